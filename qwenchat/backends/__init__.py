@@ -1,0 +1,1 @@
+"""Where tokens come from: one module per kind of model, all speaking the protocol in ``base.py``."""

@@ -1,0 +1,44 @@
+"""The protocol between the chat and whatever makes tokens."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from qwenchat.chat.messages import Event, GenerationOptions, Message
+
+
+class Backend(Protocol):
+    """A model that replies to messages.
+
+    Attributes:
+        name: what the user calls the model.
+        description: one line on what runs it: kind of weights, device, dtype, kernel.
+        context: tokens of prompt and reply together.
+    """
+
+    name: str
+    description: str
+    context: int
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Event]:
+        """Replies to ``messages``: text deltas, then one end with the usage.
+
+        Setting ``cancel``, from any thread, ends the reply within a token or a prefill chunk; the
+        end still comes.
+
+        Raises:
+            ContextLengthError: the messages do not fit; nothing is ever left out here.
+        """
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt that asks for a reply to ``messages``."""
+
+    def close(self) -> None:
+        """Frees the model."""

@@ -1,0 +1,286 @@
+"""Our own engine as a backend, and :func:`load`, the way in from Python.
+
+Joins the tokenizer, ChatML and the engine; everything heavy is imported when a model is loaded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from qwenchat.chat.chatml import prompt_ids
+from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta, Timings, Usage
+from qwenchat.errors import CheckpointError, ContextLengthError, UsageError
+from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from qwenchat.engine.config import GenerationDefaults
+    from qwenchat.engine.generate import Engine, Generation
+    from qwenchat.engine.sampling import SamplingParams
+
+Progress = Callable[[str, float | None], None]
+"""Told a stage's name and the fraction done, None where it cannot be known."""
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def load(
+    model: str | Path = "auto",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    context: int | None = None,
+    progress: Progress | None = None,
+) -> NativeBackend:
+    """Loads a model.
+
+    Args:
+        model: a checkpoint folder, a known name, "demo" for the built-in model, or "auto" for the
+            configured checkpoint if it is on this machine, else the built-in one.
+        device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
+        dtype: "float32", "bfloat16", "float16", or "auto" for what the device does well.
+        context: tokens of prompt and reply together; by default what the model was trained on.
+        progress: told of each stage.
+
+    Raises:
+        ModelError: there is no such model, it is unusable, or memory does not suffice.
+        UsageError: an argument has a value it cannot have.
+    """
+    from qwenchat.models.catalog import resolve
+
+    return load_folder(resolve(model, progress=progress), device=device, dtype=dtype, context=context, progress=progress)
+
+
+def load_folder(
+    folder: Path,
+    *,
+    name: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    context: int | None = None,
+    progress: Progress | None = None,
+) -> NativeBackend:
+    """Loads the checkpoint in ``folder``; arguments and errors as :func:`load`."""
+    report = progress or (lambda stage, fraction: None)
+    report("importing torch", None)
+    from qwenchat.engine.config import read_generation_defaults, read_model_config
+    from qwenchat.engine.generate import Engine
+    from qwenchat.engine.loader import load_model
+
+    target = _pick_device(device)
+    number_type = _pick_dtype(dtype, target)
+    config = read_model_config(folder)
+    window = _pick_context(context, config.seq_length, config.max_position_embeddings)
+    defaults = read_generation_defaults(folder)
+    weights = load_model(
+        folder,
+        device=target,
+        dtype=number_type,
+        context=window,
+        progress=lambda fraction: report("loading weights", fraction),
+    )
+    quant = f"Int{config.quant.bits}" if config.quant else "unquantised"
+    description = f"{quant}, {target} {str(number_type).removeprefix('torch.')}, plain torch"
+    return NativeBackend(
+        Engine(weights, context=window), folder, defaults, name=name or folder.name, description=description
+    )
+
+
+class NativeBackend:
+    """A loaded Qwen model: chats, and for the curious its tokens and logits.
+
+    Attributes:
+        name, description, context: as in :class:`~qwenchat.backends.base.Backend`.
+        engine: token ids in, token ids out.
+    """
+
+    def __init__(
+        self, engine: Engine, folder: Path, defaults: GenerationDefaults, *, name: str, description: str
+    ) -> None:
+        self.name = name
+        self.description = description
+        self.context = engine.context
+        self.engine = engine
+        self._folder = folder
+        self._defaults = defaults
+
+    @cached_property
+    def tokenizer(self) -> QwenTokenizer:
+        """The checkpoint's tokenizer.
+
+        Raises:
+            CheckpointError: the folder has none, or one with more tokens than the model.
+        """
+        tokenizer = QwenTokenizer.from_folder(self._folder)
+        rows = self.engine.config.vocab_size
+        if tokenizer.n_vocab > rows:
+            raise CheckpointError(
+                f"{self._folder}: the vocabulary has {tokenizer.n_vocab} tokens, the model {rows}",
+                "the .tiktoken file belongs to another checkpoint",
+            )
+        return tokenizer
+
+    def logits(self, ids: Sequence[int]) -> torch.Tensor:
+        """The logits after each of ``ids``, float32 [T, vocab_size] on the CPU.
+
+        Raises:
+            PromptError: no ids, or one outside the vocabulary.
+            ContextLengthError: more than the model's ``max_position_embeddings``.
+        """
+        return self.engine.logits(ids)
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        *,
+        max_new_tokens: int | None = None,
+        ignore_eos: bool = False,
+        cancel: threading.Event | None = None,
+        **sampling: Any,
+    ) -> Generation:
+        """Token ids after ``ids``, one at a time.
+
+        Args:
+            ids: the prompt; it is taken as it is.
+            max_new_tokens: at most this many; by default as many as the context leaves. Given
+                explicitly, it may go beyond the context up to ``max_position_embeddings``.
+            ignore_eos: go on past the checkpoint's end tokens.
+            cancel: set it from any thread to stop within a token.
+            sampling: ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``repetition_penalty``,
+                ``seed``; what is not given is the checkpoint's default.
+
+        Raises:
+            PromptError, ContextLengthError, BusyError: as the engine's ``generate``.
+            UsageError: a sampling value is out of range.
+        """
+        stop_ids = () if ignore_eos else self._defaults.eos_token_ids
+        params = self._sampling_params(_options(sampling))
+        return self.engine.generate(ids, params, max_new_tokens=max_new_tokens, stop_ids=stop_ids, cancel=cancel)
+
+    def chat(
+        self,
+        messages: Sequence[Message | Mapping[str, str]],
+        *,
+        cancel: threading.Event | None = None,
+        **options: Any,
+    ) -> Iterator[Event]:
+        """Replies to ``messages``; :meth:`stream` with plain arguments.
+
+        Args:
+            messages: :class:`~qwenchat.chat.messages.Message` or ``{"role": ..., "content": ...}``.
+            cancel: set it from any thread to stop.
+            options: fields of :class:`~qwenchat.chat.messages.GenerationOptions`.
+        """
+        return self.stream([Message.of(m) for m in messages], _options(options), cancel)
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Event]:
+        """As :meth:`qwenchat.backends.base.Backend.stream`."""
+        started = perf_counter()
+        tokenizer = self.tokenizer
+        prompt = prompt_ids(tokenizer, messages)
+        room = self.context - len(prompt)
+        if room < 1:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt)} tokens, the context holds {self.context}",
+                "shorten it, or raise --context if the model allows it",
+            )
+        generation = self.engine.generate(
+            prompt,
+            self._sampling_params(options),
+            max_new_tokens=min(room, options.max_new_tokens or room),
+            # The chat's own ends, and <|im_start|> as Qwen's chat() has it: a turn must not open another.
+            stop_ids={*self._defaults.eos_token_ids, tokenizer.endoftext_id, tokenizer.im_end_id, tokenizer.im_start_id},
+            cancel=cancel,
+        )
+        return self._events(generation, IncrementalDecoder(tokenizer, options.stop), started)
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """As :meth:`qwenchat.backends.base.Backend.count_tokens`."""
+        return len(prompt_ids(self.tokenizer, messages))
+
+    def close(self) -> None:
+        """Frees the weights and the cache; the backend cannot be used after it."""
+        del self.engine
+
+    def _events(self, generation: Generation, decoder: IncrementalDecoder, started: float) -> Iterator[Event]:
+        first_token = 0.0
+        stats = generation.stats
+        for token_id in generation:
+            first_token = first_token or perf_counter() - started
+            if text := decoder.push(token_id):
+                yield TextDelta(text)
+            if decoder.stopped:
+                break
+        generation.close()
+        if rest := decoder.finish():
+            yield TextDelta(rest)
+        yield ReplyEnd(
+            finish_reason="stop" if decoder.stopped else stats.finish_reason or "cancelled",
+            usage=Usage(stats.prompt_tokens, stats.reused_tokens, stats.new_tokens),
+            timings=Timings(first_token, stats.prefill_seconds, stats.decode_seconds),
+            seed=stats.seed,
+        )
+
+    def _sampling_params(self, options: GenerationOptions) -> SamplingParams:
+        """The caller's options over the checkpoint's defaults over the sampler's."""
+        from qwenchat.engine.sampling import SamplingParams
+
+        names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+        chosen = {n: getattr(options, n) if getattr(options, n) is not None else getattr(self._defaults, n) for n in names}
+        return SamplingParams(**{n: v for n, v in chosen.items() if v is not None}, seed=options.seed)
+
+
+def _options(values: Mapping[str, Any]) -> GenerationOptions:
+    try:
+        return GenerationOptions(**values)
+    except TypeError:
+        known = GenerationOptions.__dataclass_fields__
+        unknown = sorted(set(values) - set(known))
+        raise UsageError(f"unknown option {', '.join(unknown)}", f"known are {', '.join(known)}") from None
+
+
+def _pick_device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdecimal())):
+        raise UsageError(f"the device is {name!r}, expected auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"there is no device {name} here", "use --device cpu")
+    return torch.device(name)
+
+
+def _pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    import torch
+
+    if name not in DTYPES:
+        raise UsageError(f"the dtype is {name!r}, expected {', '.join(DTYPES)}")
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if device.type == "cuda":
+        return torch.float16
+    # Half the bytes are half the time, but only where the processor multiplies bfloat16 itself.
+    fast = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _pick_context(asked: int | None, trained: int, most: int) -> int:
+    if asked is None:
+        return trained
+    if not 1 <= asked <= most:
+        raise UsageError(f"--context {asked} is out of range", f"this model takes 1 to {most} tokens")
+    return asked

@@ -1,0 +1,1 @@
+"""Speed and fidelity, measured beside their ceilings and peers."""

@@ -1,0 +1,131 @@
+"""Messages, what can be asked of a model, and the events it answers with.
+
+Pure values: they know nothing of disks, terminals or torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from qwenchat.errors import PromptError
+
+FinishReason = Literal["stop", "length", "cancelled"]
+"""Why a reply ended: the model or a stop string ended it, the limit was reached, or it was cancelled."""
+
+
+class Role(str, Enum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn's text. The text is verbatim: whatever looks like a control token in it is text."""
+
+    role: Role
+    content: str
+
+    @classmethod
+    def of(cls, value: Message | Mapping[str, str]) -> Message:
+        """A message from ``{"role": ..., "content": ...}``.
+
+        Raises:
+            PromptError: the role is unknown, or the content is not text.
+        """
+        if isinstance(value, Message):
+            return value
+        role, content = value.get("role"), value.get("content")
+        if role not in [r.value for r in Role]:
+            raise PromptError(f"a message has the role {role!r}, expected system, user or assistant")
+        if not isinstance(content, str):
+            raise PromptError(f"a message's content is {type(content).__name__}, expected text")
+        return cls(Role(role), content)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """What a caller asks of a reply; None leaves it to the checkpoint's own defaults.
+
+    Attributes:
+        temperature: 0 for greedy, otherwise the divisor of the logits.
+        top_k: keep this many of the likeliest tokens; 0 for all.
+        top_p: keep the likeliest tokens that together reach this probability.
+        min_p: keep tokens at least this likely, relative to the likeliest.
+        repetition_penalty: above 1 to make tokens less likely that were there already.
+        seed: for the same reply again.
+        max_new_tokens: at most this many tokens; None for what the context leaves.
+        stop: strings that end the reply.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one reply.
+
+    Attributes:
+        prompt_tokens: of the whole prompt.
+        reused_tokens: those of them that were still in the KV cache.
+        completion_tokens: of the reply.
+    """
+
+    prompt_tokens: int
+    reused_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds of one reply.
+
+    Attributes:
+        first_token: from the request to the first token.
+        prefill: running the prompt.
+        decode: making the reply's tokens.
+    """
+
+    first_token: float
+    prefill: float
+    decode: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The next piece of the reply's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyEnd:
+    """The last event of every reply.
+
+    Attributes:
+        finish_reason: why it ended.
+        usage, timings: what it took.
+        seed: what the sampler drew with; None if nothing was drawn.
+        text: always empty, so that the events' texts add up to the reply.
+    """
+
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    seed: int | None = None
+    text: Literal[""] = ""
+
+
+Event = TextDelta | ReplyEnd

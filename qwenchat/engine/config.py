@@ -1,0 +1,285 @@
+"""What a checkpoint's JSON says of its model: shapes, context, quantisation, sampling defaults.
+
+Reads ``config.json`` (both generations of Qwen's key names), ``quantize_config.json`` and
+``generation_config.json``; loads no torch and trusts no value before it is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwenchat.errors import CheckpointError
+
+_MAX_JSON_BYTES = 16 * 2**20
+# Far above any published Qwen; a count beyond them is damage, and must not size a buffer.
+_MAX_LAYERS = 1024
+_MAX_WIDTH = 2**20
+_MAX_VOCABULARY = 2**24
+_MAX_CONTEXT = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class QuantConfig:
+    """How the linear layers are quantised.
+
+    Attributes:
+        bits: 4 or 8.
+        group_size: inputs that share a scale; -1 for all of them.
+        zeros_minus_one: whether zero points are stored minus one (the ``gptq`` format) or as they
+            are (``gptq_v2``).
+    """
+
+    bits: int
+    group_size: int
+    zeros_minus_one: bool
+
+    def groups(self, inputs: int) -> int:
+        """The number of groups along ``inputs`` inputs."""
+        return 1 if self.group_size == -1 else -(-inputs // self.group_size)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The shapes and switches of a Qwen model.
+
+    Attributes:
+        vocab_size: rows of the embedding, padding included.
+        hidden_size: width of the residual stream.
+        num_layers: transformer blocks.
+        num_heads: attention heads; each has its own keys and values.
+        head_dim: width of a head.
+        mlp_size: width of the MLP's hidden layer, half of Qwen's ``intermediate_size``.
+        seq_length: the context the model was trained on, in tokens.
+        max_position_embeddings: the longest context it can be stretched to.
+        norm_eps: RMSNorm's epsilon.
+        rope_base: the rotary embedding's base.
+        use_dynamic_ntk: stretch the rotary base for prompts longer than ``seq_length``.
+        use_logn_attn: scale queries by the logarithm of their position beyond ``seq_length``.
+        mlp_bias: whether the attention output and the MLP have biases.
+        tie_word_embeddings: whether ``lm_head`` is the embedding itself.
+        quant: how the linear layers are quantised, or None.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    mlp_size: int
+    seq_length: int
+    max_position_embeddings: int
+    norm_eps: float
+    rope_base: float
+    use_dynamic_ntk: bool
+    use_logn_attn: bool
+    mlp_bias: bool
+    tie_word_embeddings: bool
+    quant: QuantConfig | None
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """Reads ``config.json`` of a checkpoint folder.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, a key is missing or has a value it cannot
+            have, or the model or its quantisation is of a kind that the engine does not read.
+    """
+    path = folder / "config.json"
+    fields = _Fields(path, read_json(path))
+    model_type = fields.raw("model_type")
+    if model_type != "qwen":
+        raise CheckpointError(
+            f"{path}: model_type is {model_type!r}, expected 'qwen'",
+            "this engine reads first-generation Qwen checkpoints",
+        )
+    hidden_size = fields.integer("hidden_size", "n_embd", most=_MAX_WIDTH)
+    num_heads = fields.integer("num_attention_heads", "n_head", most=_MAX_WIDTH)
+    head_dim = fields.integer("kv_channels", most=_MAX_WIDTH, default=hidden_size // num_heads)
+    if head_dim * num_heads != hidden_size or head_dim % 2:
+        raise CheckpointError(
+            f"{path}: {num_heads} heads of {head_dim} do not make hidden_size {hidden_size}, "
+            "expected an even head size and no remainder"
+        )
+    intermediate_size = fields.integer("intermediate_size", "ffn_hidden_size", most=_MAX_WIDTH)
+    if intermediate_size % 2:
+        raise CheckpointError(f"{path}: intermediate_size is {intermediate_size}, expected an even number")
+    # At least 2: LogN divides by its logarithm.
+    seq_length = fields.integer("seq_length", least=2, most=_MAX_CONTEXT)
+    positions = fields.integer("max_position_embeddings", "n_positions", most=_MAX_CONTEXT, default=seq_length)
+    if fields.number("rotary_pct", default=1.0) != 1.0:
+        raise CheckpointError(f"{path}: rotary_pct is {fields.raw('rotary_pct')!r}, expected 1.0")
+    return ModelConfig(
+        # padded_vocab_size is the older name for the embedding's rows; where both are given it is the larger.
+        vocab_size=fields.integer("padded_vocab_size", "vocab_size", most=_MAX_VOCABULARY),
+        hidden_size=hidden_size,
+        num_layers=fields.integer("num_hidden_layers", "n_layer", most=_MAX_LAYERS),
+        num_heads=num_heads,
+        head_dim=head_dim,
+        mlp_size=intermediate_size // 2,
+        seq_length=seq_length,
+        max_position_embeddings=max(positions, seq_length),
+        norm_eps=fields.number("layer_norm_epsilon"),
+        rope_base=fields.number("rotary_emb_base", default=10000.0),
+        use_dynamic_ntk=fields.boolean("use_dynamic_ntk", default=False),
+        use_logn_attn=fields.boolean("use_logn_attn", default=False),
+        mlp_bias=not fields.boolean("no_bias", default=True),
+        tie_word_embeddings=fields.boolean("tie_word_embeddings", default=False),
+        quant=_read_quant_config(folder, fields),
+    )
+
+
+def _read_quant_config(folder: Path, fields: _Fields) -> QuantConfig | None:
+    section = fields.raw("quantization_config")
+    path = fields.path
+    if section is None:
+        # Where auto-gptq wrote it before transformers moved it into config.json.
+        path = folder / "quantize_config.json"
+        if not path.exists():
+            return None
+        section = read_json(path)
+    if not isinstance(section, dict):
+        raise CheckpointError(f"{path}: quantization_config is not an object")
+    quant = _Fields(path, section)
+    method = quant.raw("quant_method")
+    if method not in (None, "gptq"):
+        raise CheckpointError(f"{path}: quant_method is {method!r}, expected 'gptq'")
+    bits = quant.integer("bits", most=32)
+    if bits not in (4, 8):
+        raise CheckpointError(f"{path}: bits is {bits}, expected 4 or 8")
+    group_size = quant.integer("group_size", least=-1, most=_MAX_WIDTH)
+    if group_size == 0:
+        raise CheckpointError(f"{path}: group_size is 0, expected -1 or a positive number")
+    checkpoint_format = quant.raw("checkpoint_format")
+    if checkpoint_format not in (None, "gptq", "gptq_v2"):
+        raise CheckpointError(
+            f"{path}: checkpoint_format is {checkpoint_format!r}, expected 'gptq' or 'gptq_v2'"
+        )
+    return QuantConfig(bits, group_size, zeros_minus_one=checkpoint_format != "gptq_v2")
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationDefaults:
+    """Sampling defaults of a checkpoint; None where it says nothing.
+
+    The file's ``max_new_tokens`` is left out on purpose: Qwen's 512 would cut replies short.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    eos_token_ids: tuple[int, ...] = ()
+
+
+def read_generation_defaults(folder: Path) -> GenerationDefaults:
+    """Reads ``generation_config.json``; a checkpoint without one has no defaults.
+
+    Raises:
+        CheckpointError: the file is damaged or a value in it cannot be.
+    """
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return GenerationDefaults()
+    fields = _Fields(path, read_json(path))
+    temperature = fields.optional_number("temperature", least=0.0)
+    if fields.boolean("do_sample", default=True) is False:
+        temperature = 0.0
+    eos = fields.raw("eos_token_id")
+    eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in eos_ids):
+        raise CheckpointError(f"{path}: eos_token_id is {eos!r}, expected token ids")
+    return GenerationDefaults(
+        temperature=temperature,
+        top_k=fields.optional_integer("top_k"),
+        top_p=fields.optional_number("top_p", most=1.0),
+        min_p=fields.optional_number("min_p", least=0.0, most=1.0),
+        repetition_penalty=fields.optional_number("repetition_penalty"),
+        eos_token_ids=tuple(eos_ids),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object from a file of a checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read, is not JSON, or is not an object.
+    """
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise CheckpointError(f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB, expected a small JSON file")
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing", "a checkpoint is a folder with config.json in it") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except RecursionError:
+        raise CheckpointError(f"{path} is nested too deeply to be a checkpoint's JSON") from None
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+class _Fields:
+    """Checked access to the keys of one JSON object; the first of several names that is there counts."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        self.path = path
+        self._values = values
+
+    def raw(self, *names: str) -> Any:
+        return next((self._values[n] for n in names if self._values.get(n) is not None), None)
+
+    def integer(self, *names: str, least: int = 1, most: int, default: int | None = None) -> int:
+        value = self.raw(*names)
+        if value is None:
+            value = default
+        if value is None:
+            raise CheckpointError(f"{self.path}: the key {' or '.join(names)} is missing")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self._unfit(names[0], value, f"a whole number from {least} to {most}")
+        return value
+
+    def number(self, *names: str, default: float | None = None) -> float:
+        value = self.raw(*names)
+        if value is None:
+            value = default
+        if value is None:
+            raise CheckpointError(f"{self.path}: the key {' or '.join(names)} is missing")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise self._unfit(names[0], value, "a positive number")
+        return float(value)
+
+    def boolean(self, name: str, *, default: bool) -> bool:
+        value = self.raw(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self._unfit(name, value, "true or false")
+        return value
+
+    def optional_number(self, name: str, *, least: float | None = None, most: float = math.inf) -> float | None:
+        """A finite number above 0, or from ``least`` on where it is given; None if the key is not there."""
+        value = self.raw(name)
+        if value is None:
+            return None
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not fits or value > most or (value < least if least is not None else value <= 0):
+            bounds = f"a number {'above 0' if least is None else f'of at least {least:g}'}"
+            raise self._unfit(name, value, bounds + ("" if most == math.inf else f" and at most {most:g}"))
+        return float(value)
+
+    def optional_integer(self, name: str) -> int | None:
+        return None if self.raw(name) is None else self.integer(name, least=0, most=2**31)
+
+    def _unfit(self, name: str, value: object, expected: str) -> CheckpointError:
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        return CheckpointError(f"{self.path}: {name} is {shown}, expected {expected}")

@@ -1,0 +1,257 @@
+"""Prefill and decode: a prompt's token ids in, new token ids out, one at a time.
+
+Owns the KV cache and remembers which ids it holds, so that a prompt that begins like the last one
+prefills only what is new. Knows nothing of text, chats or checkpoints' files.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from qwenchat.engine.kv_cache import KVCache
+from qwenchat.engine.model import Qwen, Rotary, ntk_alpha
+from qwenchat.engine.sampling import Sampler, SamplingParams
+from qwenchat.errors import BusyError, ContextLengthError, PromptError
+
+PREFILL_CHUNK = 128
+"""Tokens prefilled at a time; a cancel is heard between two chunks."""
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(slots=True)
+class GenerationStats:
+    """What one generation did so far; it fills in while tokens come.
+
+    Attributes:
+        prompt_tokens: length of the prompt.
+        reused_tokens: how many of them the KV cache still held.
+        new_tokens: tokens given out.
+        prefill_seconds: from the start to the logits of the prompt's last token.
+        decode_seconds: from there to the last token.
+        seed: what the sampler drew with; None if nothing was drawn.
+        finish_reason: "stop" at a stop id, "length" at the limit, "cancelled"; None before the end.
+    """
+
+    prompt_tokens: int
+    reused_tokens: int = 0
+    new_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    seed: int | None = None
+    finish_reason: FinishReason | None = None
+
+
+class Generation(Iterator[int]):
+    """New token ids as they are made, and the statistics of making them."""
+
+    def __init__(self, steps: Iterator[int], stats: GenerationStats) -> None:
+        self._steps = steps
+        self.stats = stats
+
+    def __next__(self) -> int:
+        return next(self._steps)
+
+    def close(self) -> None:
+        """Ends the generation early and frees the engine for the next one."""
+        close = getattr(self._steps, "close", None)
+        if close is not None:
+            close()
+
+
+class Engine:
+    """A model with its KV cache.
+
+    Args:
+        model: on its device, in its dtype.
+        context: tokens of prompt and reply together that a generation without a limit of its own
+            may fill, and that the cache is allocated for.
+    """
+
+    def __init__(self, model: Qwen, *, context: int) -> None:
+        self.model = model
+        self.config = model.config
+        self.context = context
+        weight = model.lm_head.weight
+        self._device, self._dtype = weight.device, weight.dtype
+        self._busy = threading.Lock()
+        self._allocate(context)
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        stop_ids: Collection[int] = (),
+        cancel: threading.Event | None = None,
+    ) -> Generation:
+        """Generates after ``prompt``.
+
+        Args:
+            prompt: token ids, at least one.
+            params: how to choose tokens; greedy by default.
+            max_new_tokens: at most this many; by default as many as the context leaves. Given
+                explicitly, it may go beyond the context, up to the model's
+                ``max_position_embeddings``.
+            stop_ids: ids that end the reply; they are not given out.
+            cancel: set it from any thread to stop within a token or a prefill chunk.
+
+        Raises:
+            PromptError: no ids, or one outside the vocabulary.
+            ContextLengthError: the prompt leaves no room for a token.
+            BusyError: on the first token, if another generation has not ended.
+        """
+        ids = self._check_prompt(prompt)
+        limit = self._token_limit(len(ids), max_new_tokens)
+        stats = GenerationStats(prompt_tokens=len(ids))
+        steps = self._generate(ids, params or SamplingParams(temperature=0.0), limit, stop_ids, cancel, stats)
+        return Generation(steps, stats)
+
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """The logits after each of ``ids``, float32 [T, vocab_size] on the CPU; leaves the cache alone.
+
+        Raises:
+            PromptError, ContextLengthError: as :meth:`generate`.
+        """
+        checked = self._check_prompt(ids)
+        if len(checked) > self.config.max_position_embeddings:
+            raise self._too_long(len(checked), self.config.max_position_embeddings)
+        cache = self._new_cache(len(checked))
+        rotary = Rotary(self.config, len(checked), self._device)
+        rotary.set_alpha(ntk_alpha(self.config, len(checked)))
+        rows = [
+            self._forward(checked[i : i + PREFILL_CHUNK], cache, rotary, all_positions=True).cpu()
+            for i in range(0, len(checked), PREFILL_CHUNK)
+        ]
+        return torch.cat(rows)
+
+    def _generate(
+        self,
+        ids: list[int],
+        params: SamplingParams,
+        limit: int,
+        stop_ids: Collection[int],
+        cancel: threading.Event | None,
+        stats: GenerationStats,
+    ) -> Iterator[int]:
+        if not self._busy.acquire(blocking=False):
+            raise BusyError("the model is already generating", "end or close the other generation first")
+        started = perf_counter()
+        try:
+            sampler = Sampler(params, self.config.vocab_size, ids, device=self._device)
+            stats.seed = sampler.seed if params.temperature > 0 else None
+            logits = self._prefill(ids, len(ids) + limit, cancel, stats)
+            started = perf_counter()
+            while logits is not None and not _is_set(cancel):
+                token = sampler(logits)
+                stats.decode_seconds = perf_counter() - started
+                if token in stop_ids:
+                    stats.finish_reason = "stop"
+                    return
+                stats.new_tokens += 1
+                yield token
+                if stats.new_tokens == limit:
+                    stats.finish_reason = "length"
+                    return
+                logits = self._extend([token])
+            stats.finish_reason = "cancelled"
+        finally:
+            if stats.finish_reason is None:  # closed by the caller, or interrupted
+                stats.finish_reason = "cancelled"
+            self._busy.release()
+
+    def _prefill(
+        self, ids: list[int], positions: int, cancel: threading.Event | None, stats: GenerationStats
+    ) -> Tensor | None:
+        """Brings the cache to ``ids``; the last token's logits [vocab_size], or None if cancelled."""
+        started = perf_counter()
+        if positions > self._cache.capacity:
+            self._allocate(positions)
+        alpha = ntk_alpha(self.config, len(ids))
+        if alpha != self._rotary.alpha:
+            # Keys rotated under another alpha are of no use.
+            self._rotary.set_alpha(alpha)
+            self._cached_ids.clear()
+        # The last token is always run again: its logits are what the first new token comes from.
+        reused = min(_common_prefix(self._cached_ids, ids), len(ids) - 1)
+        del self._cached_ids[reused:]
+        self._cache.truncate(reused)
+        stats.reused_tokens = reused
+        logits = None
+        for start in range(reused, len(ids), PREFILL_CHUNK):
+            if _is_set(cancel):
+                return None
+            logits = self._extend(ids[start : start + PREFILL_CHUNK])
+            stats.prefill_seconds = perf_counter() - started
+        return logits
+
+    def _extend(self, ids: list[int]) -> Tensor:
+        """Runs ``ids`` after the cached ones; the logits of the last, [vocab_size]."""
+        logits = self._forward(ids, self._cache, self._rotary)
+        self._cached_ids += ids
+        return logits[0]
+
+    @torch.inference_mode()
+    def _forward(self, ids: list[int], cache: KVCache, rotary: Rotary, *, all_positions: bool = False) -> Tensor:
+        tensor = torch.tensor(ids, dtype=torch.int64, device=self._device)
+        logits: Tensor = self.model(tensor, cache, rotary, all_positions=all_positions)
+        return logits
+
+    def _allocate(self, capacity: int) -> None:
+        """Makes an empty cache, and forgets the old one before the new one takes its memory."""
+        self._cached_ids: list[int] = []
+        self._cache = self._new_cache(0)
+        self._cache = self._new_cache(capacity)
+        self._rotary = Rotary(self.config, capacity, self._device)
+
+    def _new_cache(self, capacity: int) -> KVCache:
+        c = self.config
+        return KVCache(
+            layers=c.num_layers,
+            heads=c.num_heads,
+            head_dim=c.head_dim,
+            capacity=capacity,
+            dtype=self._dtype,
+            device=self._device,
+        )
+
+    def _check_prompt(self, ids: Sequence[int]) -> list[int]:
+        checked = [int(i) for i in ids]
+        if not checked:
+            raise PromptError("the prompt is empty", "give at least one token")
+        outside = next((i for i in checked if not 0 <= i < self.config.vocab_size), None)
+        if outside is not None:
+            raise PromptError(
+                f"the token id {outside} is outside the vocabulary, expected 0 to {self.config.vocab_size - 1}"
+            )
+        return checked
+
+    def _token_limit(self, prompt_length: int, max_new_tokens: int | None) -> int:
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise PromptError(f"max_new_tokens is {max_new_tokens}, expected at least 1")
+        total = self.context if max_new_tokens is None else max(self.context, self.config.max_position_embeddings)
+        room = total - prompt_length
+        if room < 1:
+            raise self._too_long(prompt_length, total)
+        return room if max_new_tokens is None else min(room, max_new_tokens)
+
+    def _too_long(self, length: int, most: int) -> ContextLengthError:
+        return ContextLengthError(
+            f"the prompt has {length} tokens, the context holds {most}", "shorten it or raise --context"
+        )
+
+
+def _is_set(cancel: threading.Event | None) -> bool:
+    return cancel is not None and cancel.is_set()
+
+
+def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,0 +1,124 @@
+"""The GPTQ checkpoint layout, as auto-gptq writes it: packing, unpacking, rounding.
+
+Owns the meaning of ``qweight``, ``qzeros``, ``scales`` and ``g_idx``. Knows nothing of files or of
+the model that the weights belong to.
+
+A matrix of ``out`` rows and ``in`` columns is stored transposed, in groups along ``in``:
+
+    qweight  int32 [in * bits / 32, out]       codes, 32 / bits of them to a word, lowest bits first
+    qzeros   int32 [groups, out * bits / 32]   zero points, packed along ``out``, stored minus one
+    scales   float [groups, out]
+    g_idx    int32 [in]                        the group of each input; permuted under act-order
+
+and its values are ``scales[g_idx] * (codes - zeros[g_idx])``. Source of the layout:
+``QuantLinear.pack`` and ``forward`` of auto-gptq 0.7.1. The ``gptq_v2`` format stores the zero
+points as they are, not minus one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SUPPORTED_BITS = (4, 8)
+
+
+def pack_words(codes: Tensor, bits: int) -> Tensor:
+    """Packs ``codes`` [n, m], values below ``2**bits``, along dimension 0 into int32 [n * bits / 32, m]."""
+    per_word = 32 // bits
+    rows = codes.shape[0]
+    if rows % per_word:
+        raise ValueError(f"{rows} rows cannot be packed {per_word} to a word")
+    shifts = torch.arange(per_word, dtype=torch.int64) * bits
+    words = (codes.to(torch.int64).view(rows // per_word, per_word, -1) << shifts[None, :, None]).sum(dim=1)
+    # The top code may set bit 31: fold into the signed range that int32 has.
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+def unpack_words(words: Tensor, bits: int) -> Tensor:
+    """Unpacks int32 ``words`` [n, m] along dimension 0 into uint8 [n * 32 / bits, m]."""
+    rows, columns = words.shape
+    # Little-endian bytes of a word hold its codes from the lowest up.  [n, m, 4]
+    codes = words.reshape(-1).view(torch.uint8).view(rows, columns, 4)
+    if bits == 4:
+        codes = torch.stack((codes & 0xF, codes >> 4), dim=-1).view(rows, columns, 8)
+    return codes.transpose(1, 2).reshape(-1, columns)
+
+
+def pack(codes: Tensor, scales: Tensor, zeros: Tensor, *, bits: int) -> dict[str, Tensor]:
+    """A checkpoint's four tensors for one matrix, groups in order (no act-order).
+
+    Args:
+        codes: uint8 [in, out].
+        scales: float16 [groups, out].
+        zeros: uint8 [groups, out], at least 1 (the layout stores them minus one).
+        bits: 4 or 8.
+    """
+    inputs, groups = codes.shape[0], scales.shape[0]
+    group_size = -(-inputs // groups)
+    return {
+        "qweight": pack_words(codes, bits),
+        "qzeros": pack_words((zeros - 1).T, bits).T.contiguous(),
+        "scales": scales,
+        "g_idx": (torch.arange(inputs) // group_size).to(torch.int32),
+    }
+
+
+def quantize_rtn(weight: Tensor, *, bits: int, group_size: int) -> dict[str, Tensor]:
+    """Rounds a matrix to the nearest code, symmetrically, and packs it.
+
+    Args:
+        weight: float32 [out, in]; ``in`` is a multiple of ``group_size``.
+        bits: 4 or 8.
+        group_size: inputs that share a scale.
+    """
+    outputs, inputs = weight.shape
+    grouped = weight.T.reshape(inputs // group_size, group_size, outputs)  # [groups, size, out]
+    middle = 2 ** (bits - 1)
+    # Rounded to fp16 before the codes are chosen, because that is the scale they will meet again.
+    scales = (grouped.abs().amax(dim=1) / (middle - 1)).to(torch.float16)  # [groups, out]
+    divisor = torch.where(scales == 0, torch.ones_like(scales), scales).float()
+    codes = (grouped / divisor[:, None, :]).round() + middle
+    codes = codes.clamp_(0, 2**bits - 1).to(torch.uint8).view(inputs, outputs)
+    return pack(codes, scales, torch.full_like(scales, middle, dtype=torch.uint8), bits=bits)
+
+
+def dequantize(
+    qweight: Tensor,
+    qzeros: Tensor,
+    scales: Tensor,
+    g_idx: Tensor | None,
+    *,
+    bits: int,
+    zeros_minus_one: bool = True,
+) -> Tensor:
+    """The matrix behind a checkpoint's four tensors, float32 [out, in].
+
+    Without ``g_idx`` the groups are taken in order. Shapes and the range of ``g_idx`` are the
+    loader's to check.
+    """
+    codes = unpack_words(qweight, bits)  # [in, out]
+    zeros = unpack_words(qzeros.T, bits).T  # [groups, out]
+    if zeros_minus_one:
+        zeros = (zeros + 1) & (2**bits - 1)  # uint8 arithmetic wraps, as the original's mask does
+    scales = scales.float()
+    inputs, groups = codes.shape[0], scales.shape[0]
+    if g_idx is None or _groups_in_order(g_idx, groups):
+        weight = codes.view(groups, inputs // groups, -1).float()
+        weight -= zeros[:, None, :].float()
+        weight *= scales[:, None, :]
+        weight = weight.view(inputs, -1)
+    else:
+        groups_of_inputs = g_idx.long()
+        weight = codes.float()
+        weight -= zeros[groups_of_inputs].float()
+        weight *= scales[groups_of_inputs]
+    return weight.T
+
+
+def _groups_in_order(g_idx: Tensor, groups: int) -> bool:
+    inputs = g_idx.shape[0]
+    if inputs % groups:
+        return False
+    in_order = torch.arange(inputs, dtype=g_idx.dtype, device=g_idx.device) // (inputs // groups)
+    return bool(torch.equal(g_idx, in_order))

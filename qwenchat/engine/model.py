@@ -1,0 +1,232 @@
+"""The Qwen architecture, read from top to bottom.
+
+Module names are the checkpoint's own (``transformer.h.0.attn.c_attn`` …), so that a parameter's
+path is its tensor's name. Runs one sequence at a time; T is the tokens of this call, S those in the
+cache and this call together. Knows nothing of files, sampling or prompts.
+
+The architecture is that of ``modeling_qwen.py`` in the Qwen-7B checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qwenchat.engine.config import ModelConfig
+from qwenchat.engine.kv_cache import KVCache
+
+
+class Qwen(nn.Module):
+    """A Qwen language model: token ids in, logits out."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = Transformer(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def forward(self, ids: Tensor, cache: KVCache, rotary: Rotary, *, all_positions: bool = False) -> Tensor:
+        """Runs ``ids`` after what the cache holds, and adds them to it.
+
+        Args:
+            ids: int64 [T], on the model's device.
+            cache: room for T more positions.
+            rotary: the tables of the positions, for the NTK alpha of the whole prompt.
+            all_positions: logits of every token, not of the last alone.
+
+        Returns:
+            float32 logits [T, vocab_size], or [1, vocab_size].
+        """
+        x = self.transformer(ids, cache, rotary)
+        if not all_positions:
+            x = x[-1:]
+        logits: Tensor = self.lm_head(x)
+        return logits.float()
+
+
+class Transformer(nn.Module):
+    """Embedding, the blocks, the last norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.ln_f = RMSNorm(config)
+
+    def forward(self, ids: Tensor, cache: KVCache, rotary: Rotary) -> Tensor:
+        x = self.wte(ids)  # [T, hidden]
+        where = rotary.positions(cache.length, ids.shape[0])
+        for block in self.h:
+            x = block(x, cache, where)
+        cache.advance(ids.shape[0])
+        out: Tensor = self.ln_f(x)
+        return out
+
+
+class Block(nn.Module):
+    """One layer: attention and MLP, each behind a norm and added to the stream."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.ln_1 = RMSNorm(config)
+        self.attn = Attention(config, layer)
+        self.ln_2 = RMSNorm(config)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: KVCache, where: Positions) -> Tensor:
+        x = x + self.attn(self.ln_1(x), cache, where)
+        x = x + self.mlp(self.ln_2(x))
+        return x
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions, and LogN scaling where the model has it."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads, self.head_dim = config.num_heads, config.head_dim
+        self.c_attn = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.c_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.mlp_bias)
+
+    def forward(self, x: Tensor, cache: KVCache, where: Positions) -> Tensor:
+        tokens = x.shape[0]
+        qkv = self.c_attn(x).view(tokens, 3, self.heads, self.head_dim)
+        qk = where.rotate(qkv[:, :2])  # [T, 2, heads, head_dim]
+        q, k = qk[:, 0], qk[:, 1]
+        if where.logn is not None:
+            q = q * where.logn.to(q.dtype)
+        keys, values = cache.write(self.layer, _by_head(k), _by_head(qkv[:, 2]))
+        mixed = F.scaled_dot_product_attention(
+            _by_head(q), keys, values, attn_mask=where.mask, is_causal=where.causal
+        )  # [1, heads, T, head_dim]
+        out: Tensor = self.c_proj(mixed[0].transpose(0, 1).reshape(tokens, -1))
+        return out
+
+
+def _by_head(x: Tensor) -> Tensor:
+    """[T, heads, head_dim] as a batch of one, heads first: [1, heads, T, head_dim]."""
+    return x.transpose(0, 1).unsqueeze(0)
+
+
+class MLP(nn.Module):
+    """SwiGLU; in Qwen's naming ``w2`` is the gate and ``w1`` what it opens on."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(config.hidden_size, config.mlp_size, bias=config.mlp_bias)
+        self.w2 = nn.Linear(config.hidden_size, config.mlp_size, bias=config.mlp_bias)
+        self.c_proj = nn.Linear(config.mlp_size, config.hidden_size, bias=config.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.c_proj(self.w1(x) * F.silu(self.w2(x)))
+        return out
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with a weight."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.eps = config.norm_eps
+        self.weight = nn.Parameter(torch.ones(config.hidden_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """What attention needs to know of where this call's T tokens stand.
+
+    Attributes:
+        cos, sin: float32 [T, 1, 1, head_dim]; the first half of ``sin`` is negated.
+        logn: float32 [T, 1, 1], or None where every factor is 1.
+        mask: bool [T, S], true where a token sees a key; None if no mask is needed.
+        causal: whether the plain causal mask of S = T tokens applies.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    logn: Tensor | None
+    mask: Tensor | None
+    causal: bool
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Rotary embedding of ``x`` [T, …, heads, head_dim], in float32, returned in its own dtype.
+
+        Rotating by halves, (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), is x times cos plus the
+        swapped halves times the sine with its first half negated.
+        """
+        wide = x.float()
+        swapped = wide.roll(wide.shape[-1] // 2, dims=-1)
+        return torch.addcmul(wide * self.cos, swapped, self.sin).to(x.dtype)
+
+
+class Rotary:
+    """Tables over positions: rotary angles for one NTK alpha, LogN factors.
+
+    Args:
+        config: the model's.
+        capacity: positions to cover.
+        device: where the tables live.
+    """
+
+    def __init__(self, config: ModelConfig, capacity: int, device: torch.device) -> None:
+        self._config = config
+        self._positions = torch.arange(capacity, dtype=torch.float32, device=device)
+        self._logn = logn_factors(config, capacity).to(device) if config.use_logn_attn else None
+        self.set_alpha(1.0)
+
+    def set_alpha(self, alpha: float) -> None:
+        """Makes the tables for an NTK alpha; keys rotated with another alpha no longer match."""
+        self.alpha = alpha
+        dim = self._config.head_dim
+        # A head of 2 has one frequency, 1, whatever the base; the exponent would divide by zero.
+        base = self._config.rope_base * alpha ** (dim / (dim - 2)) if dim > 2 else self._config.rope_base
+        exponents = torch.arange(0, dim, 2, device=self._positions.device).float() / dim
+        angles = torch.outer(self._positions, 1.0 / (base**exponents))  # [capacity, dim / 2]
+        cos, sin = angles.cos(), angles.sin()
+        self._cos = torch.cat((cos, cos), dim=-1)[:, None, None, :]
+        self._sin = torch.cat((-sin, sin), dim=-1)[:, None, None, :]
+
+    def positions(self, start: int, tokens: int) -> Positions:
+        """The tables' rows for ``tokens`` tokens that follow ``start`` cached ones."""
+        end = start + tokens
+        mask = None
+        if tokens > 1 and start > 0:
+            rows = torch.arange(start, end, device=self._cos.device)
+            mask = rows[:, None] >= torch.arange(end, device=self._cos.device)
+        beyond = self._logn is not None and end > self._config.seq_length
+        return Positions(
+            cos=self._cos[start:end],
+            sin=self._sin[start:end],
+            logn=self._logn[start:end] if self._logn is not None and beyond else None,
+            mask=mask,
+            causal=tokens > 1 and start == 0,
+        )
+
+
+def ntk_alpha(config: ModelConfig, prompt_length: int) -> float:
+    """How far the rotary base is stretched for a prompt of ``prompt_length`` tokens.
+
+    ``2 ** ceil(log2(length / seq_length) + 1) - 1``, at least 1; chosen from the whole prompt and
+    kept for the tokens decoded after it. Source: ``get_ntk_alpha`` of ``modeling_qwen.py``.
+    """
+    if not config.use_dynamic_ntk or prompt_length <= config.seq_length:
+        return 1.0
+    return float(2 ** math.ceil(math.log2(prompt_length / config.seq_length) + 1) - 1)
+
+
+def logn_factors(config: ModelConfig, capacity: int) -> Tensor:
+    """LogN scaling of the query at each position, float32 [capacity, 1, 1].
+
+    ``log(n) / log(seq_length)`` for the n-th token where n exceeds ``seq_length``, else 1.
+    """
+    n = torch.arange(1, capacity + 1, dtype=torch.float64)
+    factors = torch.where(n > config.seq_length, n.log() / math.log(config.seq_length), torch.ones_like(n))
+    return factors.float()[:, None, None]

@@ -1,0 +1,221 @@
+"""From a row of logits to the next token id: greedy or drawn, with a repetition penalty and a seed.
+
+Owns the sampling parameters and their ranges, the order in which they act, the random numbers and the
+record of which ids have been seen. Knows nothing of the model that made the logits, of stop ids or of text.
+
+The rules and their order are those of ``generate()`` in transformers 4.56: repetition penalty, temperature,
+top-k, top-p, min-p, then softmax and one draw. :func:`filtered_logits` and :func:`draw` are that definition
+in plain torch and without state, for any faster sampler to be held to; :class:`Sampler` adds the state.
+A draw takes one uniform number, whatever the vocabulary, so those of a whole reply can be made ahead of it.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qwenchat.errors import PromptError, QwenchatError, UsageError
+
+# Python's floats reach further than float32, in which 1e-50 is 0 and 1e50 infinity.
+_FLOAT32_MIN = torch.finfo(torch.float32).tiny
+_FLOAT32_MAX = torch.finfo(torch.float32).max
+
+# Two float32 softmaxes of the same logits in another order: their running sums were seen 1.2e-5 apart.
+_TOP_P_ROUNDING = 2e-5
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to choose the next token. The defaults draw from the model's own distribution.
+
+    Args:
+        temperature: divides the logits; finite and >= 0. 0 is greedy.
+        top_k: keep the k best tokens, and all that tie with the last of them; >= 0, 0 turns it off.
+        top_p: keep the fewest best tokens whose probabilities add up to it; > 0 and <= 1, 1 turns it off.
+        min_p: drop tokens less probable than this share of the best one's probability; >= 0 and <= 1.
+        repetition_penalty: divides the positive and multiplies the negative logits of every id that the
+            prompt or the reply has (Keskar et al. 2019, arXiv:1909.05858); finite and > 0, 1 turns it off.
+        seed: >= 0 and < 2**63, None for a fresh one. torch's generator on the CPU reads its low 32 bits.
+
+    Raises:
+        UsageError: a value is outside its range, NaN, or not a number (a bool is none).
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        most = sys.float_info.max
+        # NaN compares as false with everything, so it is outside every range.
+        self._require("temperature", (int, float), lambda v: 0 <= v <= most, "a finite number >= 0")
+        self._require("top_k", (int,), lambda v: v >= 0, "a whole number >= 0")
+        self._require("top_p", (int, float), lambda v: 0 < v <= 1, "a number > 0 and <= 1")
+        self._require("min_p", (int, float), lambda v: 0 <= v <= 1, "a number >= 0 and <= 1")
+        self._require("repetition_penalty", (int, float), lambda v: 0 < v <= most, "a finite number > 0")
+        if self.seed is not None:
+            self._require("seed", (int,), lambda v: 0 <= v < 2**63, "a whole number >= 0 and < 2**63")
+
+    def _require(
+        self, name: str, types: tuple[type, ...], in_range: Callable[[Any], bool], allowed: str
+    ) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, types) or not in_range(value):
+            raise UsageError(f"{name} is {value!r}, but must be {allowed}")
+
+
+class Sampler:
+    """Chooses the tokens of one reply, and remembers them for the repetition penalty.
+
+    Args:
+        params: how to choose.
+        vocab_size: V, the length of every row of logits.
+        prompt_ids: the ids before the reply, each in 0..V-1.
+        device: where the choosing is done; best where the logits are.
+
+    Attributes:
+        seed: what repeats this reply: ``params.seed``, or the fresh one that was drawn in its place.
+
+    Raises:
+        PromptError: a prompt id is outside the vocabulary.
+    """
+
+    def __init__(
+        self, params: SamplingParams, vocab_size: int, prompt_ids: Sequence[int], device: torch.device | str = "cpu"
+    ) -> None:
+        self.params = params
+        # 32 bits are what the generator can tell apart, and short enough to be typed again.
+        self.seed = secrets.randbits(32) if params.seed is None else params.seed
+        # A generator of our own, so that nobody else's draws shift ours; on the CPU, so that a seed
+        # means the same numbers on every device.
+        self._generator = torch.Generator("cpu").manual_seed(self.seed)
+        # One bool an id, not a list of ids: the penalty then costs the same however long the chat is.
+        self._seen = torch.zeros(vocab_size, dtype=torch.bool, device=device)
+        for token in prompt_ids:
+            if not 0 <= token < vocab_size:
+                raise PromptError(f"token id {token} is outside the vocabulary (0 to {vocab_size - 1})")
+        self._seen[torch.tensor(prompt_ids, dtype=torch.int64, device=device)] = True
+
+    def __call__(self, logits: Tensor) -> int:
+        """The next token id, for logits [V] of any float dtype on any device.
+
+        Greedy takes the best logit after the repetition penalty, the lowest id where several are best,
+        and no random number.
+
+        Raises:
+            QwenchatError: the best logit is NaN or infinite, so there is nothing to choose from.
+            ValueError: the logits are not one row of V.
+        """
+        if logits.shape != self._seen.shape:
+            raise ValueError(f"expected logits [{len(self._seen)}], got {list(logits.shape)}")
+        logits = logits.to(self._seen.device, torch.float32)
+        if self.params.temperature == 0:
+            logits = _penalised(logits, self.params.repetition_penalty, self._seen)
+            token = int(logits.argmax())  # the first of equals, and NaN before any number
+            _finite(logits[token])
+        else:
+            uniform = torch.rand((), dtype=torch.float64, generator=self._generator).item()
+            token = draw(filtered_logits(logits, self.params, self._seen), uniform)
+        self._seen[token] = True
+        return token
+
+
+def filtered_logits(logits: Tensor, params: SamplingParams, seen: Tensor) -> Tensor:
+    """What is left to draw from: penalised and tempered logits, -inf where a filter removed the token.
+
+    Args:
+        logits: [V], float32; -inf is a token that the model itself rules out.
+        params: a temperature of 0 counts as the smallest there is, which leaves only what ties for the best.
+        seen: [V], bool, the ids that the repetition penalty is for.
+
+    Returns:
+        [V], float32, at least one entry finite. A tiny temperature may have shifted all by one constant.
+
+    Raises:
+        QwenchatError: the best logit is NaN or infinite, so there is nothing to choose from.
+    """
+    scores = _penalised(logits, params.repetition_penalty, seen)
+    best = _finite(scores.max())  # NaN if any is
+    if params.temperature != 1:
+        temperature = _within_float32(params.temperature)
+        if abs(best) / temperature > _FLOAT32_MAX:
+            # So cold that the best would become infinite. Moved to 0 it stays, and the others may go to -inf.
+            scores = scores - best
+        scores = scores / temperature
+    if 0 < params.top_k < len(scores):
+        worst = scores.topk(params.top_k).values[-1]
+        scores = torch.where(scores >= worst, scores, -math.inf)
+    if params.top_p < 1:
+        kept = _nucleus(scores, params.top_p)
+        scores = torch.full_like(scores, -math.inf).index_copy(0, kept, scores[kept])
+    if params.min_p > 0:
+        probs = scores.softmax(-1)
+        scores = torch.where(probs >= params.min_p * probs.max(), scores, -math.inf)
+    return scores
+
+
+def draw(logits: Tensor, uniform: float) -> int:
+    """The id at which the running sum of the probabilities, in the order of the ids, passes ``uniform``.
+
+    Args:
+        logits: [V], float32, -inf for what cannot be drawn; at least one finite.
+        uniform: >= 0 and < 1.
+    """
+    # Not torch.multinomial: it makes V random numbers for one token, 4 ms for 151,936.
+    # The sum is in float64, for in float32 rare tokens late in the vocabulary would round away.
+    running = logits.softmax(-1).double().cumsum(-1)
+    # right=True finds where the sum goes beyond, so never a token that adds nothing to it.
+    return int(torch.searchsorted(running, uniform * running[-1], right=True))
+
+
+def _penalised(logits: Tensor, penalty: float, seen: Tensor) -> Tensor:
+    """Logits [V] with those of the seen ids made worse, or better by a penalty below 1."""
+    if penalty == 1:
+        return logits
+    penalty = _within_float32(penalty)
+    # The product is the lesser one for negative logits, the quotient for positive ones.
+    worse = torch.minimum if penalty > 1 else torch.maximum
+    return torch.where(seen, worse(logits * penalty, logits / penalty), logits)
+
+
+def _nucleus(scores: Tensor, top_p: float) -> Tensor:
+    """The ids of the fewest best scores [V] whose probabilities add up to top_p; of equals, the lower ids.
+
+    As many as transformers' TopPLogitsWarper keeps, to the last bit of its float32 sums. For those everything
+    must be sorted: 14 ms for 151,936. Mostly the probable tokens alone settle it, in 0.4 ms: if they have top_p
+    between them, no other is kept, and if no step of their sum comes near to top_p, rounding decides nothing.
+    """
+    probs = scores.softmax(-1)
+    ids = (probs > 2 * _TOP_P_ROUNDING).nonzero().squeeze(-1)  # a lesser step is near wherever it is
+    if len(ids) > 0:
+        ids = ids[scores[ids].argsort(descending=True, stable=True)]
+        running = probs[ids].double().cumsum(-1)
+        if running[-1] > top_p and (running - top_p).abs().min() > _TOP_P_ROUNDING:
+            return ids[: 1 + int((running < top_p).sum())]
+    ordered, ids = scores.sort(descending=True, stable=True)
+    running = ordered.flip(-1).softmax(-1).cumsum(-1)  # from the least up, as the original adds
+    return ids[: max(1, int((running > 1 - top_p).sum()))]
+
+
+def _finite(best: Tensor) -> float:
+    """The best logit as a number, unless it is NaN or infinite: that would become a random token."""
+    value = float(best)
+    if math.isfinite(value):
+        return value
+    what = "NaN" if math.isnan(value) else "infinite logits"
+    hint = "its checkpoint may be damaged, or its numbers too large for the dtype"
+    raise QwenchatError(f"the model produced {what}", hint)
+
+
+def _within_float32(value: float) -> float:
+    return min(max(value, _FLOAT32_MIN), _FLOAT32_MAX)

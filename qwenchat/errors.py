@@ -1,0 +1,95 @@
+"""What can go wrong, as one family.
+
+Every error that a user can meet is a :class:`QwenchatError`. It carries one line that says what
+happened, a hint that says what to do next, and the exit code that the command line ends with.
+``cli.py`` is the one place that turns an error into words and a code; nothing else prints errors.
+
+    QwenchatError                    1   something failed while working
+    ├── UsageError                   2   the request makes no sense as it stands
+    │   ├── ConfigError              2   a setting has a value it cannot have
+    │   └── PromptError              2   an empty prompt, or token ids outside the vocabulary
+    ├── ModelError                   3   no model to answer with
+    │   ├── ModelNotFoundError       3   nothing has that name
+    │   ├── CheckpointError          3   the files are damaged, incomplete or of an unknown kind
+    │   ├── DownloadError            3   the files could not be fetched
+    │   └── InsufficientMemoryError  3   the model is larger than the memory that is free
+    ├── ContextLengthError           4   the prompt is longer than the context window
+    ├── BusyError                    1   the model is already generating
+    └── Interrupted                  130 the user said stop
+"""
+
+from __future__ import annotations
+
+
+class QwenchatError(Exception):
+    """An error to be told to the user.
+
+    Args:
+        message: what happened, one line, no final full stop.
+        hint: what the user can do about it, one line; empty if there is nothing to do.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class UsageError(QwenchatError):
+    """The request makes no sense as it stands."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting has a value it cannot have, or a config file cannot be read."""
+
+
+class PromptError(UsageError):
+    """An empty prompt, or token ids outside the vocabulary."""
+
+
+class ModelError(QwenchatError):
+    """There is no model to answer with."""
+
+    exit_code = 3
+
+
+class ModelNotFoundError(ModelError):
+    """Nothing on this machine has the name that was asked for."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint's files are damaged, incomplete or of an unknown kind."""
+
+
+class DownloadError(ModelError):
+    """A model's files could not be fetched or did not verify."""
+
+
+class InsufficientMemoryError(ModelError):
+    """A model needs more memory than is free."""
+
+
+class ContextLengthError(QwenchatError):
+    """A prompt does not fit the context window."""
+
+    exit_code = 4
+
+
+class BusyError(QwenchatError):
+    """A model was asked to generate while it was generating already."""
+
+
+class Interrupted(QwenchatError):
+    """The user stopped the work before there was anything to keep."""
+
+    exit_code = 130
+
+    def __init__(self, message: str = "interrupted", hint: str = "") -> None:
+        super().__init__(message, hint)

@@ -1,0 +1,1 @@
+"""Checkpoints on disk: their names, how they get there, and the built-in model."""

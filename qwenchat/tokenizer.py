@@ -1,0 +1,267 @@
+"""Qwen's byte-level BPE over tiktoken: text to token ids, ids to text.
+
+Owns the vocabulary files, the split patterns and the special tokens. Text never becomes a control
+token unless the caller names the special forms that may: ``encode`` reads ``<|im_end|>`` as the
+ten characters that it is.
+
+The file format is tiktoken's: a line per token, its bytes in base64, a space, its id. The pattern
+and the special tokens are those of ``tokenization_qwen.py`` in the Qwen-7B checkpoints.
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import json
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import tiktoken
+
+from qwenchat.errors import CheckpointError, PromptError
+
+ENDOFTEXT = "<|endoftext|>"
+IM_START = "<|im_start|>"
+IM_END = "<|im_end|>"
+QWEN_SPECIALS = (ENDOFTEXT, IM_START, IM_END, *(f"<|extra_{i}|>" for i in range(205)))
+
+SPLIT_PATTERNS = {
+    "qwen": (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+    # GPT-2's pattern applied between single digits, which are cut out first: so white space
+    # before a digit stays in one piece, as it does before the end.
+    "smollm": r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+",
+}
+
+_MAX_VOCABULARY_BYTES = 64 * 2**20
+# tiktoken's regular expression engine aborts on white space without end (a million spaces; 400,000
+# were well), so runs are cut to this length beforehand.
+_MAX_WHITESPACE_RUN = 50_000
+_WHITESPACE_RUN = re.compile(rf"\s{{{_MAX_WHITESPACE_RUN}}}")
+
+
+class QwenTokenizer:
+    """Text to token ids and back.
+
+    Args:
+        ranks: the ordinary tokens' bytes and ids; lower ids merge first.
+        special_tokens: the control tokens' written forms and ids; ``<|endoftext|>``,
+            ``<|im_start|>`` and ``<|im_end|>`` must be among them.
+        pattern: the regular expression that splits text before merging.
+    """
+
+    def __init__(self, ranks: Mapping[bytes, int], special_tokens: Mapping[str, int], pattern: str) -> None:
+        self.special_tokens = dict(special_tokens)
+        self.n_vocab = max(*ranks.values(), *special_tokens.values()) + 1
+        self.endoftext_id = special_tokens[ENDOFTEXT]
+        self.im_start_id = special_tokens[IM_START]
+        self.im_end_id = special_tokens[IM_END]
+        # tiktoken aborts on a byte that no token stands for. Such bytes get ids above the
+        # vocabulary here, which encode() drops again: the model has never seen them.
+        missing = [bytes([b]) for b in range(256) if bytes([b]) not in ranks]
+        stand_ins = {byte: self.n_vocab + i for i, byte in enumerate(missing)}
+        self._has_stand_ins = bool(stand_ins)
+        self._encoding = tiktoken.Encoding(
+            "qwen",
+            pat_str=pattern,
+            mergeable_ranks={**ranks, **stand_ins},
+            special_tokens=self.special_tokens,
+        )
+        self._bytes_of = {token_id: token for token, token_id in ranks.items()}
+        self._special_ids = frozenset(special_tokens.values())
+
+    @classmethod
+    def default(cls) -> QwenTokenizer:
+        """The Qwen vocabulary that this package carries: tokens without a checkpoint."""
+        return _default()
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> QwenTokenizer:
+        """The tokenizer of a checkpoint folder, from its ``.tiktoken`` file.
+
+        ``tokenizer_config.json`` may name the special tokens (``added_tokens_decoder``) and one of
+        the known split patterns (``split_pattern``); without it they are Qwen's.
+
+        Raises:
+            CheckpointError: there is no vocabulary, or a file of it is damaged.
+        """
+        files = sorted(folder.glob("*.tiktoken"))
+        if len(files) != 1:
+            raise CheckpointError(
+                f"{folder}: expected one .tiktoken file, found {len(files)}",
+                "the vocabulary belongs to the checkpoint; fetch it again",
+            )
+        ranks = _read_ranks(files[0])
+        config_path = folder / "tokenizer_config.json"
+        config = _read_config(config_path) if config_path.exists() else {}
+        specials = _read_specials(config_path, config, first_id=max(ranks.values()) + 1)
+        clash = set(specials.values()) & set(ranks.values())
+        if clash:
+            # Or some ordinary text would encode to a control token.
+            raise CheckpointError(f"{files[0]}: the id {min(clash)} is both an ordinary and a special token")
+        name = config.get("split_pattern", "qwen")
+        if name not in SPLIT_PATTERNS:
+            raise CheckpointError(
+                f"{config_path}: split_pattern is {name!r}, expected {' or '.join(SPLIT_PATTERNS)}"
+            )
+        return cls(ranks, specials, SPLIT_PATTERNS[name])
+
+    def encode(self, text: str, *, allowed_special: Literal["all"] | Collection[str] = ()) -> list[int]:
+        """Token ids of ``text``, normalised to NFC.
+
+        Args:
+            text: any text; what looks like a special token is ordinary text ...
+            allowed_special: ... unless its written form is named here, or "all" are.
+        """
+        text = unicodedata.normalize("NFC", text)
+        allowed = set(self.special_tokens if allowed_special == "all" else allowed_special)
+        ids = []
+        for piece in _cut_whitespace(text):
+            if allowed:
+                ids += self._encoding.encode(piece, allowed_special=allowed, disallowed_special=())
+            else:
+                ids += self._encoding.encode_ordinary(piece)
+        if self._has_stand_ins:
+            ids = [i for i in ids if i < self.n_vocab]
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ``ids``, special tokens in their written forms.
+
+        Bytes that are no UTF-8 become U+FFFD.
+
+        Raises:
+            PromptError: an id is not in the vocabulary.
+        """
+        names = {i: form.encode() for form, i in self.special_tokens.items()}
+        parts = []
+        for token_id in ids:
+            part = self._bytes_of.get(token_id, names.get(token_id))
+            if part is None:
+                raise PromptError(f"the token id {token_id} is not in the vocabulary of {self.n_vocab}")
+            parts.append(part)
+        return b"".join(parts).decode("utf-8", errors="replace")
+
+    def reply_bytes(self, token_id: int) -> bytes:
+        """What a token adds to a reply's text: nothing if it is special, U+FFFD if no token has that id."""
+        if token_id in self._special_ids:
+            return b""
+        return self._bytes_of.get(token_id, "\ufffd".encode())
+
+
+class IncrementalDecoder:
+    """Token ids to text as they come, for a reply.
+
+    Text is given out as soon as it is certain: a character once its last byte is there, and what
+    could be the beginning of a stop string once it is not.
+
+    Args:
+        tokenizer: of the ids.
+        stop: strings that end the reply; neither they nor what follows is given out.
+
+    Attributes:
+        stopped: whether a stop string was met.
+    """
+
+    def __init__(self, tokenizer: QwenTokenizer, stop: Sequence[str] = ()) -> None:
+        if "" in stop:
+            raise PromptError("a stop string is empty", "leave it out")
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stop = tuple(stop)
+        self._held = ""
+        self.stopped = False
+
+    def push(self, token_id: int) -> str:
+        """Takes the next token; returns the text that became certain, perhaps none."""
+        if self.stopped:
+            return ""
+        text = self._held + self._utf8.decode(self._tokenizer.reply_bytes(token_id))
+        starts = [i for i in (text.find(s) for s in self._stop) if i >= 0]
+        if starts:
+            self.stopped, self._held = True, ""
+            return text[: min(starts)]
+        keep = max((_overlap(text, s) for s in self._stop), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def finish(self) -> str:
+        """The text still held back. Half a character at the very end is dropped."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _cut_whitespace(text: str) -> Iterator[str]:
+    """``text`` in one piece, unless white space in it runs longer than the splitter can stand."""
+    start = 0
+    for run in _WHITESPACE_RUN.finditer(text):
+        yield text[start : run.end()]
+        start = run.end()
+    yield text[start:]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of ``text`` that ``stop`` begins with."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+
+
+@lru_cache(maxsize=1)
+def _default() -> QwenTokenizer:
+    ranks = _read_ranks(Path(__file__).parent / "data" / "qwen.tiktoken")
+    specials = {form: len(ranks) + i for i, form in enumerate(QWEN_SPECIALS)}
+    return QwenTokenizer(ranks, specials, SPLIT_PATTERNS["qwen"])
+
+
+def _read_ranks(path: Path) -> dict[bytes, int]:
+    try:
+        if path.stat().st_size > _MAX_VOCABULARY_BYTES:
+            raise CheckpointError(f"{path} is larger than {_MAX_VOCABULARY_BYTES >> 20} MiB")
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except ValueError:
+            raise CheckpointError(f"{path}:{number}: expected a token in base64 and its id") from None
+    ids = ranks.values()
+    if len(ranks) != sum(map(bool, lines)) or len(set(ids)) != len(ids) or not ranks or min(ids) < 0:
+        raise CheckpointError(f"{path}: expected distinct tokens with distinct ids from 0 up")
+    return ranks
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(config).__name__}, expected an object")
+    return config
+
+
+def _read_specials(path: Path, config: Mapping[str, Any], *, first_id: int) -> dict[str, int]:
+    entries = config.get("added_tokens_decoder")
+    if not entries:
+        return {form: first_id + i for i, form in enumerate(QWEN_SPECIALS)}
+    try:
+        specials = {str(entry["content"]): int(token_id) for token_id, entry in entries.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{path}: added_tokens_decoder is malformed, expected ids and contents") from None
+    for form in (ENDOFTEXT, IM_START, IM_END):
+        if form not in specials:
+            raise CheckpointError(f"{path}: the special token {form} is missing from added_tokens_decoder")
+    if len(set(specials.values())) != len(entries) or min(specials.values()) < 0 or "" in specials:
+        raise CheckpointError(f"{path}: added_tokens_decoder has a token or an id twice, or an empty token")
+    return specials
