@@ -15,6 +15,7 @@ happened, a hint that says what to do next, and the exit code that the command l
     │   └── InsufficientMemoryError  3   the model is larger than the memory that is free
     ├── ContextLengthError           4   the prompt is longer than the context window
     ├── BusyError                    1   the model is already generating
+    ├── OutputClosed                 -   whoever read the output is gone; ends as SIGPIPE would
     └── Interrupted                  130 the user said stop
 """
 
@@ -84,6 +85,13 @@ class ContextLengthError(QwenchatError):
 
 class BusyError(QwenchatError):
     """A model was asked to generate while it was generating already."""
+
+
+class OutputClosed(QwenchatError):
+    """Whoever read the output is gone. Nothing is said; the process ends as SIGPIPE would end it."""
+
+    def __init__(self) -> None:
+        super().__init__("the output is closed")
 
 
 class Interrupted(QwenchatError):

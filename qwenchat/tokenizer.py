@@ -183,10 +183,11 @@ class IncrementalDecoder:
         if self.stopped:
             return ""
         text = self._held + self._utf8.decode(self._tokenizer.reply_bytes(token_id))
-        starts = [i for i in (text.find(s) for s in self._stop) if i >= 0]
-        if starts:
+        # The one that is whole first, wherever tokens are cut; of two that end together the longer.
+        matches = [(start + len(s), start) for s in self._stop if (start := text.find(s)) >= 0]
+        if matches:
             self.stopped, self._held = True, ""
-            return text[: min(starts)]
+            return text[: min(matches)[1]]
         keep = max((_overlap(text, s) for s in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.chat.chatml import prompt_ids
 from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta, Timings, Usage
-from qwenchat.errors import CheckpointError, ContextLengthError, UsageError
+from qwenchat.errors import CheckpointError, ContextLengthError, InsufficientMemoryError, UsageError
 from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
 
 if TYPE_CHECKING:
@@ -27,34 +26,59 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float | None], None]
 """Told a stage's name and the fraction done, None where it cannot be known."""
 
+IMPORTING, LOADING = "importing torch", "loading weights"
+"""The stages of every load, in their order."""
+
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def load(
     model: str | Path = "auto",
     *,
+    checkpoint: str | Path = "Qwen/Qwen-7B-Chat-Int8",
     device: str = "auto",
     dtype: str = "auto",
     context: int | None = None,
     progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> NativeBackend:
     """Loads a model.
 
     Args:
-        model: a checkpoint folder, a known name, "demo" for the built-in model, or "auto" for the
-            configured checkpoint if it is on this machine, else the built-in one.
+        model: a checkpoint folder, a known name, "demo" for the built-in model, or "auto" for
+            ``checkpoint`` if it is on this machine and fits its memory, else the built-in one.
+        checkpoint: a folder or a known name.
         device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
         dtype: "float32", "bfloat16", "float16", or "auto" for what the device does well.
         context: tokens of prompt and reply together; by default what the model was trained on.
         progress: told of each stage.
+        notice: told in one line what "auto" chose.
 
     Raises:
         ModelError: there is no such model, it is unusable, or memory does not suffice.
         UsageError: an argument has a value it cannot have.
     """
-    from qwenchat.models.catalog import resolve
+    from qwenchat.models import catalog
 
-    return load_folder(resolve(model, progress=progress), device=device, dtype=dtype, context=context, progress=progress)
+    def load_named(name: str | Path) -> NativeBackend:
+        folder = catalog.locate(name, progress=progress)
+        return load_folder(
+            folder, name=str(name), device=device, dtype=dtype, context=context, progress=progress
+        )
+
+    if str(model) != catalog.AUTO:
+        return load_named(model)
+    tell = notice or (lambda line: None)
+    if catalog.find(checkpoint) is None:
+        tell(f"{checkpoint} is not on this machine; answering with {catalog.DEMO_TITLE}")
+        return load_named(catalog.DEMO)
+    try:
+        backend = load_named(checkpoint)
+    except InsufficientMemoryError as error:
+        tell(f"{checkpoint}: {error.message}; answering with {catalog.DEMO_TITLE}")
+        return load_named(catalog.DEMO)
+    tell(f"answering with {checkpoint}")
+    return backend
 
 
 def load_folder(
@@ -67,28 +91,31 @@ def load_folder(
     progress: Progress | None = None,
 ) -> NativeBackend:
     """Loads the checkpoint in ``folder``; arguments and errors as :func:`load`."""
-    report = progress or (lambda stage, fraction: None)
-    report("importing torch", None)
     from qwenchat.engine.config import read_generation_defaults, read_model_config
+
+    # What can be wrong is looked at first, before seconds go into torch and the weights.
+    report = progress or (lambda stage, fraction: None)
+    config = read_model_config(folder)
+    defaults = read_generation_defaults(folder)
+    window = _pick_context(context, config.seq_length, config.max_position_embeddings)
+    tokenizer = _read_tokenizer(folder, config.vocab_size)
+    report(IMPORTING, None)
     from qwenchat.engine.generate import Engine
     from qwenchat.engine.loader import load_model
 
     target = _pick_device(device)
     number_type = _pick_dtype(dtype, target)
-    config = read_model_config(folder)
-    window = _pick_context(context, config.seq_length, config.max_position_embeddings)
-    defaults = read_generation_defaults(folder)
     weights = load_model(
         folder,
         device=target,
         dtype=number_type,
         context=window,
-        progress=lambda fraction: report("loading weights", fraction),
+        progress=lambda fraction: report(LOADING, fraction),
     )
     quant = f"Int{config.quant.bits}" if config.quant else "unquantised"
     description = f"{quant}, {target} {str(number_type).removeprefix('torch.')}, plain torch"
     return NativeBackend(
-        Engine(weights, context=window), folder, defaults, name=name or folder.name, description=description
+        Engine(weights, context=window), tokenizer, defaults, name=name or folder.name, description=description
     )
 
 
@@ -101,30 +128,34 @@ class NativeBackend:
     """
 
     def __init__(
-        self, engine: Engine, folder: Path, defaults: GenerationDefaults, *, name: str, description: str
+        self,
+        engine: Engine,
+        tokenizer: QwenTokenizer | None,
+        defaults: GenerationDefaults,
+        *,
+        name: str,
+        description: str,
     ) -> None:
         self.name = name
         self.description = description
         self.context = engine.context
         self.engine = engine
-        self._folder = folder
+        self._tokenizer = tokenizer
         self._defaults = defaults
 
-    @cached_property
+    @property
     def tokenizer(self) -> QwenTokenizer:
         """The checkpoint's tokenizer.
 
         Raises:
-            CheckpointError: the folder has none, or one with more tokens than the model.
+            CheckpointError: the checkpoint has none.
         """
-        tokenizer = QwenTokenizer.from_folder(self._folder)
-        rows = self.engine.config.vocab_size
-        if tokenizer.n_vocab > rows:
+        if self._tokenizer is None:
             raise CheckpointError(
-                f"{self._folder}: the vocabulary has {tokenizer.n_vocab} tokens, the model {rows}",
-                "the .tiktoken file belongs to another checkpoint",
+                f"{self.name}: there is no .tiktoken file in the checkpoint",
+                "without its vocabulary it cannot chat; fetch it again",
             )
-        return tokenizer
+        return self._tokenizer
 
     def logits(self, ids: Sequence[int]) -> torch.Tensor:
         """The logits after each of ``ids``, float32 [T, vocab_size] on the CPU.
@@ -248,6 +279,19 @@ def _options(values: Mapping[str, Any]) -> GenerationOptions:
         known = GenerationOptions.__dataclass_fields__
         unknown = sorted(set(values) - set(known))
         raise UsageError(f"unknown option {', '.join(unknown)}", f"known are {', '.join(known)}") from None
+
+
+def _read_tokenizer(folder: Path, vocab_size: int) -> QwenTokenizer | None:
+    """The folder's tokenizer, held against the model; None where there is none, to run ids alone."""
+    if not any(folder.glob("*.tiktoken")):
+        return None
+    tokenizer = QwenTokenizer.from_folder(folder)
+    if tokenizer.n_vocab > vocab_size:
+        raise CheckpointError(
+            f"{folder}: the vocabulary has {tokenizer.n_vocab} tokens, the model {vocab_size}",
+            "the .tiktoken file belongs to another checkpoint",
+        )
+    return tokenizer
 
 
 def _pick_device(name: str) -> torch.device:

@@ -30,12 +30,14 @@ class QuantConfig:
     Attributes:
         bits: 4 or 8.
         group_size: inputs that share a scale; -1 for all of them.
+        act_order: whether inputs are spread over the groups by ``g_idx`` (``desc_act``).
         zeros_minus_one: whether zero points are stored minus one (the ``gptq`` format) or as they
             are (``gptq_v2``).
     """
 
     bits: int
     group_size: int
+    act_order: bool
     zeros_minus_one: bool
 
     def groups(self, inputs: int) -> int:
@@ -159,7 +161,12 @@ def _read_quant_config(folder: Path, fields: _Fields) -> QuantConfig | None:
         raise CheckpointError(
             f"{path}: checkpoint_format is {checkpoint_format!r}, expected 'gptq' or 'gptq_v2'"
         )
-    return QuantConfig(bits, group_size, zeros_minus_one=checkpoint_format != "gptq_v2")
+    return QuantConfig(
+        bits,
+        group_size,
+        act_order=quant.boolean("desc_act", default=False),
+        zeros_minus_one=checkpoint_format != "gptq_v2",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ from qwenchat.engine.model import Qwen
 from qwenchat.errors import CheckpointError, InsufficientMemoryError
 
 _FLOATS = ("F16", "BF16", "F32")
+# Buffers that some savers wrote out; the model makes its own.
+_IGNORED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")
 _QUANTIZED = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")
 
 Progress = Callable[[float], None]
@@ -51,6 +53,7 @@ def load_model(
     with torch.device("meta"):  # shapes without memory
         model = Qwen(config)
     plan = list(_plan(model, config, tensors))
+    tensors.check_all_known()
     check_memory(config, [p.shape for p in plan], device=device, dtype=dtype, context=context)
 
     loaded: dict[str, Tensor] = {}
@@ -74,6 +77,7 @@ class TensorFiles:
         self.folder = folder
         self._files = {path.name: _open(path) for path in _find_files(folder)}
         self._places = {name: file for file, handle in self._files.items() for name in handle.keys()}  # noqa: SIM118
+        self._known: set[str] = set()
         self._check_index()
 
     def __contains__(self, name: str) -> bool:
@@ -83,8 +87,21 @@ class TensorFiles:
         """The file that holds a tensor; the folder if none does."""
         return self.folder / self._places.get(name, "")
 
+    def check_all_known(self) -> None:
+        """Raises CheckpointError for a tensor that :meth:`check` was never asked of.
+
+        A name that nothing reads is a misspelt or foreign one, and the model would not be whole.
+        """
+        for name, file in self._places.items():
+            if name not in self._known and not name.endswith(_IGNORED):
+                raise CheckpointError(
+                    f"{self.folder / file}: the tensor {name} has no place in this architecture",
+                    "the file is damaged or of another model",
+                )
+
     def check(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
         """Raises CheckpointError unless the tensor is there with this shape and one of these dtypes."""
+        self._known.add(name)
         if name not in self._places:
             raise CheckpointError(
                 f"{self.folder}: the tensor {name} is missing, expected {_describe(shape, dtypes)}",
@@ -207,11 +224,10 @@ def _quantized_parameter(
     tensors.check(f"{layer}.qweight", (inputs // per_word, outputs), ("I32",))
     tensors.check(f"{layer}.qzeros", (groups, outputs // per_word), ("I32",))
     tensors.check(f"{layer}.scales", (groups, outputs), _FLOATS)
-    has_g_idx = f"{layer}.g_idx" in tensors
+    # Without it the groups are taken in order, which needs groups of one size.
+    has_g_idx = f"{layer}.g_idx" in tensors or quant.act_order or inputs % groups != 0
     if has_g_idx:
         tensors.check(f"{layer}.g_idx", (inputs,), ("I32",))
-    elif inputs % groups:
-        tensors.check(f"{layer}.g_idx", (inputs,), ("I32",))  # needed where the last group is short
 
     def read() -> Tensor:
         g_idx = tensors.read(f"{layer}.g_idx") if has_g_idx else None

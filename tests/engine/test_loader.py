@@ -1,0 +1,397 @@
+"""The checkpoint reader: what it reads, and what it says of what it cannot read."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import qwenchat
+from qwenchat.engine import loader
+from qwenchat.engine.config import read_generation_defaults, read_model_config
+from qwenchat.errors import CheckpointError, InsufficientMemoryError
+
+IDS = [3, 1, 4, 1, 5]
+
+
+def logits(folder: Path) -> torch.Tensor:
+    return qwenchat.load(folder, device="cpu", dtype="float32").logits(IDS)
+
+
+def change_config(folder: Path, **changes: Any) -> Path:
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
+    return folder
+
+
+def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file({name: t.contiguous() for name, t in tensors.items()}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def plain(golden_folder: Callable[[str], Path]) -> Path:
+    return golden_folder("fp16")
+
+
+@pytest.fixture
+def quantized(golden_folder: Callable[[str], Path]) -> Path:
+    return golden_folder("gptq_int8")
+
+
+# --- what it reads -----------------------------------------------------------------------------
+
+
+def test_the_older_generation_of_key_names_is_the_same_model(plain: Path) -> None:
+    expected = logits(plain)
+    older = {
+        "hidden_size": "n_embd",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "intermediate_size": "ffn_hidden_size",
+        "max_position_embeddings": "n_positions",
+        "vocab_size": "padded_vocab_size",
+    }
+    config = json.loads((plain / "config.json").read_text())
+    changes: dict[str, Any] = {old: config[new] for new, old in older.items()} | dict.fromkeys(older, ...)
+    assert torch.equal(logits(change_config(plain, **changes)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_other_float_types_are_read(plain: Path, dtype: torch.dtype) -> None:
+    expected = logits(plain)
+    change_tensors(plain, lambda tensors: tensors.update({n: t.to(dtype) for n, t in tensors.items()}))
+    assert (logits(plain) - expected).norm() / expected.norm() < (0.03 if dtype is torch.bfloat16 else 1e-6)
+
+
+def shard(folder: Path, count: int = 3) -> Path:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    weight_map = {}
+    for i in range(count):
+        file = f"model-{i + 1:05}-of-{count:05}.safetensors"
+        part = {name: tensors[name] for name in sorted(tensors)[i::count]}
+        save_file(part, folder / file)
+        weight_map.update(dict.fromkeys(part, file))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
+    return folder
+
+
+def test_a_sharded_checkpoint_is_the_same_model(quantized: Path) -> None:
+    expected = logits(quantized)
+    assert torch.equal(logits(shard(quantized)), expected)
+
+
+def test_a_single_file_of_another_name_is_found(quantized: Path) -> None:
+    expected = logits(quantized)
+    (quantized / "model.safetensors").rename(quantized / "gptq_model-8bit-128g.safetensors")
+    assert torch.equal(logits(quantized), expected)
+
+
+def test_zero_points_of_the_second_format_are_taken_as_they_are(quantized: Path) -> None:
+    expected = logits(quantized)
+    config = json.loads((quantized / "config.json").read_text())
+    change_config(
+        quantized, quantization_config=config["quantization_config"] | {"checkpoint_format": "gptq_v2"}
+    )
+    change_tensors(
+        quantized,
+        lambda tensors: tensors.update(
+            {n: t + 0x01010101 for n, t in tensors.items() if n.endswith("qzeros")}
+        ),
+    )
+    assert torch.equal(logits(quantized), expected)
+
+
+def test_one_group_for_all_inputs_is_read(plain: Path) -> None:
+    from qwenchat.engine import gptq
+
+    def quantize(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [
+            n for n in tensors if n.endswith(("c_attn.weight", "c_proj.weight", "w1.weight", "w2.weight"))
+        ]:
+            weight = tensors.pop(name).float()
+            packed = gptq.quantize_rtn(weight, bits=8, group_size=weight.shape[1])
+            tensors.update({f"{name.removesuffix('weight')}{part}": t for part, t in packed.items()})
+
+    expected = logits(plain)
+    change_tensors(plain, quantize)
+    change_config(plain, quantization_config={"bits": 8, "group_size": -1, "quant_method": "gptq"})
+    assert (logits(plain) - expected).norm() / expected.norm() < 0.03
+
+
+def test_the_quantisation_may_stand_in_a_file_of_its_own(quantized: Path) -> None:
+    expected = logits(quantized)
+    section = json.loads((quantized / "config.json").read_text())["quantization_config"]
+    change_config(quantized, quantization_config=...)
+    section.pop("quant_method")
+    (quantized / "quantize_config.json").write_text(json.dumps(section))
+    assert torch.equal(logits(quantized), expected)
+
+
+def test_biases_that_older_packers_stored_everywhere_are_added(quantized: Path) -> None:
+    before = logits(quantized)
+    name = "transformer.h.1.mlp.c_proj.bias"
+    change_tensors(quantized, lambda tensors: tensors.update({name: torch.ones(128, dtype=torch.float16)}))
+    assert not torch.allclose(logits(quantized), before)
+
+
+def test_tied_embeddings_stand_in_for_a_missing_lm_head(plain: Path) -> None:
+    change_tensors(plain, lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"].clone()}))
+    expected = logits(plain)
+    change_tensors(plain, lambda t: t.pop("lm_head.weight"))
+    assert torch.equal(logits(change_config(plain, tie_word_embeddings=True)), expected)
+
+
+def test_code_and_pickles_beside_the_weights_are_never_touched(plain: Path) -> None:
+    expected = logits(plain)
+    for name in ("modeling_qwen.py", "pytorch_model.bin", "cache_autogptq_cuda_256.cpp", "kernel.cu"):
+        (plain / name).write_bytes(b"raise SystemExit('executed')")
+        (plain / name).chmod(0)
+    change_config(plain, auto_map={"AutoModelForCausalLM": "modeling_qwen.QWenLMHeadModel"})
+    assert torch.equal(logits(plain), expected)
+
+
+def test_a_replys_length_is_not_the_checkpoints_512(plain: Path) -> None:
+    (plain / "generation_config.json").write_text(
+        json.dumps({"max_new_tokens": 512, "top_p": 0.8, "eos_token_id": [5, 6], "do_sample": True})
+    )
+    defaults = read_generation_defaults(plain)
+    assert defaults.top_p == 0.8
+    assert defaults.eos_token_ids == (5, 6)
+    assert not hasattr(defaults, "max_new_tokens")
+
+
+# --- what it refuses ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"model_type": "llama"}, "model_type is 'llama'"),
+        ({"hidden_size": ...}, "hidden_size or n_embd is missing"),
+        ({"hidden_size": "128"}, "hidden_size is '128'"),
+        ({"hidden_size": True}, "hidden_size is True"),
+        ({"num_attention_heads": 3}, "3 heads of 32"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
+        ({"num_hidden_layers": 3}, r"transformer\.h\.2\.ln_1\.weight is missing"),
+        ({"num_hidden_layers": 1}, "the weights have more"),
+        ({"intermediate_size": 511}, "expected an even number"),
+        ({"intermediate_size": 1024}, r"mlp\.w1\.weight is F16 \[256, 128\], expected .* \[512, 128\]"),
+        ({"vocab_size": 321}, r"transformer\.wte\.weight is F16 \[320, 128\]"),
+        ({"vocab_size": 10**12}, "vocab_size"),
+        ({"layer_norm_epsilon": 0}, "layer_norm_epsilon is 0"),
+        ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon is nan"),
+        ({"seq_length": 0}, "seq_length is 0"),
+        ({"rotary_pct": 0.5}, "rotary_pct"),
+        ({"use_dynamic_ntk": 1}, "use_dynamic_ntk is 1"),
+        ({"quantization_config": []}, "not an object"),
+        (
+            {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}},
+            "quant_method is 'awq'",
+        ),
+        ({"quantization_config": {"bits": 3, "group_size": 128}}, "bits is 3, expected 4 or 8"),
+        ({"quantization_config": {"bits": 8, "group_size": 0}}, "group_size is 0"),
+        ({"quantization_config": {"bits": 8, "group_size": 64, "checkpoint_format": "marlin"}}, "marlin"),
+    ],
+)
+def test_a_config_that_cannot_be_is_named(plain: Path, changes: dict[str, Any], complaint: str) -> None:
+    change_config(plain, **changes)
+    with pytest.raises(CheckpointError, match=complaint):
+        logits(plain)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 100_000, b"null", b"1e999"]
+)
+def test_a_config_that_is_no_json_object_is_named(plain: Path, content: bytes) -> None:
+    (plain / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        logits(plain)
+
+
+def test_missing_files_are_named(plain: Path) -> None:
+    (plain / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"expected model\.safetensors"):
+        logits(plain)
+    (plain / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
+        logits(plain)
+
+
+def test_a_missing_shard_is_named(quantized: Path) -> None:
+    shard(quantized)
+    (quantized / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00003\.safetensors is missing"):
+        logits(quantized)
+
+
+def test_a_tensor_that_its_shard_does_not_hold_is_named(quantized: Path) -> None:
+    shard(quantized)
+    path = quantized / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"]["lm_head.weight"] = "model-00003-of-00003.safetensors"
+    path.write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight is missing"):
+        logits(quantized)
+
+
+@pytest.mark.parametrize("file", ["../model.safetensors", "/etc/passwd", "model.bin", 3, "a/b.safetensors"])
+def test_an_index_cannot_lead_out_of_its_folder(quantized: Path, file: object) -> None:
+    shard(quantized)
+    (quantized / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"lm_head.weight": file}})
+    )
+    with pytest.raises(CheckpointError, match="expected a .safetensors file name"):
+        logits(quantized)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            lambda t: t.pop("transformer.ln_f.weight"),
+            r"transformer\.ln_f\.weight is missing, expected .* \[128\]",
+        ),
+        (
+            lambda t: t.pop("transformer.h.1.mlp.w2.qweight"),
+            r"h\.1\.mlp\.w2\.qweight is missing, expected I32",
+        ),
+        (
+            lambda t: t.update({"transformer.h.0.mlp.w3.weight": torch.zeros(3)}),
+            r"mlp\.w3\.weight has no place",
+        ),
+        (
+            lambda t: t.update({"lm_head.weight": torch.zeros(3, 4)}),
+            r"lm_head\.weight is F32 \[3, 4\], expected",
+        ),
+        (
+            lambda t: t.update({"lm_head.weight": torch.zeros(320, 128, dtype=torch.int32)}),
+            r"lm_head\.weight is I32 \[320, 128\], expected F16",
+        ),
+        (
+            lambda t: t.update({"transformer.h.0.mlp.w1.g_idx": torch.full((128,), 7, dtype=torch.int32)}),
+            r"g_idx goes from 7 to 7, expected groups 0 to 0",
+        ),
+        (
+            lambda t: t.update({"transformer.h.0.mlp.w1.qzeros": torch.zeros(2, 64, dtype=torch.int32)}),
+            r"mlp\.w1\.qzeros is I32 \[2, 64\], expected I32 \[1, 64\]",
+        ),
+    ],
+)
+def test_a_tensor_that_is_missing_or_misshapen_is_named(
+    quantized: Path, change: Callable[[dict[str, torch.Tensor]], object], complaint: str
+) -> None:
+    change_tensors(quantized, change)
+    with pytest.raises(CheckpointError, match=complaint):
+        logits(quantized)
+
+
+def test_an_act_order_checkpoint_needs_its_group_indices(golden_folder: Callable[[str], Path]) -> None:
+    folder = golden_folder("gptq_int8_act_order")
+    change_tensors(folder, lambda t: t.pop("transformer.h.0.mlp.w1.g_idx"))
+    with pytest.raises(CheckpointError, match=r"mlp\.w1\.g_idx is missing"):
+        logits(folder)
+
+
+def test_too_little_memory_is_said_before_a_weight_is_read(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "available_bytes", lambda device: 1_000_000)
+    monkeypatch.setattr(loader.TensorFiles, "read", lambda self, name: pytest.fail("read a weight"))
+    with pytest.raises(InsufficientMemoryError, match="GiB on cpu in float32") as error:
+        logits(plain)
+    assert "smaller" in error.value.hint
+
+
+def test_a_shorter_context_is_proposed_where_it_would_fit(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read_model_config(change_config(plain, seq_length=100_000))
+    shapes = [torch.Size((320, 128))]
+    monkeypatch.setattr(loader, "available_bytes", lambda device: 2_000_000)
+    with pytest.raises(InsufficientMemoryError, match="--context"):
+        loader.check_memory(config, shapes, device=torch.device("cpu"), dtype=torch.float32, context=100_000)
+
+
+def damaged_headers(whole: bytes, count: int) -> Iterator[bytes]:
+    """Safetensors files with a header that was cut, flipped, or rewritten by a liar."""
+    rng = random.Random(11)
+    (length,) = struct.unpack("<Q", whole[:8])
+    header, data = whole[8 : 8 + length], whole[8 + length :]
+    table = json.loads(header)
+    names = [name for name in table if name != "__metadata__"]
+    lies: list[Callable[[dict[str, Any]], object]] = [
+        lambda e: e.update(dtype=rng.choice(["F64", "U8", "F8_E4M3", "X", "", None, 3])),
+        lambda e: e.update(
+            shape=rng.choice([[2**62, 2**62], [-1], [], "x", [0], [1.5], [10**30], [[1]], None])
+        ),
+        lambda e: e.update(
+            data_offsets=rng.choice([[0, 2**63], [-1, 4], [8, 0], [0], "x", [0, 10**30], [0, 0]])
+        ),
+        lambda e: e["shape"].append(2**40),
+        lambda e: e.pop(rng.choice(list(e))),
+        lambda e: e["shape"].reverse() if len(set(e["shape"])) > 1 else e.clear(),
+    ]
+    for i in range(count):
+        kind = i % 5
+        if kind == 0:  # a bit flipped
+            place = rng.randrange(8 + length)
+            changed = bytearray(whole)
+            changed[place] ^= 1 << rng.randrange(8)
+            yield bytes(changed)
+        elif kind == 1:  # cut short
+            yield whole[: rng.randrange(8 + length + len(data))]
+        elif kind == 2:  # a header length that lies
+            lie = rng.choice([0, 1, length - 1, length + 1, 2**31, 2**63, 2**64 - 1, rng.randrange(2**40)])
+            yield struct.pack("<Q", lie) + header + data
+        elif kind == 3:  # an entry that lies
+            lying = json.loads(header)
+            rng.choice(lies)(lying[rng.choice(names)])
+            text = json.dumps(lying).encode()
+            yield struct.pack("<Q", len(text)) + text + data
+        else:  # other JSON, or none
+            text = rng.choice(
+                [b"[" * 50_000, b'{"a":' * 20_000, b"{}", b"null", b"\x00" * 64, header[:-9], header * 2]
+            )
+            yield struct.pack("<Q", len(text)) + text + data
+
+
+def header_table(content: bytes) -> object:
+    (length,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8 : 8 + length])
+
+
+def test_two_thousand_damaged_headers_are_typed_errors_without_a_memory_blow_up(quantized: Path) -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no resource module")
+    path = quantized / "model.safetensors"
+    whole = path.read_bytes()
+    expected = logits(quantized)
+    peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused = 0
+    for content in damaged_headers(whole, 2000):
+        path.write_bytes(content)
+        try:
+            same = logits(quantized)
+        except CheckpointError as error:
+            refused += 1
+            assert str(quantized) in str(error)
+        else:
+            # Only what leaves the table as it was: a flip in the white space behind it.
+            assert torch.equal(same, expected)
+            assert header_table(content) == header_table(whole)
+    assert refused > 1950
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before
+    assert peak_kib < 100 * 1024

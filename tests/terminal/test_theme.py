@@ -1,0 +1,286 @@
+"""What is said beside the answer: plain off a terminal, styled and transient on one, and never a crash."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar, get_args
+
+import pytest
+
+from qwenchat.terminal import theme
+
+StreamT = TypeVar("StreamT", bound="io.StringIO | None")
+ROOT = Path(__file__).parents[2]
+SGR = re.compile(r"\x1b\[[0-9;]*m")
+ON_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+
+
+@pytest.fixture(autouse=True)
+def fresh_consoles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    theme.stdout_console.cache_clear()
+    theme.stderr_console.cache_clear()
+    yield
+    theme.stdout_console.cache_clear()
+    theme.stderr_console.cache_clear()
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return not super().isatty()  # which raises ValueError if the stream is closed
+
+
+class Broken(io.StringIO):
+    """A stream whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+class BrokenTerminal(Broken, Terminal):
+    """A terminal that was closed."""
+
+
+def stderr_is(stream: StreamT, monkeypatch: pytest.MonkeyPatch) -> StreamT:
+    """Put a stream in the place of stderr. Not a fixture: pytest puts its own there before each test."""
+    monkeypatch.setattr(sys, "stderr", stream)
+    return stream
+
+
+# --- consoles ------------------------------------------------------------------------------------
+
+
+def test_every_style_has_a_look_that_rich_understands() -> None:
+    assert set(get_args(theme.Style)) == set(theme.THEME)
+    for style in theme.THEME:
+        theme.stderr_console().get_style(style)
+
+
+def test_consoles_take_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    theme.stdout_console().print("[b]x[/b] :smile: 'a' 1")
+    theme.stderr_console().print("[b]y[/b] :smile: 'a' 2")
+    assert capsys.readouterr() == ("[b]x[/b] :smile: 'a' 1\n", "[b]y[/b] :smile: 'a' 2\n")
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_no_variable_brings_escapes_into_a_pipe(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    assert not theme.stdout_console().is_terminal
+    theme.stdout_console().print("x", style="error")
+    theme.say("y", "error")
+    assert capsys.readouterr() == ("x\n", "y\n")
+
+
+def test_a_terminal_gets_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stderr_is(Terminal(), monkeypatch)
+    theme.stderr_console().print("x", style="error")
+    assert SGR.sub("", terminal.getvalue()) == "x\n" != terminal.getvalue()
+
+
+def test_a_terminal_gets_no_colour_that_nobody_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stderr_is(Terminal(), monkeypatch)
+    theme.stderr_console().print("1 True 'a' http://x [b]")
+    assert terminal.getvalue() == "1 True 'a' http://x [b]\n"
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb"), ("TERM", "unknown")])
+def test_a_terminal_without_colour_gets_plain_text(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = stderr_is(Terminal(), monkeypatch)
+    monkeypatch.setenv(name, value)
+    theme.stderr_console().print("x", style="error")
+    theme.say("y", "error")
+    assert terminal.getvalue() == "x\ny\n"
+
+
+def test_a_broken_pipe_is_told_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr_is(BrokenTerminal(), monkeypatch)
+    with pytest.raises(BrokenPipeError):  # Rich itself would leave the program
+        theme.stderr_console().print("x")
+
+
+# --- say -----------------------------------------------------------------------------------------
+
+
+def test_say_writes_one_sanitised_line_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    theme.say("a\nb \x1b[31m[red] 你好")
+    assert capsys.readouterr() == ("", "a b ␛[31m[red] 你好\n")
+
+
+def test_say_is_styled_on_a_terminal_and_leaves_wrapping_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stderr_is(Terminal(), monkeypatch)
+    theme.say("[b] \x1b[2J " + "word " * 100, "warning")
+    assert "\x1b[33m" in terminal.getvalue()
+    assert SGR.sub("", terminal.getvalue()) == "[b] ␛[2J " + "word " * 100 + "\n"
+
+
+@pytest.mark.parametrize("stream", [None, Broken(), BrokenTerminal()])
+def test_say_never_fails(stream: io.StringIO | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr_is(stream, monkeypatch)
+    theme.say("x")
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_say_does_not_mind_a_closed_stream(kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = kind()
+    stream.close()
+    stderr_is(stream, monkeypatch)
+    theme.say("x")
+    with theme.progress_reporter() as report:
+        report("fetching", 0.5)
+
+
+def test_off_a_terminal_rich_is_not_loaded() -> None:
+    code = (
+        "import sys; from qwenchat.terminal.theme import say, progress_reporter\n"
+        "say('hello')\n"
+        "with progress_reporter() as report: report('loading', 0.5)\n"
+        "print([name for name in sys.modules if name.startswith(('rich', 'torch'))])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (run.stdout, run.stderr) == ("[]\n", "hello\nloading\n")
+
+
+# --- progress ------------------------------------------------------------------------------------
+
+
+def test_off_a_terminal_each_new_stage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with theme.progress_reporter() as report:
+        report("fetching", 0.0)
+        report("fetching", 0.5)
+        report("fetching", None)
+        report("converting\x1b", None)
+    assert capsys.readouterr() == ("", "fetching\nconverting␛\n")
+
+
+def test_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with theme.progress_reporter(quiet=True) as report:
+        report("fetching", 0.5)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["dumb", "unknown"])
+def test_a_dumb_terminal_gets_lines(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stderr_is(Terminal(), monkeypatch)
+    monkeypatch.setenv("TERM", name)
+    with theme.progress_reporter() as report:
+        report("fetching", 0.5)
+    assert terminal.getvalue() == "fetching\n"
+
+
+def test_progress_leaves_stdout_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = stderr_is(Terminal(), monkeypatch)
+    with theme.progress_reporter() as report:
+        report("fetching", 0.5)
+        print("the answer")
+    assert capsys.readouterr().out == "the answer\n"
+    assert "the answer" not in terminal.getvalue()
+
+
+def in_a_terminal(code: str, **environ: str) -> str:
+    """Run Python code with stderr on a pseudo-terminal of 60 columns, and return what it wrote there."""
+    leader, follower = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "60", **environ},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+    )
+    os.close(follower)
+    written = b""
+    deadline = time.monotonic() + 60
+    try:
+        while time.monotonic() < deadline:
+            if select.select([leader], [], [], 1)[0]:
+                try:
+                    piece = os.read(leader, 65536)
+                except OSError:  # what Linux says at the end of a pseudo-terminal
+                    break
+                if not piece:
+                    break
+                written += piece
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
+    return written.decode()
+
+
+PROGRESS = """
+import time
+from qwenchat.terminal.theme import progress_reporter, say
+with progress_reporter() as report:
+    report("looking", None)
+    time.sleep(0.3)
+    for step in range(5):
+        report("fetching [b] \\x1b]0;x\\x07 " + "long " * 20, step / 4)
+        time.sleep(0.1)
+    say("a notice in between")
+say("done")
+"""
+
+
+def screen(written: str) -> list[str]:
+    """What a terminal shows after all of this: just enough of one for progress lines."""
+    lines, row, column = [""], 0, 0
+    for sequence, character in re.findall(r"(\x1b\[[0-9;?]*[A-Za-z])|(.)", written, re.DOTALL):
+        if sequence == "\x1b[2K":
+            lines[row] = ""
+        elif re.fullmatch(r"\x1b\[\d*A", sequence):
+            row = max(0, row - int(sequence[2:-1] or 1))
+        elif sequence:
+            assert sequence[-1] in "mhl", sequence
+        elif character == "\r":
+            column = 0
+        elif character == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        else:
+            lines[row] = lines[row][:column].ljust(column) + character + lines[row][column + 1 :]
+            column += 1
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+@ON_POSIX
+def test_on_a_terminal_progress_is_one_line_that_goes_away() -> None:
+    written = in_a_terminal(PROGRESS)
+    plain = SGR.sub("", written)
+    assert "looking" in plain
+    assert "fetching [b] ␛]0;x␇ long" in plain
+    assert "100%" in plain
+    assert screen(written) == ["a notice in between", "done"]
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")  # the cursor is back
+    assert "\x1b]" not in written and "\x07" not in written
+    assert SGR.search(written)
+
+
+@ON_POSIX
+def test_on_a_terminal_without_colour_progress_still_moves() -> None:
+    written = in_a_terminal(PROGRESS, NO_COLOR="1")
+    assert "100%" in written
+    assert not SGR.search(written)
+    assert screen(written) == ["a notice in between", "done"]

@@ -1,0 +1,208 @@
+"""The tokenizer against the original's ids, and the decoder against every way to cut a stream."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qwenchat.tokenizer
+from qwenchat.errors import CheckpointError, PromptError
+from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+ROWS = json.loads((GOLDEN / "tokenizer.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def qwen() -> QwenTokenizer:
+    return QwenTokenizer.default()
+
+
+def test_the_shipped_vocabulary_is_the_checkpoints_own() -> None:
+    file = Path(qwenchat.tokenizer.__file__).parent / "data" / "qwen.tiktoken"
+    expected = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == expected
+
+
+@pytest.mark.parametrize("row", ROWS, ids=range(len(ROWS)))
+def test_ids_equal_the_originals(qwen: QwenTokenizer, row: dict[str, list[int]]) -> None:
+    assert qwen.encode(row["text"]) == row["ids_no_special"]
+    assert qwen.encode(row["text"], allowed_special="all") == row["ids_all_special"]
+
+
+def test_special_tokens_have_the_originals_ids(qwen: QwenTokenizer) -> None:
+    assert qwen.special_tokens["<|endoftext|>"] == 151643
+    assert (qwen.im_start_id, qwen.im_end_id) == (151644, 151645)
+    assert qwen.special_tokens["<|extra_204|>"] == 151850
+    assert qwen.n_vocab == 151851
+
+
+def test_only_the_named_special_form_is_parsed(qwen: QwenTokenizer) -> None:
+    ids = qwen.encode("<|im_start|><|im_end|>", allowed_special={"<|im_end|>"})
+    assert ids[-1] == qwen.im_end_id
+    assert qwen.im_start_id not in ids
+
+
+def test_decode_gives_the_text_back(qwen: QwenTokenizer) -> None:
+    for row in ROWS:
+        text = unicodedata.normalize("NFC", row["text"])
+        assert qwen.decode(row["ids_no_special"]) == text
+        assert qwen.decode(row["ids_all_special"]) == text
+
+
+def test_decode_refuses_an_id_that_no_token_has(qwen: QwenTokenizer) -> None:
+    with pytest.raises(PromptError, match="151900"):
+        qwen.decode([151900])
+
+
+@pytest.mark.parametrize("unit", [" ", "\t ", "\u3000", "\n", "a", "!", "你"])
+def test_runs_without_end_are_encoded(qwen: QwenTokenizer, unit: str) -> None:
+    text = unit * (1_000_000 // len(unit)) + "x"
+    assert qwen.decode(qwen.encode(text)) == text
+
+
+def test_lone_surrogates_do_not_stop_the_encoder(qwen: QwenTokenizer) -> None:
+    assert qwen.encode("a\udc80b")
+
+
+# --- vocabulary files --------------------------------------------------------------------------
+
+
+def write_vocabulary(folder: Path, ranks: dict[bytes, int], config: dict[str, object] | None = None) -> Path:
+    lines = (f"{base64.b64encode(token).decode()} {rank}" for token, rank in ranks.items())
+    (folder / "v.tiktoken").write_text("\n".join(lines) + "\n")
+    if config is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+BYTES = {bytes([b]): b for b in range(256)}
+
+
+def test_a_folders_vocabulary_gets_qwens_special_tokens(tmp_path: Path) -> None:
+    tokenizer = QwenTokenizer.from_folder(write_vocabulary(tmp_path, BYTES))
+    assert tokenizer.endoftext_id == 256
+    assert tokenizer.n_vocab == 256 + 208
+    assert tokenizer.encode("é<|im_end|>")[:2] == list("é".encode())
+
+
+def test_bytes_that_no_token_has_are_left_out_instead_of_aborting(tmp_path: Path) -> None:
+    ranks = {token: rank for token, rank in BYTES.items() if token not in (b"\x04", b"\xf1")}
+    tokenizer = QwenTokenizer.from_folder(write_vocabulary(tmp_path, ranks))
+    assert tokenizer.encode("a\x04b") == [97, 98]
+    assert max(tokenizer.encode("\U00040000")) < tokenizer.n_vocab
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "distinct tokens"),
+        (b"YQ== 0\nYQ== 1\n", "distinct tokens"),
+        (b"YQ== 0\nYg== 0\n", "distinct"),
+        (b"YQ== -1\n", "from 0 up"),
+        (b"YQ==\n", r"v\.tiktoken:1"),
+        (b"YQ== 0\n!!!! 1\n", r"v\.tiktoken:2"),
+        (b"YQ== zero\n", r"v\.tiktoken:1"),
+        (b"\xff\xfe\x00\n", r"v\.tiktoken:1"),
+    ],
+)
+def test_a_damaged_vocabulary_is_named_with_its_line(tmp_path: Path, content: bytes, complaint: str) -> None:
+    (tmp_path / "v.tiktoken").write_bytes(content)
+    with pytest.raises(CheckpointError, match=complaint):
+        QwenTokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ({"split_pattern": "(a+)+$"}, "split_pattern"),
+        ({"added_tokens_decoder": {"300": {"content": "<|im_end|>"}}}, r"<\|endoftext\|>"),
+        ({"added_tokens_decoder": {"x": {"content": "<|im_end|>"}}}, "malformed"),
+        ({"added_tokens_decoder": [1]}, "malformed"),
+        (
+            {
+                "added_tokens_decoder": {
+                    "97": {"content": "<|im_end|>"},
+                    "300": {"content": "<|im_start|>"},
+                    "301": {"content": "<|endoftext|>"},
+                }
+            },
+            "both an ordinary and a special",
+        ),
+    ],
+)
+def test_a_tokenizer_config_cannot_make_text_a_control_token(
+    tmp_path: Path, config: dict[str, object], complaint: str
+) -> None:
+    write_vocabulary(tmp_path, BYTES, config)
+    with pytest.raises(CheckpointError, match=complaint):
+        QwenTokenizer.from_folder(tmp_path)
+
+
+# --- decoding as tokens come -------------------------------------------------------------------
+
+
+def stream(tokenizer: QwenTokenizer, ids: list[int], stop: tuple[str, ...] = ()) -> list[str]:
+    decoder = IncrementalDecoder(tokenizer, stop)
+    return [*(decoder.push(i) for i in ids), decoder.finish()]
+
+
+@given(st.text())
+@settings(max_examples=300)
+def test_pieces_add_up_to_the_text_and_none_holds_half_a_character(text: str) -> None:
+    qwen = QwenTokenizer.default()
+    text = unicodedata.normalize("NFC", text)
+    pieces = stream(qwen, qwen.encode(text))
+    assert "".join(pieces) == text
+    assert all("\ufffd" not in piece for piece in pieces) or "\ufffd" in text
+
+
+def test_a_character_of_several_tokens_comes_once_it_is_whole(qwen: QwenTokenizer) -> None:
+    ids = qwen.encode("👩\u200d👧")
+    pieces = stream(qwen, ids)
+    assert len(ids) > 3
+    assert "".join(pieces) == "👩\u200d👧"
+    assert "" in pieces[:-1]
+
+
+def test_half_a_character_at_the_end_is_dropped(qwen: QwenTokenizer) -> None:
+    ids = qwen.encode("\U0001f6dc")
+    assert len(ids) > 1
+    assert "".join(stream(qwen, ids[:-1])) == ""
+
+
+def test_a_real_replacement_character_stays(qwen: QwenTokenizer) -> None:
+    assert "".join(stream(qwen, qwen.encode("a\ufffdb"))) == "a\ufffdb"
+
+
+def test_special_tokens_add_nothing_and_unknown_ids_are_seen(qwen: QwenTokenizer) -> None:
+    assert "".join(stream(qwen, [qwen.im_start_id, *qwen.encode("a"), 151900])) == "a\ufffd"
+
+
+@given(st.text("ab", max_size=12), st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3))
+def test_stop_strings_end_the_text_wherever_tokens_are_cut(text: str, stop: list[str]) -> None:
+    qwen = QwenTokenizer.default()
+    first_end, start = min(((text + s).find(s) + len(s), (text + s).find(s)) for s in stop)
+    expected = text[:start] if first_end <= len(text) else text
+    letters = [qwen.encode(letter)[0] for letter in text]
+    assert "".join(stream(qwen, letters, tuple(stop))) == expected
+    assert "".join(stream(qwen, qwen.encode(text), tuple(stop))) == expected
+
+
+def test_no_more_is_held_back_than_could_become_a_stop_string(qwen: QwenTokenizer) -> None:
+    decoder = IncrementalDecoder(qwen, ("END",))
+    given_out = [decoder.push(i) for letter in "aENbEND" for i in qwen.encode(letter)]
+    assert given_out == ["a", "", "", "ENb", "", "", ""]
+    assert decoder.stopped
+
+
+def test_an_empty_stop_string_is_refused(qwen: QwenTokenizer) -> None:
+    with pytest.raises(PromptError):
+        IncrementalDecoder(qwen, ("",))
