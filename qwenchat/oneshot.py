@@ -45,14 +45,17 @@ def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> tuple[str, l
         raw = stdin.read(MAX_STDIN_BYTES + 1)
         if len(raw) > MAX_STDIN_BYTES:
             raise ContextLengthError(
-                f"stdin holds more than {MAX_STDIN_BYTES >> 20} MiB", "no context is that long; send a part of it"
+                f"stdin holds more than {MAX_STDIN_BYTES >> 20} MiB",
+                "no context is that long; send a part of it",
             )
         piped = raw.decode("utf-8-sig", errors="replace").rstrip("\r\n")
         if "\ufffd" in piped and "\ufffd".encode() not in raw:
             notices.append("stdin is not all UTF-8; the bytes that are not became \ufffd")
     parts = [part for part in (prompt or "", piped) if part.strip()]
     if not parts:
-        raise PromptError("there is nothing to answer", 'say qwenchat ask "...", or pipe a text into qwenchat')
+        raise PromptError(
+            "there is nothing to answer", 'say qwenchat ask "...", or pipe a text into qwenchat'
+        )
     return "\n\n".join(parts), notices
 
 

@@ -33,7 +33,10 @@ class Flags:
     def over(self, before: Flags) -> Flags:
         """These flags, and those given before the command's name where these say nothing."""
         return Flags(
-            {name: before.settings[name] if value is None else value for name, value in self.settings.items()},
+            {
+                name: before.settings[name] if value is None else value
+                for name, value in self.settings.items()
+            },
             self.as_json or before.as_json,
             self.stream_json or before.stream_json,
             self.debug or before.debug,
@@ -46,7 +49,9 @@ def _flag(kind: Any, help_text: str, *names: str, **extra: Any) -> Any:
 
 
 _SETTINGS: dict[str, Any] = {
-    "model": _flag(str, "A checkpoint folder, a known name, 'demo', or 'auto'.", "--model", "-m", metavar="MODEL"),
+    "model": _flag(
+        str, "A checkpoint folder, a known name, 'demo', or 'auto'.", "--model", "-m", metavar="MODEL"
+    ),
     "device": _flag(str, "auto, cpu, cuda or cuda:N."),
     "dtype": _flag(str, "auto, float32, bfloat16 or float16."),
     "context": _flag(int, "Tokens of prompt and reply together.", metavar="TOKENS"),
@@ -59,13 +64,15 @@ _SETTINGS: dict[str, Any] = {
     "seed": _flag(int, "The same seed gives the same reply."),
     "max_new_tokens": _flag(int, "End the reply after this many tokens.", metavar="TOKENS"),
     "stop": _flag(list[str], "End the reply before this text; may be repeated.", metavar="TEXT"),
-    "quiet": _flag(bool, "No notices on stderr, only errors.", "--quiet", "-q", is_flag=True, flag_value=True),
-    "stats": _flag(bool, "Speed and token counts on stderr.", "--stats", is_flag=True, flag_value=True),
+    "quiet": _flag(bool, "No notices on stderr, only errors.", "--quiet/--no-quiet", "-q"),
+    "stats": _flag(bool, "Speed and token counts on stderr.", "--stats/--no-stats"),
 }
 
 _SWITCHES: dict[str, Any] = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print the reply as one JSON object.")],
-    "stream_json": Annotated[bool, typer.Option("--stream-json", help="Print the reply as JSON, one event a line.")],
+    "stream_json": Annotated[
+        bool, typer.Option("--stream-json", help="Print the reply as JSON, one event a line.")
+    ],
     "debug": Annotated[bool, typer.Option("--debug", help="Write timings and tracebacks to a log file.")],
 }
 
@@ -75,8 +82,12 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
     own = [p.replace(kind=keyword) for p in signature.parameters.values() if p.name != "flags"]
-    shared = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in _SETTINGS.items()]
-    shared += [inspect.Parameter(name, keyword, default=False, annotation=kind) for name, kind in _SWITCHES.items()]
+    shared = [
+        inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in _SETTINGS.items()
+    ]
+    shared += [
+        inspect.Parameter(name, keyword, default=False, annotation=kind) for name, kind in _SWITCHES.items()
+    ]
 
     @functools.wraps(command)
     def run(**values: Any) -> None:

@@ -259,7 +259,9 @@ def _read_specials(path: Path, config: Mapping[str, Any], *, first_id: int) -> d
     try:
         specials = {str(entry["content"]): int(token_id) for token_id, entry in entries.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{path}: added_tokens_decoder is malformed, expected ids and contents") from None
+        raise CheckpointError(
+            f"{path}: added_tokens_decoder is malformed, expected ids and contents"
+        ) from None
     for form in (ENDOFTEXT, IM_START, IM_END):
         if form not in specials:
             raise CheckpointError(f"{path}: the special token {form} is missing from added_tokens_decoder")

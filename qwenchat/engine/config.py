@@ -112,7 +112,9 @@ def read_model_config(folder: Path) -> ModelConfig:
         raise CheckpointError(f"{path}: intermediate_size is {intermediate_size}, expected an even number")
     # At least 2: LogN divides by its logarithm.
     seq_length = fields.integer("seq_length", least=2, most=_MAX_CONTEXT)
-    positions = fields.integer("max_position_embeddings", "n_positions", most=_MAX_CONTEXT, default=seq_length)
+    positions = fields.integer(
+        "max_position_embeddings", "n_positions", most=_MAX_CONTEXT, default=seq_length
+    )
     if fields.number("rotary_pct", default=1.0) != 1.0:
         raise CheckpointError(f"{path}: rotary_pct is {fields.raw('rotary_pct')!r}, expected 1.0")
     return ModelConfig(
@@ -219,10 +221,14 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
-            raise CheckpointError(f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB, expected a small JSON file")
+            raise CheckpointError(
+                f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB, expected a small JSON file"
+            )
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing", "a checkpoint is a folder with config.json in it") from None
+        raise CheckpointError(
+            f"{path} is missing", "a checkpoint is a folder with config.json in it"
+        ) from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except RecursionError:
@@ -272,7 +278,9 @@ class _Fields:
             raise self._unfit(name, value, "true or false")
         return value
 
-    def optional_number(self, name: str, *, least: float | None = None, most: float = math.inf) -> float | None:
+    def optional_number(
+        self, name: str, *, least: float | None = None, most: float = math.inf
+    ) -> float | None:
         """A finite number above 0, or from ``least`` on where it is given; None if the key is not there."""
         value = self.raw(name)
         if value is None:

@@ -200,7 +200,9 @@ class Engine:
         return logits[0]
 
     @torch.inference_mode()
-    def _forward(self, ids: list[int], cache: KVCache, rotary: Rotary, *, all_positions: bool = False) -> Tensor:
+    def _forward(
+        self, ids: list[int], cache: KVCache, rotary: Rotary, *, all_positions: bool = False
+    ) -> Tensor:
         tensor = torch.tensor(ids, dtype=torch.int64, device=self._device)
         logits: Tensor = self.model(tensor, cache, rotary, all_positions=all_positions)
         return logits
@@ -237,7 +239,9 @@ class Engine:
     def _token_limit(self, prompt_length: int, max_new_tokens: int | None) -> int:
         if max_new_tokens is not None and max_new_tokens < 1:
             raise PromptError(f"max_new_tokens is {max_new_tokens}, expected at least 1")
-        total = self.context if max_new_tokens is None else max(self.context, self.config.max_position_embeddings)
+        total = (
+            self.context if max_new_tokens is None else max(self.context, self.config.max_position_embeddings)
+        )
         room = total - prompt_length
         if room < 1:
             raise self._too_long(prompt_length, total)

@@ -22,7 +22,14 @@ class KVCache:
     """
 
     def __init__(
-        self, *, layers: int, heads: int, head_dim: int, capacity: int, dtype: torch.dtype, device: torch.device
+        self,
+        *,
+        layers: int,
+        heads: int,
+        head_dim: int,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         # Left uninitialised: what is beyond `length` is never read, and the system commits
         # memory only as positions are written.

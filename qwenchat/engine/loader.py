@@ -130,7 +130,9 @@ class TensorFiles:
             return
         for name, file in _weight_map(index).items():
             if self._places.get(name) != file:
-                raise CheckpointError(f"{self.folder / file}: the tensor {name} is missing, {index.name} expects it")
+                raise CheckpointError(
+                    f"{self.folder / file}: the tensor {name} is missing, {index.name} expects it"
+                )
 
 
 def _find_files(folder: Path) -> list[Path]:
@@ -159,7 +161,9 @@ def _weight_map(index: Path) -> dict[str, str]:
     for name, file in weight_map.items():
         # A plain name: an index must not lead out of its folder.
         if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
-            raise CheckpointError(f"{index}: {name} is said to be in {file!r}, expected a .safetensors file name")
+            raise CheckpointError(
+                f"{index}: {name} is said to be in {file!r}, expected a .safetensors file name"
+            )
     return weight_map
 
 
@@ -219,7 +223,9 @@ def _quantized_parameter(
     outputs, inputs = shape
     per_word = 32 // quant.bits
     if inputs % per_word or outputs % per_word:
-        raise CheckpointError(f"{tensors.path(layer + '.qweight')}: {layer} of {outputs} by {inputs} cannot be packed")
+        raise CheckpointError(
+            f"{tensors.path(layer + '.qweight')}: {layer} of {outputs} by {inputs} cannot be packed"
+        )
     groups = quant.groups(inputs)
     tensors.check(f"{layer}.qweight", (inputs // per_word, outputs), ("I32",))
     tensors.check(f"{layer}.qzeros", (groups, outputs // per_word), ("I32",))
@@ -231,13 +237,19 @@ def _quantized_parameter(
 
     def read() -> Tensor:
         g_idx = tensors.read(f"{layer}.g_idx") if has_g_idx else None
-        if g_idx is not None and not (0 <= int(g_idx.min()) and int(g_idx.max()) < groups):
+        if g_idx is not None and (int(g_idx.min()) < 0 or int(g_idx.max()) >= groups):
             raise CheckpointError(
                 f"{tensors.path(layer + '.g_idx')}: {layer}.g_idx goes from {int(g_idx.min())} to "
                 f"{int(g_idx.max())}, expected groups 0 to {groups - 1}"
             )
-        packed = (tensors.read(f"{layer}.{part}") for part in ("qweight", "qzeros", "scales"))
-        return gptq.dequantize(*packed, g_idx, bits=quant.bits, zeros_minus_one=quant.zeros_minus_one)
+        return gptq.dequantize(
+            tensors.read(f"{layer}.qweight"),
+            tensors.read(f"{layer}.qzeros"),
+            tensors.read(f"{layer}.scales"),
+            g_idx,
+            bits=quant.bits,
+            zeros_minus_one=quant.zeros_minus_one,
+        )
 
     return _Parameter(name, shape, read)
 
@@ -261,7 +273,11 @@ def check_memory(
         return
     gib = 2**30
     room = (free - weights - scratch) // per_token
-    hint = f"--context {room} would fit" if room >= 256 else "a smaller or more strongly quantised model would fit"
+    hint = (
+        f"--context {room} would fit"
+        if room >= 256
+        else "a smaller or more strongly quantised model would fit"
+    )
     raise InsufficientMemoryError(
         f"the model needs {needed / gib:.1f} GiB on {device} in {str(dtype).removeprefix('torch.')} "
         f"(weights {weights / gib:.1f}, {context} tokens of context {per_token * context / gib:.1f}), "

@@ -79,8 +79,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cache: KVCache, where: Positions) -> Tensor:
         x = x + self.attn(self.ln_1(x), cache, where)
-        x = x + self.mlp(self.ln_2(x))
-        return x
+        out: Tensor = x + self.mlp(self.ln_2(x))
+        return out
 
 
 class Attention(nn.Module):

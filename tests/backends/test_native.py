@@ -1,0 +1,208 @@
+"""Chatting through the native backend: events, options, ends, and the way in."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+import qwenchat
+from qwenchat.backends.native import NativeBackend
+from qwenchat.chat.messages import GenerationOptions, Message, ReplyEnd, Role, TextDelta
+from qwenchat.engine import loader
+from qwenchat.errors import (
+    CheckpointError,
+    ContextLengthError,
+    InsufficientMemoryError,
+    ModelNotFoundError,
+    UsageError,
+)
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture
+def model(tiny_chat: Path) -> NativeBackend:
+    return qwenchat.load(tiny_chat, device="cpu", dtype="float32")
+
+
+def test_events_are_text_and_then_one_end_with_the_usage(model: NativeBackend) -> None:
+    events = list(model.chat(HELLO, temperature=1.0, seed=5, max_new_tokens=20))
+    *deltas, end = events
+    assert all(isinstance(event, TextDelta) and event.text for event in deltas)
+    assert isinstance(end, ReplyEnd)
+    assert end.finish_reason == "length"
+    assert end.usage.completion_tokens == 20
+    assert end.usage.prompt_tokens == model.count_tokens([Message(Role.USER, "hello")])
+    assert end.timings.first_token > 0
+    assert end.seed == 5
+    assert end.text == ""
+
+
+def test_temperature_zero_is_deterministic(model: NativeBackend) -> None:
+    first = [event.text for event in model.chat(HELLO, temperature=0, max_new_tokens=30)]
+    assert [event.text for event in model.chat(HELLO, temperature=0, max_new_tokens=30)] == first
+
+
+def test_a_reply_is_as_long_as_the_context_leaves_not_as_the_checkpoint_says(model: NativeBackend) -> None:
+    *_, end = model.chat(HELLO, temperature=0)
+    assert isinstance(end, ReplyEnd)
+    # The checkpoint's generation_config.json says 7.
+    assert end.usage.prompt_tokens + end.usage.completion_tokens == model.context
+
+
+def test_the_checkpoints_sampling_defaults_hold_where_the_caller_says_nothing(model: NativeBackend) -> None:
+    assert model._sampling_params(GenerationOptions()).top_p == 0.8
+    assert model._sampling_params(GenerationOptions(top_p=0.5)).top_p == 0.5
+
+
+def test_a_stop_string_ends_the_reply_and_is_not_in_it(model: NativeBackend) -> None:
+    whole = "".join(event.text for event in model.chat(HELLO, temperature=0, max_new_tokens=60))
+    stop = whole[3:6]
+    *deltas, end = model.chat(HELLO, temperature=0, max_new_tokens=60, stop=(stop,))
+    assert "".join(event.text for event in deltas) == whole[: whole.index(stop)]
+    assert isinstance(end, ReplyEnd)
+    assert end.finish_reason == "stop"
+    # The engine is free for the next reply.
+    assert list(model.chat(HELLO, max_new_tokens=1))
+
+
+def test_a_cancel_keeps_the_part_and_still_ends_with_the_usage(model: NativeBackend) -> None:
+    cancel = threading.Event()
+    events = []
+    for event in model.chat(HELLO, temperature=0, cancel=cancel):
+        events.append(event)
+        cancel.set()
+    *_, end = events
+    assert isinstance(end, ReplyEnd)
+    assert end.finish_reason == "cancelled"
+    assert 0 < end.usage.completion_tokens < 20
+
+
+def test_the_next_turn_reuses_what_the_cache_holds(model: NativeBackend) -> None:
+    list(model.chat(HELLO, temperature=0, max_new_tokens=5))
+    *_, second = model.chat(HELLO, temperature=0, max_new_tokens=5)
+    assert isinstance(second, ReplyEnd)
+    assert second.usage.reused_tokens == second.usage.prompt_tokens - 1
+
+
+def test_messages_that_do_not_fit_are_an_error_not_cut(model: NativeBackend) -> None:
+    with pytest.raises(ContextLengthError, match="512"):
+        model.chat([{"role": "user", "content": "x" * 600}])
+
+
+@pytest.mark.parametrize("options", [{"top_p": 2}, {"temperature": -1}, {"max_new_tokens": 0}, {"seed": -3}])
+def test_an_option_out_of_range_is_refused(model: NativeBackend, options: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        list(model.chat(HELLO, **options))
+
+
+def test_an_unknown_option_is_named_with_the_known_ones(model: NativeBackend) -> None:
+    with pytest.raises(UsageError, match=r"top_q.*known are temperature"):
+        model.chat(HELLO, top_q=1)
+
+
+def test_a_vocabulary_larger_than_the_model_is_refused(tiny_chat: Path) -> None:
+    path = tiny_chat / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    config["added_tokens_decoder"]["320"] = {"content": "<|extra_0|>", "special": True}
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="321 tokens, the model 320"):
+        qwenchat.load(tiny_chat)
+
+
+def test_without_a_vocabulary_ids_still_run_and_a_chat_says_what_is_missing(tiny_chat: Path) -> None:
+    (tiny_chat / "bytes.tiktoken").unlink()
+    model = qwenchat.load(tiny_chat)
+    assert model.logits([1, 2]).shape == (2, 320)
+    with pytest.raises(CheckpointError, match=r"no \.tiktoken file"):
+        model.chat(HELLO)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_every_dtype_answers(tiny_chat: Path, dtype: str) -> None:
+    assert list(qwenchat.load(tiny_chat, dtype=dtype).chat(HELLO, max_new_tokens=3))
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"device": "tpu"}, {"device": "cuda:x"}, {"device": "cpu:1"}, {"dtype": "int8"}]
+)
+def test_an_unknown_device_or_dtype_is_refused(tiny_chat: Path, arguments: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        qwenchat.load(tiny_chat, **arguments)
+
+
+# --- which model -------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(ModelNotFoundError, match="did you mean Qwen/Qwen-7B-Chat-Int8"):
+        qwenchat.load("qwen-7b-caht-int8")
+
+
+def test_a_known_name_that_is_not_here_says_where_to_put_it(home: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="Qwen-7B-Chat-Int8 is not on this machine") as error:
+        qwenchat.load("Qwen-7B-Chat-Int8")
+    assert str(home) in error.value.hint
+
+
+def test_a_known_name_finds_the_data_folder_and_the_hub_cache(
+    tiny_chat: Path, home: Path, tmp_path: Path
+) -> None:
+    ours = home / "data" / "models" / "Qwen" / "Qwen-7B-Chat-Int8"
+    ours.parent.mkdir(parents=True)
+    tiny_chat.rename(ours)
+    assert qwenchat.load("qwen-7b-chat-int8").context == 512
+
+    hub = tmp_path / "hf" / "hub" / "models--Qwen--Qwen-1_8B-Chat"
+    (hub / "snapshots").mkdir(parents=True)
+    ours.rename(hub / "snapshots" / "abc")
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text("abc\n")
+    assert qwenchat.load("Qwen/Qwen-1.8B-Chat").context == 512
+
+
+def test_auto_takes_the_configured_checkpoint_and_says_so(tiny_chat: Path) -> None:
+    lines: list[str] = []
+    model = qwenchat.load("auto", checkpoint=tiny_chat, notice=lines.append)
+    assert model.name == str(tiny_chat)
+    assert lines == [f"answering with {tiny_chat}"]
+
+
+@pytest.fixture
+def tiny_demo(tiny_chat: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny checkpoint in the built-in model's place."""
+    monkeypatch.setattr("qwenchat.models.demo.ensure", lambda *args, **kwargs: tiny_chat)
+    return tiny_chat
+
+
+def test_auto_without_a_checkpoint_takes_the_built_in_model_and_says_so(tiny_demo: Path) -> None:
+    lines: list[str] = []
+    assert qwenchat.load(notice=lines.append).name == "demo"
+    (line,) = lines
+    assert line.startswith("Qwen/Qwen-7B-Chat-Int8 is not on this machine")
+
+
+def test_auto_with_a_checkpoint_that_does_not_fit_takes_the_built_in_model_and_says_so(
+    tiny_demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = loader.check_memory
+    refusals = iter([InsufficientMemoryError("the model needs 99.0 GiB")])
+
+    def refuse_once(*args: object, **kwargs: object) -> None:
+        for refusal in refusals:
+            raise refusal
+        check(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loader, "check_memory", refuse_once)
+    lines: list[str] = []
+    assert qwenchat.load(checkpoint=tiny_demo, notice=lines.append).name == "demo"
+    assert "needs 99.0 GiB" in lines[0]
+
+
+def test_auto_with_a_damaged_checkpoint_is_an_error_not_a_fallback(tiny_demo: Path) -> None:
+    (tiny_demo / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError):
+        qwenchat.load(checkpoint=tiny_demo)

@@ -1,0 +1,371 @@
+"""The command line's contract: stdout, stderr, exit codes, signals, and what is not imported."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwenchat import cli, config
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes as POSIX has them")
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_chat: Path
+) -> Callable[..., Any]:
+    """Runs the command line in this process on the tiny checkpoint."""
+    monkeypatch.setenv("QWENCHAT_CHECKPOINT", str(tiny_chat))
+    monkeypatch.setenv("QWENCHAT_MAX_NEW_TOKENS", "12")
+    monkeypatch.setenv("QWENCHAT_TEMPERATURE", "0")
+
+    def run(*arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
+        stream = Terminal() if stdin is None else io.TextIOWrapper(io.BytesIO(stdin))
+        monkeypatch.setattr(sys, "stdin", stream)
+        code = cli.run(arguments)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Starts the program in a process of its own."""
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-m", "qwenchat", *arguments], **(streams | options))
+
+
+# --- stdout is the answer and nothing else -----------------------------------------------------
+
+
+def test_ask_prints_the_answer_alone_and_ends_the_line(run: Callable[..., Any], tiny_chat: Path) -> None:
+    code, out, err = run("ask", "hello")
+    assert code == 0
+    assert out.endswith("\n")
+    assert "\x1b" not in out
+    assert err.splitlines()[0] == f"answering with {tiny_chat}"
+
+
+def test_a_pipe_is_answered_without_a_command(run: Callable[..., Any]) -> None:
+    assert run(stdin=b"hello\n")[:2] == run("ask", "hello")[:2]
+
+
+def test_prompt_and_stdin_are_joined_by_a_blank_line(run: Callable[..., Any]) -> None:
+    assert run("ask", "Summarise", stdin=b"a\nb\n")[1] == run("ask", "Summarise\n\na\nb")[1]
+
+
+def test_words_need_no_quotes(run: Callable[..., Any]) -> None:
+    assert run("ask", "hello", "there")[1] == run("ask", "hello there")[1]
+
+
+def test_json_is_one_object_with_usage_and_timings(run: Callable[..., Any], tiny_chat: Path) -> None:
+    code, out, _ = run("ask", "hello", "--json")
+    reply = json.loads(out)
+    assert code == 0
+    assert reply["text"] == run("ask", "hello")[1].removesuffix("\n")
+    assert reply["model"] == str(tiny_chat)
+    assert reply["finish_reason"] == "length"
+    assert reply["usage"]["completion_tokens"] == 12
+    assert set(reply["timings"]) == {"first_token", "prefill", "decode"}
+
+
+def test_stream_json_is_one_event_a_line(run: Callable[..., Any]) -> None:
+    events = [json.loads(line) for line in run("--stream-json", stdin=b"hello")[1].splitlines()]
+    assert [event["type"] for event in events[:-1]] == ["text"] * (len(events) - 1)
+    assert events[-1]["type"] == "end"
+    assert (
+        "".join(event["text"] for event in events[:-1])
+        == json.loads(run("ask", "hello", "--json")[1])["text"]
+    )
+
+
+def test_both_kinds_of_json_exclude_each_other(run: Callable[..., Any]) -> None:
+    assert run("ask", "x", "--json", "--stream-json")[:2] == (2, "")
+
+
+def test_a_terminal_gets_no_control_characters_from_the_model(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import qwenchat.tokenizer
+
+    monkeypatch.setattr(
+        qwenchat.tokenizer.QwenTokenizer, "reply_bytes", lambda self, token: b"\x1b[2J\x07\xc2\x9b"
+    )
+    piped = run("ask", "x")[1]
+    assert piped.startswith("\x1b[2J")  # a pipe gets what the model said
+    for flags in ([], ["--json"], ["--stream-json"]):
+        screen = Terminal()
+        monkeypatch.setattr(sys, "stdout", screen)
+        run("ask", "x", *flags)
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", screen.getvalue())
+        assert "[2J" in screen.getvalue()
+
+
+def test_quiet_says_nothing_and_stats_say_it_on_stderr(run: Callable[..., Any]) -> None:
+    assert run("ask", "x", "-q")[2] == ""
+    _, out, err = run("ask", "x", "--stats")
+    assert "tokens/s" in err
+    assert "plain torch" in err
+    assert "tokens/s" not in out
+
+
+def test_a_cut_reply_is_said_on_stderr(run: Callable[..., Any]) -> None:
+    assert "cut after 12 tokens by --max-new-tokens" in run("ask", "x")[2]
+
+
+def test_flags_before_the_command_count_too(run: Callable[..., Any]) -> None:
+    assert (
+        json.loads(run("--json", "--max-new-tokens", "3", "ask", "x")[1])["usage"]["completion_tokens"] == 3
+    )
+    assert (
+        json.loads(run("--max-new-tokens", "3", "ask", "x", "--max-new-tokens", "4", "--json")[1])["usage"][
+            "completion_tokens"
+        ]
+        == 4
+    )
+
+
+def test_stop_strings_may_be_repeated(run: Callable[..., Any]) -> None:
+    whole = json.loads(run("ask", "x", "--json")[1])["text"]
+    cut = json.loads(run("ask", "x", "--json", "--stop", "\0never", "--stop", whole[4:6])[1])
+    assert cut["text"] == whole[: whole.index(whole[4:6])]
+    assert cut["finish_reason"] == "stop"
+
+
+def test_stdin_that_is_not_utf8_is_answered_and_said(run: Callable[..., Any]) -> None:
+    code, _, err = run("ask", stdin=b"caf\xe9")
+    assert code == 0
+    assert "not all UTF-8" in err
+
+
+# --- errors are one line and an exit code ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "says"),
+    [
+        (["ask"], None, 2, "nothing to answer"),
+        ([], None, 2, "nothing to answer"),
+        (["ask", "  "], b"\n", 2, "nothing to answer"),
+        (["--frobnicate"], None, 2, "--frobnicate"),
+        (["aks", "x"], None, 2, "aks"),
+        (["ask", "x", "--top-p", "3"], None, 2, "--top-p 3"),
+        (["ask", "x", "--temperature", "warm"], None, 2, "--temperature"),
+        (["ask", "x", "--device", "abacus"], None, 2, "abacus"),
+        (["ask", "x", "--context", "9999"], None, 2, "--context 9999"),
+        (["ask", "x", "-m", "no-such-model"], None, 3, "no-such-model"),
+        (["ask", "x", "-m", "."], None, 3, "config.json is missing"),
+        (["ask", "x" * 600], None, 4, "the context holds 512"),
+        (["models", "pull", "gpt"], None, 2, "gpt"),
+    ],
+)
+def test_an_error_is_one_line_on_stderr_and_an_exit_code(
+    run: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    stdin: bytes | None,
+    code: int,
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QWENCHAT_QUIET", "1")
+    found, out, err = run(*arguments, stdin=stdin)
+    assert (found, out) == (code, "")
+    (line,) = err.splitlines()
+    assert says in line
+    assert line.startswith("qwenchat: ")
+
+
+def test_more_stdin_than_any_context_holds_is_refused(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qwenchat.oneshot.MAX_STDIN_BYTES", 2**20)
+    assert run(stdin=b"x" * (2**20 + 1))[0] == 4
+
+
+def test_an_internal_error_is_one_line_and_debug_logs_the_traceback(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("out of\ncheese")
+
+    monkeypatch.setattr("qwenchat.oneshot.reply_to", fail)
+    code, out, err = run("ask", "x", "-q")
+    assert (code, out) == (1, "")
+    assert (
+        err
+        == "qwenchat: internal error: RuntimeError: out of cheese; run it again with --debug for a traceback\n"
+    )
+
+    code, _, err = run("ask", "x", "-q", "--debug")
+    log = Path(err.splitlines()[0].removeprefix("debug log: "))
+    assert log.is_relative_to(config.log_dir())
+    assert "Traceback" in log.read_text()
+    assert "loading weights" in log.read_text()
+
+
+# --- processes: pipes and signals --------------------------------------------------------------
+
+
+@posix
+def test_a_closed_pipe_ends_quietly_as_sigpipe_would(tiny_chat: Path) -> None:
+    with start("ask", "hi", "-m", str(tiny_chat), "--temperature", "0", "-q") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == -signal.SIGPIPE
+
+
+@posix
+def test_help_into_a_closed_pipe_ends_as_quietly() -> None:
+    with start("--help") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == -signal.SIGPIPE
+
+
+@posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_one_line(tiny_chat: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = start("ask", "hi", "-m", str(tiny_chat), "-q", stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.decode() == "qwenchat: the answer cannot be written: No space left on device\n"
+
+
+def run_interrupted(call: str, at_call: int, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs the program and interrupts it, as Ctrl-C would, at the n-th call of a function of the engine."""
+    module, _, name = call.rpartition(".")
+    code = (
+        f"import itertools, os, signal, sys, qwenchat.cli as c, {module.partition(':')[0]} as m\n"
+        f"owner = m{module.partition(':')[2]}\n"
+        f"original, calls = owner.{name}, itertools.count(1)\n"
+        "def interrupted(*a, **k):\n"
+        f"    if next(calls) == {at_call}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return original(*a, **k)\n"
+        f"owner.{name} = interrupted\n"
+        f"sys.exit(c.run({list(arguments)!r}))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, timeout=60
+    )
+
+
+@posix
+def test_ctrl_c_keeps_the_part_and_exits_with_130(tiny_chat: Path) -> None:
+    process = run_interrupted(
+        "qwenchat.engine.generate:.Engine._extend", 5, "ask", "hi", "-m", str(tiny_chat), "--json", "-q"
+    )
+    assert process.returncode == 130
+    reply = json.loads(process.stdout)
+    assert reply["finish_reason"] == "cancelled"
+    assert reply["usage"]["completion_tokens"] == 4
+    assert process.stderr == b"qwenchat: interrupted; the reply is incomplete\n"
+
+
+@posix
+def test_ctrl_c_while_loading_exits_with_130(tiny_chat: Path) -> None:
+    process = run_interrupted(
+        "qwenchat.engine.loader:.check_memory", 1, "ask", "hi", "-m", str(tiny_chat), "-q"
+    )
+    assert process.returncode == 130
+    assert process.stdout == b""
+    assert process.stderr == b"qwenchat: interrupted\n"
+
+
+# --- start-up ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["ask", "--help"], ["config", "show"]])
+def test_what_needs_no_model_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys, qwenchat.cli as c\n"
+        f"code = c.run({arguments!r})\n"
+        "heavy = {'torch', 'transformers', 'numba', 'numpy', 'tiktoken', 'auto_gptq', 'rich', 'prompt_toolkit'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "sys.exit(code)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_importing_the_package_imports_nothing_but_itself() -> None:
+    code = (
+        "import sys; import qwenchat\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names\n"
+        "assert not loaded & {'torch', 'numpy', 'tiktoken', 'typer', 'pydantic', 'rich'}, loaded"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_chatting_imports_none_of_the_slow_three(tiny_chat: Path) -> None:
+    code = (
+        "import sys, qwenchat.cli as c\n"
+        f"code = c.run(['ask', 'hi', '-m', {str(tiny_chat)!r}, '--max-new-tokens', '3'])\n"
+        "slow = {'transformers', 'auto_gptq', 'transformers_stream_generator'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+        "sys.exit(code)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
+    )
+
+
+def test_the_version_is_printed(run: Callable[..., Any]) -> None:
+    import qwenchat
+
+    assert run("--version") == (0, f"qwenchat {qwenchat.__version__}\n", "")
+
+
+# --- settings and models -----------------------------------------------------------------------
+
+
+def test_config_shows_each_value_with_its_origin(run: Callable[..., Any], home: Path) -> None:
+    assert run("config", "init")[0] == 0
+    path = home / "config" / "config.toml"
+    assert run("config", "path")[1] == f"{path}\n"
+    path.write_text("top_p = 0.5\n")
+    lines = run("config", "show")[1].splitlines()
+    assert any(re.fullmatch(rf"top_p = 0\.5 +# {re.escape(str(path))}", line) for line in lines)
+    assert any(re.fullmatch(r"temperature = 0(\.0)? +# QWENCHAT_TEMPERATURE", line) for line in lines)
+    assert any(re.fullmatch(r"device = \"auto\" +# default", line) for line in lines)
+
+
+def test_config_init_leaves_an_existing_file_alone(run: Callable[..., Any], home: Path) -> None:
+    path = home / "config" / "config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text("top_p = 0.5\n")
+    assert run("config", "init")[0] == 2
+    assert path.read_text() == "top_p = 0.5\n"
+
+
+def test_shell_completion_is_offered() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "qwenchat"],
+        env=os.environ
+        | {"_QWENCHAT_COMPLETE": "complete_bash", "COMP_WORDS": "qwenchat ", "COMP_CWORD": "1"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert process.stdout.decode().split()[:1] == ["ask"]
