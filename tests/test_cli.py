@@ -210,10 +210,8 @@ def test_an_internal_error_is_one_line_and_debug_logs_the_traceback(
     monkeypatch.setattr("qwenchat.oneshot.reply_to", fail)
     code, out, err = run("ask", "x", "-q")
     assert (code, out) == (1, "")
-    assert (
-        err
-        == "qwenchat: internal error: RuntimeError: out of cheese; run it again with --debug for a traceback\n"
-    )
+    told = "internal error: RuntimeError: out of cheese; run it again with --debug for a traceback"
+    assert err == f"qwenchat: {told}\n"
 
     code, _, err = run("ask", "x", "-q", "--debug")
     log = Path(err.splitlines()[0].removeprefix("debug log: "))
@@ -303,7 +301,7 @@ def test_what_needs_no_model_imports_nothing_heavy(arguments: list[str]) -> None
     code = (
         "import sys, qwenchat.cli as c\n"
         f"code = c.run({arguments!r})\n"
-        "heavy = {'torch', 'transformers', 'numba', 'numpy', 'tiktoken', 'auto_gptq', 'rich', 'prompt_toolkit'}\n"
+        "heavy = {'torch', 'transformers', 'numba', 'numpy', 'tiktoken', 'rich', 'prompt_toolkit'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "sys.exit(code)"
     )

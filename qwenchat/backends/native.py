@@ -101,6 +101,7 @@ def load_folder(
     tokenizer = _read_tokenizer(folder, config.vocab_size)
     report(IMPORTING, None)
     from qwenchat.engine.generate import Engine
+    from qwenchat.engine.linear import pack
     from qwenchat.engine.loader import load_model
 
     target = _pick_device(device)
@@ -112,8 +113,9 @@ def load_folder(
         context=window,
         progress=lambda fraction: report(LOADING, fraction),
     )
+    kernel = pack(weights)
     quant = f"Int{config.quant.bits}" if config.quant else "unquantised"
-    description = f"{quant}, {target} {str(number_type).removeprefix('torch.')}, plain torch"
+    description = f"{quant}, {target} {str(number_type).removeprefix('torch.')}, {kernel}"
     return NativeBackend(
         Engine(weights, context=window),
         tokenizer,

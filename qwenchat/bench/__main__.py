@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -18,10 +18,10 @@ def main(
         str, typer.Option("--model", "-m", help="A checkpoint folder, a known name, or demo.")
     ] = "demo",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[list[str], typer.Option(help="What to compute in; may be repeated.")] = [
-        "float32",
-        "bfloat16",
-    ],  # noqa: B006
+    dtypes: Annotated[
+        Optional[list[str]],  # noqa: UP045 - Typer reads it, on Python 3.10 too
+        typer.Option("--dtype", help="What to compute in; may be repeated. [default: float32, bfloat16]"),
+    ] = None,
     peer: Annotated[bool, typer.Option("--peer", help="Time transformers on the same weights too.")] = False,
 ) -> None:
     """Times decoding, prefill and the start of qwenchat ask."""
@@ -29,16 +29,20 @@ def main(
 
     import qwenchat
     from qwenchat.bench import speed
+    from qwenchat.engine.loader import load_model
+    from qwenchat.models import catalog
 
     rows: list[Speed] = []
     first_token: dict[str, float] = {}
-    for name in dtype:
+    for name in dtypes or ("float32", "bfloat16"):
         loaded = qwenchat.load(model, device=device, dtype=name)
-        bandwidth = speed.read_bandwidth(loaded.engine.model.lm_head.weight.device)
+        target, number_type = loaded.engine.device, loaded.engine.dtype
+        bandwidth = speed.read_bandwidth(target)
         rows.append(speed.measure(loaded, bandwidth))
-        if peer:
-            rows.append(speed.measure_peer(loaded, bandwidth))
         loaded.close()
+        if peer:
+            weights = load_model(catalog.locate(model), device=target, dtype=number_type, context=1024)
+            rows.append(speed.measure_peer(weights, bandwidth))
         first_token[name] = speed.seconds_to_first_token(["-m", model, "--device", device, "--dtype", name])
     machine = f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     _print_table(rows, first_token, machine)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from qwenchat.backends.native import NativeBackend
+    from qwenchat.engine.config import ModelConfig
     from qwenchat.engine.model import Qwen
 
 
@@ -66,20 +67,20 @@ def measure(model: NativeBackend, bandwidth: float, *, repeats: int = 3) -> Spee
         what=f"{model.name} ({model.description})",
         decode=_median(decode, repeats),
         prefill=_median(prefill, repeats),
-        token_bytes=bytes_per_token(model.engine.model),
+        token_bytes=bytes_per_token(model.engine.config, model.engine.dtype),
         bandwidth=bandwidth,
     )
 
 
-def measure_peer(model: NativeBackend, bandwidth: float, *, repeats: int = 3) -> Speed:
-    """Times transformers' Llama on the same weights, dtype and device; greedy, with its KV cache."""
+def measure_peer(model: Qwen, bandwidth: float, *, repeats: int = 3) -> Speed:
+    """Times transformers' Llama on the weights of ``model``, which it takes over; greedy, with its KV cache."""
     import torch
     from transformers import DynamicCache
 
     from qwenchat.bench.peer import llama_of
 
-    peer = llama_of(model.engine.model)
-    vocabulary = model.engine.config.vocab_size
+    peer = llama_of(model)
+    vocabulary = model.config.vocab_size
 
     def run(prompt_length: int, new_tokens: int) -> tuple[float, float]:
         """Seconds of the prefill and of each step after it."""
@@ -97,16 +98,17 @@ def measure_peer(model: NativeBackend, bandwidth: float, *, repeats: int = 3) ->
         what=f"transformers ({str(peer.dtype).removeprefix('torch.')})",
         decode=_median(lambda: 1 / run(64, 127)[1], repeats),
         prefill=_median(lambda: 512 / run(512, 0)[0], repeats),
-        token_bytes=bytes_per_token(model.engine.model),
+        token_bytes=bytes_per_token(model.config, peer.dtype),
         bandwidth=bandwidth,
     )
 
 
-def bytes_per_token(model: Qwen) -> int:
-    """Bytes of weights that one decoded token reads: all but the embedding's other rows."""
-    everything = sum(p.numel() * p.element_size() for p in model.parameters())
-    embedding = model.transformer.wte.weight
-    return everything - embedding.numel() * embedding.element_size()
+def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes of weights that one decoded token reads: every matrix once; the embedding's row is nothing."""
+    attention = 4 * config.hidden_size**2
+    mlp = 3 * config.hidden_size * config.mlp_size
+    lm_head = config.vocab_size * config.hidden_size
+    return (config.num_layers * (attention + mlp) + lm_head) * dtype.itemsize
 
 
 def read_bandwidth(device: torch.device, *, repeats: int = 5) -> float:

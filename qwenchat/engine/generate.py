@@ -73,14 +73,17 @@ class Engine:
         model: on its device, in its dtype.
         context: tokens of prompt and reply together that a generation without a limit of its own
             may fill, and that the cache is allocated for.
+
+    Attributes:
+        device, dtype: where and in what it computes.
     """
 
     def __init__(self, model: Qwen, *, context: int) -> None:
         self.model = model
         self.config = model.config
         self.context = context
-        weight = model.lm_head.weight
-        self._device, self._dtype = weight.device, weight.dtype
+        weight = model.transformer.wte.weight
+        self.device, self.dtype = weight.device, weight.dtype
         self._busy = threading.Lock()
         self._allocate(context)
 
@@ -125,7 +128,7 @@ class Engine:
         if len(checked) > self.config.max_position_embeddings:
             raise self._too_long(len(checked), self.config.max_position_embeddings)
         cache = self._new_cache(len(checked))
-        rotary = Rotary(self.config, len(checked), self._device)
+        rotary = Rotary(self.config, len(checked), self.device)
         rotary.set_alpha(ntk_alpha(self.config, len(checked)))
         rows = [
             self._forward(checked[i : i + PREFILL_CHUNK], cache, rotary, all_positions=True).cpu()
@@ -146,7 +149,7 @@ class Engine:
             raise BusyError("the model is already generating", "end or close the other generation first")
         started = perf_counter()
         try:
-            sampler = Sampler(params, self.config.vocab_size, ids, device=self._device)
+            sampler = Sampler(params, self.config.vocab_size, ids, device=self.device)
             stats.seed = sampler.seed if params.temperature > 0 else None
             logits = self._prefill(ids, len(ids) + limit, cancel, stats)
             started = perf_counter()
@@ -203,7 +206,7 @@ class Engine:
     def _forward(
         self, ids: list[int], cache: KVCache, rotary: Rotary, *, all_positions: bool = False
     ) -> Tensor:
-        tensor = torch.tensor(ids, dtype=torch.int64, device=self._device)
+        tensor = torch.tensor(ids, dtype=torch.int64, device=self.device)
         logits: Tensor = self.model(tensor, cache, rotary, all_positions=all_positions)
         return logits
 
@@ -212,7 +215,7 @@ class Engine:
         self._cached_ids: list[int] = []
         self._cache = self._new_cache(0)
         self._cache = self._new_cache(capacity)
-        self._rotary = Rotary(self.config, capacity, self._device)
+        self._rotary = Rotary(self.config, capacity, self.device)
 
     def _new_cache(self, capacity: int) -> KVCache:
         c = self.config
@@ -221,8 +224,8 @@ class Engine:
             heads=c.num_heads,
             head_dim=c.head_dim,
             capacity=capacity,
-            dtype=self._dtype,
-            device=self._device,
+            dtype=self.dtype,
+            device=self.device,
         )
 
     def _check_prompt(self, ids: Sequence[int]) -> list[int]:
@@ -232,7 +235,7 @@ class Engine:
         outside = next((i for i in checked if not 0 <= i < self.config.vocab_size), None)
         if outside is not None:
             raise PromptError(
-                f"the token id {outside} is outside the vocabulary, expected 0 to {self.config.vocab_size - 1}"
+                f"the token id {outside} is outside the vocabulary (0 to {self.config.vocab_size - 1})"
             )
         return checked
 
