@@ -35,6 +35,7 @@ def run(
     monkeypatch.setenv("QWENCHAT_CHECKPOINT", str(tiny_chat))
     monkeypatch.setenv("QWENCHAT_MAX_NEW_TOKENS", "12")
     monkeypatch.setenv("QWENCHAT_TEMPERATURE", "0")
+    monkeypatch.setenv("QWENCHAT_DTYPE", "float32")
 
     def run(*arguments: str, stdin: bytes | None = None) -> tuple[int, str, str]:
         stream = Terminal() if stdin is None else io.TextIOWrapper(io.BytesIO(stdin))
