@@ -27,6 +27,8 @@ from qwenchat.errors import CheckpointError, InsufficientMemoryError
 _FLOATS = ("F16", "BF16", "F32")
 # Buffers that some savers wrote out; the model makes its own.
 _IGNORED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")
+# Bytes an element while a matrix is dequantised: its float32 values, their scales or zeros, its codes.
+_DEQUANTIZING = 9
 _QUANTIZED = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")
 
 Progress = Callable[[float], None]
@@ -54,7 +56,9 @@ def load_model(
         model = Qwen(config)
     plan = list(_plan(model, config, tensors))
     tensors.check_all_known()
-    check_memory(config, [p.shape for p in plan], device=device, dtype=dtype, context=context)
+    weights = sum(p.shape.numel() for p in plan) * dtype.itemsize
+    scratch = max(p.shape.numel() * (_DEQUANTIZING if p.quantized else dtype.itemsize) for p in plan)
+    check_memory(config, weights + scratch, device=device, dtype=dtype, context=context)
 
     loaded: dict[str, Tensor] = {}
     total = sum(p.shape.numel() for p in plan)
@@ -196,6 +200,7 @@ class _Parameter:
     name: str
     shape: torch.Size
     read: Callable[[], Tensor]
+    quantized: bool = False
 
 
 def _plan(model: Qwen, config: ModelConfig, tensors: TensorFiles) -> Iterator[_Parameter]:
@@ -251,38 +256,37 @@ def _quantized_parameter(
             zeros_minus_one=quant.zeros_minus_one,
         )
 
-    return _Parameter(name, shape, read)
+    return _Parameter(name, shape, read, quantized=True)
 
 
 def check_memory(
-    config: ModelConfig, shapes: list[torch.Size], *, device: torch.device, dtype: torch.dtype, context: int
+    config: ModelConfig, weights: int, *, device: torch.device, dtype: torch.dtype, context: int
 ) -> None:
-    """Compares what weights and KV cache take with what is free.
+    """Compares what a model takes with what is free.
+
+    Args:
+        weights: bytes of the weights, and of what reading them needs besides.
+        device, dtype: where the model goes, and what it computes in.
+        context: positions of the KV cache.
 
     Raises:
         InsufficientMemoryError: it is not enough.
     """
-    weights = sum(shape.numel() for shape in shapes) * dtype.itemsize
-    # Dequantising passes through a float32 copy of the largest matrix, and its codes.
-    scratch = 2 * 4 * max(shape.numel() for shape in shapes)
     per_token = KVCache.bytes_per_token(
         layers=config.num_layers, heads=config.num_heads, head_dim=config.head_dim, dtype=dtype
     )
-    needed, free = weights + scratch + per_token * context, available_bytes(device)
+    needed, free = weights + per_token * context, available_bytes(device)
     if needed <= free:
         return
     gib = 2**30
-    room = (free - weights - scratch) // per_token
-    hint = (
-        f"--context {room} would fit"
-        if room >= 256
-        else "a smaller or more strongly quantised model would fit"
-    )
+    room = (free - weights) // per_token
     raise InsufficientMemoryError(
         f"the model needs {needed / gib:.1f} GiB on {device} in {str(dtype).removeprefix('torch.')} "
         f"(weights {weights / gib:.1f}, {context} tokens of context {per_token * context / gib:.1f}), "
         f"{free / gib:.1f} GiB are free",
-        hint,
+        f"--context {room} would fit"
+        if room >= 256
+        else "a smaller or more strongly quantised model may fit",
     )
 
 

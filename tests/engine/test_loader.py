@@ -319,11 +319,12 @@ def test_too_little_memory_is_said_before_a_weight_is_read(
 def test_a_shorter_context_is_proposed_where_it_would_fit(
     plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = read_model_config(change_config(plain, seq_length=100_000))
-    shapes = [torch.Size((320, 128))]
+    config = read_model_config(plain)
     monkeypatch.setattr(loader, "available_bytes", lambda device: 2_000_000)
-    with pytest.raises(InsufficientMemoryError, match="--context"):
-        loader.check_memory(config, shapes, device=torch.device("cpu"), dtype=torch.float32, context=100_000)
+    with pytest.raises(InsufficientMemoryError, match="--context 488 would fit"):
+        loader.check_memory(
+            config, 1_000_000, device=torch.device("cpu"), dtype=torch.float32, context=100_000
+        )
 
 
 def damaged_headers(whole: bytes, count: int) -> Iterator[bytes]:
