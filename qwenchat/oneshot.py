@@ -135,7 +135,8 @@ def reply_to(
             if isinstance(event, ReplyEnd):
                 writer.end(event, backend.name)
                 return event
-            writer.delta(event.text)
+            if event.text:
+                writer.delta(event.text)
     raise QwenchatError("the reply ended without an end event")  # a backend's mistake
 
 

@@ -148,6 +148,17 @@ class QwenTokenizer:
             parts.append(part)
         return b"".join(parts).decode("utf-8", errors="replace")
 
+    def reply_text(self, ids: Sequence[int]) -> str | None:
+        """The text that a reply of these tokens has, as :class:`IncrementalDecoder` gives it out.
+
+        None if one of them is a control token.
+        """
+        if not self._special_ids.isdisjoint(ids):
+            return None
+        text = b"".join(map(self.reply_bytes, ids))
+        # Not final: half a character at the end is left out.
+        return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(text)
+
     def reply_bytes(self, token_id: int) -> bytes:
         """What a token adds to a reply's text: nothing if it is special, U+FFFD if no token has that id."""
         if token_id in self._special_ids:

@@ -28,7 +28,9 @@ class Backend(Protocol):
         options: GenerationOptions,
         cancel: threading.Event | None = None,
     ) -> Iterator[Event]:
-        """Replies to ``messages``: text deltas, then one end with the usage.
+        """Replies to ``messages``: the prefill's progress, text deltas, then one end with the usage.
+
+        If the last message is the assistant's, the reply goes on where it broke off.
 
         Setting ``cancel``, from any thread, ends the reply within a token or a prefill chunk; the
         end still comes.

@@ -11,8 +11,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from qwenchat.chat.chatml import prompt_ids
-from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta, Timings, Usage
+from qwenchat.chat.chatml import content_ids, prompt_ids
+from qwenchat.chat.messages import (
+    Event,
+    GenerationOptions,
+    Message,
+    PrefillProgress,
+    ReplyEnd,
+    Role,
+    TextDelta,
+    Timings,
+    Usage,
+)
 from qwenchat.errors import CheckpointError, ContextLengthError, InsufficientMemoryError, UsageError
 from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
 
@@ -241,7 +251,11 @@ class NativeBackend:
             stop_ids=self._stop_ids(tokenizer),
             cancel=cancel,
         )
-        return self._events(generation, IncrementalDecoder(tokenizer, options.stop), started)
+        decoder = IncrementalDecoder(tokenizer, options.stop)
+        begun = content_ids(tokenizer, messages[-1]) if messages[-1].role is Role.ASSISTANT else []
+        for token_id in begun:  # it may end in half a character
+            decoder.push(token_id)
+        return self._events(generation, decoder, started)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """As :meth:`qwenchat.backends.base.Backend.count_tokens`."""
@@ -252,11 +266,18 @@ class NativeBackend:
         del self.engine
 
     def _events(self, generation: Generation, decoder: IncrementalDecoder, started: float) -> Iterator[Event]:
+        from qwenchat.engine.generate import Prefilled
+
         first_token = 0.0
         stats = generation.stats
-        for token_id in generation:
+        token_ids = []
+        for step in generation.steps:
+            if isinstance(step, Prefilled):
+                yield PrefillProgress(step.done, step.total)
+                continue
             first_token = first_token or perf_counter() - started
-            if text := decoder.push(token_id):
+            token_ids.append(step)
+            if text := decoder.push(step):
                 yield TextDelta(text)
             if decoder.stopped:
                 break
@@ -268,6 +289,7 @@ class NativeBackend:
             usage=Usage(stats.prompt_tokens, stats.reused_tokens, stats.new_tokens),
             timings=Timings(first_token, stats.prefill_seconds, stats.decode_seconds),
             seed=stats.seed,
+            token_ids=None if decoder.stopped else tuple(token_ids),
         )
 
     def _sampling_params(self, options: GenerationOptions) -> SamplingParams:

@@ -29,10 +29,26 @@ class ChatTokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``, special forms read as plain text."""
 
+    def reply_text(self, ids: Sequence[int]) -> str | None:
+        """The text of a reply of these tokens; None if one of them is a control token."""
+
 
 def turn_ids(tokenizer: ChatTokenizer, message: Message) -> list[int]:
     """One message between its control tokens."""
-    return [*_open(tokenizer, message.role), *tokenizer.encode(message.content), tokenizer.im_end_id]
+    return [*_open(tokenizer, message.role), *content_ids(tokenizer, message), tokenizer.im_end_id]
+
+
+def content_ids(tokenizer: ChatTokenizer, message: Message) -> list[int]:
+    """A message's text as ids: the ones it was made of where they are known, so that the KV cache still
+    holds them, otherwise its text encoded.
+
+    Known ids count only if they say what the text says in this very vocabulary. They come from a
+    file, and must not smuggle in a control token.
+    """
+    known = message.token_ids
+    if known is not None and tokenizer.reply_text(known) == message.content:
+        return list(known)
+    return tokenizer.encode(message.content)
 
 
 def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
@@ -40,15 +56,19 @@ def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[in
 
     Args:
         messages: oldest first. Without a system message the prompt begins with an empty one, as
-            Qwen's does.
+            Qwen's does. If the last is the assistant's, its turn is left open, to be gone on with.
     """
     newline = tokenizer.encode("\n")
     if not messages or messages[0].role is not Role.SYSTEM:
         messages = [Message(Role.SYSTEM, ""), *messages]
+    begun: list[int] = []
+    if messages[-1].role is Role.ASSISTANT:
+        begun = content_ids(tokenizer, messages[-1])
+        messages = messages[:-1]
     ids: list[int] = []
     for message in messages:
         ids += [*turn_ids(tokenizer, message), *newline]
-    return [*ids, *_open(tokenizer, Role.ASSISTANT)]
+    return [*ids, *_open(tokenizer, Role.ASSISTANT), *begun]
 
 
 def _open(tokenizer: ChatTokenizer, role: Role) -> list[int]:

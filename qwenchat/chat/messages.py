@@ -26,10 +26,17 @@ class Role(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn's text. The text is verbatim: whatever looks like a control token in it is text."""
+    """One turn's text. The text is verbatim: whatever looks like a control token in it is text.
+
+    Attributes:
+        role, content: who said what.
+        token_ids: of a reply, the ordinary token ids that the model made it of; encoding its text
+            again could give others. None where they are not known.
+    """
 
     role: Role
     content: str
+    token_ids: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, value: Message | Mapping[str, str]) -> Message:
@@ -118,6 +125,8 @@ class ReplyEnd:
         finish_reason: why it ended.
         usage, timings: what it took.
         seed: what the sampler drew with; None if nothing was drawn.
+        token_ids: the reply's tokens, without control tokens; None if a stop string cut its text, for
+            then they say more than the text does.
         text: always empty, so that the events' texts add up to the reply.
     """
 
@@ -125,7 +134,21 @@ class ReplyEnd:
     usage: Usage
     timings: Timings
     seed: int | None = None
+    token_ids: tuple[int, ...] | None = None
     text: Literal[""] = ""
 
 
-Event = TextDelta | ReplyEnd
+@dataclass(frozen=True, slots=True)
+class PrefillProgress:
+    """How far the prompt has been run, between the request and the first token.
+
+    Attributes:
+        done, total: tokens of the prompt that are in the cache, and that there are.
+    """
+
+    done: int
+    total: int
+    text: Literal[""] = ""
+
+
+Event = TextDelta | PrefillProgress | ReplyEnd

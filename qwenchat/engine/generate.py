@@ -7,7 +7,7 @@ prefills only what is new. Knows nothing of text, chats or checkpoints' files.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -49,19 +49,33 @@ class GenerationStats:
     finish_reason: FinishReason | None = None
 
 
-class Generation(Iterator[int]):
-    """New token ids as they are made, and the statistics of making them."""
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """A chunk of the prompt is in the cache: ``done`` of its ``total`` tokens."""
 
-    def __init__(self, steps: Iterator[int], stats: GenerationStats) -> None:
-        self._steps = steps
+    done: int
+    total: int
+
+
+class Generation(Iterator[int]):
+    """New token ids as they are made, and the statistics of making them.
+
+    Attributes:
+        steps: the same with the prefill's progress in between, for who wants to show it.
+    """
+
+    def __init__(self, steps: Iterator[int | Prefilled], stats: GenerationStats) -> None:
+        self.steps = steps
         self.stats = stats
 
     def __next__(self) -> int:
-        return next(self._steps)
+        while isinstance(step := next(self.steps), Prefilled):
+            continue
+        return step
 
     def close(self) -> None:
         """Ends the generation early and frees the engine for the next one."""
-        close = getattr(self._steps, "close", None)
+        close = getattr(self.steps, "close", None)
         if close is not None:
             close()
 
@@ -144,14 +158,14 @@ class Engine:
         stop_ids: Collection[int],
         cancel: threading.Event | None,
         stats: GenerationStats,
-    ) -> Iterator[int]:
+    ) -> Iterator[int | Prefilled]:
         if not self._busy.acquire(blocking=False):
             raise BusyError("the model is already generating", "end or close the other generation first")
         started = perf_counter()
         try:
             sampler = Sampler(params, self.config.vocab_size, ids, device=self.device)
             stats.seed = sampler.seed if params.temperature > 0 else None
-            logits = self._prefill(ids, len(ids) + limit, cancel, stats)
+            logits = yield from self._prefill(ids, len(ids) + limit, cancel, stats)
             started = perf_counter()
             while logits is not None and not _is_set(cancel):
                 token = sampler(logits)
@@ -173,7 +187,7 @@ class Engine:
 
     def _prefill(
         self, ids: list[int], positions: int, cancel: threading.Event | None, stats: GenerationStats
-    ) -> Tensor | None:
+    ) -> Generator[Prefilled, None, Tensor | None]:
         """Brings the cache to ``ids``; the last token's logits [vocab_size], or None if cancelled."""
         started = perf_counter()
         if positions > self._cache.capacity:
@@ -193,7 +207,9 @@ class Engine:
             if _is_set(cancel):
                 return None
             logits = self._extend(ids[start : start + PREFILL_CHUNK])
-            stats.prefill_seconds = perf_counter() - started
+            stats.prefill_seconds += perf_counter() - started
+            yield Prefilled(min(start + PREFILL_CHUNK, len(ids)), len(ids))
+            started = perf_counter()
         return logits
 
     def _extend(self, ids: list[int]) -> Tensor:

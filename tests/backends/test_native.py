@@ -10,7 +10,7 @@ import pytest
 
 import qwenchat
 from qwenchat.backends.native import NativeBackend
-from qwenchat.chat.messages import GenerationOptions, Message, ReplyEnd, Role, TextDelta
+from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, Role, TextDelta
 from qwenchat.engine import loader
 from qwenchat.errors import (
     CheckpointError,
@@ -30,7 +30,8 @@ def model(tiny_chat: Path) -> NativeBackend:
 
 def test_events_are_text_and_then_one_end_with_the_usage(model: NativeBackend) -> None:
     events = list(model.chat(HELLO, temperature=1.0, seed=5, max_new_tokens=20))
-    *deltas, end = events
+    *others, end = events
+    deltas = [event for event in others if not isinstance(event, PrefillProgress)]
     assert all(isinstance(event, TextDelta) and event.text for event in deltas)
     assert isinstance(end, ReplyEnd)
     assert end.finish_reason == "length"
@@ -74,7 +75,8 @@ def test_a_cancel_keeps_the_part_and_still_ends_with_the_usage(model: NativeBack
     events = []
     for event in model.chat(HELLO, temperature=0, cancel=cancel):
         events.append(event)
-        cancel.set()
+        if isinstance(event, TextDelta):
+            cancel.set()
     *_, end = events
     assert isinstance(end, ReplyEnd)
     assert end.finish_reason == "cancelled"
@@ -206,3 +208,56 @@ def test_auto_with_a_damaged_checkpoint_is_an_error_not_a_fallback(tiny_demo: Pa
     (tiny_demo / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError):
         qwenchat.load(checkpoint=tiny_demo)
+
+
+# --- going on ----------------------------------------------------------------------------------
+
+
+def reply(model: NativeBackend, messages: list[Message], count: int) -> tuple[str, ReplyEnd]:
+    *deltas, end = model.chat(messages, temperature=0, max_new_tokens=count)
+    assert isinstance(end, ReplyEnd)
+    return "".join(event.text for event in deltas), end
+
+
+def test_a_reply_that_is_gone_on_with_is_token_exact(model: NativeBackend) -> None:
+    hello = Message(Role.USER, "hello")
+    whole, whole_end = reply(model, [hello], 40)
+    assert whole_end.token_ids is not None
+    for cut in (1, 7, 20, 39):
+        first, end = reply(model, [hello], cut)
+        assert end.token_ids == whole_end.token_ids[:cut]
+        begun = Message(Role.ASSISTANT, first, end.token_ids)
+        rest, rest_end = reply(model, [hello, begun], 40 - cut)
+        assert (end.token_ids or ()) + (rest_end.token_ids or ()) == whole_end.token_ids
+        # Random weights cut characters in half; the whole text comes out all the same.
+        assert first + rest == whole
+
+
+def test_a_replys_own_tokens_are_still_in_the_cache_in_the_next_turn(model: NativeBackend) -> None:
+    hello = Message(Role.USER, "hello")
+    text, first = reply(model, [hello], 10)
+    _, second = reply(model, [hello, Message(Role.ASSISTANT, text, first.token_ids), hello], 5)
+    # All but the reply's last token, which was never run.
+    assert second.usage.reused_tokens == first.usage.prompt_tokens + 9
+
+
+@pytest.mark.parametrize("token_ids", [(258, 257), (104, 105), (319,), (10**9,)])
+def test_known_tokens_that_say_something_else_are_not_used(
+    model: NativeBackend, token_ids: tuple[int, ...]
+) -> None:
+    hello = Message(Role.USER, "hello")
+    plain = model.count_tokens([hello, Message(Role.ASSISTANT, "abc"), hello])
+    assert model.count_tokens([hello, Message(Role.ASSISTANT, "abc", token_ids), hello]) == plain
+
+
+def test_a_stop_string_leaves_no_tokens_that_say_more_than_the_text(model: NativeBackend) -> None:
+    whole, _ = reply(model, [Message(Role.USER, "hello")], 30)
+    *_, end = model.chat(HELLO, temperature=0, max_new_tokens=30, stop=(whole[3:5],))
+    assert isinstance(end, ReplyEnd)
+    assert end.token_ids is None
+
+
+def test_a_long_prefill_tells_its_progress(model: NativeBackend) -> None:
+    events = list(model.chat([{"role": "user", "content": "x" * 300}], temperature=0, max_new_tokens=1))
+    progress = [event for event in events if isinstance(event, PrefillProgress)]
+    assert [event.done for event in progress] == [128, 256, progress[-1].total]
