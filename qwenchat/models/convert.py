@@ -183,11 +183,11 @@ def _generation_config(vocabulary: Vocabulary) -> dict[str, Any]:
         "chat_format": "chatml",
         "eos_token_id": vocabulary.end_id,
         "pad_token_id": vocabulary.padding_id,
-        # What SmolLM2's authors recommend, and a penalty because so small a model falls into loops.
-        "do_sample": True,
-        "temperature": 0.2,
-        "top_p": 0.9,
-        "repetition_penalty": 1.1,
+        # So small a model is at its best with the likeliest token: sampled at 0.2, as its authors
+        # have it, one in five answers about France begins in broken French. The penalty keeps it out
+        # of loops; 1.05 already made it talk past the end of its answer.
+        "do_sample": False,
+        "repetition_penalty": 1.03,
     }
 
 

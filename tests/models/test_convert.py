@@ -179,8 +179,8 @@ def test_the_config_says_what_the_model_is(int8_folder: Path, float_folder: Path
 def test_the_generation_defaults_end_replies_at_the_end_token(int8_folder: Path) -> None:
     defaults = read_generation_defaults(int8_folder)
     assert defaults.eos_token_ids == (2,)
-    assert defaults.temperature == 0.2
-    assert defaults.top_p == 0.9
+    assert defaults.temperature == 0
+    assert defaults.repetition_penalty == 1.03
 
 
 def test_the_vocabulary_holds_bytes_and_leaves_control_tokens_out(int8_folder: Path) -> None:

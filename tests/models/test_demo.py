@@ -356,5 +356,5 @@ def test_a_model_that_cannot_be_removed_is_named(
 def test_the_real_one_knows_the_capital_of_france(demo_folder: Path) -> None:
     model = qwenchat.load(demo_folder, device="cpu", dtype="float32")
     question = {"role": "user", "content": "What is the capital of France?"}
-    answer = "".join(event.text for event in model.chat([question], temperature=0, max_new_tokens=8))
+    answer = "".join(event.text for event in model.chat([question], max_new_tokens=8))
     assert "Paris" in answer
