@@ -7,13 +7,18 @@ happened, a hint that says what to do next, and the exit code that the command l
     QwenchatError                    1   something failed while working
     ├── UsageError                   2   the request makes no sense as it stands
     │   ├── ConfigError              2   a setting has a value it cannot have
-    │   └── PromptError              2   an empty prompt, or token ids outside the vocabulary
+    │   ├── PromptError              2   an empty prompt, or token ids outside the vocabulary
+    │   └── ConversationError        2   no such turn, branch or reply
     ├── ModelError                   3   no model to answer with
     │   ├── ModelNotFoundError       3   nothing has that name
     │   ├── CheckpointError          3   the files are damaged, incomplete or of an unknown kind
     │   ├── DownloadError            3   the files could not be fetched
     │   └── InsufficientMemoryError  3   the model is larger than the memory that is free
     ├── ContextLengthError           4   the prompt is longer than the context window
+    ├── SessionError                 1   a session cannot be read or saved
+    │   ├── SessionNotFoundError     2   no session has that name, or several do
+    │   ├── SessionLockedError       1   another process has the session open
+    │   └── SessionDamagedError      1   the file is damaged, or of a newer version
     ├── BusyError                    1   the model is already generating
     ├── OutputClosed                 -   whoever read the output is gone; ends as SIGPIPE would
     └── Interrupted                  130 the user said stop
@@ -55,6 +60,10 @@ class PromptError(UsageError):
     """An empty prompt, or token ids outside the vocabulary."""
 
 
+class ConversationError(UsageError):
+    """The conversation has no such turn, branch or reply."""
+
+
 class ModelError(QwenchatError):
     """There is no model to answer with."""
 
@@ -81,6 +90,24 @@ class ContextLengthError(QwenchatError):
     """A prompt does not fit the context window."""
 
     exit_code = 4
+
+
+class SessionError(QwenchatError):
+    """A session cannot be read or saved."""
+
+
+class SessionNotFoundError(SessionError):
+    """No session has the name that was asked for, or several do."""
+
+    exit_code = 2
+
+
+class SessionLockedError(SessionError):
+    """Another process has the session open."""
+
+
+class SessionDamagedError(SessionError):
+    """A session's file is damaged, or was written by a newer version. It is left as it is."""
 
 
 class BusyError(QwenchatError):

@@ -6,12 +6,8 @@ loaded or of how an error is told.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import signal
-import threading
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import IO, Any, Protocol, TextIO
 
@@ -20,6 +16,7 @@ from qwenchat.chat.messages import GenerationOptions, Message, ReplyEnd, Role
 from qwenchat.chat.window import fit_window
 from qwenchat.errors import ContextLengthError, OutputClosed, PromptError, QwenchatError
 from qwenchat.terminal.sanitize import sanitize
+from qwenchat.terminal.signals import cancel_on_interrupt
 
 MAX_STDIN_BYTES = 64 * 2**20
 """More than any context holds; beyond it stdin is refused instead of filling the memory."""
@@ -130,7 +127,7 @@ def reply_to(
     """
     messages = [Message(Role.SYSTEM, system), Message(Role.USER, message)]
     fit_window(messages, backend.count_tokens, window=backend.context, reply_budget=0)
-    with _cancel_on_interrupt() as cancel:
+    with cancel_on_interrupt() as cancel:
         for event in backend.stream(messages, options, cancel):
             if isinstance(event, ReplyEnd):
                 writer.end(event, backend.name)
@@ -138,23 +135,6 @@ def reply_to(
             if event.text:
                 writer.delta(event.text)
     raise QwenchatError("the reply ended without an end event")  # a backend's mistake
-
-
-@contextlib.contextmanager
-def _cancel_on_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event instead of raising; a second Ctrl-C raises."""
-    cancel = threading.Event()
-
-    def interrupt(signum: int, frame: object) -> None:
-        if cancel.is_set():
-            raise KeyboardInterrupt
-        cancel.set()
-
-    previous = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield cancel
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def write(out: TextIO, text: str) -> None:

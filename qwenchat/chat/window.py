@@ -5,7 +5,7 @@ Counts with whatever counter it is given; knows nothing of tokenizers or models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from qwenchat.chat.messages import Message, Role
@@ -20,55 +20,74 @@ class Fit:
     """What fits.
 
     Attributes:
-        messages: the system message if there is one, then the newest turns, oldest first.
+        messages: the system message if there is one, then the pinned and the newest turns, oldest
+            first.
         left_out: the messages of older turns that do not fit, oldest first.
         prompt_tokens: of the prompt made of ``messages``.
+        left_out_turns: the numbers of the turns left out, counted from 1.
     """
 
     messages: tuple[Message, ...]
     left_out: tuple[Message, ...]
     prompt_tokens: int
+    left_out_turns: tuple[int, ...] = ()
 
 
-def fit_window(messages: Sequence[Message], count: TokenCounter, *, window: int, reply_budget: int) -> Fit:
+def fit_window(
+    messages: Sequence[Message],
+    count: TokenCounter,
+    *,
+    window: int,
+    reply_budget: int,
+    pinned: Collection[int] = (),
+) -> Fit:
     """Chooses the turns that fit a context window.
 
-    The system message and the last turn, the one to be answered, are always kept. Earlier turns are
-    added whole, newest first, while the prompt and the reply budget together stay strictly below
-    the window; the first that does not fit ends it, so that no gap opens in the chat. The rule is
-    that of ``make_context`` in ``qwen_generation_utils.py``, which counts neither the last
-    turn nor a reply.
+    The system message, the last turn, the one to be answered, and the pinned turns are always kept.
+    Other turns are added whole, newest first, while the prompt and the reply budget together stay
+    strictly below the window; the first that does not fit ends it, so that no gap opens in the chat
+    but before and between pinned turns. Without pins, the rule is that of ``make_context`` in
+    ``qwen_generation_utils.py``, which counts neither the last turn nor a reply.
 
     Args:
         messages: the chat, oldest first; a turn begins at each user message.
         count: the token counter.
         window: the context window, in tokens.
         reply_budget: tokens kept free for the reply, as long as there is a turn to leave out.
+        pinned: numbers of turns, counted from 1; numbers that no turn has are let be.
 
     Raises:
-        ContextLengthError: system message and last turn alone leave no room for a single token.
+        ContextLengthError: what is always kept leaves no room for a single token.
         PromptError: there is nothing to answer.
     """
     system = [m for m in messages[:1] if m.role is Role.SYSTEM]
     turns = _turns(messages[len(system) :])
     if not turns:
         raise PromptError("there is no message to answer", "say something")
-    kept = [*system, *turns.pop()]
-    tokens = count(kept)
+
+    def chosen(numbers: set[int]) -> list[Message]:
+        return [*system, *(m for n in sorted(numbers) for m in turns[n - 1])]
+
+    kept = {len(turns), *(n for n in pinned if 1 <= n <= len(turns))}
+    tokens = count(chosen(kept))
     if tokens >= window:
-        raise ContextLengthError(
-            f"the message makes a prompt of {tokens} tokens, the context holds {window}",
-            "shorten it, or raise --context if the model allows it",
-        )
-    while turns:
-        candidate = [*system, *turns[-1], *kept[len(system) :]]
-        candidate_tokens = count(candidate)
-        if candidate_tokens + reply_budget >= window:
+        raise _too_long(tokens, window, alone=len(kept) == 1)
+    for n in range(len(turns), 0, -1):
+        candidate_tokens = tokens if n in kept else count(chosen(kept | {n}))
+        if n not in kept and candidate_tokens + reply_budget >= window:
             break
-        kept, tokens = candidate, candidate_tokens
-        turns.pop()
-    left_out = tuple(message for turn in turns for message in turn)
-    return Fit(tuple(kept), left_out, tokens)
+        kept.add(n)
+        tokens = candidate_tokens
+    left_out = tuple(n for n in range(1, len(turns) + 1) if n not in kept)
+    return Fit(tuple(chosen(kept)), tuple(m for n in left_out for m in turns[n - 1]), tokens, left_out)
+
+
+def _too_long(tokens: int, window: int, *, alone: bool) -> ContextLengthError:
+    what = "the message makes" if alone else "the message and the pinned turns make"
+    return ContextLengthError(
+        f"{what} a prompt of {tokens} tokens, the context holds {window}",
+        f"shorten it, or {'' if alone else '/unpin a turn, or '}raise --context if the model allows it",
+    )
 
 
 def _turns(messages: Sequence[Message]) -> list[list[Message]]:

@@ -84,3 +84,21 @@ def test_a_chat_without_a_system_message_is_fine() -> None:
 def test_there_must_be_something_to_answer() -> None:
     with pytest.raises(PromptError):
         fit_window([Message(Role.SYSTEM, "s")], letters, window=10, reply_budget=0)
+
+
+def test_pinned_turns_stay_where_they_are() -> None:
+    fit = fit_window(chat("aa", "b", "c", "d"), letters, window=9, reply_budget=0, pinned=[1])
+    assert [m.content for m in fit.messages] == ["s", "aa", "aa", "c", "c", "d"]
+    assert [m.content for m in fit.left_out] == ["b", "b"]
+    assert fit.left_out_turns == (2,)
+    assert fit.prompt_tokens == 8
+
+
+def test_pins_change_nothing_while_all_fits() -> None:
+    free = fit_window(chat("a", "b", "c"), letters, window=99, reply_budget=0)
+    assert fit_window(chat("a", "b", "c"), letters, window=99, reply_budget=0, pinned=[1, 3, 7]) == free
+
+
+def test_pinned_turns_that_cannot_fit_are_an_error() -> None:
+    with pytest.raises(ContextLengthError, match=r"pinned turns make a prompt of 8 tokens.*unpin"):
+        fit_window(chat("aaa", "b", "c"), letters, window=8, reply_budget=0, pinned=[1])

@@ -1,0 +1,426 @@
+"""The conversation as a tree of turns: asking, undoing, trying again, branching.
+
+Owns the shape of the tree and the place in it where the chat stands (the cursor). Nothing is ever
+taken out of the tree: undoing moves the cursor, trying again or editing grows a sibling. Knows no
+clock, no disk, no tokenizer and no model; it is not safe to change from two threads at once.
+
+Questions and replies alternate on every path. Each place remembers which of its continuations was
+visited last; that memory is what ``redo`` and the walk among siblings follow, so there is no undo
+stack beside the tree that could disagree with it.
+
+    (empty) ── 1 question ─┬─ 2 reply ── 3 question ── 4 reply   <- cursor
+                           └─ 5 reply        (a retry of question 1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from qwenchat.chat.messages import GenerationOptions, Message, Role, Timings, Usage
+from qwenchat.errors import ConversationError
+
+ReplyStatus = Literal["complete", "interrupted", "error", "length", "streaming"]
+"""How a reply stands. ``streaming`` is a checkpoint of one that is still being made; found in a
+session file, it was interrupted by whatever ended the program."""
+
+_NAME_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model answered, with all that is needed to get the same answer again.
+
+    Attributes:
+        text: verbatim.
+        status: how it ended.
+        token_ids: the ordinary tokens that the text was made of.
+        model: the model's name.
+        seed: what the sampler drew with; None if nothing was drawn.
+        options: what was asked for.
+        usage, timings: what it took; None where it is not known.
+        error: what went wrong, for the status ``error``.
+    """
+
+    text: str
+    status: ReplyStatus
+    token_ids: tuple[int, ...] = ()
+    model: str = ""
+    seed: int | None = None
+    options: GenerationOptions = field(default_factory=GenerationOptions)
+    usage: Usage | None = None
+    timings: Timings | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A question or a reply in the tree.
+
+    Attributes:
+        id: 1 for the first node ever made, then counting.
+        parent: the id of the node that it follows; None for a first question.
+        created: when, in ISO 8601 and UTC.
+        content: the user's text of a question, the :class:`Reply` of a reply.
+    """
+
+    id: int
+    parent: int | None
+    created: str
+    content: str | Reply
+
+    @property
+    def role(self) -> Role:
+        return Role.USER if isinstance(self.content, str) else Role.ASSISTANT
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else self.content.text
+
+    @property
+    def reply(self) -> Reply | None:
+        """The reply; None for a question."""
+        return None if isinstance(self.content, str) else self.content
+
+    @property
+    def message(self) -> Message:
+        """The node as the model is to read it."""
+        reply = self.reply
+        return Message(self.role, self.text, (reply.token_ids or None) if reply else None)
+
+
+class Conversation:
+    """A tree of turns and the place where the chat stands.
+
+    The arguments after ``system`` restore a conversation from the properties of the same names.
+
+    Args:
+        system: the system prompt; empty for none.
+        nodes: every node, in the order of their ids.
+        cursor: the id of the node where the chat stands; None before the first question.
+        branches: names and the ids that they stand for.
+        pinned: ids of the questions whose turns the context window must keep.
+        visited: ids that were visited last among their siblings, where that is not the newest.
+
+    Raises:
+        ConversationError: these do not make a tree.
+    """
+
+    def __init__(
+        self,
+        system: str = "",
+        *,
+        nodes: Sequence[Node] = (),
+        cursor: int | None = None,
+        branches: Mapping[str, int] | None = None,
+        pinned: Iterable[int] = (),
+        visited: Iterable[int] = (),
+    ) -> None:
+        self.system = system
+        self._nodes: list[Node] = []
+        self._children: dict[int | None, list[int]] = {None: []}
+        self._last_visited: dict[int | None, int] = {}
+        for node in nodes:
+            self._check_place(node)
+            self._add(node)
+        for node_id in visited:
+            self._last_visited[self.node(node_id).parent] = node_id
+        self._cursor = None if cursor is None else self.node(cursor).id
+        self._branches = {name: self.node(node_id).id for name, node_id in (branches or {}).items()}
+        self._pinned = {self._question(node_id).id for node_id in pinned}
+
+    # --- looking -------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return tuple(self._nodes)
+
+    @property
+    def cursor(self) -> int | None:
+        return self._cursor
+
+    @property
+    def branches(self) -> dict[str, int]:
+        """The named branches, in the order of naming, with the node at which each was named."""
+        return dict(self._branches)
+
+    @property
+    def pinned(self) -> frozenset[int]:
+        return frozenset(self._pinned)
+
+    @property
+    def visited(self) -> tuple[int, ...]:
+        newest = {parent: ids[-1] for parent, ids in self._children.items() if ids}
+        return tuple(sorted(i for parent, i in self._last_visited.items() if i != newest[parent]))
+
+    @property
+    def current(self) -> Node | None:
+        """The node where the chat stands."""
+        return None if self._cursor is None else self.node(self._cursor)
+
+    def node(self, node_id: int) -> Node:
+        """The node with an id.
+
+        Raises:
+            ConversationError: there is none.
+        """
+        if not 1 <= node_id <= len(self._nodes):
+            raise ConversationError(f"the conversation has no node {node_id}")
+        return self._nodes[node_id - 1]
+
+    def path(self) -> list[Node]:
+        """The nodes from the first question to where the chat stands."""
+        found = []
+        node_id = self._cursor
+        while node_id is not None:
+            node = self._nodes[node_id - 1]
+            found.append(node)
+            node_id = node.parent
+        return found[::-1]
+
+    def questions(self) -> list[Node]:
+        """The questions of the path; turn ``n`` is the one at ``n - 1``, with its reply."""
+        return [node for node in self.path() if node.role is Role.USER]
+
+    def messages(self) -> list[Message]:
+        """What the model is to read: the system prompt if there is one, then the path."""
+        system = [Message(Role.SYSTEM, self.system)] if self.system else []
+        return [*system, *(node.message for node in self.path())]
+
+    def siblings(self, node_id: int) -> tuple[int, int]:
+        """Which of how many alternatives a node is, counted from 1."""
+        ids = self._children[self.node(node_id).parent]
+        return ids.index(node_id) + 1, len(ids)
+
+    def pinned_turns(self) -> list[int]:
+        """The numbers of the path's turns that are pinned, counted from 1."""
+        return [n for n, node in enumerate(self.questions(), 1) if node.id in self._pinned]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Conversation) and self._state() == other._state()
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    # --- growing -------------------------------------------------------------------------------
+
+    def ask(self, text: str, created: str) -> Node:
+        """Asks where the chat stands.
+
+        A question that has no reply yet is left beside the path, as an alternative of the new one:
+        two questions in a row are more than many models' prompts can hold.
+        """
+        here = self.current
+        parent = here.parent if here is not None and here.role is Role.USER else self._cursor
+        return self._grow(parent, text, created)
+
+    def reply(self, reply: Reply, created: str) -> Node:
+        """Answers the question where the chat stands.
+
+        Raises:
+            ConversationError: it does not stand at a question.
+        """
+        here = self.current
+        if here is None or here.role is not Role.USER:
+            raise ConversationError("there is no question to reply to")
+        return self._grow(here.id, reply, created)
+
+    def replace_reply(self, node_id: int, reply: Reply) -> Node:
+        """Puts a longer, or the final, form of a reply in its place.
+
+        Raises:
+            ConversationError: there is no such reply.
+        """
+        node = self.node(node_id)
+        if node.reply is None:
+            raise ConversationError(f"node {node_id} is a question, not a reply")
+        self._nodes[node_id - 1] = changed = replace(node, content=reply)
+        return changed
+
+    def edit(self, n: int, text: str, created: str) -> Node:
+        """Asks turn ``n`` of the path in other words, on a new branch.
+
+        Raises:
+            ConversationError: the path has no such turn.
+        """
+        return self._grow(self._turn(n).parent, text, created)
+
+    def fork(self) -> Conversation:
+        """A copy that goes its own way."""
+        return Conversation(
+            self.system,
+            nodes=self._nodes,
+            cursor=self._cursor,
+            branches=self._branches,
+            pinned=self._pinned,
+            visited=self.visited,
+        )
+
+    # --- moving --------------------------------------------------------------------------------
+
+    def undo(self, steps: int = 1) -> int:
+        """Goes back by turns, a question and its reply each. Returns how many there were to undo."""
+        for taken in range(steps):
+            here = self.current
+            if here is None:
+                return taken
+            question = here if here.parent is None or here.role is Role.USER else self.node(here.parent)
+            self._cursor = question.parent
+        return max(steps, 0)
+
+    def redo(self, steps: int = 1) -> int:
+        """Goes forward again by turns, as far as they were visited last. Returns how many there were."""
+        for taken in range(steps):
+            following = self._last_visited.get(self._cursor)
+            if following is None:
+                return taken
+            # A turn ends at its reply; a question that never got one is a turn as well.
+            if self.node(following).role is Role.USER:
+                following = self._last_visited.get(following, following)
+            self._cursor = following
+        return max(steps, 0)
+
+    def retry(self) -> Node:
+        """Goes back to the last question, so that the next reply becomes a sibling of the last.
+
+        Raises:
+            ConversationError: nothing was asked yet.
+        """
+        questions = self.questions()
+        if not questions:
+            raise ConversationError("there is no question to try again")
+        self._cursor = questions[-1].id
+        return questions[-1]
+
+    def next_sibling(self) -> Node:
+        """Goes to the next alternative of the last reply or, where it has none, of its question.
+
+        Below the alternative, the chat goes on to where it was left. Returns the alternative.
+
+        Raises:
+            ConversationError: there is no next one.
+        """
+        return self._step_aside(+1)
+
+    def previous_sibling(self) -> Node:
+        """As :meth:`next_sibling`, the other way."""
+        return self._step_aside(-1)
+
+    # --- names and pins ------------------------------------------------------------------------
+
+    def branch(self, name: str) -> Node:
+        """Names the branch where the chat stands. Returns the node that now bears the name.
+
+        Raises:
+            ConversationError: the name is empty, too long or taken, or nothing was asked yet.
+        """
+        name, here = name.strip(), self.current
+        if not name or len(name) > _NAME_LIMIT or not name.isprintable():
+            raise ConversationError(f"a branch's name has 1 to {_NAME_LIMIT} printable characters")
+        if here is None:
+            raise ConversationError("there is nothing to name yet", "ask something first")
+        if self._branches.get(name, here.id) != here.id:
+            raise ConversationError(f"there is a branch {name!r} already")
+        self._branches[name] = here.id
+        return here
+
+    def switch(self, name: str) -> Node:
+        """Goes to a named branch, to where it was left. Returns the node where the chat then stands.
+
+        Raises:
+            ConversationError: no branch has that name.
+        """
+        if name not in self._branches:
+            known = ", ".join(self._branches)
+            hint = f"there are: {known}" if known else "none has a name yet"
+            raise ConversationError(f"there is no branch {name!r}", hint)
+        return self._visit(self._deepest(self._branches[name]))
+
+    def pin(self, n: int) -> Node:
+        """Makes the context window keep turn ``n`` of the path. Returns its question.
+
+        Raises:
+            ConversationError: the path has no such turn.
+        """
+        node = self._turn(n)
+        self._pinned.add(node.id)
+        return node
+
+    def unpin(self, n: int) -> Node:
+        """Takes the pin of turn ``n`` out again. Returns its question.
+
+        Raises:
+            ConversationError: the path has no such turn, or it is not pinned.
+        """
+        node = self._turn(n)
+        if node.id not in self._pinned:
+            raise ConversationError(f"turn {n} is not pinned")
+        self._pinned.remove(node.id)
+        return node
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _check_place(self, node: Node) -> None:
+        if node.id != len(self._nodes) + 1:
+            raise ConversationError(f"node {node.id} stands where {len(self._nodes) + 1} belongs")
+        parent = None if node.parent is None else self.node(node.parent)
+        follows = Role.ASSISTANT if parent is None else parent.role
+        if node.role is follows:
+            raise ConversationError(f"node {node.id}: questions and replies do not alternate")
+
+    def _add(self, node: Node) -> None:
+        self._nodes.append(node)
+        self._children[node.id] = []
+        self._children[node.parent].append(node.id)
+        self._last_visited[node.parent] = node.id
+
+    def _grow(self, parent: int | None, content: str | Reply, created: str) -> Node:
+        node = Node(len(self._nodes) + 1, parent, created, content)
+        self._add(node)
+        return self._visit(node)
+
+    def _visit(self, node: Node) -> Node:
+        self._cursor = node.id
+        for passed in self.path():
+            self._last_visited[passed.parent] = passed.id
+        return node
+
+    def _deepest(self, node_id: int) -> Node:
+        """Where the chat was left below a node."""
+        while (following := self._last_visited.get(node_id)) is not None:
+            node_id = following
+        return self.node(node_id)
+
+    def _step_aside(self, step: int) -> Node:
+        last_turn = self.path()[-2 if self._stands_at_reply() else -1 :]
+        for node in reversed(last_turn):
+            index, count = self.siblings(node.id)
+            if count == 1:
+                continue
+            kind = "question" if node.role is Role.USER else "reply"
+            if not 1 <= index + step <= count:
+                raise ConversationError(f"this is the {'last' if step > 0 else 'first'} {kind} of {count}")
+            aside = self.node(self._children[node.parent][index - 1 + step])
+            self._visit(self._deepest(aside.id))
+            return aside
+        raise ConversationError("the last turn has no alternatives", "/retry and /edit make some")
+
+    def _stands_at_reply(self) -> bool:
+        return self.current is not None and self.current.role is Role.ASSISTANT
+
+    def _turn(self, n: int) -> Node:
+        questions = self.questions()
+        if not 1 <= n <= len(questions):
+            there = f"there are {len(questions)}" if questions else "nothing was asked yet"
+            raise ConversationError(f"there is no turn {n}", there)
+        return questions[n - 1]
+
+    def _question(self, node_id: int) -> Node:
+        node = self.node(node_id)
+        if node.role is not Role.USER:
+            raise ConversationError(f"node {node_id} is a reply, not a question")
+        return node
+
+    def _state(self) -> tuple[object, ...]:
+        places = (self._cursor, list(self._branches.items()), self._pinned, self._last_visited)
+        return (self.system, self._nodes, *places)

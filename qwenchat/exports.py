@@ -1,0 +1,160 @@
+"""A session as a document: Markdown, HTML, plain text, or the session file's own JSON.
+
+Pure functions of a record. The documents show the path where the chat stands; the JSON holds the
+whole tree. Text stays as it was said, with two exceptions: a code fence that was cut off is closed,
+or all that follows would be code, and a lone surrogate, which UTF-8 cannot hold, becomes U+FFFD.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html import escape
+
+from qwenchat import session_file
+from qwenchat.chat.conversation import Node
+from qwenchat.chat.messages import Role
+from qwenchat.session_file import SessionRecord
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# CommonMark 0.31, section 4.5: three or more, indented by less than four; behind backticks none more.
+_FENCE = re.compile(r" {0,3}(?P<mark>`{3,}|~{3,})(?P<info>.*)")
+_LANGUAGE = re.compile(r"[\w+#.-]+")
+
+_PAGE = """\
+<!DOCTYPE html>
+<html>
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+body {{ max-width: 50rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; }}
+h2 {{ font-size: 1rem; margin: 2rem 0 0; }}
+p {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: .5rem 0; }}
+pre {{ overflow-x: auto; padding: .75rem; background: #8882; border-radius: .25rem; }}
+.meta {{ color: #777; }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def to_markdown(record: SessionRecord) -> str:
+    """The path as Markdown, a heading for each turn's speaker."""
+    parts = [f"# {_title(record)}", f"*{_about(record)}*"]
+    if record.conversation.system:
+        parts += ["## System", _with_closed_fence(record.conversation.system)]
+    for node in record.conversation.path():
+        parts += [f"## {_speaker(node)}", _with_closed_fence(node.text)]
+    return _storable("\n\n".join(parts) + "\n")
+
+
+def to_html(record: SessionRecord) -> str:
+    """The path as a page of its own, with nothing in it but escaped text: no script, no link."""
+    parts = [f"<h1>{escape(_title(record))}</h1>", f'<p class="meta">{escape(_about(record))}</p>']
+    if record.conversation.system:
+        parts += ["<h2>System</h2>", *_html(record.conversation.system)]
+    for node in record.conversation.path():
+        parts += [f"<h2>{escape(_speaker(node))}</h2>", *_html(node.text)]
+    return _storable(_PAGE.format(title=escape(_title(record)), body="\n".join(parts)))
+
+
+def to_text(record: SessionRecord) -> str:
+    """The path as plain text."""
+    parts = [_title(record), _about(record)]
+    if record.conversation.system:
+        parts.append(f"System:\n{record.conversation.system}")
+    parts += [f"{_speaker(node)}:\n{node.text}" for node in record.conversation.path()]
+    return _storable("\n\n".join(parts) + "\n")
+
+
+def to_json(record: SessionRecord) -> str:
+    """The session file as it would be saved now."""
+    return session_file.encode(record).decode()
+
+
+#: By the names that a person gives.
+FORMATS: dict[str, Callable[[SessionRecord], str]] = {
+    "md": to_markdown,
+    "html": to_html,
+    "json": to_json,
+    "txt": to_text,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A run of lines: prose, or the inside of a code fence.
+
+    Attributes:
+        text: the lines.
+        fence: the marks that opened the fence; empty for prose.
+        language: the first word behind them.
+        closed: False if the text ends inside the fence.
+    """
+
+    text: str
+    fence: str = ""
+    language: str = ""
+    closed: bool = True
+
+
+def _blocks(text: str) -> Iterator[_Block]:
+    lines: list[str] = []
+    fence = language = ""
+    for line in text.split("\n"):
+        found = _FENCE.fullmatch(line.rstrip("\r"))
+        mark, info = (found["mark"], found["info"].strip()) if found else ("", "")
+        opens = bool(mark) and not fence and not (mark[0] == "`" and "`" in info)
+        closes = bool(mark) and bool(fence) and mark.startswith(fence) and not info
+        if not (opens or closes):
+            lines.append(line)
+            continue
+        if lines or closes:
+            yield _Block("\n".join(lines), fence, language)
+        word = _LANGUAGE.match(info)
+        fence, language = (mark, word[0] if word else "") if opens else ("", "")
+        lines = []
+    if lines or fence:
+        yield _Block("\n".join(lines), fence, language, closed=not fence)
+
+
+def _with_closed_fence(text: str) -> str:
+    for block in _blocks(text):
+        if not block.closed:
+            return f"{text.rstrip()}\n{block.fence}"
+    return text
+
+
+def _html(text: str) -> Iterator[str]:
+    for block in _blocks(text):
+        if block.fence:
+            language = f' class="language-{escape(block.language)}"' if block.language else ""
+            yield f"<pre><code{language}>{escape(block.text)}</code></pre>"
+        elif block.text.strip():
+            yield f"<p>{escape(block.text.strip(chr(10)))}</p>"
+
+
+def _title(record: SessionRecord) -> str:
+    return " ".join(record.head.title.split()) or f"Session {record.head.id}"
+
+
+def _about(record: SessionRecord) -> str:
+    head = record.head
+    return " · ".join(part for part in (head.model, head.created[:16].replace("T", " ") + " UTC") if part)
+
+
+def _speaker(node: Node) -> str:
+    if node.role is Role.USER or node.reply is None:
+        return "User"
+    marks = [] if node.reply.status == "complete" else [f"({node.reply.status})"]
+    return " ".join(["Assistant", *marks])
+
+
+def _storable(text: str) -> str:
+    return _SURROGATE.sub("\ufffd", text)

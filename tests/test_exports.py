@@ -1,0 +1,110 @@
+"""Exports: the conversation as a document that says what was said, and does nothing else."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from qwenchat import session_file
+from qwenchat.chat.conversation import Conversation, Reply, ReplyStatus
+from qwenchat.exports import FORMATS, to_html, to_json, to_markdown, to_text
+from qwenchat.session_file import Head, SessionRecord
+
+NOW = "2025-01-02T03:04:05+00:00"
+
+
+def record(
+    question: str, reply: str, status: ReplyStatus = "complete", title: str = "A title", system: str = ""
+) -> SessionRecord:
+    conversation = Conversation(system)
+    conversation.ask("left aside", NOW)
+    conversation.ask(question, NOW)
+    conversation.reply(Reply(reply, status), NOW)
+    return SessionRecord(Head("0123456789ab", title, "qwen", NOW, NOW, 1), {}, conversation)
+
+
+def test_markdown_is_the_path_with_a_heading_a_turn() -> None:
+    assert to_markdown(record("你好?", "Hi!\n\n- a\n", system="be brief")) == (
+        "# A title\n\n*qwen · 2025-01-02 03:04 UTC*\n\n## System\n\nbe brief\n\n"
+        "## User\n\n你好?\n\n## Assistant\n\nHi!\n\n- a\n\n"
+    )
+
+
+def test_text_is_the_path_with_who_said_it() -> None:
+    assert to_text(record("a", "b", "interrupted")) == (
+        "A title\n\nqwen · 2025-01-02 03:04 UTC\n\nUser:\na\n\nAssistant (interrupted):\nb\n"
+    )
+
+
+def test_json_is_the_session_file_with_every_branch() -> None:
+    original = record("a", "b \ud800")
+    text = to_json(original)
+    assert session_file.decode(text.encode()) == original
+    assert json.loads(text)["nodes"][0]["text"] == "left aside"
+
+
+@pytest.mark.parametrize(
+    ("reply", "closed"),
+    [
+        ("```python\nprint()", "```python\nprint()\n```"),
+        ("~~~~\n```\n~~~\n", "~~~~\n```\n~~~\n~~~~"),
+        ("```\na\n```", "```\na\n```"),
+        ("````\n```\n````", "````\n```\n````"),
+        ("    ```\nindented code", "    ```\nindented code"),
+        ("```a`b``` inline", "```a`b``` inline"),
+    ],
+)
+def test_a_code_fence_that_was_cut_off_is_closed_and_others_are_kept(reply: str, closed: str) -> None:
+    assert to_markdown(record("a", reply)).endswith(f"## Assistant\n\n{closed}\n")
+
+
+class Reader(HTMLParser):
+    """The tags of a page and the text in each kind of element."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.inside: list[tuple[str, str]] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.inside.append((self.tags[-1], data))
+
+
+HOSTILE = "<script>alert(1)</script> & \"quotes\" 'n' </p></code> <img src=x onerror=alert(1)> {braces}"
+
+
+def test_html_says_hostile_text_and_does_nothing() -> None:
+    plain = Reader(to_html(record("a", "b")))
+    page = Reader(to_html(record(HOSTILE, HOSTILE, title=HOSTILE, system=HOSTILE)))
+    assert set(page.tags) == set(plain.tags)
+    assert {name for name, _ in page.attributes} <= {"charset", "http-equiv", "content", "class"}
+    assert [text for tag, text in page.inside if tag == "p"][1:] == [HOSTILE] * 3
+
+
+def test_html_keeps_code_as_code() -> None:
+    page = to_html(record("a", 'see:\n\n```c++ "onclick="x\nif (a < b)\n  c();\n```\n\ndone'))
+    assert '<pre><code class="language-c++">if (a &lt; b)\n  c();</code></pre>' in page
+    assert "<p>see:</p>" in page and "<p>done</p>" in page
+    assert "onclick" not in page
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_can_be_stored_as_utf8(name: str) -> None:
+    text = FORMATS[name](record("lone \ud800 surrogate", "😀 ok\r\n```\rx", title="\udfff"))
+    assert "😀" in text
+    text.encode("utf-8")
+
+
+def test_a_session_without_a_turn_can_be_exported() -> None:
+    empty = SessionRecord(Head("0123456789ab", "", "", NOW, NOW, 0), {}, Conversation())
+    for export in FORMATS.values():
+        assert "0123456789ab" in export(empty)
