@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qwenchat.chat.messages import GenerationOptions, ReplyEnd
     from qwenchat.config import Settings
     from qwenchat.oneshot import ReplyWriter
+    from qwenchat.terminal.loading import Load, Notice, Progress
 
 log = logging.getLogger("qwenchat")
 
@@ -59,10 +60,15 @@ def root(
 ) -> None:
     """Chat with a local Qwen model.
 
-    Piped into, qwenchat answers stdin once: echo "2+2?" | qwenchat
+    On a terminal it reads, answers and keeps sessions until Ctrl-D. Piped into, it answers stdin once:
+    echo "2+2?" | qwenchat
     """
     ctx.obj = flags  # given before a command's name they count too
-    if ctx.invoked_subcommand is None:
+    if ctx.invoked_subcommand is not None:
+        return
+    if sys.stdin is not None and sys.stdin.isatty():
+        _chat(flags)
+    else:
         _answer(None, flags)
 
 
@@ -170,6 +176,47 @@ def _answer(prompt: str | None, flags: Flags) -> None:
     )
     log.info("reply ended: %s", end)
     _report(end, backend, loaded, settings)
+
+
+def _chat(flags: Flags) -> None:
+    """The chat on a terminal."""
+    from qwenchat import config
+    from qwenchat.models.catalog import AUTO, DEMO, KNOWN
+    from qwenchat.sessions import SessionStore
+    from qwenchat.terminal.repl import Chat, ChatOptions
+
+    if flags.as_json or flags.stream_json:
+        raise UsageError("--json and --stream-json are for one answer", "use qwenchat ask, or pipe a text")
+    if sys.stdout is None or not sys.stdout.isatty():
+        raise UsageError("a chat needs a terminal to write to", "qwenchat ask answers into a file or a pipe")
+    settings = config.load_settings(flags.settings).settings
+    if flags.debug:
+        _start_debug_log()
+
+    def make_load(name: str) -> Load:
+        def load_named(progress: Progress, notice: Notice) -> NativeBackend:
+            from qwenchat.backends.native import load
+
+            return load(
+                name,
+                checkpoint=settings.checkpoint,
+                device=settings.device,
+                dtype=settings.dtype,
+                context=settings.context,
+                progress=progress,
+                notice=(lambda line: None) if settings.quiet else notice,
+            )
+
+        return load_named
+
+    how = ChatOptions(
+        system=settings.system,
+        options=_options(settings),
+        history=config.data_dir() / "history",
+        model=settings.model,
+        model_names=(AUTO, DEMO, *KNOWN),
+    )
+    Chat(how, SessionStore(config.data_dir() / "sessions"), make_load).run()
 
 
 def _load(settings: Settings) -> NativeBackend:

@@ -73,7 +73,7 @@ def measure(model: NativeBackend, bandwidth: float, *, repeats: int = 3) -> Spee
 
 
 def measure_peer(model: Qwen, bandwidth: float, *, repeats: int = 3) -> Speed:
-    """Times transformers' Llama on the weights of ``model``, which it takes over; greedy, with its KV cache."""
+    """Times transformers' Llama on ``model``'s weights, which it takes over; greedy, with its KV cache."""
     import torch
     from transformers import DynamicCache
 

@@ -1,0 +1,185 @@
+"""The line that the user types on: keys, history, completion, the toolbar.
+
+Built on prompt_toolkit. Knows nothing of models or sessions; what it completes and what the toolbar
+says it is told by functions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text import AnyFormattedText
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.styles import Style
+
+from qwenchat.terminal.sanitize import sanitize
+
+FOLD_LINES = 12
+"""A paste of more lines than this is shown folded into one mark, and sent whole."""
+
+STYLE = Style.from_dict(
+    {"bottom-toolbar": "noreverse dim", "prompt": "bold", "auto-suggestion": "ansibrightblack"}
+)
+
+
+class Leave(Exception):
+    """The user wants to leave."""
+
+
+class Prompt:
+    """Reads messages and commands.
+
+    Args:
+        history: the file that keeps what was typed, across runs; made readable for its owner alone.
+        complete: completions of the text before the cursor, as pairs of a text that replaces the
+            last word and a description.
+        toolbar: what stands below the line.
+        on_ready: called once, after the line was drawn for the first time.
+        vi: vi keys instead of emacs keys.
+    """
+
+    def __init__(
+        self,
+        history: Path,
+        *,
+        complete: Callable[[str], Iterable[tuple[str, str]]],
+        toolbar: Callable[[], AnyFormattedText],
+        on_ready: Callable[[], None],
+        vi: bool = False,
+    ) -> None:
+        self._pastes: dict[str, str] = {}
+        self._on_ready: Callable[[], None] | None = on_ready
+        self._empty_interrupts = 0
+        self._session: PromptSession[str] = PromptSession(
+            multiline=True,
+            history=_private_history(history),
+            auto_suggest=AutoSuggestFromHistory(),
+            completer=_Completer(complete),
+            complete_while_typing=False,
+            key_bindings=self._keys(),
+            bottom_toolbar=toolbar,
+            enable_open_in_editor=True,
+            tempfile_suffix=".md",
+            vi_mode=vi,
+            style=STYLE,
+            prompt_continuation="  ",
+        )
+
+    def read(self, default: str = "") -> str:
+        """The next message or command, folded pastes unfolded.
+
+        Args:
+            default: what the line begins with, to be edited.
+
+        Raises:
+            Leave: Ctrl-D, or Ctrl-C twice on an empty line.
+        """
+        while True:
+            try:
+                text = self._session.prompt("> ", default=default, pre_run=self._watch_first_render)
+            except EOFError:
+                raise Leave from None
+            except KeyboardInterrupt:
+                self._empty_interrupts += 1
+                if self._empty_interrupts > 1:
+                    raise Leave from None
+                continue
+            self._empty_interrupts = 0
+            return self._unfold(text)
+
+    def redraw(self) -> None:
+        """Draws the toolbar anew; may be called from any thread."""
+        self._session.app.invalidate()
+
+    @property
+    def hint(self) -> str:
+        """What the next Ctrl-C would do, if that needs saying."""
+        return "Ctrl-C again or Ctrl-D leaves" if self._empty_interrupts else ""
+
+    def _watch_first_render(self) -> None:
+        ready, self._on_ready = self._on_ready, None
+        if ready is None:
+            return
+        app = self._session.app
+
+        def once(_: object) -> None:
+            app.after_render -= once
+            ready()
+
+        app.after_render += once
+
+    def _keys(self) -> KeyBindings:
+        keys = KeyBindings()
+
+        @keys.add("enter")
+        def _(event: KeyPressEvent) -> None:
+            self._empty_interrupts = 0
+            event.current_buffer.validate_and_handle()
+
+        @keys.add("escape", "enter")
+        @keys.add("c-j")
+        def _(event: KeyPressEvent) -> None:
+            event.current_buffer.insert_text("\n")
+
+        @keys.add("c-c")
+        def _(event: KeyPressEvent) -> None:
+            if event.current_buffer.text:
+                event.current_buffer.reset()
+            else:
+                event.app.exit(exception=KeyboardInterrupt)
+
+        @keys.add(Keys.BracketedPaste)
+        def _(event: KeyPressEvent) -> None:
+            event.current_buffer.insert_text(self._fold(event.data))
+
+        return keys
+
+    def _fold(self, pasted: str) -> str:
+        """A paste as it is shown; nothing in it is a key, so nothing in it sends."""
+        text = sanitize(pasted.replace("\r\n", "\n").replace("\r", "\n"))
+        lines = text.count("\n") + 1
+        if lines <= FOLD_LINES:
+            return text
+        mark = f"[paste {len(self._pastes) + 1}: {lines} lines]"
+        self._pastes[mark] = text
+        return mark
+
+    def _unfold(self, text: str) -> str:
+        for mark, pasted in self._pastes.items():
+            text = text.replace(mark, pasted)
+        self._pastes.clear()
+        return text
+
+
+class _Completer(Completer):
+    """What the caller completes, and paths after an ``@``."""
+
+    def __init__(self, complete: Callable[[str], Iterable[tuple[str, str]]]) -> None:
+        self._complete = complete
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        before = document.text_before_cursor
+        word = before.split(" ")[-1] if before else ""
+        if word.startswith("@"):
+            yield from self._paths.get_completions(Document(word[1:]), complete_event)
+            return
+        for text, description in self._complete(before):
+            yield Completion(text, start_position=-len(word), display_meta=description)
+
+
+def _private_history(path: Path) -> FileHistory:
+    """The history file, which holds what was said: readable for its owner alone, whatever the umask."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    if os.name == "posix":
+        path.chmod(0o600)
+    return FileHistory(str(path))

@@ -1,0 +1,70 @@
+"""The real chat on a backend that needs no model, for tests to run in a terminal of their own.
+
+python chat_program.py FOLDER [loading-seconds] [error]
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from qwenchat.backends.base import Backend
+from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta, Timings, Usage
+from qwenchat.errors import ModelNotFoundError
+from qwenchat.sessions import SessionStore
+from qwenchat.terminal.loading import Load, Notice, Progress
+from qwenchat.terminal.repl import Chat, ChatOptions
+
+
+class Echo:
+    """Says the last question back word by word; a question that begins with "slow" takes its time."""
+
+    name, description, context = "echo", "a test", 200
+
+    def stream(
+        self, messages: Sequence[Message], options: GenerationOptions, cancel: threading.Event | None = None
+    ) -> Iterator[Event]:
+        last = messages[-1]
+        question = messages[-2].content if last.role.value == "assistant" else last.content
+        words = f"You said: {question}".split()
+        done = len(last.content.split()) if last.role.value == "assistant" else 0
+        reason = "stop"
+        said = []
+        for word in words[done:]:
+            if cancel is not None and cancel.is_set():
+                reason = "cancelled"
+                break
+            said.append(word)
+            yield TextDelta(f"{word} ")
+            time.sleep(0.2 if question.startswith("slow") else 0)
+        yield ReplyEnd(reason, Usage(self.count_tokens(messages), 0, len(said)), Timings(0.1, 0.1, 0.1))  # type: ignore[arg-type]
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.content.split()) + 2 for message in messages)
+
+    def close(self) -> None:
+        pass
+
+
+def make_load(name: str) -> Load:
+    def load(progress: Progress, notice: Notice) -> Backend:
+        progress("loading weights", 0.5)
+        time.sleep(float(sys.argv[2]) if len(sys.argv) > 2 else 0)
+        if len(sys.argv) > 3 and name == "first":
+            raise ModelNotFoundError("there is no model called first")
+        return Echo()
+
+    return load
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    how = ChatOptions("", GenerationOptions(), folder / "history", "first", ("first", "second"))
+    sys.exit(Chat(how, SessionStore(folder / "sessions"), make_load).run())
+
+
+if __name__ == "__main__":
+    main()
