@@ -7,6 +7,7 @@ Commands stay thin: settings come from ``config.py``, shared flags from ``option
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -37,8 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models_app = typer.Typer(help="Models on this machine.", no_args_is_help=True)
-config_app = typer.Typer(help="The settings, and where each comes from.", no_args_is_help=True)
+models_app = typer.Typer(help="Models on this machine.", invoke_without_command=True)
+config_app = typer.Typer(help="The settings, and where each comes from.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
 
@@ -64,6 +65,8 @@ def root(
     echo "2+2?" | qwenchat
     """
     ctx.obj = flags  # given before a command's name they count too
+    if flags.debug:
+        _start_debug_log()
     if ctx.invoked_subcommand is not None:
         return
     if sys.stdin is not None and sys.stdin.isatty():
@@ -84,6 +87,14 @@ def ask(
     With piped stdin the message is the prompt, a blank line, then stdin.
     """
     _answer(" ".join(words) if words else None, flags.over(ctx.obj))
+
+
+@models_app.callback()
+@config_app.callback()
+def group(ctx: typer.Context) -> None:
+    """Prints what there is, where no command was named."""
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
 
 
 @models_app.command("pull")
@@ -121,16 +132,16 @@ def _only_demo(name: str) -> None:
 
 
 @config_app.command("show")
-def config_show() -> None:
+def config_show(ctx: typer.Context) -> None:
     """Print every setting, its value and where that comes from."""
     from qwenchat import config
     from qwenchat.oneshot import write
     from qwenchat.terminal.sanitize import sanitize
 
-    rows = config.describe(config.load_settings({}))
+    rows = config.describe(config.load_settings(ctx.obj.settings))
     width = max(len(f"{key} = {value}") for key, value, _ in rows)
     for key, value, origin in rows:
-        write(sys.stdout, sanitize(f"{f'{key} = {value}':<{min(width, 60)}}  # {origin}") + "\n")
+        write(_stdout(), sanitize(f"{f'{key} = {value}':<{min(width, 60)}}  # {origin}") + "\n")
 
 
 @config_app.command("path")
@@ -139,7 +150,7 @@ def config_path() -> None:
     from qwenchat import config
     from qwenchat.oneshot import write
 
-    write(sys.stdout, f"{config.config_path()}\n")
+    write(_stdout(), f"{config.config_path()}\n")
 
 
 @config_app.command("init")
@@ -333,25 +344,38 @@ def run(arguments: Sequence[str]) -> int:
         code = app(list(arguments), prog_name="qwenchat", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except (OutputClosed, BrokenPipeError, SystemExit):  # Typer exits where help meets a closed pipe
+    except (OutputClosed, BrokenPipeError):
         return _end_as_sigpipe()
+    except SystemExit as stop:  # after shell completion, and where help meets a closed pipe
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _end_as_sigpipe()
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        return _tell("interrupted", Interrupted.exit_code)
     except QwenchatError as error:
         return _tell(str(error), error.exit_code)
     except typer.TyperException as error:  # Typer's own usage errors
         return _tell(f"{error.format_message()} (see qwenchat --help)", error.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _internal_error(error)
+        _discard_stdout()
+        return _tell(f"the output cannot be written: {error.strerror}", 1)
     except MemoryError:
         return _tell("out of memory; a smaller model or --context needs less", 1)
     except Exception as error:  # noqa: BLE001 - a traceback is never the user's to read
-        hint = (
-            "the traceback is in the debug log"
-            if log.handlers
-            else "run it again with --debug for a traceback"
-        )
-        return _tell(f"internal error: {type(error).__name__}: {error}; {hint}", 1)
+        return _internal_error(error)
     # Typer returns the code of an Exit, which is what it makes of Ctrl-C, or what the command returned.
     if code == Interrupted.exit_code:
         return _tell("interrupted", Interrupted.exit_code)
     return code or 0
+
+
+def _internal_error(error: Exception) -> int:
+    hint = (
+        "the traceback is in the debug log" if log.handlers else "run it again with --debug for a traceback"
+    )
+    return _tell(f"internal error: {type(error).__name__}: {error}; {hint}", 1)
 
 
 def _tell(line: str, exit_code: int) -> int:
@@ -362,11 +386,15 @@ def _tell(line: str, exit_code: int) -> int:
     return exit_code
 
 
+def _discard_stdout() -> None:
+    """What is still buffered cannot be written; without this, Python would complain while it exits."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _end_as_sigpipe() -> int:
     """Ends quietly, as a program without a handler would: the shell sees SIGPIPE."""
-    if sys.stdout is not None:
-        # What is still buffered has no reader; without this, Python would complain while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard_stdout()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)

@@ -40,6 +40,7 @@ SPLIT_PATTERNS = {
 }
 
 _MAX_VOCABULARY_BYTES = 64 * 2**20
+_MAX_IDS = 2**24
 # tiktoken's regular expression engine aborts on white space without end (a million spaces; 400,000
 # were well), so runs are cut to this length beforehand.
 _MAX_WHITESPACE_RUN = 50_000
@@ -106,7 +107,7 @@ class QwenTokenizer:
             # Or some ordinary text would encode to a control token.
             raise CheckpointError(f"{files[0]}: the id {min(clash)} is both an ordinary and a special token")
         name = config.get("split_pattern", "qwen")
-        if name not in SPLIT_PATTERNS:
+        if not isinstance(name, str) or name not in SPLIT_PATTERNS:
             raise CheckpointError(
                 f"{config_path}: split_pattern is {name!r}, expected {' or '.join(SPLIT_PATTERNS)}"
             )
@@ -248,9 +249,13 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
         except ValueError:
             raise CheckpointError(f"{path}:{number}: expected a token in base64 and its id") from None
     ids = ranks.values()
-    if len(ranks) != sum(map(bool, lines)) or len(set(ids)) != len(ids) or not ranks or min(ids) < 0:
+    if len(ranks) != sum(map(bool, lines)) or len(set(ids)) != len(ids) or not _in_range(ids):
         raise CheckpointError(f"{path}: expected distinct tokens with distinct ids from 0 up")
     return ranks
+
+
+def _in_range(ids: Collection[int]) -> bool:
+    return bool(ids) and min(ids) >= 0 and max(ids) < _MAX_IDS
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -276,6 +281,6 @@ def _read_specials(path: Path, config: Mapping[str, Any], *, first_id: int) -> d
     for form in (ENDOFTEXT, IM_START, IM_END):
         if form not in specials:
             raise CheckpointError(f"{path}: the special token {form} is missing from added_tokens_decoder")
-    if len(set(specials.values())) != len(entries) or min(specials.values()) < 0 or "" in specials:
+    if len(set(specials.values())) != len(entries) or not _in_range(specials.values()) or "" in specials:
         raise CheckpointError(f"{path}: added_tokens_decoder has a token or an id twice, or an empty token")
     return specials

@@ -163,7 +163,7 @@ def test_stdin_that_is_not_utf8_is_answered_and_said(run: Callable[..., Any]) ->
     ("arguments", "stdin", "code", "says"),
     [
         (["ask"], None, 2, "nothing to answer"),
-        ([], None, 2, "nothing to answer"),
+        ([], None, 2, "a chat needs a terminal"),
         (["ask", "  "], b"\n", 2, "nothing to answer"),
         (["--frobnicate"], None, 2, "--frobnicate"),
         (["aks", "x"], None, 2, "aks"),
@@ -275,7 +275,16 @@ def run_interrupted(call: str, at_call: int, *arguments: str) -> subprocess.Comp
 @posix
 def test_ctrl_c_keeps_the_part_and_exits_with_130(tiny_chat: Path) -> None:
     process = run_interrupted(
-        "qwenchat.engine.generate:.Engine._extend", 5, "ask", "hi", "-m", str(tiny_chat), "--json", "-q"
+        "qwenchat.engine.generate:.Engine._extend",
+        5,
+        "ask",
+        "hi",
+        "-m",
+        str(tiny_chat),
+        "--json",
+        "-q",
+        "--temperature",
+        "0",
     )
     assert process.returncode == 130
     reply = json.loads(process.stdout)
@@ -368,3 +377,20 @@ def test_shell_completion_is_offered() -> None:
         timeout=60,
     )
     assert process.stdout.decode().split()[:1] == ["ask"]
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["models", "config"])
+def test_a_group_alone_prints_what_there_is(run: Callable[..., Any], name: str) -> None:
+    code, out, err = run(name)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: qwenchat {name}")
+
+
+def test_flags_before_config_show_count(run: Callable[..., Any]) -> None:
+    assert re.search(r"top_p = 0\.3 +# --top-p", run("--top-p", "0.3", "config", "show")[1])
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-that-name/x", "x" * 5000, "a\0b"])
+def test_a_name_that_cannot_be_a_folder_is_no_model(run: Callable[..., Any], name: str) -> None:
+    assert run("ask", "x", "-m", name)[0] == 3

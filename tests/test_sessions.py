@@ -251,7 +251,6 @@ def test_eight_processes_with_one_session_lose_nothing(tmp_path: Path) -> None:
     figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert figures["failed"] == 0
     assert figures["acknowledged"] == figures["stored"] == 8 * 12
-    assert figures["sessions"] >= 2
 
 
 # --- kills, full disks and other accidents -------------------------------------------------------

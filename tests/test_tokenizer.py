@@ -107,6 +107,7 @@ def test_bytes_that_no_token_has_are_left_out_instead_of_aborting(tmp_path: Path
         (b"YQ== 0\nYQ== 1\n", "distinct tokens"),
         (b"YQ== 0\nYg== 0\n", "distinct"),
         (b"YQ== -1\n", "from 0 up"),
+        (b"YQ== 99999999999999999999\n", "from 0 up"),
         (b"YQ==\n", r"v\.tiktoken:1"),
         (b"YQ== 0\n!!!! 1\n", r"v\.tiktoken:2"),
         (b"YQ== zero\n", r"v\.tiktoken:1"),
@@ -123,6 +124,7 @@ def test_a_damaged_vocabulary_is_named_with_its_line(tmp_path: Path, content: by
     ("config", "complaint"),
     [
         ({"split_pattern": "(a+)+$"}, "split_pattern"),
+        ({"split_pattern": ["a"]}, "split_pattern"),
         ({"added_tokens_decoder": {"300": {"content": "<|im_end|>"}}}, r"<\|endoftext\|>"),
         ({"added_tokens_decoder": {"x": {"content": "<|im_end|>"}}}, "malformed"),
         ({"added_tokens_decoder": [1]}, "malformed"),

@@ -23,7 +23,13 @@ from qwenchat.chat.messages import (
     Timings,
     Usage,
 )
-from qwenchat.errors import CheckpointError, ContextLengthError, InsufficientMemoryError, UsageError
+from qwenchat.errors import (
+    CheckpointError,
+    ContextLengthError,
+    InsufficientMemoryError,
+    PromptError,
+    UsageError,
+)
 from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
 
 if TYPE_CHECKING:
@@ -226,7 +232,10 @@ class NativeBackend:
             cancel: set it from any thread to stop.
             options: fields of :class:`~qwenchat.chat.messages.GenerationOptions`.
         """
-        return self.stream([Message.of(m) for m in messages], _options(options), cancel)
+        chat = [Message.of(m) for m in messages]
+        if not chat:
+            raise PromptError("there is no message to answer", "give at least one")
+        return self.stream(chat, _options(options), cancel)
 
     def stream(
         self,

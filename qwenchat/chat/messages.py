@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-from qwenchat.errors import PromptError
+from qwenchat.errors import PromptError, UsageError
 
 FinishReason = Literal["stop", "length", "cancelled"]
 """Why a reply ended: the model or a stop string ended it, the limit was reached, or it was cancelled."""
@@ -47,6 +47,8 @@ class Message:
         """
         if isinstance(value, Message):
             return value
+        if not isinstance(value, Mapping):
+            raise PromptError(f"a message is {type(value).__name__}, expected a role and a content")
         role, content = value.get("role"), value.get("content")
         if role not in [r.value for r in Role]:
             raise PromptError(f"a message has the role {role!r}, expected system, user or assistant")
@@ -78,6 +80,16 @@ class GenerationOptions:
     seed: int | None = None
     max_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # From Python these come as they like: one string, a list, a float.
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        if not all(isinstance(text, str) and text for text in stop):
+            raise UsageError(f"stop is {self.stop!r}, expected texts that are not empty")
+        object.__setattr__(self, "stop", stop)
+        limit = self.max_new_tokens
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise UsageError(f"max_new_tokens is {limit!r}, expected a whole number of 1 or more")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ _MAX_LAYERS = 1024
 _MAX_WIDTH = 2**20
 _MAX_VOCABULARY = 2**24
 _MAX_CONTEXT = 2**24
+_MAX_NUMBER = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +267,7 @@ class _Fields:
             value = default
         if value is None:
             raise CheckpointError(f"{self.path}: the key {' or '.join(names)} is missing")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < _MAX_NUMBER:
             raise self._unfit(names[0], value, "a positive number")
         return float(value)
 
@@ -285,7 +286,7 @@ class _Fields:
         value = self.raw(name)
         if value is None:
             return None
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and value < _MAX_NUMBER
         if not fits or value > most or (value < least if least is not None else value <= 0):
             bounds = f"a number {'above 0' if least is None else f'of at least {least:g}'}"
             raise self._unfit(name, value, bounds + ("" if most == math.inf else f" and at most {most:g}"))

@@ -6,6 +6,7 @@ prefills only what is new. Knows nothing of text, chats or checkpoints' files.
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -245,7 +246,14 @@ class Engine:
         )
 
     def _check_prompt(self, ids: Sequence[int]) -> list[int]:
-        checked = [int(i) for i in ids]
+        if isinstance(ids, str):
+            raise PromptError("the prompt is text, expected token ids", "encode it first")
+        try:
+            checked = [operator.index(i) for i in ids]
+        except TypeError:
+            raise PromptError(
+                "the prompt holds something that is no token id, expected whole numbers"
+            ) from None
         if not checked:
             raise PromptError("the prompt is empty", "give at least one token")
         outside = next((i for i in checked if not 0 <= i < self.config.vocab_size), None)
@@ -256,8 +264,8 @@ class Engine:
         return checked
 
     def _token_limit(self, prompt_length: int, max_new_tokens: int | None) -> int:
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise PromptError(f"max_new_tokens is {max_new_tokens}, expected at least 1")
+        if max_new_tokens is not None and (not isinstance(max_new_tokens, int) or max_new_tokens < 1):
+            raise PromptError(f"max_new_tokens is {max_new_tokens!r}, expected a whole number of 1 or more")
         total = (
             self.context if max_new_tokens is None else max(self.context, self.config.max_position_embeddings)
         )

@@ -49,14 +49,17 @@ def locate(model: str | Path, *, progress: Progress | None = None) -> Path:
 
 def find(model: str | Path) -> Path | None:
     """The folder of a checkpoint that is on this machine, or None."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
+    try:
+        folder = Path(model).expanduser()
+        if folder.is_dir():
+            return folder
+    except (OSError, RuntimeError, ValueError):  # no such user, too long, no permission, a null byte
+        return None
     name = full_name(str(model))
     if name is None:
         return None
     ours = checkpoints_dir() / name
-    return ours if (ours / "config.json").exists() else _in_hub_cache(name)
+    return ours if _holds_checkpoint(ours) else _in_hub_cache(name)
 
 
 def full_name(name: str) -> str | None:
@@ -85,7 +88,12 @@ def _in_hub_cache(name: str) -> Path | None:
     except (OSError, ValueError):
         return None
     snapshot = repo / "snapshots" / revision
-    return snapshot if revision and (snapshot / "config.json").exists() else None
+    return snapshot if revision and _holds_checkpoint(snapshot) else None
+
+
+def _holds_checkpoint(folder: Path) -> bool:
+    """Whether there are weights; a cache may hold a config alone."""
+    return (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
 
 
 def _not_found(name: str) -> ModelNotFoundError:

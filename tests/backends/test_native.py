@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -261,3 +262,28 @@ def test_a_long_prefill_tells_its_progress(model: NativeBackend) -> None:
     events = list(model.chat([{"role": "user", "content": "x" * 300}], temperature=0, max_new_tokens=1))
     progress = [event for event in events if isinstance(event, PrefillProgress)]
     assert [event.done for event in progress] == [128, 256, progress[-1].total]
+
+
+@pytest.mark.parametrize("stop", ["abc", ["abc"], None])
+def test_stop_may_be_one_text_several_or_none(model: NativeBackend, stop: Any) -> None:
+    assert list(model.chat(HELLO, temperature=0, max_new_tokens=3, stop=stop))
+
+
+@pytest.mark.parametrize(
+    "options", [{"stop": [1]}, {"stop": ("",)}, {"max_new_tokens": 2.5}, {"max_new_tokens": "3"}]
+)
+def test_options_of_another_kind_are_refused(model: NativeBackend, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        model.chat(HELLO, **options)
+
+
+@pytest.mark.parametrize("messages", [[], "hi", [3]])
+def test_what_is_no_chat_is_refused(model: NativeBackend, messages: Any) -> None:
+    with pytest.raises(UsageError):
+        model.chat(messages)
+
+
+@pytest.mark.parametrize("ids", ["123", [1.9], [None]])
+def test_what_is_no_token_id_is_refused(model: NativeBackend, ids: Any) -> None:
+    with pytest.raises(UsageError):
+        model.generate(ids)

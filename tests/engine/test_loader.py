@@ -193,6 +193,7 @@ def test_a_replys_length_is_not_the_checkpoints_512(plain: Path) -> None:
         ({"vocab_size": 321}, r"transformer\.wte\.weight is F16 \[320, 128\]"),
         ({"vocab_size": 10**12}, "vocab_size"),
         ({"layer_norm_epsilon": 0}, "layer_norm_epsilon is 0"),
+        ({"rotary_emb_base": 10**400}, "rotary_emb_base is 1000"),
         ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon is nan"),
         ({"seq_length": 0}, "seq_length is 0"),
         ({"rotary_pct": 0.5}, "rotary_pct"),

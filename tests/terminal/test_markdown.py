@@ -152,7 +152,7 @@ def test_a_comment_over_several_lines_keeps_its_colour() -> None:
 # --- a stream ------------------------------------------------------------------------------------
 
 _MARKS = r"""word ** * _ ` `` ``` ~~~ ~~ [ ]( ) # > - 1. | |--|--| === --- *** 中文。
-没有空格 😀 é \ &amp; <b> $$"""
+没有空格 😀 ⚠️ 👩‍🚀 é \ &amp; <b> $$"""
 PIECES = st.sampled_from([*re.split(r"\s", _MARKS), "\n", "\n\n", "\n    ", "\t", " ", "  "])
 MARKDOWN = st.lists(PIECES, max_size=60).map("".join)
 
