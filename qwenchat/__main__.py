@@ -1,5 +1,22 @@
-"""``python -m qwenchat``."""
+"""The ``qwenchat`` command, and ``python -m qwenchat``.
 
-from qwenchat.cli import main
+Imports nothing before it can hear Ctrl-C.
+"""
 
-main()
+import sys
+
+
+def main() -> None:
+    """Runs the command line and ends the process with its exit code."""
+    try:
+        from qwenchat.cli import run
+
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.stderr.write("qwenchat: interrupted\n")
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

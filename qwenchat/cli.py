@@ -399,8 +399,3 @@ def _end_as_sigpipe() -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
     return 1  # where there are no such signals
-
-
-def main() -> None:
-    """The ``qwenchat`` command."""
-    sys.exit(run(sys.argv[1:]))

@@ -52,10 +52,10 @@ _SETTINGS: dict[str, Any] = {
     "model": _flag(
         str, "A checkpoint folder, a known name, 'demo', or 'auto'.", "--model", "-m", metavar="MODEL"
     ),
-    "device": _flag(str, "auto, cpu, cuda or cuda:N."),
-    "dtype": _flag(str, "auto, float32, bfloat16 or float16."),
+    "device": _flag(str, "auto, cpu, cuda or cuda:N.", metavar="DEVICE"),
+    "dtype": _flag(str, "auto, float32, bfloat16 or float16.", metavar="DTYPE"),
     "context": _flag(int, "Tokens of prompt and reply together.", metavar="TOKENS"),
-    "system": _flag(str, "The system prompt."),
+    "system": _flag(str, "The system prompt.", metavar="TEXT"),
     "temperature": _flag(float, "0 for the likeliest token always; higher is more varied."),
     "top_k": _flag(int, "Choose among this many of the likeliest tokens; 0 for all."),
     "top_p": _flag(float, "Choose among the likeliest tokens that reach this probability."),

@@ -74,25 +74,31 @@ def load(
         ModelError: there is no such model, it is unusable, or memory does not suffice.
         UsageError: an argument has a value it cannot have.
     """
+    from qwenchat.engine.config import read_model_config
     from qwenchat.models import catalog
 
-    def load_named(name: str | Path) -> NativeBackend:
+    def load_named(name: str | Path, window: int | None = context) -> NativeBackend:
         folder = catalog.locate(name, progress=progress)
         return load_folder(
-            folder, name=str(name), device=device, dtype=dtype, context=context, progress=progress
+            folder, name=str(name), device=device, dtype=dtype, context=window, progress=progress
         )
+
+    def fall_back(reason: str) -> NativeBackend:
+        folder = catalog.locate(catalog.DEMO, progress=progress)
+        most = read_model_config(folder).max_position_embeddings
+        short = context is not None and context > most
+        tell(f"{reason}; answering with {catalog.DEMO_TITLE}" + (f" and its {most} tokens" if short else ""))
+        return load_named(catalog.DEMO, most if short else context)
 
     if str(model) != catalog.AUTO:
         return load_named(model)
     tell = notice or (lambda line: None)
     if catalog.find(checkpoint) is None:
-        tell(f"{checkpoint} is not on this machine; answering with {catalog.DEMO_TITLE}")
-        return load_named(catalog.DEMO)
+        return fall_back(f"{checkpoint} is not on this machine")
     try:
         backend = load_named(checkpoint)
     except InsufficientMemoryError as error:
-        tell(f"{checkpoint}: {error.message}; answering with {catalog.DEMO_TITLE}")
-        return load_named(catalog.DEMO)
+        return fall_back(f"{checkpoint}: {error.message}")
     tell(f"answering with {checkpoint}")
     return backend
 

@@ -182,7 +182,8 @@ class Chat:
         status: ReplyStatus = "interrupted"
         failure = ""
         try:
-            with LiveReply(plain=self._how.plain) as view:
+            # Above the reply stand at least the prompt's line and what was typed.
+            with LiveReply(plain=self._how.plain, rows_above=1) as view:
                 started = time.monotonic()
                 for event in backend.stream(list(messages), self.options, cancel):
                     if isinstance(event, TextDelta):

@@ -188,6 +188,12 @@ def test_auto_without_a_checkpoint_takes_the_built_in_model_and_says_so(tiny_dem
     assert line.startswith("Qwen/Qwen-7B-Chat-Int8 is not on this machine")
 
 
+def test_a_context_for_the_large_model_does_not_keep_the_built_in_one_from_answering(tiny_demo: Path) -> None:
+    lines: list[str] = []
+    assert qwenchat.load(context=100_000, notice=lines.append).context == 1024
+    assert "1024 tokens" in lines[0]
+
+
 def test_auto_with_a_checkpoint_that_does_not_fit_takes_the_built_in_model_and_says_so(
     tiny_demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
