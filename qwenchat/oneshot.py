@@ -13,7 +13,6 @@ from typing import IO, Any, Protocol, TextIO
 
 from qwenchat.backends.base import Backend
 from qwenchat.chat.messages import GenerationOptions, Message, ReplyEnd, Role
-from qwenchat.chat.window import fit_window
 from qwenchat.errors import ContextLengthError, OutputClosed, PromptError, QwenchatError
 from qwenchat.terminal.sanitize import sanitize
 from qwenchat.terminal.signals import cancel_on_interrupt
@@ -126,7 +125,6 @@ def reply_to(
         OutputClosed: whoever reads the output is gone.
     """
     messages = [Message(Role.SYSTEM, system), Message(Role.USER, message)]
-    fit_window(messages, backend.count_tokens, window=backend.context, reply_budget=0)
     with cancel_on_interrupt() as cancel:
         for event in backend.stream(messages, options, cancel):
             if isinstance(event, ReplyEnd):

@@ -20,8 +20,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SUPPORTED_BITS = (4, 8)
-
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:
     """Packs ``codes`` [n, m], values below ``2**bits``, along dimension 0 into int32 [n * bits / 32, m]."""

@@ -175,6 +175,8 @@ def _open(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")
     except FileNotFoundError:
+        if path.exists():  # safetensors says the same of a file that may not be read
+            raise CheckpointError(f"{path} cannot be read", "look at its permissions") from None
         raise CheckpointError(f"{path} is missing", "the checkpoint is incomplete; fetch it again") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
