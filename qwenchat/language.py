@@ -1,0 +1,43 @@
+"""The language that qwenchat speaks to its user: English or Chinese.
+
+Texts stand in the code in English, as templates for :meth:`str.format`; :func:`tr` gives one in the
+language in force, filled in. The Chinese ones are in ``chinese.py``, which is read only when they are
+wanted. A text that has no translation is said in English. What the model is told is never translated.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Literal
+
+Language = Literal["en", "zh"]
+
+_table: Mapping[str, str] = {}
+
+
+def tr(template: str, **values: object) -> str:
+    """A text in the user's language.
+
+    Args:
+        template: the English text, written out where it is said, with a field for each of ``values``.
+        values: what the fields stand for. They are filled in as they are: no field in them counts.
+    """
+    return _table.get(template, template).format(**values)
+
+
+def use(language: Language) -> None:
+    """Speaks that language from now on, in the whole process."""
+    global _table
+    if language == "zh":
+        from qwenchat.chinese import CHINESE
+
+        _table = CHINESE
+    else:
+        _table = {}
+
+
+def of_locale(environ: Mapping[str, str] = os.environ) -> Language:
+    """The language of the locale: the first of LC_ALL, LC_MESSAGES and LANG that says one."""
+    locale = next((environ[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if environ.get(name)), "")
+    return "zh" if locale.lower().startswith("zh") else "en"
