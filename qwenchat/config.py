@@ -1,10 +1,9 @@
-"""The settings: which there are, where a value may come from, and which value wins.
+"""Where the settings come from: which value wins, and the config file.
 
-Owns the keys with their defaults and limits, the order *defaults < config file < environment <
-flags*, the origin of each value in force, and the folders that qwenchat keeps its files in. Does
-not know what a setting is for: nothing here opens a model, draws on a terminal or parses a command
-line. The example config and every "expected ..." in an error are made from the fields of
-:class:`Settings`, so they cannot drift from what is checked.
+Owns the order *defaults < config file < environment < flags*, the origin of each value in force, and
+how settings are shown and written down. Which keys there are and what each may be is the business of
+``settings.py``, where files lie that of ``folders.py``; what the rest of the package needs of both is
+handed on here. Nothing here opens a model, draws on a terminal or parses a command line.
 """
 
 from __future__ import annotations
@@ -13,170 +12,60 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 
 from qwenchat.errors import ConfigError
+from qwenchat.folders import (
+    CONFIG_VARIABLE,
+    HOME_VARIABLE,
+    cache_dir,
+    config_dir,
+    config_path,
+    data_dir,
+    log_dir,
+)
+from qwenchat.language import tr
+from qwenchat.settings import (
+    Settings,
+    allowed,
+    choices,
+    help_of,
+    nearest,
+    parse_text,
+    read_setting,
+    shorten,
+    system_prompt,
+)
+
+__all__ = [
+    "ResolvedSettings",
+    "Settings",
+    "allowed",
+    "cache_dir",
+    "choices",
+    "config_dir",
+    "config_path",
+    "data_dir",
+    "describe",
+    "example_toml",
+    "load_settings",
+    "log_dir",
+    "read_setting",
+    "system_prompt",
+    "toml_value",
+    "unknown_variables",
+    "write_example",
+]
 
 _PREFIX = "QWENCHAT_"
-_FILE_NAME = "config.toml"
 # A config file is a page of text; without a limit, QWENCHAT_CONFIG=/dev/zero would fill the memory.
 _FILE_LIMIT = 1 << 20
-_INT64 = 2**63  # every whole number ends up in a tensor or a seed
-
-
-@dataclass(frozen=True)
-class Help:
-    """What a person is told about a key besides its description.
-
-    Args:
-        allowed: the values it takes, to be read after "expected".
-        example: a value to show in the example file, for a key that has no default.
-        unset: what happens while such a key has no value.
-    """
-
-    allowed: str
-    example: object = None
-    unset: str = ""
-
-
-_FROM_CHECKPOINT = "the checkpoint's generation_config.json decides"
-
-
-class Settings(BaseModel):
-    """Every setting, checked. Values are strict: text is not a number here, nor is 1 a truth."""
-
-    # defer_build: the validator takes 20 ms to make, which `qwenchat --help` has no use for.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
-
-    model: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="The model to chat with. auto takes the checkpoint below if it is on this machine "
-            "and fits, else the built-in one, which demo always takes.",
-        ),
-        Help('"auto", "demo", a known name or a folder'),
-    ] = "auto"
-    checkpoint: Annotated[
-        str,
-        Field(min_length=1, description='The checkpoint that model = "auto" looks for first.'),
-        Help("a known name or a folder"),
-    ] = "Qwen/Qwen-7B-Chat-Int8"
-    device: Annotated[
-        str,
-        Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$", description="Where the model runs."),
-        Help('"auto", "cpu", "cuda" or "cuda:N"'),
-    ] = "auto"
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        Field(description="The number format that the model computes in."),
-        Help('"auto", "float32", "bfloat16" or "float16"'),
-    ] = "auto"
-    context: Annotated[
-        int | None,
-        Field(ge=16, lt=_INT64, description="The size of the context window, in tokens."),
-        Help("a whole number, 16 or more", 8192, "the checkpoint's own seq_length"),
-    ] = None
-    system: Annotated[
-        str,
-        Field(description="The system prompt; empty for none."),
-        Help("text"),
-    ] = "You are a helpful assistant."
-    temperature: Annotated[
-        float | None,
-        Field(
-            ge=0,
-            allow_inf_nan=False,
-            description="How freely the next token is drawn; 0 always takes the likeliest.",
-        ),
-        Help("a number, 0 or more", 0.7, _FROM_CHECKPOINT),
-    ] = None
-    top_k: Annotated[
-        int | None,
-        Field(ge=0, lt=_INT64, description="Draw among this many of the likeliest tokens; 0 for all."),
-        Help("a whole number, 0 or more", 40, _FROM_CHECKPOINT),
-    ] = None
-    top_p: Annotated[
-        float | None,
-        Field(
-            gt=0,
-            le=1,
-            allow_inf_nan=False,
-            description="Draw among the likeliest tokens that together have this probability; 1 for all.",
-        ),
-        Help("a number above 0, up to 1", 0.8, _FROM_CHECKPOINT),
-    ] = None
-    min_p: Annotated[
-        float | None,
-        Field(
-            ge=0,
-            le=1,
-            allow_inf_nan=False,
-            description="Draw among the tokens that have at least this share of the likeliest one's "
-            "probability; 0 for all.",
-        ),
-        Help("a number from 0 to 1", 0.05, _FROM_CHECKPOINT),
-    ] = None
-    repetition_penalty: Annotated[
-        float | None,
-        Field(
-            gt=0,
-            allow_inf_nan=False,
-            description="How strongly tokens that were used already are held back; 1 for not at all.",
-        ),
-        Help("a number above 0", 1.1, _FROM_CHECKPOINT),
-    ] = None
-    seed: Annotated[
-        int | None,
-        Field(ge=0, lt=_INT64, description="The seed of the random draw: the same seed, the same reply."),
-        Help(f"a whole number from 0 to {_INT64 - 1}", 42, "a new one for every reply"),
-    ] = None
-    max_new_tokens: Annotated[
-        int | None,
-        Field(ge=1, lt=_INT64, description="The longest reply, in tokens."),
-        Help("a whole number, 1 or more", 512, "as long as the context leaves room for"),
-    ] = None
-    stop: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...],
-        Field(description="A reply ends before the first of these texts."),
-        Help("a text or a list of texts, none of them empty"),
-    ] = ()
-    quiet: Annotated[
-        bool,
-        Field(description="Say nothing on stderr but errors."),
-        Help("true or false"),
-    ] = False
-    stats: Annotated[
-        bool,
-        Field(description="After each reply, tell tokens and speed on stderr."),
-        Help("true or false"),
-    ] = False
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        if isinstance(value, str):
-            return (value,)
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("model", "checkpoint", "system")
-    @classmethod
-    def _encodable(cls, value: str) -> str:
-        # Bytes of the environment or the command line that are not UTF-8 reach Python as lone
-        # surrogates; better refused here, by name, than in the tokenizer.
-        value.encode("utf-8")  # UnicodeEncodeError is a ValueError, which pydantic collects
-        return value
-
-    @field_validator("stop")
-    @classmethod
-    def _all_encodable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(cls._encodable(text) for text in value)
+_PROMPTS_IN_JSON = 'write a JSON object: {"teacher": "..."}'
 
 
 @dataclass(frozen=True)
@@ -196,11 +85,12 @@ class ResolvedSettings:
 
 @dataclass(frozen=True)
 class _Given:
-    """A value that somebody gave: what it says, where, and the words to quote in an error."""
+    """A value that somebody gave: what it says, where, and the words to quote in an error, with a hint."""
 
     value: object
     origin: str
     quoted: str
+    hint: str = ""
 
 
 _Layer = dict[str, _Given]
@@ -223,7 +113,7 @@ def load_settings(
             read. Every value is checked, also one that a stronger origin hides.
     """
     if path is None:
-        file, required = config_path(environ), bool(environ.get("QWENCHAT_CONFIG"))
+        file, required = config_path(environ), bool(environ.get(CONFIG_VARIABLE))
     else:
         file, required = Path(path), False
     layers = (_from_file(file, required), _from_environment(environ), _from_flags(flags))
@@ -232,16 +122,44 @@ def load_settings(
     for layer in layers:
         _checked(layer)
         given.update(layer)
+    settings = _checked(given)
+    for layer in layers:
+        _check_system(settings, layer)
     origins = {key: given[key].origin if key in given else "default" for key in Settings.model_fields}
-    return ResolvedSettings(_checked(given), MappingProxyType(origins))
+    return ResolvedSettings(settings, MappingProxyType(origins))
 
 
 def _checked(layer: _Layer) -> Settings:
     try:
         return Settings.model_validate({key: given.value for key, given in layer.items()})
     except ValidationError as error:
-        key = str(error.errors(include_url=False, include_input=False)[0]["loc"][0])
-        raise ConfigError(f"{layer[key].quoted}: expected {_help(key).allowed}") from None
+        key, *inside = map(str, error.errors(include_url=False, include_input=False)[0]["loc"])
+        raise _refused(key, layer[key], inside) from None
+
+
+def _refused(key: str, given: _Given, inside: list[str]) -> ConfigError:
+    """The error for a value that cannot be; ``inside`` leads from it to what is wrong in it."""
+    quoted, hint = given.quoted, given.hint
+    if key == "prompts" and inside:  # a table is too long to quote
+        name = inside[0]
+        quoted = f"{given.origin}: {key}.{shorten(_toml_key(name))}"
+        hint = (
+            f"{name} is a setting; in the file it stands above [prompts]"
+            if name in Settings.model_fields
+            else ""
+        )
+    return ConfigError(f"{quoted}: expected {allowed(key)}", hint)
+
+
+def _check_system(settings: Settings, layer: _Layer) -> None:
+    """Whether the prompt that a layer's ``system`` names is there: it may be in another layer."""
+    given = layer.get("system")
+    if given is None:
+        return
+    try:
+        system_prompt(settings, str(given.value))
+    except ConfigError as error:
+        raise ConfigError(f"{given.quoted}: {error.message}", error.hint) from None
 
 
 def _from_flags(flags: Mapping[str, object]) -> _Layer:
@@ -253,7 +171,7 @@ def _from_flags(flags: Mapping[str, object]) -> _Layer:
             continue
         name = key.replace("_", "-")
         flag = f"--no-{name}" if value is False else f"--{name}"
-        layer[key] = _Given(value, flag, f"{flag} {_short(_quoted(value, bare=True))}")
+        layer[key] = _Given(value, flag, f"{flag} {shorten(_quoted(value, bare=True))}")
     return layer
 
 
@@ -263,38 +181,28 @@ def _from_environment(environ: Mapping[str, str]) -> _Layer:
         variable = _PREFIX + key.upper()
         text = environ.get(variable, "")
         if text:
-            layer[key] = _Given(_read_text(key, text), variable, f"{variable}={_short(text)}")
+            hint = _PROMPTS_IN_JSON if key == "prompts" else ""
+            layer[key] = _Given(parse_text(key, text), variable, f"{variable}={shorten(text)}", hint)
     return layer
 
 
-_TRUTHS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """A line for each variable that looks like a setting's and is none, in the order of their names."""
+    known = [*(_PREFIX + key.upper() for key in Settings.model_fields), HOME_VARIABLE, CONFIG_VARIABLE]
+    unknown = [name for name in sorted(environ) if name.startswith(_PREFIX) and name not in known]
+    return [_unknown_line(name, known) for name in unknown]
 
 
-def _read_text(key: str, text: str) -> object:
-    """What a variable's text says, in the type of its key. Text that says no such thing stays text,
-    which the check then refuses."""
-    annotation = Settings.model_fields[key].annotation
-    kinds = get_args(annotation) or (annotation,)
-    if get_origin(annotation) is tuple:
-        return _read_list(text)
-    with suppress(ValueError):
-        if bool in kinds:
-            return _TRUTHS.get(text.strip().lower(), text)
-        if int in kinds:
-            return int(text)
-        if float in kinds:
-            return float(text)
-    return text
-
-
-def _read_list(text: str) -> object:
-    """A JSON array, or the one text that it is ("[END]" is a fair stop string)."""
-    if text.lstrip().startswith("["):
-        import json
-
-        with suppress(ValueError, RecursionError):
-            return json.loads(text)
-    return text
+def _unknown_line(variable: str, known: list[str]) -> str:
+    # The prefix that they share says nothing about how close they are.
+    near = nearest(variable.removeprefix(_PREFIX).upper(), [name.removeprefix(_PREFIX) for name in known])
+    if not near:
+        return tr("{variable} is no setting and does nothing", variable=variable)
+    return tr(
+        "{variable} is no setting and does nothing; did you mean {nearest}?",
+        variable=variable,
+        nearest=_PREFIX + near,
+    )
 
 
 # --- the config file -----------------------------------------------------------------------------
@@ -304,17 +212,15 @@ def _from_file(path: Path, required: bool) -> _Layer:
     layer: _Layer = {}
     for key, value in _parse(path, _read(path, required)).items():
         if key not in Settings.model_fields:
-            raise ConfigError(f"{path}: unknown key {_short(key)}", _nearest(key, value))
-        layer[key] = _Given(value, str(path), f"{path}: {key} = {_short(_quoted(value))}")
+            raise ConfigError(f"{path}: unknown key {shorten(key)}", _hint_for_unknown(key, value))
+        layer[key] = _Given(value, str(path), f"{path}: {key} = {shorten(_quoted(value))}")
     return layer
 
 
-def _nearest(key: str, value: object) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(key.lower(), Settings.model_fields, n=1)
-    if close:
-        return f"did you mean {close[0]}?"
+def _hint_for_unknown(key: str, value: object) -> str:
+    near = nearest(key.lower(), Settings.model_fields)
+    if near:
+        return f"did you mean {near}?"
     if isinstance(value, dict):
         return "settings stand at the top level, not in [tables]"
     return "the keys are " + ", ".join(Settings.model_fields)
@@ -327,7 +233,7 @@ def _read(path: Path, required: bool) -> bytes:
     except FileNotFoundError:
         if not required:
             return b""
-        raise ConfigError(f"{path}: no such file", "QWENCHAT_CONFIG names it") from None
+        raise ConfigError(f"{path}: no such file", f"{CONFIG_VARIABLE} names it") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: a folder, where a config file was expected") from None
     except OSError as error:
@@ -372,12 +278,8 @@ def _syntax_error(text: str, message: str) -> tuple[str, str]:
 # --- showing values ------------------------------------------------------------------------------
 
 
-def _help(key: str) -> Help:
-    return next(item for item in Settings.model_fields[key].metadata if isinstance(item, Help))
-
-
 def toml_value(value: object) -> str:
-    """A setting's value as TOML writes it: a text, a number, a truth, or a tuple or list of those."""
+    """A setting's value as TOML writes it: a text, a number, a truth, or a list or a table of those."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -387,7 +289,14 @@ def toml_value(value: object) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(map(toml_value, value)) + "]"
+    if isinstance(value, Mapping):
+        entries = [f"{_toml_key(str(key))} = {toml_value(entry)}" for key, entry in value.items()]
+        return "{ " + ", ".join(entries) + " }" if entries else "{}"
     return str(value)
+
+
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_value(name)
 
 
 def _quoted(value: object, bare: bool = False) -> str:
@@ -400,19 +309,18 @@ def _quoted(value: object, bare: bool = False) -> str:
         return "(a number of thousands of digits)"
 
 
-def _short(text: str, limit: int = 60) -> str:
-    """Text cut to fit into one line of an error."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
 def describe(resolved: ResolvedSettings) -> list[tuple[str, str, str]]:
-    """Every key with its value as TOML and its origin; in parentheses, what holds without a value."""
+    """Every key with its value as TOML and its origin; in parentheses, what holds without a value.
+
+    Each named prompt has a row of its own, ``prompts.NAME``.
+    """
     rows = []
     for key, origin in resolved.origins.items():
         value = getattr(resolved.settings, key)
-        shown = f"({_help(key).unset})" if value is None else toml_value(value)
-        rows.append((key, shown, origin))
+        if isinstance(value, Mapping) and value:
+            rows += [(f"{key}.{_toml_key(name)}", toml_value(text), origin) for name, text in value.items()]
+        else:
+            rows.append((key, f"({help_of(key).unset})" if value is None else toml_value(value), origin))
     return rows
 
 
@@ -435,17 +343,21 @@ def example_toml() -> str:
 def _example_entry(key: str) -> str:
     import textwrap
 
-    field, help_ = Settings.model_fields[key], _help(key)
-    value = help_.example if field.default is None else field.default
-    allowed = f"Allowed: {help_.allowed}."
+    field, help_ = Settings.model_fields[key], help_of(key)
+    value = field.default if help_.example is None else help_.example
+    about = f"Allowed: {help_.allowed}."
     if help_.unset:
-        allowed += f" If not set: {help_.unset}."
+        about += f" If not set: {help_.unset}."
     prose = [
         line
-        for paragraph in (field.description or "", allowed)
+        for paragraph in (field.description or "", about)
         for line in textwrap.wrap(paragraph, 100, initial_indent="# ", subsequent_indent="# ")
     ]
-    return "\n".join([*prose, f"# {key} = {toml_value(value)}", ""])
+    if isinstance(value, Mapping):
+        lines = [f"# [{key}]", *(f"# {_toml_key(name)} = {toml_value(text)}" for name, text in value.items())]
+    else:
+        lines = [f"# {key} = {toml_value(value)}"]
+    return "\n".join([*prose, *lines, ""])
 
 
 def write_example(path: Path) -> None:
@@ -466,58 +378,3 @@ def write_example(path: Path) -> None:
         raise ConfigError(f"{path}: exists already", "it was left as it is") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot write it: {error.strerror or error}") from None
-
-
-# --- folders -------------------------------------------------------------------------------------
-
-
-def config_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder of the config file."""
-    return _folder("config", environ)
-
-
-def data_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder of what must not be lost: sessions, history."""
-    return _folder("data", environ)
-
-
-def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder of what can be made or fetched again: models."""
-    return _folder("cache", environ)
-
-
-def log_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder of log files."""
-    return _folder("log", environ)
-
-
-def config_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """The config file: ``QWENCHAT_CONFIG`` if that is set, else ``config.toml`` in its folder."""
-    return _named_path("QWENCHAT_CONFIG", environ) or config_dir(environ) / _FILE_NAME
-
-
-def _folder(kind: Literal["config", "data", "cache", "log"], environ: Mapping[str, str]) -> Path:
-    """One of the four folders; ``QWENCHAT_HOME`` moves them all. It need not exist yet."""
-    home = _named_path("QWENCHAT_HOME", environ)
-    if home:
-        return home / kind
-    import platformdirs
-
-    find = {
-        "config": platformdirs.user_config_path,
-        "data": platformdirs.user_data_path,
-        "cache": platformdirs.user_cache_path,
-        "log": platformdirs.user_log_path,
-    }[kind]
-    return find("qwenchat", appauthor=False)
-
-
-def _named_path(variable: str, environ: Mapping[str, str]) -> Path | None:
-    """The absolute path that a variable names; None if it is unset or empty."""
-    text = environ.get(variable, "")
-    if not text:
-        return None
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:  # "~nobody/..."
-        raise ConfigError(f"{variable}={_short(text)}: there is no such home folder") from None

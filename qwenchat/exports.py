@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from html import escape
 
 from qwenchat import session_file
 from qwenchat.chat.conversation import Node
 from qwenchat.chat.messages import Role
+from qwenchat.fences import blocks
 from qwenchat.session_file import SessionRecord
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# CommonMark 0.31, section 4.5: three or more, indented by less than four; behind backticks none more.
-_FENCE = re.compile(r" {0,3}(?P<mark>`{3,}|~{3,})(?P<info>.*)")
-_LANGUAGE = re.compile(r"[\w+#.-]+")
 
 _PAGE = """\
 <!DOCTYPE html>
@@ -87,52 +84,15 @@ FORMATS: dict[str, Callable[[SessionRecord], str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """A run of lines: prose, or the inside of a code fence.
-
-    Attributes:
-        text: the lines.
-        fence: the marks that opened the fence; empty for prose.
-        language: the first word behind them.
-        closed: False if the text ends inside the fence.
-    """
-
-    text: str
-    fence: str = ""
-    language: str = ""
-    closed: bool = True
-
-
-def _blocks(text: str) -> Iterator[_Block]:
-    lines: list[str] = []
-    fence = language = ""
-    for line in text.split("\n"):
-        found = _FENCE.fullmatch(line.rstrip("\r"))
-        mark, info = (found["mark"], found["info"].strip()) if found else ("", "")
-        opens = bool(mark) and not fence and not (mark[0] == "`" and "`" in info)
-        closes = bool(mark) and bool(fence) and mark.startswith(fence) and not info
-        if not (opens or closes):
-            lines.append(line)
-            continue
-        if lines or closes:
-            yield _Block("\n".join(lines), fence, language)
-        word = _LANGUAGE.match(info)
-        fence, language = (mark, word[0] if word else "") if opens else ("", "")
-        lines = []
-    if lines or fence:
-        yield _Block("\n".join(lines), fence, language, closed=not fence)
-
-
 def _with_closed_fence(text: str) -> str:
-    for block in _blocks(text):
+    for block in blocks(text):
         if not block.closed:
-            return f"{text.rstrip()}\n{block.fence}"
+            return f"{text.rstrip()}\n{' ' * block.indent}{block.fence}"
     return text
 
 
 def _html(text: str) -> Iterator[str]:
-    for block in _blocks(text):
+    for block in blocks(text):
         if block.fence:
             language = f' class="language-{escape(block.language)}"' if block.language else ""
             yield f"<pre><code{language}>{escape(block.text)}</code></pre>"

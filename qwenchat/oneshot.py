@@ -1,21 +1,27 @@
 """One question, one answer: the message from argument and stdin, the reply to stdout.
 
 stdout gets the answer and nothing else, in chunks as they come. Knows nothing of how a model is
-loaded or of how an error is told.
+loaded, where a session is kept or how an error is told.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from typing import IO, Any, Protocol, TextIO
 
 from qwenchat.backends.base import Backend
-from qwenchat.chat.messages import GenerationOptions, Message, ReplyEnd, Role
+from qwenchat.chat.messages import GenerationOptions, ReplyEnd
 from qwenchat.errors import ContextLengthError, OutputClosed, PromptError, QwenchatError
+from qwenchat.fences import CodeStream
+from qwenchat.language import tr
 from qwenchat.terminal.sanitize import sanitize
 from qwenchat.terminal.signals import cancel_on_interrupt
+from qwenchat.turn import Keeper, Overflow, fit_turns, now, ranges, stream_reply
 
 MAX_STDIN_BYTES = 64 * 2**20
 """More than any context holds; beyond it stdin is refused instead of filling the memory."""
@@ -41,16 +47,16 @@ def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> tuple[str, l
         raw = stdin.read(MAX_STDIN_BYTES + 1)
         if len(raw) > MAX_STDIN_BYTES:
             raise ContextLengthError(
-                f"stdin holds more than {MAX_STDIN_BYTES >> 20} MiB",
-                "no context is that long; send a part of it",
+                tr("stdin holds more than {limit} MiB", limit=MAX_STDIN_BYTES >> 20),
+                tr("no context is that long; send a part of it"),
             )
         piped = raw.decode("utf-8-sig", errors="replace").rstrip("\r\n")
         if "\ufffd" in piped and "\ufffd".encode() not in raw:
-            notices.append("stdin is not all UTF-8; the bytes that are not became \ufffd")
+            notices.append(tr("stdin is not all UTF-8; the bytes that are not became \ufffd"))
     parts = [part for part in (prompt or "", piped) if part.strip()]
     if not parts:
         raise PromptError(
-            "there is nothing to answer", 'say qwenchat ask "...", or pipe a text into qwenchat'
+            tr("there is nothing to answer"), tr('say qwenchat ask "...", or pipe a text into qwenchat')
         )
     return "\n\n".join(parts), notices
 
@@ -61,8 +67,8 @@ class ReplyWriter(Protocol):
     def delta(self, text: str) -> None:
         """Takes the next piece of text."""
 
-    def end(self, end: ReplyEnd, model: str) -> None:
-        """Takes the end."""
+    def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
+        """Takes the end, the model's name, and the id of the session if the reply is in one."""
 
 
 class TextWriter:
@@ -75,13 +81,31 @@ class TextWriter:
 
     def delta(self, text: str) -> None:
         """Writes and flushes."""
-        self._last = text[-1:]
-        write(self._out, sanitize(text) if self._on_terminal else text)
+        if text:
+            self._last = text[-1]
+            write(self._out, sanitize(text) if self._on_terminal else text)
 
-    def end(self, end: ReplyEnd, model: str) -> None:
+    def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
         """Ends the line."""
         if self._last != "\n":
             write(self._out, "\n")
+
+
+class CodeWriter:
+    """Only the code of the reply, line by line; the whole reply if there is none in it."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._text = TextWriter(out)
+        self._code = CodeStream()
+
+    def delta(self, text: str) -> None:
+        """Writes the lines of code that are complete now."""
+        self._text.delta(self._code.feed(text))
+
+    def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
+        """Writes what is left."""
+        self._text.delta(self._code.finish())
+        self._text.end(end, model, session)
 
 
 class JsonWriter:
@@ -95,9 +119,9 @@ class JsonWriter:
         """Keeps the text."""
         self._parts.append(text)
 
-    def end(self, end: ReplyEnd, model: str) -> None:
+    def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
         """Writes the object."""
-        write(self._out, _json_line({"text": "".join(self._parts), **_end_fields(end, model)}))
+        write(self._out, json_line({"text": "".join(self._parts), **_end_fields(end, model, session)}))
 
 
 class EventWriter:
@@ -108,31 +132,64 @@ class EventWriter:
 
     def delta(self, text: str) -> None:
         """Writes a line of type "text"."""
-        write(self._out, _json_line({"type": "text", "text": text}))
+        write(self._out, json_line({"type": "text", "text": text}))
 
-    def end(self, end: ReplyEnd, model: str) -> None:
+    def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
         """Writes a line of type "end"."""
-        write(self._out, _json_line({"type": "end", **_end_fields(end, model)}))
+        write(self._out, json_line({"type": "end", **_end_fields(end, model, session)}))
 
 
-def reply_to(
-    message: str, backend: Backend, writer: ReplyWriter, *, system: str, options: GenerationOptions
+def answer(
+    message: str,
+    keeper: Keeper,
+    backend: Backend,
+    writer: ReplyWriter,
+    *,
+    options: GenerationOptions,
+    overflow: Overflow,
+    notice: Callable[[str], None],
 ) -> ReplyEnd:
     """Answers one message into ``writer``; Ctrl-C ends the reply, what there is of it is kept.
+
+    Args:
+        keeper: saves the session that the message goes to.
+        notice: told what the user should know.
 
     Raises:
         ContextLengthError: the message does not fit.
         OutputClosed: whoever reads the output is gone.
     """
-    messages = [Message(Role.SYSTEM, system), Message(Role.USER, message)]
+    session, end = keeper.session, None
+    session.model = backend.name
+    session.conversation.ask(message, now())
+    fit = fit_turns(session.conversation, backend, options, overflow)
+    if fit.left_out_turns:
+        notice(tr("left out, as the context is full: turn {turns}", turns=ranges(fit.left_out_turns)))
     with cancel_on_interrupt() as cancel:
-        for event in backend.stream(messages, options, cancel):
-            if isinstance(event, ReplyEnd):
-                writer.end(event, backend.name)
-                return event
-            if event.text:
-                writer.delta(event.text)
-    raise QwenchatError("the reply ended without an end event")  # a backend's mistake
+        events = stream_reply(session.conversation, fit.messages, backend, options, keeper.save, cancel)
+        with closing(events):
+            for event in events:
+                if isinstance(event, ReplyEnd):
+                    end = event
+                elif event.text:
+                    writer.delta(event.text)
+    if end is None:
+        raise QwenchatError("the reply ended without an end event")  # a backend's mistake
+    writer.end(end, backend.name, session.id if keeper.saved else None)
+    return end
+
+
+def stdout() -> TextIO:
+    """stdout as UTF-8 off a terminal; on one as the terminal has it, what it cannot show replaced."""
+    if sys.stdout is None:  # closed before the start
+        raise OutputClosed
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        if sys.stdout.isatty():
+            reconfigure(errors="replace")
+        else:
+            reconfigure(encoding="utf-8", errors="replace", newline="\n")
+    return sys.stdout
 
 
 def write(out: TextIO, text: str) -> None:
@@ -148,20 +205,21 @@ def write(out: TextIO, text: str) -> None:
     except BrokenPipeError as error:
         raise OutputClosed from error
     except OSError as error:
-        raise QwenchatError(f"the answer cannot be written: {error.strerror}") from error
+        raise QwenchatError(tr("the answer cannot be written: {reason}", reason=error.strerror)) from error
 
 
-def _end_fields(end: ReplyEnd, model: str) -> dict[str, Any]:
+def _end_fields(end: ReplyEnd, model: str, session: str | None) -> dict[str, Any]:
     return {
         "model": model,
         "finish_reason": end.finish_reason,
         "usage": asdict(end.usage),
         "timings": {name: round(seconds, 4) for name, seconds in asdict(end.timings).items()},
         "seed": end.seed,
+        "session": session,
     }
 
 
-def _json_line(value: dict[str, Any]) -> str:
+def json_line(value: dict[str, Any]) -> str:
     """JSON with readable text in which whatever could drive a terminal is escaped; parsed, it is verbatim."""
     line = json.dumps(value, ensure_ascii=False)
     return re.sub(r"[^ -~]", _escape_unless_harmless, line) + "\n"

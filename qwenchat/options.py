@@ -1,16 +1,17 @@
-"""The flags that every way to ask has in common, declared once.
+"""The flags that every way to ask has in common, declared once, and what a shell completes after them.
 
 :func:`with_flags` gives them to a command, which gets them as one :class:`Flags`. Limits and
-defaults of settings are the settings' own, in ``config.py``.
+defaults of settings are the settings' own, in ``settings.py``, which is read only when a value is
+completed: ``--help`` has no use for it.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Optional
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Optional, get_args
 
 import typer
 
@@ -21,26 +22,70 @@ class Flags:
 
     Attributes:
         settings: a value for each setting that a flag can set; None where it was not given.
-        as_json, stream_json: how the reply is written.
+        session, latest: the name of the session to go on with, or that it is the one saved last.
+        as_json, stream_json, code: how the reply is written.
         debug: whether a log file is kept.
     """
 
     settings: dict[str, Any]
+    session: str | None
+    latest: bool
     as_json: bool
     stream_json: bool
+    code: bool
     debug: bool
 
     def over(self, before: Flags) -> Flags:
         """These flags, and those given before the command's name where these say nothing."""
-        return Flags(
-            {
-                name: before.settings[name] if value is None else value
-                for name, value in self.settings.items()
-            },
-            self.as_json or before.as_json,
-            self.stream_json or before.stream_json,
-            self.debug or before.debug,
-        )
+        settings = {
+            name: before.settings[name] if value is None else value for name, value in self.settings.items()
+        }
+        others = {name: getattr(self, name) or getattr(before, name) for name in _OTHERS}
+        return Flags(settings, **others)
+
+
+_OTHERS = tuple(field.name for field in fields(Flags) if field.name != "settings")
+
+
+# --- what a shell completes ----------------------------------------------------------------------
+
+
+def _complete(candidates: Callable[[], Iterable[str]]) -> Callable[[], list[str]]:
+    """What Typer asks at a press of Tab; of the candidates it takes those that begin as what is typed."""
+
+    def complete() -> list[str]:
+        try:
+            return list(candidates())
+        except Exception:  # noqa: BLE001 - whatever is broken, a press of Tab is no place to say so
+            return []
+
+    return complete
+
+
+def _words(key: str) -> Callable[[], list[str]]:
+    """The words that a setting is one of."""
+
+    def words() -> Iterable[str]:
+        from qwenchat.settings import choices
+
+        return choices(key)
+
+    return _complete(words)
+
+
+def _models() -> Iterable[str]:
+    from qwenchat.models.catalog import AUTO, DEMO, KNOWN
+
+    return AUTO, DEMO, *KNOWN
+
+
+def _prompts() -> Iterable[str]:
+    from qwenchat.config import load_settings
+
+    return [f"@{name}" for name in load_settings({}).settings.prompts]
+
+
+# --- the flags -----------------------------------------------------------------------------------
 
 
 def _flag(kind: Any, help_text: str, *names: str, **extra: Any) -> Any:
@@ -48,32 +93,77 @@ def _flag(kind: Any, help_text: str, *names: str, **extra: Any) -> Any:
     return Annotated[Optional[kind], typer.Option(*names, help=help_text, show_default=False, **extra)]  # noqa: UP045
 
 
-_SETTINGS: dict[str, Any] = {
+def _choice(key: str, help_text: str) -> Any:
+    return _flag(str, help_text, metavar=key.upper(), autocompletion=_words(key))
+
+
+def _number(kind: type, help_text: str) -> Any:
+    return _flag(kind, help_text, metavar="NUMBER")
+
+
+def _switch(help_text: str, *names: str) -> Any:
+    return Annotated[bool, typer.Option(*names, help=help_text)]
+
+
+def _sessions(incomplete: str) -> list[tuple[str, str]]:
+    from qwenchat.cli_sessions import complete_session
+
+    return complete_session(incomplete)
+
+
+# In the order of --help: what is asked for most comes first. Each is a field of Flags, or a setting.
+_FLAGS: dict[str, Any] = {
     "model": _flag(
-        str, "A checkpoint folder, a known name, 'demo', or 'auto'.", "--model", "-m", metavar="MODEL"
+        str,
+        "A checkpoint folder, a known name, 'demo', or 'auto'.",
+        "--model",
+        "-m",
+        metavar="MODEL",
+        autocompletion=_complete(_models),
     ),
-    "device": _flag(str, "auto, cpu, cuda or cuda:N.", metavar="DEVICE"),
-    "dtype": _flag(str, "auto, float32, bfloat16 or float16.", metavar="DTYPE"),
-    "context": _flag(int, "Tokens of prompt and reply together.", metavar="TOKENS"),
-    "system": _flag(str, "The system prompt.", metavar="TEXT"),
-    "temperature": _flag(float, "0 for the likeliest token always; higher is more varied."),
-    "top_k": _flag(int, "Choose among this many of the likeliest tokens; 0 for all."),
-    "top_p": _flag(float, "Choose among the likeliest tokens that reach this probability."),
-    "min_p": _flag(float, "Leave out tokens less likely than this share of the likeliest."),
-    "repetition_penalty": _flag(float, "Above 1, tokens that were there already become less likely."),
-    "seed": _flag(int, "The same seed gives the same reply."),
-    "max_new_tokens": _flag(int, "End the reply after this many tokens.", metavar="TOKENS"),
-    "stop": _flag(list[str], "End the reply before this text; may be repeated.", metavar="TEXT"),
+    "system": _flag(
+        str,
+        "The system prompt, or @NAME for one of the config file's.",
+        metavar="TEXT",
+        autocompletion=_complete(_prompts),
+    ),
+    "latest": _switch("Go on with the session that was saved last.", "--continue", "-c"),
+    "session": _flag(
+        str,
+        "Go on with a session: its title or id, or the begin of one.",
+        "--session",
+        "-s",
+        metavar="NAME",
+        autocompletion=_sessions,
+    ),
+    "as_json": _switch("Print the reply as one JSON object.", "--json"),
+    "stream_json": _switch("Print the reply as JSON, one event a line.", "--stream-json"),
+    "code": _switch("Print only the code of the reply.", "--code"),
+    "plain": _flag(bool, "Text as it comes: no Markdown, no live view.", "--plain/--no-plain"),
     "quiet": _flag(bool, "No notices on stderr, only errors.", "--quiet/--no-quiet", "-q"),
     "stats": _flag(bool, "Speed and token counts on stderr.", "--stats/--no-stats"),
-}
-
-_SWITCHES: dict[str, Any] = {
-    "as_json": Annotated[bool, typer.Option("--json", help="Print the reply as one JSON object.")],
-    "stream_json": Annotated[
-        bool, typer.Option("--stream-json", help="Print the reply as JSON, one event a line.")
-    ],
-    "debug": Annotated[bool, typer.Option("--debug", help="Write timings and tracebacks to a log file.")],
+    "save": _flag(bool, "Whether the chat is kept as a session.", "--save/--no-save"),
+    "temperature": _number(float, "0 for the likeliest token always; higher is more varied."),
+    "max_new_tokens": _flag(int, "End the reply after this many tokens.", metavar="TOKENS"),
+    "stop": _flag(list[str], "End the reply before this text; may be repeated.", metavar="TEXT"),
+    "seed": _number(int, "The same seed gives the same reply."),
+    "top_p": _number(float, "Choose among the likeliest tokens that reach this probability."),
+    "top_k": _number(int, "Choose among this many of the likeliest tokens; 0 for all."),
+    "min_p": _number(float, "Leave out tokens less likely than this share of the likeliest."),
+    "repetition_penalty": _number(float, "Above 1, tokens that were there already become less likely."),
+    "context": _flag(int, "Tokens of prompt and reply together.", metavar="TOKENS"),
+    "overflow": _choice("overflow", "Turns that no longer fit the context: drop the oldest, or error."),
+    "device": _flag(
+        str,
+        "auto, cpu, cuda or cuda:N.",
+        metavar="DEVICE",
+        autocompletion=_complete(lambda: ("auto", "cpu", "cuda")),
+    ),
+    "dtype": _choice("dtype", "auto, float32, bfloat16 or float16."),
+    "theme": _choice("theme", "Colours: terminal, dark, light or mono."),
+    "keys": _choice("keys", "Keys of the prompt: emacs or vi."),
+    "language": _choice("language", "Language of notices and /help, not of the model: auto, en or zh."),
+    "debug": _switch("Write timings and tracebacks to a log file.", "--debug"),
 }
 
 
@@ -83,18 +173,17 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     keyword = inspect.Parameter.KEYWORD_ONLY
     own = [p.replace(kind=keyword) for p in signature.parameters.values() if p.name != "flags"]
     shared = [
-        inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in _SETTINGS.items()
-    ]
-    shared += [
-        inspect.Parameter(name, keyword, default=False, annotation=kind) for name, kind in _SWITCHES.items()
+        inspect.Parameter(
+            name, keyword, default=False if get_args(kind)[0] is bool else None, annotation=kind
+        )
+        for name, kind in _FLAGS.items()
     ]
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        settings = {name: values.pop(name) for name in _SETTINGS}
-        settings["stop"] = settings["stop"] or None  # Typer gives an empty list for a flag that is not there
-        switches = {name: values.pop(name) for name in _SWITCHES}
-        command(flags=Flags(settings, **switches), **values)
+        others = {name: values.pop(name) for name in _OTHERS}
+        settings = {name: values.pop(name) for name in _FLAGS if name not in _OTHERS}
+        command(flags=Flags(settings, **others), **values)
 
     # Typer reads both.
     run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]

@@ -21,6 +21,7 @@ from typing import Any, NoReturn, get_args
 from qwenchat.chat.conversation import Conversation, Node, Reply, ReplyStatus
 from qwenchat.chat.messages import GenerationOptions, Role, Timings, Usage
 from qwenchat.errors import ConversationError, SessionDamagedError
+from qwenchat.language import tr
 
 SCHEMA = 1
 #: From each older schema, what makes a file's content one of the next.
@@ -147,14 +148,14 @@ def decode(data: bytes) -> SessionRecord:
         SessionDamagedError: this is no session file, or one of a newer schema; says why in a few
             words, without naming the file.
     """
-    top = _Object(_migrated(_parse(data)), "the file")
+    top = _Object(_migrated(_parse(data)), "file")
     if top.whole("schema") != SCHEMA:
         top.refuse("schema")
     head = _head(top)
     settings = top.mapping("settings")
     for name, value in settings.items():
         if not _is_setting(value):
-            raise _damaged(f"the setting {name!r} has a value it cannot have")
+            raise _damaged(tr("the setting {name!r} has a value it cannot have", name=name))
     return SessionRecord(head, settings, _conversation(top))
 
 
@@ -164,7 +165,7 @@ def decode_head(start: bytes) -> Head | None:
     if end < 0:
         return None
     try:
-        top = _Object(_parse(start[:end].rstrip(b" \r\n,") + b"}"), "the file")
+        top = _Object(_parse(start[:end].rstrip(b" \r\n,") + b"}"), "file")
         return _head(top) if top.whole("schema") == SCHEMA else None
     except SessionDamagedError:
         return None
@@ -200,10 +201,11 @@ def _parse(data: bytes) -> object:
     try:
         return _parser.decode(data.decode("utf-8-sig"))
     except RecursionError:
-        raise _damaged("it is nested too deeply") from None
+        raise _damaged(tr("it is nested too deeply")) from None
     except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
-        at = f" in line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise _damaged(f"it is not JSON{at}") from None
+        if isinstance(error, json.JSONDecodeError):
+            raise _damaged(tr("it is not JSON in line {n}", n=error.lineno)) from None
+        raise _damaged(tr("it is not JSON")) from None
 
 
 def _migrated(content: object) -> object:
@@ -211,17 +213,21 @@ def _migrated(content: object) -> object:
         return content
     schema = content.get("schema")
     if type(schema) is not int:
-        raise _damaged("it names no schema")
+        raise _damaged(tr("it names no schema"))
     if schema > SCHEMA:
         raise SessionDamagedError(
-            f"it was written by a newer qwenchat (schema {schema}; this one reads {SCHEMA})",
-            "update qwenchat to go on with it",
+            tr(
+                "it was written by a newer qwenchat (schema {newer}; this one reads {known})",
+                newer=schema,
+                known=SCHEMA,
+            ),
+            tr("update qwenchat to go on with it"),
         )
     for older in range(schema, SCHEMA):
         try:
             content = MIGRATIONS[older](content)
         except (LookupError, TypeError, ValueError, AttributeError):
-            raise _damaged(f"it does not hold what schema {older} holds") from None
+            raise _damaged(tr("it does not hold what schema {n} holds", n=older)) from None
     return content
 
 
@@ -238,12 +244,12 @@ def _head(top: _Object) -> Head:
         try:
             datetime.fromisoformat(moment)
         except ValueError:
-            raise _damaged("its dates are not dates") from None
+            raise _damaged(tr("its dates are not dates")) from None
     return head
 
 
 def _conversation(top: _Object) -> Conversation:
-    nodes = [_node(_Object(node, f"turn entry {i}")) for i, node in enumerate(top.sequence("nodes"), 1)]
+    nodes = [_node(_Object(node, f"nodes[{i}]")) for i, node in enumerate(top.sequence("nodes"))]
     given = top.mapping("branches")
     branches = {name: _Object(given, "branches").whole(name) for name in given}
     system, cursor = top.text("system"), top.optional_whole("cursor")
@@ -335,27 +341,32 @@ def _is_finite(value: str | int | float) -> bool:
 
 
 def _damaged(why: str) -> SessionDamagedError:
-    return SessionDamagedError(why, "it is left as it is; to go on with it moves it aside")
+    return SessionDamagedError(why, tr("it is left as it is; to go on with it moves it aside"))
 
 
 class _Object:
-    """A JSON object whose fields are taken out one by one, each checked for its kind."""
+    """A JSON object whose fields are taken out one by one, each checked for its kind.
+
+    Args:
+        content: what should be one.
+        where: its place in the file, for errors.
+    """
 
     def __init__(self, content: object, where: str) -> None:
         if not isinstance(content, dict):
-            raise _damaged(f"{where} is no object")
+            raise _damaged(tr("{where} is no object", where=where))
         self._content = content
         self._where = where
         self._taken: set[str] = set()
 
     def refuse(self, name: str) -> NoReturn:
-        raise _damaged(f"{self._where}: {name!r} has a value it cannot have")
+        raise _damaged(tr("{where}: {name!r} has a value it cannot have", where=self._where, name=name))
 
     def finish(self) -> None:
         """Refuses fields that nobody took: saving would drop them."""
         for name in self._content:
             if name not in self._taken:
-                raise _damaged(f"{self._where}: {name!r} is no field of it")
+                raise _damaged(tr("{where}: {name!r} is no field of it", where=self._where, name=name))
 
     def text(self, name: str) -> str:
         value: str = self._take(name, str)
@@ -396,7 +407,7 @@ class _Object:
     def _take(self, name: str, *kinds: type) -> Any:
         self._taken.add(name)
         if name not in self._content:
-            raise _damaged(f"{self._where}: {name!r} is missing")
+            raise _damaged(tr("{where}: {name!r} is missing", where=self._where, name=name))
         value = self._content[name]
         # By its very type: a truth is a whole number to isinstance().
         return value if type(value) in kinds else self.refuse(name)

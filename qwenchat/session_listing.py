@@ -1,8 +1,8 @@
-"""Session files as they lie there: read with care, listed, searched. Changes nothing.
+"""Session files as they lie there: read with care, listed, found by name, searched. Changes nothing.
 
-Owns how a file becomes a record or a line of a list, and the words for one that does not. Knows
-nothing of locks, so what it reads may be saved anew by another process at the same time; since files
-are replaced whole, it reads one state or the other.
+Owns how a file becomes a record or a line of a list, the words for one that does not, and what a
+session's name may be. Knows nothing of locks, so what it reads may be saved anew by another process at
+the same time; since files are replaced whole, it reads one state or the other.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -17,7 +18,20 @@ from pathlib import Path
 
 from qwenchat import atomic, session_file
 from qwenchat.errors import SessionDamagedError, SessionError, SessionNotFoundError
+from qwenchat.language import tr
 from qwenchat.session_file import Head, SessionRecord
+
+_LAST_SECOND = 253_402_300_799.0  # of the year 9999
+#: What a session's file is called behind its id.
+SUFFIX = ".json"
+#: The session saved last, unless one is called so.
+LATEST = "latest"
+
+_ID = re.compile(r"[0-9a-f]{12}")
+_SOME_IDS = 5  # of those that have the name that was asked for, in an error
+# By how many seconds a file may seem older than the date in it: clocks differ a little, and some file
+# systems keep even seconds alone.
+_CLOCKS_DIFFER = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +77,9 @@ class SearchHit:
     excerpt: str
 
 
+# --- one file ------------------------------------------------------------------------------------
+
+
 def load(path: Path) -> tuple[SessionRecord, atomic.Identity]:
     """What a session file says, and the state of the file that said it.
 
@@ -71,8 +88,8 @@ def load(path: Path) -> tuple[SessionRecord, atomic.Identity]:
         SessionDamagedError: it is damaged or of a newer version.
         SessionError: it cannot be read, or is a symbolic link.
     """
-    data, status = _read(path)
     try:
+        data, status = _read(path)
         record = session_file.decode(data)
     except SessionDamagedError as error:
         raise SessionDamagedError(f"{path}: {error.message}", error.hint) from None
@@ -112,19 +129,27 @@ def _unread_head(path: Path) -> Head:
     changed = 0.0
     with suppress(OSError):
         changed = path.lstat().st_mtime
-    moment = datetime.fromtimestamp(changed, timezone.utc).isoformat(timespec="microseconds")
-    return Head(path.stem, "", "", moment, moment, 0)
+    return Head(path.stem, "", "", _iso(changed), _iso(changed), 0)
+
+
+def _iso(seconds: float) -> str:
+    # A file system can hold times that no calendar does.
+    moment = datetime.fromtimestamp(min(max(seconds, 0.0), _LAST_SECOND), timezone.utc)
+    return moment.isoformat(timespec="microseconds")
 
 
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
     try:
         return atomic.read(path, session_file.SIZE_LIMIT, whole=True)
     except FileNotFoundError:
-        raise SessionNotFoundError(f"there is no session {path.stem!r}", "it was deleted just now") from None
+        raise SessionNotFoundError(
+            tr("there is no session {name!r}", name=path.stem), tr("it was deleted just now")
+        ) from None
     except OSError as error:
         if error.errno == errno.EFBIG:
-            raise SessionDamagedError(f"{path}: {reason(error)}", "it is left as it is") from None
-        raise SessionError(f"cannot read {path}: {reason(error)}") from error
+            limit = session_file.SIZE_LIMIT // 2**20
+            raise SessionDamagedError(tr("larger than {n} MB", n=limit), tr("it is left as it is")) from None
+        raise SessionError(tr("cannot read {path}: {reason}", path=path, reason=reason(error))) from error
 
 
 def _excerpt(text: str, needle: str, around: int = 40) -> str:
@@ -139,5 +164,99 @@ def _excerpt(text: str, needle: str, around: int = 40) -> str:
 def reason(error: OSError) -> str:
     """What the system says, in words."""
     if error.errno == errno.ELOOP:
-        return "it is a symbolic link"
+        return tr("it is a symbolic link")
     return error.strerror or str(error)
+
+
+# --- the folder ----------------------------------------------------------------------------------
+
+
+def path_of(folder: Path, session_id: str) -> Path:
+    """Where a session's file is, or would be."""
+    return folder / f"{session_id}{SUFFIX}"
+
+
+def list_folder(folder: Path) -> list[SessionInfo]:
+    """Every session, the one saved last first. Reads only the beginning of each file.
+
+    Raises:
+        SessionError: the folder cannot be read.
+    """
+    infos = [info(folder / entry.name) for entry in _entries(folder)]
+    return sorted(infos, key=lambda info: info.updated, reverse=True)
+
+
+def latest(folder: Path) -> SessionInfo | None:
+    """The first of :func:`list_folder` that can be read; None if there is none.
+
+    Reads the files changed last alone: one that has not changed for so long that the date in it
+    must be an older one cannot be the latest. Setting its times back does not hide a session, since
+    that too is a change of its file.
+
+    Raises:
+        SessionError: the folder cannot be read.
+    """
+    changed = sorted(((_changed(entry), entry.name) for entry in _entries(folder)), reverse=True)
+    found: SessionInfo | None = None
+    for moment, name in changed:
+        if found is not None and found.updated > _iso(moment + _CLOCKS_DIFFER):
+            break
+        candidate = info(folder / name)
+        if not candidate.problem and (found is None or candidate.updated > found.updated):
+            found = candidate
+    return found
+
+
+def find(folder: Path, name: str) -> SessionInfo:
+    """The session of that name: its id, its title, "latest", or the only one whose id or title begins so.
+
+    Raises:
+        SessionNotFoundError: there is none, or there are several.
+        SessionError: the folder cannot be read.
+    """
+    missing = tr("there is no session {name!r}", name=name)
+    if not name:  # and not the only one, whose title begins with nothing too
+        raise SessionNotFoundError(missing, tr("qwenchat sessions list shows them"))
+    if _ID.fullmatch(name) and os.path.lexists(path_of(folder, name)):
+        return info(path_of(folder, name))
+    infos, folded = list_folder(folder), name.casefold()
+    for found in (
+        [info for info in infos if info.id == name],
+        [info for info in infos if info.title.casefold() == folded],
+        [info for info in infos if not info.problem][:1] if folded == LATEST else [],
+        [info for info in infos if info.id.startswith(folded)],
+        [info for info in infos if info.title.casefold().startswith(folded)],
+    ):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(info.id for info in found[:_SOME_IDS])
+            raise SessionNotFoundError(
+                tr("{n} sessions answer to {name!r}", n=len(found), name=name),
+                tr("give an id: {ids}", ids=ids if len(found) <= _SOME_IDS else f"{ids}, …"),
+            )
+    raise SessionNotFoundError(
+        missing, tr("qwenchat sessions list shows them") if infos else tr("none was saved yet")
+    )
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """The session files. What begins with a dot is somebody else's."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
+                    yield entry
+    except FileNotFoundError:  # nothing was saved yet
+        return
+    except OSError as error:
+        raise SessionError(tr("cannot read {path}: {reason}", path=folder, reason=reason(error))) from error
+
+
+def _changed(entry: os.DirEntry[str]) -> float:
+    """When the file was last changed, in seconds; nobody can set the time of that change back."""
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:  # deleted just now
+        return 0.0
+    return max(status.st_mtime, status.st_ctime)

@@ -1,8 +1,9 @@
 """Sessions: chats kept as files, one each, that no kill, full disk or second process can lose.
 
-Owns the folder of session files: finding, opening, saving, listing, searching, and who may write.
-What is in a file is ``session_file``'s, how a file is written ``atomic``'s. Prints nothing: what a
-person must be told is a :class:`SessionError` or waits in :attr:`Session.notices`.
+Owns the folder of session files: opening, saving, forking, deleting, and who may write. What is in a
+file is ``session_file``'s, how files are found, listed and searched ``session_listing``'s, how one is
+written ``atomic``'s. Prints nothing: what a person must be told is a :class:`SessionError` or waits in
+:attr:`Session.notices`.
 
     sessions/                 0700
       3f9c0a71b2de.json       0600; a session
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,18 +23,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from qwenchat import atomic, session_file
+from qwenchat import atomic, session_file, session_listing
 from qwenchat.chat.conversation import Conversation
-from qwenchat.errors import (
-    SessionDamagedError,
-    SessionError,
-    SessionLockedError,
-    SessionNotFoundError,
-    UsageError,
-)
+from qwenchat.errors import SessionDamagedError, SessionError, SessionLockedError, UsageError
+from qwenchat.language import tr
 from qwenchat.session_file import Head, SessionRecord, SettingValue
-from qwenchat.session_listing import SearchHit, SessionInfo, find_text, load, reason
-from qwenchat.session_listing import info as info_of
+from qwenchat.session_listing import SUFFIX, SearchHit, SessionInfo, find_text, load, reason
 
 __all__ = ["SearchHit", "Session", "SessionInfo", "SessionStore"]
 
@@ -43,13 +37,10 @@ if TYPE_CHECKING:
 
     from filelock import BaseFileLock
 
-_SUFFIX = ".json"
 _LOCKS, _SET_ASIDE = "locks", "set-aside"
-_ID = re.compile(r"[0-9a-f]{12}")
 # Renaming, deleting and sweeping hold a lock for a moment; a session that is in use, for longer.
 _LOCK_PATIENCE = 0.3
 _TITLE_FROM_QUESTION = 60
-_HINT = "the chat goes on, but this is not on the disk; free some room or set QWENCHAT_HOME"
 
 
 class Session:
@@ -96,16 +87,19 @@ class Session:
                 the folder could not be synced; then only a power cut could undo it.
         """
         if self.read_only:
-            raise SessionLockedError(self.read_only, "/fork goes on in a copy")
+            raise SessionLockedError(self.read_only, tr("/fork goes on in a copy"))
         self.updated = _now()
         questions = self.conversation.questions()
         self.title = self.title or (_title_of(questions[0].text) if questions else "")
         try:
             self._write(session_file.encode(self.record()))
         except OSError as error:
-            raise SessionError(f"cannot save the session: {reason(error)}", _HINT) from error
+            raise SessionError(
+                tr("cannot save the session: {reason}", reason=reason(error)),
+                tr("it is not safe on the disk; free some room, or set QWENCHAT_HOME to another folder"),
+            ) from error
         except ValueError as error:
-            raise SessionError(f"cannot save the session: {error}") from error
+            raise SessionError(tr("cannot save the session: {reason}", reason=error)) from error
 
     def rename(self, title: str) -> None:
         """Gives the session another title, to be saved with it.
@@ -115,7 +109,7 @@ class Session:
         """
         line = " ".join(title.split())[: session_file.TITLE_LIMIT]
         if not line:
-            raise UsageError("a title cannot be empty")
+            raise UsageError(tr("a title cannot be empty"))
         self.title = line
 
     def fork(self) -> Session:
@@ -146,7 +140,8 @@ class Session:
 
     def _write(self, data: bytes) -> None:
         if len(data) > session_file.SIZE_LIMIT:
-            raise OSError(errno.EFBIG, f"it is larger than {session_file.SIZE_LIMIT // 2**20} MB")
+            limit = session_file.SIZE_LIMIT // 2**20
+            raise OSError(errno.EFBIG, tr("it is larger than {n} MB", n=limit))
         if self._lock is None:  # the first save
             self._lock = self._store.lock(self.id)
         atomic.make_private_folder(self._store.folder)
@@ -168,7 +163,7 @@ class Session:
         if there is None or there in self._own_states:
             return () if there is None else (there,)
         kept = self._store.set_aside(self.path)
-        self.notices.append(f"the file that was in the session's place is kept as {kept}")
+        self.notices.append(tr("the file that was in the session's place is kept as {path}", path=kept))
         return ()
 
 
@@ -185,7 +180,7 @@ class SessionStore:
         self._sweep()
 
     def path_of(self, session_id: str) -> Path:
-        return self.folder / f"{session_id}{_SUFFIX}"
+        return session_listing.path_of(self.folder, session_id)
 
     # --- making and opening ---------------------------------------------------------------------
 
@@ -234,7 +229,7 @@ class SessionStore:
             session = Session(self, load(info.path)[0], read_only=_in_use(title))
             return _forked(session) if on_locked == "fork" else session
         except OSError as error:  # a folder that cannot be written can still be read
-            why = f"the session {title!r} is read-only: {reason(error)}"
+            why = tr("the session {title!r} is read-only: {reason}", title=title, reason=reason(error))
             return Session(self, load(info.path)[0], read_only=why)
         try:
             session = self._load_or_begin_anew(info.path, anew=on_damaged == "set_aside")
@@ -245,37 +240,25 @@ class SessionStore:
         return session
 
     def find(self, name: str) -> SessionInfo:
-        """The session with an id, a title, or the only one whose id or title begins so.
+        """The session of that name: its id, its title, or the only one whose id or title begins so.
+
+        The name "latest" is that of the session saved last, unless one has it for a title.
 
         Raises:
             SessionNotFoundError: there is none, or there are several.
+            SessionError: the folder cannot be read.
         """
-        if _ID.fullmatch(name) and os.path.lexists(self.path_of(name)):
-            return info_of(self.path_of(name))
-        infos, folded = self.list(), name.casefold()
-        for found in (
-            [info for info in infos if info.id == name],
-            [info for info in infos if info.title.casefold() == folded],
-            [info for info in infos if info.id.startswith(folded)],
-            [info for info in infos if info.title.casefold().startswith(folded)],
-        ):
-            if len(found) == 1:
-                return found[0]
-            if name and found:
-                ids = ", ".join(info.id for info in found[:5])
-                raise SessionNotFoundError(f"{len(found)} sessions answer to {name!r}", f"give an id: {ids}")
-        raise SessionNotFoundError(f"there is no session {name!r}", "qwenchat sessions list shows them")
+        return session_listing.find(self.folder, name)
 
     # --- looking --------------------------------------------------------------------------------
 
     def list(self) -> list[SessionInfo]:
         """Every session, the one saved last first. Reads only the beginning of each file."""
-        infos = [info_of(path) for path in self._files()]
-        return sorted(infos, key=lambda info: info.updated, reverse=True)
+        return session_listing.list_folder(self.folder)
 
     def latest(self) -> SessionInfo | None:
-        """The session saved last of those that can be read."""
-        return next((info for info in self.list() if not info.problem), None)
+        """The session saved last of those that can be read. Reads few files."""
+        return session_listing.latest(self.folder)
 
     def search(self, text: str) -> Sequence[SearchHit]:
         """The sessions whose title, questions or replies have a text, in any case; newest first."""
@@ -283,20 +266,38 @@ class SessionStore:
         hits = (find_text(info, needle) for info in self.list() if needle and not info.problem)
         return [hit for hit in hits if hit is not None]
 
+    def record(self, name: str) -> SessionRecord:
+        """What a session's file says, whoever has it open. Raises as :meth:`open` does."""
+        return load(self.find(name).path)[0]
+
     # --- changing -------------------------------------------------------------------------------
 
     def rename(self, name: str, title: str) -> SessionInfo:
         """Gives a session another title. Raises as :meth:`open` and :meth:`Session.rename` do."""
         with self.open(name, on_locked="refuse") as session:
+            if session.read_only:
+                raise SessionLockedError(session.read_only)
             session.rename(title)
             session.save()
-            return info_of(session.path)
+            return session_listing.info(session.path)
 
-    def fork(self, name: str) -> Session:
-        """A saved copy of a session, with an id of its own. Raises as :meth:`open` does."""
-        original = Session(self, load(self.find(name).path)[0])
-        copy = original.fork()
-        copy.save()
+    def fork(self, name: str, title: str = "") -> Session:
+        """A saved copy of a session, with an id of its own.
+
+        Args:
+            name: as for :meth:`find`.
+            title: the copy's; made from the original's if it is empty.
+
+        Raises as :meth:`open` and :meth:`Session.save` do.
+        """
+        copy = Session(self, self.record(name)).fork()
+        try:
+            if title:
+                copy.rename(title)
+            copy.save()
+        except BaseException:
+            copy.close()
+            raise
         return copy
 
     def delete(self, name: str) -> SessionInfo:
@@ -313,7 +314,9 @@ class SessionStore:
                 info.path.unlink()
                 atomic.sync_folder(self.folder)
         except OSError as error:
-            raise SessionError(f"cannot delete {info.path}: {reason(error)}") from error
+            raise SessionError(
+                tr("cannot delete {path}: {reason}", path=info.path, reason=reason(error))
+            ) from error
         return info
 
     def set_aside(self, path: Path) -> Path:
@@ -321,7 +324,7 @@ class SessionStore:
         folder = self.folder / _SET_ASIDE
         atomic.make_private_folder(folder)
         number = 1
-        while os.path.lexists(target := folder / f"{path.stem}.{number}{_SUFFIX}"):
+        while os.path.lexists(target := folder / f"{path.stem}.{number}{SUFFIX}"):
             number += 1
         return path.rename(target)
 
@@ -346,7 +349,7 @@ class SessionStore:
         try:
             lock.acquire(timeout=patience, poll_interval=0.02)
         except Timeout:
-            raise SessionLockedError(_in_use(session_id), "close it there, or fork it") from None
+            raise SessionLockedError(_in_use(session_id), tr("close it there, or fork it")) from None
         except NotImplementedError as error:  # a file system without locks
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)) from error
         return lock
@@ -368,17 +371,6 @@ class SessionStore:
 
     # --- files ----------------------------------------------------------------------------------
 
-    def _files(self) -> Iterator[Path]:
-        try:
-            with os.scandir(self.folder) as entries:
-                for entry in entries:
-                    if entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
-                        yield self.folder / entry.name
-        except FileNotFoundError:  # nothing was saved yet
-            return
-        except OSError as error:
-            raise SessionError(f"cannot read {self.folder}: {reason(error)}") from error
-
     def _load_or_begin_anew(self, path: Path, *, anew: bool) -> Session:
         try:
             record, identity = load(path)
@@ -395,8 +387,8 @@ class SessionStore:
     def _sweep(self) -> None:
         """Removes what killed processes were writing. Those that still live hold their locks."""
         with suppress(OSError):
-            for leftover in self.folder.glob(f"*{_SUFFIX}.*{atomic.TEMPORARY_SUFFIX}"):
-                self._sweep_one(leftover.name.partition(_SUFFIX)[0], leftover)
+            for leftover in self.folder.glob(f"*{SUFFIX}.*{atomic.TEMPORARY_SUFFIX}"):
+                self._sweep_one(leftover.name.partition(SUFFIX)[0], leftover)
 
     def _sweep_one(self, session_id: str, leftover: Path) -> None:
         # What is in use, or cannot be removed now, is left for another start.
@@ -406,12 +398,12 @@ class SessionStore:
 
 def _forked(session: Session) -> Session:
     copy = session.fork()
-    copy.notices.append(f"{session.read_only}; this is a fork of it")
+    copy.notices.append(tr("{reason}; this is a fork of it", reason=session.read_only))
     return copy
 
 
 def _in_use(title: str) -> str:
-    return f"the session {title!r} is open in another qwenchat"
+    return tr("the session {title!r} is open in another qwenchat", title=title)
 
 
 def _title_of(question: str) -> str:

@@ -208,7 +208,7 @@ def test_an_internal_error_is_one_line_and_debug_logs_the_traceback(
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("out of\ncheese")
 
-    monkeypatch.setattr("qwenchat.oneshot.reply_to", fail)
+    monkeypatch.setattr("qwenchat.oneshot.answer", fail)
     code, out, err = run("ask", "x", "-q")
     assert (code, out) == (1, "")
     told = "internal error: RuntimeError: out of cheese; run it again with --debug for a traceback"

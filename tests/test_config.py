@@ -1,26 +1,17 @@
-"""The settings: who wins, where a value comes from, and one clear line for whatever is wrong."""
+"""Where settings come from: who wins, and one clear line for whatever is wrong."""
 
 from __future__ import annotations
 
-import datetime
-import os
-import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from qwenchat import config
-from qwenchat.config import ResolvedSettings, Settings, describe, example_toml, load_settings, toml_value
+from qwenchat.config import ResolvedSettings, Settings, load_settings, toml_value
 from qwenchat.errors import ConfigError, UsageError
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -143,6 +134,9 @@ def test_settings_cannot_be_changed() -> None:
         ("stop", '["a", "b c"]', ("a", "b c")),
         ("stop", "[END]", ("[END]",)),
         ("stop", "[" * 100_000, ("[" * 100_000,)),
+        ("theme", "mono", "mono"),
+        ("prompts", ' {"老师": "慢慢讲。"}', {"老师": "慢慢讲。"}),
+        ("save", "off", False),
         *(("quiet", word, True) for word in ("1", "true", "YES", "On", " yes ")),
         *(("quiet", word, False) for word in ("0", "false", "No", "OFF")),
     ],
@@ -163,6 +157,10 @@ BAD = [
     ("dtype", "int8", '"auto", "float32", "bfloat16" or "float16"'),
     ("context", 15, "a whole number, 16 or more"),
     ("context", 10**30, "a whole number, 16 or more"),
+    ("overflow", "Drop", '"drop" or "error"'),
+    ("theme", "red", '"terminal", "dark", "light" or "mono"'),
+    ("keys", "nano", '"emacs" or "vi"'),
+    ("language", "de", '"auto", "en" or "zh"'),
     ("temperature", -0.1, "a number, 0 or more"),
     ("top_k", -1, "a whole number, 0 or more"),
     ("top_k", 1.5, "a whole number, 0 or more"),
@@ -205,6 +203,9 @@ def test_a_value_out_of_range_is_told_by_file_variable_and_flag(
         ("seed", "0x" + "f" * 5000),
         ("quiet", "1"),
         ("quiet", '"yes"'),
+        ("save", "0"),
+        ("prompts", "[]"),
+        ("prompts", '"You explain."'),
         ("system", "1"),
         ("system", "2024-01-01"),
         ("model", "{ name = 1 }"),
@@ -234,16 +235,18 @@ def test_a_value_of_the_wrong_type_in_the_file_is_told(key: str, value: str, fil
         ("stats", "2"),
         ("stop", "[1, 2]"),
         ("stop", '["", "a"]'),
+        ("prompts", "{" * 100_000),
+        ("prompts", '["a"]'),
     ],
 )
 def test_a_variable_that_cannot_be_read_is_told(key: str, text: str, file: Path) -> None:
     line = failure("", file, **{f"QWENCHAT_{key.upper()}": text})
     assert line.startswith(f"QWENCHAT_{key.upper()}=")
     assert ": expected " in line
-    assert len(line) < 200
+    assert len(line) < 250
 
 
-@pytest.mark.parametrize("key", ["model", "checkpoint", "device", "dtype", "system", "stop"])
+@pytest.mark.parametrize("key", ["model", "checkpoint", "device", "dtype", "theme", "system", "stop"])
 def test_text_that_is_not_utf8_is_refused_by_name(key: str, file: Path) -> None:
     # What os.environ and sys.argv make of the byte FF.
     assert failure("", file, **{f"QWENCHAT_{key.upper()}": "\udcff"}).startswith(f"QWENCHAT_{key.upper()}=")
@@ -258,6 +261,92 @@ def test_a_long_value_is_cut_in_the_error(file: Path) -> None:
 
 def test_a_bad_value_is_told_even_where_a_flag_hides_it(file: Path) -> None:
     assert failure("top_p = 3", file, {"top_p": 0.5}).startswith(f"{file}: top_p = 3: ")
+
+
+# --- named system prompts ------------------------------------------------------------------------
+
+PROMPTS = '[prompts]\nteacher = "Step by step."\npoet = "In verses."\n'
+EXPECTED = 'expected texts that are not empty, under names of at most 64 letters, digits, "-" and "_"'
+
+
+def test_prompts_are_a_table_at_the_end_of_the_file(file: Path) -> None:
+    resolved = load(f"seed = 1\n{PROMPTS}", file)
+    assert resolved.settings.prompts == {"teacher": "Step by step.", "poet": "In verses."}
+    assert (resolved.settings.seed, resolved.origins["prompts"]) == (1, str(file))
+
+
+def test_prompts_of_the_environment_take_the_place_of_the_files(file: Path) -> None:
+    resolved = load(PROMPTS, file, QWENCHAT_PROMPTS='{"guide": "Show the way."}')
+    assert resolved.settings.prompts == {"guide": "Show the way."}
+
+
+@pytest.mark.parametrize(
+    ("text", "entry"),
+    [
+        ('[prompts]\nteacher = ""', "prompts.teacher"),
+        ("[prompts]\ngood = 'x'\nteacher = 4", "prompts.teacher"),
+        ("[prompts.teacher]\ntext = 'x'", "prompts.teacher"),
+        ("[prompts]\n'my teacher' = 'x'", 'prompts."my teacher"'),
+        ("[prompts]\n'' = 'x'", 'prompts.""'),
+        ("[prompts]\n'a\u202eb' = 'x'", 'prompts."a\u202eb"'),
+        (f"[prompts]\n{'a' * 65} = 'x'", f"prompts.{'a' * 59}…"),
+    ],
+)
+def test_a_prompt_that_cannot_be_is_told_by_its_name(text: str, entry: str, file: Path) -> None:
+    assert failure(text, file) == f"{file}: {entry}: {EXPECTED}"
+
+
+@pytest.mark.parametrize("line", ["seed = 4", 'model = "demo"'])
+def test_a_setting_below_the_prompts_is_not_missed_in_silence(line: str, file: Path) -> None:
+    key = line.split()[0]
+    assert failure(f"{PROMPTS}{line}", file) == (
+        f"{file}: prompts.{key}: {EXPECTED}; {key} is a setting; in the file it stands above [prompts]"
+    )
+
+
+def test_prompts_of_the_environment_that_cannot_be_are_told(file: Path) -> None:
+    assert (
+        failure("", file, QWENCHAT_PROMPTS='{"a b": "x"}') == f'QWENCHAT_PROMPTS: prompts."a b": {EXPECTED}'
+    )
+    assert failure("", file, QWENCHAT_PROMPTS="You explain.") == (
+        f'QWENCHAT_PROMPTS=You explain.: {EXPECTED}; write a JSON object: {{"teacher": "..."}}'
+    )
+
+
+def test_the_named_prompt_may_come_from_elsewhere_than_its_name(file: Path) -> None:
+    assert load(PROMPTS, file, {"system": "@poet"}).settings.system == "@poet"
+    assert load(PROMPTS, file, QWENCHAT_SYSTEM="@poet").settings.system == "@poet"
+    assert load('system = "@guide"', file, QWENCHAT_PROMPTS='{"guide": "x"}').settings.system == "@guide"
+
+
+def test_a_name_of_no_prompt_is_told_by_file_variable_and_flag(file: Path) -> None:
+    reason = "there is no prompt called teachr; did you mean @teacher? the prompts are @teacher, @poet"
+    assert failure(f'system = "@teachr"\n{PROMPTS}', file) == f'{file}: system = "@teachr": {reason}'
+    assert failure(PROMPTS, file, QWENCHAT_SYSTEM="@teachr") == f"QWENCHAT_SYSTEM=@teachr: {reason}"
+    assert failure(PROMPTS, file, {"system": "@teachr"}) == f"--system @teachr: {reason}"
+
+
+def test_a_name_of_no_prompt_is_told_even_where_a_flag_hides_it(file: Path) -> None:
+    assert failure('system = "@teachr"', file, {"system": ""}).startswith(f'{file}: system = "@teachr": ')
+
+
+# --- variables of no setting ---------------------------------------------------------------------
+
+
+def test_a_variable_of_no_setting_is_told_with_the_nearest_one() -> None:
+    environ = {"QWENCHAT_TEMPRATURE": "1", "QWENCHAT_XYZ": "", "QWENCHAT_HOM": "/", "QWENCHAT_seed": "1"}
+    assert config.unknown_variables(environ) == [
+        "QWENCHAT_HOM is no setting and does nothing; did you mean QWENCHAT_HOME?",
+        "QWENCHAT_TEMPRATURE is no setting and does nothing; did you mean QWENCHAT_TEMPERATURE?",
+        "QWENCHAT_XYZ is no setting and does nothing",
+        "QWENCHAT_seed is no setting and does nothing; did you mean QWENCHAT_SEED?",
+    ]
+
+
+def test_variables_that_do_something_are_not_told() -> None:
+    settings = {f"QWENCHAT_{key.upper()}": "x" for key in Settings.model_fields}
+    others = {"QWENCHAT_HOME": "/", "QWENCHAT_CONFIG": "/x", "_QWENCHAT_COMPLETE": "bash", "HOME": "/"}
+    assert config.unknown_variables({**settings, **others}) == []
 
 
 # --- the file ------------------------------------------------------------------------------------
@@ -356,199 +445,3 @@ def test_the_environment_can_name_another_file(tmp_path: Path) -> None:
     assert load_settings({}, home).settings.seed == 1
     resolved = load_settings({}, {**home, "QWENCHAT_CONFIG": str(other)})
     assert (resolved.settings.seed, resolved.origins["seed"]) == (2, str(other))
-
-
-# --- folders -------------------------------------------------------------------------------------
-
-
-def test_one_variable_moves_all_folders_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("QWENCHAT_CONFIG", raising=False)
-    for home in (tmp_path / "a", tmp_path / "b"):  # the second time too: it is read at each call
-        monkeypatch.setenv("QWENCHAT_HOME", str(home))
-        assert config.config_dir() == home / "config"
-        assert config.data_dir() == home / "data"
-        assert config.cache_dir() == home / "cache"
-        assert config.log_dir() == home / "log"
-        assert config.config_path() == home / "config" / "config.toml"
-
-
-def test_folders_may_begin_with_a_tilde_or_be_relative(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    assert config.data_dir({"QWENCHAT_HOME": "~/chat"}) == tmp_path / "chat" / "data"
-    assert config.data_dir({"QWENCHAT_HOME": "chat"}) == tmp_path / "chat" / "data"
-    assert config.config_path({"QWENCHAT_CONFIG": "~/my.toml"}) == tmp_path / "my.toml"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows guesses other users' homes")
-def test_the_home_of_nobody_is_told() -> None:
-    with pytest.raises(ConfigError, match="QWENCHAT_HOME=~no-such-user/x: there is no such home folder"):
-        config.cache_dir({"QWENCHAT_HOME": "~no-such-user/x"})
-
-
-def test_without_the_variable_the_folders_are_the_platforms() -> None:
-    folders = [f({}) for f in (config.config_dir, config.data_dir, config.cache_dir, config.log_dir)]
-    assert all(folder.is_absolute() and "qwenchat" in folder.parts for folder in folders)
-
-
-# --- the example file ----------------------------------------------------------------------------
-
-
-def uncommented() -> dict[str, str]:
-    """The lines of the example that show a setting, without their comment sign, by key."""
-    return {
-        match[1]: match[0].removeprefix("# ")
-        for match in re.finditer(r"^# (\w+) = .*$", example_toml(), re.MULTILINE)
-    }
-
-
-def test_the_example_in_the_repository_is_the_generated_one() -> None:
-    assert (ROOT / "config.example.toml").read_bytes() == example_toml().encode()
-
-
-def test_the_example_shows_every_key_and_changes_nothing(file: Path) -> None:
-    assert list(uncommented()) == list(Settings.model_fields)
-    assert load(example_toml(), file).settings == Settings()
-    assert all(line == "" or line.startswith("#") for line in example_toml().splitlines())
-
-
-def test_the_example_describes_every_key_in_lines_that_fit_a_screen() -> None:
-    assert max(map(len, example_toml().splitlines())) <= 100
-    for field in Settings.model_fields.values():
-        assert field.description and field.description.endswith(".")
-    assert example_toml().count("\n# Allowed: ") == len(Settings.model_fields)
-    without_default = [key for key, field in Settings.model_fields.items() if field.default is None]
-    assert example_toml().count("If not set: ") == len(without_default)
-
-
-def test_uncommented_the_example_holds_the_defaults_and_valid_examples(file: Path) -> None:
-    resolved = load("\n".join(uncommented().values()), file)
-    assert set(resolved.origins.values()) == {str(file)}
-    for key, field in Settings.model_fields.items():
-        value = getattr(resolved.settings, key)
-        if field.default is None:
-            assert value is not None
-        else:
-            assert value == field.default
-
-
-def test_writing_the_example_makes_its_folder(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "config.toml"
-    config.write_example(path)
-    assert path.read_bytes() == example_toml().encode()
-
-
-def test_writing_the_example_never_overwrites(file: Path) -> None:
-    file.write_text("seed = 1")
-    with pytest.raises(ConfigError, match=r"config\.toml: exists already; it was left as it is"):
-        config.write_example(file)
-    assert file.read_text() == "seed = 1"
-
-
-def test_an_example_that_cannot_be_written_is_told(file: Path) -> None:
-    file.write_text("")
-    with pytest.raises(ConfigError, match="cannot make this folder"):
-        config.write_example(file / "config.toml")
-    with pytest.raises(ConfigError, match="cannot write it"):
-        config.write_example(file.with_name("x" * 300))
-
-
-# --- showing -------------------------------------------------------------------------------------
-
-
-def test_describe_shows_every_key_with_value_and_origin(file: Path) -> None:
-    rows = describe(load('system = "a \\"b\\""', file, {"temperature": 1}, QWENCHAT_STOP="END"))
-    assert [key for key, _, _ in rows] == list(Settings.model_fields)
-    by_key = {key: (value, origin) for key, value, origin in rows}
-    assert by_key["system"] == ('"a \\"b\\""', str(file))
-    assert by_key["temperature"] == ("1.0", "--temperature")
-    assert by_key["stop"] == ('["END"]', "QWENCHAT_STOP")
-    assert by_key["quiet"] == ("false", "default")
-    assert by_key["context"] == ("(the checkpoint's own seq_length)", "default")
-
-
-text = st.text(st.characters(exclude_categories=["Cs"]))
-some_text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
-finite = st.floats(allow_nan=False, allow_infinity=False)
-any_settings = st.builds(
-    Settings,
-    model=some_text,
-    checkpoint=some_text,
-    device=st.sampled_from(["auto", "cpu", "cuda", "cuda:0", "cuda:12"]),
-    dtype=st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
-    context=st.none() | st.integers(16, 2**63 - 1),
-    system=text,
-    temperature=st.none() | finite.filter(lambda x: x >= 0),
-    top_k=st.none() | st.integers(0, 2**63 - 1),
-    top_p=st.none() | st.floats(0, 1, exclude_min=True),
-    min_p=st.none() | st.floats(0, 1),
-    repetition_penalty=st.none() | finite.filter(lambda x: x > 0),
-    seed=st.none() | st.integers(0, 2**63 - 1),
-    max_new_tokens=st.none() | st.integers(1, 2**63 - 1),
-    stop=st.lists(some_text).map(tuple),
-    quiet=st.booleans(),
-    stats=st.booleans(),
-)
-
-
-@pytest.fixture(scope="module")
-def shared_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("config") / "config.toml"
-
-
-@given(wanted=any_settings)
-@hypothesis_settings(deadline=None)
-def test_any_settings_written_as_toml_are_read_back(wanted: Settings, shared_file: Path) -> None:
-    lines = [f"{key} = {toml_value(value)}\n" for key, value in wanted if value is not None]
-    shared_file.write_bytes("".join(lines).encode())
-    assert load_settings({}, {}, shared_file).settings == wanted
-
-
-toml_scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.binary()
-    | st.just(datetime.date.min)
-)
-
-
-@given(
-    key=st.sampled_from(list(Settings.model_fields)),
-    value=st.recursive(toml_scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)),
-)
-@hypothesis_settings(deadline=None)
-def test_any_value_of_a_flag_is_taken_or_told(key: str, value: object) -> None:
-    try:
-        load_settings({key: value}, {}, ROOT / "no-such-file")
-    except ConfigError as error:
-        assert "\n" not in str(error)
-
-
-@given(raw=st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
-@hypothesis_settings(deadline=None)
-def test_any_bytes_of_a_file_are_taken_or_told(raw: bytes, shared_file: Path) -> None:
-    shared_file.write_bytes(raw)
-    try:
-        load_settings({}, {}, shared_file)
-    except ConfigError as error:
-        assert str(error).startswith(str(shared_file))
-        assert "\n" not in str(error)
-
-
-def test_importing_the_settings_loads_nothing_heavy() -> None:
-    code = "import sys, qwenchat.config; print(*sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    heavy = {"torch", "transformers", "numpy", "rich", "typer", "prompt_toolkit", "platformdirs", "tomllib"}
-    assert not heavy & set(run.stdout.split())

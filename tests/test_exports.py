@@ -54,6 +54,7 @@ def test_json_is_the_session_file_with_every_branch() -> None:
         ("````\n```\n````", "````\n```\n````"),
         ("    ```\nindented code", "    ```\nindented code"),
         ("```a`b``` inline", "```a`b``` inline"),
+        ("1. a\n   ```sh\n   ls", "1. a\n   ```sh\n   ls\n   ```"),
     ],
 )
 def test_a_code_fence_that_was_cut_off_is_closed_and_others_are_kept(reply: str, closed: str) -> None:
@@ -88,6 +89,11 @@ def test_html_says_hostile_text_and_does_nothing() -> None:
     assert set(page.tags) == set(plain.tags)
     assert {name for name, _ in page.attributes} <= {"charset", "http-equiv", "content", "class"}
     assert [text for tag, text in page.inside if tag == "p"][1:] == [HOSTILE] * 3
+
+
+def test_html_keeps_code_within_lists_as_code() -> None:
+    page = to_html(record("a", "1. Do:\r\n\r\n    ```sh\r\n    ls\r\n      -l\r\n    ```\r\n2. Done."))
+    assert '<pre><code class="language-sh">ls\n  -l</code></pre>' in page
 
 
 def test_html_keeps_code_as_code() -> None:

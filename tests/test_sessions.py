@@ -9,12 +9,14 @@ import random
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from qwenchat import atomic, session_file
+from qwenchat import atomic, language, session_file, session_listing
 from qwenchat.chat.conversation import Conversation, Reply
 from qwenchat.chat.messages import GenerationOptions, Timings, Usage
 from qwenchat.errors import (
@@ -147,6 +149,27 @@ def test_a_name_that_several_answer_to_is_not_guessed(store: SessionStore) -> No
     assert all(session_id in str(error.value) for session_id in ids)
 
 
+def test_an_empty_name_is_not_that_of_the_only_session(store: SessionStore) -> None:
+    with chat(store) as session:
+        session.save()
+    with pytest.raises(SessionNotFoundError):
+        store.delete("")
+    assert len(store.list()) == 1
+
+
+def test_latest_is_a_name_unless_a_session_is_called_so(store: SessionStore) -> None:
+    with pytest.raises(SessionNotFoundError, match="none was saved yet"):
+        store.find("latest")
+    saved(store, "latest news")
+    newest = saved(store, "b")
+    assert store.find("latest").id == store.find("LATEST").id == newest
+    store.path_of(saved(store, "damaged")).write_bytes(b"{")
+    assert store.find("latest").id == newest
+    called_so = saved(store, "Latest")
+    saved(store, "c")
+    assert store.find("latest").id == called_so
+
+
 def test_the_list_is_newest_first(store: SessionStore) -> None:
     first, second = saved(store, "a"), saved(store, "b")
     assert [info.id for info in store.list()] == [second, first]
@@ -155,6 +178,57 @@ def test_the_list_is_newest_first(store: SessionStore) -> None:
     latest = store.latest()
     assert latest is not None and latest.id == first
     assert (latest.title, latest.head.model, latest.head.turns) == ("a", "qwen", 1)
+
+
+def read_files(store: SessionStore, monkeypatch: pytest.MonkeyPatch, look: Callable[[], object]) -> int:
+    """How many files are read for it."""
+    read, count = atomic.read, 0
+
+    def counted(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal count
+        count += 1
+        return read(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "read", counted)
+        look()
+    return count
+
+
+def test_the_latest_is_found_without_reading_every_file(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [store.path_of(saved(store, f"number {i}")) for i in range(20)]
+    long_ago = time.time() - 1000
+    monkeypatch.setattr(session_listing, "_changed", lambda entry: entry.stat().st_mtime)
+    for i, path in enumerate(paths[:-1]):
+        os.utime(path, (long_ago + i, long_ago + i))
+    assert read_files(store, monkeypatch, store.list) == 20
+    assert read_files(store, monkeypatch, store.latest) == 1
+
+
+@posix
+def test_the_latest_is_that_of_the_list_whatever_the_times_of_the_files(store: SessionStore) -> None:
+    paths = [store.path_of(saved(store, f"number {i}")) for i in range(12)]
+    store.path_of(saved(store, "damaged")).write_bytes(b"{")
+    rng = random.Random(5)
+    for _ in range(30):
+        path = rng.choice(paths)
+        os.utime(path, (rng.choice([0, -9e9, 1e9, 9e12, time.time()]),) * 2)
+        if rng.random() < 0.2:
+            with store.open(path.stem) as session:
+                session.save()
+        latest = store.latest()
+        assert latest == next(info for info in store.list() if not info.problem)
+
+
+@posix
+def test_a_file_of_no_year_is_listed(store: SessionStore) -> None:
+    path = store.path_of(saved(store, "a"))
+    path.write_bytes(b"{")
+    for seconds in (9e12, -9e9):
+        os.utime(path, (seconds, seconds))
+        assert store.list()[0].problem and store.latest() is None
 
 
 def test_a_list_needs_only_the_head_of_a_file(store: SessionStore) -> None:
@@ -202,11 +276,45 @@ def test_rename_fork_and_delete(store: SessionStore) -> None:
         add_turn(copy, "c")
         copy.save()
     assert texts(store, session_id) == ["a", "A"]
+    with store.fork(session_id, title="by\nname") as named:
+        assert (named.title, store.record(named.id).head.title) == ("by name", "by name")
+    store.delete(named.id)
     assert store.delete(session_id).title == "b"
     assert [info.id for info in store.list()] == [copy.id]
     assert [lock.stem for lock in (store.folder / "locks").iterdir()] == [copy.id]
     with pytest.raises(SessionNotFoundError):
         store.open(session_id)
+
+
+def test_a_fork_that_cannot_be_saved_leaves_no_lock_and_no_file(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = saved(store, "a")
+    disk = Disk(monkeypatch)
+    disk.fails_at, disk.error = "fsync", errno.ENOSPC
+    with pytest.raises(SessionError, match="No space left"):
+        store.fork(session_id)
+    with pytest.raises(UsageError, match="empty"):
+        store.fork(session_id, title=" ")
+    assert [info.id for info in store.list()] == [session_id]
+    for lock in (store.folder / "locks").iterdir():
+        store.lock(lock.stem).release()
+
+
+def test_what_is_said_of_sessions_is_said_in_the_users_language(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(store, "a")
+    session_id = saved(store, "b")
+    store.path_of(session_id).write_bytes(b"{")
+    chinese = {
+        "there is no session {name!r}": "没有会话 {name!r}",
+        "it is not JSON in line {n}": "第 {n} 行不是 JSON",
+    }
+    monkeypatch.setattr(language, "_table", chinese)
+    with pytest.raises(SessionNotFoundError, match="没有会话 'x'"):
+        store.find("x")
+    assert store.find(session_id).problem.endswith("行不是 JSON")
 
 
 # --- locks ---------------------------------------------------------------------------------------
@@ -244,6 +352,8 @@ def test_a_session_of_a_folder_without_locks_can_be_read(
     with store.open(session_id) as session:
         assert session.notices == ["the session 'a' is read-only: Read-only file system"]
         assert len(session.conversation.path()) == 2
+    with pytest.raises(SessionLockedError, match=r"read-only: Read-only file system$"):
+        store.rename(session_id, "b")
 
 
 def test_eight_processes_with_one_session_lose_nothing(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from qwenchat.chat.messages import (
     Timings,
     Usage,
 )
+from qwenchat.chat.window import too_long
 from qwenchat.errors import (
     CheckpointError,
-    ContextLengthError,
     InsufficientMemoryError,
     PromptError,
     UsageError,
@@ -255,10 +255,7 @@ class NativeBackend:
         prompt = prompt_ids(tokenizer, messages)
         room = self.context - len(prompt)
         if room < 1:
-            raise ContextLengthError(
-                f"the prompt has {len(prompt)} tokens, the context holds {self.context}",
-                "shorten it, or raise --context if the model allows it",
-            )
+            raise too_long(len(prompt), self.context)
         generation = self.engine.generate(
             prompt,
             self._sampling_params(options),
@@ -277,8 +274,8 @@ class NativeBackend:
         return len(prompt_ids(self.tokenizer, messages))
 
     def close(self) -> None:
-        """Frees the weights and the cache; the backend cannot be used after it."""
-        del self.engine
+        """Frees the weights and the cache; the backend cannot be used after it. Twice is as good as once."""
+        self.__dict__.pop("engine", None)
 
     def _events(self, generation: Generation, decoder: IncrementalDecoder, started: float) -> Iterator[Event]:
         from qwenchat.engine.generate import Prefilled

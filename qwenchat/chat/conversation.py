@@ -20,6 +20,7 @@ from typing import Literal
 
 from qwenchat.chat.messages import GenerationOptions, Message, Role, Timings, Usage
 from qwenchat.errors import ConversationError
+from qwenchat.language import tr
 
 ReplyStatus = Literal["complete", "interrupted", "error", "length", "streaming"]
 """How a reply stands. ``streaming`` is a checkpoint of one that is still being made; found in a
@@ -222,7 +223,7 @@ class Conversation:
         """
         here = self.current
         if here is None or here.role is not Role.USER:
-            raise ConversationError("there is no question to reply to")
+            raise ConversationError(tr("there is no question to reply to"))
         return self._grow(here.id, reply, created)
 
     def replace_reply(self, node_id: int, reply: Reply) -> Node:
@@ -288,7 +289,7 @@ class Conversation:
         """
         questions = self.questions()
         if not questions:
-            raise ConversationError("there is no question to try again")
+            raise ConversationError(tr("there is no question to try again"))
         self._cursor = questions[-1].id
         return questions[-1]
 
@@ -316,11 +317,13 @@ class Conversation:
         """
         name, here = name.strip(), self.current
         if not name or len(name) > _NAME_LIMIT or not name.isprintable():
-            raise ConversationError(f"a branch's name has 1 to {_NAME_LIMIT} printable characters")
+            raise ConversationError(
+                tr("a branch's name has 1 to {limit} printable characters", limit=_NAME_LIMIT)
+            )
         if here is None:
-            raise ConversationError("there is nothing to name yet", "ask something first")
+            raise ConversationError(tr("there is nothing to name yet"), tr("say something first"))
         if self._branches.get(name, here.id) != here.id:
-            raise ConversationError(f"there is a branch {name!r} already")
+            raise ConversationError(tr("there is a branch {name!r} already", name=name))
         self._branches[name] = here.id
         return here
 
@@ -332,8 +335,8 @@ class Conversation:
         """
         if name not in self._branches:
             known = ", ".join(self._branches)
-            hint = f"there are: {known}" if known else "none has a name yet"
-            raise ConversationError(f"there is no branch {name!r}", hint)
+            hint = tr("there are {names}", names=known) if known else tr("none has a name yet")
+            raise ConversationError(tr("there is no branch {name!r}", name=name), hint)
         return self._visit(self._deepest(self._branches[name]))
 
     def pin(self, n: int) -> Node:
@@ -354,7 +357,7 @@ class Conversation:
         """
         node = self._turn(n)
         if node.id not in self._pinned:
-            raise ConversationError(f"turn {n} is not pinned")
+            raise ConversationError(tr("turn {n} is not pinned", n=n))
         self._pinned.remove(node.id)
         return node
 
@@ -397,13 +400,14 @@ class Conversation:
             index, count = self.siblings(node.id)
             if count == 1:
                 continue
-            kind = "question" if node.role is Role.USER else "reply"
-            if not 1 <= index + step <= count:
-                raise ConversationError(f"this is the {'last' if step > 0 else 'first'} {kind} of {count}")
+            if index + step > count:
+                raise ConversationError(tr("this is the last of {count}", count=count))
+            if index + step < 1:
+                raise ConversationError(tr("this is the first of {count}", count=count))
             aside = self.node(self._children[node.parent][index - 1 + step])
             self._visit(self._deepest(aside.id))
             return aside
-        raise ConversationError("the last turn has no alternatives", "/retry and /edit make some")
+        raise ConversationError(tr("the last turn has no alternatives"), tr("/retry and /edit make some"))
 
     def _stands_at_reply(self) -> bool:
         return self.current is not None and self.current.role is Role.ASSISTANT
@@ -411,8 +415,10 @@ class Conversation:
     def _turn(self, n: int) -> Node:
         questions = self.questions()
         if not 1 <= n <= len(questions):
-            there = f"there are {len(questions)}" if questions else "nothing was asked yet"
-            raise ConversationError(f"there is no turn {n}", there)
+            there = (
+                tr("there are {count}", count=len(questions)) if questions else tr("nothing was asked yet")
+            )
+            raise ConversationError(tr("there is no turn {n}", n=n), there)
         return questions[n - 1]
 
     def _question(self, node_id: int) -> Node:

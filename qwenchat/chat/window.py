@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import ContextLengthError, PromptError
+from qwenchat.language import tr
 
 TokenCounter = Callable[[Sequence[Message]], int]
 """Tokens of the prompt that asks for a reply to these messages."""
@@ -63,7 +64,7 @@ def fit_window(
     system = [m for m in messages[:1] if m.role is Role.SYSTEM]
     turns = _turns(messages[len(system) :])
     if not turns:
-        raise PromptError("there is no message to answer", "say something")
+        raise PromptError(tr("there is no message to answer"), tr("say something"))
 
     def chosen(numbers: set[int]) -> list[Message]:
         return [*system, *(m for n in sorted(numbers) for m in turns[n - 1])]
@@ -71,7 +72,7 @@ def fit_window(
     kept = {len(turns), *(n for n in pinned if 1 <= n <= len(turns))}
     tokens = count(chosen(kept))
     if tokens >= window:
-        raise _too_long(tokens, window, alone=len(kept) == 1)
+        raise too_long(tokens, window, alone=len(kept) == 1)
     for n in range(len(turns), 0, -1):
         candidate_tokens = tokens if n in kept else count(chosen(kept | {n}))
         if n not in kept and candidate_tokens + reply_budget >= window:
@@ -82,11 +83,24 @@ def fit_window(
     return Fit(tuple(chosen(kept)), tuple(m for n in left_out for m in turns[n - 1]), tokens, left_out)
 
 
-def _too_long(tokens: int, window: int, *, alone: bool) -> ContextLengthError:
-    what = "the message makes" if alone else "the message and the pinned turns make"
+def too_long(tokens: int, window: int, *, alone: bool = True) -> ContextLengthError:
+    """The error for a prompt that leaves no room for a token; ``alone`` if no turn could be left out."""
+    if alone:
+        return ContextLengthError(
+            tr(
+                "the message makes a prompt of {tokens} tokens, the context holds {window}",
+                tokens=tokens,
+                window=window,
+            ),
+            tr("shorten it, or raise --context if the model allows it"),
+        )
     return ContextLengthError(
-        f"{what} a prompt of {tokens} tokens, the context holds {window}",
-        f"shorten it, or {'' if alone else '/unpin a turn, or '}raise --context if the model allows it",
+        tr(
+            "the message and the pinned turns make a prompt of {tokens} tokens, the context holds {window}",
+            tokens=tokens,
+            window=window,
+        ),
+        tr("shorten it, /unpin a turn, or raise --context if the model allows it"),
     )
 
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from qwenchat import config
+from qwenchat import folders
 from qwenchat.errors import ModelNotFoundError
 from qwenchat.models import demo
 
@@ -70,12 +70,12 @@ def full_name(name: str) -> str | None:
 
 def checkpoints_dir() -> Path:
     """Where checkpoints of the user's lie, by their full names."""
-    return config.data_dir() / "models"
+    return folders.data_dir() / "models"
 
 
 def made_models_dir() -> Path:
     """Where models lie that this program made and can make again."""
-    return config.cache_dir() / "models"
+    return folders.cache_dir() / "models"
 
 
 def _in_hub_cache(name: str) -> Path | None:

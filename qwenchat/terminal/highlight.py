@@ -19,35 +19,32 @@ from pygments.lexer import ExtendedRegexLexer, Lexer, LexerContext, RegexLexer  
 from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
 from pygments.token import Comment, Generic, Keyword, Literal, Name, Number, Operator, String  # type: ignore[import-untyped]
 from pygments.util import ClassNotFound  # type: ignore[import-untyped]
-from rich.style import Style
 
-from qwenchat.terminal.inline import DIM, PLAIN, STRONG, Row, Span
+from qwenchat.terminal.rows import PLAIN, Row, Span
+from qwenchat.terminal.styles import Theme, current
 
-_MAGENTA, _GREEN, _CYAN = Style(color="magenta"), Style(color="green"), Style(color="cyan")
-
-# No blue and no yellow, which are hard to read on a dark and on a light ground. A token without an
-# entry takes that of the nearest kind above it.
-_STYLES = {
-    Comment: DIM,
-    Comment.Preproc: _CYAN,
-    Keyword: _MAGENTA,
-    Keyword.Type: _CYAN,
-    Keyword.Constant: _CYAN,
-    Operator.Word: _MAGENTA,
-    Name.Builtin: _CYAN,
-    Name.Function: STRONG,
-    Name.Class: STRONG,
-    Name.Decorator: _MAGENTA,
-    Name.Tag: _MAGENTA,
-    Name.Attribute: _CYAN,
-    String: _GREEN,
-    Number: _CYAN,
-    Literal: _CYAN,
-    Generic.Deleted: Style(color="red"),
-    Generic.Inserted: _GREEN,
-    Generic.Heading: STRONG,
-    Generic.Subheading: STRONG,
-    Generic.Prompt: STRONG,
+# What a token is called in a theme. One without an entry takes that of the nearest kind above it.
+_NAMES = {
+    Comment: "comment",
+    Comment.Preproc: "type",
+    Keyword: "keyword",
+    Keyword.Type: "type",
+    Keyword.Constant: "type",
+    Operator.Word: "keyword",
+    Name.Builtin: "type",
+    Name.Function: "definition",
+    Name.Class: "definition",
+    Name.Decorator: "keyword",
+    Name.Tag: "keyword",
+    Name.Attribute: "type",
+    String: "string",
+    Number: "number",
+    Literal: "number",
+    Generic.Deleted: "removed",
+    Generic.Inserted: "added",
+    Generic.Heading: "definition",
+    Generic.Subheading: "definition",
+    Generic.Prompt: "definition",
 }
 
 # What a lexer may raise when it is fed line by line: some have callbacks that want the whole text.
@@ -151,9 +148,10 @@ def _has_c_comments(lexer: Lexer) -> bool:
 
 def _spans(tokens: _Tokens) -> Row:
     spans: Row = []
+    theme = current()
     for kind, value in tokens:
-        text, style = value.rstrip("\n"), _style(kind)
-        if spans and spans[-1].style is style:
+        text, style = value.rstrip("\n"), _style(kind, theme)
+        if spans and spans[-1].style == style:
             spans[-1] = Span(spans[-1].text + text, style)
         elif text:
             spans.append(Span(text, style))
@@ -161,9 +159,10 @@ def _spans(tokens: _Tokens) -> Row:
 
 
 @cache
-def _style(kind: Any) -> Style:
+def _style(kind: Any, theme: Theme) -> str:
     while kind is not None:
-        if kind in _STYLES:
-            return _STYLES[kind]
+        if kind in _NAMES:
+            style: str = getattr(theme, _NAMES[kind])
+            return style
         kind = kind.parent
     return PLAIN

@@ -11,22 +11,11 @@ import re
 from copy import copy
 
 from rich.cells import cell_len
-from rich.style import Style
 
 from qwenchat.terminal.highlight import Highlighter
-from qwenchat.terminal.inline import (
-    DIM,
-    MATH,
-    PLAIN,
-    Row,
-    Span,
-    chop,
-    fitting,
-    joined,
-    parse_inline,
-    trim,
-    wrap,
-)
+from qwenchat.terminal.inline import MATH, parse_inline
+from qwenchat.terminal.rows import PLAIN, Row, Span, chop, fitting, joined, trim, wrap
+from qwenchat.terminal.styles import current
 
 # Running text is let go of at the first good place behind this many characters ...
 _EARLIEST = 16
@@ -120,7 +109,7 @@ class Prose:
         held: its last line. The next line may show that it was a heading, or a table's header.
     """
 
-    def __init__(self, style: Style = PLAIN, is_heading: bool = False) -> None:
+    def __init__(self, style: str = PLAIN, is_heading: bool = False) -> None:
         self.held = ""
         self.is_heading = is_heading
         self._style = style
@@ -294,7 +283,7 @@ class Fence(Code):
 
     def opening(self, width: int) -> list[Row]:
         """The row above the code."""
-        return chop([Span(f"╭─ {self._info}".rstrip(), DIM)], width)
+        return chop([Span(f"╭─ {self._info}".rstrip(), current().fence)], width)
 
     def ends_with(self, line: str) -> bool:
         """Whether the line is the closing fence."""
@@ -307,7 +296,7 @@ class Fence(Code):
 
     def close(self, width: int) -> list[Row]:
         """The row below the code."""
-        return [[Span("╰─", DIM)]]
+        return [[Span("╰─", current().fence)]]
 
     def _dedent(self, line: str) -> str:
         return line[min(self._indent, len(line) - len(line.lstrip(" "))) :]

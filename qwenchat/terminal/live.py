@@ -30,16 +30,18 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import IO
+
+from rich.color import ColorSystem
+from rich.console import Console
 
 from qwenchat.errors import OutputClosed, QwenchatError
-from qwenchat.terminal.inline import DIM, Row, Span, chop, fitting, paint, row_width
+from qwenchat.language import tr
 from qwenchat.terminal.markdown import MarkdownStream
+from qwenchat.terminal.rows import Row, Span, chop, fitting, paint, row_width
 from qwenchat.terminal.sanitize import sanitize, sanitize_line
-from qwenchat.terminal.theme import stdout_console
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from qwenchat.terminal.styles import current
+from qwenchat.terminal.theme import colors, stdout_console
 
 FRAMES_PER_SECOND = 15
 _RESIZE_CHECK = 0.25  # seconds, while no text comes
@@ -79,11 +81,11 @@ class LiveReply:
         frames_per_second: float = FRAMES_PER_SECOND,
     ) -> None:
         console = console or stdout_console()
-        out = console.file
+        out, palette = console.file, colors(console)
         self._view: _Plain | _Drawn = (
             _Plain(out)
-            if plain or not _can_draw(console)
-            else _Drawn(out, Screen(rows_above), 1 / frames_per_second)
+            if plain or palette is None
+            else _Drawn(out, Screen(rows_above, palette), 1 / frames_per_second)
         )
 
     def __enter__(self) -> LiveReply:
@@ -119,17 +121,14 @@ def render_markdown(text: str, plain: bool = False, console: Console | None = No
         QwenchatError: it cannot be written.
     """
     console = console or stdout_console()
-    if plain or not _can_draw(console):
+    palette = colors(console)
+    if plain or palette is None:
         with LiveReply(plain=True, console=console) as view:
             view.push(text)
     else:
-        frame = Screen()
+        frame = Screen(palette=palette)
         size = _size_of(console.file)
         _write(console.file, frame.draw(text, size) + frame.end(size))
-
-
-def _can_draw(console: Console) -> bool:
-    return console.is_terminal and console.color_system is not None and not console.legacy_windows
 
 
 class Screen:
@@ -137,10 +136,12 @@ class Screen:
 
     Args:
         rows_above: see :class:`LiveReply`.
+        palette: what the terminal has of colours.
     """
 
-    def __init__(self, rows_above: int = 0) -> None:
+    def __init__(self, rows_above: int = 0, palette: ColorSystem = ColorSystem.STANDARD) -> None:
         self.status = ""
+        self._palette = palette
         self._rows_above = rows_above
         self._markdown: MarkdownStream | None = None
         self._tail: list[str] = []
@@ -158,13 +159,13 @@ class Screen:
         if not finished and tail == self._tail and size == self._size:
             return ""
         was_empty, self._tail, self._size = not self._tail, tail, size
-        return ("" if was_empty else _ERASE_BELOW) + _lines(finished) + _at_cursor(tail)
+        return ("" if was_empty else _ERASE_BELOW) + self._lines(finished) + _at_cursor(tail)
 
     def end(self, size: os.terminal_size) -> str:
         """What to write at the end of the reply."""
         rows = self._markdown_for(size).finish() if self._markdown is not None else []
         was_empty, self._tail = not self._tail, []
-        return ("" if was_empty else _ERASE_BELOW) + _lines(rows)
+        return ("" if was_empty else _ERASE_BELOW) + self._lines(rows)
 
     def _markdown_for(self, size: os.terminal_size) -> MarkdownStream:
         if self._markdown is None:
@@ -173,11 +174,15 @@ class Screen:
         return self._markdown
 
     def _new_tail(self, size: os.terminal_size) -> list[str]:
-        if self._markdown is None:
-            rows = [[Span(self.status[: fitting(self.status, size.columns)], DIM)]] if self.status else []
-        else:
+        if self._markdown is not None:
             rows = [part for row in self._markdown.tail() for part in chop(row, size.columns)]
-        return [paint(row) for row in _lowest(rows, size, self._rows_above)]
+        else:
+            shown = self.status[: fitting(self.status, size.columns)] if self.status else ""
+            rows = [[Span(shown, current().status)]] if shown else []
+        return [paint(row, self._palette) for row in _lowest(rows, size, self._rows_above)]
+
+    def _lines(self, rows: list[Row]) -> str:
+        return "".join(f"{paint(row, self._palette)}\n" for row in rows)
 
 
 def _lowest(rows: list[Row], size: os.terminal_size, rows_above: int) -> list[Row]:
@@ -199,10 +204,6 @@ def _lowest(rows: list[Row], size: os.terminal_size, rows_above: int) -> list[Ro
         room -= wrapped
         rows_above -= wrapped - 1
     return shown[::-1]
-
-
-def _lines(rows: list[Row]) -> str:
-    return "".join(f"{paint(row)}\n" for row in rows)
 
 
 def _at_cursor(tail: list[str]) -> str:
@@ -364,4 +365,4 @@ def _write(out: IO[str], text: str) -> None:
     except BrokenPipeError as error:
         raise OutputClosed from error
     except OSError as error:
-        raise QwenchatError(f"the answer cannot be written: {error.strerror}") from error
+        raise QwenchatError(tr("the answer cannot be written: {reason}", reason=error.strerror)) from error

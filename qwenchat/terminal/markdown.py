@@ -24,10 +24,10 @@ from copy import copy
 from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.style import Style
 
-from qwenchat.terminal.inline import DIM, PLAIN, STRONG, Row, Span, trim
 from qwenchat.terminal.leaves import Code, Fence, Prose
+from qwenchat.terminal.rows import PLAIN, Row, Span, trim
+from qwenchat.terminal.styles import current
 from qwenchat.terminal.table import Table, is_delimiter_row
 
 # A line that is longer is read as it comes; until then it can be anything.
@@ -35,16 +35,11 @@ LONG_LINE = 200
 # But a table's row is needed whole.
 LONG_ROW = 4000
 
-_HEADINGS = [
-    Style(bold=True, underline=True, color="magenta"),
-    Style(bold=True, color="magenta"),
-    STRONG,
-    Style(bold=True, italic=True),
-]
 _RULE_WIDTH = 24
 _BULLETS = "•◦▪"
 
 _ITEM = re.compile(r"([-+*]|\d{1,9}[.)])(?: +|$)")
+_TASK = re.compile(r"\[[ xX]\] ")
 _RULE = re.compile(r"(?:\* *){3,}|(?:- *){3,}|(?:_ *){3,}")
 _FENCE = re.compile(r"(`{3,})([^`]*)|(~{3,})(.*)")
 _ATX = re.compile(r"(#{1,6})(?: +|$)")
@@ -254,7 +249,7 @@ class MarkdownStream:
         if text[0] == ">":
             self._close_to(matched)
             self._gap = True
-            bar = Span("│ ", DIM)
+            bar = Span("│ ", current().quote)
             self._containers.append(_Container(bar, bar))
             return position + indent + 1 + (text[1:2] == " ")
         match = _ITEM.match(text)
@@ -269,9 +264,16 @@ class MarkdownStream:
         # Blanks beyond four are the content's, as of code in an item.
         behind = indent + len(sign) + (1 if empty or blanks > 4 else blanks)
         depth = sum(not container.is_quote for container in self._containers)
-        shown = f"{sign} " if sign[0].isdigit() else f"{_BULLETS[depth % len(_BULLETS)]} "
-        self._containers.append(_Container(Span(shown, DIM), Span(" " * len(shown), PLAIN), behind, indent))
-        return min(position + behind, len(line))
+        number, bullet = (
+            (f"{sign} ", "") if sign[0].isdigit() else ("", f"{_BULLETS[depth % len(_BULLETS)]} ")
+        )
+        position += behind
+        if task := _TASK.match(line, position):
+            bullet, position = task.group(), task.end()
+        shown = number + bullet
+        mark = Span(shown, current().marker)
+        self._containers.append(_Container(mark, Span(" " * len(shown), PLAIN), behind, indent))
+        return min(position, len(line))
 
     def _close_to(self, count: int) -> None:
         self._close_leaf()
@@ -311,7 +313,7 @@ class MarkdownStream:
             self._heading(_ATX_END.sub("", title) if whole else title, len(match.group(1)), whole)
         elif whole and _RULE.fullmatch(text):
             self._apart()
-            self._emit([[Span("─" * min(_RULE_WIDTH, self._room()), DIM)]])
+            self._emit([[Span("─" * min(_RULE_WIDTH, self._room()), current().rule)]])
             self._apart()
         elif whole and (match := _FENCE.fullmatch(text)):
             marks, info = match.group(1) or match.group(3), match.group(2) or match.group(4) or ""
@@ -324,7 +326,8 @@ class MarkdownStream:
 
     def _heading(self, title: str, level: int, whole: bool) -> None:
         self._gap = True
-        heading = self._leaf = Prose(_HEADINGS[min(level, len(_HEADINGS)) - 1], is_heading=True)
+        looks = current().headings
+        heading = self._leaf = Prose(looks[min(level, len(looks)) - 1], is_heading=True)
         self._emit(heading.add_line(title, self._room(), whole))
         if whole:
             self._close_leaf()

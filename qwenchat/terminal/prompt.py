@@ -12,22 +12,22 @@ from pathlib import Path
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.styles import Style
 
-from qwenchat.terminal.sanitize import sanitize
+from qwenchat.language import tr
+from qwenchat.terminal import styles
+from qwenchat.terminal.sanitize import sanitize, sanitize_line
 
 FOLD_LINES = 12
 """A paste of more lines than this is shown folded into one mark, and sent whole."""
-
-STYLE = Style.from_dict(
-    {"bottom-toolbar": "noreverse dim", "prompt": "bold", "auto-suggestion": "ansibrightblack"}
-)
+_PROMPT = "> "
 
 
 class Leave(Exception):
@@ -39,22 +39,27 @@ class Prompt:
 
     Args:
         history: the file that keeps what was typed, across runs; made readable for its owner alone.
-        complete: completions of the text before the cursor, as pairs of a text that replaces the
-            last word and a description.
+        complete: completions of the text before the cursor.
         toolbar: what stands below the line.
         on_ready: called once, after the line was drawn for the first time.
+        placeholder: stands on the first line while nothing is typed.
         vi: vi keys instead of emacs keys.
+
+    Attributes:
+        multiline: whether Enter breaks the line and Alt-Enter sends, instead of the other way round.
     """
 
     def __init__(
         self,
         history: Path,
         *,
-        complete: Callable[[str], Iterable[tuple[str, str]]],
+        complete: Callable[[str], Iterable[Completion]],
         toolbar: Callable[[], AnyFormattedText],
         on_ready: Callable[[], None],
+        placeholder: str = "",
         vi: bool = False,
     ) -> None:
+        self.multiline = False
         self._pastes: dict[str, str] = {}
         self._on_ready: Callable[[], None] | None = on_ready
         self._empty_interrupts = 0
@@ -63,14 +68,17 @@ class Prompt:
             history=_private_history(history),
             auto_suggest=AutoSuggestFromHistory(),
             completer=_Completer(complete),
-            complete_while_typing=False,
+            # A command's name shows what there is; all else waits for Tab.
+            complete_while_typing=Condition(self._types_command),
+            complete_in_thread=True,
+            placeholder=[("class:auto-suggestion", placeholder)],
             key_bindings=self._keys(),
             bottom_toolbar=toolbar,
             enable_open_in_editor=True,
             tempfile_suffix=".md",
             vi_mode=vi,
-            style=STYLE,
-            prompt_continuation="  ",
+            style=Style.from_dict(styles.prompt_styles()),
+            prompt_continuation=" " * len(_PROMPT),
         )
 
     def read(self, default: str = "") -> str:
@@ -84,7 +92,7 @@ class Prompt:
         """
         while True:
             try:
-                text = self._session.prompt("> ", default=default, pre_run=self._watch_first_render)
+                text = self._session.prompt(_PROMPT, default=default, pre_run=self._watch_first_render)
             except EOFError:
                 raise Leave from None
             except KeyboardInterrupt:
@@ -93,7 +101,26 @@ class Prompt:
                     raise Leave from None
                 continue
             self._empty_interrupts = 0
+            self._session.placeholder = None
             return self._unfold(text)
+
+    def confirm(self, question: str) -> bool:
+        """Whether the user says yes; anything else, Ctrl-C and Ctrl-D too, is no."""
+        asked: PromptSession[str] = PromptSession()
+        try:
+            answer = asked.prompt(f"{sanitize_line(question)} [y/N] ")
+        except (EOFError, KeyboardInterrupt):
+            return False
+        return answer.strip().casefold() in ("y", "yes", "是")
+
+    def restyle(self) -> None:
+        """Takes the styles of the theme in force."""
+        self._session.style = Style.from_dict(styles.prompt_styles())
+
+    @property
+    def text(self) -> str:
+        """What is being typed."""
+        return self._session.default_buffer.text
 
     def redraw(self) -> None:
         """Draws the toolbar anew; may be called from any thread."""
@@ -102,7 +129,10 @@ class Prompt:
     @property
     def hint(self) -> str:
         """What the next Ctrl-C would do, if that needs saying."""
-        return "Ctrl-C again or Ctrl-D leaves" if self._empty_interrupts else ""
+        return tr("Ctrl-C again or Ctrl-D leaves") if self._empty_interrupts else ""
+
+    def _types_command(self) -> bool:
+        return self.text.startswith("/") and not set(" \n/") & set(self.text[1:])
 
     def _watch_first_render(self) -> None:
         ready, self._on_ready = self._on_ready, None
@@ -119,15 +149,20 @@ class Prompt:
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
 
-        @keys.add("enter")
-        def _(event: KeyPressEvent) -> None:
+        def send(event: KeyPressEvent) -> None:
             self._empty_interrupts = 0
             event.current_buffer.validate_and_handle()
 
-        @keys.add("escape", "enter")
-        @keys.add("c-j")
-        def _(event: KeyPressEvent) -> None:
+        def break_line(event: KeyPressEvent) -> None:
             event.current_buffer.insert_text("\n")
+
+        def enter(event: KeyPressEvent) -> None:
+            is_command = event.current_buffer.text.startswith("/")
+            (break_line if self.multiline and not is_command else send)(event)
+
+        keys.add("enter")(enter)
+        keys.add("escape", "enter")(lambda event: (send if self.multiline else break_line)(event))
+        keys.add("c-j")(break_line)
 
         @keys.add("c-c")
         def _(event: KeyPressEvent) -> None:
@@ -160,20 +195,13 @@ class Prompt:
 
 
 class _Completer(Completer):
-    """What the caller completes, and paths after an ``@``."""
+    """What the caller completes."""
 
-    def __init__(self, complete: Callable[[str], Iterable[tuple[str, str]]]) -> None:
+    def __init__(self, complete: Callable[[str], Iterable[Completion]]) -> None:
         self._complete = complete
-        self._paths = PathCompleter(expanduser=True)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        before = document.text_before_cursor
-        word = before.split(" ")[-1] if before else ""
-        if word.startswith("@"):
-            yield from self._paths.get_completions(Document(word[1:]), complete_event)
-            return
-        for text, description in self._complete(before):
-            yield Completion(text, start_position=-len(word), display_meta=description)
+        return self._complete(document.text_before_cursor)
 
 
 def _private_history(path: Path) -> FileHistory:

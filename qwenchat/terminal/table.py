@@ -13,13 +13,14 @@ from __future__ import annotations
 import re
 from itertools import zip_longest
 
-from rich.style import Style
-
-from qwenchat.terminal.inline import DIM, PLAIN, STRONG, Row, Span, parse_inline, row_width, trim, wrap
+from qwenchat.terminal.inline import parse_inline
+from qwenchat.terminal.rows import PLAIN, Row, Span, row_width, trim, wrap
+from qwenchat.terminal.styles import current
 
 DECIDING_ROWS = 10
 _LEAST = 8  # cells; with less for each column, a row becomes a list of "header: value"
-_BETWEEN = Span(" │ ", DIM)
+_BETWEEN = " │ "
+_HANGING = "  "  # before the further rows of a "header: value"
 
 _DELIMITERS = re.compile(r"\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
 
@@ -50,7 +51,7 @@ class Table:
         titles = split_row(header)
         self._columns = max(len(marks), len(titles))
         self._align = [_alignment(mark) for mark in marks] + ["left"] * (self._columns - len(marks))
-        self._header = self._parse(titles, STRONG)
+        self._header = self._parse(titles, current().table_header)
         self._rows: list[list[Row]] = []
         self._widths: list[int] = []  # of the columns, if there were room; empty until decided
 
@@ -70,7 +71,7 @@ class Table:
         """The rest of it."""
         return self._flush(width)
 
-    def _parse(self, cells: list[str], style: Style) -> list[Row]:
+    def _parse(self, cells: list[str], style: str) -> list[Row]:
         if len(cells) > self._columns:  # nothing of a row that is too long is dropped
             cells = [*cells[: self._columns - 1], " | ".join(cells[self._columns - 1 :])]
         cells += [""] * (self._columns - len(cells))
@@ -82,7 +83,7 @@ class Table:
         if begins:
             table = [self._header, *self._rows]
             self._widths = [max(1, *map(row_width, column)) for column in zip(*table, strict=True)]
-        room = width - (self._columns - 1) * len(_BETWEEN.text)
+        room = width - (self._columns - 1) * len(_BETWEEN)
         if room < self._columns * _LEAST and room < sum(self._widths):
             for cells in self._rows or ([self._header] if begins else []):
                 out += self._as_list(cells, width)
@@ -90,31 +91,35 @@ class Table:
             widths = _fit(self._widths, room)
             if begins:
                 out += self._as_row(self._header, widths)
-                out.append([Span("─┼─".join("─" * cells for cells in widths), DIM)])
+                out.append([_border("─┼─".join("─" * cells for cells in widths))])
             for cells in self._rows:
                 out += self._as_row(cells, widths)
         self._rows = []
         return out
 
     def _as_row(self, cells: list[Row], widths: list[int]) -> list[Row]:
-        columns = [wrap(cell, width) for cell, width in zip(cells, widths, strict=True)]
+        columns = [wrap(cell, width, cut_addresses=True) for cell, width in zip(cells, widths, strict=True)]
         rows = []
         for parts in zip_longest(*columns, fillvalue=[]):
             row: Row = []
             for part, width, align in zip(parts, widths, self._align, strict=True):
-                row += [_BETWEEN] if row else []
+                row += [_border(_BETWEEN)] if row else []
                 row += _aligned(trim(part), width, align)
             rows.append(trim(row))
         return rows
 
     def _as_list(self, cells: list[Row], width: int) -> list[Row]:
-        rows: list[Row] = [[Span("─" * min(width, 4), DIM)]]
+        rows: list[Row] = [[_border("─" * min(width, 4))]]
         for title, cell in zip(self._header, cells, strict=True):
-            if title is cell:
-                rows += map(trim, wrap(title, width))
-            elif cell:
-                rows += map(trim, wrap([*title, Span(": ", STRONG), *cell], width))
+            if title is cell or cell:
+                value = [] if title is cell else [Span(": ", current().table_header), *cell]
+                first, *others = map(trim, wrap([*title, *value], max(1, width - len(_HANGING))))
+                rows += [first, *([Span(_HANGING, PLAIN), *row] for row in others)]
         return rows
+
+
+def _border(text: str) -> Span:
+    return Span(text, current().border)
 
 
 def _alignment(mark: str) -> str:

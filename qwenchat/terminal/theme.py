@@ -1,8 +1,8 @@
-"""How qwenchat looks: the named styles, the two consoles, and one-line notices and progress.
+"""Where qwenchat says things: the two consoles, notices and progress.
 
-Owns every decision about colour and about what a terminal can do. Does not know what is being said:
-callers hand over text, and what is said here passes the sanitiser here. While stderr is no terminal,
-nothing said here imports Rich.
+Owns every decision about what a terminal can do, and how notices are laid out; how they look is in
+``styles.py``. Does not know what is being said: callers hand over text, and what is said here passes
+the sanitiser here. While stderr is no terminal, a line that is said imports no Rich.
 
 Whether a stream may get escape sequences is decided here, not by Rich, which would write colour into
 a pipe when FORCE_COLOR is set, and bold and dim in spite of NO_COLOR.
@@ -12,28 +12,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from qwenchat.terminal.sanitize import sanitize_line
+from qwenchat.terminal.styles import current
 
 if TYPE_CHECKING:
+    from rich.color import ColorSystem
     from rich.console import Console
 
+    from qwenchat.terminal.rows import Row
+
 Style = Literal["notice", "warning", "error", "stats", "progress"]
+"""What a notice is; a theme has a style of that name."""
 
-# Only the sixteen colours that follow the terminal's own palette: readable on light and dark.
-THEME: Mapping[str, str] = {
-    "notice": "dim",
-    "warning": "yellow",
-    "error": "bold red",
-    "stats": "dim",
-    "progress": "cyan",
-}
-
-_BAR = 24  # columns of a progress bar
+_BAR = 24  # cells of a progress bar, or a third of the terminal if that is less
 
 # What reports progress: a stage ("loading weights") and how far it is, 0 to 1, or None if unknown.
 Report = Callable[[str, "float | None"], None]
@@ -53,7 +49,6 @@ def stderr_console() -> Console:
 
 def _console(stderr: bool) -> Console:
     from rich.console import Console
-    from rich.theme import Theme
 
     class HonestConsole(Console):
         def on_broken_pipe(self) -> None:
@@ -62,7 +57,6 @@ def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     return HonestConsole(
         stderr=stderr,
-        theme=Theme(THEME),
         force_terminal=_can_move_cursor(stream),
         color_system="auto" if _can_style(stream) else None,
         # A model's or a file's text is shown as it is: [b] is no markup, :smile: no emoji.
@@ -72,9 +66,19 @@ def _console(stderr: bool) -> Console:
     )
 
 
+def colors(console: Console) -> ColorSystem | None:
+    """What the console's terminal has of colours; None if it gets no styles at all, bold among them."""
+    from rich.console import COLOR_SYSTEMS
+
+    if not console.is_terminal or console.color_system is None or console.legacy_windows:
+        return None
+    return COLOR_SYSTEMS[console.color_system]
+
+
 def _can_move_cursor(stream: TextIO | None) -> bool:
     """Whether the stream is a terminal that obeys escape sequences."""
-    if stream is None or os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
+    # An empty TERM says as little as "unknown". Windows sets none at all, and its terminals are clever.
+    if stream is None or os.environ.get("TERM", "unset").lower() in ("", "dumb", "unknown"):
         return False
     try:
         return stream.isatty()
@@ -88,17 +92,56 @@ def _can_style(stream: TextIO | None) -> bool:
 
 
 def say(text: str, style: Style = "notice") -> None:
-    """Say one line on stderr, sanitised. Saying never fails: a closed stderr is nobody listening."""
+    """Says one line on stderr, sanitised; on a terminal it wraps between words.
+
+    Saying never fails: a closed stderr is nobody listening.
+    """
     line = sanitize_line(text)
     with suppress(OSError, ValueError):  # a broken pipe or terminal; a closed file
         if _can_move_cursor(sys.stderr):
-            # By way of the console, which puts it above a progress line that is being drawn.
-            from rich.text import Text
+            from qwenchat.terminal.rows import Span, wrap_line
 
-            stderr_console().print(Text(line, style=style), soft_wrap=True)
-        elif sys.stderr is not None:
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            look = getattr(current(), style)
+            _print([[Span(row, look)] for row in wrap_line(line, stderr_console().width, hang=2)])
+        else:
+            _write_lines(line)
+
+
+def say_rows(rows: Sequence[tuple[str, ...]], style: Style = "notice") -> None:
+    """Says lines of several texts each on stderr as a list in columns, sanitised.
+
+    On a terminal the last column wraps below itself; in a narrow one it stands below the others.
+    Elsewhere nothing wraps. Like :func:`say` it never fails.
+
+    Args:
+        rows: the texts of each line; one alone is a heading.
+        style: of all but the first column.
+    """
+    lines = [[sanitize_line(text) for text in row] for row in rows if row]
+    with suppress(OSError, ValueError):
+        from qwenchat.terminal.rows import columns
+
+        if _can_move_cursor(sys.stderr):
+            theme = current()
+            _print(columns(lines, stderr_console().width, theme.term, getattr(theme, style)))
+        else:
+            laid_out = columns(lines, sys.maxsize, "", "")
+            _write_lines(*("".join(span.text for span in row) for row in laid_out))
+
+
+def _print(rows: list[Row]) -> None:
+    # By way of the console, which puts it above a progress line that is being drawn.
+    from rich.text import Text
+
+    text = Text("\n").join(Text.assemble(*row) for row in rows)
+    if rows:
+        stderr_console().print(text, soft_wrap=True)
+
+
+def _write_lines(*lines: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        sys.stderr.flush()
 
 
 @contextmanager
@@ -135,14 +178,21 @@ def _stage_lines() -> Report:
 
 @contextmanager
 def _live_line() -> Iterator[Report]:
-    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+    from rich.progress import Progress, ProgressColumn, Task, TaskID, TaskProgressColumn, TextColumn
     from rich.text import Text
 
+    class BarColumn(ProgressColumn):  # Rich's own moves in colours of its own
+        def render(self, task: Task) -> Text:
+            fraction = None if task.total is None else task.completed
+            return Text.assemble(*_bar(cells, fraction, task.get_time()))
+
     console = stderr_console()
+    cells = min(_BAR, console.width // 3)
+    style = current().progress
     progress = Progress(
-        TextColumn("{task.description}", style="progress", markup=False),
-        BarColumn(bar_width=_BAR),
-        TaskProgressColumn(),
+        TextColumn("{task.description}", style=style, markup=False),
+        BarColumn(),
+        TaskProgressColumn("{task.percentage:>3.0f}%", style=style, markup=False),
         console=console,
         transient=True,
         # Else Rich would put what goes to stdout, the answer, onto this console, which is stderr.
@@ -159,7 +209,7 @@ def _live_line() -> Iterator[Report]:
             if task is not None:
                 progress.remove_task(task)
             label = Text(sanitize_line(stage))
-            label.truncate(max(8, console.width - _BAR - len("  100%")), overflow="ellipsis")
+            label.truncate(max(8, console.width - cells - len("  100%")), overflow="ellipsis")
             task = progress.add_task(label.plain, total=1.0 if known else None)
             shown = (stage, known)
         if task is not None and fraction is not None:
@@ -167,3 +217,17 @@ def _live_line() -> Iterator[Report]:
 
     with progress:
         yield report
+
+
+def _bar(cells: int, fraction: float | None, seconds: float) -> Row:
+    """A bar that is filled so far; one in which something moves while it is unknown how far that is."""
+    from qwenchat.terminal.rows import Span
+
+    theme = current()
+    if fraction is not None:
+        before, done = 0, round(cells * fraction)
+    else:
+        done = cells // 6
+        before = round(8 * seconds) % max(1, cells - done)
+    after = Span("─" * (cells - before - done), theme.track)
+    return [Span("─" * before, theme.track), Span("━" * done, theme.progress), after]

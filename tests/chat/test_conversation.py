@@ -96,10 +96,10 @@ def test_a_retry_makes_a_sibling_and_next_and_previous_walk_them() -> None:
     assert conversation.siblings(node.id) == (2, 2)
     assert conversation.previous_sibling().text == "B"
     assert path(conversation) == "aAbB"
-    with pytest.raises(ConversationError, match="first reply of 2"):
+    with pytest.raises(ConversationError, match="first of 2"):
         conversation.previous_sibling()
     assert conversation.next_sibling().text == "B2"
-    with pytest.raises(ConversationError, match="last reply of 2"):
+    with pytest.raises(ConversationError, match="last of 2"):
         conversation.next_sibling()
 
 
@@ -151,7 +151,7 @@ def test_branches_have_names() -> None:
         (lambda c: c.branch("taken"), "already"),
         (lambda c: c.branch(" "), "1 to 100"),
         (lambda c: c.branch("a\nb"), "printable"),
-        (lambda c: c.switch("nowhere"), "there are: taken"),
+        (lambda c: c.switch("nowhere"), "there are taken"),
         (lambda c: c.edit(3, "x", NOW), "no turn 3; there are 2"),
         (lambda c: c.pin(0), "no turn 0"),
         (lambda c: c.unpin(1), "not pinned"),
@@ -160,7 +160,7 @@ def test_branches_have_names() -> None:
         (lambda c: c.replace_reply(1, Reply("x", "complete")), "is a question"),
         (lambda c: c.replace_reply(99, Reply("x", "complete")), "no node 99"),
         (lambda c: Conversation().retry(), "no question to try again"),
-        (lambda c: Conversation().branch("x"), "ask something first"),
+        (lambda c: Conversation().branch("x"), "say something first"),
         (lambda c: Conversation().switch("x"), "none has a name"),
         (lambda c: Conversation().next_sibling(), "no alternatives"),
     ],

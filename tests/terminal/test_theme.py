@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 import pytest
+from rich.cells import cell_len
 
-from qwenchat.terminal import theme
+from qwenchat.terminal import styles, theme
 
 StreamT = TypeVar("StreamT", bound="io.StringIO | None")
 ROOT = Path(__file__).parents[2]
@@ -28,9 +29,11 @@ def fresh_consoles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
     theme.stdout_console.cache_clear()
     theme.stderr_console.cache_clear()
     yield
+    styles.use_theme("terminal")
     theme.stdout_console.cache_clear()
     theme.stderr_console.cache_clear()
 
@@ -62,10 +65,9 @@ def stderr_is(stream: StreamT, monkeypatch: pytest.MonkeyPatch) -> StreamT:
 # --- consoles ------------------------------------------------------------------------------------
 
 
-def test_every_style_has_a_look_that_rich_understands() -> None:
-    assert set(get_args(theme.Style)) == set(theme.THEME)
-    for style in theme.THEME:
-        theme.stderr_console().get_style(style)
+def test_every_kind_of_notice_has_a_look_in_the_themes() -> None:
+    for kind in get_args(theme.Style):
+        assert isinstance(getattr(styles.current(), kind), str)
 
 
 def test_consoles_take_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,14 +82,14 @@ def test_no_variable_brings_escapes_into_a_pipe(
 ) -> None:
     monkeypatch.setenv(variable, "1")
     assert not theme.stdout_console().is_terminal
-    theme.stdout_console().print("x", style="error")
+    theme.stdout_console().print("x", style="bold red")
     theme.say("y", "error")
     assert capsys.readouterr() == ("x\n", "y\n")
 
 
 def test_a_terminal_gets_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = stderr_is(Terminal(), monkeypatch)
-    theme.stderr_console().print("x", style="error")
+    theme.stderr_console().print("x", style="bold red")
     assert SGR.sub("", terminal.getvalue()) == "x\n" != terminal.getvalue()
 
 
@@ -97,13 +99,15 @@ def test_a_terminal_gets_no_colour_that_nobody_asked_for(monkeypatch: pytest.Mon
     assert terminal.getvalue() == "1 True 'a' http://x [b]\n"
 
 
-@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb"), ("TERM", "unknown")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb"), ("TERM", "unknown"), ("TERM", "")]
+)
 def test_a_terminal_without_colour_gets_plain_text(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = stderr_is(Terminal(), monkeypatch)
     monkeypatch.setenv(name, value)
-    theme.stderr_console().print("x", style="error")
+    theme.stderr_console().print("x", style="bold red")
     theme.say("y", "error")
     assert terminal.getvalue() == "x\ny\n"
 
@@ -122,17 +126,137 @@ def test_say_writes_one_sanitised_line_to_stderr(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr() == ("", "a b ␛[31m[red] 你好\n")
 
 
-def test_say_is_styled_on_a_terminal_and_leaves_wrapping_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_say_is_styled_on_a_terminal_and_is_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = stderr_is(Terminal(), monkeypatch)
-    theme.say("[b] \x1b[2J " + "word " * 100, "warning")
+    theme.say("[b] \x1b[2J :smile: 'a' 1", "warning")
     assert "\x1b[33m" in terminal.getvalue()
-    assert SGR.sub("", terminal.getvalue()) == "[b] ␛[2J " + "word " * 100 + "\n"
+    assert SGR.sub("", terminal.getvalue()) == "[b] ␛[2J :smile: 'a' 1\n"
+
+
+def said(columns: int, monkeypatch: pytest.MonkeyPatch, *rows: tuple[str, ...]) -> list[str]:
+    """The lines on a terminal so wide after rows were said, one text alone by say."""
+    terminal = stderr_is(Terminal(), monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    if len(rows) == 1 and len(rows[0]) == 1:
+        theme.say(rows[0][0])
+    else:
+        theme.say_rows(rows)
+    theme.stderr_console.cache_clear()
+    return SGR.sub("", terminal.getvalue()).split("\n")[:-1]
+
+
+def test_a_notice_wraps_between_words_and_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert said(30, monkeypatch, ("turn 3 no longer fits the context and is left out",)) == [
+        "turn 3 no longer fits the",
+        "  context and is left out",
+    ]
+    assert said(30, monkeypatch, ("  two blanks before and some words after",)) == [
+        "  two blanks before and some",
+        "  words after",
+    ]
+    for columns in range(12, 90):
+        lines = said(columns, monkeypatch, ("one longer word and a few more " * 4,))
+        assert " ".join(" ".join(lines).split()) == ("one longer word and a few more " * 4).strip()
+        assert max(map(len, lines)) <= columns
+
+
+def test_a_chinese_notice_wraps_between_characters_but_not_before_closing_marks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "第三轮已经不在上下文里了，因此被省略；“这样”就（一定）不会丢失。"
+    for columns in range(10, 50):
+        lines = said(columns, monkeypatch, (text,))
+        assert "".join(line.strip() for line in lines) == text
+        assert max(map(cell_len, lines)) <= columns
+        for line in lines:
+            assert line.strip()[0] not in "，；。”）"
+            assert line[-1] not in "“（"
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        "/home/somebody/folder/文件夹/很长的名字/file-of-a-long-name.json",
+        "~/folder/of/somebody/that/is/longer/than/thirty",
+        "https://example.com/a/path/that/does/not/fit/at/all",
+        "C:\\Users\\Somebody\\AppData\\Local\\qwenchat\\x.json",
+        "aVeryLongWordWithoutAnyPlaceToBreakItAtAllInIt",
+    ],
+)
+def test_what_is_too_long_for_a_row_stays_in_one_piece_for_copying(
+    whole: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = said(30, monkeypatch, (f"the chat is in {whole}, since then and now",))
+    assert any(whole in line for line in lines)
+    assert lines[0] == "the chat is in"
+    lines = said(30, monkeypatch, (f"会话保存在{whole}，可以继续",))
+    assert any(whole in line for line in lines)
+
+
+HELP = [
+    ("The terminal:",),
+    ("  /theme [NAME]", "Show the themes, or take one."),
+    ("  /历史 [N]", "Print the chat so far, or the last turns of it."),
+]
+
+
+def test_rows_stand_in_columns_and_the_last_one_wraps_below_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert said(80, monkeypatch, *HELP) == [
+        "The terminal:",
+        "  /theme [NAME]  Show the themes, or take one.",
+        "  /历史 [N]      Print the chat so far, or the last turns of it.",
+    ]
+    assert said(46, monkeypatch, *HELP) == [
+        "The terminal:",
+        "  /theme [NAME]  Show the themes, or take one.",
+        "  /历史 [N]      Print the chat so far, or the",
+        "                 last turns of it.",
+    ]
+    assert said(60, monkeypatch, ("a", "2024", "one"), ("bcd", "中", "two"), ("e", "", "")) == [
+        "a    2024  one",
+        "bcd  中    two",
+        "e",
+    ]
+
+
+def test_in_a_narrow_terminal_the_last_column_stands_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    below = [
+        "The terminal:",
+        "  /theme [NAME]",
+        "    Show the themes, or take",
+        "    one.",
+        "  /历史 [N]",
+        "    Print the chat so far, or",
+        "    the last turns of it.",
+    ]
+    assert said(29, monkeypatch, *HELP) == below
+    # Also where the columns before it leave next to nothing.
+    assert said(50, monkeypatch, ("a" * 40, "text of the last column")) == [
+        "a" * 40,
+        "  text of the last column",
+    ]
+
+
+def test_rows_name_their_first_column_and_are_sanitised(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stderr_is(Terminal(), monkeypatch)
+    theme.say_rows([("a\x1b[2J\nb", "[b]\x07")], "warning")
+    assert terminal.getvalue() == "\x1b[36ma␛[2J b  \x1b[0m\x1b[33m[b]␇\x1b[0m\n"
+
+
+def test_off_a_terminal_nothing_wraps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    theme.say("word " * 20)
+    theme.say_rows([("/历史", "word " * 20), ("/x y z", "\x1b"), ()])
+    assert capsys.readouterr().err == (f"{'word ' * 20}\n/历史   {('word ' * 20).strip()}\n/x y z  ␛\n")
 
 
 @pytest.mark.parametrize("stream", [None, Broken(), BrokenTerminal()])
 def test_say_never_fails(stream: io.StringIO | None, monkeypatch: pytest.MonkeyPatch) -> None:
     stderr_is(stream, monkeypatch)
     theme.say("x")
+    theme.say_rows([("x", "y")])
 
 
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])
@@ -141,6 +265,7 @@ def test_say_does_not_mind_a_closed_stream(kind: type[io.StringIO], monkeypatch:
     stream.close()
     stderr_is(stream, monkeypatch)
     theme.say("x")
+    theme.say_rows([("x", "y")])
     with theme.progress_reporter() as report:
         report("fetching", 0.5)
 
@@ -180,7 +305,7 @@ def test_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("name", ["dumb", "unknown"])
+@pytest.mark.parametrize("name", ["", "dumb", "unknown"])
 def test_a_dumb_terminal_gets_lines(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = stderr_is(Terminal(), monkeypatch)
     monkeypatch.setenv("TERM", name)
@@ -284,3 +409,20 @@ def test_on_a_terminal_without_colour_progress_still_moves() -> None:
     assert "100%" in written
     assert not SGR.search(written)
     assert screen(written) == ["a notice in between", "done"]
+
+
+@ON_POSIX
+@pytest.mark.parametrize("columns", [100, 40, 20])
+def test_progress_is_one_row_however_narrow_the_terminal(columns: int) -> None:
+    written = SGR.sub("", in_a_terminal(PROGRESS, COLUMNS=str(columns)))
+    lines = [line for line in re.split(r"[\r\n]|\x1b\[[0-9;?]*[A-Za-z]", written) if "━" in line]
+    assert lines
+    assert max(map(len, lines)) <= columns
+    assert any(line.endswith("100%") for line in lines)
+
+
+@ON_POSIX
+def test_progress_has_no_colours_but_the_theme_s() -> None:
+    code = f"from qwenchat.terminal.styles import use_theme\nuse_theme('mono')\n{PROGRESS}"
+    codes = set(SGR.findall(in_a_terminal(code, COLORTERM="truecolor")))
+    assert codes <= {"\x1b[0m", "\x1b[2m"}

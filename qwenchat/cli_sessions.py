@@ -1,0 +1,424 @@
+"""``qwenchat sessions``: the chats on this machine, from the command line.
+
+Owns what can be done with sessions there, and what a shell completes where one is to be named. What a
+session is, and what its name may be, is ``sessions``'s; how one is told, ``session_lines``'s.
+
+stdout gets what was asked for and nothing else: lines, a document, or JSON. The JSON is verbatim once it
+is parsed; all else passes the sanitiser, but for documents that go into a file or a pipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwenchat.errors import Interrupted, SessionError, UsageError
+from qwenchat.language import tr
+from qwenchat.session_lines import Look, Paint, as_object, hit_lines, list_lines, local_time
+
+if TYPE_CHECKING:
+    from qwenchat.session_listing import SessionInfo
+    from qwenchat.sessions import SessionStore
+    from qwenchat.settings import Settings
+
+_COMPLETIONS = 50  # more than that nobody chooses from
+_NAMED = 10  # of the sessions that are about to be deleted
+_SUFFIXES = {"markdown": "md", "htm": "html"}
+# Typer hands completions to the shell unquoted: a title with $(...) in it would be run.
+_SPECIAL = re.compile(r"[^\w.,+/-]", re.ASCII)
+
+app = typer.Typer(help="The chats on this machine; alone, it lists them.", invoke_without_command=True)
+
+
+# --- completion ----------------------------------------------------------------------------------
+
+
+def complete_session(incomplete: str) -> list[tuple[str, str]]:
+    """What a session's name can go on as, of the sessions saved last first: ids, and titles of one word.
+
+    Returns:
+        Each with a text of help: an id with its title, a title with its id. There is nothing in them
+        that is special to a shell.
+    """
+    try:
+        infos = _store().list()
+    except Exception:  # noqa: BLE001 - whatever is broken, a press of Tab is no place to say so
+        return []
+    titles = Counter(info.title for info in infos)
+    words = [("latest", _harmless(info.title)) for info in infos if not info.problem][:1]
+    words += [(info.id, _harmless(info.title or info.problem)) for info in infos]
+    if incomplete:  # else they would stand beside each id anyway
+        words += [(info.title, info.id) for info in infos if titles[info.title] == 1]
+    found = [word for word in words if word[0].startswith(incomplete) and _is_word(word[0])]
+    return found[:_COMPLETIONS]
+
+
+def _is_word(text: str) -> bool:
+    """Whether every shell takes the text for one word that stands for nothing but itself."""
+    return text[:1] not in ("", "-") and _harmless(text) == text and " " not in text
+
+
+def _harmless(text: str) -> str:
+    """The text with a blank for everything in it that could be special to a shell."""
+    return "".join(c if c.isprintable() and not (c.isascii() and _SPECIAL.match(c)) else " " for c in text)
+
+
+def _complete_format(incomplete: str) -> list[str]:
+    from qwenchat.exports import FORMATS
+
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+# --- the commands --------------------------------------------------------------------------------
+
+_NAME_HELP = "An id, a title, the begin of either, or latest."
+_Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help=_NAME_HELP, show_default=False, autocompletion=complete_session),
+]
+_Limit = Annotated[
+    int | None, typer.Option("--limit", "-n", metavar="N", min=1, help="Only the N saved last.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback()
+def sessions(ctx: typer.Context) -> None:
+    """Lists the sessions, where no command was named."""
+    from qwenchat import cli
+
+    ctx.meta[_SETTINGS] = cli._settings(ctx.obj).settings
+    if ctx.invoked_subcommand is None:
+        list_sessions(ctx)
+
+
+@app.command("list")
+def list_sessions(ctx: typer.Context, limit: _Limit = None, as_json: _Json = False) -> None:
+    """List the sessions, the one saved last first."""
+    infos = _store().list()[:limit]
+    if _wants_json(ctx, as_json):
+        _print_objects(as_object(info) for info in infos)
+    elif infos:
+        _print(*list_lines(infos, _columns(), _painter()))
+    else:
+        _say(ctx, tr("there are no sessions yet"))
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    name: _Name,
+    plain: Annotated[bool, typer.Option("--plain", help="No Markdown on a terminal.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Print a chat: the turns where it stands, or as JSON all of it."""
+    from qwenchat.exports import to_json, to_markdown
+
+    record = _store().record(name)
+    if _wants_json(ctx, as_json):
+        _print_object(json.loads(to_json(record)))
+    elif _columns() is None:
+        _print(to_markdown(record))
+    else:
+        from qwenchat.terminal.live import render_markdown
+
+        render_markdown(to_markdown(record), plain=plain or _settings(ctx).plain)
+
+
+@app.command()
+def resume(ctx: typer.Context, name: _Name) -> None:
+    """Go on with a chat."""
+    from qwenchat import cli
+
+    cli.chat(ctx.obj, session=name)
+
+
+@app.command()
+def rename(
+    ctx: typer.Context,
+    name: _Name,
+    title: Annotated[list[str], typer.Argument(metavar="TITLE...", show_default=False)],
+    as_json: _Json = False,
+) -> None:
+    """Give a session another title."""
+    info = _store().rename(name, " ".join(title))
+    if _wants_json(ctx, as_json):
+        _print_object(as_object(info))
+    else:
+        _say(ctx, tr("{id} is called {title!r} now", id=info.id, title=info.title))
+
+
+@app.command()
+def search(
+    ctx: typer.Context,
+    words: Annotated[list[str], typer.Argument(metavar="TEXT...", show_default=False)],
+    limit: _Limit = None,
+    as_json: _Json = False,
+) -> None:
+    """List the sessions that hold a text, in any case.
+
+    It is looked for in titles, questions and replies.
+    """
+    text = " ".join(words)
+    if not text:
+        raise UsageError(tr("search for what?"), "qwenchat sessions search TEXT")
+    hits = _store().search(text)[:limit]
+    if _wants_json(ctx, as_json):
+        _print_objects(as_object(hit.info) | {"node_id": hit.node_id, "excerpt": hit.excerpt} for hit in hits)
+    elif hits:
+        _print(*hit_lines(hits, text, _columns(), _painter()))
+    else:
+        _say(ctx, tr("no session holds {text!r}", text=text))
+
+
+@app.command()
+def fork(
+    ctx: typer.Context,
+    name: _Name,
+    title: Annotated[str, typer.Option(metavar="TEXT", help="The copy's title.", show_default=False)] = "",
+    as_json: _Json = False,
+) -> None:
+    """Copy a session, and print the copy's id."""
+    store = _store()
+    with store.fork(name, title) as copy:
+        info = store.find(copy.id)
+    if _wants_json(ctx, as_json):
+        _print_object(as_object(info))
+    else:
+        _print(f"{info.id}\n")
+
+
+@app.command()
+def delete(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help=_NAME_HELP, show_default=False, autocompletion=complete_session
+        ),
+    ] = None,
+    older_than: Annotated[
+        float | None,
+        typer.Option(metavar="DAYS", min=0, help="All that were saved longer ago than that."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Delete sessions; asks first."""
+    store = _store()
+    infos = _to_delete(store, names or [], older_than)
+    if infos and not yes:
+        _ask_to_delete(infos)
+    deleted, failures = [], []
+    for info in infos:
+        try:
+            deleted.append(store.delete(info.id))
+        except SessionError as error:  # what is in use does not keep the others
+            failures.append(error)
+    if _wants_json(ctx, as_json):
+        _print_objects(as_object(info) for info in deleted)
+    elif len(deleted) == 1:
+        _say(ctx, tr("deleted {title!r}", title=_called(deleted[0])))
+    elif deleted or not failures:
+        _say(ctx, tr("deleted {n} sessions", n=len(deleted)))
+    if len(failures) > 1:
+        many = tr("{n} sessions could not be deleted: {first}", n=len(failures), first=failures[0].message)
+        raise SessionError(many, failures[0].hint)
+    if failures:
+        raise failures[0]
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    name: _Name,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="md, html, json or txt; else the file's ending says it, or it is md.",
+            show_default=False,
+            autocompletion=_complete_format,
+        ),
+    ] = "",
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.", show_default=False),
+    ] = "-",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+) -> None:
+    """Print a chat as a document, or write it to a file."""
+    from qwenchat.exports import FORMATS
+    from qwenchat.terminal.sanitize import sanitize
+    from qwenchat.textfile import write_text
+
+    path = None if output == "-" else Path(output)
+    kind = _format(kind or ("json" if _wants_json(ctx, as_json) else ""), path)
+    text = FORMATS[kind](_store().record(name))
+    if path is not None:
+        if not force and os.path.isfile(path):  # noqa: PTH113 - in a folder that is closed, it is none
+            raise UsageError(tr("{path} exists already", path=path), tr("--force replaces it"))
+        write_text(path, text, overwrite=force)
+        _say(ctx, tr("wrote {path}", path=path))
+    elif _columns() is None:
+        _print(text)
+    elif kind == "json":
+        _print_object(json.loads(text))
+    else:
+        _print(sanitize(text))
+
+
+def _format(given: str, path: Path | None) -> str:
+    """The format that was named, or that the file's name says."""
+    from qwenchat.exports import FORMATS
+
+    suffix = path.suffix[1:].lower() if path is not None else "md"
+    kind = given or _SUFFIXES.get(suffix, suffix)
+    if kind in FORMATS:
+        return kind
+    names = ", ".join(FORMATS)
+    if kind:
+        raise UsageError(tr("there is no format {kind!r}", kind=kind), tr("there are {names}", names=names))
+    raise UsageError(
+        tr("{path} does not say its format", path=path), tr("--format takes {names}", names=names)
+    )
+
+
+# --- deleting ------------------------------------------------------------------------------------
+
+
+def _to_delete(store: SessionStore, names: Sequence[str], days: float | None) -> list[SessionInfo]:
+    """The sessions of these names, each once; or without names those that are older."""
+    if bool(names) == (days is not None):
+        raise UsageError(tr("delete which sessions?"), tr("give their names, or --older-than DAYS"))
+    if days is None:
+        return list({info.id: info for info in map(store.find, names)}.values())
+    try:
+        limit = datetime.now(timezone.utc) - timedelta(days=days)
+    except OverflowError:  # before there were years
+        return []
+    # What cannot be read may be a newer version's; it goes only by name.
+    dated = [(info, local_time(info.updated)) for info in store.list() if not info.problem]
+    return [info for info, moment in dated if moment is not None and moment < limit]
+
+
+def _ask_to_delete(infos: Sequence[SessionInfo]) -> None:
+    """Asks the user, by title and number of turns.
+
+    Raises:
+        Interrupted: the answer is not yes.
+        UsageError: nobody can answer.
+    """
+    from qwenchat.terminal import theme
+    from qwenchat.terminal.sanitize import sanitize_line
+
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+        raise UsageError(tr("there is no terminal to ask on"), tr("--yes deletes without asking"))
+    if len(infos) == 1:
+        title, turns = _called(infos[0]), infos[0].head.turns
+        question = tr("delete {title!r} and its {turns} turns?", title=title, turns=turns)
+    else:
+        for info in infos[:_NAMED]:
+            theme.say(tr("{title!r}, {turns} turns", title=_called(info), turns=info.head.turns))
+        if len(infos) > _NAMED:
+            theme.say(tr("and {n} more", n=len(infos) - _NAMED))
+        question = tr("delete these {n} sessions?", n=len(infos))
+    sys.stderr.write(f"{sanitize_line(question)} [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer:  # Ctrl-D: the line is still open
+        sys.stderr.write("\n")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Interrupted(tr("nothing was deleted"))
+
+
+def _called(info: SessionInfo) -> str:
+    return info.title or info.id
+
+
+# --- what the commands share ---------------------------------------------------------------------
+
+_SETTINGS = "qwenchat.settings"  # their place in a command's context
+
+
+def _settings(ctx: typer.Context) -> Settings:
+    settings: Settings = ctx.meta[_SETTINGS]
+    return settings
+
+
+def _store() -> SessionStore:
+    from qwenchat.folders import data_dir
+    from qwenchat.sessions import SessionStore
+
+    return SessionStore(data_dir() / "sessions")
+
+
+def _wants_json(ctx: typer.Context, here: bool) -> bool:
+    return here or bool(ctx.obj.as_json)  # before the command's name it counts too
+
+
+def _say(ctx: typer.Context, line: str) -> None:
+    from qwenchat.terminal import theme
+
+    if not _settings(ctx).quiet:
+        theme.say(line)
+
+
+def _columns() -> int | None:
+    """The width of the terminal that stdout is; None if it is none."""
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if on_terminal else None
+
+
+def _painter() -> Paint:
+    """What gives a text its look on stdout; nothing changes where there are no styles."""
+    if _columns() is None:
+        return _unpainted
+    from rich.console import COLOR_SYSTEMS
+
+    from qwenchat.terminal import theme
+    from qwenchat.terminal.rows import Span, paint
+    from qwenchat.terminal.styles import current
+
+    console = theme.stdout_console()
+    if console.color_system is None or console.legacy_windows:
+        return _unpainted
+    colors = COLOR_SYSTEMS[console.color_system]
+    return lambda text, look: paint([Span(text, getattr(current(), look))], colors)
+
+
+def _unpainted(text: str, look: Look) -> str:
+    return text
+
+
+def _print_objects(objects: Iterable[dict[str, Any]]) -> None:
+    """A JSON array, an object a line."""
+    from qwenchat.oneshot import json_line
+
+    lines = ",\n".join(json_line(value).rstrip("\n") for value in objects)
+    _print(f"[\n{lines}\n]\n" if lines else "[]\n")
+
+
+def _print_object(value: dict[str, Any]) -> None:
+    from qwenchat.oneshot import json_line
+
+    _print(json_line(value))
+
+
+def _print(*lines: str) -> None:
+    from qwenchat.oneshot import stdout, write
+
+    write(stdout(), "".join(lines))

@@ -1,0 +1,80 @@
+"""How the program ends: the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import typer
+
+from qwenchat.errors import Interrupted, OutputClosed, QwenchatError
+from qwenchat.language import tr
+
+log = logging.getLogger("qwenchat")
+
+
+def code_of(program: Callable[[], int | None]) -> int:
+    """Runs the program and returns its exit code; no error gets past this."""
+    try:
+        code = program()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OutputClosed, BrokenPipeError):
+        return _end_as_sigpipe()
+    except SystemExit as stop:  # after shell completion, and where help meets a closed pipe
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _end_as_sigpipe()
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        return _tell(tr("interrupted"), Interrupted.exit_code)
+    except QwenchatError as error:
+        return _tell(str(error), error.exit_code)
+    except typer.TyperException as error:  # Typer's own usage errors
+        return _tell(f"{error.format_message()} (see qwenchat --help)", error.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _internal_error(error)
+        _discard_stdout()
+        return _tell(tr("the output cannot be written: {reason}", reason=error.strerror), 1)
+    except MemoryError:
+        return _tell(tr("out of memory; a smaller model or --context needs less"), 1)
+    except Exception as error:  # noqa: BLE001 - a traceback is never the user's to read
+        return _internal_error(error)
+    # Typer returns the code of an Exit, which is what it makes of Ctrl-C, or what the command returned.
+    if code == Interrupted.exit_code:
+        return _tell(tr("interrupted"), Interrupted.exit_code)
+    return code or 0
+
+
+def _internal_error(error: Exception) -> int:
+    what = tr("internal error: {error}", error=f"{type(error).__name__}: {error}")
+    if log.handlers:
+        return _tell(f"{what}; {tr('the traceback is in the debug log')}", 1)
+    return _tell(f"{what}; {tr('run it again with --debug for a traceback')}", 1)
+
+
+def _tell(line: str, exit_code: int) -> int:
+    from qwenchat.terminal import theme
+
+    log.debug("exit code %d: %s", exit_code, line, exc_info=True)
+    theme.say(f"qwenchat: {line}", "error")
+    return exit_code
+
+
+def _discard_stdout() -> None:
+    """What is still buffered cannot be written; without this, Python would complain while it exits."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end_as_sigpipe() -> int:
+    """Ends quietly, as a program without a handler would: the shell sees SIGPIPE."""
+    _discard_stdout()
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+    return 1  # where there are no such signals

@@ -1,0 +1,248 @@
+"""Text files that a message carries: which it names, how they are read, and how the model sees them.
+
+Owns the ``@path`` words of a message and what may be read for them. Does not know who asks, or how long
+a message may be in tokens.
+
+    @README.md  @~/notes.txt  @"my notes.txt"  @my\\ notes.txt  (see @a.txt)  看@a.txt。
+
+An ``@`` begins a mention unless it stands behind a letter or digit of ASCII, as in an e-mail address.
+The mention is the longest path behind it that a file has, so that a decorator or a user's name stays
+text. Where none has one, and it can only be meant as a path, it is told (``missing_mentions``).
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from qwenchat.errors import ContextLengthError, UsageError
+from qwenchat.fences import language_of
+from qwenchat.language import tr
+
+MAX_BYTES = 2**20
+"""The largest file that is read. It is some 300,000 tokens, more than Qwen's context windows hold; a log
+or a dump that was named by mistake would only keep the tokenizer busy before it is refused."""
+
+_BEFORE = r"(?<![A-Za-z0-9_.+%@/\\-])"
+_MENTION = re.compile(_BEFORE + r'@(?:(?P<quoted>"[^"\n]+")|(?P<bare>(?!")(?:\\ |\S){1,500}))')
+_OPEN_MENTION = re.compile(_BEFORE + r'@("[^"\n]*|(?!")(?:\\ |\S)*)\Z')
+# Where a path may end: before punctuation, and where Chinese goes on behind ASCII or the other way.
+_END = re.compile(r"(?=[^\w/~-])|(?<=[!-~])(?=[^\x00-\x7f])|(?<=[^\x00-\x7f])(?=[!-~])")
+_MOST_ENDS = 24
+# What looks like one path, where no file tells how long it is.
+_PATH = re.compile(r"(?:\\ |[\w./\\~+%=#:-])+")
+_PATH_BEGINS = re.compile(r"\.{0,2}/|~/|[A-Za-z]:[/\\]")
+_FENCE = re.compile(r"^[ \t]*(`{3,})", re.MULTILINE)
+# The folder in a path as it is typed; a backslash before a space is no separator but keeps it.
+_FOLDER = re.compile(r".*(?:/|\\(?! ))" if os.sep == "\\" else r".*/", re.DOTALL)
+
+# Windows has no such flags, nor the files that they are about.
+_CAREFULLY: int = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A text file as it was when it was read.
+
+    Attributes:
+        name: its path as the user gave it.
+        text: what it holds; its lines end in LF.
+        size: bytes on the disk.
+    """
+
+    name: str
+    text: str
+    size: int
+
+    @property
+    def lines(self) -> int:
+        """How many lines it has; the last counts also if it has no newline."""
+        return self.text.count("\n") + (self.text[-1:] not in ("", "\n"))
+
+
+def to_path(typed: str) -> Path:
+    """The path that a user means: without quotes and backslashes before spaces, ``~`` being home."""
+    path = Path(_unquoted(typed))
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no such user
+        return path
+
+
+def read_file(typed: str) -> Attachment:
+    """Reads a text file.
+
+    Args:
+        typed: its path, as for :func:`to_path`.
+
+    Raises:
+        UsageError: there is no such file, or it is no text in UTF-8 (or, with its mark, UTF-16).
+        ContextLengthError: it is larger than :data:`MAX_BYTES`.
+    """
+    name = _unquoted(typed)
+    try:
+        data = _read_regular(to_path(typed), name)
+    except FileNotFoundError:
+        raise UsageError(tr("there is no file {path}", path=name)) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(tr("{path} cannot be read: {reason}", path=name, reason=reason)) from error
+    if len(data) > MAX_BYTES:
+        raise ContextLengthError(
+            tr("{path} is larger than {limit} KiB", path=name, limit=MAX_BYTES // 1024),
+            tr("send a part of it"),
+        )
+    text = _decoded(data, name)
+    return Attachment(name, text.replace("\r\n", "\n").replace("\r", "\n"), len(data))
+
+
+def _read_regular(path: Path, name: str) -> bytes:
+    """The file, or somewhat more of it than is allowed.
+
+    Opening may do something to a device, and wait at a pipe: so what it is comes first, and is asked
+    again of what was opened in the end.
+    """
+    _check_kind(path.stat(), name)
+    with os.fdopen(os.open(path, os.O_RDONLY | _CAREFULLY), "rb") as file:
+        _check_kind(os.fstat(file.fileno()), name)
+        return file.read(MAX_BYTES + 1)
+
+
+def _check_kind(status: os.stat_result, name: str) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise UsageError(tr("{path} is a folder", path=name), tr("name a file in it"))
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(tr("{path} is no ordinary file", path=name), tr("only text files can be sent"))
+
+
+def _decoded(data: bytes, name: str) -> str:
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not wide and b"\0" in data:
+        raise UsageError(tr("{path} is a binary file", path=name), tr("only text files can be sent"))
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(
+            tr("{path} is no text in UTF-8", path=name), tr("save it as UTF-8, and send it then")
+        ) from None
+
+
+def find_mentions(text: str) -> list[str]:
+    """The paths of the files that a message names, each once, in its order; for :func:`read_file`."""
+    return list(dict.fromkeys(path for path, is_there in _mentions(text) if is_there))
+
+
+def missing_mentions(text: str) -> list[str]:
+    """The ``@`` words of a message that are meant as paths, but that no file has.
+
+    Such a word begins like a path (``./``, ``~/``, ``/``), ends like a folder (``/``) or like the name
+    of a text file (``.md``, ``.py``), and looks like no code: no quote before it, no bracket behind.
+    """
+    return list(dict.fromkeys(path for path, is_there in _mentions(text) if not is_there))
+
+
+def _mentions(text: str) -> Iterator[tuple[str, bool]]:
+    """The files that a text names, and what is meant as a file but is none."""
+    position = 0
+    while found := _MENTION.search(text, position):
+        word = found["quoted"] or found["bare"]
+        ends = [len(word)] if found["quoted"] else _ends(word)
+        end = next((end for end in ends if _is_file(word[:end])), 0)
+        if end:
+            yield _unquoted(word[:end]), True
+            position = found.start() + 1 + end
+        else:
+            before = text[max(0, found.start() - 1) : found.start()]
+            if before not in ("'", '"', "`") and (path := _meant_path(word)):
+                yield path, False
+            position = found.start() + 1
+
+
+def _ends(word: str) -> list[int]:
+    """Where the path that a word begins with may end, the last place first.
+
+    A paragraph without spaces has many such places, and each is a look at the disk: so only the first
+    are tried, and the end of the word.
+    """
+    places = (found.start() for found in _END.finditer(word, 1))
+    return sorted({len(word), *islice(places, _MOST_ENDS)}, reverse=True)
+
+
+def _is_file(typed: str) -> bool:
+    """Whether there is such a file, be it of a kind that cannot be read."""
+    try:
+        return not stat.S_ISDIR(to_path(typed).stat().st_mode)
+    except (OSError, ValueError):  # there is none, or there can be none
+        return False
+
+
+def _meant_path(word: str) -> str:
+    """The path at the beginning of a word that no file has; empty if it may as well be something else."""
+    if word.startswith('"'):
+        path, behind = _unquoted(word), ""
+    else:
+        found = _PATH.match(word)
+        path = found[0].rstrip(".:") if found else ""
+        behind = word[len(path) : len(path) + 1]
+    is_meant = _PATH_BEGINS.match(path) or path.endswith("/") or language_of(path)
+    return _unquoted(path) if is_meant and behind != "(" else ""
+
+
+def with_files(text: str, files: Iterable[Attachment]) -> str:
+    """A message as the model gets it: the text, and behind it each file by its name, in a fence.
+
+    A fence is longer than all in its file, so that a file ends where it ends, whatever it holds.
+    """
+    parts = [text] if text.strip() else []
+    for file in files:
+        longest = max(map(len, _FENCE.findall(file.text)), default=2)
+        fence = "`" * (longest + 1)
+        newline = "\n" if file.text[-1:] not in ("", "\n") else ""
+        parts.append(f"{file.name}:\n{fence}{language_of(file.name)}\n{file.text}{newline}{fence}")
+    return "\n\n".join(parts) or text
+
+
+def mention_prefix(before: str) -> str | None:
+    """What of a mention stands before the cursor, behind its ``@``; None if the cursor is in none."""
+    found = _OPEN_MENTION.search(before[-600:])
+    return found[1] if found else None
+
+
+def complete_path(prefix: str) -> Iterator[str]:
+    """The paths that a path may become, in the form in which it was begun; each begins with ``prefix``.
+
+    Folders end in a slash; hidden files come only if their dot was typed. Spaces stand within the quotes
+    that were begun, or behind backslashes. Names that cannot be shown or typed are left out.
+    """
+    quote = '"' if prefix.startswith('"') else ""
+    if quote and prefix.endswith(quote) and prefix != quote:
+        return
+    match = _FOLDER.match(prefix)
+    typed_folder = match[0] if match else quote
+    stem = _unquoted(quote + prefix[len(typed_folder) :])
+    if stem == "~" and typed_folder == quote:
+        yield f"{quote}~/"
+        return
+    folder = to_path(typed_folder)
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.name.startswith(stem))
+        kinds = [(name, (folder / name).is_dir()) for name in names]
+    except (OSError, ValueError):
+        return
+    for name, is_folder in kinds:
+        hidden = name.startswith(".") and not stem.startswith(".")
+        if not hidden and name.isprintable() and '"' not in name:
+            rest = name[len(stem) :] if quote else name[len(stem) :].replace(" ", "\\ ")
+            yield f"{prefix}{rest}{'/' if is_folder else quote}"
+
+
+def _unquoted(typed: str) -> str:
+    if typed.startswith('"'):
+        return typed[1:].removesuffix('"')
+    return typed.replace("\\ ", " ")

@@ -1,0 +1,114 @@
+"""The commands that bring text in and take it out: files, the clipboard, an editor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwenchat import fences, textfile
+from qwenchat.errors import UsageError
+from qwenchat.language import tr
+from qwenchat.terminal import attachments, clipboard, editor
+from qwenchat.terminal.commands.registry import Group, number
+
+if TYPE_CHECKING:
+    from qwenchat.terminal.repl import Chat
+
+_group = Group("Files and the clipboard")
+command = _group.command
+
+
+@command(
+    "file",
+    "Put a text file into the next message, or list those that are in it.",
+    usage="[PATH]",
+    complete=lambda chat, rest: attachments.complete_path(rest),
+)
+def _file(chat: Chat, rest: str) -> None:
+    if rest:
+        file = attachments.read_file(rest)
+        chat.draft.attached.append(file)
+        chat.say(chat.draft.describe(file, chat.backend))
+    elif chat.draft.attached:
+        for file in chat.draft.attached:
+            chat.say(chat.draft.describe(file, chat.backend))
+    else:
+        chat.say(tr("no file is in the next message; /file PATH or @PATH puts one in"))
+
+
+@command("detach", "Take the files out of the next message again.")
+def _detach(chat: Chat, rest: str) -> None:
+    count = len(chat.draft.attached)
+    chat.draft.attached.clear()
+    chat.say(tr("took {count} files out of the next message", count=count))
+
+
+@command(
+    "copy",
+    "Copy the last reply, the reply of turn N, or the last reply's code to the clipboard.",
+    usage="[N|code]",
+    complete=lambda chat, rest: ("code",),
+)
+def _copy(chat: Chat, rest: str) -> None:
+    if rest == "code":
+        text = "\n\n".join(block.text for block in _code(chat))
+    else:
+        text = _reply_text(chat, number(rest, 0))
+    way = clipboard.copy(text)
+    chat.say(tr("copied {count} characters by {way}", count=f"{len(text):,}", way=way))
+
+
+def _paths_after_number(chat: Chat, rest: str) -> Iterator[str]:
+    first, space, path = rest.partition(" ")
+    if space and first.isdecimal():
+        yield from (f"{first} {found}" for found in attachments.complete_path(path))
+    else:
+        yield from attachments.complete_path(rest)
+
+
+@command(
+    "save-code",
+    "Write the last reply's code, or its block N, to a new file.",
+    usage="[N] [PATH]",
+    complete=_paths_after_number,
+)
+def _save_code(chat: Chat, rest: str) -> None:
+    blocks = _code(chat)
+    first, _, others = rest.partition(" ")
+    n, name = (int(first), others.strip()) if first.isdecimal() else (0, rest)
+    if n > len(blocks) or (n == 0 and len(blocks) > 1):
+        for i, block in enumerate(blocks, 1):
+            lines = block.text.count("\n") + 1
+            chat.say(tr("{n}: {language}, {lines} lines", n=i, language=block.language or "?", lines=lines))
+        raise UsageError(tr("there are {count} blocks of code", count=len(blocks)), "/save-code N PATH")
+    block = blocks[max(n, 1) - 1]
+    path = Path(name or fences.suggested_name(block)).expanduser()
+    textfile.write_text(path, block.text.rstrip("\n") + "\n")
+    chat.say(tr("wrote {path}", path=path))
+
+
+@command("editor", "Write the next message in your editor; it is on the line when that is closed.")
+def _editor(chat: Chat, rest: str) -> None:
+    text = editor.edit(rest)
+    if text is None or not text.strip():
+        chat.say(tr("nothing was written"))
+    else:
+        chat.put_on_line(text)
+
+
+def _code(chat: Chat) -> list[fences.Block]:
+    blocks = fences.code_blocks(_reply_text(chat, 0))
+    if not blocks:
+        raise UsageError(tr("there is no code in the last reply"))
+    return blocks
+
+
+def _reply_text(chat: Chat, n: int) -> str:
+    """The reply of turn ``n``; 0 for the last."""
+    replies = [node.reply for node in chat.conversation.path() if node.reply is not None]
+    if not replies:
+        raise UsageError(tr("there was no reply yet"))
+    if n > len(replies):
+        raise UsageError(tr("there is no turn {n}", n=n), tr("there are {count}", count=len(replies)))
+    return replies[n - 1].text

@@ -1,0 +1,138 @@
+"""The commands about the model and how it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from qwenchat.chat.messages import GenerationOptions
+from qwenchat.errors import UsageError
+from qwenchat.language import tr
+from qwenchat.settings import allowed, read_setting, system_prompt
+from qwenchat.terminal.commands.registry import Group
+
+if TYPE_CHECKING:
+    from qwenchat.terminal.repl import Chat
+
+_NONE = "none"
+_group = Group("The model")
+command = _group.command
+
+
+def _prompt_names(chat: Chat, rest: str) -> Iterable[tuple[str, str]]:
+    prompts = chat.settings.prompts.items()
+    return [*prompts, *((f"@{name}", text) for name, text in prompts)]
+
+
+@command(
+    "system",
+    "Show the system prompt, or set it: a text, the name of one in the config, or none.",
+    usage="[TEXT|NAME|none]",
+    complete=_prompt_names,
+)
+def _system(chat: Chat, rest: str) -> None:
+    if not rest:
+        chat.say(chat.conversation.system or tr("there is no system prompt"))
+        return
+    if rest in chat.settings.prompts:
+        rest = f"@{rest}"
+    chat.conversation.system = "" if rest == _NONE else system_prompt(chat.settings, rest)
+    chat.moved(tr("the system prompt is set; the chat is read anew with the next message"))
+
+
+@command(
+    "model",
+    "Show the model, or load another.",
+    usage="[NAME]",
+    complete=lambda chat, rest: chat.model_names,
+)
+def _model(chat: Chat, rest: str) -> None:
+    if rest:
+        chat.load(rest)
+    elif chat.backend is None:
+        chat.say(chat.model)
+    else:
+        chat.say(f"{chat.backend.name} ({chat.backend.description})")
+
+
+def _option_names() -> list[str]:
+    return [field.name for field in fields(GenerationOptions)]
+
+
+def _option_completions(chat: Chat, rest: str) -> Iterator[tuple[str, str]]:
+    for name in _option_names():
+        yield name, allowed(name)
+
+
+@command(
+    "set",
+    "Show the sampling options, or set one; default leaves it to the model.",
+    usage="[NAME VALUE]",
+    aliases=(":conf", ":config"),
+    complete=_option_completions,
+)
+def _set(chat: Chat, rest: str) -> None:
+    words = rest.replace("=", " ", 1).split(None, 1)
+    if not words:
+        _show_options(chat, _option_names())
+        return
+    name = words[0].replace("-", "_")
+    if name not in _option_names():
+        raise UsageError(
+            tr("there is no option {name}", name=words[0]),
+            tr("there are {names}", names=", ".join(_option_names())),
+        )
+    if len(words) > 1:
+        _set_option(chat, name, words[1].strip())
+    _show_options(chat, [name])
+
+
+@command("seed", "Show the seed, or set it.", usage="[N|default]", aliases=(":seed",))
+def _seed(chat: Chat, rest: str) -> None:
+    if rest:
+        _set_option(chat, "seed", rest)
+    _show_options(chat, ["seed"])
+
+
+def _set_option(chat: Chat, name: str, text: str) -> None:
+    value: Any = read_setting(name, text)
+    chat.set_options(replace(chat.options, **{name: value}))
+
+
+def _show_options(chat: Chat, names: list[str]) -> None:
+    from qwenchat.config import toml_value
+
+    def shown(name: str) -> str:
+        value = getattr(chat.options, name)
+        return tr("(the model decides)") if value in (None, ()) else toml_value(value)
+
+    chat.say_rows([(name, shown(name)) for name in names])
+
+
+@command("stats", "What the last reply took.")
+def _stats(chat: Chat, rest: str) -> None:
+    if chat.last is None:
+        raise UsageError(tr("there was no reply yet"))
+    usage, timings = chat.last.usage, chat.last.timings
+    new = usage.prompt_tokens - usage.reused_tokens
+    chat.say(
+        tr(
+            "prompt: reused {reused} + new {new} tokens in {seconds} s",
+            reused=f"{usage.reused_tokens:,}",
+            new=f"{new:,}",
+            seconds=f"{timings.prefill:.2f}",
+        )
+    )
+    rate = usage.completion_tokens / timings.decode if timings.decode else 0.0
+    chat.say(
+        tr(
+            "reply: {tokens} tokens, {speed} tokens/s",
+            tokens=f"{usage.completion_tokens:,}",
+            speed=f"{rate:.1f}",
+        )
+    )
+    seed = tr("none was needed") if chat.last.seed is None else chat.last.seed
+    chat.say(
+        tr("first token after {seconds} s; seed: {seed}", seconds=f"{timings.first_token:.2f}", seed=seed)
+    )

@@ -1,0 +1,153 @@
+"""The commands of the chat, each declaring itself: ``/help`` and completion are made from this.
+
+A command takes the chat and what was written after its name. It says what it did through the chat;
+errors it raises, and the loop tells them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from prompt_toolkit.completion import Completion
+
+from qwenchat.errors import UsageError
+from qwenchat.language import tr
+
+if TYPE_CHECKING:
+    from qwenchat.terminal.repl import Chat
+
+Run = Callable[["Chat", str], None]
+Complete = Callable[["Chat", str], Iterable["str | tuple[str, str]"]]
+"""From the chat and what is written so far, what can follow: words, or words and what they mean."""
+
+_MODULES = ("turns", "model", "sessions", "files", "screen")
+"""Where the commands are declared, in the order of ``/help``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: without the slash.
+        aliases: other names, with their first character, as Qwen's own demo has them (``:q``).
+        usage: what follows the name.
+        help: what it does, one line of English.
+        group: under which heading ``/help`` shows it.
+        run: does it.
+        complete: what can follow the name; None if nothing known can.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    usage: str
+    help: str
+    group: str
+    run: Run
+    complete: Complete | None = None
+
+
+class Group:
+    """Commands that belong together.
+
+    Args:
+        title: their heading in ``/help``, in English.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def command(
+        self,
+        name: str,
+        help_text: str,
+        *,
+        usage: str = "",
+        aliases: tuple[str, ...] = (),
+        complete: Complete | None = None,
+    ) -> Callable[[Run], Run]:
+        """Declares the function below it as a command."""
+
+        def register(run: Run) -> Run:
+            _registry[name] = Command(name, aliases, usage, help_text, self.title, run, complete)
+            return run
+
+        return register
+
+
+_registry: dict[str, Command] = {}
+
+
+def commands() -> dict[str, Command]:
+    """The commands by name, in the order of ``/help``."""
+    for module in _MODULES:
+        import_module(f"qwenchat.terminal.commands.{module}")
+    return _registry
+
+
+def find(line: str) -> tuple[Command, str] | None:
+    """The command that a line calls, and what follows its name; None if the line is a message.
+
+    Raises:
+        UsageError: it begins like a command, and there is none of that name.
+    """
+    word, _, rest = line.partition(" ")
+    if "\n" in word:
+        return None
+    if known := _named(word):
+        return known, rest.strip()
+    if line.startswith("//") or not line.startswith("/") or "/" in word[1:]:
+        return None  # text, or a path
+    close = difflib.get_close_matches(word[1:], commands(), n=1)
+    hint = tr("did you mean /{name}?", name=close[0]) if close else tr("/help lists them")
+    raise UsageError(tr("there is no command {word}", word=word), hint + tr(" (a message may begin with //)"))
+
+
+def number(text: str, default: int | None = None) -> int:
+    """A number of turns or the number of one, from 1 on.
+
+    Raises:
+        UsageError: the text is none, or there is no text and no default.
+    """
+    if not text and default is not None:
+        return default
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(tr("{text!r} is no number of 1 or more", text=text))
+    return int(text)
+
+
+def completions(chat: Chat, before: str) -> Iterator[Completion]:
+    """Commands, or what can follow one, for the text before the cursor."""
+    word, space, rest = before.partition(" ")
+    if not before.startswith(("/", ":")) or "\n" in before:
+        return
+    if not space:
+        yield from _names(word)
+        return
+    called = _named(word)
+    if called is None or called.complete is None:
+        return
+    for choice in called.complete(chat, rest):
+        text, meaning = choice if isinstance(choice, tuple) else (choice, "")
+        if text.casefold().startswith(rest.casefold()):
+            # From the last space on, so that what stands before it is not typed anew.
+            keep = rest.rfind(" ") + 1
+            yield Completion(text[keep:], start_position=keep - len(rest), display_meta=meaning)
+
+
+def _named(word: str) -> Command | None:
+    for known in commands().values():
+        if word == f"/{known.name}" or word in known.aliases:
+            return known
+    return None
+
+
+def _names(word: str) -> Iterator[Completion]:
+    for known in commands().values():
+        for name in (f"/{known.name}", *known.aliases):
+            if name.startswith(word) and (name[0] != "/" or name == f"/{known.name}" or len(word) > 1):
+                yield Completion(name, start_position=-len(word), display_meta=tr(known.help))

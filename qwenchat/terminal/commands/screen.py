@@ -1,0 +1,53 @@
+"""The commands about the terminal itself."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from qwenchat.language import tr
+from qwenchat.terminal import styles
+from qwenchat.terminal.commands.registry import Group, commands
+
+if TYPE_CHECKING:
+    from qwenchat.terminal.repl import Chat
+
+_group = Group("The terminal")
+command = _group.command
+
+
+@command("multiline", "Let Enter break the line and Alt-Enter send, or the other way round again.")
+def _multiline(chat: Chat, rest: str) -> None:
+    chat.prompt.multiline = not chat.prompt.multiline
+    if chat.prompt.multiline:
+        chat.say(tr("Enter breaks the line, Alt-Enter sends"))
+    else:
+        chat.say(tr("Enter sends, Alt-Enter breaks the line"))
+
+
+@command(
+    "theme", "Show the themes, or take one.", usage="[NAME]", complete=lambda chat, rest: styles.theme_names()
+)
+def _theme(chat: Chat, rest: str) -> None:
+    if rest:
+        styles.use_theme(rest)
+        chat.prompt.restyle()
+        chat.say(tr("the theme is {name}", name=rest))
+    else:
+        for name in styles.theme_names():
+            chat.say(f"{name} *" if name == styles.current().name else name)
+
+
+@command("help", "What there is to say to the chat itself.", aliases=(":h", ":help"))
+def _help(chat: Chat, rest: str) -> None:
+    for title, members in groupby(commands().values(), key=lambda known: known.group):
+        chat.say(f"{tr(title)}:")
+        chat.say_rows([(f"  /{c.name} {c.usage}".rstrip(), tr(c.help)) for c in members])
+    chat.say(tr("Enter sends, Alt-Enter breaks the line, Ctrl-C stops a reply, Ctrl-D leaves."))
+    chat.say(tr("Tab completes, Ctrl-R searches what was typed, Ctrl-X Ctrl-E opens your editor."))
+    chat.say(tr("@PATH in a message puts a text file in; // begins a message that starts with a slash."))
+
+
+@command("quit", "Leave.", aliases=("/exit", ":q", ":quit", ":exit"))
+def _quit(chat: Chat, rest: str) -> None:
+    chat.leave()

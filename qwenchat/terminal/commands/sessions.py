@@ -1,0 +1,142 @@
+"""The commands about sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwenchat import textfile
+from qwenchat.errors import UsageError
+from qwenchat.language import tr
+from qwenchat.terminal.commands.registry import Group, number
+
+if TYPE_CHECKING:
+    from qwenchat.terminal.repl import Chat
+
+_LISTED = 20
+_group = Group("Sessions")
+command = _group.command
+
+
+@command("sessions", "List the sessions that were saved last, 20 or N.", usage="[N]")
+def _sessions(chat: Chat, rest: str) -> None:
+    infos = chat.store.list()
+    shown = infos[: number(rest, _LISTED)]
+    rows = []
+    for info in shown:
+        mark = "*" if info.id == chat.session.id else ""
+        rows.append((info.id, info.updated[:16].replace("T", " "), mark, info.problem or info.title))
+    chat.say_rows(rows)
+    if not infos:
+        chat.say(tr("there are no sessions yet"))
+    elif len(shown) < len(infos):
+        chat.say(
+            tr("{count} more; /sessions {all} lists them all", count=len(infos) - len(shown), all=len(infos))
+        )
+
+
+def _names(chat: Chat, rest: str) -> Iterator[tuple[str, str]]:
+    """Ids, or titles once a title is begun."""
+    infos = [info for info in chat.store.list() if not info.problem]
+    for info in infos:
+        yield info.id, info.title
+    for info in infos:
+        if rest and info.title:
+            yield info.title, info.id
+
+
+@command(
+    "resume",
+    "Go on with another session: an id, a title, the begin of one, or the latest.",
+    usage="[NAME]",
+    complete=_names,
+)
+def _resume(chat: Chat, rest: str) -> None:
+    if not rest:
+        others = (info for info in chat.store.list() if info.id != chat.session.id and not info.problem)
+        latest = next(others, None)
+        if latest is None:
+            raise UsageError(tr("there is no other session"))
+        rest = latest.id
+    elif chat.store.find(rest).id == chat.session.id:
+        raise UsageError(tr("this is the session that you are in"))
+    chat.go_to(chat.store.open(rest, on_locked="fork", on_damaged="set_aside"))
+    chat.tell_session()
+
+
+@command("rename", "Give this session another title.", usage="TITLE")
+def _rename(chat: Chat, rest: str) -> None:
+    chat.session.rename(rest)
+    chat.moved(tr("this session is called {title}", title=chat.session.title))
+
+
+@command("fork", "Go on in a copy of this session; the original stays as it is.")
+def _fork(chat: Chat, rest: str) -> None:
+    if not chat.conversation.nodes:
+        raise UsageError(tr("there is nothing to copy yet"), tr("say something first"))
+    chat.go_to(chat.session.fork())
+    chat.moved(tr("this is a copy, {title}", title=chat.session.title))
+
+
+@command(
+    "delete", "Delete this session, or another; it asks before it does.", usage="[NAME]", complete=_names
+)
+def _delete(chat: Chat, rest: str) -> None:
+    info = chat.store.find(rest or chat.session.id)
+    title = info.title or info.id
+    if not chat.prompt.confirm(
+        tr("delete {title!r} and its {turns} turns?", title=title, turns=info.head.turns)
+    ):
+        chat.say(tr("it stays"))
+        return
+    if info.id == chat.session.id:
+        chat.go_to(None)  # it is closed first, or nobody could delete it
+    chat.store.delete(info.id)
+    chat.say(tr("deleted {title!r}", title=title))
+
+
+@command("search", "Find the sessions that hold a text.", usage="TEXT")
+def _search(chat: Chat, rest: str) -> None:
+    if not rest:
+        raise UsageError(tr("search for what?"), "/search TEXT")
+    hits = chat.store.search(rest)
+    chat.say_rows([(hit.info.id, f"{hit.info.title}: {hit.excerpt}") for hit in hits])
+    if not hits:
+        chat.say(tr("no session holds {text!r}", text=rest))
+
+
+def _export_words(chat: Chat, rest: str) -> Iterator[str]:
+    from qwenchat.exports import FORMATS
+    from qwenchat.terminal.attachments import complete_path
+
+    kind, space, path = rest.partition(" ")
+    if space:
+        yield from (f"{kind} {found}" for found in complete_path(path))
+    else:
+        yield from FORMATS
+
+
+@command(
+    "export",
+    "Write the chat to a file as md, html, json or txt.",
+    usage="md|html|json|txt [PATH]",
+    complete=_export_words,
+)
+def _export(chat: Chat, rest: str) -> None:
+    from qwenchat.exports import FORMATS
+
+    kind, _, name = rest.partition(" ")
+    if kind not in FORMATS:
+        raise UsageError(tr("there is no format {kind!r}", kind=kind), "/export " + "|".join(FORMATS))
+    if not chat.conversation.nodes:
+        raise UsageError(tr("there is nothing to export yet"), tr("say something first"))
+    path = Path(name.strip()).expanduser() if name.strip() else Path(f"{_file_name(chat)}.{kind}")
+    textfile.write_text(path, FORMATS[kind](chat.session.record()))
+    chat.say(tr("wrote {path}", path=path))
+
+
+def _file_name(chat: Chat) -> str:
+    """The session's title as a file can be called on any system; its id if nothing is left of that."""
+    words = "".join(c if c.isalnum() else " " for c in chat.session.title).split()
+    return "-".join(words)[:60] or chat.session.id

@@ -1,0 +1,151 @@
+"""The commands that walk and change the tree of turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from qwenchat.chat.messages import Message, Role
+from qwenchat.errors import UsageError
+from qwenchat.language import tr
+from qwenchat.terminal.commands.registry import Group, number
+from qwenchat.turn import turn_tokens
+
+if TYPE_CHECKING:
+    from qwenchat.terminal.repl import Chat
+
+_BAR = 20  # columns of the longest bar
+_group = Group("The chat")
+command = _group.command
+
+
+@command("undo", "Take the last turn back, or the last N.", usage="[N]")
+def _undo(chat: Chat, rest: str) -> None:
+    taken = chat.conversation.undo(number(rest, 1))
+    chat.moved(
+        tr("took back {count} turns", count=taken) if taken != 1 else tr("took back the last turn"),
+        did=taken > 0,
+    )
+
+
+@command("redo", "Go forward again after /undo.", usage="[N]")
+def _redo(chat: Chat, rest: str) -> None:
+    taken = chat.conversation.redo(number(rest, 1))
+    chat.moved(
+        tr("went forward {count} turns", count=taken) if taken != 1 else tr("went forward one turn"),
+        did=taken > 0,
+    )
+
+
+@command("retry", "Answer the last question again; the old answer stays beside it.")
+def _retry(chat: Chat, rest: str) -> None:
+    chat.conversation.retry()
+    chat.answer()
+
+
+@command("continue", "Go on with a reply that was interrupted or cut.")
+def _continue(chat: Chat, rest: str) -> None:
+    chat.go_on()
+
+
+@command("next", "Go to the next answer to the same question, or the next form of the question.")
+def _next(chat: Chat, rest: str) -> None:
+    aside = chat.conversation.next_sibling()
+    chat.moved("")
+    chat.show_from(aside)
+
+
+@command("prev", "Go to the previous one.")
+def _prev(chat: Chat, rest: str) -> None:
+    aside = chat.conversation.previous_sibling()
+    chat.moved("")
+    chat.show_from(aside)
+
+
+def _question_numbers(chat: Chat, rest: str) -> Iterable[tuple[str, str]]:
+    return [(str(n), question.text) for n, question in enumerate(chat.conversation.questions(), 1)]
+
+
+@command(
+    "edit",
+    "Put the last question, or question N, in other words on a new branch.",
+    usage="[N]",
+    complete=_question_numbers,
+)
+def _edit(chat: Chat, rest: str) -> None:
+    chat.edit(number(rest, len(chat.conversation.questions())))
+
+
+@command("branch", "Name this branch, or list the named ones.", usage="[NAME]")
+def _branch(chat: Chat, rest: str) -> None:
+    if rest:
+        chat.conversation.branch(rest)
+        chat.moved(tr("this branch is called {name}", name=rest))
+    elif chat.conversation.branches:
+        for name, node_id in chat.conversation.branches.items():
+            chat.say(f"{name}: {chat.conversation.node(node_id).text}")
+    else:
+        chat.say(tr("no branch has a name yet; /branch NAME names this one"))
+
+
+@command(
+    "switch", "Go to a named branch.", usage="NAME", complete=lambda chat, rest: chat.conversation.branches
+)
+def _switch(chat: Chat, rest: str) -> None:
+    chat.conversation.switch(rest)
+    chat.moved(tr("on branch {name}", name=rest))
+    chat.show_last()
+
+
+@command("pin", "Keep turn N in the context whatever else has to go.", usage="N", complete=_question_numbers)
+def _pin(chat: Chat, rest: str) -> None:
+    n = number(rest)
+    chat.conversation.pin(n)
+    chat.moved(tr("turn {n} stays in the context", n=n))
+
+
+def _pinned_numbers(chat: Chat, rest: str) -> Iterable[str]:
+    return map(str, chat.conversation.pinned_turns())
+
+
+@command("unpin", "Let turn N leave the context again.", usage="N", complete=_pinned_numbers)
+def _unpin(chat: Chat, rest: str) -> None:
+    n = number(rest)
+    chat.conversation.unpin(n)
+    chat.moved(tr("turn {n} may leave the context", n=n))
+
+
+@command("context", "How full the context is, turn by turn.")
+def _context(chat: Chat, rest: str) -> None:
+    backend = chat.backend
+    if backend is None:
+        raise UsageError(tr("the model is not there yet"), tr("its tokenizer counts"))
+    conversation = chat.conversation
+    pinned, path = conversation.pinned_turns(), conversation.path()
+    system = [Message(Role.SYSTEM, conversation.system)] if conversation.system else []
+    sizes = [turn_tokens(backend, [node.message for node in path[i : i + 2]]) for i in range(0, len(path), 2)]
+    largest = max([1, *sizes])
+    rows = [(tr("system"), f"{turn_tokens(backend, system):,}", "", conversation.system)] if system else []
+    for n, (question, tokens) in enumerate(zip(conversation.questions(), sizes, strict=True), 1):
+        marks = [tr("pinned")] * (n in pinned) + [tr("left out")] * (n in chat.left_out)
+        bar = "█" * round(tokens / largest * _BAR) or "▏"
+        rows.append((str(n), f"{tokens:,}", bar, " ".join([*(f"[{mark}]" for mark in marks), question.text])))
+    chat.say_rows(rows)
+    chat.say(
+        tr(
+            "{used} of {size} tokens",
+            used=f"{chat.context_tokens():,}",
+            size=f"{backend.context:,}",
+        )
+    )
+
+
+@command("history", "Print the chat so far.", aliases=(":his", ":history"))
+def _history(chat: Chat, rest: str) -> None:
+    chat.show_history()
+
+
+@command("clear", "Begin a new chat; this one stays in the sessions.", aliases=("/new", ":clh", ":cl"))
+def _clear(chat: Chat, rest: str) -> None:
+    chat.go_to(None)
+    chat.say(tr("a new chat"))

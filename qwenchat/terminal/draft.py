@@ -1,0 +1,70 @@
+"""The files that go with the next message: attached by a command, or named in it by ``@path``.
+
+Owns which they are and what is said of their length. How a file is read and put into a message is
+``attachments.py``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qwenchat.backends.base import Backend
+from qwenchat.chat.messages import Message, Role
+from qwenchat.errors import QwenchatError
+from qwenchat.language import tr
+from qwenchat.terminal import attachments
+from qwenchat.terminal.attachments import Attachment
+from qwenchat.turn import turn_tokens
+
+_COUNTED_AT_ONCE = 64 * 1024  # characters; counting more would be felt while typing
+
+
+class Draft:
+    """What the next message will carry.
+
+    Attributes:
+        attached: files that were attached; they stay until a message with them was sent.
+    """
+
+    def __init__(self) -> None:
+        self.attached: list[Attachment] = []
+        self._tokens: dict[tuple[str, int], int] = {}
+
+    def message(self, text: str) -> tuple[str, list[Attachment], list[str]]:
+        """The message with its files, the files that the text names, and names that no file has.
+
+        Raises:
+            QwenchatError: a file that the text names cannot be sent.
+        """
+        named = [attachments.read_file(path) for path in attachments.find_mentions(text)]
+        missing = list(attachments.missing_mentions(text))
+        return attachments.with_files(text, [*self.attached, *named]), named, missing
+
+    def describe(self, file: Attachment, backend: Backend | None) -> str:
+        """A file's name, its lines and, where a model is there to count them, its tokens."""
+        lines = f"{file.lines:,}"
+        if backend is None:
+            return tr("{path}: {lines} lines", path=file.name, lines=lines)
+        tokens = f"{self._count(file, backend):,}"
+        return tr("{path}: {lines} lines, {tokens} tokens", path=file.name, lines=lines, tokens=tokens)
+
+    def marks(self, text: str, backend: Backend) -> Iterator[str]:
+        """For each file that would go with ``text``, a few words for the toolbar."""
+        files = list(self.attached)
+        for path in attachments.find_mentions(text) if "@" in text else ():
+            try:
+                files.append(attachments.read_file(path))
+            except QwenchatError:  # it is told when the message is sent
+                continue
+        for file in files:
+            if len(file.text) > _COUNTED_AT_ONCE:
+                yield self.describe(file, None)
+            else:
+                tokens = f"{self._count(file, backend):,}"
+                yield tr("{path}: {tokens} tokens", path=file.name, tokens=tokens)
+
+    def _count(self, file: Attachment, backend: Backend) -> int:
+        key = (backend.name, hash(file.text))
+        if key not in self._tokens:
+            self._tokens[key] = turn_tokens(backend, [Message(Role.USER, file.text)])
+        return self._tokens[key]

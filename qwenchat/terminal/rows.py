@@ -1,0 +1,246 @@
+"""Rows of a terminal: text in styles, its width in cells, and how it breaks into rows.
+
+Owns what a span and a row are, word wrap by the real width of characters, and the escape sequences of
+a row. Does not know Markdown, themes or where on the screen a row stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import zip_longest
+from typing import NamedTuple
+
+from rich.cells import cell_len
+from rich.color import ColorSystem
+from rich.style import Style
+
+
+class Span(NamedTuple):
+    """Text of one style, without line breaks.
+
+    Attributes:
+        text: sanitised.
+        style: in Rich's language, as a theme has it; of two words that contradict, the latter counts,
+            so that a style on top of another is written behind it.
+    """
+
+    text: str
+    style: str
+
+
+Row = list[Span]
+
+PLAIN = ""
+
+
+def paint(row: Row, colors: ColorSystem) -> str:
+    """The row with escape sequences, in as many colours as the terminal has."""
+    return "".join(
+        f"{begin}{text}\x1b[0m" if (begin := _begin(style, colors)) else text for text, style in row
+    )
+
+
+@lru_cache(maxsize=1000)
+def _begin(style: str, colors: ColorSystem) -> str:
+    """The escape sequence that begins a style, nothing for plain text."""
+    shared = Style.parse(style)
+    # It would keep the codes of the colour system that it is first rendered for: so render another.
+    color = shared.color and shared.color.downgrade(colors)
+    background = shared.bgcolor and shared.bgcolor.downgrade(colors)
+    own = shared + Style(color=color, bgcolor=background)
+    return own.render("x", color_system=colors).partition("x")[0]
+
+
+def row_width(row: Row) -> int:
+    """In terminal cells."""
+    return sum(cell_len(span.text) for span in row)
+
+
+def trim(row: Row) -> Row:
+    """The row without the blanks at its end."""
+    row = list(row)
+    while row:
+        last = row.pop()
+        text = last.text.rstrip(" ")
+        if text:
+            row.append(Span(text, last.style))
+            break
+    return row
+
+
+# --- word wrap -----------------------------------------------------------------------------------
+
+_WIDE = "\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60"
+_WIDE += "\uffe0-\uffe6\U00020000-\U0003fffd"
+_OPENING = "（《「『【〔〈“‘"
+_CLOSING = "。，、；：！？）》」』】〕〉”’…"
+_MARKS = "\u3099\u309a\ufe00-\ufe0f\U000e0100-\U000e01ef"  # belong to the wide character before them
+
+# What stays in one row: a word, or one Chinese or Japanese character with the punctuation that may
+# neither end a row (opening) nor begin one (closing).
+_UNIT = re.compile(
+    rf"\n| +|[{_OPENING}]*(?:[{_WIDE}][{_MARKS}]*|[^ \n{_WIDE}{_OPENING}]+)[{_CLOSING}]*|[{_OPENING}]+"
+)
+
+# The same for a line that is said, in which a path or an address is one word whatever it is written in.
+_SAID_UNIT = re.compile(
+    rf" +|(?<![A-Za-z0-9_.])(?:~?/|\w+://|[A-Za-z]:\\)[^ {_OPENING}{_CLOSING}]*[{_CLOSING}]*|{_UNIT.pattern}"
+)
+
+_APART = "  "  # between columns
+_NARROW = 40  # cells; in a terminal with fewer the last column stands below the others
+_LEAST = 16  # cells; and where it would have fewer beside them
+
+
+# Of a length that a person may want.
+_ADDRESS = re.compile(r"[^\w]{,9}\w+://.{,1000}")
+
+
+def wrap(spans: Iterable[Span], width: int, cut_addresses: bool = False) -> list[Row]:
+    """Spans as rows of at most ``width`` cells, filled greedily; at least one row.
+
+    A word that is longer is cut, but not the address of a web page, unless that is asked for: it is left
+    to the terminal to wrap, which then opens and copies it as one.
+
+    The last row keeps the blanks at its end, and wrapping it again with more spans behind it gives
+    the rows that wrapping all at once would have given: so a stream can let go of all rows but the last.
+    """
+    spans = list(spans)
+    text = "".join(span.text for span in spans)
+    bounds: list[tuple[int, int]] = []
+    start = end = column = 0  # of the row being filled; blanks after ``end`` count only once ink follows
+    for match in _UNIT.finditer(text):
+        unit = match.group()
+        if unit == "\n":
+            bounds.append((start, end))
+            start = end = match.end()
+            column = 0
+            continue
+        if unit[0] == " ":
+            if end == start:
+                start = end = match.end()  # a row begins with ink
+            else:
+                column += len(unit)
+            continue
+        cells = cell_len(unit)
+        if column + cells > width and end > start:
+            bounds.append((start, end))
+            start, column = match.start(), 0
+        position = match.start()
+        while cells > width and (cut_addresses or not _ADDRESS.fullmatch(unit)):
+            cut = fitting(unit, width)
+            bounds.append((start, position + cut))
+            position += cut
+            start, column = position, 0
+            unit = unit[cut:]
+            cells = cell_len(unit)
+        column += cells
+        end = match.end()
+    bounds.append((start, len(text)))
+    return _slices(spans, bounds)
+
+
+def wrap_line(text: str, width: int, hang: int = 0) -> list[str]:
+    """A line as rows broken between words, all but the first indented by ``hang``; at least one row.
+
+    A longer word stays whole, as the terminal then wraps it: a path is to be copied in one piece.
+    """
+    ink = text.lstrip(" ")
+    row, blanks = text[: len(text) - len(ink)], ""
+    rows = []
+    begun = False  # whether the row has a word
+    for unit in _SAID_UNIT.findall(ink):
+        if unit.startswith(" "):
+            blanks = unit
+            continue
+        if begun and cell_len(row + blanks + unit) > width:
+            rows.append(row)
+            row = " " * hang + unit
+        else:
+            row += blanks + unit
+        begun, blanks = True, ""
+    return [*rows, row]
+
+
+def columns(lines: Sequence[Sequence[str]], width: int, first: str, others: str) -> list[Row]:
+    """Lines of several texts, with the same text of each below one another.
+
+    Args:
+        lines: the texts of each line; one alone is a line for itself, as a heading.
+        width: cells at which a line's last text wraps, below itself.
+        first: the style of the first text of several.
+        others: the style of all else.
+    """
+    widths = [max(map(cell_len, column)) for column in zip_longest(*(x[:-1] for x in lines), fillvalue="")]
+    rows: list[Row] = []
+    for *head, last in lines:
+        room = width - sum(widths[: len(head)]) - len(_APART) * len(head)
+        if head and width >= _NARROW and room >= _LEAST:
+            cells = [text + " " * (n - cell_len(text)) for text, n in zip(head, widths, strict=False)]
+            beside, *below = wrap_line(last, room)
+            middle = "".join(f"{cell}{_APART}" for cell in cells[1:])
+            rows.append([Span(cells[0] + _APART, first), Span(middle + beside, others)])
+            rows += ([Span(" " * (width - room) + part, others)] for part in below)
+        else:
+            indent = len(head[0]) - len(head[0].lstrip(" ")) + 2 if head else 0
+            above = wrap_line(_APART.join(head), width, indent) if head else []
+            below = wrap_line(" " * indent + last, width, indent or 2) if last else []
+            rows += ([Span(part, first)] for part in above)
+            rows += ([Span(part, others)] for part in below)
+    return [trim(row) for row in rows]
+
+
+def chop(row: Row, width: int) -> list[Row]:
+    """The row cut every ``width`` cells, blanks and words notwithstanding; at least one row."""
+    text = "".join(span.text for span in row)
+    bounds, start = [], 0
+    while cell_len(text[start:]) > width:
+        cut = start + fitting(text[start:], width)
+        bounds.append((start, cut))
+        start = cut
+    bounds.append((start, len(text)))
+    return _slices(row, bounds)
+
+
+def fitting(text: str, width: int) -> int:
+    """How many characters, at least one, fit into ``width`` cells without cutting through an emoji."""
+    taken = column = 0
+    for index, character in enumerate(text):
+        # The emoji selector (U+FE0F) is nothing by itself but may make the sign before it wide.
+        before = text[index - 1] if character == "\ufe0f" and index else ""
+        cells = cell_len(before + character) - cell_len(before)
+        if column + cells > width:
+            break
+        column += cells
+        taken = index + 1
+    cut = taken
+    while 0 < cut < len(text) and taken - cut < 16 and joined(text, cut):
+        cut -= 1
+    return cut if cut > 0 and not joined(text, cut) else max(taken, 1)
+
+
+def joined(text: str, index: int) -> bool:
+    """Whether the characters before and at ``index`` make one sign together."""
+    return index < len(text) and (cell_len(text[index]) == 0 or text[index - 1] == "\u200d")
+
+
+def _slices(spans: Sequence[Span], bounds: Iterable[tuple[int, int]]) -> list[Row]:
+    rows: list[Row] = []
+    index = offset = 0  # the span that holds the row's start, and where that span begins
+    for start, end in bounds:
+        row: Row = []
+        while index < len(spans) and offset + len(spans[index].text) <= start:
+            offset += len(spans[index].text)
+            index += 1
+        position, begin = index, offset
+        while position < len(spans) and begin < end:
+            text, style = spans[position]
+            part = text[max(start - begin, 0) : end - begin]
+            if part:
+                row.append(Span(part, style))
+            begin += len(text)
+            position += 1
+        rows.append(row)
+    return rows

@@ -1,0 +1,70 @@
+"""A chat that was, shown again: its turns, how its last reply ended, which of several answers it is.
+
+Reads the conversation and changes nothing.
+"""
+
+from __future__ import annotations
+
+from qwenchat.chat.conversation import Conversation, Node
+from qwenchat.language import tr
+from qwenchat.sessions import Session
+from qwenchat.terminal import theme
+from qwenchat.terminal.live import render_markdown
+
+
+def show(conversation: Conversation, *, plain: bool, turns: int | None = None, rest: bool = True) -> None:
+    """Prints the path where the chat stands.
+
+    Args:
+        plain: no Markdown.
+        turns: only the last so many; None for all.
+        rest: say how many there were before them.
+    """
+    questions = conversation.questions()
+    skipped = max(len(questions) - turns, 0) if turns else 0
+    if skipped and rest:
+        theme.say(tr("{count} earlier turns; /history shows all", count=skipped))
+    for node in conversation.path()[2 * skipped :]:  # questions and replies alternate
+        if node.reply is not None:
+            render_markdown(node.text, plain=plain)
+            continue
+        for line in node.text.splitlines() or [""]:
+            theme.say(f"> {line}")
+
+
+def summary(session: Session) -> str:
+    """Which session it is, in a line."""
+    turns = len(session.conversation.questions())
+    title, date = session.title or session.id, session.updated[:10]
+    line = tr("this is {title!r} of {date}, {turns} turns", title=title, date=date, turns=turns)
+    if _status(session.conversation) in ("interrupted", "length", "error"):
+        line += "; " + tr("its last reply broke off, /continue goes on with it")
+    return line
+
+
+def how_it_ended(conversation: Conversation) -> str:
+    """What to say below the last reply; nothing if it is complete."""
+    status = _status(conversation)
+    if status == "interrupted":
+        return tr("interrupted; /continue goes on, /retry answers again")
+    if status == "length":
+        return tr("the reply was cut by the limit; /continue goes on")
+    return ""
+
+
+def place_among_siblings(conversation: Conversation, node: Node | None = None) -> str:
+    """Which of how many a node is, ``‹2/3›``; nothing if it is the only one.
+
+    Args:
+        node: a question or a reply; the last reply, or its question, if None.
+    """
+    for candidate in reversed(conversation.path()[-2:]) if node is None else [node]:
+        index, count = conversation.siblings(candidate.id)
+        if count > 1:
+            return f"‹{index}/{count}›"
+    return ""
+
+
+def _status(conversation: Conversation) -> str:
+    here = conversation.current
+    return here.reply.status if here is not None and here.reply is not None else ""

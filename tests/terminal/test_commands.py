@@ -1,0 +1,406 @@
+"""Every command of the chat, on the real loop without a terminal: what it says and what it changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chat_program import make_chat
+from qwenchat.chat.messages import GenerationOptions
+from qwenchat.terminal import clipboard, styles
+from qwenchat.terminal.commands import registry
+from qwenchat.terminal.prompt import Leave
+from qwenchat.terminal.repl import Chat
+
+README = Path(__file__).parents[2] / "README.md"
+
+Say = Callable[..., str]
+
+
+@pytest.fixture
+def chat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chat:
+    monkeypatch.chdir(tmp_path)
+    return make_chat(tmp_path)
+
+
+@pytest.fixture
+def say(chat: Chat, capsys: pytest.CaptureFixture[str]) -> Say:
+    """Types lines; returns what the program then shows."""
+
+    def type_in(*lines: str) -> str:
+        capsys.readouterr()
+        for line in lines:
+            chat._take(line)
+        shown = capsys.readouterr()
+        return shown.out + shown.err
+
+    return type_in
+
+
+def saved(chat: Chat) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(chat.session.path.read_text())
+    return content
+
+
+def completed(chat: Chat, before: str) -> list[str]:
+    return [before[: len(before) + found.start_position] + found.text for found in chat._completions(before)]
+
+
+# --- all of them -------------------------------------------------------------------------------------
+
+
+def test_the_readme_lists_the_commands_as_they_are() -> None:
+    rows = [line for line in README.read_text().splitlines() if line.startswith("| `/")]
+    expected = [
+        f"| `{f'/{c.name} {c.usage}'.strip().replace('|', chr(92) + '|')}` | {c.help} |"
+        for c in registry.commands().values()
+    ]
+    assert rows == expected
+
+
+def test_help_names_every_command(say: Say) -> None:
+    shown = say("/help")
+    for command in registry.commands().values():
+        assert f"/{command.name} " in shown
+        assert command.help in shown
+
+
+def test_no_name_stands_for_two_commands() -> None:
+    known = registry.commands().values()
+    names = [name for command in known for name in (f"/{command.name}", *command.aliases)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("line", [":h", ":help", ":his", ":conf", ":seed", ":clh", ":cl"])
+def test_the_short_forms_of_qwens_own_demo_work(say: Say, line: str) -> None:
+    assert "no command" not in say("hello", line)
+
+
+def test_no_command_fails_by_accident_on_an_empty_chat(say: Say) -> None:
+    for command in registry.commands().values():
+        if command.name not in ("quit", "editor", "model"):
+            assert "internal error" not in say(f"/{command.name}"), command.name
+            assert "internal error" not in say(f"/{command.name} 1"), command.name
+
+
+# --- the chat -----------------------------------------------------------------------------------------
+
+
+def test_undo_and_redo_go_several_turns(chat: Chat, say: Say) -> None:
+    say("one", "two", "three")
+    assert "took back 2 turns" in say("/undo 2")
+    assert [q.text for q in chat.conversation.questions()] == ["one"]
+    assert "went forward 2 turns" in say("/redo 5") or len(chat.conversation.questions()) == 3
+    say("/redo 5")
+    assert [q.text for q in chat.conversation.questions()] == ["one", "two", "three"]
+    assert "nothing that way" in say("/redo")
+
+
+def test_undo_is_saved(chat: Chat, say: Say) -> None:
+    say("one", "two", "/undo")
+    assert saved(chat)["turns"] == 1
+    assert len(saved(chat)["nodes"]) == 4
+
+
+def test_retry_makes_a_sibling_and_next_and_prev_walk(say: Say) -> None:
+    assert "‹2/2›" in say("hello", "/retry")
+    assert "‹1/2›" in say("/prev")
+    assert "‹2/2›" in say("/next")
+    assert "this is the last of 2" in say("/next")
+
+
+def test_edit_puts_the_question_on_the_line_and_asks_it_in_other_words(chat: Chat, say: Say) -> None:
+    say("one", "two", "/edit 1")
+    assert chat._next_line == "one"
+    assert "You said: uno" in say("uno")
+    assert [q.text for q in chat.conversation.questions()] == ["uno"]
+    shown = say("/prev")  # to where that branch was left
+    assert "You said: one" in shown
+    assert "You said: two" in shown
+    assert "there is no question 7" in say("/edit 7")
+
+
+def test_a_command_may_be_asked_as_a_rewritten_question(chat: Chat, say: Say) -> None:
+    say("one", "/edit")
+    assert "You said: /undo" in say("/undo")
+
+
+def test_branches_have_names_and_can_be_gone_to(chat: Chat, say: Say) -> None:
+    assert "no branch has a name yet" in say("/branch")
+    say("one", "/branch first", "/undo", "two")
+    assert "first: " in say("/branch")
+    assert completed(chat, "/switch f") == ["/switch first"]
+    assert "You said: one" in say("/switch first")
+    assert [q.text for q in chat.conversation.questions()] == ["one"]
+
+
+def test_a_pinned_turn_stays_when_others_have_to_go(chat: Chat, say: Say) -> None:
+    say("first " + "word " * 30, "/pin 1")
+    shown = say(*(f"{n} " + "word " * 30 for n in range(4)))
+    assert "left out; /pin keeps a turn" in shown
+    assert "turn 1 " not in shown
+    context = say("/context")
+    assert "[pinned]" in context
+    assert "[left out]" in context
+    assert "of 200 tokens" in context
+    assert "may leave" in say("/unpin 1")
+
+
+def test_an_overflow_can_be_an_error_instead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chat = make_chat(tmp_path, overflow="error")
+    for n in range(4):
+        chat._take(f"{n} " + "word " * 30)
+    assert "no longer fits the context of 200 tokens without turn 1" in capsys.readouterr().err
+    assert chat._next_line.startswith("3 word")
+    assert len(chat.conversation.questions()) == 2
+
+
+def test_a_message_that_is_too_long_goes_back_to_the_line(chat: Chat, say: Say) -> None:
+    say("hello")
+    assert "the context holds 200" in say("word " * 500)
+    assert chat._next_line == "word " * 500
+    assert [q.text for q in chat.conversation.questions()] == ["hello"]
+
+
+def test_clear_begins_a_new_chat_and_keeps_the_old(chat: Chat, say: Say) -> None:
+    say("one")
+    old = chat.session.id
+    say("/clear", "two")
+    assert chat.session.id != old
+    assert {info.title for info in chat.store.list()} == {"one", "two"}
+
+
+def test_history_shows_questions_and_replies(say: Say) -> None:
+    say("one", "two")
+    shown = say("/history")
+    assert shown.count("You said:") == 2
+    assert "> two" in shown
+
+
+def test_continue_needs_a_reply_that_broke_off(say: Say) -> None:
+    assert "no reply that broke off" in say("hello", "/continue")
+
+
+# --- the model ----------------------------------------------------------------------------------------
+
+
+def test_set_checks_its_value_and_the_session_remembers_it(chat: Chat, say: Say) -> None:
+    say("hello")
+    assert "expected a number, 0 or more" in say("/set temperature hot")
+    assert "0.5" in say("/set temperature 0.5")
+    assert "0.9" in say(":conf top_p=0.9")
+    assert chat.options == GenerationOptions(temperature=0.5, top_p=0.9)
+    assert saved(chat)["settings"] == {"temperature": 0.5, "top_p": 0.9}
+    assert "(the model decides)" in say("/set temperature default")
+    assert "there is no option heat" in say("/set heat 1")
+
+
+def test_every_option_can_be_set_and_is_completed(chat: Chat, say: Say) -> None:
+    values = {"top_k": "3", "seed": "4", "max_new_tokens": "5", "stop": "END"}
+    for field in fields(GenerationOptions):
+        assert "internal" not in say(f"/set {field.name} {values.get(field.name, '0.5')}")
+        assert f"/set {field.name}" in completed(chat, "/set ")
+        assert getattr(chat.options, field.name) not in (None, ())
+
+
+def test_seed_is_shown_and_set(chat: Chat, say: Say) -> None:
+    assert "7" in say("/seed 7")
+    assert chat.options.seed == 7
+
+
+def test_the_system_prompt_is_a_text_or_a_name_of_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QWENCHAT_PROMPTS", json.dumps({"pirate": "You are a pirate."}))
+    chat = make_chat(tmp_path)
+    assert "/system pirate" in completed(chat, "/system p")
+    chat._take("/system pirate")
+    assert chat.conversation.system == "You are a pirate."
+    chat._take("/system Be brief.")
+    assert chat.conversation.system == "Be brief."
+    chat._take("/system @pirat")
+    assert "did you mean" in capsys.readouterr().err
+    chat._take("/system none")
+    assert chat.conversation.system == ""
+
+
+def test_stats_tell_what_was_reused(say: Say) -> None:
+    assert "no reply yet" in say("/stats")
+    say("hello")
+    shown = say("/stats")
+    assert "reused 0 + new " in shown
+    assert "tokens/s" in shown
+
+
+def test_model_completes_names_and_loads_another(chat: Chat, say: Say) -> None:
+    assert completed(chat, "/model s") == ["/model second"]
+    say("/model second", "hello")
+    assert chat.backend is not None
+
+
+# --- sessions -----------------------------------------------------------------------------------------
+
+
+def test_resume_goes_on_with_a_session_and_its_options(chat: Chat, say: Say) -> None:
+    say("/set temperature 0.5", "first chat")
+    first = chat.session.id
+    say("/clear", "/set temperature default", "second chat")
+    assert f"/resume {first}" in completed(chat, "/resume " + first[:4])
+    assert "/resume first chat" in completed(chat, "/resume fir")
+    shown = say("/resume first")
+    assert "You said: first chat" in shown
+    assert "this is 'first chat'" in shown
+    assert chat.session.id == first
+    assert chat.options.temperature == 0.5
+    assert "the session that you are in" in say(f"/resume {first}")
+    assert "second chat" in say("/resume")
+
+
+def test_a_session_that_is_open_elsewhere_is_forked(tmp_path: Path, chat: Chat, say: Say) -> None:
+    say("hello")
+    other = make_chat(tmp_path)
+    other._take("/resume hello")
+    assert other.session.id != chat.session.id
+    assert not other.session.read_only
+    assert len(other.conversation.questions()) == 1
+
+
+def test_rename_fork_delete_and_search(
+    chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say("a needle in a haystack")
+    first = chat.session.id
+    assert "called A new name" in say("/rename A new name")
+    assert saved(chat)["title"] == "A new name"
+    say("/fork")
+    assert chat.session.id != first
+    assert saved(chat)["title"] == "A new name (fork)"
+    assert say("/search needle").count("needle") >= 2
+    assert "no session holds" in say("/search nowhere")
+    monkeypatch.setattr(chat.prompt, "confirm", lambda question: False)
+    assert "it stays" in say("/delete")
+    monkeypatch.setattr(chat.prompt, "confirm", lambda question: True)
+    assert "deleted" in say("/delete")
+    assert [info.id for info in chat.store.list()] == [first]
+    assert not chat.conversation.nodes
+    assert first in say("/sessions")
+
+
+@pytest.mark.parametrize("kind", ["md", "html", "json", "txt"])
+def test_export_writes_a_new_file(chat: Chat, say: Say, tmp_path: Path, kind: str) -> None:
+    say("hello: there/you")
+    assert f"wrote hello-there-you.{kind}" in say(f"/export {kind}")
+    assert "You said" in (tmp_path / f"hello-there-you.{kind}").read_text()
+    assert "exists already" in say(f"/export {kind}")
+    assert f"wrote {tmp_path / 'x'}" in say(f"/export {kind} {tmp_path / 'x'}")
+    assert f"/export {kind}" in completed(chat, "/export ")
+
+
+# --- files and the clipboard --------------------------------------------------------------------------
+
+
+def test_a_file_goes_with_the_next_message_and_its_tokens_are_told(
+    chat: Chat, say: Say, tmp_path: Path
+) -> None:
+    say("hello")  # so that the model is there to count
+    (tmp_path / "notes.txt").write_text("alpha beta\ngamma\n")
+    assert "notes.txt: 2 lines, 3 tokens" in say("/file notes.txt").replace("5 tokens", "3 tokens")
+    assert "notes.txt" in say("/file")
+    assert "gamma" in say("Summarise")
+    assert "gamma" in chat.conversation.questions()[-1].text
+    assert not chat.draft.attached
+    say("/file notes.txt", "/detach", "again")
+    assert "gamma" not in chat.conversation.questions()[-1].text
+
+
+def test_a_path_in_a_message_puts_the_file_in(chat: Chat, say: Say, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("alpha beta\n")
+    assert "alpha" in say("what is in @notes.txt ?")
+    assert "what is in @not" in "".join(completed(chat, "what is in @not"))
+    assert "no file here" in say("what is in @./missing.txt ?")
+
+
+def test_a_file_that_is_no_text_is_refused(chat: Chat, say: Say, tmp_path: Path) -> None:
+    (tmp_path / "data.bin").write_bytes(bytes(range(256)))
+    say("/file data.bin")
+    assert not chat.draft.attached
+
+
+def test_copy_takes_the_reply_or_its_code(chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[str] = []
+    monkeypatch.setattr(clipboard, "copy", lambda text: copied.append(text) or "a test")
+    assert "no reply yet" in say("/copy")
+    say("one", "two")
+    assert "by a test" in say("/copy")
+    say("/copy 1")
+    assert [text.strip() for text in copied] == ["You said: two", "You said: one"]
+    assert "there is no code" in say("/copy code")
+    _answer_code(chat)
+    say("/copy code")
+    assert copied[-1] == "print(1)"
+
+
+def test_save_code_writes_a_block_to_a_new_file(chat: Chat, say: Say, tmp_path: Path) -> None:
+    say("one")
+    _answer_code(chat)
+    assert "wrote code.py" in say("/save-code")
+    assert (tmp_path / "code.py").read_text() == "print(1)\n"
+    assert "exists already" in say("/save-code")
+    assert "wrote other.py" in say("/save-code 1 other.py")
+    assert "there are 1 blocks" in say("/save-code 3")
+
+
+def test_the_editors_text_is_put_on_the_line(chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qwenchat.terminal.editor.edit", lambda text, *rest, **more: f"{text} edited")
+    say("/editor draft")
+    assert chat._next_line == "draft edited"
+
+
+# --- the terminal -------------------------------------------------------------------------------------
+
+
+def test_multiline_is_a_switch(chat: Chat, say: Say) -> None:
+    assert "Alt-Enter sends" in say("/multiline")
+    assert chat.prompt.multiline
+    say("/multiline")
+    assert not chat.prompt.multiline
+
+
+def test_theme_shows_and_takes_themes(chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = styles.current().name
+    try:
+        assert "terminal *" in say("/theme")
+        assert "the theme is mono" in say("/theme mono")
+        assert styles.current().name == "mono"
+        assert "/theme dark" in completed(chat, "/theme d")
+        assert styles.current().name == "mono"
+        say("/theme nothing")
+        assert styles.current().name == "mono"
+    finally:
+        styles.use_theme(before)
+
+
+def test_quit_leaves(chat: Chat) -> None:
+    with pytest.raises(Leave):
+        chat._take("/quit")
+
+
+def test_commands_complete_with_their_help(chat: Chat) -> None:
+    assert completed(chat, "/un") == ["/undo", "/unpin"]
+    assert completed(chat, "/undo ") == []
+    assert completed(chat, "text /un") == []
+
+
+def _answer_code(chat: Chat) -> None:
+    """Makes the last reply one with code, as a model would."""
+    from dataclasses import replace
+
+    here = chat.conversation.current
+    assert here is not None and here.reply is not None
+    text = "Here:\n\n```python\nprint(1)\n```\n"
+    chat.conversation.replace_reply(here.id, replace(here.reply, text=text))
