@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,13 +55,13 @@ def complete_session(incomplete: str) -> list[tuple[str, str]]:
         infos = _store().list()
     except Exception:  # noqa: BLE001 - whatever is broken, a press of Tab is no place to say so
         return []
-    titles = Counter(info.title for info in infos)
-    words = [("latest", _harmless(info.title)) for info in infos if not info.problem][:1]
-    words += [(info.id, _harmless(info.title or info.problem)) for info in infos]
+    words = [("latest", info.title) for info in infos if not info.problem][:1]
+    words += [(info.id, info.title or info.problem) for info in infos]
     if incomplete:  # else they would stand beside each id anyway
-        words += [(info.title, info.id) for info in infos if titles[info.title] == 1]
-    found = [word for word in words if word[0].startswith(incomplete) and _is_word(word[0])]
-    return found[:_COMPLETIONS]
+        times = Counter(info.title for info in infos)
+        words += [(info.title, info.id) for info in infos if times[info.title] == 1]
+    found = (word for word in words if word[0].startswith(incomplete) and _is_word(word[0]))
+    return [(word, _harmless(text)) for word, text in islice(found, _COMPLETIONS)]
 
 
 def _is_word(text: str) -> bool:
@@ -328,11 +329,10 @@ def _ask_to_delete(infos: Sequence[SessionInfo]) -> None:
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         raise UsageError(tr("there is no terminal to ask on"), tr("--yes deletes without asking"))
     if len(infos) == 1:
-        title, turns = _called(infos[0]), infos[0].head.turns
-        question = tr("delete {title!r} and its {turns} turns?", title=title, turns=turns)
+        question = tr("delete {session}?", session=_described(infos[0]))
     else:
         for info in infos[:_NAMED]:
-            theme.say(tr("{title!r}, {turns} turns", title=_called(info), turns=info.head.turns))
+            theme.say(_described(info))
         if len(infos) > _NAMED:
             theme.say(tr("and {n} more", n=len(infos) - _NAMED))
         question = tr("delete these {n} sessions?", n=len(infos))
@@ -343,6 +343,15 @@ def _ask_to_delete(infos: Sequence[SessionInfo]) -> None:
         sys.stderr.write("\n")
     if answer.strip().lower() not in ("y", "yes"):
         raise Interrupted(tr("nothing was deleted"))
+
+
+def _described(info: SessionInfo) -> str:
+    title, turns = _called(info), info.head.turns
+    if info.problem:
+        return tr("{title!r} (cannot be read)", title=title)
+    if turns == 1:
+        return tr("{title!r} (one turn)", title=title)
+    return tr("{title!r} ({turns} turns)", title=title, turns=turns)
 
 
 def _called(info: SessionInfo) -> str:

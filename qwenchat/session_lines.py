@@ -45,17 +45,20 @@ def list_lines(infos: Sequence[SessionInfo], columns: int | None, paint: Paint) 
     table = [
         _aligned([sanitize_line(info.id) for info in infos]),
         [_when(info.updated) for info in infos],
-        _aligned(["" if info.problem else str(info.head.turns) for info in infos], right=True),
+        _aligned([str(info.head.turns) for info in infos], right=True),
         _aligned(models),
     ]
     if columns is not None and columns - _width(table) < _TITLE_CELLS:
         table.pop()
     room = None if columns is None else max(columns - _width(table), _LEAST_CELLS)
-    for info, (session, *facts) in zip(infos, zip(*table, strict=True), strict=True):
-        title = tr("cannot be read: {why}", why=info.problem) if info.problem else info.title
-        title = sanitize_line(title) if room is None else _cut(sanitize_line(title), room)
-        shown = paint(title, "warning") if info.problem else title
-        yield f"{paint(session, 'term')}{_APART}{paint(_APART.join(facts), 'notice')}{_APART}{shown}\n"
+    for info, (session, when, *facts) in zip(infos, zip(*table, strict=True), strict=True):
+        if info.problem:  # told whole, in the place of the facts
+            about, shown = when, tr("cannot be read: {why}", why=info.problem)
+            shown = paint(sanitize_line(shown), "warning")
+        else:
+            about, shown = _APART.join((when, *facts)), sanitize_line(info.title)
+            shown = shown if room is None else _cut(shown, room)
+        yield _APART.join((paint(session, "term"), paint(about, "notice"), shown)) + "\n"
 
 
 def hit_lines(hits: Sequence[SearchHit], text: str, columns: int | None, paint: Paint) -> Iterator[str]:

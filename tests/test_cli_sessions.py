@@ -184,7 +184,9 @@ def test_json_is_verbatim_and_harmless(run: Run, store: SessionStore) -> None:
         assert (found[1]["id"], found[1]["turns"], found[1]["problem"]) == (session.id, 1, None)
 
 
-def test_a_damaged_file_is_listed_with_what_is_wrong(run: Run, store: SessionStore) -> None:
+def test_a_damaged_file_is_listed_with_what_is_wrong(
+    run: Run, store: SessionStore, on_terminal: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(store, "good")
     bad, newer = make(store, "bad"), make(store, "newer")
     damage(bad)
@@ -195,6 +197,8 @@ def test_a_damaged_file_is_listed_with_what_is_wrong(run: Run, store: SessionSto
     lines = {line.split()[0]: line for line in out.splitlines()}
     assert lines[bad.id].endswith("cannot be read: it is not JSON in line 1")
     assert "newer qwenchat" in lines[newer.id]
+    monkeypatch.setenv("COLUMNS", "40")
+    assert "cannot be read: it is not JSON in line 1" in on_terminal("list")[1]
     problems = [item["problem"] for item in json.loads(run("list", "--json")[1])]
     assert sum(problem is not None for problem in problems) == 2
 
@@ -407,13 +411,18 @@ def test_delete_asks_by_title_and_number_of_turns(store: SessionStore, on_termin
         code, out, err = on_terminal("delete", "latest", answer=answer)
         assert (code, out) == (130, "")
         assert "nothing was deleted" in err
-    assert "你好" in err and "and its 1 turns? [y/N]" in err
+    assert "你好" in err and " (one turn)? [y/N] " in err
     assert not HARMFUL.search(STYLE.sub("", err))
     assert len(store.list()) == 1
     for answer in ("y\n", " YES \n"):
         make(store, "more")
         assert on_terminal("delete", "more", answer=answer)[:2] == (0, "")
     assert titles(store) == ["你好 " + HOSTILE]
+    make(store, "long", ("q", "r"), ("q", "r"))
+    assert "delete 'long' (2 turns)?" in on_terminal("delete", "long", answer="n\n")[2]
+    bad = make(store, "bad")
+    bad.path.write_bytes(b"{")
+    assert f"delete '{bad.id}' (cannot be read)?" in on_terminal("delete", bad.id, answer="n\n")[2]
 
 
 def test_without_a_terminal_nothing_is_deleted_unless_it_says_yes(run: Run, store: SessionStore) -> None:
@@ -439,7 +448,7 @@ def test_several_are_deleted_after_one_question(store: SessionStore, on_terminal
         make(store, f"number {i}")
     names = [f"number {i}" for i in (*range(2, 13), 3)]
     _, _, err = on_terminal("delete", *names, answer="n\n")
-    assert "delete these 11 sessions?" in err and "and 1 more" in err and "'number 2', 1 turns" in err
+    assert "delete these 11 sessions?" in err and "and 1 more" in err and "'number 2' (one turn)" in err
     assert len(store.list()) == 13
     assert on_terminal("delete", *names, answer="y\n")[0] == 0
     assert titles(store) == ["number 0", "number 1"]

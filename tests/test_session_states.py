@@ -136,6 +136,8 @@ class Sessions(RuleBasedStateMachine):
     def what_was_saved_is_there(self) -> None:
         infos = {info.id: info for info in self.store.list()}
         assert set(infos) == set(self.saved)
+        readable = [info for info in self.store.list() if not info.problem]
+        assert self.store.latest() == (readable[0] if readable else None)
         for session_id in set(infos) - self.damaged:
             with self.store.open(session_id, on_locked="refuse") as session:
                 assert (session.title, session.conversation) == self.saved[session_id]

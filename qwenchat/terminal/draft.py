@@ -29,6 +29,7 @@ class Draft:
     def __init__(self) -> None:
         self.attached: list[Attachment] = []
         self._tokens: dict[tuple[str, int], int] = {}
+        self._seen: dict[tuple[str, int, int], Attachment] = {}
 
     def message(self, text: str) -> tuple[str, list[Attachment], list[str]]:
         """The message with its files, the files that the text names, and names that no file has.
@@ -52,16 +53,26 @@ class Draft:
         """For each file that would go with ``text``, a few words for the toolbar."""
         files = list(self.attached)
         for path in attachments.find_mentions(text) if "@" in text else ():
-            try:
-                files.append(attachments.read_file(path))
-            except QwenchatError:  # it is told when the message is sent
-                continue
+            file = self._read_while_typing(path)
+            if file is not None:
+                files.append(file)
         for file in files:
             if len(file.text) > _COUNTED_AT_ONCE:
                 yield self.describe(file, None)
             else:
                 tokens = f"{self._count(file, backend):,}"
                 yield tr("{path}: {tokens} tokens", path=file.name, tokens=tokens)
+
+    def _read_while_typing(self, name: str) -> Attachment | None:
+        """A file, read again only if it has changed; None if it cannot be sent, which is told later."""
+        try:
+            status = attachments.to_path(name).stat()
+            key = (name, status.st_mtime_ns, status.st_size)
+            if key not in self._seen:
+                self._seen[key] = attachments.read_file(name)
+        except (OSError, QwenchatError):
+            return None
+        return self._seen[key]
 
     def _count(self, file: Attachment, backend: Backend) -> int:
         key = (backend.name, hash(file.text))

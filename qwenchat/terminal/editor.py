@@ -74,14 +74,24 @@ def _command(environ: Mapping[str, str]) -> list[str]:
             return [value]
         if value:
             try:
-                words = shlex.split(value, posix=os.name == "posix")
+                return _words(value)
             except ValueError:
                 raise UsageError(tr("{name} is no command: {value}", name=name, value=value)) from None
-            return [word.strip('"') for word in words]
     for usual in _USUAL:
         if found := shutil.which(usual, path=search):
             return [found]
     raise UsageError(tr("there is no editor"), tr("set EDITOR to the command of one"))
+
+
+def _words(command: str) -> list[str]:
+    """A command line's words. On Windows a backslash stands in paths, and keeps nothing.
+
+    Raises:
+        ValueError: a quote is open at its end.
+    """
+    if os.name == "posix":
+        return shlex.split(command)
+    return [word.strip('"') for word in shlex.split(command, posix=False)]
 
 
 def _run(command: list[str], environ: Mapping[str, str]) -> int:

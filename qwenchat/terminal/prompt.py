@@ -11,18 +11,21 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition
+from prompt_toolkit.filters import Condition, vi_navigation_mode
 from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.styles import Style
 
+from qwenchat.errors import QwenchatError
 from qwenchat.language import tr
-from qwenchat.terminal import styles
+from qwenchat.terminal import editor, styles, theme
 from qwenchat.terminal.sanitize import sanitize, sanitize_line
 
 FOLD_LINES = 12
@@ -74,8 +77,6 @@ class Prompt:
             placeholder=[("class:auto-suggestion", placeholder)],
             key_bindings=self._keys(),
             bottom_toolbar=toolbar,
-            enable_open_in_editor=True,
-            tempfile_suffix=".md",
             vi_mode=vi,
             style=Style.from_dict(styles.prompt_styles()),
             prompt_continuation=" " * len(_PROMPT),
@@ -171,6 +172,11 @@ class Prompt:
             else:
                 event.app.exit(exception=KeyboardInterrupt)
 
+        @keys.add("c-x", "c-e")
+        @keys.add("v", filter=vi_navigation_mode)
+        def _(event: KeyPressEvent) -> None:
+            run_in_terminal(lambda: _edit(event.current_buffer))
+
         @keys.add(Keys.BracketedPaste)
         def _(event: KeyPressEvent) -> None:
             event.current_buffer.insert_text(self._fold(event.data))
@@ -192,6 +198,18 @@ class Prompt:
             text = text.replace(mark, pasted)
         self._pastes.clear()
         return text
+
+
+def _edit(buffer: Buffer) -> None:
+    """Opens what is typed in the user's editor."""
+    try:
+        text = editor.edit(buffer.text)
+    except QwenchatError as error:
+        theme.say(str(error), "error")
+        return
+    if text is not None:
+        shown = sanitize(text)
+        buffer.document = Document(shown, len(shown))
 
 
 class _Completer(Completer):

@@ -35,6 +35,7 @@ from qwenchat.terminal.draft import Draft
 from qwenchat.terminal.live import LiveReply
 from qwenchat.terminal.loading import BackgroundLoad, Load
 from qwenchat.terminal.prompt import Leave, Prompt
+from qwenchat.terminal.sanitize import sanitize
 from qwenchat.terminal.signals import cancel_on_interrupt, exit_on_hangup
 from qwenchat.turn import (
     Keeper,
@@ -298,10 +299,10 @@ class Chat:
         from prompt_toolkit.completion import Completion
 
         yield from registry.completions(self, before)
-        at = before.rfind("@")
-        if at >= 0 and (at == 0 or not before[at - 1].isalnum()):
-            for path in attachments.complete_path(before[at + 1 :]):
-                yield Completion(path, start_position=at + 1 - len(before))
+        prefix = attachments.mention_prefix(before)
+        if prefix is not None:
+            for path in attachments.complete_path(prefix):
+                yield Completion(path, start_position=-len(prefix))
 
     def _toolbar(self) -> str:
         loading = self._loading
@@ -356,7 +357,7 @@ class Chat:
 
     def put_on_line(self, text: str) -> None:
         """Lets the next line begin with a text, to be edited and sent."""
-        self._next_line = text
+        self._next_line = sanitize(text)
 
     def load(self, name: str) -> None:
         """Loads another model in the background; the old one goes first."""

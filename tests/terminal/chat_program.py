@@ -17,8 +17,8 @@ from qwenchat.backends.base import Backend
 from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta, Timings, Usage
 from qwenchat.errors import ModelNotFoundError
 from qwenchat.sessions import SessionStore
-from qwenchat.terminal.loading import Load, Notice, Progress
 from qwenchat.start import begin
+from qwenchat.terminal.loading import Load, Notice, Progress
 from qwenchat.terminal.repl import Chat
 
 

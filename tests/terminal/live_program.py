@@ -91,6 +91,15 @@ lazily continued
 ![a picture](http://i.example/x.png) <div class="x">html</div> &lt;entity&gt; <br>
 [dangling](http://example.com/unfinished
 """,
+    "long addresses": "Here: https://example.com/"
+    + "path/" * 30
+    + " and\n\n- [x] [there](http://example.com/"
+    + "x" * 300
+    + ")\n- [ ] http://example.com/"
+    + "y" * 1500
+    + "\n\n> <http://a.b/"
+    + "z" * 90
+    + ">。然后\n",
     "unfinished fence": "Look:\n```python\nwhile True:\n    print('''a\n\nb",
     "no newline": " ".join(f"word{n} **b{n}** `c{n}`" for n in range(250)),
     "no blank": "x" * 3000 + "没有空格" * 200,

@@ -37,6 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         here / "src" / "main.py",
         here / "src" / "two words" / "b.txt",
         here / "报告（终稿）.txt",
+        here / "v1",
         here / "v1.2",
         here / "property",
         here / ".hidden",
@@ -211,7 +212,7 @@ def test_a_file_cannot_end_its_own_fence(lines: list[str]) -> None:
 @pytest.mark.parametrize(
     ("prefix", "completions"),
     [
-        ("", ["README.md", "a.txt", "my\\ notes.txt", "property", "src/", "v1.2", "报告（终稿）.txt"]),
+        ("", ["README.md", "a.txt", "my\\ notes.txt", "property", "src/", "v1", "v1.2", "报告（终稿）.txt"]),
         ("s", ["src/"]),
         ("src/", ["src/main.py", "src/two\\ words/"]),
         ("src/two\\ w", ["src/two\\ words/"]),

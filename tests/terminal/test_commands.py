@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
-
 from chat_program import make_chat
+
+from qwenchat import atomic
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.terminal import clipboard, styles
 from qwenchat.terminal.commands import registry
@@ -184,6 +187,61 @@ def test_history_shows_questions_and_replies(say: Say) -> None:
 
 def test_continue_needs_a_reply_that_broke_off(say: Say) -> None:
     assert "no reply that broke off" in say("hello", "/continue")
+
+
+FAULTS = [
+    (fault, step)
+    for fault in (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES)
+    for step in ("open", "write", "fsync", "replace", "folder fsync")
+]
+
+
+@pytest.mark.parametrize(("fault", "step"), FAULTS)
+def test_a_disk_that_fails_costs_one_line_and_the_chat_goes_on(
+    chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch, fault: int, step: str
+) -> None:
+    say("one")
+    before = chat.session.path.read_bytes()
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(fault, os.strerror(fault))
+
+    with monkeypatch.context() as broken:
+        if step == "open":
+            broken.setattr(atomic.os, "open", _failing_open(fail))
+        elif step == "folder fsync":
+            broken.setattr(atomic, "sync_folder", fail)
+        else:
+            name = {"write": "_write_all", "fsync": "os.fsync", "replace": "Path.replace"}[step]
+            broken.setattr(f"qwenchat.atomic.{name}", fail)
+        shown = say("two", "three", "/undo")
+        assert "You said: two" in shown
+        assert "You said: three" in shown
+        assert shown.count("cannot save the session") == 1
+        assert os.strerror(fault) in shown
+        if step != "folder fsync":  # there the new bytes are in place
+            assert chat.session.path.read_bytes() == before
+    assert "cannot save" not in say("four")
+    assert [node["text"] for node in saved(chat)["nodes"] if node["role"] == "user"] == [
+        "one",
+        "two",
+        "three",
+        "four",
+    ]
+
+
+def _failing_open(fail: Callable[..., None]) -> Callable[..., int]:
+    """An os.open() that creates no files."""
+
+    def open_(path: object, flags: int, *args: int) -> int:
+        if flags & os.O_CREAT and str(path).endswith(atomic.TEMPORARY_SUFFIX):
+            fail()
+        return _real_open(path, flags, *args)  # type: ignore[arg-type]
+
+    return open_
+
+
+_real_open = os.open
 
 
 # --- the model ----------------------------------------------------------------------------------------

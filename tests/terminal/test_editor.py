@@ -86,6 +86,8 @@ def test_visual_comes_before_editor_and_both_may_have_arguments(editors: Editors
     editors.add("say", 'eval last=\\${$#}; echo "$@" >"$last"')
     said = edit("", environ=editors.environ(VISUAL="say -w 'a b'", EDITOR="false"))
     assert said is not None and said.startswith("-w a b /")
+    said = edit("", environ=editors.environ(VISUAL="""sh -c 'echo "$1" >"$2"' "" '"quoted"'"""))
+    assert said == '"quoted"'
     said = edit("", environ=editors.environ(VISUAL=" ", EDITOR="say -x"))
     assert said is not None and said.startswith("-x /")
 
@@ -164,9 +166,8 @@ def test_it_works_from_another_thread(editors: Editors) -> None:
 
 
 def test_a_program_that_is_told_to_end_takes_the_editor_along_and_keeps_its_work(editors: Editors) -> None:
-    editor = editors.add(
-        "slow", r'printf work >"$1"; trap "kill \$!; exit 1" TERM; kill -TERM $PPID; sleep 20 & wait $!'
-    )
+    save = """trap 'printf saved >"$1"; kill $!; exit 1' TERM"""
+    editor = editors.add("slow", f'printf work >"$1"; {save}; kill -TERM $PPID; sleep 20 & wait $!')
     program = (
         "import signal, sys, tempfile\n"
         "from qwenchat.terminal.editor import edit\n"
@@ -176,4 +177,4 @@ def test_a_program_that_is_told_to_end_takes_the_editor_along_and_keeps_its_work
     )
     environ = {**os.environ, "EDITOR": editor, "VISUAL": ""}
     assert subprocess.run([sys.executable, "-c", program], env=environ, check=False).returncode == 143
-    assert [path.read_bytes() for path in editors.left] == [b"work"]
+    assert [path.read_bytes() for path in editors.left] == [b"saved"]

@@ -59,6 +59,8 @@ def painted_rows(rows: list[Row]) -> list[str]:
         ("text\n2. no item\n- item", ["text", "2. no item", "• item"]),
         ("- a\nlazy\n\nout", ["• a", "  lazy", "", "out"]),
         ("-\n- b", ["•", "• b"]),
+        ("- [ ] a\n- [x] b\n  - [X] c\n1. [ ] d", ["[ ] a", "[x] b", "    [X] c", "1. [ ] d"]),
+        ("- [x]y\n- [](z)\n\n[x] no item", ["• [x]y", "• (z)", "", "[x] no item"]),
         ("> a\nlazy\n>\n> b\n\nc", ["│ a", "│ lazy", "│", "│ b", "", "c"]),
         ("> > a\n> - b", ["│ │ a", "│", "│ • b"]),
         ("```py\nx\n\n  y\n```\nz", ["╭─ py", "x", "", "  y", "╰─", "", "z"]),
@@ -88,8 +90,8 @@ def test_a_table_too_wide_wraps_within_its_columns_and_then_becomes_a_list() -> 
         "────",
         "Name: alpha",
         "What it does:",
-        "writes many long",
-        "words",
+        "  writes many",
+        "  long words",
     ]
 
 
@@ -104,6 +106,20 @@ def test_rows_are_never_wider_than_the_screen() -> None:
         for row in wrap(parse_inline(text), width):
             assert row_width(row) - len(re.search(" *$", "".join(s.text for s in row))[0]) <= width
         assert max(map(cell_len, shown(f"- {text}\n\n  > {text}", width))) <= max(width, 5)
+
+
+def test_an_address_is_left_whole_for_opening_and_copying_but_in_a_table_s_cell() -> None:
+    address = "https://example.com/" + "path/" * 12
+    for text in (
+        f"see {address} there",
+        f"- see [it]({address}) there",
+        f"> <{address}>",
+        f"看{address}。然后",
+    ):
+        assert [row for row in shown(text, 40) if address in row], text
+    assert max(map(len, shown(f"| a | b |\n|--|--|\n| {address} | b |", 40))) <= 40
+    # A megabyte of something is no address for anybody, and must not be kept waiting for its end.
+    assert max(map(len, shown(address + "x" * 5000, 40))) == 40
 
 
 def test_chinese_punctuation_neither_begins_nor_ends_a_row_wrongly() -> None:
@@ -158,8 +174,8 @@ def test_a_comment_over_several_lines_keeps_its_colour() -> None:
 
 # --- a stream ------------------------------------------------------------------------------------
 
-_MARKS = r"""word ** * _ ` `` ``` ~~~ ~~ [ ]( ) # > - 1. | |--|--| === --- *** 中文。
-没有空格 😀 ⚠️ 👩‍🚀 é \ &amp; <b> $$"""
+_MARKS = r"""word ** * _ ` `` ``` ~~~ ~~ [ ]( ) # > - 1. | |--|--| === --- *** 中文。 [x]
+http://example.com/a_b/c?d=e&f 没有空格 😀 ⚠️ 👩‍🚀 é \ &amp; <b> $$"""
 PIECES = st.sampled_from([*re.split(r"\s", _MARKS), "\n", "\n\n", "\n    ", "\t", " ", "  "])
 MARKDOWN = st.lists(PIECES, max_size=60).map("".join)
 

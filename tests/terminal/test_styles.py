@@ -138,6 +138,8 @@ def test_another_theme_holds_from_the_next_answer_on() -> None:
         answer = shown(ANSWER, "truecolor")
         assert re.sub(r"\x1b\[[0-9;]*m", "", answer) == plain
         assert ("\x1b[38;2;" in answer) == (name in ("dark", "light"))
+        for text, look in (("if", "keyword"), ("# comment", "comment"), ("code", "code"), ("│ ", "quote")):
+            assert paint([Span(text, looks(styles.current())[look])], ColorSystem.TRUECOLOR) in answer
         seen.add(answer)
     assert len(seen) == len(styles.theme_names())
 

@@ -189,8 +189,9 @@ def test_what_is_too_long_for_a_row_stays_in_one_piece_for_copying(
     lines = said(30, monkeypatch, (f"the chat is in {whole}, since then and now",))
     assert any(whole in line for line in lines)
     assert lines[0] == "the chat is in"
-    lines = said(30, monkeypatch, (f"会话保存在{whole}，可以继续",))
-    assert any(whole in line for line in lines)
+    for columns in range(20, 90):
+        lines = said(columns, monkeypatch, (f"会话保存在{whole}，可以继续",))
+        assert any(f"{whole}，" in line for line in lines)
 
 
 HELP = [
@@ -230,6 +231,8 @@ def test_in_a_narrow_terminal_the_last_column_stands_below(monkeypatch: pytest.M
         "    the last turns of it.",
     ]
     assert said(29, monkeypatch, *HELP) == below
+    row = ("a", "however short the others are, down here")
+    assert said(39, monkeypatch, row, row)[:2] == ["a", "  however short the others are, down"]
     # Also where the columns before it leave next to nothing.
     assert said(50, monkeypatch, ("a" * 40, "text of the last column")) == [
         "a" * 40,
@@ -418,7 +421,7 @@ def test_progress_is_one_row_however_narrow_the_terminal(columns: int) -> None:
     lines = [line for line in re.split(r"[\r\n]|\x1b\[[0-9;?]*[A-Za-z]", written) if "━" in line]
     assert lines
     assert max(map(len, lines)) <= columns
-    assert any(line.endswith("100%") for line in lines)
+    assert any(line.endswith("━ 100%") for line in lines)
 
 
 @ON_POSIX

@@ -1,1 +1,1 @@
-"""What can be said to the chat itself: the rules in ``registry``, a group of commands in each other module."""
+"""What can be said to the chat itself: the rules in ``registry``, the commands, by group, beside it."""

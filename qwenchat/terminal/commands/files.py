@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat import fences, textfile
@@ -83,7 +82,7 @@ def _save_code(chat: Chat, rest: str) -> None:
             chat.say(tr("{n}: {language}, {lines} lines", n=i, language=block.language or "?", lines=lines))
         raise UsageError(tr("there are {count} blocks of code", count=len(blocks)), "/save-code N PATH")
     block = blocks[max(n, 1) - 1]
-    path = Path(name or fences.suggested_name(block)).expanduser()
+    path = attachments.to_path(name or fences.suggested_name(block))
     textfile.write_text(path, block.text.rstrip("\n") + "\n")
     chat.say(tr("wrote {path}", path=path))
 

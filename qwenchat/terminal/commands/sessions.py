@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from qwenchat import textfile
 from qwenchat.errors import UsageError
 from qwenchat.language import tr
+from qwenchat.terminal.attachments import complete_path, to_path
 from qwenchat.terminal.commands.registry import Group, number
 
 if TYPE_CHECKING:
@@ -108,7 +109,6 @@ def _search(chat: Chat, rest: str) -> None:
 
 def _export_words(chat: Chat, rest: str) -> Iterator[str]:
     from qwenchat.exports import FORMATS
-    from qwenchat.terminal.attachments import complete_path
 
     kind, space, path = rest.partition(" ")
     if space:
@@ -131,7 +131,7 @@ def _export(chat: Chat, rest: str) -> None:
         raise UsageError(tr("there is no format {kind!r}", kind=kind), "/export " + "|".join(FORMATS))
     if not chat.conversation.nodes:
         raise UsageError(tr("there is nothing to export yet"), tr("say something first"))
-    path = Path(name.strip()).expanduser() if name.strip() else Path(f"{_file_name(chat)}.{kind}")
+    path = to_path(name.strip()) if name.strip() else Path(f"{_file_name(chat)}.{kind}")
     textfile.write_text(path, FORMATS[kind](chat.session.record()))
     chat.say(tr("wrote {path}", path=path))
 

@@ -1,0 +1,215 @@
+"""Nothing from elsewhere reaches a terminal but through the gate: who writes at all, and what comes out."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import qwenchat
+from qwenchat.terminal import styles, theme
+from qwenchat.terminal.live import LiveReply, Screen, render_markdown
+
+PACKAGE = Path(qwenchat.__file__).parent
+
+# --- who writes ----------------------------------------------------------------------------------
+
+# What can put text on a terminal, or make something that does.
+WRITERS = {
+    *("print", "pprint", "write", "writelines", "echo", "secho", "input", "print_formatted_text"),
+    *("print_text", "print_exc", "print_exception", "print_stack", "print_tb", "print_json", "excepthook"),
+    *("Console", "StreamHandler", "basicConfig", "create_output", "write_raw", "run_in_terminal"),
+}
+
+FILE = "a file, no terminal"
+OWN = "what the program says of itself, no text from elsewhere"
+FIGURES = "figures, for developers"
+# Every function that calls one of them, and why it may.
+ALLOWED = {
+    "__main__.main": OWN,
+    "atomic._write_all": FILE,
+    "bench.__main__._print_table": FIGURES,
+    "bench.__main__.main": FIGURES,
+    "bench.fidelity._report": FIGURES,
+    "bench.fidelity.main": FIGURES,
+    "cli._print_version": OWN,
+    "cli.config_path": "a path, which scripts take as it is",
+    "cli.config_show": "sanitised there",
+    "cli.group": OWN,
+    "cli_sessions._ask_to_delete": "sanitised there",
+    "cli_sessions._print": "lists, sanitised in session_lines; JSON, escaped; exports, sanitised there",
+    "config.write_example": FILE,
+    "engine.model.Attention.forward": "the KV cache",
+    "models.wheel._extract": FILE,
+    "oneshot.EventWriter.delta": "JSON, escaped",
+    "oneshot.EventWriter.end": "JSON, escaped",
+    "oneshot.JsonWriter.end": "JSON, escaped",
+    "oneshot.TextWriter.delta": "the answer, sanitised there on a terminal",
+    "oneshot.TextWriter.end": OWN,
+    "oneshot.write": "what the others here hand it",
+    "terminal.clipboard._write_osc52": "a sequence of ours; the text in it is base64",
+    "terminal.clipboard._write_to_terminal": "a sequence of ours; the text in it is base64",
+    "terminal.live._write": "the answer, sanitised by Screen and by the plain view",
+    "terminal.theme._print": "notices, sanitised by say and say_rows",
+    "terminal.theme._write_lines": "notices, sanitised by say and say_rows",
+    "textfile._write_new": FILE,
+}
+
+
+def functions_that_write(path: Path) -> Iterator[str]:
+    """The functions of a module that call a writer, as ALLOWED names them."""
+    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+    def visit(node: ast.AST, where: str) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Call):
+                called = child.func
+                if (getattr(called, "attr", None) or getattr(called, "id", "")) in WRITERS:
+                    yield where
+            is_scope = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            yield from visit(child, f"{where}.{child.name}" if is_scope else where)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), module)
+
+
+def test_nothing_writes_to_a_terminal_but_what_is_known_to_use_the_gate() -> None:
+    writing = {name for path in PACKAGE.rglob("*.py") for name in functions_that_write(path)}
+    unknown = sorted(writing - set(ALLOWED))
+    assert not unknown, "say it through terminal.theme or terminal.live, or write down here why not"
+    assert sorted(set(ALLOWED) - writing) == [], "these are gone"
+
+
+# --- what comes out ------------------------------------------------------------------------------
+
+# One of each kind, none of them a sequence that is written here itself.
+HOSTILE = [
+    "\x1b[2J\x1b[31;5mred\x1b[1;1H",
+    "\x1b[?1049h\x1b[6n\x1bc",
+    "\x1b]0;title\x07",
+    "\x1b]52;c;cm0gLXJmIC8=\x07",
+    "\x1b]8;;http://evil.example\x1b\\text\x1b]8;;\x1b\\",
+    "\x1bPq#0\x1b\\ \x1b_apc\x1b\\ \x1b^pm\x1b\\",
+    "\x9b2J\x9d0;x\x9c\x90q\x9c\x85",
+    "50 %\r100 %",
+    "a\r\nb\x0bc\x0cd\u2028e\u2029f",
+    "\x00\x07\x08\x7f\x1f",
+    "\u202egnp.exe\u202c \u2066x\u2069 \u200f\u061c",
+    "z\u200be\u2060r\ufeffo \u00ad \U000e0041\U000e007f",
+    "caf\udce9 \ud83d",
+    "&#27;[2J &#x9b;2J &#8238;x &#x200b; &#13; &#7;",
+]
+
+# What is written here itself: looks, but no blinking and no grounds; the live view's and Rich's cursor.
+_SGR = r"\x1b\[(?:(?:[0-4]|9|39|3[0-7]|9[0-7]|38;5;\d+|38;2;\d+;\d+;\d+);?)*m"
+_VIEW = r"\r\x1b\[K\x1b\[C\x1b\[J\r|\x1b\[\?7l|\r(?:\x1b\[\d+A)?\x1b\[\?7h"
+_CURSOR = r"\x1b\[\?25[lh]|\r(?:\x1b\[1A)?\x1b\[2K"
+OURS = re.compile(f"{_SGR}|{_VIEW}|{_CURSOR}")
+# Spelled out rather than taken from the gate.
+OBEYED = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what it is sent."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def assert_harmless(self) -> None:
+        left = OURS.sub("", self.getvalue())
+        assert not OBEYED.search(left), repr(left)
+        assert left.strip()
+
+
+@pytest.mark.parametrize("text", HOSTILE[:-1])
+def test_the_check_would_notice(text: str) -> None:
+    terminal = Terminal()
+    terminal.write(text)
+    with pytest.raises(AssertionError):
+        terminal.assert_harmless()
+
+
+@pytest.fixture(autouse=True)
+def clever_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    theme.stderr_console.cache_clear()
+    yield
+    styles.use_theme("terminal")
+    theme.stderr_console.cache_clear()
+
+
+@pytest.mark.parametrize("columns", ["100", "20"])
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_notices_and_progress_are_harmless(
+    columns: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"COLUMNS": columns, **environment}.items():
+        monkeypatch.setenv(name, value)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for text in HOSTILE:
+        theme.say(text, "error")
+        theme.say_rows([(text,), (text, text), (text, "b", text)])
+        with theme.progress_reporter() as report:
+            report(text, None)
+            report(text, 0.5)
+    terminal.assert_harmless()
+    if "TERM" in environment:  # where nothing wraps, a line is a line whatever is in it
+        assert terminal.getvalue().count("\n") == 5 * len(HOSTILE)
+
+
+BLOCKS = [
+    *("{}", "# {}", "{}\n===", "- {}\n  - {}", "- [ ] {}", "1. {}", "> {}\n> > {}", "**{}** *{}* ~~{}~~"),
+    *("`{}`", "[{}](http://x)", "[x]({})", "[x](<{}>)", '[x](http://y "{}")', "<http://{}>", "![{}]({})"),
+    *("```{}\nx = 1\n```", "```python\n{}\n'''{}\n```", "~~~{} {}\n{}", "    {}", "- ```{}\n  {}\n  ```"),
+    *("| {} | b |\n|---|---|\n| {} | `{}` |\n", "a|b\n-|-\n" + "{}|x\n" * 12, "<div>{}</div>"),
+    *("[r]: {} '{}'", "\\({}\\) $${}$$", "{}" * 40, "https://example.com/{}"),
+]
+
+
+def console(file: Terminal) -> Console:
+    return Console(file=file, force_terminal=True, color_system="truecolor", legacy_windows=False)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_an_answer_is_harmless_in_every_block(block: str) -> None:
+    styles.use_theme("dark")
+    for text in [*HOSTILE, "".join(HOSTILE)]:
+        source = block.replace("{}", text)
+        for width in (80, 12):
+            terminal, screen, size = Terminal(), Screen(), os.terminal_size((width, 24))
+            for start in range(0, len(source), 97):
+                terminal.write(screen.draw(source[start : start + 97], size))
+            terminal.write(screen.end(size))
+            terminal.assert_harmless()
+        terminal = Terminal()
+        render_markdown(source, console=console(terminal))
+        terminal.assert_harmless()
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_reply_and_its_status_are_harmless(plain: bool) -> None:
+    terminal = Terminal()
+    with LiveReply(plain=plain, console=console(terminal)) as view:
+        view.status("".join(HOSTILE))
+        while not plain and "red" not in terminal.getvalue():
+            time.sleep(0.01)
+        for text in HOSTILE:
+            view.push(text)
+    terminal.assert_harmless()
+    terminal = Terminal()
+    render_markdown("".join(HOSTILE), plain=plain, console=console(terminal))
+    terminal.assert_harmless()

@@ -1,0 +1,109 @@
+"""The two languages: every text that is said has its Chinese, with the same fields."""
+
+from __future__ import annotations
+
+import ast
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import qwenchat
+from qwenchat import language
+from qwenchat.chinese import CHINESE
+from qwenchat.models import demo, wheel
+from qwenchat.settings import Settings, allowed
+from qwenchat.terminal.commands import registry
+
+PACKAGE = Path(qwenchat.__file__).parent
+
+STAGES = (
+    "starting",
+    "importing torch",
+    "loading weights",
+    "waiting for another qwenchat",
+    "downloading",
+    "verifying",
+    "unpacking",
+    "converting",
+)
+"""Of loading a model; they are translated where they are shown."""
+
+
+@pytest.fixture(autouse=True)
+def english_afterwards() -> Iterator[None]:
+    yield
+    language.use("en")
+
+
+def said_in_code() -> set[str]:
+    """The first argument of every tr() in the package."""
+    texts = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "tr"):
+                continue
+            text = node.args[0]
+            if isinstance(text, ast.Constant):
+                texts.add(text.value)
+            else:  # a text that is declared elsewhere; those are collected below
+                assert isinstance(text, (ast.Attribute, ast.Name, ast.Call)), ast.unparse(node)
+    return texts
+
+
+def said() -> set[str]:
+    """Everything that can be said."""
+    commands = registry.commands().values()
+    return {
+        *said_in_code(),
+        *STAGES,
+        *(command.help for command in commands),
+        *(command.group for command in commands),
+        *(allowed(key) for key in Settings.model_fields),
+    }
+
+
+def fields_of(template: str) -> set[str]:
+    return {f"{name}!{conversion}" for _, name, _, conversion in string.Formatter().parse(template) if name}
+
+
+def test_every_text_has_its_chinese_and_no_chinese_is_left_over() -> None:
+    language.use("en")
+    assert sorted(said() - set(CHINESE)) == []
+    assert sorted(set(CHINESE) - said()) == []
+
+
+@pytest.mark.parametrize("text", sorted(CHINESE))
+def test_a_translation_has_the_same_fields(text: str) -> None:
+    assert fields_of(CHINESE[text]) == fields_of(text)
+
+
+@pytest.mark.parametrize("text", sorted(CHINESE))
+def test_a_translation_is_chinese_and_names_the_same_commands_and_flags(text: str) -> None:
+    assert re.search("[\u4e00-\u9fff]", CHINESE[text])
+    for name in re.findall(r"(?<![\w/}])(?:/[a-z][a-z-]+|--[a-z-]+)", text):
+        assert name in CHINESE[text]
+
+
+def test_every_stage_of_loading_is_known() -> None:
+    sources = "".join(Path(str(module.__file__)).read_text() for module in (demo, wheel))
+    for stage in re.findall(r'(?:report|progress)\("([a-z ]+)"', sources):
+        assert stage in STAGES
+
+
+def test_a_field_is_filled_in_as_it_is() -> None:
+    assert language.tr("there is no command {word}", word="/{0} {word}") == "there is no command /{0} {word}"
+
+
+def test_the_language_follows_the_locale() -> None:
+    assert language.of_locale({"LANG": "zh_CN.UTF-8"}) == "zh"
+    assert language.of_locale({"LANG": "zh_CN.UTF-8", "LC_ALL": "C"}) == "en"
+    assert language.of_locale({"LC_MESSAGES": "zh_TW"}) == "zh"
+    assert language.of_locale({}) == "en"
+
+
+def test_chinese_is_spoken_when_asked_for() -> None:
+    language.use("zh")
+    assert language.tr("there is no turn {n}", n=3) == CHINESE["there is no turn {n}"].format(n=3)
