@@ -186,7 +186,7 @@ def _answer(prompt: str | None, flags: Flags) -> None:
 
     if flags.as_json + flags.stream_json + flags.code > 1:
         raise UsageError(tr("--json, --stream-json and --code exclude each other"), tr("choose one"))
-    resolved = _settings(flags)
+    resolved = settings_of(flags)
     settings = resolved.settings
     notice = _no_notice if settings.quiet else theme.say
     stdin = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer
@@ -236,7 +236,7 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
         )
     if sys.stdin is None or not sys.stdin.isatty() or sys.stdout is None or not sys.stdout.isatty():
         raise UsageError(tr("a chat needs a terminal"), tr("qwenchat ask answers into a file or a pipe"))
-    resolved = _settings(flags)
+    resolved = settings_of(flags)
     settings = resolved.settings
     store = SessionStore(data_dir() / "sessions")
     start = begin(resolved, store, session=session or flags.session, latest=flags.latest, notice=theme.say)
@@ -250,7 +250,7 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
     ).run()
 
 
-def _settings(flags: Flags) -> ResolvedSettings:
+def settings_of(flags: Flags) -> ResolvedSettings:
     """The settings in force; from here on the program looks and speaks as they say."""
     from qwenchat import config
     from qwenchat.terminal import styles, theme

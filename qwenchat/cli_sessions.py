@@ -98,7 +98,7 @@ def sessions(ctx: typer.Context) -> None:
     """Lists the sessions, where no command was named."""
     from qwenchat import cli
 
-    ctx.meta[_SETTINGS] = cli._settings(ctx.obj).settings
+    ctx.meta[_SETTINGS] = cli.settings_of(ctx.obj).settings
     if ctx.invoked_subcommand is None:
         list_sessions(ctx)
 

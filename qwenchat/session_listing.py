@@ -254,7 +254,8 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _changed(entry: os.DirEntry[str]) -> float:
-    """When the file was last changed, in seconds; nobody can set the time of that change back."""
+    """When the file was last changed, in seconds. Where that is known (not on Windows, which knows only
+    when it was written and made), nobody can set it back."""
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError:  # deleted just now

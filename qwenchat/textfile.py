@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from qwenchat import atomic
@@ -22,15 +21,17 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
         UsageError: there is such a file already.
         QwenchatError: it cannot be written; what was there is as it was.
     """
-    data = text.encode("utf-8", "replace")
     try:
-        if overwrite and path.is_file():
-            mode = path.stat().st_mode & 0o777
-            temporary = atomic.write_temporary(path, data)
+        mode = path.stat().st_mode & 0o777 if overwrite and path.exists() else 0o666 & ~_umask()
+        temporary = atomic.write_temporary(path, text.encode("utf-8", "replace"))
+        try:
             temporary.path.chmod(mode)
-            temporary.replace(path)
-        else:
-            _write_new(path, data)
+            if overwrite:
+                temporary.replace(path)
+            else:
+                _put_where_nothing_is(temporary, path)
+        finally:
+            temporary.discard()
     except FileExistsError:
         raise UsageError(tr("{path} exists already", path=path), tr("give another name")) from None
     except OSError as error:
@@ -38,13 +39,18 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
         raise QwenchatError(tr("{path} cannot be written: {reason}", path=path, reason=reason)) from error
 
 
-def _write_new(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            with suppress(OSError):
-                path.unlink()
-            raise
+def _put_where_nothing_is(temporary: atomic.Temporary, path: Path) -> None:
+    try:
+        os.link(temporary.path, path)  # unlike a rename, it fails where something is
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):  # a file system without hard links
+        if os.path.lexists(path):
+            raise FileExistsError from None
+        temporary.replace(path)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # it can only be read by setting it
+    os.umask(mask)
+    return mask

@@ -85,9 +85,8 @@ _UNIT = re.compile(
 )
 
 # The same for a line that is said, in which a path or an address is one word whatever it is written in.
-_SAID_UNIT = re.compile(
-    rf" +|(?<![A-Za-z0-9_.])(?:~?/|[A-Za-z]+://|[A-Za-z]:\\)[^ {_OPENING}{_CLOSING}]*[{_CLOSING}]*|{_UNIT.pattern}"
-)
+_PLACE = rf"(?<![A-Za-z0-9_.])(?:~?/|[A-Za-z]+://|[A-Za-z]:\\)[^ {_OPENING}{_CLOSING}]*[{_CLOSING}]*"
+_SAID_UNIT = re.compile(f" +|{_PLACE}|{_UNIT.pattern}")
 
 _APART = "  "  # between columns
 _NARROW = 40  # cells; in a terminal with fewer the last column stands below the others

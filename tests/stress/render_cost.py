@@ -55,6 +55,7 @@ KINDS: dict[str, tuple[str, Callable[[random.Random], str]]] = {
     "code": ("```python\n", _code),
     "a table": ("| a | b | c | d | e |\n|---|---|---|---|---|\n| ", _table),
     "one long word": ("", lambda pick: "base64"),
+    "one long address": ("https://example.com/", lambda pick: "a/b"),
     "newlines": ("", lambda pick: "\n"),
 }
 
