@@ -25,7 +25,7 @@ import typer
 
 from qwenchat.errors import Interrupted, SessionError, UsageError
 from qwenchat.language import tr
-from qwenchat.session_lines import Look, Paint, as_object, hit_lines, list_lines, local_time
+from qwenchat.session_lines import Look, Paint, as_object, described, hit_lines, list_lines, local_time
 
 if TYPE_CHECKING:
     from qwenchat.session_listing import SessionInfo
@@ -329,10 +329,10 @@ def _ask_to_delete(infos: Sequence[SessionInfo]) -> None:
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         raise UsageError(tr("there is no terminal to ask on"), tr("--yes deletes without asking"))
     if len(infos) == 1:
-        question = tr("delete {session}?", session=_described(infos[0]))
+        question = tr("delete {session}?", session=described(infos[0]))
     else:
         for info in infos[:_NAMED]:
-            theme.say(_described(info))
+            theme.say(described(info))
         if len(infos) > _NAMED:
             theme.say(tr("and {n} more", n=len(infos) - _NAMED))
         question = tr("delete these {n} sessions?", n=len(infos))
@@ -343,15 +343,6 @@ def _ask_to_delete(infos: Sequence[SessionInfo]) -> None:
         sys.stderr.write("\n")
     if answer.strip().lower() not in ("y", "yes"):
         raise Interrupted(tr("nothing was deleted"))
-
-
-def _described(info: SessionInfo) -> str:
-    title, turns = _called(info), info.head.turns
-    if info.problem:
-        return tr("{title!r} (cannot be read)", title=title)
-    if turns == 1:
-        return tr("{title!r} (one turn)", title=title)
-    return tr("{title!r} ({turns} turns)", title=title, turns=turns)
 
 
 def _called(info: SessionInfo) -> str:

@@ -148,7 +148,7 @@ def _refused(key: str, given: _Given, inside: list[str]) -> ConfigError:
             if name in Settings.model_fields
             else ""
         )
-    return ConfigError(f"{quoted}: expected {allowed(key)}", hint)
+    return ConfigError(tr("{setting}: expected {what}", setting=quoted, what=allowed(key)), hint)
 
 
 def _check_system(settings: Settings, layer: _Layer) -> None:

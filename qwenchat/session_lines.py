@@ -44,19 +44,19 @@ def list_lines(infos: Sequence[SessionInfo], columns: int | None, paint: Paint) 
         models = [_cut(model, _MODEL_CELLS) for model in models]
     table = [
         _aligned([sanitize_line(info.id) for info in infos]),
-        [_when(info.updated) for info in infos],
+        [when(info.updated) for info in infos],
         _aligned([str(info.head.turns) for info in infos], right=True),
         _aligned(models),
     ]
     if columns is not None and columns - _width(table) < _TITLE_CELLS:
         table.pop()
     room = None if columns is None else max(columns - _width(table), _LEAST_CELLS)
-    for info, (session, when, *facts) in zip(infos, zip(*table, strict=True), strict=True):
+    for info, (session, time, *facts) in zip(infos, zip(*table, strict=True), strict=True):
         if info.problem:  # told whole, in the place of the facts
-            about, shown = when, tr("cannot be read: {why}", why=info.problem)
+            about, shown = time, tr("cannot be read: {why}", why=info.problem)
             shown = paint(sanitize_line(shown), "warning")
         else:
-            about, shown = _APART.join((when, *facts)), sanitize_line(info.title)
+            about, shown = _APART.join((time, *facts)), sanitize_line(info.title)
             shown = shown if room is None else _cut(shown, room)
         yield _APART.join((paint(session, "term"), paint(about, "notice"), shown)) + "\n"
 
@@ -77,10 +77,10 @@ def hit_lines(hits: Sequence[SearchHit], text: str, columns: int | None, paint: 
 
     between = ": " if columns is None else "\n    "
     for hit in hits:
-        session, when = paint(sanitize_line(hit.info.id), "term"), paint(_when(hit.info.updated), "notice")
+        session, time = paint(sanitize_line(hit.info.id), "term"), paint(when(hit.info.updated), "notice")
         # Where only the title has it, the excerpt is the title.
         excerpt = "" if hit.node_id is None else f"{between}{marked(hit.excerpt)}"
-        yield f"{session}{_APART}{when}{_APART}{marked(hit.info.title)}{excerpt}\n"
+        yield f"{session}{_APART}{time}{_APART}{marked(hit.info.title)}{excerpt}\n"
 
 
 def as_object(info: SessionInfo) -> dict[str, Any]:
@@ -98,6 +98,16 @@ def as_object(info: SessionInfo) -> dict[str, Any]:
     }
 
 
+def described(info: SessionInfo) -> str:
+    """A session's title, or id, and how long it is, for a question or a notice."""
+    title, turns = info.title or info.id, info.head.turns
+    if info.problem:
+        return tr("{title!r} (cannot be read)", title=title)
+    if turns == 1:
+        return tr("{title!r} (one turn)", title=title)
+    return tr("{title!r} ({turns} turns)", title=title, turns=turns)
+
+
 def local_time(moment: str) -> datetime | None:
     """A session's date; None if it lies where there is no local time."""
     try:
@@ -106,8 +116,8 @@ def local_time(moment: str) -> datetime | None:
         return None
 
 
-def _when(moment: str) -> str:
-    """To the minute, always as wide."""
+def when(moment: str) -> str:
+    """A session's date to the minute, in local time, always as wide."""
     local = local_time(moment)
     return (
         f"{local:%Y-%m-%d %H:%M}"

@@ -238,7 +238,7 @@ def help_of(key: str) -> Help:
 
 def allowed(key: str) -> str:
     """The values that a key takes, to be read after "expected": "a number, 0 or more"."""
-    return help_of(key).allowed
+    return tr(help_of(key).allowed)
 
 
 def choices(key: str) -> tuple[str, ...]:
@@ -285,7 +285,9 @@ def read_setting(key: str, text: str, quoted: str = "") -> object:
     try:
         return getattr(Settings.model_validate({key: parse_text(key, text)}), key)
     except ValidationError:
-        raise ConfigError(f"{quoted or key}: expected {allowed(key)}") from None
+        raise ConfigError(
+            tr("{setting}: expected {what}", setting=quoted or key, what=allowed(key))
+        ) from None
 
 
 def parse_text(key: str, text: str) -> object:

@@ -92,8 +92,7 @@ _APART = "  "  # between columns
 _NARROW = 40  # cells; in a terminal with fewer the last column stands below the others
 _LEAST = 16  # cells; and where it would have fewer beside them
 
-
-# Of a length that a person may want.
+# An address of a length that a person may want.
 _ADDRESS = re.compile(r"[^\w]{,9}\w+://.{,1000}")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from qwenchat import textfile
 from qwenchat.errors import UsageError
 from qwenchat.language import tr
+from qwenchat.session_lines import described, when
 from qwenchat.terminal.attachments import complete_path, to_path
 from qwenchat.terminal.commands.registry import Group, number
 
@@ -27,7 +28,8 @@ def _sessions(chat: Chat, rest: str) -> None:
     rows = []
     for info in shown:
         mark = "*" if info.id == chat.session.id else ""
-        rows.append((info.id, info.updated[:16].replace("T", " "), mark, info.problem or info.title))
+        title = tr("cannot be read: {why}", why=info.problem) if info.problem else info.title
+        rows.append((info.id, when(info.updated), str(info.head.turns), mark, title))
     chat.say_rows(rows)
     if not infos:
         chat.say(tr("there are no sessions yet"))
@@ -85,16 +87,13 @@ def _fork(chat: Chat, rest: str) -> None:
 )
 def _delete(chat: Chat, rest: str) -> None:
     info = chat.store.find(rest or chat.session.id)
-    title = info.title or info.id
-    if not chat.prompt.confirm(
-        tr("delete {title!r} and its {turns} turns?", title=title, turns=info.head.turns)
-    ):
+    if not chat.prompt.confirm(tr("delete {session}?", session=described(info))):
         chat.say(tr("it stays"))
         return
     if info.id == chat.session.id:
         chat.go_to(None)  # it is closed first, or nobody could delete it
     chat.store.delete(info.id)
-    chat.say(tr("deleted {title!r}", title=title))
+    chat.say(tr("deleted {title!r}", title=info.title or info.id))
 
 
 @command("search", "Find the sessions that hold a text.", usage="TEXT")
