@@ -387,16 +387,13 @@ def _painter() -> Paint:
     """What gives a text its look on stdout; nothing changes where there are no styles."""
     if _columns() is None:
         return _unpainted
-    from rich.console import COLOR_SYSTEMS
-
     from qwenchat.terminal import theme
     from qwenchat.terminal.rows import Span, paint
     from qwenchat.terminal.styles import current
 
-    console = theme.stdout_console()
-    if console.color_system is None or console.legacy_windows:
+    colors = theme.colors(theme.stdout_console())
+    if colors is None:
         return _unpainted
-    colors = COLOR_SYSTEMS[console.color_system]
     return lambda text, look: paint([Span(text, getattr(current(), look))], colors)
 
 

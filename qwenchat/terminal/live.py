@@ -25,10 +25,8 @@ Ctrl-Z is off; what is typed stays in the terminal's queue for the next prompt.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import IO
 
@@ -37,6 +35,7 @@ from rich.console import Console
 
 from qwenchat.errors import OutputClosed, QwenchatError
 from qwenchat.language import tr
+from qwenchat.terminal.keyboard import quiet_keyboard
 from qwenchat.terminal.markdown import MarkdownStream
 from qwenchat.terminal.rows import Row, Span, chop, fitting, paint, row_width
 from qwenchat.terminal.sanitize import sanitize, sanitize_line
@@ -254,7 +253,7 @@ class _Drawn:
 
     def start(self) -> None:
         try:
-            self._restore_keyboard = _quiet_keyboard()
+            self._restore_keyboard = quiet_keyboard()
             self._thread.start()
         except BaseException:  # a Ctrl-C just now: no __exit__ will follow
             self.finish()
@@ -317,32 +316,6 @@ class _Drawn:
             written += self._screen.end(size)
         if written:
             _write(self._out, written)
-
-
-def _quiet_keyboard() -> Callable[[], None]:
-    """Lets keys neither be echoed nor suspend the program; returns what undoes it, any number of times.
-
-    Does nothing where stdin is no terminal, or on Windows.
-    """
-    try:
-        import termios
-
-        keyboard = sys.stdin.fileno()
-        if not os.isatty(keyboard):
-            return lambda: None
-        before = termios.tcgetattr(keyboard)
-        quiet = termios.tcgetattr(keyboard)
-        quiet[3] &= ~termios.ECHO
-        quiet[6][termios.VSUSP] = b"\x00"
-        termios.tcsetattr(keyboard, termios.TCSANOW, quiet)
-    except (ImportError, AttributeError, OSError, ValueError):  # also no stdin, or a closed one
-        return lambda: None
-
-    def restore() -> None:
-        with suppress(termios.error):  # the terminal is gone
-            termios.tcsetattr(keyboard, termios.TCSANOW, before)
-
-    return restore
 
 
 def _size_of(out: IO[str]) -> os.terminal_size:

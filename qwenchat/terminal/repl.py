@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from qwenchat.start import Start, kept_options, with_kept_options
 from qwenchat.terminal import attachments, status, theme, transcript
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.draft import Draft
+from qwenchat.terminal.keyboard import quiet_keyboard
 from qwenchat.terminal.live import LiveReply
 from qwenchat.terminal.loading import BackgroundLoad, Load
 from qwenchat.terminal.prompt import Leave, Prompt
@@ -164,7 +165,7 @@ class Chat:
         except Leave:
             raise
         except Exception as error:
-            log.exception("a mistake of the program")
+            log.debug("a mistake of the program", exc_info=True)
             self.say(tr("internal error: {error}", error=f"{type(error).__name__}: {error}"), "error")
 
     def _waits_for_reply(self) -> bool:
@@ -191,7 +192,9 @@ class Chat:
     def answer(self) -> None:
         """Answers the question where the chat stands, or goes on with its reply that broke off."""
         self.save()
-        with cancel_on_interrupt() as cancel:
+        with ExitStack() as stack:
+            stack.callback(quiet_keyboard())
+            cancel = stack.enter_context(cancel_on_interrupt())
             backend = self._wait_for_model(cancel)
             fit = fit_turns(self.conversation, backend, self.options, self.settings.overflow)
             self._tell_left_out(fit.left_out_turns)
@@ -201,6 +204,7 @@ class Chat:
         self._tell_what_waits()
         self.say(transcript.how_it_ended(self.conversation))
         self.say(transcript.place_among_siblings(self.conversation))
+        theme.blank_line()
 
     def go_on(self) -> None:
         """Goes on with the last reply where it broke off.

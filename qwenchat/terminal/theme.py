@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from qwenchat.terminal.rows import Row
 
-Style = Literal["notice", "warning", "error", "stats", "progress"]
+Style = Literal["notice", "warning", "error", "stats", "progress", "prompt"]
 """What a notice is; a theme has a style of that name."""
 
 _BAR = 24  # cells of a progress bar, or a third of the terminal if that is less
@@ -105,6 +105,14 @@ def say(text: str, style: Style = "notice") -> None:
             _print([[Span(row, look)] for row in wrap_line(line, stderr_console().width, hang=2)])
         else:
             _write_lines(line)
+
+
+def blank_line() -> None:
+    """Sets what comes next apart from what was shown, on a terminal."""
+    with suppress(OSError, ValueError):
+        if _can_move_cursor(sys.stdout):
+            sys.stdout.write("\n")
+            sys.stdout.flush()
 
 
 def say_rows(rows: Sequence[tuple[str, ...]], style: Style = "notice") -> None:

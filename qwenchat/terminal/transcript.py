@@ -28,9 +28,10 @@ def show(conversation: Conversation, *, plain: bool, turns: int | None = None, r
     for node in conversation.path()[2 * skipped :]:  # questions and replies alternate
         if node.reply is not None:
             render_markdown(node.text, plain=plain)
+            theme.blank_line()
             continue
         for line in node.text.splitlines() or [""]:
-            theme.say(f"> {line}")
+            theme.say(f"> {line}", "prompt")
 
 
 def summary(session: Session) -> str:

@@ -59,6 +59,7 @@ ALLOWED = {
     "terminal.clipboard._write_to_terminal": "a sequence of ours; the text in it is base64",
     "terminal.live._write": "the answer, sanitised by Screen and by the plain view",
     "terminal.prompt.Prompt._keys._": "the user's editor",
+    "terminal.theme.blank_line": OWN,
     "terminal.theme._print": "notices, sanitised by say and say_rows",
     "terminal.theme._write_lines": "notices, sanitised by say and say_rows",
 }

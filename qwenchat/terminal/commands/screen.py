@@ -40,9 +40,11 @@ def _theme(chat: Chat, rest: str) -> None:
 
 @command("help", "What there is to say to the chat itself.", aliases=(":h", ":help"))
 def _help(chat: Chat, rest: str) -> None:
+    rows: list[tuple[str, ...]] = []
     for title, members in groupby(commands().values(), key=lambda known: known.group):
-        chat.say(f"{tr(title)}:")
-        chat.say_rows([(f"  /{c.name} {c.usage}".rstrip(), tr(c.help)) for c in members])
+        rows.append((tr(title),))
+        rows += [(f"  /{c.name} {c.usage}".rstrip(), tr(c.help)) for c in members]
+    chat.say_rows(rows)
     chat.say(tr("Enter sends, Alt-Enter breaks the line, Ctrl-C stops a reply, Ctrl-D leaves."))
     chat.say(tr("Tab completes, Ctrl-R searches what was typed, Ctrl-X Ctrl-E opens your editor."))
     chat.say(tr("@PATH in a message puts a text file in; // begins a message that starts with a slash."))
