@@ -1,7 +1,415 @@
-"""What qwenchat says, in Chinese: each English text of the code and its translation."""
+"""What qwenchat says, in Chinese: each English text of the code and its translation.
+
+Owns the Chinese words, in the order in which a user meets them: the chat and its commands first, then
+sessions, files and settings, and last what only the command line says. Does not know when a text is said;
+``language.tr`` finds it here by its English.
+
+A session is 会话, a chat 对话, a turn 轮, a reply 回复, a prompt of the system 系统提示词, what the model is
+given to read 输入, to pin 固定, what is left out of the context 移出. A token is called token, as is usual.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-CHINESE: Mapping[str, str] = {}
+CHINESE: Mapping[str, str] = {
+    # --- the chat: its prompt and toolbar ---------------------------------------------------------
+    "say something, or /help": "输入消息，或 /help",
+    "Ctrl-C again or Ctrl-D leaves": "再按 Ctrl-C 或按 Ctrl-D 退出",
+    "context {used}/{size}": "上下文 {used}/{size}",
+    "{speed} tokens/s": "{speed} token/秒",
+    "question {n} in other words": "改写第 {n} 个问题",
+    "{path}: {tokens} tokens": "{path}：{tokens} 个 token",
+    "Alt-Enter sends": "Alt-Enter 发送",
+    "not saved": "不保存",
+    "/model NAME tries another": "可用 /model NAME 换一个模型",
+    "reading {done}/{total} tokens, {seconds} s left": "正在读取 {done}/{total} 个 token，还需 {seconds} 秒",
+    # --- the chat: how a reply ended, and what left the context -----------------------------------
+    "interrupted": "已中断",
+    "interrupted; /continue goes on, /retry answers again": "已中断；/continue 继续，/retry 重新回答",
+    "the reply was cut by the limit; /continue goes on": "回复达到长度上限，已截断；/continue 继续",
+    "turn {n} no longer fits the context and is left out; /pin keeps a turn": (
+        "上下文已放不下第 {n} 轮，已将其移出；/pin 可固定某一轮"
+    ),
+    "turns {turns} no longer fit the context and are left out; /pin keeps a turn": (
+        "上下文已放不下第 {turns} 轮，已将其移出；/pin 可固定某一轮"
+    ),
+    "left out, as the context is full: turn {turns}": "上下文已满，已移出第 {turns} 轮",
+    "the chat no longer fits the context of {tokens} tokens without turn {turns}": (
+        "对话超出了 {tokens} 个 token 的上下文，需移出第 {turns} 轮"
+    ),
+    "--overflow drop leaves the oldest turns out; a new chat begins empty": (
+        "--overflow drop 会移出最早的几轮，也可开始新对话"
+    ),
+    "the message makes a prompt of {tokens} tokens, the context holds {window}": (
+        "这条消息构成的输入有 {tokens} 个 token，上下文只能容纳 {window} 个"
+    ),
+    "shorten it, or raise --context if the model allows it": "请缩短消息，或在模型允许时增大 --context",
+    "the message and the pinned turns make a prompt of {tokens} tokens, the context holds {window}": (
+        "这条消息和已固定的轮次构成的输入有 {tokens} 个 token，上下文只能容纳 {window} 个"
+    ),
+    "shorten it, /unpin a turn, or raise --context if the model allows it": (
+        "请缩短消息、用 /unpin 取消固定某一轮，或在模型允许时增大 --context"
+    ),
+    "there is no message to answer": "没有待回答的消息",
+    "say something": "请先输入消息",
+    "there is no question to answer": "没有待回答的问题",
+    "there is no question to reply to": "没有可回复的问题",
+    # --- /help: the headings and the last lines ---------------------------------------------------
+    "The chat": "对话",
+    "The model": "模型",
+    "Sessions": "会话",
+    "Files and the clipboard": "文件与剪贴板",
+    "The terminal": "终端",
+    "Enter sends, Alt-Enter breaks the line, Ctrl-C stops a reply, Ctrl-D leaves.": (
+        "Enter 发送，Alt-Enter 换行，Ctrl-C 停止回复，Ctrl-D 退出。"
+    ),
+    "Tab completes, Ctrl-R searches what was typed, Ctrl-X Ctrl-E opens your editor.": (
+        "Tab 补全，Ctrl-R 搜索输入历史，Ctrl-X Ctrl-E 打开编辑器。"
+    ),
+    "@PATH in a message puts a text file in; // begins a message that starts with a slash.": (
+        "在消息中写 @PATH 可附上文本文件；消息以斜杠开头时请写成 //。"
+    ),
+    # --- /help: the chat --------------------------------------------------------------------------
+    "Take the last turn back, or the last N.": "撤销最后一轮或最后 N 轮。",
+    "Go forward again after /undo.": "恢复被 /undo 撤销的轮次。",
+    "Answer the last question again; the old answer stays beside it.": "重新回答最后一个问题，原回复仍保留。",
+    "Go on with a reply that was interrupted or cut.": "继续被中断或截断的回复。",
+    "Go to the next answer to the same question, or the next form of the question.": (
+        "转到同一问题的下一个回复，或该问题的下一种问法。"
+    ),
+    "Go to the previous one.": "转到上一个。",
+    "Put the last question, or question N, in other words on a new branch.": (
+        "在新分支上改写最后一个问题或第 N 个问题。"
+    ),
+    "Name this branch, or list the named ones.": "为当前分支命名，或列出已命名的分支。",
+    "Go to a named branch.": "切换到已命名的分支。",
+    "Keep turn N in the context whatever else has to go.": "固定第 N 轮，使其始终留在上下文中。",
+    "Let turn N leave the context again.": "取消固定第 N 轮。",
+    "How full the context is, turn by turn.": "逐轮显示上下文的占用情况。",
+    "Print the chat so far.": "显示到目前为止的对话。",
+    "Begin a new chat; this one stays in the sessions.": "开始新对话，当前对话保留在会话中。",
+    # --- /help: the model -------------------------------------------------------------------------
+    "Show the system prompt, or set it: a text, the name of one in the config, or none.": (
+        "显示或设置系统提示词：文本、配置中的提示词名称，或 none（不用）。"
+    ),
+    "Show the model, or load another.": "显示当前模型，或加载其他模型。",
+    "Show the sampling options, or set one; default leaves it to the model.": (
+        "显示采样选项，或设置其中一项；default 表示由模型决定。"
+    ),
+    "Show the seed, or set it.": "显示或设置种子。",
+    "What the last reply took.": "显示上一条回复的用量与耗时。",
+    # --- /help: sessions --------------------------------------------------------------------------
+    "List the sessions that were saved last, 20 or N.": "列出最近保存的 20 个或 N 个会话。",
+    "Go on with another session: an id, a title, the begin of one, or the latest.": (
+        "继续另一个会话：给出 ID、标题或其开头，省略则为最近的会话。"
+    ),
+    "Give this session another title.": "修改当前会话的标题。",
+    "Go on in a copy of this session; the original stays as it is.": "在当前会话的副本中继续，原会话不变。",
+    "Delete this session, or another; it asks before it does.": "删除当前会话或其他会话，删除前会询问。",
+    "Find the sessions that hold a text.": "查找包含某段文本的会话。",
+    "Write the chat to a file as md, html, json or txt.": "将对话导出为 md、html、json 或 txt 文件。",
+    # --- /help: files and the clipboard, the terminal ---------------------------------------------
+    "Put a text file into the next message, or list those that are in it.": (
+        "在下一条消息中附上文本文件，或列出已附上的文件。"
+    ),
+    "Take the files out of the next message again.": "移除下一条消息中附上的文件。",
+    "Copy the last reply, the reply of turn N, or the last reply's code to the clipboard.": (
+        "将最后一条回复、第 N 轮的回复或最后一条回复中的代码复制到剪贴板。"
+    ),
+    "Write the last reply's code, or its block N, to a new file.": (
+        "将最后一条回复中的代码或其第 N 个代码块写入新文件。"
+    ),
+    "Write the next message in your editor; it is on the line when that is closed.": (
+        "用编辑器撰写下一条消息，关闭后内容会出现在输入行。"
+    ),
+    "Let Enter break the line and Alt-Enter send, or the other way round again.": (
+        "改为 Enter 换行、Alt-Enter 发送，或改回来。"
+    ),
+    "Show the themes, or take one.": "列出主题，或选用其中一个。",
+    "What there is to say to the chat itself.": "显示对话中可用的命令。",
+    "Leave.": "退出。",
+    # --- commands that are none -------------------------------------------------------------------
+    "there is no command {word}": "没有命令 {word}",
+    "did you mean /{name}?": "是不是 /{name}？",
+    "/help lists them": "/help 可列出所有命令",
+    " (a message may begin with //)": "（若是以斜杠开头的消息，请写成 //）",
+    "{text!r} is no number of 1 or more": "{text!r} 不是大于或等于 1 的整数",
+    "internal error: {error}": "内部错误：{error}",
+    # --- going through the turns ------------------------------------------------------------------
+    "took back the last turn": "已撤销最后一轮",
+    "took back {count} turns": "已撤销 {count} 轮",
+    "went forward one turn": "已恢复一轮",
+    "went forward {count} turns": "已恢复 {count} 轮",
+    "there is nothing that way": "已经到头了",
+    "there is no question to try again": "没有可重新回答的问题",
+    "there is no reply that broke off": "没有中断的回复",
+    "/retry answers the question again": "/retry 可重新回答问题",
+    "this is the first of {count}": "已是第一个（共 {count} 个）",
+    "this is the last of {count}": "已是最后一个（共 {count} 个）",
+    "the last turn has no alternatives": "最后一轮没有其他版本",
+    "/retry and /edit make some": "可用 /retry 和 /edit 创建",
+    "there is no turn {n}": "没有第 {n} 轮",
+    "there is no question {n}": "没有第 {n} 个问题",
+    "there are {count}": "总数为 {count}",
+    "nothing was asked yet": "还没有提过问题",
+    "there was no reply yet": "还没有回复",
+    "this branch is called {name}": "当前分支已命名为：{name}",
+    "no branch has a name yet; /branch NAME names this one": "还没有已命名的分支；/branch NAME 命名当前分支",
+    "a branch's name has 1 to {limit} printable characters": "分支名须为 1 到 {limit} 个可打印字符",
+    "there is nothing to name yet": "还没有可命名的分支",
+    "say something first": "请先发送一条消息",
+    "there is a branch {name!r} already": "已有分支 {name!r}",
+    "there is no branch {name!r}": "没有分支 {name!r}",
+    "there are {names}": "可选：{names}",
+    "none has a name yet": "还没有已命名的分支",
+    "on branch {name}": "已切换到分支：{name}",
+    # --- the context ------------------------------------------------------------------------------
+    "turn {n} stays in the context": "已将第 {n} 轮固定在上下文中",
+    "turn {n} may leave the context": "已取消固定第 {n} 轮",
+    "turn {n} is not pinned": "第 {n} 轮未被固定",
+    "the model is not there yet": "模型尚未就绪",
+    "its tokenizer counts": "需要用它的分词器来计数",
+    "system": "系统",
+    "pinned": "已固定",
+    "left out": "已移出",
+    "{used} of {size} tokens": "已用 {used} / {size} 个 token",
+    "{count} earlier turns; /history shows all": "之前还有 {count} 轮；/history 可显示全部",
+    "a new chat": "已开始新对话",
+    # --- the model and its options ----------------------------------------------------------------
+    "there is no system prompt": "没有系统提示词",
+    "the system prompt is set; the chat is read anew with the next message": (
+        "系统提示词已设置；发送下一条消息时会重新读取整个对话"
+    ),
+    "there is no option {name}": "没有选项 {name}",
+    "(the model decides)": "（由模型决定）",
+    "prompt: reused {reused} + new {new} tokens in {seconds} s": (
+        "输入：复用 {reused} + 新增 {new} 个 token，用时 {seconds} 秒"
+    ),
+    "reply: {tokens} tokens, {speed} tokens/s": "回复：{tokens} 个 token，{speed} token/秒",
+    "first token after {seconds} s; seed: {seed}": "首个 token 用时 {seconds} 秒；种子：{seed}",
+    "none was needed": "未使用",
+    # --- the sessions of a chat -------------------------------------------------------------------
+    "this is {title!r} of {date}, {turns} turns": "会话 {title!r}，{date}，共 {turns} 轮",
+    "its last reply broke off, /continue goes on with it": "最后一条回复已中断，/continue 可继续",
+    "{count} more; /sessions {all} lists them all": "还有 {count} 个；/sessions {all} 可列出全部",
+    "there is no other session": "没有其他会话",
+    "this is the session that you are in": "这就是当前会话",
+    "this session is called {title}": "当前会话已命名为：{title}",
+    "there is nothing to copy yet": "还没有可复制的内容",
+    "this is a copy, {title}": "已转到副本：{title}",
+    "it stays": "未删除",
+    "there is nothing to export yet": "还没有可导出的内容",
+    # --- sessions ---------------------------------------------------------------------------------
+    "there are no sessions yet": "还没有会话",
+    "there is no session yet; this is a new one": "还没有会话，已新建一个",
+    "there is no session {name!r}": "没有会话 {name!r}",
+    "it was deleted just now": "它刚刚被删除了",
+    "qwenchat sessions list shows them": "qwenchat sessions list 可列出所有会话",
+    "none was saved yet": "还没有保存过会话",
+    "{n} sessions answer to {name!r}": "有 {n} 个会话与 {name!r} 匹配",
+    "give an id: {ids}": "请指定 ID：{ids}",
+    "search for what?": "没有指定要查找的文本",
+    "no session holds {text!r}": "没有会话包含 {text!r}",
+    "{title!r} (one turn)": "{title!r}（1 轮）",
+    "{title!r} ({turns} turns)": "{title!r}（{turns} 轮）",
+    "{title!r} (cannot be read)": "{title!r}（无法读取）",
+    "delete {session}?": "删除 {session}？",
+    "deleted {title!r}": "已删除 {title!r}",
+    "a title cannot be empty": "标题不能为空",
+    "the session {title!r} is open in another qwenchat": "会话 {title!r} 已在另一个 qwenchat 中打开",
+    "close it there, or fork it": "请在那里关闭它，或为它创建副本",
+    "the session {title!r} is read-only: {reason}": "会话 {title!r} 是只读的：{reason}",
+    "/fork goes on in a copy": "/fork 可在副本中继续",
+    "{reason}; this is a fork of it": "{reason}；当前是它的副本",
+    "cannot save the session: {reason}": "无法保存会话：{reason}",
+    "it is not safe on the disk; free some room, or set QWENCHAT_HOME to another folder": (
+        "会话尚未写入磁盘；请腾出空间，或将 QWENCHAT_HOME 设为其他文件夹"
+    ),
+    "the file that was in the session's place is kept as {path}": "会话位置上原有的文件已保留为 {path}",
+    "the session's {name} is left out: expected {what}": "已忽略会话中的 {name}：应为{what}",
+    "cannot read {path}: {reason}": "无法读取 {path}：{reason}",
+    "cannot delete {path}: {reason}": "无法删除 {path}：{reason}",
+    # --- sessions: what is wrong with a file ------------------------------------------------------
+    "cannot be read: {why}": "无法读取：{why}",
+    "it is left as it is": "文件保持原样",
+    "it is left as it is; to go on with it moves it aside": "文件保持原样；若继续该会话，会先把它移到一边",
+    "it is larger than {n} MB": "文件大于 {n} MB",
+    "larger than {n} MB": "文件大于 {n} MB",
+    "it is a symbolic link": "这是符号链接",
+    "it is nested too deeply": "嵌套过深",
+    "it is not JSON": "不是有效的 JSON",
+    "it is not JSON in line {n}": "第 {n} 行不是有效的 JSON",
+    "it names no schema": "没有标明 schema",
+    "it does not hold what schema {n} holds": "内容不符合 schema {n}",
+    "it was written by a newer qwenchat (schema {newer}; this one reads {known})": (
+        "由更新版本的 qwenchat 写入（schema {newer}，当前版本只支持到 {known}）"
+    ),
+    "update qwenchat to go on with it": "更新 qwenchat 后才能继续该会话",
+    "its dates are not dates": "日期无效",
+    "the setting {name!r} has a value it cannot have": "设置 {name!r} 的值无效",
+    "{where} is no object": "{where} 不是对象",
+    "{where}: {name!r} has a value it cannot have": "{where}：{name!r} 的值无效",
+    "{where}: {name!r} is missing": "{where}：缺少 {name!r}",
+    "{where}: {name!r} is no field of it": "{where}：没有 {name!r} 这个字段",
+    # --- files in a message -----------------------------------------------------------------------
+    "no file is in the next message; /file PATH or @PATH puts one in": (
+        "下一条消息没有附上文件；/file PATH 或 @PATH 可附上"
+    ),
+    "took {count} files out of the next message": "已从下一条消息中移除 {count} 个文件",
+    "{path}: {lines} lines": "{path}：{lines} 行",
+    "{path}: {lines} lines, {tokens} tokens": "{path}：{lines} 行，{tokens} 个 token",
+    "{path} is no file here; it is sent as text": "这里没有文件 {path}，按普通文本发送",
+    "there is no file {path}": "没有文件 {path}",
+    "{path} cannot be read: {reason}": "无法读取 {path}：{reason}",
+    "{path} is larger than {limit} KiB": "{path} 大于 {limit} KiB",
+    "send a part of it": "请只发送其中一部分",
+    "{path} is a folder": "{path} 是文件夹",
+    "name a file in it": "请指定其中的文件",
+    "{path} is no ordinary file": "{path} 不是普通文件",
+    "{path} is a binary file": "{path} 是二进制文件",
+    "only text files can be sent": "只能发送文本文件",
+    "{path} is no text in UTF-8": "{path} 不是 UTF-8 文本",
+    "save it as UTF-8, and send it then": "请另存为 UTF-8 后再发送",
+    # --- files that are written -------------------------------------------------------------------
+    "there is no code in the last reply": "最后一条回复中没有代码",
+    "{n}: {language}, {lines} lines": "{n}：{language}，{lines} 行",
+    "there are {count} blocks of code": "共有 {count} 个代码块",
+    "there is no format {kind!r}": "没有格式 {kind!r}",
+    "wrote {path}": "已写入 {path}",
+    "{path} exists already": "{path} 已存在",
+    "give another name": "请换一个名称",
+    "{path} cannot be written: {reason}": "无法写入 {path}：{reason}",
+    # --- the clipboard ----------------------------------------------------------------------------
+    "copied {count} characters by {way}": "已复制 {count} 个字符（{way}）",
+    "the terminal (OSC 52)": "终端 OSC 52",
+    "the text is too long for a terminal's clipboard": "文本过长，无法放入终端的剪贴板",
+    "/export and /save-code write files": "可用 /export 和 /save-code 写入文件",
+    "no way to the clipboard was found": "找不到写入剪贴板的方式",
+    "install wl-clipboard, xclip or xsel; /export and /save-code write files": (
+        "请安装 wl-clipboard、xclip 或 xsel，也可用 /export 和 /save-code 写入文件"
+    ),
+    # --- the editor -------------------------------------------------------------------------------
+    "nothing was written": "没有写任何内容",
+    "there is no editor": "找不到编辑器",
+    "set EDITOR to the command of one": "请将 EDITOR 设为编辑器的命令",
+    "{name} is no command: {value}": "{name} 的值不是命令：{value}",
+    "the editor {name} cannot be started: {reason}": "无法启动编辑器 {name}：{reason}",
+    "the editor was killed": "编辑器被强行终止",
+    "what it saved is in {folder}": "它保存的内容在 {folder}",
+    "what the editor saved cannot be read: {reason}": "无法读取编辑器保存的内容：{reason}",
+    "what the editor saved is no text in UTF-8": "编辑器保存的内容不是 UTF-8 文本",
+    # --- the terminal -----------------------------------------------------------------------------
+    "Enter breaks the line, Alt-Enter sends": "Enter 换行，Alt-Enter 发送",
+    "Enter sends, Alt-Enter breaks the line": "Enter 发送，Alt-Enter 换行",
+    "the theme is {name}": "主题已设为 {name}",
+    "there is no theme {name}": "没有主题 {name}",
+    "did you mean {name}?": "是不是 {name}？",
+    # --- settings ---------------------------------------------------------------------------------
+    "there is no setting called {name}": "没有名为 {name} 的设置",
+    "did you mean {nearest}?": "是不是 {nearest}？",
+    "{variable} is no setting and does nothing": "{variable} 不是设置，不起作用",
+    "{variable} is no setting and does nothing; did you mean {nearest}?": (
+        "{variable} 不是设置，不起作用；是不是 {nearest}？"
+    ),
+    "there is no prompt called {name}": "没有名为 {name} 的提示词",
+    "the config file has no [prompts]; for a text that begins with @, write @@": (
+        "配置文件中没有 [prompts]；以 @ 开头的文本请写成 @@"
+    ),
+    "did you mean @{nearest}? the prompts are {names}": "是不是 @{nearest}？可选：{names}",
+    "the prompts are {names}; for a text that begins with @, write @@": (
+        "可选：{names}；以 @ 开头的文本请写成 @@"
+    ),
+    # --- settings: what a value may be, read after 应为, so that each begins with a Chinese word --
+    "{setting}: expected {what}": "{setting}：应为{what}",
+    "true or false": "布尔值 true 或 false",
+    "a whole number, 0 or more": "不小于 0 的整数",
+    "a whole number, 1 or more": "不小于 1 的整数",
+    "a whole number, 16 or more": "不小于 16 的整数",
+    "a whole number from 0 to 9223372036854775807": "从 0 到 9223372036854775807 的整数",
+    "a number, 0 or more": "不小于 0 的数",
+    "a number above 0": "大于 0 的数",
+    "a number above 0, up to 1": "大于 0 且不大于 1 的数",
+    "a number from 0 to 1": "从 0 到 1 的数",
+    "a text or a list of texts, none of them empty": "文本或文本列表，且均不为空",
+    'text, or "@" and the name of a prompt': '文本，或 "@" 加提示词名称',
+    'texts that are not empty, under names of at most 64 letters, digits, "-" and "_"': (
+        '非空文本，其名称最多 64 个字符，由字母、数字、"-" 和 "_" 组成'
+    ),
+    "a known name or a folder": "已知的模型名或文件夹",
+    '"auto", "demo", a known name or a folder': '以下之一："auto"、"demo"、已知的模型名、文件夹',
+    '"auto", "cpu", "cuda" or "cuda:N"': '以下之一："auto"、"cpu"、"cuda"、"cuda:N"',
+    '"auto", "float32", "bfloat16" or "float16"': '以下之一："auto"、"float32"、"bfloat16"、"float16"',
+    '"drop" or "error"': '以下之一："drop"、"error"',
+    '"terminal", "dark", "light" or "mono"': '以下之一："terminal"、"dark"、"light"、"mono"',
+    '"emacs" or "vi"': '以下之一："emacs"、"vi"',
+    '"auto", "en" or "zh"': '以下之一："auto"、"en"、"zh"',
+    # --- loading a model --------------------------------------------------------------------------
+    "starting": "正在启动",
+    "importing torch": "正在导入 torch",
+    "loading weights": "正在加载权重",
+    "waiting for another qwenchat": "正在等待另一个 qwenchat",
+    "downloading": "正在下载",
+    "verifying": "正在校验",
+    "unpacking": "正在解压",
+    "converting": "正在转换",
+    # --- the command line: the models -------------------------------------------------------------
+    "{name} cannot be managed here yet": "暂不支持在此管理 {name}",
+    "the built-in model is called demo": "内置模型名为 demo",
+    "{model} is in {folder}": "{model} 位于 {folder}",
+    "{model} is not on this machine": "本机没有 {model}",
+    "freed {megabytes} MB": "已释放 {megabytes} MB",
+    # --- the command line: one answer -------------------------------------------------------------
+    "there is nothing to answer": "没有可回答的内容",
+    'say qwenchat ask "...", or pipe a text into qwenchat': (
+        '请使用 qwenchat ask "..."，或通过管道向 qwenchat 传入文本'
+    ),
+    "stdin holds more than {limit} MiB": "标准输入超过 {limit} MiB",
+    "no context is that long; send a part of it": "没有这么长的上下文，请只发送其中一部分",
+    "stdin is not all UTF-8; the bytes that are not became \ufffd": (
+        "标准输入不全是 UTF-8，无法解码的字节已替换为 \ufffd"
+    ),
+    "--json, --stream-json and --code exclude each other": "--json、--stream-json 和 --code 不能同时使用",
+    "choose one": "请只选其一",
+    "the reply was cut after {tokens} tokens by --max-new-tokens": (
+        "回复达到 --max-new-tokens 的上限，在 {tokens} 个 token 后截断"
+    ),
+    "the reply was cut after {tokens} tokens by the context window": (
+        "上下文窗口已满，回复在 {tokens} 个 token 后截断"
+    ),
+    "interrupted; the reply is incomplete": "已中断；回复不完整",
+    "{model}: loaded in {loaded} s; prompt reused {reused} + new {new} tokens, {prefill}; "
+    "first token after {first} s; reply {tokens} tokens, {decode}": (
+        "{model}：加载用时 {loaded} 秒；输入复用 {reused} + 新增 {new} 个 token，{prefill}；"
+        "首个 token 用时 {first} 秒；回复 {tokens} 个 token，{decode}"
+    ),
+    "no time": "用时为零",
+    # --- the command line: beginning a chat -------------------------------------------------------
+    "--json, --stream-json and --code are for one answer": "--json、--stream-json 和 --code 只用于单次回答",
+    "use qwenchat ask, or pipe a text": "请使用 qwenchat ask，或通过管道传入文本",
+    "a chat needs a terminal": "对话需要在终端中进行",
+    "qwenchat ask answers into a file or a pipe": "qwenchat ask 可将回答写入文件或管道",
+    # --- the command line: sessions ---------------------------------------------------------------
+    "{id} is called {title!r} now": "{id} 已重命名为 {title!r}",
+    "delete which sessions?": "没有明确要删除哪些会话",
+    "give their names, or --older-than DAYS": "请给出会话名称，或使用 --older-than DAYS",
+    "and {n} more": "以及另外 {n} 个",
+    "delete these {n} sessions?": "删除这 {n} 个会话？",
+    "there is no terminal to ask on": "没有终端可供询问",
+    "--yes deletes without asking": "--yes 可直接删除，不再询问",
+    "nothing was deleted": "没有删除任何会话",
+    "deleted {n} sessions": "已删除 {n} 个会话",
+    "{n} sessions could not be deleted: {first}": "有 {n} 个会话无法删除：{first}",
+    "--force replaces it": "--force 可覆盖",
+    "{path} does not say its format": "从 {path} 看不出格式",
+    "--format takes {names}": "--format 可选：{names}",
+    # --- the command line: what went wrong --------------------------------------------------------
+    "out of memory; a smaller model or --context needs less": "内存不足；请改用更小的模型，或减小 --context",
+    "the answer cannot be written: {reason}": "无法写出回答：{reason}",
+    "the output cannot be written: {reason}": "无法写出输出：{reason}",
+    "debug log: {path}": "调试日志：{path}",
+    "the log file {path} cannot be written: {reason}": "无法写入日志文件 {path}：{reason}",
+    "leave out --debug": "请去掉 --debug",
+    "the traceback is in the debug log": "错误堆栈见调试日志",
+    "run it again with --debug for a traceback": "加上 --debug 再运行一次可查看错误堆栈",
+}

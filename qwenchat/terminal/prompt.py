@@ -16,7 +16,7 @@ from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition, vi_navigation_mode
+from prompt_toolkit.filters import Condition, emacs_mode, is_searching, vi_navigation_mode
 from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -73,7 +73,6 @@ class Prompt:
             completer=_Completer(complete),
             # A command's name shows what there is; all else waits for Tab.
             complete_while_typing=Condition(self._types_command),
-            complete_in_thread=True,
             placeholder=[("class:auto-suggestion", placeholder)],
             key_bindings=self._keys(),
             bottom_toolbar=toolbar,
@@ -158,14 +157,19 @@ class Prompt:
             event.current_buffer.insert_text("\n")
 
         def enter(event: KeyPressEvent) -> None:
-            is_command = event.current_buffer.text.startswith("/")
-            (break_line if self.multiline and not is_command else send)(event)
+            breaks = self.multiline and not vi_navigation_mode()
+            if breaks and not event.current_buffer.text.startswith("/"):
+                break_line(event)
+            else:
+                send(event)
 
-        keys.add("enter")(enter)
-        keys.add("escape", "enter")(lambda event: (send if self.multiline else break_line)(event))
+        keys.add("enter", filter=~is_searching)(enter)  # which ends a search, as Ctrl-C does
+        # Not with vi's keys, where Escape and Enter, one after the other, are the way to send.
+        alt_enter = keys.add("escape", "enter", filter=emacs_mode & ~is_searching)
+        alt_enter(lambda event: (send if self.multiline else break_line)(event))
         keys.add("c-j")(break_line)
 
-        @keys.add("c-c")
+        @keys.add("c-c", filter=~is_searching)
         def _(event: KeyPressEvent) -> None:
             if event.current_buffer.text:
                 event.current_buffer.reset()

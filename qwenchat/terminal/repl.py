@@ -33,7 +33,6 @@ from qwenchat.terminal import attachments, status, theme, transcript
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.draft import Draft
 from qwenchat.terminal.keyboard import quiet_keyboard
-from qwenchat.terminal.live import LiveReply
 from qwenchat.terminal.loading import BackgroundLoad, Load
 from qwenchat.terminal.prompt import Leave, Prompt
 from qwenchat.terminal.sanitize import sanitize
@@ -217,6 +216,8 @@ class Chat:
         self.answer()
 
     def _show(self, events: Generator[Event, None, None]) -> None:
+        from qwenchat.terminal.live import LiveReply  # the prompt need not wait for Markdown
+
         self.last = None
         # Above the reply stands at least the prompt's line.
         with closing(events), LiveReply(plain=self.settings.plain, rows_above=1) as view:

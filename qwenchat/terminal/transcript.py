@@ -10,7 +10,6 @@ from qwenchat.language import tr
 from qwenchat.session_lines import when
 from qwenchat.sessions import Session
 from qwenchat.terminal import theme
-from qwenchat.terminal.live import render_markdown
 
 
 def show(conversation: Conversation, *, plain: bool, turns: int | None = None, rest: bool = True) -> None:
@@ -21,6 +20,8 @@ def show(conversation: Conversation, *, plain: bool, turns: int | None = None, r
         turns: only the last so many; None for all.
         rest: say how many there were before them.
     """
+    from qwenchat.terminal.live import render_markdown  # the prompt need not wait for Markdown
+
     questions = conversation.questions()
     skipped = max(len(questions) - turns, 0) if turns else 0
     if skipped and rest:

@@ -27,18 +27,26 @@ PATIENCE = 10.0
 class Screen:
     """The program in a terminal of 80 by 24, and what that shows."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
         self.folder = folder
         self._screen = pyte.HistoryScreen(80, 24, history=1000)
         self._stream = pyte.Stream(self._screen)
-        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
+        environment = {
+            **os.environ,
+            "TERM": "xterm-256color",
+            "COLUMNS": "80",
+            "LINES": "24",
+            "LC_ALL": "C.UTF-8",
+        }
         environment.pop("NO_COLOR", None)
+        environment.update(variables)
         self.process = pexpect.spawn(
             sys.executable,
             [str(PROGRAM), str(folder), *arguments],
             dimensions=(24, 80),
             encoding="utf-8",
             env=environment,
+            cwd=folder,
         )
 
         # The prompt asks where the cursor is before it draws its toolbar; a terminal answers.
@@ -90,8 +98,8 @@ class Screen:
 def open_chat(tmp_path: Path) -> Iterator[Callable[..., Screen]]:
     opened: list[Screen] = []
 
-    def start(*arguments: str) -> Screen:
-        opened.append(Screen(tmp_path, *arguments))
+    def start(*arguments: str, **variables: str) -> Screen:
+        opened.append(Screen(tmp_path, *arguments, **variables))
         return opened[-1]
 
     yield start
@@ -104,10 +112,15 @@ def ready(screen: Screen) -> Screen:
     return screen
 
 
+def idle(screen: Screen) -> Screen:
+    """Waits until the line is there again and empty."""
+    screen.until(lambda text: [line for line in text.splitlines() if line][-2] == ">")
+    return screen
+
+
 def leave(screen: Screen) -> int | None:
     """Ctrl-D, once the line is there again and empty."""
-    screen.until(lambda text: [line for line in text.splitlines() if line][-2] == ">")
-    screen.type("\x04")
+    idle(screen).type("\x04")
     return screen.wait()
 
 
@@ -245,3 +258,150 @@ def test_what_was_typed_is_kept_for_its_owner_alone(open_chat: Callable[..., Scr
     again = ready(open_chat())
     again.type("\x1b[A")
     again.until("> hello")
+
+
+# --- the line ------------------------------------------------------------------------------------
+
+
+def asked(screen: Screen) -> str:
+    """The text of the last question, once it was answered."""
+    screen.until(lambda text: "tokens/s" in text.splitlines()[-1])
+    nodes = screen.session()["nodes"]
+    return str([node["text"] for node in nodes if node["role"] == "user"][-1])
+
+
+def test_ctrl_r_searches_what_was_typed_before(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("a needle of old\r")
+    screen.until("You said: a needle")
+    screen.type("something else\r")
+    screen.until("You said: something")
+    idle(screen).type("\x12need")
+    screen.until("I-search backward: need")
+    screen.type("\r\r")
+    screen.until(lambda text: text.count("You said: a needle") == 2)
+    idle(screen).type("\x12need")
+    screen.until("I-search backward: need")
+    screen.type("\x03")
+    idle(screen)
+
+
+def test_what_was_typed_before_is_suggested_and_the_right_arrow_takes_it(
+    open_chat: Callable[..., Screen],
+) -> None:
+    screen = ready(open_chat())
+    screen.type("hello out there\r")
+    screen.until("You said: hello")
+    screen.type("hello")
+    screen.until(lambda text: text.count("> hello out there") == 2)
+    screen.type("\x1b[C\r")
+    screen.until(lambda text: text.count("You said: hello out there") == 2)
+
+
+def test_vi_keys_move_and_change(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat(QWENCHAT_KEYS="vi"))
+    screen.type("hello there\x1b")
+    time.sleep(1)  # an escape is one once no more of a sequence comes
+    screen.type("0cegoodbye\x1b\r")
+    screen.until("You said: goodbye there")
+
+
+def test_ctrl_x_ctrl_e_opens_the_editor(open_chat: Callable[..., Screen], tmp_path: Path) -> None:
+    script = tmp_path / "editor"
+    script.write_text('#!/bin/sh\nprintf "typed from the editor" > "$1"\n')
+    script.chmod(0o700)
+    screen = ready(open_chat(EDITOR=str(script), VISUAL=""))
+    screen.type("typed\x18\x05")
+    screen.until("typed from the editor")
+    screen.type("\r")
+    screen.until("You said: typed from the editor")
+
+
+def test_tab_completes_commands_and_paths(open_chat: Callable[..., Screen], tmp_path: Path) -> None:
+    (tmp_path / "unmistakable.txt").write_text("the content")
+    screen = ready(open_chat())
+    screen.type("/hist")
+    screen.until("Print the chat so far.")
+    screen.type("\t")
+    screen.until("> /history")
+    screen.type("\rread @unmi\t")
+    screen.until("> read @unmistakable.txt")
+    screen.until(lambda text: "unmistakable.txt: 4 tokens" in text.splitlines()[-1])
+    screen.type("\r")
+    assert "the content" in asked(screen)
+
+
+def test_slash_shows_the_commands_while_typing(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("/un")
+    screen.until("Let turn N leave the context again.")
+    screen.type("\x03")
+
+
+def test_multiline_swaps_enter_and_alt_enter(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("/multiline\r")
+    screen.until("Enter breaks the line")
+    screen.type("one\rtwo\x1b\r")
+    screen.until("You said: one two")
+    screen.type("/multiline\r")
+    screen.until("Enter sends")
+
+
+def test_chinese_and_emoji_are_edited_by_character(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("你好世界👋\x7f\x7f\x1b[D美")
+    screen.until("美")
+    screen.type("\r")
+    assert asked(screen) == "你好美世"
+
+
+def test_a_long_chinese_line_wraps_and_is_sent_whole(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("长" * 100 + "\r")
+    assert asked(screen) == "长" * 100
+
+
+def test_keys_typed_while_a_reply_comes_wait_for_the_prompt(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("slow one two three four five\r")
+    screen.until("You said: slow")
+    screen.type("typed ahead")
+    screen.until("four five")
+    shown = screen.until("> typed ahead")
+    assert shown.count("typed ahead") == 1
+
+
+def test_delete_asks_first(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("hello\r")
+    screen.until("You said: hello")
+    screen.type("/delete\r")
+    screen.until("delete 'hello' (one turn)? [y/N]")
+    screen.type("\r")
+    screen.until("it stays")
+    screen.type("/delete\r")
+    screen.until(lambda text: text.count("[y/N]") == 2)
+    screen.type("y\r")
+    screen.until("deleted 'hello'")
+    assert not list((screen.folder / "sessions").glob("*.json"))
+
+
+def test_the_meter_counts_a_session_that_is_gone_on_with(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("hello there\r")
+    screen.until("context 10/200")
+    screen.type("/clear\r")
+    screen.until("context 0/200")
+    screen.type("/resume\r")
+    screen.until("context 10/200")
+
+
+@pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"QWENCHAT_PLAIN": "1"}])
+def test_a_plain_terminal_gets_the_text_as_it_comes(
+    open_chat: Callable[..., Screen], variables: dict[str, str]
+) -> None:
+    screen = open_chat(**variables)
+    screen.until(">")
+    screen.type("**bold** text\r")
+    screen.until("You said: **bold** text")
