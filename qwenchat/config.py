@@ -212,7 +212,9 @@ def _from_file(path: Path, required: bool) -> _Layer:
     layer: _Layer = {}
     for key, value in _parse(path, _read(path, required)).items():
         if key not in Settings.model_fields:
-            raise ConfigError(f"{path}: unknown key {shorten(key)}", _hint_for_unknown(key, value))
+            raise ConfigError(
+                tr("{path}: unknown key {key}", path=path, key=shorten(key)), _hint_for_unknown(key, value)
+            )
         layer[key] = _Given(value, str(path), f"{path}: {key} = {shorten(_quoted(value))}")
     return layer
 
@@ -220,10 +222,10 @@ def _from_file(path: Path, required: bool) -> _Layer:
 def _hint_for_unknown(key: str, value: object) -> str:
     near = nearest(key.lower(), Settings.model_fields)
     if near:
-        return f"did you mean {near}?"
+        return tr("did you mean {name}?", name=near)
     if isinstance(value, dict):
-        return "settings stand at the top level, not in [tables]"
-    return "the keys are " + ", ".join(Settings.model_fields)
+        return tr("settings stand at the top level, not in [tables]")
+    return tr("the keys are {names}", names=", ".join(Settings.model_fields))
 
 
 def _read(path: Path, required: bool) -> bytes:
@@ -233,13 +235,17 @@ def _read(path: Path, required: bool) -> bytes:
     except FileNotFoundError:
         if not required:
             return b""
-        raise ConfigError(f"{path}: no such file", f"{CONFIG_VARIABLE} names it") from None
+        raise ConfigError(
+            tr("there is no file {path}", path=path), tr("{variable} names it", variable=CONFIG_VARIABLE)
+        ) from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: a folder, where a config file was expected") from None
+        raise ConfigError(tr("{path} is a folder", path=path), tr("a config file was expected")) from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read it: {error.strerror or error}") from None
+        raise ConfigError(
+            tr("{path} cannot be read: {reason}", path=path, reason=error.strerror or error)
+        ) from None
     if len(raw) > _FILE_LIMIT:
-        raise ConfigError(f"{path}: larger than {_FILE_LIMIT >> 20} MiB, so not a config file")
+        raise ConfigError(tr("{path} is larger than {limit} KiB", path=path, limit=_FILE_LIMIT >> 10))
     return raw
 
 
@@ -255,14 +261,20 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
         text = raw.decode("utf-8-sig")  # Windows editors like to begin with a byte-order mark
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}:{line}: not UTF-8 (byte {error.start})") from None
+        raise ConfigError(
+            tr("{place}: not UTF-8 (byte {n})", place=f"{path}:{line}", n=error.start)
+        ) from None
     try:
         parsed: dict[str, Any] = tomllib.loads(text)
     except RecursionError:
-        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
+        raise ConfigError(
+            tr("{place}: not valid TOML: {reason}", place=path, reason="nested too deeply")
+        ) from None
     except ValueError as error:  # TOMLDecodeError, or int() on thousands of digits
         place, reason = _syntax_error(text, str(error))
-        raise ConfigError(f"{path}{place}: not valid TOML: {reason}") from None
+        raise ConfigError(
+            tr("{place}: not valid TOML: {reason}", place=f"{path}{place}", reason=reason)
+        ) from None
     return parsed
 
 
@@ -369,12 +381,16 @@ def write_example(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{path.parent}: cannot make this folder: {error.strerror or error}") from None
+        raise ConfigError(
+            tr("{path} cannot be written: {reason}", path=path.parent, reason=error.strerror or error)
+        ) from None
     try:
         # "x": of two that create it at once, one gets an error, and neither can write over the other.
         with path.open("x", encoding="utf-8", newline="\n") as file:
             file.write(example_toml())
     except FileExistsError:
-        raise ConfigError(f"{path}: exists already", "it was left as it is") from None
+        raise ConfigError(tr("{path} exists already", path=path), tr("it is left as it is")) from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot write it: {error.strerror or error}") from None
+        raise ConfigError(
+            tr("{path} cannot be written: {reason}", path=path, reason=error.strerror or error)
+        ) from None

@@ -26,6 +26,8 @@ happened, a hint that says what to do next, and the exit code that the command l
 
 from __future__ import annotations
 
+from qwenchat.language import tr
+
 
 class QwenchatError(Exception):
     """An error to be told to the user.
@@ -43,7 +45,7 @@ class QwenchatError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}; {self.hint}" if self.hint else self.message
+        return tr("{message}; {hint}", message=self.message, hint=self.hint) if self.hint else self.message
 
 
 class UsageError(QwenchatError):
@@ -126,5 +128,5 @@ class Interrupted(QwenchatError):
 
     exit_code = 130
 
-    def __init__(self, message: str = "interrupted", hint: str = "") -> None:
-        super().__init__(message, hint)
+    def __init__(self, message: str = "", hint: str = "") -> None:
+        super().__init__(message or tr("interrupted"), hint)

@@ -53,8 +53,10 @@ def code_of(program: Callable[[], int | None]) -> int:
 def _internal_error(error: Exception) -> int:
     what = tr("internal error: {error}", error=f"{type(error).__name__}: {error}")
     if log.handlers:
-        return _tell(f"{what}; {tr('the traceback is in the debug log')}", 1)
-    return _tell(f"{what}; {tr('run it again with --debug for a traceback')}", 1)
+        hint = tr("the traceback is in the debug log")
+    else:
+        hint = tr("run it again with --debug for a traceback")
+    return _tell(tr("{message}; {hint}", message=what, hint=hint), 1)
 
 
 def _tell(line: str, exit_code: int) -> int:

@@ -89,7 +89,7 @@ def fit_turns(
     if fit.left_out_turns and overflow == "error":
         raise ContextLengthError(
             tr(
-                "the chat no longer fits the context of {tokens} tokens without turn {turns}",
+                "the context of {tokens} tokens is full; turn {turns} no longer fits",
                 tokens=backend.context,
                 turns=ranges(fit.left_out_turns),
             ),

@@ -30,6 +30,7 @@ from qwenchat.errors import (
     PromptError,
     UsageError,
 )
+from qwenchat.language import tr
 from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
 
 if TYPE_CHECKING:
@@ -87,19 +88,24 @@ def load(
         folder = catalog.locate(catalog.DEMO, progress=progress)
         most = read_model_config(folder).max_position_embeddings
         short = context is not None and context > most
-        tell(f"{reason}; answering with {catalog.DEMO_TITLE}" + (f" and its {most} tokens" if short else ""))
+        told = tr("answering with {model}", model=catalog.demo_title())
+        if short:
+            told = tr(
+                "answering with {model} and its {tokens} tokens", model=catalog.demo_title(), tokens=most
+            )
+        tell(tr("{message}; {hint}", message=reason, hint=told))
         return load_named(catalog.DEMO, most if short else context)
 
     if str(model) != catalog.AUTO:
         return load_named(model)
     tell = notice or (lambda line: None)
     if catalog.find(checkpoint) is None:
-        return fall_back(f"{checkpoint} is not on this machine")
+        return fall_back(tr("{model} is not on this machine", model=checkpoint))
     try:
         backend = load_named(checkpoint)
     except InsufficientMemoryError as error:
         return fall_back(f"{checkpoint}: {error.message}")
-    tell(f"answering with {checkpoint}")
+    tell(tr("answering with {model}", model=checkpoint))
     return backend
 
 
@@ -352,7 +358,7 @@ def _pick_device(name: str) -> torch.device:
     if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdecimal())):
         raise UsageError(f"the device is {name!r}, expected auto, cpu, cuda or cuda:N")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"there is no device {name} here", "use --device cpu")
+        raise UsageError(tr("there is no device {name} here", name=name), tr("use --device cpu"))
     return torch.device(name)
 
 
@@ -374,5 +380,8 @@ def _pick_context(asked: int | None, trained: int, most: int) -> int:
     if asked is None:
         return trained
     if not 1 <= asked <= most:
-        raise UsageError(f"--context {asked} is out of range", f"this model takes 1 to {most} tokens")
+        raise UsageError(
+            tr("--context {asked} is out of range", asked=asked),
+            tr("this model takes 1 to {most} tokens", most=most),
+        )
     return asked

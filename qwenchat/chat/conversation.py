@@ -416,7 +416,9 @@ class Conversation:
         questions = self.questions()
         if not 1 <= n <= len(questions):
             there = (
-                tr("there are {count}", count=len(questions)) if questions else tr("nothing was asked yet")
+                tr("there are {count} turns", count=len(questions))
+                if questions
+                else tr("nothing was asked yet")
             )
             raise ConversationError(tr("there is no turn {n}", n=n), there)
         return questions[n - 1]

@@ -23,6 +23,7 @@ from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.memory import available_bytes
 from qwenchat.engine.model import Qwen
 from qwenchat.errors import CheckpointError, InsufficientMemoryError
+from qwenchat.language import tr
 
 _FLOATS = ("F16", "BF16", "F32")
 # Buffers that some savers wrote out; the model makes its own.
@@ -283,12 +284,20 @@ def check_memory(
     gib = 2**30
     room = (free - weights) // per_token
     raise InsufficientMemoryError(
-        f"the model needs {needed / gib:.1f} GiB on {device} in {str(dtype).removeprefix('torch.')} "
-        f"(weights {weights / gib:.1f}, {context} tokens of context {per_token * context / gib:.1f}), "
-        f"{free / gib:.1f} GiB are free",
-        f"--context {room} would fit"
+        tr(
+            "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
+            "{tokens} tokens of context {cache}), {free} GiB are free",
+            needed=f"{needed / gib:.1f}",
+            device=device,
+            dtype=str(dtype).removeprefix("torch."),
+            weights=f"{weights / gib:.1f}",
+            tokens=context,
+            cache=f"{per_token * context / gib:.1f}",
+            free=f"{free / gib:.1f}",
+        ),
+        tr("--context {tokens} would fit", tokens=room)
         if room >= 256
-        else "a smaller or more strongly quantised model may fit",
+        else tr("a smaller or more strongly quantised model may fit"),
     )
 
 

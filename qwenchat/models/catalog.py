@@ -14,11 +14,11 @@ from pathlib import Path
 
 from qwenchat import folders
 from qwenchat.errors import ModelNotFoundError
+from qwenchat.language import tr
 from qwenchat.models import demo
 
 AUTO = "auto"
 DEMO = "demo"
-DEMO_TITLE = "the built-in model (SmolLM2-135M-Instruct)"
 
 KNOWN = tuple(
     f"Qwen/Qwen-{size}-Chat{form}" for size in ("7B", "1_8B", "14B", "72B") for form in ("-Int8", "-Int4", "")
@@ -26,6 +26,11 @@ KNOWN = tuple(
 """The first-generation Qwen chats that this engine reads."""
 
 Progress = Callable[[str, float | None], None]
+
+
+def demo_title() -> str:
+    """What the built-in model is, in words."""
+    return tr("the built-in model ({name})", name="SmolLM2-135M-Instruct")
 
 
 def locate(model: str | Path, *, progress: Progress | None = None) -> Path:
@@ -100,10 +105,13 @@ def _not_found(name: str) -> ModelNotFoundError:
     known = full_name(name)
     if known:
         return ModelNotFoundError(
-            f"{known} is not on this machine",
-            f"put the checkpoint into {checkpoints_dir() / known}, or give a folder",
+            tr("{model} is not on this machine", model=known),
+            tr("put the checkpoint into {folder}, or give a folder", folder=checkpoints_dir() / known),
         )
     short = {k.removeprefix("Qwen/").lower(): k for k in KNOWN} | {DEMO: DEMO}
     close = difflib.get_close_matches(name.lower().removeprefix("qwen/"), short, n=1)
-    hint = f"did you mean {short[close[0]]}?" if close else "give a checkpoint folder, a known name, or demo"
-    return ModelNotFoundError(f"there is no model or folder called {name}", hint)
+    if close:
+        hint = tr("did you mean {name}?", name=short[close[0]])
+    else:
+        hint = tr("give a checkpoint folder, a known name, or demo")
+    return ModelNotFoundError(tr("there is no model or folder called {name}", name=name), hint)

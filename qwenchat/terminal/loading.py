@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from qwenchat.backends.base import Backend
 from qwenchat.errors import Interrupted, QwenchatError
+from qwenchat.language import tr
 
 Progress = Callable[[str, "float | None"], None]
 Notice = Callable[[str], None]
@@ -55,7 +56,8 @@ class BackgroundLoad:
         """What goes on, in a few words; empty once it is over."""
         if self._done.is_set():
             return ""
-        return self._stage if self._fraction is None else f"{self._stage} {self._fraction:.0%}"
+        stage = tr(self._stage)
+        return stage if self._fraction is None else f"{stage} {self._fraction:.0%}"
 
     def wait(self, cancel: threading.Event) -> Backend:
         """The model, once it is loaded.
@@ -66,7 +68,7 @@ class BackgroundLoad:
         """
         while not self._done.wait(_POLL_SECONDS):
             if cancel.is_set():
-                raise Interrupted("taken back: the model is still loading")
+                raise Interrupted(tr("taken back: the model is still loading"))
         if self.error is not None:
             raise self.error
         assert self.backend is not None
@@ -78,9 +80,13 @@ class BackgroundLoad:
         except QwenchatError as error:
             self.error = error
         except MemoryError:
-            self.error = QwenchatError("out of memory while loading the model", "a smaller model may fit")
+            self.error = QwenchatError(
+                tr("out of memory while loading the model"), tr("a smaller model may fit")
+            )
         except Exception as error:  # noqa: BLE001 - the thread's caller is not there to catch it
-            self.error = QwenchatError(f"the model failed to load: {type(error).__name__}: {error}")
+            self.error = QwenchatError(
+                tr("the model failed to load: {error}", error=f"{type(error).__name__}: {error}")
+            )
             self.error.__cause__ = error
         finally:
             self._done.set()

@@ -45,6 +45,7 @@ class Prompt:
         complete: completions of the text before the cursor.
         toolbar: what stands below the line.
         on_ready: called once, after the line was drawn for the first time.
+        on_clear: called when the user gives up what the line began with or holds.
         placeholder: stands on the first line while nothing is typed.
         vi: vi keys instead of emacs keys.
 
@@ -59,12 +60,14 @@ class Prompt:
         complete: Callable[[str], Iterable[Completion]],
         toolbar: Callable[[], AnyFormattedText],
         on_ready: Callable[[], None],
+        on_clear: Callable[[], None] = lambda: None,
         placeholder: str = "",
         vi: bool = False,
     ) -> None:
         self.multiline = False
         self._pastes: dict[str, str] = {}
         self._on_ready: Callable[[], None] | None = on_ready
+        self._on_clear = on_clear
         self._empty_interrupts = 0
         self._session: PromptSession[str] = PromptSession(
             multiline=True,
@@ -99,6 +102,7 @@ class Prompt:
                 self._empty_interrupts += 1
                 if self._empty_interrupts > 1:
                     raise Leave from None
+                default = ""
                 continue
             self._empty_interrupts = 0
             self._session.placeholder = None
@@ -129,7 +133,7 @@ class Prompt:
     @property
     def hint(self) -> str:
         """What the next Ctrl-C would do, if that needs saying."""
-        return tr("Ctrl-C again or Ctrl-D leaves") if self._empty_interrupts else ""
+        return tr("Ctrl-C again or Ctrl-D leaves") if self._empty_interrupts and not self.text else ""
 
     def _types_command(self) -> bool:
         return self.text.startswith("/") and not set(" \n/") & set(self.text[1:])
@@ -171,7 +175,9 @@ class Prompt:
 
         @keys.add("c-c", filter=~is_searching)
         def _(event: KeyPressEvent) -> None:
+            self._on_clear()
             if event.current_buffer.text:
+                self._empty_interrupts = 0
                 event.current_buffer.reset()
             else:
                 event.app.exit(exception=KeyboardInterrupt)

@@ -104,6 +104,7 @@ class Chat:
             complete=self._completions,
             toolbar=self._toolbar,
             on_ready=self._loading.start,
+            on_clear=self._give_up_edit,
             placeholder=tr("say something, or /help"),
             vi=settings.keys == "vi",
         )
@@ -317,7 +318,8 @@ class Chat:
             return status.fitted([f"{self.model}: {loading.progress}"])
         if loading.error is not None:
             hint = tr("/model NAME tries another")
-            return status.fitted([f"{self.model}: {loading.error.message}; {hint}"])
+            failed = tr("{message}; {hint}", message=loading.error.message, hint=hint)
+            return status.fitted([f"{self.model}: {failed}"])
         assert loading.backend is not None
         columns = shutil.get_terminal_size().columns
         extras = list(self._extras())
@@ -356,9 +358,12 @@ class Chat:
         questions = self.conversation.questions()
         if not 1 <= n <= len(questions):
             raise UsageError(
-                tr("there is no question {n}", n=n), tr("there are {count}", count=len(questions))
+                tr("there is no question {n}", n=n), tr("there are {count} questions", count=len(questions))
             )
         self._editing, self._next_line = n, questions[n - 1].text
+
+    def _give_up_edit(self) -> None:
+        self._editing = None
 
     def put_on_line(self, text: str) -> None:
         """Lets the next line begin with a text, to be edited and sent."""

@@ -41,7 +41,8 @@ def summary(session: Session) -> str:
     title, date = session.title or session.id, when(session.updated)
     line = tr("this is {title!r} of {date}, {turns} turns", title=title, date=date, turns=turns)
     if _status(session.conversation) in ("interrupted", "length", "error"):
-        line += "; " + tr("its last reply broke off, /continue goes on with it")
+        hint = tr("its last reply broke off, /continue goes on with it")
+        return tr("{message}; {hint}", message=line, hint=hint)
     return line
 
 

@@ -109,5 +109,5 @@ def _reply_text(chat: Chat, n: int) -> str:
     if not replies:
         raise UsageError(tr("there was no reply yet"))
     if n > len(replies):
-        raise UsageError(tr("there is no turn {n}", n=n), tr("there are {count}", count=len(replies)))
+        raise UsageError(tr("there is no turn {n}", n=n), tr("there are {count} turns", count=len(replies)))
     return replies[n - 1].text
