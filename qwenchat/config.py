@@ -245,7 +245,10 @@ def _read(path: Path, required: bool) -> bytes:
             tr("{path} cannot be read: {reason}", path=path, reason=error.strerror or error)
         ) from None
     if len(raw) > _FILE_LIMIT:
-        raise ConfigError(tr("{path} is larger than {limit} KiB", path=path, limit=_FILE_LIMIT >> 10))
+        raise ConfigError(
+            tr("{path} is larger than {limit} KiB", path=path, limit=_FILE_LIMIT >> 10),
+            tr("a config file was expected"),
+        )
     return raw
 
 

@@ -135,7 +135,7 @@ def test_what_was_left_out_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     assert "left out, as the context is full: turn 1" in run("ask", "-c", "z" * 60)[2]
     code, out, err = run("ask", "-c", "--overflow", "error", "z" * 60)
     assert (code, out) == (4, "")
-    assert "no longer fits the context of 200 tokens without turn" in err
+    assert "the context of 200 tokens is full; turn" in err
 
 
 def test_code_prints_only_the_code() -> None:

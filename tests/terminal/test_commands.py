@@ -158,7 +158,7 @@ def test_an_overflow_can_be_an_error_instead(tmp_path: Path, capsys: pytest.Capt
     chat = make_chat(tmp_path, overflow="error")
     for n in range(4):
         chat._take(f"{n} " + "word " * 30)
-    assert "no longer fits the context of 200 tokens without turn 1" in capsys.readouterr().err
+    assert "the context of 200 tokens is full; turn 1 no longer fits" in capsys.readouterr().err
     assert chat._next_line.startswith("3 word")
     assert len(chat.conversation.questions()) == 2
 
