@@ -1,17 +1,37 @@
 """Chat in the terminal with local Qwen models.
 
-The map of the package; each package's docstring says what it owns:
+The map of the package; each module's docstring says what it owns.
 
-    cli         the command line: parse, call, turn errors into one line and an exit code
-    config      the settings and where each came from
-    errors      everything that can go wrong, as one family
-    tokenizer   text to token ids and back
-    chat        pure values: messages, events, ChatML, the context window
-    backends    where tokens come from
-    engine      token ids in, token ids out: the checkpoint reader, the model, sampling
-    models      checkpoints on disk: names, folders, the built-in model
-    terminal    what a person sees
-    bench       speed and fidelity, measured
+Where a command goes::
+
+    __main__      the entry point
+    cli           the commands: parse, call; cli_sessions has those about sessions, options the shared flags
+    start         what a chat begins with: settings, a session, flags over both
+    oneshot       ask and pipes: one question, one answer
+    exits         the one place where an error becomes a line and an exit code
+    terminal      what a person sees: the REPL, its commands, the live view
+
+What a chat is::
+
+    chat          pure values: messages, events, ChatML, the tree of turns, the context window
+    turn          one turn, whoever shows it: fitted, streamed, kept
+    sessions      the folder of session files: session_file the format, session_listing lists and search,
+                  session_lines how they are told, exports documents, atomic and textfile how files are written
+    fences        the code in a Markdown text
+
+Where tokens come from::
+
+    backends      the protocol between a chat and a model, and the models behind it
+    engine        token ids in, token ids out: the checkpoint reader, the model, sampling
+    models        checkpoints on disk: names, folders, the built-in model
+    tokenizer     text to token ids and back
+    bench         speed and fidelity, measured
+
+What all use::
+
+    config        where settings come from; settings which there are, folders where files are kept
+    errors        everything that can go wrong, as one family
+    language      English or Chinese; chinese has the texts
 
 From Python, :func:`load` is the way in::
 
