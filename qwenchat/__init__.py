@@ -15,8 +15,8 @@ What a chat is::
 
     chat          pure values: messages, events, ChatML, the tree of turns, the context window
     turn          one turn, whoever shows it: fitted, streamed, kept
-    sessions      the folder of session files: session_file the format, session_listing lists and search,
-                  session_lines how they are told, exports documents, atomic and textfile how files are written
+    sessions      the folder of session files; session_file is the format, session_listing finds and
+                  searches, session_lines tells, exports makes documents, atomic and textfile write
     fences        the code in a Markdown text
 
 Where tokens come from::

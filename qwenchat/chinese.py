@@ -437,6 +437,13 @@ CHINESE: Mapping[str, str] = {
     "a smaller model may fit": "更小的模型也许可以放下",
     "the model failed to load: {error}": "模型加载失败：{error}",
     "taken back: the model is still loading": "已收回：模型仍在加载",
+    "{problem}: this begins anew, and the first question moves the file aside": (
+        "{problem}：这里从头开始，提出第一个问题时该文件会被移到一旁"
+    ),
+    "this chat is not on the disk yet: {reason}": "这个对话还没有写入磁盘：{reason}",
+    "/export writes it elsewhere, /quit leaves it": "/export 可另存到别处，/quit 则放弃",
+    "a file for the editor cannot be written: {reason}": "无法为编辑器写入文件：{reason}",
+    "what is typed is not kept: {path}: {reason}": "输入历史无法保存：{path}：{reason}",
     # --- the config file ------------------------------------------------------------------------------
     "{path}: unknown key {key}": "{path}：未知的键 {key}",
     "settings stand at the top level, not in [tables]": "设置应写在顶层，而不在 [表] 里",

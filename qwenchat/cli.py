@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from qwenchat.oneshot import ReplyWriter
     from qwenchat.settings import Settings
     from qwenchat.terminal.loading import Load, Notice, Progress
+    from qwenchat.turn import Keeper
 
 log = logging.getLogger("qwenchat")
 
@@ -180,7 +182,7 @@ def _answer(prompt: str | None, flags: Flags) -> None:
     from qwenchat import oneshot
     from qwenchat.folders import data_dir
     from qwenchat.sessions import SessionStore
-    from qwenchat.start import begin
+    from qwenchat.start import begin, options_for
     from qwenchat.terminal import theme
     from qwenchat.turn import Keeper
 
@@ -195,8 +197,10 @@ def _answer(prompt: str | None, flags: Flags) -> None:
         notice(line)
     store = SessionStore(data_dir() / "sessions")
     start = begin(resolved, store, session=flags.session, latest=flags.latest, notice=notice)
+    options = options_for(start.base, start.session, start.given)
     keeper = Keeper(start.session, settings.save)
-    with start.session:
+    _tell(keeper)
+    with closing(keeper):
         started = time.perf_counter()
         backend = _load(start.model, settings)
         loaded = time.perf_counter() - started
@@ -206,15 +210,21 @@ def _answer(prompt: str | None, flags: Flags) -> None:
                 keeper,
                 backend,
                 _writer(flags),
-                options=start.options,
+                options=options,
                 overflow=settings.overflow,
                 notice=notice,
             )
         finally:
-            for line in keeper.untold:
-                theme.say(line, "warning")
+            _tell(keeper)
     log.info("reply ended: %s", end)
     _report(end, backend, loaded, settings)
+
+
+def _tell(keeper: Keeper) -> None:
+    from qwenchat.terminal import theme
+
+    while keeper.untold:
+        theme.say(keeper.untold.pop(0), "warning")
 
 
 def chat(flags: Flags, *, session: str | None = None) -> None:
@@ -224,7 +234,7 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
         session: the name of the session to go on with, if not the flags say one.
     """
     from qwenchat.folders import data_dir
-    from qwenchat.models.catalog import AUTO, DEMO, KNOWN
+    from qwenchat.models import catalog
     from qwenchat.sessions import SessionStore
     from qwenchat.start import begin
     from qwenchat.terminal import theme
@@ -245,8 +255,9 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
         start,
         store,
         lambda name: _loader(name, settings),
+        check_model=catalog.check,
         history=data_dir() / "history",
-        model_names=(AUTO, DEMO, *KNOWN),
+        model_names=(catalog.AUTO, catalog.DEMO, *catalog.KNOWN),
     ).run()
 
 
@@ -277,7 +288,7 @@ def _loader(name: str, settings: Settings) -> Load:
     def load(progress: Progress, notice: Notice) -> NativeBackend:
         from qwenchat.backends import native
 
-        return native.load(
+        backend = native.load(
             name,
             checkpoint=settings.checkpoint,
             device=settings.device,
@@ -286,6 +297,8 @@ def _loader(name: str, settings: Settings) -> Load:
             progress=progress,
             notice=_no_notice if settings.quiet else notice,
         )
+        _ = backend.tokenizer  # without one it cannot chat, and says so now
+        return backend
 
     return load
 

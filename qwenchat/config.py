@@ -79,6 +79,11 @@ class ResolvedSettings:
     settings: Settings
     origins: Mapping[str, str]
 
+    @property
+    def given_by_flag(self) -> frozenset[str]:
+        """The keys that the command line set."""
+        return frozenset(key for key, origin in self.origins.items() if origin.startswith("--"))
+
 
 # --- where values come from ----------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 Every error that a user can meet is a :class:`QwenchatError`. It carries one line that says what
 happened, a hint that says what to do next, and the exit code that the command line ends with.
-``cli.py`` is the one place that turns an error into words and a code; nothing else prints errors.
+``exits.py`` is the one place that turns an error into words and a code; in a chat, its loop tells it.
 
     QwenchatError                    1   something failed while working
     ├── UsageError                   2   the request makes no sense as it stands

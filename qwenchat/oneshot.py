@@ -19,8 +19,8 @@ from qwenchat.chat.messages import GenerationOptions, ReplyEnd
 from qwenchat.errors import ContextLengthError, OutputClosed, PromptError, QwenchatError
 from qwenchat.fences import CodeStream
 from qwenchat.language import tr
+from qwenchat.signals import cancel_on_interrupt
 from qwenchat.terminal.sanitize import sanitize
-from qwenchat.terminal.signals import cancel_on_interrupt
 from qwenchat.turn import Keeper, Overflow, fit_turns, now, ranges, stream_reply
 
 MAX_STDIN_BYTES = 64 * 2**20

@@ -101,6 +101,21 @@ class Session:
         except ValueError as error:
             raise SessionError(tr("cannot save the session: {reason}", reason=error)) from error
 
+    def withdraw(self) -> None:
+        """Takes the session's file away again; the session stays open.
+
+        Raises:
+            SessionError: it cannot be deleted.
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+            self._own_states = ()
+            atomic.sync_folder(self._store.folder)
+        except OSError as error:
+            raise SessionError(
+                tr("cannot delete {path}: {reason}", path=self.path, reason=reason(error))
+            ) from error
+
     def rename(self, title: str) -> None:
         """Gives the session another title, to be saved with it.
 
@@ -374,11 +389,17 @@ class SessionStore:
     def _load_or_begin_anew(self, path: Path, *, anew: bool) -> Session:
         try:
             record, identity = load(path)
-        except SessionDamagedError:
+        except SessionDamagedError as error:
             if not anew:
                 raise
             session = self.create()
             session.id = path.stem
+            session.notices.append(
+                tr(
+                    "{problem}: this begins anew, and the first question moves the file aside",
+                    problem=error.message,
+                )
+            )
         else:
             session = Session(self, record)
             session._own_states = (identity,)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -31,14 +32,16 @@ class Start:
         resumed: whether it is one to go on with.
         model: the model's name.
         system: the system prompt of a new chat.
-        options: the sampling options.
+        base: the sampling options of the settings, before a session's and those of the command line.
+        given: the sampling options that the command line gave, by name.
     """
 
     session: Session
     resumed: bool
     model: str
     system: str
-    options: GenerationOptions
+    base: GenerationOptions
+    given: Mapping[str, SettingValue]
 
 
 def begin(
@@ -60,9 +63,9 @@ def begin(
         SessionError: the session cannot be read, or there is none of that name.
         ConfigError: the system prompt that is named is not in the config.
     """
-    settings = resolved.settings
-    given = {key for key, origin in resolved.origins.items() if origin.startswith("--")}
-    system, options = system_prompt(settings), sampling_options(settings)
+    settings, flags = resolved.settings, resolved.given_by_flag
+    system, base = system_prompt(settings), sampling_options(settings)
+    given = {name: _kept(getattr(settings, name)) for name in _OPTIONS if name in flags}
     if latest and session is None:
         newest = store.latest()
         if newest is None:
@@ -70,53 +73,50 @@ def begin(
         else:
             session = newest.id
     if session is None:
-        new = store.create(Conversation(system), model=settings.model, settings=kept_options(options))
-        return Start(new, False, settings.model, system, options)
-
+        new = store.create(Conversation(system), model=settings.model, settings=given)
+        return Start(new, False, settings.model, system, base, given)
     found = store.open(session, on_locked="fork", on_damaged="set_aside")
-    kept = {name: value for name, value in found.settings.items() if name not in given}
-    options, refused = with_kept_options(options, kept)
-    found.notices += refused
-    if "system" in given or not found.conversation.nodes:
+    if "system" in flags or not found.conversation.nodes:
         found.conversation.system = system
-    model = settings.model if "model" in given or not found.model else found.model
-    return Start(found, True, model, system, options)
+    model = settings.model if "model" in flags or not found.model else found.model
+    return Start(found, True, model, system, base, given)
 
 
 def sampling_options(settings: Settings) -> GenerationOptions:
     """The sampling options that the settings say."""
-    return GenerationOptions(
-        **{field.name: getattr(settings, field.name) for field in fields(GenerationOptions)}
-    )
+    return GenerationOptions(**{name: getattr(settings, name) for name in _OPTIONS})
 
 
-def kept_options(options: GenerationOptions) -> dict[str, SettingValue]:
-    """The options that a session remembers: those that were chosen."""
-    chosen: dict[str, SettingValue] = {}
-    for option in fields(options):
-        value = getattr(options, option.name)
-        if value not in (None, ()):
-            chosen[option.name] = list(value) if isinstance(value, tuple) else value
-    return chosen
+def options_for(
+    base: GenerationOptions, session: Session, given: Mapping[str, SettingValue]
+) -> GenerationOptions:
+    """The options of a session: what it remembers over ``base``, and what was given over both.
 
-
-def with_kept_options(
-    options: GenerationOptions, kept: Mapping[str, SettingValue]
-) -> tuple[GenerationOptions, list[str]]:
-    """Options, and over them those that a session remembers; and a line for each that makes no sense.
-
-    A session file may have been written by anybody, so its values are checked like a user's.
+    A session file may have been written by anybody, so its values are checked like a user's; one that
+    makes no sense is left out, which the session's notices tell.
     """
-    refused = []
-    for option in fields(options):
-        if option.name not in kept:
+    options = base
+    for name, value in {**session.settings, **given}.items():
+        if name not in _OPTIONS:
             continue
         try:
-            checked = Settings.model_validate({option.name: kept[option.name]})
-            options = replace(options, **{option.name: getattr(checked, option.name)})
+            checked = Settings.model_validate({name: value})
+            options = replace(options, **{name: getattr(checked, name)})
         except ValidationError:
-            expected = allowed(option.name)
-            refused.append(
-                tr("the session's {name} is left out: expected {what}", name=option.name, what=expected)
+            session.notices.append(
+                tr("the session's {name} is left out: expected {what}", name=name, what=allowed(name))
             )
-    return options, refused
+    return options
+
+
+def remember(session: Session, name: str, value: object) -> None:
+    """Lets a session remember an option; None for what the model decides."""
+    session.settings[name] = _kept(value)
+
+
+_OPTIONS = tuple(field.name for field in fields(GenerationOptions))
+
+
+def _kept(value: Any) -> SettingValue:
+    kept: SettingValue = list(value) if isinstance(value, tuple) else value
+    return kept

@@ -18,10 +18,14 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
         overwrite: whether a file that is there may be replaced. It is replaced in one step.
 
     Raises:
-        UsageError: there is such a file already.
+        UsageError: there is such a file already, or something there that is no file.
         QwenchatError: it cannot be written; what was there is as it was.
     """
     try:
+        if overwrite:
+            path = path.resolve()  # what a link leads to is replaced, not the link
+            if path.exists() and not path.is_file():
+                raise UsageError(tr("{path} is no ordinary file", path=path), tr("give another name"))
         mode = path.stat().st_mode & 0o777 if overwrite and path.exists() else 0o666 & ~_umask()
         temporary = atomic.write_temporary(path, text.encode("utf-8", "replace"))
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Literal
@@ -18,9 +19,10 @@ from qwenchat.backends.base import Backend
 from qwenchat.chat.conversation import Conversation, Reply, ReplyStatus
 from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, Role, TextDelta
 from qwenchat.chat.window import Fit, fit_window
-from qwenchat.errors import ContextLengthError, ConversationError, QwenchatError, SessionError
+from qwenchat.errors import ContextLengthError, ConversationError, SessionError
 from qwenchat.language import tr
 from qwenchat.sessions import Session
+from qwenchat.signals import held
 
 CHECKPOINT_SECONDS = 1.0
 """How often a reply that is still coming is saved."""
@@ -40,30 +42,49 @@ class Keeper:
 
     Attributes:
         untold: what the user must be told of it; whoever tells it clears the list.
-        saved: whether the last save went well.
+        saved: whether the session's file says what the session said when it was last saved.
+        trouble: why the last save failed; empty if it did not.
     """
 
     def __init__(self, session: Session, wanted: bool = True) -> None:
         self.session = session
         self.untold: list[str] = []
         self.saved = False
+        self.trouble = ""
         self._wanted = wanted
-        self._trouble = ""
+        self._take_notices()
 
     def save(self) -> None:
-        """Saves the session. What goes wrong is told once, until it went well again."""
-        session = self.session
-        if self._wanted and not session.read_only and session.conversation.nodes:
+        """Saves the session, whole whatever signals come. Trouble is told once, until it went well again."""
+        with held():
             try:
-                session.save()
-                self.saved, self._trouble = True, ""
+                self._save()
             except SessionError as error:
                 self.saved = False
-                if str(error) != self._trouble:
-                    self._trouble = str(error)
-                    self.untold.append(self._trouble)
-        self.untold += session.notices
-        session.notices.clear()
+                if str(error) != self.trouble:
+                    self.trouble = str(error)
+                    self.untold.append(self.trouble)
+            self._take_notices()
+
+    def close(self) -> None:
+        """Lets others write the session; what could not be saved is tried once more before."""
+        if self.trouble:
+            self.save()
+        self.session.close()
+
+    def _save(self) -> None:
+        if not self._wanted or self.session.read_only:
+            return
+        if self.session.conversation.nodes:
+            self.session.save()
+            self.saved, self.trouble = True, ""
+        elif self.saved:  # its only question was taken back
+            self.session.withdraw()
+            self.saved = False
+
+    def _take_notices(self) -> None:
+        self.untold += self.session.notices
+        self.session.notices.clear()
 
 
 def fit_turns(
@@ -114,40 +135,43 @@ def stream_reply(
 
     Args:
         messages: what the model is to read, as from :func:`fit_turns`.
-        save: saves the conversation; must not raise.
+        save: saves the conversation; trouble with that it keeps to itself.
         cancel: ends the reply when set.
 
     Raises:
-        QwenchatError: the model failed; what came until then is kept, with the status "error".
+        Exception: the model failed; what came until then is kept, with the status "error".
     """
-    save()
     here = conversation.current
     if here is None:
         raise ConversationError(tr("there is no question to answer"))
+    save()
     begun = here.reply or Reply("", "streaming", model=backend.name, options=options)
     node_id = here.id if here.reply else None
     text, saved = begun.text, time.monotonic()
+    any_event = False
     end: ReplyEnd | None = None
     status: ReplyStatus = "interrupted"
     failure = ""
     try:
-        for event in backend.stream(messages, options, cancel):
-            if node_id is None:
-                node_id = conversation.reply(begun, now()).id
-            if isinstance(event, TextDelta):
-                text += event.text
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    conversation.replace_reply(node_id, replace(begun, text=text, status="streaming"))
-                    save()
-                    saved = time.monotonic()
-            elif isinstance(event, ReplyEnd):
-                end, status = event, _STATUSES[event.finish_reason]
-            yield event
-    except QwenchatError as error:
+        with closing(backend.stream(messages, options, cancel)) as events:
+            for event in events:
+                any_event = True
+                if node_id is None:
+                    node_id = conversation.reply(begun, now()).id
+                if isinstance(event, TextDelta):
+                    text += event.text
+                    if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                        conversation.replace_reply(node_id, replace(begun, text=text, status="streaming"))
+                        save()
+                        saved = time.monotonic()
+                elif isinstance(event, ReplyEnd):
+                    end, status = event, _STATUSES[event.finish_reason]
+                yield event
+    except Exception as error:
         status, failure = "error", str(error)
         raise
     finally:
-        if node_id is not None:
+        if node_id is not None and any_event:  # else a reply that was to go on is as it was
             conversation.replace_reply(node_id, _finished(begun, text, status, failure, end))
             save()
 
@@ -192,7 +216,11 @@ def _finished(begun: Reply, text: str, status: ReplyStatus, failure: str, end: R
         text=text,
         status=status,
         error=failure,
-        token_ids=begun.token_ids + end.token_ids if end and end.token_ids is not None and known else (),
+        token_ids=begun.token_ids
+        if text == begun.text and end is None
+        else begun.token_ids + end.token_ids
+        if end and end.token_ids is not None and known
+        else (),
         seed=end.seed if end else begun.seed,
         usage=end.usage if end else None,
         timings=end.timings if end else None,

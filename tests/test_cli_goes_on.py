@@ -108,7 +108,7 @@ def test_a_session_remembers_its_options_and_flags_win(run: Run) -> None:
 
 
 def test_a_session_with_strange_settings_is_gone_on_with(run: Run) -> None:
-    run("ask", "first")
+    run("ask", "--top-p", "0.5", "first")
     (path,) = (data_dir() / "sessions").glob("*.json")
     path.write_text(path.read_text().replace('"settings": {', '"settings": {"top_k": "many", '))
     code, _, err = run("ask", "-c", "second")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 from qwenchat.chat.messages import Event, GenerationOptions, Message
@@ -27,7 +27,7 @@ class Backend(Protocol):
         messages: Sequence[Message],
         options: GenerationOptions,
         cancel: threading.Event | None = None,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """Replies to ``messages``: the prefill's progress, text deltas, then one end with the usage.
 
         If the last message is the assistant's, the reply goes on where it broke off.

@@ -6,7 +6,7 @@ Joins the tokenizer, ChatML and the engine; everything heavy is imported when a 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -236,7 +236,7 @@ class NativeBackend:
         *,
         cancel: threading.Event | None = None,
         **options: Any,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """Replies to ``messages``; :meth:`stream` with plain arguments.
 
         Args:
@@ -254,7 +254,7 @@ class NativeBackend:
         messages: Sequence[Message],
         options: GenerationOptions,
         cancel: threading.Event | None = None,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """As :meth:`qwenchat.backends.base.Backend.stream`."""
         started = perf_counter()
         tokenizer = self.tokenizer
@@ -283,7 +283,9 @@ class NativeBackend:
         """Frees the weights and the cache; the backend cannot be used after it. Twice is as good as once."""
         self.__dict__.pop("engine", None)
 
-    def _events(self, generation: Generation, decoder: IncrementalDecoder, started: float) -> Iterator[Event]:
+    def _events(
+        self, generation: Generation, decoder: IncrementalDecoder, started: float
+    ) -> Generator[Event, None, None]:
         from qwenchat.engine.generate import Prefilled
 
         first_token = 0.0

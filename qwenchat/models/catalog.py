@@ -52,6 +52,16 @@ def locate(model: str | Path, *, progress: Progress | None = None) -> Path:
     return folder
 
 
+def check(model: str) -> None:
+    """Looks for a model without loading it.
+
+    Raises:
+        ModelNotFoundError: nothing has that name.
+    """
+    if model not in (AUTO, DEMO) and find(model) is None:
+        raise _not_found(model)
+
+
 def find(model: str | Path) -> Path | None:
     """The folder of a checkpoint that is on this machine, or None."""
     try:

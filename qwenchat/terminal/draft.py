@@ -29,7 +29,7 @@ class Draft:
     def __init__(self) -> None:
         self.attached: list[Attachment] = []
         self._tokens: dict[tuple[str, int], int] = {}
-        self._seen: dict[tuple[str, int, int], Attachment] = {}
+        self._seen: dict[str, tuple[tuple[int, int], Attachment]] = {}
 
     def message(self, text: str) -> tuple[str, list[Attachment], list[str]]:
         """The message with its files, the files that the text names, and names that no file has.
@@ -67,12 +67,12 @@ class Draft:
         """A file, read again only if it has changed; None if it cannot be sent, which is told later."""
         try:
             status = attachments.to_path(name).stat()
-            key = (name, status.st_mtime_ns, status.st_size)
-            if key not in self._seen:
-                self._seen[key] = attachments.read_file(name)
+            state = (status.st_mtime_ns, status.st_size)
+            if name not in self._seen or self._seen[name][0] != state:
+                self._seen[name] = state, attachments.read_file(name)
         except (OSError, QwenchatError):
             return None
-        return self._seen[key]
+        return self._seen[name][1]
 
     def _count(self, file: Attachment, backend: Backend) -> int:
         key = (backend.name, hash(file.text))

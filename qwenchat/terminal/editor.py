@@ -48,13 +48,10 @@ def edit(text: str, suffix: str = ".md", environ: Mapping[str, str] = os.environ
         QwenchatError: the editor was killed, or what it saved cannot be read.
     """
     command = _command(environ)
-    folder = Path(tempfile.mkdtemp(prefix="qwenchat-"))  # its owner's alone
-    path = folder / f"message{suffix}"
     begun = (text if text.endswith("\n") else f"{text}\n").encode("utf-8", "replace")
+    path = _private_file(f"message{suffix}", begun)
     is_done = False
     try:
-        path.touch(mode=0o600)
-        path.write_bytes(begun)
         status = _run([*command, str(path)], environ)
         if not 0 <= status < _KILLED:
             raise QwenchatError(tr("the editor was killed"), _where(path, begun))
@@ -63,7 +60,7 @@ def edit(text: str, suffix: str = ".md", environ: Mapping[str, str] = os.environ
         return result
     finally:
         if is_done or not _holds_work(path, begun):
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def _command(environ: Mapping[str, str]) -> list[str]:
@@ -124,10 +121,24 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
         return
     previous = signal.signal(signal.SIGINT, lambda number, frame: None)
+    wakeup = signal.set_wakeup_fd(-1)  # by which an event loop would hear of it afterwards
     try:
         yield
     finally:
+        signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGINT, previous)
+
+
+def _private_file(name: str, content: bytes) -> Path:
+    """A file in a folder of its own that its owner alone can look into."""
+    try:
+        path = Path(tempfile.mkdtemp(prefix="qwenchat-")) / name
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise QwenchatError(tr("a file for the editor cannot be written: {reason}", reason=why)) from error
+    return path
 
 
 def _decoded(path: Path, begun: bytes) -> str:

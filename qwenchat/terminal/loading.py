@@ -23,6 +23,7 @@ class BackgroundLoad:
     Args:
         load: what loads it; runs once, in the thread.
         on_change: called from the thread whenever the progress moves, to redraw what shows it.
+        after: a load that was given up; it is waited for, so that two models never fill the memory.
 
     Attributes:
         backend: the model, once it is there.
@@ -30,7 +31,12 @@ class BackgroundLoad:
         notices: lines for the user, collected until somebody takes them.
     """
 
-    def __init__(self, load: Load, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        load: Load,
+        on_change: Callable[[], None] = lambda: None,
+        after: BackgroundLoad | None = None,
+    ) -> None:
         self.backend: Backend | None = None
         self.error: QwenchatError | None = None
         self.notices: list[str] = []
@@ -38,6 +44,8 @@ class BackgroundLoad:
         self._fraction: float | None = None
         self._load = load
         self._on_change = on_change
+        self._after = after
+        self._given_up = False
         self._done = threading.Event()
         # A daemon: a load that hangs must not keep the program from ending.
         self._thread = threading.Thread(target=self._run, name="model-loader", daemon=True)
@@ -74,7 +82,16 @@ class BackgroundLoad:
         assert self.backend is not None
         return self.backend
 
+    def give_up(self) -> None:
+        """Frees the model, as soon as it is loaded; another may be loaded after it."""
+        self._given_up = True
+        if self._done.is_set() and self.backend is not None:
+            self.backend.close()
+
     def _run(self) -> None:
+        if self._after is not None and self._after.started:
+            self._after._done.wait()
+            self._after = None
         try:
             self.backend = self._load(self._report, self.notices.append)
         except QwenchatError as error:
@@ -89,6 +106,8 @@ class BackgroundLoad:
             )
             self.error.__cause__ = error
         finally:
+            if self._given_up and self.backend is not None:
+                self.backend.close()
             self._done.set()
             self._on_change()
 

@@ -7,6 +7,7 @@ says it is told by functions.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from qwenchat.terminal.sanitize import sanitize, sanitize_line
 FOLD_LINES = 12
 """A paste of more lines than this is shown folded into one mark, and sent whole."""
 _PROMPT = "> "
+_LONGEST_KEPT = 64 * 1024  # characters of a line in the history file
 
 
 class Leave(Exception):
@@ -50,6 +52,7 @@ class Prompt:
         vi: vi keys instead of emacs keys.
 
     Attributes:
+        untold: what the user should know; whoever tells it clears the list.
         multiline: whether Enter breaks the line and Alt-Enter sends, instead of the other way round.
     """
 
@@ -65,13 +68,14 @@ class Prompt:
         vi: bool = False,
     ) -> None:
         self.multiline = False
+        self.untold: list[str] = []
         self._pastes: dict[str, str] = {}
         self._on_ready: Callable[[], None] | None = on_ready
         self._on_clear = on_clear
         self._empty_interrupts = 0
         self._session: PromptSession[str] = PromptSession(
             multiline=True,
-            history=_private_history(history),
+            history=_PrivateHistory(history, self._unfold, self.untold),
             auto_suggest=AutoSuggestFromHistory(),
             completer=_Completer(complete),
             # A command's name shows what there is; all else waits for Tab.
@@ -185,7 +189,7 @@ class Prompt:
         @keys.add("c-x", "c-e")
         @keys.add("v", filter=vi_navigation_mode)
         def _(event: KeyPressEvent) -> None:
-            run_in_terminal(lambda: _edit(event.current_buffer))
+            run_in_terminal(lambda: self._edit(event.current_buffer))
 
         @keys.add(Keys.BracketedPaste)
         def _(event: KeyPressEvent) -> None:
@@ -204,22 +208,22 @@ class Prompt:
         return mark
 
     def _unfold(self, text: str) -> str:
-        for mark, pasted in self._pastes.items():
-            text = text.replace(mark, pasted)
-        self._pastes.clear()
-        return text
+        """A line with the pastes of this program's life in the place of their marks."""
+        if not self._pastes:
+            return text
+        marks = "|".join(map(re.escape, self._pastes))
+        return re.sub(marks, lambda mark: self._pastes[mark.group()], text)
 
-
-def _edit(buffer: Buffer) -> None:
-    """Opens what is typed in the user's editor."""
-    try:
-        text = editor.edit(buffer.text)
-    except QwenchatError as error:
-        theme.say(str(error), "error")
-        return
-    if text is not None:
-        shown = sanitize(text)
-        buffer.document = Document(shown, len(shown))
+    def _edit(self, buffer: Buffer) -> None:
+        """Opens what is typed in the user's editor."""
+        try:
+            text = editor.edit(self._unfold(buffer.text))
+        except QwenchatError as error:
+            theme.say(str(error), "error")
+            return
+        if text is not None:
+            shown = sanitize(text)
+            buffer.document = Document(shown, len(shown))
 
 
 class _Completer(Completer):
@@ -232,10 +236,46 @@ class _Completer(Completer):
         return self._complete(document.text_before_cursor)
 
 
-def _private_history(path: Path) -> FileHistory:
-    """The history file, which holds what was said: readable for its owner alone, whatever the umask."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    if os.name == "posix":
-        path.chmod(0o600)
-    return FileHistory(str(path))
+class _PrivateHistory(FileHistory):
+    """The history file, which holds what was said: readable for its owner alone, whatever the umask.
+
+    Args:
+        path: the file.
+        unfold: what a line is kept as.
+        untold: told once where it cannot be written; what was typed is then known to this run alone.
+    """
+
+    def __init__(self, path: Path, unfold: Callable[[str], str], untold: list[str]) -> None:
+        super().__init__(str(path))
+        self._path, self._unfold, self._untold = path, unfold, untold
+        self._works = True
+
+    def load_history_strings(self) -> Iterable[str]:
+        """The lines of earlier runs, the newest first."""
+        try:
+            return list(super().load_history_strings())
+        except OSError as error:
+            self._give_up(error)
+            return []
+
+    def append_string(self, string: str) -> None:
+        """Adds a line; a very long one is only known to this run."""
+        super().append_string(self._unfold(string))
+
+    def store_string(self, string: str) -> None:
+        """Writes a line to the file."""
+        if not self._works or len(string) > _LONGEST_KEPT:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NONBLOCK", 0), 0o600))
+            if os.name == "posix":
+                self._path.chmod(0o600)
+            super().store_string(string)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._works = False
+        reason = error.strerror or str(error)
+        self._untold.append(tr("what is typed is not kept: {path}: {reason}", path=self._path, reason=reason))

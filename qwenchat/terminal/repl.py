@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -18,17 +19,17 @@ from qwenchat.backends.base import Backend
 from qwenchat.chat.conversation import Conversation, Node
 from qwenchat.chat.messages import (
     Event,
-    GenerationOptions,
     PrefillProgress,
     ReplyEnd,
     Role,
     TextDelta,
 )
-from qwenchat.errors import ContextLengthError, Interrupted, QwenchatError, UsageError
+from qwenchat.errors import Interrupted, ModelError, QwenchatError, SessionError, UsageError
 from qwenchat.language import tr
 from qwenchat.sessions import Session, SessionStore
 from qwenchat.settings import Settings
-from qwenchat.start import Start, kept_options, with_kept_options
+from qwenchat.signals import cancel_on_interrupt, exit_on_hangup, interrupts_kept
+from qwenchat.start import Start, options_for, remember
 from qwenchat.terminal import attachments, status, theme, transcript
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.draft import Draft
@@ -36,7 +37,6 @@ from qwenchat.terminal.keyboard import quiet_keyboard
 from qwenchat.terminal.loading import BackgroundLoad, Load
 from qwenchat.terminal.prompt import Leave, Prompt
 from qwenchat.terminal.sanitize import sanitize
-from qwenchat.terminal.signals import cancel_on_interrupt, exit_on_hangup
 from qwenchat.turn import (
     Keeper,
     broke_off,
@@ -60,6 +60,7 @@ class Chat:
         start: what it begins with.
         store: the sessions.
         make_load: a model's name to what loads it.
+        check_model: raises where nothing has a name; asked before another model is loaded.
         history: the file of typed lines.
         model_names: what ``/model`` completes.
 
@@ -69,7 +70,7 @@ class Chat:
         keeper: saves the session.
         options: what is asked of the next reply.
         last: the end of the last reply; None before there is one.
-        left_out: the numbers of the turns that no longer fitted.
+        left_out: the ids of the questions whose turns no longer fitted.
         draft: the files that go with the next message.
         model: the name of the model that is, or is to be, loaded.
     """
@@ -81,20 +82,22 @@ class Chat:
         store: SessionStore,
         make_load: Callable[[str], Load],
         *,
+        check_model: Callable[[str], None] = lambda name: None,
         history: Path,
         model_names: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         self.store = store
         self.model_names = model_names
+        self._base, self._given = start.base, dict(start.given)
+        self.options = options_for(start.base, start.session, start.given)
         self.keeper = Keeper(start.session, settings.save)
-        self.options = start.options
         self.last: ReplyEnd | None = None
-        self.left_out: tuple[int, ...] = ()
+        self.left_out: frozenset[int] = frozenset()
         self.draft = Draft()
         self.model = start.model
         self._start = start
-        self._make_load = make_load
+        self._make_load, self._check_model = make_load, check_model
         self._next_line = ""
         self._editing: int | None = None
         self._meter = status.Meter()
@@ -128,7 +131,7 @@ class Chat:
 
     def run(self) -> int:
         """Reads and answers until the user leaves; the exit code."""
-        with exit_on_hangup():
+        with exit_on_hangup(), interrupts_kept():
             try:
                 if self._start.resumed:
                     self.tell_session()
@@ -138,56 +141,79 @@ class Chat:
                     self._tell_what_waits()
                     if text.strip():
                         self._take(text)
+                    else:
+                        self._give_up_edit()
             except Leave:
                 return 0
             finally:
-                self.session.close()
+                self.keeper.close()
+                self._tell_what_waits()
 
     def _take(self, text: str) -> None:
         """One line of the user's: a command, a rewritten question, or a message."""
-        before, editing = self.conversation.fork(), self._editing
         try:
-            called = registry.find(text) if editing is None else None
+            called = registry.find(text) if self._editing is None else None
             if called is None:
-                self.send(text[1:] if text.startswith("//") else text)
+                self.send(text)
             else:
                 found, rest = called
                 found.run(self, rest)
-        except (Interrupted, ContextLengthError) as error:
-            if self._waits_for_reply():
-                # What was not answered goes back to the line that it was typed on.
-                self.session.conversation = before
-                self.save()
-                self._next_line, self._editing = text, editing
-            self.say(str(error), "notice" if isinstance(error, Interrupted) else "error")
-        except QwenchatError as error:
-            self.say(str(error), "error")
         except Leave:
             raise
+        except KeyboardInterrupt:  # what ran did not end by itself
+            self.save()
+            self.say(transcript.how_it_ended(self.conversation) or tr("interrupted"))
+        except Interrupted as error:
+            self.say(str(error))
+        except QwenchatError as error:
+            self.say(str(error), "error")
         except Exception as error:
             log.debug("a mistake of the program", exc_info=True)
             self.say(tr("internal error: {error}", error=f"{type(error).__name__}: {error}"), "error")
 
-    def _waits_for_reply(self) -> bool:
-        here = self.conversation.current
-        return here is not None and here.role is Role.USER
-
     # --- answering -----------------------------------------------------------------------------
 
-    def send(self, text: str) -> None:
-        """Sends a message, or the rewritten question that the user was at, and answers it."""
-        message, files, missing = self.draft.message(text)
-        for file in files:
-            self.say(self.draft.describe(file, self.backend))
-        for path in missing:
-            self.say(tr("{path} is no file here; it is sent as text", path=path))
+    def send(self, typed: str) -> None:
+        """Sends a message, or the question that was rewritten, and answers it.
+
+        What cannot be answered, because a file is missing, it is too long, or the user took it back, goes
+        back to the line that it was typed on.
+        """
         editing, self._editing = self._editing, None
-        if editing is None:
-            self.conversation.ask(message, now())
-        else:
-            self.conversation.edit(editing, message, now())
-        self.answer()
-        self.draft.attached.clear()
+        attached, nodes = list(self.draft.attached), len(self.conversation.nodes)
+        try:
+            text = typed[1:] if typed.startswith("//") and editing is None else typed
+            message, files, missing = self.draft.message(text)
+            for file in files:
+                self.say(self.draft.describe(file, self.backend))
+            for path in missing:
+                self.say(tr("{path} is no file here; it is sent as text", path=path))
+            self.draft.attached.clear()
+            if editing is None:
+                self.answer_to(lambda: self.conversation.ask(message, now()))
+            else:
+                self.answer_to(lambda: self.conversation.edit(editing, message, now()))
+        except (QwenchatError, KeyboardInterrupt):
+            if len(self.conversation.nodes) == nodes:
+                self.put_on_line(typed)
+                self._editing, self.draft.attached = editing, attached
+            raise
+
+    def answer_to(self, change: Callable[[], object]) -> None:
+        """Makes a change that asks for a reply, and answers; where no reply begins, there was no change.
+
+        But a question that only lacks a model stays, for /retry.
+        """
+        session, before, title = self.session, self.conversation.fork(), self.session.title
+        try:
+            change()
+            self.answer()
+        except (QwenchatError, KeyboardInterrupt) as error:
+            here = session.conversation.current
+            if here is not None and here.role is Role.USER and not isinstance(error, ModelError):
+                session.conversation, session.title = before, title
+                self.save()
+            raise
 
     def answer(self) -> None:
         """Answers the question where the chat stands, or goes on with its reply that broke off."""
@@ -231,7 +257,7 @@ class Chat:
                 else:
                     self.last = event
 
-    def _wait_for_model(self, cancel: Any) -> Backend:
+    def _wait_for_model(self, cancel: threading.Event) -> Backend:
         if not self._loading.started:
             self._loading.start()
         if self._loading.progress:
@@ -279,25 +305,27 @@ class Chat:
         transcript.show(self.conversation, plain=self.settings.plain, turns=TURNS_SHOWN)
         self.say(transcript.summary(self.session))
 
-    def _tell_left_out(self, turns: tuple[int, ...]) -> None:
+    def _tell_left_out(self, turns: Sequence[int]) -> None:
         """What no longer fits is said once, by turn."""
-        new = [n for n in turns if n not in self.left_out]
-        self.left_out = turns
+        questions = self.conversation.questions()
+        new = [n for n in turns if questions[n - 1].id not in self.left_out]
+        self.left_out = frozenset(questions[n - 1].id for n in turns)
         if len(new) == 1:
             self.say(tr("turn {n} no longer fits the context and is left out; /pin keeps a turn", n=new[0]))
         elif new:
+            numbers = ranges(new)
             self.say(
                 tr(
                     "turns {turns} no longer fit the context and are left out; /pin keeps a turn",
-                    turns=ranges(new),
+                    turns=numbers,
                 )
             )
 
     def _tell_what_waits(self) -> None:
         """Says what was collected by those who cannot say it themselves."""
-        for lines, style in ((self._loading.notices, "notice"), (self.keeper.untold, "warning")):
+        for lines in (self._loading.notices, self.keeper.untold, self.prompt.untold):
             while lines:
-                self.say(lines.pop(0), style)  # type: ignore[arg-type]
+                self.say(lines.pop(0), "warning" if lines is self.keeper.untold else "notice")
 
     # --- the prompt's surroundings -------------------------------------------------------------
 
@@ -311,6 +339,13 @@ class Chat:
                 yield Completion(path, start_position=-len(prefix))
 
     def _toolbar(self) -> str:
+        try:
+            return self._toolbar_line()
+        except Exception:  # the line below must never cost the line above
+            log.debug("the toolbar failed", exc_info=True)
+            return status.fitted([self.model])
+
+    def _toolbar_line(self) -> str:
         loading = self._loading
         if self.prompt.hint:
             return self.prompt.hint
@@ -320,7 +355,8 @@ class Chat:
             hint = tr("/model NAME tries another")
             failed = tr("{message}; {hint}", message=loading.error.message, hint=hint)
             return status.fitted([f"{self.model}: {failed}"])
-        assert loading.backend is not None
+        if loading.backend is None:
+            return status.fitted([self.model])
         columns = shutil.get_terminal_size().columns
         extras = list(self._extras())
         return status.toolbar(loading.backend, self.context_tokens(), self.last, extras, columns)
@@ -333,7 +369,7 @@ class Chat:
             yield from self.draft.marks(self.prompt.text, self.backend)
         if self.prompt.multiline:
             yield tr("Alt-Enter sends")
-        if not self.settings.save or self.session.read_only:
+        if not self.settings.save or self.session.read_only or self.keeper.trouble:
             yield tr("not saved")
 
     def _redraw(self) -> None:
@@ -357,10 +393,10 @@ class Chat:
         """Puts question ``n`` on the line, to be sent as an alternative of itself."""
         questions = self.conversation.questions()
         if not 1 <= n <= len(questions):
-            raise UsageError(
-                tr("there is no question {n}", n=n), tr("there are {count} questions", count=len(questions))
-            )
-        self._editing, self._next_line = n, questions[n - 1].text
+            count = tr("there are {count} questions", count=len(questions))
+            raise UsageError(tr("there is no question {n}", n=n), count)
+        self.put_on_line(questions[n - 1].text)
+        self._editing = n
 
     def _give_up_edit(self) -> None:
         self._editing = None
@@ -370,33 +406,43 @@ class Chat:
         self._next_line = sanitize(text)
 
     def load(self, name: str) -> None:
-        """Loads another model in the background; the old one goes first."""
-        if self.backend is not None:
-            self.backend.close()
+        """Loads another model in the background, once the one that is there has made room.
+
+        Raises:
+            ModelNotFoundError: nothing has that name; the model that is there stays.
+        """
+        self._check_model(name)
+        self._loading.give_up()
         self.model = name
-        self._loading = BackgroundLoad(self._make_load(name), self._redraw)
+        self._loading = BackgroundLoad(self._make_load(name), self._redraw, after=self._loading)
         self._loading.start()
 
-    def set_options(self, options: GenerationOptions) -> None:
+    def set_option(self, name: str, value: object) -> None:
         """Asks for the next reply so; the session remembers it."""
-        self.options = options
-        self.session.settings = kept_options(options)
+        remember(self.session, name, value)
+        self._given.pop(name, None)  # what is said last holds
+        self.options = options_for(self._base, self.session, self._given)
         self.save()
 
     def go_to(self, session: Session | None) -> None:
         """Leaves this session for another, or for a new one."""
-        self.session.close()
+        if self.keeper.trouble:
+            self.save()
+        if self.keeper.trouble:
+            raise SessionError(
+                tr("this chat is not on the disk yet: {reason}", reason=self.keeper.trouble),
+                tr("/export writes it elsewhere, /quit leaves it"),
+            )
+        self.keeper.close()
         self.keeper = Keeper(session or self._new_session(), self.settings.save)
-        if session is not None:
-            self.options, trouble = with_kept_options(self._start.options, session.settings)
-            self.keeper.untold += trouble
-        self.last, self.left_out, self._editing = None, (), None
+        self.options = options_for(self._base, self.session, self._given)
+        self.draft = Draft()
+        self.last, self.left_out, self._editing = None, frozenset(), None
 
     def leave(self) -> None:
         """Ends the chat."""
         raise Leave
 
     def _new_session(self) -> Session:
-        return self.store.create(
-            Conversation(self._start.system), model=self.model, settings=kept_options(self.options)
-        )
+        conversation = Conversation(self._start.system)
+        return self.store.create(conversation, model=self.model, settings=self._given)

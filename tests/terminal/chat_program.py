@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Echo:
 
     def stream(
         self, messages: Sequence[Message], options: GenerationOptions, cancel: threading.Event | None = None
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         last = messages[-1]
         question = messages[-2].content if last.role.value == "assistant" else last.content
         words = f"You said: {question}".split()
@@ -48,8 +48,10 @@ class Echo:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content.split()) + 2 for message in messages)
 
+    closed = False
+
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 def make_load(name: str, seconds: float = 0.0, fails: bool = False) -> Load:
@@ -63,11 +65,13 @@ def make_load(name: str, seconds: float = 0.0, fails: bool = False) -> Load:
     return load
 
 
-def make_chat(folder: Path, seconds: float = 0.0, fails: bool = False, **flags: object) -> Chat:
-    """A chat with its sessions and history in a folder, set by flags."""
+def make_chat(
+    folder: Path, seconds: float = 0.0, fails: bool = False, session: str | None = None, **flags: object
+) -> Chat:
+    """A chat with its sessions and history in a folder, set by flags, which goes on with a session."""
     resolved = config.load_settings({"system": "", **flags})
     store = SessionStore(folder / "sessions")
-    start = begin(resolved, store, notice=print)
+    start = begin(resolved, store, session=session, notice=print)
     return Chat(
         resolved.settings,
         replace(start, model="first"),

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_program import make_chat
+from chat_program import Echo, make_chat
 
 from qwenchat import atomic
 from qwenchat.chat.messages import GenerationOptions
+from qwenchat.errors import ModelNotFoundError
 from qwenchat.terminal import clipboard, styles
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.prompt import Leave
@@ -462,3 +463,145 @@ def _answer_code(chat: Chat) -> None:
     assert here is not None and here.reply is not None
     text = "Here:\n\n```python\nprint(1)\n```\n"
     chat.conversation.replace_reply(here.id, replace(here.reply, text=text))
+
+
+# --- what goes back, what stays apart ---------------------------------------------------------------
+
+
+def test_a_file_that_cannot_be_sent_gives_the_message_back(chat: Chat, say: Say, tmp_path: Path) -> None:
+    (tmp_path / "big.log").write_bytes(b"x" * (2 << 20))
+    say("hello", "look at @big.log please")
+    assert chat._next_line == "look at @big.log please"
+    say("/edit 1")
+    say("look at @big.log please")
+    assert chat._editing == 1
+    assert chat._next_line == "look at @big.log please"
+
+
+def test_a_rewritten_question_keeps_its_slashes(chat: Chat, say: Say) -> None:
+    say("///etc", "/edit", "//etc")
+    assert chat.conversation.questions()[-1].text == "//etc"
+
+
+def test_attached_files_go_once_and_with_their_own_chat(chat: Chat, say: Say, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("content of a")
+    say("/file a.txt", "one", "two")
+    assert ["content of a" in q.text for q in chat.conversation.questions()] == [True, False]
+    say("/file a.txt", "/clear", "three")
+    assert "content of a" not in chat.conversation.questions()[-1].text
+
+
+def test_options_of_one_session_do_not_leak_into_another(tmp_path: Path, chat: Chat, say: Say) -> None:
+    say("/set temperature 0.9", "hot")
+    hot = chat.session.id
+    say("/clear", "mild")
+    assert chat.options.temperature is None
+    mild = chat.session.id
+    say("/clear")
+    resumed = make_chat(tmp_path, session=hot, top_k=3)
+    assert (resumed.options.temperature, resumed.options.top_k) == (0.9, 3)
+    resumed._take(f"/resume {mild}")
+    assert (resumed.options.temperature, resumed.options.top_k) == (None, 3)
+    resumed._take("/set top_k 7")  # what is said last holds
+    assert resumed.options.top_k == 7
+    assert saved(resumed)["settings"] == {"top_k": 7}
+
+
+def test_an_option_that_was_set_back_stays_so(tmp_path: Path, chat: Chat, say: Say) -> None:
+    say("/set temperature 0.9", "hello", "/set temperature default", "/fork")
+    assert chat.options.temperature is None
+    assert saved(chat)["settings"] == {"temperature": None}
+
+
+def test_a_chat_that_is_not_on_the_disk_is_not_left(
+    chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say("one")
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(atomic, "write_temporary", full)
+        say("two")
+        assert "not saved" in "".join(chat._extras())
+        assert "not on the disk yet" in say("/clear")
+        assert len(chat.conversation.questions()) == 2
+    left = chat.session.path
+    assert "a new chat" in say("/clear")
+    assert len(json.loads(left.read_text())["nodes"]) == 4
+
+
+def test_what_happened_to_a_session_is_told_when_it_is_opened(
+    tmp_path: Path, chat: Chat, say: Say, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say("hello")
+    other = make_chat(tmp_path)
+    other._take("/resume hello")
+    assert "is open in another qwenchat; this is a fork of it" in capsys.readouterr().err
+    path = chat.session.path
+    say("/clear")
+    path.write_text("{ damaged")
+    assert "this begins anew, and the first question moves the file aside" in say(f"/resume {path.stem}")
+    assert path.read_text() == "{ damaged"
+    say("a new begin")
+    assert (path.parent / "set-aside" / f"{path.stem}.1.json").read_text() == "{ damaged"
+
+
+def test_another_model_is_looked_for_before_the_old_one_goes(
+    chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say("hello")
+    backend = chat.backend
+
+    def refuse(name: str) -> None:
+        raise ModelNotFoundError(f"there is no model called {name}")
+
+    monkeypatch.setattr(chat, "_check_model", refuse)
+    assert "there is no model called tpyo" in say("/model tpyo")
+    assert chat.backend is backend
+    assert chat.model == "first"
+
+
+def test_a_model_that_is_given_up_is_closed_before_the_next_loads(chat: Chat, say: Say) -> None:
+    say("hello")
+    first = chat.backend
+    say("/model second", "again")
+    assert isinstance(first, Echo)
+    assert first.closed
+    assert isinstance(chat.backend, Echo)
+    assert not chat.backend.closed
+
+
+def test_a_ctrl_c_in_a_command_does_not_end_the_chat(
+    chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chat.store, "search", interrupted)
+    assert "interrupted" in say("/search something")
+    assert "You said: hello" in say("hello")
+
+
+def test_a_toolbar_that_fails_costs_nothing(chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    say("hello")
+    monkeypatch.setattr(Echo, "count_tokens", lambda *args: 1 // 0)
+    assert chat._toolbar() == "first"
+
+
+def test_a_huge_number_is_no_number(say: Say) -> None:
+    assert "is no number" in say("/undo " + "9" * 5000)
+
+
+def test_hostile_titles_are_harmless_in_completions(chat: Chat, say: Say) -> None:
+    say("\x1b[2J\u202eevil")
+    for found in chat._completions("/resume "):
+        assert "\x1b" not in found.display_text + found.display_meta_text
+        assert "\u202e" not in found.display_text + found.display_meta_text
+
+
+def test_a_hostile_question_is_harmless_on_the_line(chat: Chat, say: Say) -> None:
+    say("a\u202eb\x9b2J", "/edit")
+    assert "\u202e" not in chat._next_line
+    assert "\x9b" not in chat._next_line

@@ -405,3 +405,57 @@ def test_a_plain_terminal_gets_the_text_as_it_comes(
     screen.until(">")
     screen.type("**bold** text\r")
     screen.until("You said: **bold** text")
+
+
+def test_a_history_that_cannot_be_written_costs_a_line(
+    open_chat: Callable[..., Screen], tmp_path: Path
+) -> None:
+    (tmp_path / "history").mkdir()
+    screen = ready(open_chat())
+    screen.type("hello\r")
+    screen.until("You said: hello")
+    screen.until("what is typed is not kept")
+    idle(screen).type("again\r")
+    assert screen.until("You said: again").count("is not kept") == 1
+
+
+def test_a_second_ctrl_c_does_not_end_the_chat(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("slow one two three four five six seven\r")
+    screen.until("You said: slow one")
+    screen.type("\x03\x03")
+    screen.until("interrupted; /continue")
+    idle(screen).type("hello\r")
+    screen.until("You said: hello")
+
+
+def test_a_folded_paste_is_recalled_whole(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("\x1b[200~" + "\r".join(f"line{i}" for i in range(20)) + "\x1b[201~")
+    screen.until("[paste 1: 20 lines]")
+    screen.type("\r")
+    screen.until("tokens/s")
+    idle(screen).type("\x1b[A")
+    screen.until("> line0")
+
+
+def test_ctrl_c_gives_up_an_edit(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("first\r")
+    screen.until("You said: first")
+    screen.type("/edit\r")
+    screen.until("question 1 in other words")
+    screen.type("\x03")
+    idle(screen).type("second\r")
+    screen.until("You said: second")
+    assert screen.session()["turns"] == 2
+
+
+@pytest.mark.parametrize("command", ["/help", "/deutsch"])
+def test_the_chat_speaks_chinese_where_the_locale_does(
+    open_chat: Callable[..., Screen], command: str
+) -> None:
+    screen = open_chat(LC_ALL="", LANG="zh_CN.UTF-8", PYTHONUTF8="1")
+    screen.until("上下文 0/200")
+    screen.type(f"{command}\r")
+    screen.until("撤回" if command == "/help" else "没有命令 /deutsch")

@@ -75,7 +75,7 @@ def _paths_after_number(chat: Chat, rest: str) -> Iterator[str]:
 def _save_code(chat: Chat, rest: str) -> None:
     blocks = _code(chat)
     first, _, others = rest.partition(" ")
-    n, name = (int(first), others.strip()) if first.isdecimal() else (0, rest)
+    n, name = (number(first), others.strip()) if first.isdecimal() else (0, rest)
     if n > len(blocks) or (n == 0 and len(blocks) > 1):
         for i, block in enumerate(blocks, 1):
             lines = block.text.count("\n") + 1

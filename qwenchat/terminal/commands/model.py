@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import UsageError
@@ -96,8 +96,7 @@ def _seed(chat: Chat, rest: str) -> None:
 
 
 def _set_option(chat: Chat, name: str, text: str) -> None:
-    value: Any = read_setting(name, text)
-    chat.set_options(replace(chat.options, **{name: value}))
+    chat.set_option(name, read_setting(name, text))
 
 
 def _show_options(chat: Chat, names: list[str]) -> None:

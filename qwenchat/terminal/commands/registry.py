@@ -16,6 +16,7 @@ from prompt_toolkit.completion import Completion
 
 from qwenchat.errors import UsageError
 from qwenchat.language import tr
+from qwenchat.terminal.sanitize import sanitize_line
 
 if TYPE_CHECKING:
     from qwenchat.terminal.repl import Chat
@@ -26,6 +27,7 @@ Complete = Callable[["Chat", str], Iterable["str | tuple[str, str]"]]
 
 _MODULES = ("turns", "model", "sessions", "files", "screen")
 """Where the commands are declared, in the order of ``/help``."""
+_DIGITS = 9  # of a number that anybody means
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def number(text: str, default: int | None = None) -> int:
     """
     if not text and default is not None:
         return default
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > _DIGITS or int(text) < 1:
         raise UsageError(tr("{text!r} is no number of 1 or more", text=text))
     return int(text)
 
@@ -136,7 +138,8 @@ def completions(chat: Chat, before: str) -> Iterator[Completion]:
         if text.casefold().startswith(rest.casefold()):
             # From the last space on, so that what stands before it is not typed anew.
             keep = rest.rfind(" ") + 1
-            yield Completion(text[keep:], start_position=keep - len(rest), display_meta=meaning)
+            shown, meant = sanitize_line(text[keep:]), sanitize_line(meaning)
+            yield Completion(text[keep:], keep - len(rest), display=shown, display_meta=meant)
 
 
 def _named(word: str) -> Command | None:

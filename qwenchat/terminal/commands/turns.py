@@ -39,8 +39,7 @@ def _redo(chat: Chat, rest: str) -> None:
 
 @command("retry", "Answer the last question again; the old answer stays beside it.")
 def _retry(chat: Chat, rest: str) -> None:
-    chat.conversation.retry()
-    chat.answer()
+    chat.answer_to(chat.conversation.retry)
 
 
 @command("continue", "Go on with a reply that was interrupted or cut.")
@@ -127,7 +126,7 @@ def _context(chat: Chat, rest: str) -> None:
     largest = max([1, *sizes])
     rows = [(tr("system"), f"{turn_tokens(backend, system):,}", "", conversation.system)] if system else []
     for n, (question, tokens) in enumerate(zip(conversation.questions(), sizes, strict=True), 1):
-        marks = [tr("pinned")] * (n in pinned) + [tr("left out")] * (n in chat.left_out)
+        marks = [tr("pinned")] * (n in pinned) + [tr("left out")] * (question.id in chat.left_out)
         bar = "█" * round(tokens / largest * _BAR) or "▏"
         rows.append((str(n), f"{tokens:,}", bar, " ".join([*(f"[{mark}]" for mark in marks), question.text])))
     chat.say_rows(rows)

@@ -1,0 +1,135 @@
+"""What Ctrl-C means while something runs and between, what a closed terminal means, how the process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import NoReturn
+
+IMPATIENT_SECONDS = 1.0
+"""A second Ctrl-C so much later finds work that does not end; one that is quicker is the same wish."""
+
+_HANGUPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+_kept = threading.Event()
+
+
+@contextlib.contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """For the time of a chat: a Ctrl-C while nothing listens does not end the program.
+
+    Between Enter and the begin of the work there are some milliseconds, and again after its end. One
+    that comes there is kept for the work that begins next, until :func:`forget_interrupt`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, lambda signum, frame: _kept.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        _kept.clear()
+
+
+def keep_interrupt() -> None:
+    """A Ctrl-C was typed for the work that begins next."""
+    _kept.set()
+
+
+def forget_interrupt() -> None:
+    """What was kept was not meant for what begins next."""
+    _kept.clear()
+
+
+@contextlib.contextmanager
+def cancel_on_interrupt() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event, for work that ends at its next step; a later one, after a second, raises.
+
+    Yields:
+        The event; set already if a Ctrl-C was kept. Only the main thread gets signals, so only there
+        does this do anything.
+    """
+    cancel = threading.Event()
+    first = 0.0
+
+    def interrupt(signum: int, frame: object) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if cancel.is_set() and now - first > IMPATIENT_SECONDS:
+            raise KeyboardInterrupt
+        first = first if cancel.is_set() else now
+        cancel.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield cancel
+        return
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        if _kept.is_set():
+            _kept.clear()
+            interrupt(signal.SIGINT, None)
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Lets a few steps be taken whole: signals that come meanwhile are heard after them."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {
+        number: signal.signal(number, lambda signum, frame: came.append(signum))
+        for number in (signal.SIGINT, *_HANGUPS)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for number in dict.fromkeys(came):
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def exit_on_hangup() -> Iterator[None]:
+    """SIGTERM and a closed terminal unwind the stack, so that everything is saved and put back.
+
+    Raises:
+        SystemExit: 128 plus the signal's number, wherever the program stands.
+    """
+
+    def leave(signum: int, frame: object) -> None:
+        for number in previous:  # one is enough: a second must not cut what the first lets be saved
+            signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(128 + signum)
+
+    previous = {number: signal.signal(number, leave) for number in _HANGUPS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def end_process(code: int) -> NoReturn:
+    """Ends the process, also while a model is still being loaded.
+
+    Python would stop the loading thread wherever it stands, and in the midst of torch's C++ code that
+    is an abort with a message on the terminal. So with such a thread the process ends at once; all
+    that has to be saved or put back has been by now.
+    """
+    if any(thread.daemon for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                    stream.flush()
+        os._exit(code)
+    sys.exit(code)
