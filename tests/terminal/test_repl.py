@@ -458,4 +458,4 @@ def test_the_chat_speaks_chinese_where_the_locale_does(
     screen = open_chat(LC_ALL="", LANG="zh_CN.UTF-8", PYTHONUTF8="1")
     screen.until("上下文 0/200")
     screen.type(f"{command}\r")
-    screen.until("撤回" if command == "/help" else "没有命令 /deutsch")
+    screen.until("撤销最后一轮" if command == "/help" else "没有命令 /deutsch")
