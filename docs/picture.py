@@ -34,7 +34,7 @@ pyte.graphics.TEXT[2] = "+blink"
 
 COLUMNS, LINES = 96, 32
 COMMAND = "qwenchat -m demo --temperature 0"
-PATIENCE = 600.0
+PATIENCE = 300.0
 """Seconds that an answer may take."""
 
 
@@ -56,8 +56,8 @@ def play(home: Path) -> HistoryScreen:
         environment={"QWENCHAT_HOME": str(home), "LC_ALL": "C.UTF-8", "COLORTERM": "truecolor"},
     )
     try:
-        chat.until("context 0/", PATIENCE)
-        _say(chat, "Write a Python function that checks whether a string is a palindrome.\r")
+        chat.until("context ", PATIENCE)
+        _say(chat, "Write a Python function with a docstring that checks whether a string is a palindrome.\r")
         _say(chat, "Explain recursion.\r", stop_at="smaller instances")
         _say(chat, "/edit\r")  # puts the question on the line
         _say(chat, "\x7f in one sentence.\r")

@@ -15,7 +15,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("qwenchat: interrupted\n")
         code = 130
-    sys.exit(code)
+    from qwenchat.signals import end_process
+
+    end_process(code)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from qwenchat.backends.importing import no_garbage_collection, open_torch_libraries
 from qwenchat.chat.chatml import content_ids, prompt_ids
 from qwenchat.chat.messages import (
     Event,
@@ -109,6 +110,7 @@ def load(
     return backend
 
 
+@no_garbage_collection()
 def load_folder(
     folder: Path,
     *,
@@ -128,6 +130,7 @@ def load_folder(
     window = _pick_context(context, config.seq_length, config.max_position_embeddings)
     tokenizer = _read_tokenizer(folder, config.vocab_size)
     report(IMPORTING, None)
+    open_torch_libraries()
     from qwenchat.engine.generate import Engine
     from qwenchat.engine.linear import pack
     from qwenchat.engine.loader import load_model

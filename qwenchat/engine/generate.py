@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.model import Qwen, Rotary, ntk_alpha
+from qwenchat.engine.model import Cancelled, Qwen, Rotary, ntk_alpha
 from qwenchat.engine.sampling import Sampler, SamplingParams
 from qwenchat.errors import BusyError, ContextLengthError, PromptError
 
-PREFILL_CHUNK = 128
-"""Tokens prefilled at a time; a cancel is heard between two chunks."""
+WORTH_REUSING = 64
+"""A shorter prefix that a prompt shares with an earlier one is run again, but for the next turn."""
+PREFILL_CHUNK = 256
+"""Tokens prefilled at a time; so often is the progress told. A cancel is heard between two layers."""
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -120,7 +122,7 @@ class Engine:
                 explicitly, it may go beyond the context, up to the model's
                 ``max_position_embeddings``.
             stop_ids: ids that end the reply; they are not given out.
-            cancel: set it from any thread to stop within a token or a prefill chunk.
+            cancel: set it from any thread to stop within a layer; what was being run is not counted.
 
         Raises:
             PromptError: no ids, or one outside the vocabulary.
@@ -168,7 +170,7 @@ class Engine:
             stats.seed = sampler.seed if params.temperature > 0 else None
             logits = yield from self._prefill(ids, len(ids) + limit, cancel, stats)
             started = perf_counter()
-            while logits is not None and not _is_set(cancel):
+            while not _is_set(cancel):
                 token = sampler(logits)
                 stats.decode_seconds = perf_counter() - started
                 if token in stop_ids:
@@ -179,17 +181,18 @@ class Engine:
                 if stats.new_tokens == limit:
                     stats.finish_reason = "length"
                     return
-                logits = self._extend([token])
-            stats.finish_reason = "cancelled"
+                logits = self._extend([token], cancel)
+        except Cancelled:
+            pass
         finally:
-            if stats.finish_reason is None:  # closed by the caller, or interrupted
+            if stats.finish_reason is None:  # cancelled, closed by the caller, or interrupted
                 stats.finish_reason = "cancelled"
             self._busy.release()
 
     def _prefill(
         self, ids: list[int], positions: int, cancel: threading.Event | None, stats: GenerationStats
-    ) -> Generator[Prefilled, None, Tensor | None]:
-        """Brings the cache to ``ids``; the last token's logits [vocab_size], or None if cancelled."""
+    ) -> Generator[Prefilled, None, Tensor]:
+        """Brings the cache to ``ids``; the last token's logits [vocab_size]."""
         started = perf_counter()
         if positions > self._cache.capacity:
             self._allocate(positions)
@@ -198,33 +201,50 @@ class Engine:
             # Keys rotated under another alpha are of no use.
             self._rotary.set_alpha(alpha)
             self._cached_ids.clear()
-        # The last token is always run again: its logits are what the first new token comes from.
-        reused = min(_common_prefix(self._cached_ids, ids), len(ids) - 1)
+        reused = self._reusable(ids)
         del self._cached_ids[reused:]
         self._cache.truncate(reused)
         stats.reused_tokens = reused
-        logits = None
         for start in range(reused, len(ids), PREFILL_CHUNK):
-            if _is_set(cancel):
-                return None
-            logits = self._extend(ids[start : start + PREFILL_CHUNK])
+            logits = self._extend(ids[start : start + PREFILL_CHUNK], cancel)
             stats.prefill_seconds += perf_counter() - started
             yield Prefilled(min(start + PREFILL_CHUNK, len(ids)), len(ids))
             started = perf_counter()
         return logits
 
-    def _extend(self, ids: list[int]) -> Tensor:
-        """Runs ``ids`` after the cached ones; the logits of the last, [vocab_size]."""
-        logits = self._forward(ids, self._cache, self._rotary)
+    def _reusable(self, ids: list[int]) -> int:
+        """How many of the first positions in the cache serve a prompt.
+
+        Those that both begin with, but not a system prompt alone: so short a prefix saves nothing that
+        is felt, and run whole, a new chat gets the same logits to the bit as in a fresh cache. (The
+        rounding of an attention depends on how many rows it has, and in bfloat16 that changes words.)
+        """
+        # The last token is always run again: its logits are what the first new token comes from.
+        common = min(_common_prefix(self._cached_ids, ids), len(ids) - 1)
+        return common if common >= WORTH_REUSING or common == len(self._cached_ids) else 0
+
+    def _extend(self, ids: list[int], cancel: threading.Event | None = None) -> Tensor:
+        """Runs ``ids`` after the cached ones; the logits of the last, [vocab_size].
+
+        Raises:
+            Cancelled: ``cancel`` was set; nothing was added to the cache.
+        """
+        logits = self._forward(ids, self._cache, self._rotary, cancel=cancel)
         self._cached_ids += ids
         return logits[0]
 
     @torch.inference_mode()
     def _forward(
-        self, ids: list[int], cache: KVCache, rotary: Rotary, *, all_positions: bool = False
+        self,
+        ids: list[int],
+        cache: KVCache,
+        rotary: Rotary,
+        *,
+        all_positions: bool = False,
+        cancel: threading.Event | None = None,
     ) -> Tensor:
         tensor = torch.tensor(ids, dtype=torch.int64, device=self.device)
-        logits: Tensor = self.model(tensor, cache, rotary, all_positions=all_positions)
+        logits: Tensor = self.model(tensor, cache, rotary, all_positions=all_positions, cancel=cancel)
         return logits
 
     def _allocate(self, capacity: int) -> None:

@@ -10,6 +10,7 @@ The architecture is that of ``modeling_qwen.py`` in the Qwen-7B checkpoints.
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,10 @@ from torch.nn import functional as F
 
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.kv_cache import KVCache
+
+
+class Cancelled(Exception):
+    """Work was given up between two layers; the cache counts none of its tokens as filled."""
 
 
 class Qwen(nn.Module):
@@ -29,7 +34,15 @@ class Qwen(nn.Module):
         self.transformer = Transformer(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
-    def forward(self, ids: Tensor, cache: KVCache, rotary: Rotary, *, all_positions: bool = False) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        cache: KVCache,
+        rotary: Rotary,
+        *,
+        all_positions: bool = False,
+        cancel: threading.Event | None = None,
+    ) -> Tensor:
         """Runs ``ids`` after what the cache holds, and adds them to it.
 
         Args:
@@ -37,11 +50,15 @@ class Qwen(nn.Module):
             cache: room for T more positions.
             rotary: the tables of the positions, for the NTK alpha of the whole prompt.
             all_positions: logits of every token, not of the last alone.
+            cancel: set it from any thread to stop within a layer.
 
         Returns:
             float32 logits [T, vocab_size], or [1, vocab_size].
+
+        Raises:
+            Cancelled: ``cancel`` was set before the last layer began.
         """
-        x = self.transformer(ids, cache, rotary)
+        x = self.transformer(ids, cache, rotary, cancel)
         if not all_positions:
             x = x[-1:]
         logits: Tensor = self.lm_head(x)
@@ -57,10 +74,14 @@ class Transformer(nn.Module):
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.ln_f = RMSNorm(config)
 
-    def forward(self, ids: Tensor, cache: KVCache, rotary: Rotary) -> Tensor:
+    def forward(
+        self, ids: Tensor, cache: KVCache, rotary: Rotary, cancel: threading.Event | None = None
+    ) -> Tensor:
         x = self.wte(ids)  # [T, hidden]
         where = rotary.positions(cache.length, ids.shape[0])
         for block in self.h:
+            if cancel is not None and cancel.is_set():
+                raise Cancelled
             x = block(x, cache, where)
         cache.advance(ids.shape[0])
         out: Tensor = self.ln_f(x)

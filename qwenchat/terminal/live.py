@@ -35,7 +35,7 @@ from rich.console import Console
 
 from qwenchat.errors import OutputClosed, QwenchatError
 from qwenchat.language import tr
-from qwenchat.terminal.keyboard import quiet_keyboard
+from qwenchat.terminal.busy import quiet_keyboard
 from qwenchat.terminal.markdown import MarkdownStream
 from qwenchat.terminal.rows import Row, Span, chop, fitting, paint, row_width
 from qwenchat.terminal.sanitize import sanitize, sanitize_line

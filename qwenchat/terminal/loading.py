@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 
 from qwenchat.backends.base import Backend
+from qwenchat.backends.importing import no_garbage_collection
 from qwenchat.errors import Interrupted, QwenchatError
 from qwenchat.language import tr
 
@@ -93,7 +95,12 @@ class BackgroundLoad:
             self._after._done.wait()
             self._after = None
         try:
-            self.backend = self._load(self._report, self.notices.append)
+            gc.unfreeze()  # a model that was closed may be garbage now
+            gc.collect()
+            with no_garbage_collection():
+                self.backend = self._load(self._report, self.notices.append)
+                # Else each later collection would walk all of torch again: 0.1 s in which no key is heard.
+                gc.freeze()
         except QwenchatError as error:
             self.error = error
         except MemoryError:

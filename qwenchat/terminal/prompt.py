@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition, emacs_mode, is_searching, vi_navigation_mode
 from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import FileHistory
+from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.styles import Style
@@ -86,6 +88,7 @@ class Prompt:
             vi_mode=vi,
             style=Style.from_dict(styles.prompt_styles()),
             prompt_continuation=" " * len(_PROMPT),
+            input=_keyboard(),
         )
 
     def read(self, default: str = "") -> str:
@@ -99,7 +102,12 @@ class Prompt:
         """
         while True:
             try:
-                text = self._session.prompt(_PROMPT, default=default, pre_run=self._watch_first_render)
+                text = self._session.prompt(
+                    _PROMPT,
+                    default=default,
+                    pre_run=self._watch_first_render,
+                    handle_sigint=False,  # Ctrl-C is a key here; a signal is the chat's to handle
+                )
             except EOFError:
                 raise Leave from None
             except KeyboardInterrupt:
@@ -234,6 +242,18 @@ class _Completer(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         return self._complete(document.text_before_cursor)
+
+
+def _keyboard() -> Input | None:
+    """Where keys come from; None for prompt_toolkit's own choice: on Windows, and where stdin is no file."""
+    if sys.platform == "win32":
+        return None
+    from qwenchat.terminal.keyboard import Keyboard
+
+    try:
+        return Keyboard(sys.stdin)
+    except (AttributeError, OSError):
+        return None
 
 
 class _PrivateHistory(FileHistory):

@@ -31,9 +31,9 @@ from qwenchat.settings import Settings
 from qwenchat.signals import cancel_on_interrupt, exit_on_hangup, interrupts_kept
 from qwenchat.start import Start, options_for, remember
 from qwenchat.terminal import attachments, status, theme, transcript
+from qwenchat.terminal.busy import quiet_keyboard
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.draft import Draft
-from qwenchat.terminal.keyboard import quiet_keyboard
 from qwenchat.terminal.loading import BackgroundLoad, Load
 from qwenchat.terminal.prompt import Leave, Prompt
 from qwenchat.terminal.sanitize import sanitize

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -105,20 +106,41 @@ def test_a_prompt_that_goes_on_prefills_only_what_is_new(model: NativeBackend) -
     assert greedy(model, longer, 4) == tokens
 
 
-def test_another_branch_reuses_what_it_shares(model: NativeBackend) -> None:
+@pytest.mark.parametrize(("worth", "reused"), [(4, 6), (7, 0)])
+def test_another_branch_reuses_what_it_shares_if_that_is_worth_it(
+    model: NativeBackend, monkeypatch: pytest.MonkeyPatch, worth: int, reused: int
+) -> None:
+    monkeypatch.setattr(generate, "WORTH_REUSING", worth)
     greedy(model, PROMPT)
-    generation = model.generate([*PROMPT[:6], 8, 8], temperature=0, max_new_tokens=4)
+    branch = [*PROMPT[:6], 8, 8]
+    generation = model.generate(branch, temperature=0, max_new_tokens=4)
     tokens = list(generation)
-    assert generation.stats.reused_tokens == 6
+    assert generation.stats.reused_tokens == reused
     model.engine._allocate(64)
-    assert greedy(model, [*PROMPT[:6], 8, 8], 4) == tokens
+    assert greedy(model, branch, 4) == tokens
 
 
-def test_the_same_prompt_again_runs_its_last_token_again(model: NativeBackend) -> None:
-    first = greedy(model, PROMPT)
-    generation = model.generate(PROMPT, temperature=0, max_new_tokens=8)
-    assert list(generation) == first
-    assert generation.stats.reused_tokens == len(PROMPT) - 1
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_new_chats_logits_are_the_same_to_the_bit_whatever_was_asked_before(
+    golden_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    monkeypatch.setattr(generate, "PREFILL_CHUNK", 16)
+    engine = qwenchat.load(golden_folder("ntk_logn"), device="cpu", dtype=dtype).engine
+    prompt = [(7 * i) % 300 for i in range(60)]
+
+    def logits() -> torch.Tensor:
+        stats = generate.GenerationStats(len(prompt))
+        steps = engine._prefill(prompt, len(prompt) + 1, None, stats)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                return cast(torch.Tensor, stop.value)
+
+    fresh = logits()
+    for shared in (0, 3, 16, 25, 47, 58, 60):
+        list(engine.generate([*prompt[:shared], 1, 2, 3], max_new_tokens=4))
+        assert torch.equal(logits(), fresh), f"after a prompt that shares {shared} tokens"
 
 
 def test_a_prompt_that_changes_the_ntk_alpha_is_prefilled_whole(ntk_model: NativeBackend) -> None:
@@ -133,11 +155,11 @@ def test_a_prompt_that_changes_the_ntk_alpha_is_prefilled_whole(ntk_model: Nativ
 
 
 def test_logits_leave_the_cache_alone(model: NativeBackend) -> None:
-    greedy(model, PROMPT)
+    greedy(model, PROMPT, 1)
     model.logits([9, 9, 9])
-    generation = model.generate(PROMPT, max_new_tokens=1)
+    generation = model.generate([*PROMPT, 7], max_new_tokens=1)
     list(generation)
-    assert generation.stats.reused_tokens == len(PROMPT) - 1
+    assert generation.stats.reused_tokens == len(PROMPT)
 
 
 def test_truncating_further_than_filled_is_a_mistake() -> None:
@@ -162,24 +184,31 @@ def test_a_cancel_from_another_thread_ends_decoding_within_a_token(model: Native
     assert generation.stats.finish_reason == "cancelled"
 
 
-def test_a_cancel_ends_prefill_after_the_chunk(model: NativeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate, "PREFILL_CHUNK", 2)
+@pytest.mark.parametrize("layers", range(1, 11))
+def test_a_cancel_ends_prefill_within_a_layer_and_is_forgotten(
+    model: NativeBackend, monkeypatch: pytest.MonkeyPatch, layers: int
+) -> None:
+    expected = greedy(model, PROMPT)
+    model.engine._allocate(64)
+    monkeypatch.setattr(generate, "PREFILL_CHUNK", 4)
     cancel = threading.Event()
-    chunks = 0
-    extend = generate.Engine._extend
+    ran = 0
 
-    def count(self: generate.Engine, ids: list[int]) -> torch.Tensor:
-        nonlocal chunks
-        chunks += 1
-        if chunks == 3:
+    def count(*_: object) -> None:
+        nonlocal ran
+        ran += 1
+        if ran == layers:
             cancel.set()
-        return extend(self, ids)
 
-    monkeypatch.setattr(generate.Engine, "_extend", count)
+    blocks = model.engine.model.transformer.h
+    hooks = [block.register_forward_hook(count) for block in blocks]
     generation = model.generate(PROMPT, temperature=0, max_new_tokens=8, cancel=cancel)
-    assert list(generation) == []
-    assert chunks == 3
+    assert len(list(generation)) == max(0, (layers - 1) // len(blocks) - 2)  # after three chunks
+    assert ran == layers
     assert generation.stats.finish_reason == "cancelled"
+    for hook in hooks:
+        hook.remove()
+    assert greedy(model, PROMPT) == expected
 
 
 def test_after_a_cancel_the_next_reply_equals_a_fresh_one(model: NativeBackend) -> None:

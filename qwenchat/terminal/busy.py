@@ -1,0 +1,34 @@
+"""The keyboard while the program is busy: keys are kept for the next prompt, and not shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+
+def quiet_keyboard() -> Callable[[], None]:
+    """Lets keys neither be echoed nor suspend the program; returns what undoes it, any number of times.
+
+    Does nothing where stdin is no terminal, or on Windows.
+    """
+    try:
+        import termios
+
+        keyboard = sys.stdin.fileno()
+        if not os.isatty(keyboard):
+            return lambda: None
+        before = termios.tcgetattr(keyboard)
+        quiet = termios.tcgetattr(keyboard)
+        quiet[3] &= ~termios.ECHO
+        quiet[6][termios.VSUSP] = b"\x00"
+        termios.tcsetattr(keyboard, termios.TCSANOW, quiet)
+    except (ImportError, AttributeError, OSError, ValueError):  # also no stdin, or a closed one
+        return lambda: None
+
+    def restore() -> None:
+        with suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(keyboard, termios.TCSANOW, before)
+
+    return restore
