@@ -21,8 +21,8 @@ from qwenchat.engine.model import Cancelled, Qwen, Rotary, ntk_alpha
 from qwenchat.engine.sampling import Sampler, SamplingParams
 from qwenchat.errors import BusyError, ContextLengthError, PromptError
 
-WORTH_REUSING = 64
-"""A shorter prefix that a prompt shares with an earlier one is run again, but for the next turn."""
+WORTH_REUSING = 32
+"""A shorter prefix is run again where a prompt turns off from the one before."""
 PREFILL_CHUNK = 256
 """Tokens prefilled at a time; so often is the progress told. A cancel is heard between two layers."""
 
@@ -215,13 +215,14 @@ class Engine:
     def _reusable(self, ids: list[int]) -> int:
         """How many of the first positions in the cache serve a prompt.
 
-        Those that both begin with, but not a system prompt alone: so short a prefix saves nothing that
-        is felt, and run whole, a new chat gets the same logits to the bit as in a fresh cache. (The
-        rounding of an attention depends on how many rows it has, and in bfloat16 that changes words.)
+        Those that both begin with. But where another chat shares a system prompt alone, so short a prefix
+        saves nothing that is felt, and run whole it gets the same logits to the bit as in a fresh cache.
+        (The rounding of an attention depends on how many rows it has, and in bfloat16 that changes words.)
         """
+        common = _common_prefix(self._cached_ids, ids)
+        turns_off = common < min(len(ids), len(self._cached_ids))
         # The last token is always run again: its logits are what the first new token comes from.
-        common = min(_common_prefix(self._cached_ids, ids), len(ids) - 1)
-        return common if common >= WORTH_REUSING or common == len(self._cached_ids) else 0
+        return 0 if turns_off and common < WORTH_REUSING else min(common, len(ids) - 1)
 
     def _extend(self, ids: list[int], cancel: threading.Event | None = None) -> Tensor:
         """Runs ``ids`` after the cached ones; the logits of the last, [vocab_size].

@@ -138,7 +138,7 @@ def test_a_new_chats_logits_are_the_same_to_the_bit_whatever_was_asked_before(
                 return cast(torch.Tensor, stop.value)
 
     fresh = logits()
-    for shared in (0, 3, 16, 25, 47, 58, 60):
+    for shared in (0, 3, 16, 25, 31):
         list(engine.generate([*prompt[:shared], 1, 2, 3], max_new_tokens=4))
         assert torch.equal(logits(), fresh), f"after a prompt that shares {shared} tokens"
 

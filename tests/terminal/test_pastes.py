@@ -21,6 +21,7 @@ from prompt_toolkit.keys import Keys
 from qwenchat.terminal.paste import SETTLE_SECONDS, STUCK_SECONDS, PasteParser
 
 from screen import Screen
+
 PROGRAM = Path(__file__).resolve().with_name("chat_program.py")
 BEGIN, END = b"\x1b[200~", b"\x1b[201~"
 PLACEHOLDER = "say something, or /help"

@@ -22,6 +22,7 @@ if os.name != "posix":
     pytest.skip("pseudo-terminals and kill are POSIX's", allow_module_level=True)
 
 from screen import Screen
+
 PROGRAM = Path(__file__).resolve().with_name("chat_program.py")
 SLOW = "slow " + "word " * 40
 
