@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +16,9 @@ if os.name != "posix":
 
 from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
+from screen import Screen
 
 from qwenchat.terminal.paste import SETTLE_SECONDS, STUCK_SECONDS, PasteParser
-
-from screen import Screen
 
 PROGRAM = Path(__file__).resolve().with_name("chat_program.py")
 BEGIN, END = b"\x1b[200~", b"\x1b[201~"
