@@ -101,7 +101,7 @@ CHINESE: Mapping[str, str] = {
     "What the last reply took.": "显示上一条回复的用量与耗时。",
     # --- /help: sessions --------------------------------------------------------------------------
     "List the sessions that were saved last, 20 or N.": "列出最近保存的 20 个或 N 个会话。",
-    "Go on with another session: an id, a title, the begin of one, or the latest.": (
+    "Go on with another session: an id, a title, the beginning of either, or the latest.": (
         "继续另一个会话：给出 ID、标题或其开头，省略则为最近的会话。"
     ),
     "Give this session another title.": "修改当前会话的标题。",
@@ -179,9 +179,6 @@ CHINESE: Mapping[str, str] = {
     "a new chat": "已开始新对话",
     # --- the model and its options ----------------------------------------------------------------
     "there is no system prompt": "没有系统提示词",
-    "the system prompt is set; the chat is read anew with the next message": (
-        "系统提示词已设置；发送下一条消息时会重新读取整个对话"
-    ),
     "there is no option {name}": "没有选项 {name}",
     "(the model decides)": "（由模型决定）",
     "prompt: reused {reused} + new {new} tokens in {seconds} s": (
@@ -210,7 +207,7 @@ CHINESE: Mapping[str, str] = {
     "none was saved yet": "还没有保存过会话",
     "{n} sessions answer to {name!r}": "有 {n} 个会话与 {name!r} 匹配",
     "give an id: {ids}": "请指定 ID：{ids}",
-    "search for what?": "没有指定要查找的文本",
+    "there is nothing to search for": "没有指定要查找的文本",
     "no session holds {text!r}": "没有会话包含 {text!r}",
     "{title!r} (one turn)": "{title!r}（1 轮）",
     "{title!r} ({turns} turns)": "{title!r}（{turns} 轮）",
@@ -444,6 +441,13 @@ CHINESE: Mapping[str, str] = {
     "/export writes it elsewhere, /quit leaves it": "/export 可另存到别处，/quit 则放弃",
     "a file for the editor cannot be written: {reason}": "无法为编辑器写入文件：{reason}",
     "what is typed is not kept: {path}: {reason}": "输入历史无法保存：{path}：{reason}",
+    "/model NAME tries another; /retry then asks again": "/model NAME 可改用其他模型，之后用 /retry 重新提问",
+    "--continue and --session exclude each other": "--continue 与 --session 不能同时使用",
+    "the system prompt is now {text!r}; the chat is read anew": "系统提示词现为 {text!r}，对话将重新读取",
+    "there is no system prompt any more; the chat is read anew": "系统提示词已去掉，对话将重新读取",
+    "{count} earlier turns are not shown": "更早的 {count} 轮未显示",
+    "which turn?": "哪一轮？",
+    "give its number": "请给出轮次的编号",
     # --- the config file ------------------------------------------------------------------------------
     "{path}: unknown key {key}": "{path}：未知的键 {key}",
     "settings stand at the top level, not in [tables]": "设置应写在顶层，而不在 [表] 里",

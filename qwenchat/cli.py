@@ -217,7 +217,7 @@ def _answer(prompt: str | None, flags: Flags) -> None:
         finally:
             _tell(keeper)
     log.info("reply ended: %s", end)
-    _report(end, backend, loaded, settings)
+    _report(end, backend, loaded, settings, options.max_new_tokens)
 
 
 def _tell(keeper: Keeper) -> None:
@@ -249,7 +249,13 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
     resolved = settings_of(flags)
     settings = resolved.settings
     store = SessionStore(data_dir() / "sessions")
-    start = begin(resolved, store, session=session or flags.session, latest=flags.latest, notice=theme.say)
+    start = begin(
+        resolved,
+        store,
+        session=flags.session if session is None else session,
+        latest=flags.latest,
+        notice=theme.say,
+    )
     Chat(
         settings,
         start,
@@ -331,7 +337,7 @@ def _writer(flags: Flags) -> ReplyWriter:
     return oneshot.CodeWriter(out) if flags.code else oneshot.TextWriter(out)
 
 
-def _report(end: ReplyEnd, backend: Backend, loaded: float, settings: Settings) -> None:
+def _report(end: ReplyEnd, backend: Backend, loaded: float, settings: Settings, limit: int | None) -> None:
     """Says on stderr what the reply took, and what kept it from ending by itself."""
     from qwenchat.terminal import theme
 
@@ -341,7 +347,7 @@ def _report(end: ReplyEnd, backend: Backend, loaded: float, settings: Settings) 
         raise Interrupted(tr("interrupted; the reply is incomplete"))
     if end.finish_reason == "length" and not settings.quiet:
         tokens = end.usage.completion_tokens
-        if settings.max_new_tokens == tokens:
+        if limit == tokens:
             theme.say(
                 tr("the reply was cut after {tokens} tokens by --max-new-tokens", tokens=tokens), "warning"
             )

@@ -172,7 +172,7 @@ def search(
     """
     text = " ".join(words)
     if not text:
-        raise UsageError(tr("search for what?"), "qwenchat sessions search TEXT")
+        raise UsageError(tr("there is nothing to search for"), "qwenchat sessions search TEXT")
     hits = _store().search(text)[:limit]
     if _wants_json(ctx, as_json):
         _print_objects(as_object(hit.info) | {"node_id": hit.node_id, "excerpt": hit.excerpt} for hit in hits)

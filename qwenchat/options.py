@@ -41,6 +41,7 @@ class Flags:
             name: before.settings[name] if value is None else value for name, value in self.settings.items()
         }
         others = {name: getattr(self, name) or getattr(before, name) for name in _OTHERS}
+        others["session"] = before.session if self.session is None else self.session
         return Flags(settings, **others)
 
 
@@ -130,7 +131,7 @@ _FLAGS: dict[str, Any] = {
     "latest": _switch("Go on with the session that was saved last.", "--continue", "-c"),
     "session": _flag(
         str,
-        "Go on with a session: its title or id, or the begin of one.",
+        "Go on with a session: its title or id, or the beginning of one.",
         "--session",
         "-s",
         metavar="NAME",

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from qwenchat.language import tr
+from qwenchat.settings import shorten
 from qwenchat.terminal.sanitize import sanitize_line
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def as_object(info: SessionInfo) -> dict[str, Any]:
 
 def described(info: SessionInfo) -> str:
     """A session's title, or id, and how long it is, for a question or a notice."""
-    title, turns = info.title or info.id, info.head.turns
+    title, turns = shorten(info.title or info.id), info.head.turns
     if info.problem:
         return tr("{title!r} (cannot be read)", title=title)
     if turns == 1:

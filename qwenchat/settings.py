@@ -280,7 +280,7 @@ def read_setting(key: str, text: str, quoted: str = "") -> object:
     default = Settings.model_fields[key].default
     if default is None and text.strip().lower() in ("", "default", "auto"):
         return None
-    if default in ((), {}) and not text.strip():
+    if default in ((), {}) and text.strip().lower() in ("", "default"):
         return getattr(Settings(), key)
     try:
         return getattr(Settings.model_validate({key: parse_text(key, text)}), key)

@@ -1,7 +1,8 @@
 """What a chat begins with: the settings, the session that it goes on with, and flags over both.
 
-A session remembers its system prompt, its model and the sampling options that were chosen in it. They
-win over the config and the environment, and what is said on the command line wins over them.
+A session remembers its system prompt, its model and the sampling options that were set in the chat. They
+win over the config and the environment, and what is said on the command line wins over them; that is for
+this run, and not remembered.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.config import ResolvedSettings
+from qwenchat.errors import UsageError
 from qwenchat.language import tr
 from qwenchat.session_file import SettingValue
 from qwenchat.sessions import Session, SessionStore
@@ -60,9 +62,12 @@ def begin(
         notice: told what the user should know.
 
     Raises:
+        UsageError: both were said.
         SessionError: the session cannot be read, or there is none of that name.
         ConfigError: the system prompt that is named is not in the config.
     """
+    if session is not None and latest:
+        raise UsageError(tr("--continue and --session exclude each other"), tr("choose one"))
     settings, flags = resolved.settings, resolved.given_by_flag
     system, base = system_prompt(settings), sampling_options(settings)
     given = {name: _kept(getattr(settings, name)) for name in _OPTIONS if name in flags}
@@ -73,7 +78,7 @@ def begin(
         else:
             session = newest.id
     if session is None:
-        new = store.create(Conversation(system), model=settings.model, settings=given)
+        new = store.create(Conversation(system), model=settings.model)
         return Start(new, False, settings.model, system, base, given)
     found = store.open(session, on_locked="fork", on_damaged="set_aside")
     if "system" in flags or not found.conversation.nodes:

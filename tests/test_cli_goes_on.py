@@ -95,12 +95,15 @@ def test_a_name_that_no_session_has_is_an_error_before_the_model_loads(run: Run)
     assert "there is no session 'nothing'" in err
 
 
-def test_a_session_remembers_its_options_and_flags_win(run: Run) -> None:
+def test_a_session_remembers_what_was_set_in_it_and_flags_win(run: Run) -> None:
     run("ask", "--system", "Be brief.", "--top-k", "3", "first")
+    (path,) = (data_dir() / "sessions").glob("*.json")
+    path.write_text(path.read_text().replace('"settings": {}', '"settings": {"top_k": 4}'))
     run("ask", "-c", "second")
     (session,) = sessions()
     assert session["system"] == "Be brief."
-    assert session["nodes"][3]["options"]["top_k"] == 3
+    assert session["nodes"][1]["options"]["top_k"] == 3
+    assert session["nodes"][3]["options"]["top_k"] == 4
     run("ask", "-c", "--top-k", "5", "--system", "Be long.", "third")
     (session,) = sessions()
     assert session["nodes"][5]["options"]["top_k"] == 5
@@ -108,9 +111,9 @@ def test_a_session_remembers_its_options_and_flags_win(run: Run) -> None:
 
 
 def test_a_session_with_strange_settings_is_gone_on_with(run: Run) -> None:
-    run("ask", "--top-p", "0.5", "first")
+    run("ask", "first")
     (path,) = (data_dir() / "sessions").glob("*.json")
-    path.write_text(path.read_text().replace('"settings": {', '"settings": {"top_k": "many", '))
+    path.write_text(path.read_text().replace('"settings": {}', '"settings": {"top_k": "many"}'))
     code, _, err = run("ask", "-c", "second")
     assert code == 0
     assert "the session's top_k is left out: expected a whole number" in err
@@ -149,3 +152,13 @@ def test_code_prints_only_the_code() -> None:
 
 def test_code_and_json_exclude_each_other(run: Run) -> None:
     assert run("ask", "hello", "--code", "--json")[0] == 2
+
+
+def test_the_latest_and_a_name_exclude_each_other(run: Run) -> None:
+    assert run("ask", "-c", "-s", "x", "hello")[0] == 2
+
+
+def test_an_empty_name_is_no_session(run: Run) -> None:
+    run("ask", "first")
+    assert run("ask", "-s", "", "hello")[0] == 2
+    assert [session["turns"] for session in sessions()] == [1]

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
         ("system", "default", "default"),
         ("stop", "END", ("END",)),
         ("stop", '["a", "b"]', ("a", "b")),
-        ("stop", "default", ("default",)),
+        ("stop", "default", ()),
         ("stop", "", ()),
         ("prompts", '{"a": "b"}', {"a": "b"}),
         ("prompts", "", {}),

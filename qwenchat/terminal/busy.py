@@ -22,7 +22,7 @@ def quiet_keyboard() -> Callable[[], None]:
         before = termios.tcgetattr(keyboard)
         quiet = termios.tcgetattr(keyboard)
         quiet[3] &= ~termios.ECHO
-        quiet[6][termios.VSUSP] = b"\x00"
+        quiet[6][termios.VSUSP] = quiet[6][termios.VQUIT] = b"\x00"  # both would leave it so
         termios.tcsetattr(keyboard, termios.TCSANOW, quiet)
     except (ImportError, AttributeError, OSError, ValueError):  # also no stdin, or a closed one
         return lambda: None

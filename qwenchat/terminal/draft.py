@@ -37,7 +37,11 @@ class Draft:
         Raises:
             QwenchatError: a file that the text names cannot be sent.
         """
-        named = [attachments.read_file(path) for path in attachments.find_mentions(text)]
+        named = [
+            attachments.read_file(path)
+            for path in attachments.find_mentions(text)
+            if f"\n{path}:\n" not in text  # a question that is asked again may have its files in it
+        ]
         missing = list(attachments.missing_mentions(text))
         return attachments.with_files(text, [*self.attached, *named]), named, missing
 

@@ -89,6 +89,7 @@ class Prompt:
             style=Style.from_dict(styles.prompt_styles()),
             prompt_continuation=" " * len(_PROMPT),
             input=_keyboard(),
+            enable_suspend=True,
         )
 
     def read(self, default: str = "") -> str:

@@ -152,10 +152,11 @@ class Chat:
     def _take(self, text: str) -> None:
         """One line of the user's: a command, a rewritten question, or a message."""
         try:
-            called = registry.find(text) if self._editing is None else None
+            called = registry.find(text)
             if called is None:
                 self.send(text)
             else:
+                self._editing = None
                 found, rest = called
                 found.run(self, rest)
         except Leave:
@@ -167,6 +168,8 @@ class Chat:
             self.say(str(error))
         except QwenchatError as error:
             self.say(str(error), "error")
+            if isinstance(error, ModelError) and self._loading.error is error:
+                self.say(tr("/model NAME tries another; /retry then asks again"))
         except Exception as error:
             log.debug("a mistake of the program", exc_info=True)
             self.say(tr("internal error: {error}", error=f"{type(error).__name__}: {error}"), "error")
@@ -182,7 +185,7 @@ class Chat:
         editing, self._editing = self._editing, None
         attached, nodes = list(self.draft.attached), len(self.conversation.nodes)
         try:
-            text = typed[1:] if typed.startswith("//") and editing is None else typed
+            text = (typed[1:] if typed.startswith("//") else typed).rstrip("\n")
             message, files, missing = self.draft.message(text)
             for file in files:
                 self.say(self.draft.describe(file, self.backend))
@@ -395,7 +398,8 @@ class Chat:
         if not 1 <= n <= len(questions):
             count = tr("there are {count} questions", count=len(questions))
             raise UsageError(tr("there is no question {n}", n=n), count)
-        self.put_on_line(questions[n - 1].text)
+        text = questions[n - 1].text
+        self.put_on_line(f"/{text}" if text.startswith("/") else text)
         self._editing = n
 
     def _give_up_edit(self) -> None:
@@ -434,7 +438,8 @@ class Chat:
                 tr("/export writes it elsewhere, /quit leaves it"),
             )
         self.keeper.close()
-        self.keeper = Keeper(session or self._new_session(), self.settings.save)
+        new = session or self._new_session(self.conversation.system)
+        self.keeper = Keeper(new, self.settings.save)
         self.options = options_for(self._base, self.session, self._given)
         self.draft = Draft()
         self.last, self.left_out, self._editing = None, frozenset(), None
@@ -443,6 +448,5 @@ class Chat:
         """Ends the chat."""
         raise Leave
 
-    def _new_session(self) -> Session:
-        conversation = Conversation(self._start.system)
-        return self.store.create(conversation, model=self.model, settings=self._given)
+    def _new_session(self, system: str) -> Session:
+        return self.store.create(Conversation(system), model=self.model)

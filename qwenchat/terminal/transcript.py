@@ -9,6 +9,7 @@ from qwenchat.chat.conversation import Conversation, Node
 from qwenchat.language import tr
 from qwenchat.session_lines import when
 from qwenchat.sessions import Session
+from qwenchat.settings import shorten
 from qwenchat.terminal import theme
 
 
@@ -38,7 +39,7 @@ def show(conversation: Conversation, *, plain: bool, turns: int | None = None, r
 def summary(session: Session) -> str:
     """Which session it is, in a line."""
     turns = len(session.conversation.questions())
-    title, date = session.title or session.id, when(session.updated)
+    title, date = shorten(session.title or session.id), when(session.updated)
     line = tr("this is {title!r} of {date}, {turns} turns", title=title, date=date, turns=turns)
     if _status(session.conversation) in ("interrupted", "length", "error"):
         hint = tr("its last reply broke off, /continue goes on with it")

@@ -129,9 +129,22 @@ def test_edit_puts_the_question_on_the_line_and_asks_it_in_other_words(chat: Cha
     assert "there is no question 7" in say("/edit 7")
 
 
-def test_a_command_may_be_asked_as_a_rewritten_question(chat: Chat, say: Say) -> None:
+def test_a_command_while_a_question_is_rewritten_is_a_command(chat: Chat, say: Say) -> None:
     say("one", "/edit")
-    assert "You said: /undo" in say("/undo")
+    assert "took back" in say("/undo")
+    assert chat._editing is None
+
+
+@pytest.mark.parametrize("line", ["/stats\n", " /stats", "/stats  "])
+def test_a_command_is_one_whatever_space_is_around_it(say: Say, line: str) -> None:
+    assert "no reply yet" in say(line)
+
+
+def test_a_text_that_begins_like_a_command_is_a_message_if_it_goes_on(chat: Chat, say: Say) -> None:
+    say("/history\nof the world")
+    assert chat.conversation.questions()[-1].text == "/history\nof the world"
+    say("/system Be brief.\nBe kind.")
+    assert chat.conversation.system == "Be brief.\nBe kind."
 
 
 def test_branches_have_names_and_can_be_gone_to(chat: Chat, say: Say) -> None:
@@ -479,8 +492,10 @@ def test_a_file_that_cannot_be_sent_gives_the_message_back(chat: Chat, say: Say,
 
 
 def test_a_rewritten_question_keeps_its_slashes(chat: Chat, say: Say) -> None:
-    say("///etc", "/edit", "//etc")
-    assert chat.conversation.questions()[-1].text == "//etc"
+    say("//etc/hosts", "/edit")
+    assert chat._next_line == "//etc/hosts"
+    say(chat._next_line)
+    assert [q.text for q in chat.conversation.questions()] == ["/etc/hosts"]
 
 
 def test_attached_files_go_once_and_with_their_own_chat(chat: Chat, say: Say, tmp_path: Path) -> None:
@@ -489,6 +504,25 @@ def test_attached_files_go_once_and_with_their_own_chat(chat: Chat, say: Say, tm
     assert ["content of a" in q.text for q in chat.conversation.questions()] == [True, False]
     say("/file a.txt", "/clear", "three")
     assert "content of a" not in chat.conversation.questions()[-1].text
+    say("see @a.txt", "/edit")
+    say(chat._next_line)
+    assert chat.conversation.questions()[-1].text.count("content of a") == 1
+
+
+def test_a_stop_text_can_be_taken_away_again(chat: Chat, say: Say) -> None:
+    say("/set stop END")
+    assert chat.options.stop == ("END",)
+    say("/set stop default")
+    assert chat.options.stop == ()
+
+
+def test_a_failed_model_says_how_to_ask_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chat = make_chat(tmp_path, fails=True)
+    chat._take("hello")
+    assert "/retry then asks again" in capsys.readouterr().err
+    chat._take("/model second")
+    chat._take("/retry")
+    assert "You said: hello" in capsys.readouterr().out
 
 
 def test_options_of_one_session_do_not_leak_into_another(tmp_path: Path, chat: Chat, say: Say) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import UsageError
 from qwenchat.language import tr
-from qwenchat.settings import allowed, read_setting, system_prompt
+from qwenchat.settings import allowed, read_setting, shorten, system_prompt
 from qwenchat.terminal.commands.registry import Group
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ def _system(chat: Chat, rest: str) -> None:
     if rest in chat.settings.prompts:
         rest = f"@{rest}"
     chat.conversation.system = "" if rest == _NONE else system_prompt(chat.settings, rest)
-    chat.moved(tr("the system prompt is set; the chat is read anew with the next message"))
+    if text := chat.conversation.system:
+        chat.moved(tr("the system prompt is now {text!r}; the chat is read anew", text=shorten(text)))
+    else:
+        chat.moved(tr("there is no system prompt any more; the chat is read anew"))
 
 
 @command(

@@ -97,11 +97,11 @@ def find(line: str) -> tuple[Command, str] | None:
     Raises:
         UsageError: it begins like a command, and there is none of that name.
     """
-    word, _, rest = line.partition(" ")
-    if "\n" in word:
-        return None
+    line = line.strip()
+    word, rest = (*line.split(None, 1), "", "")[:2]
     if known := _named(word):
-        return known, rest.strip()
+        # Below a command that takes no text, more lines are a message that happens to begin so.
+        return None if "\n" in line and "TEXT" not in known.usage else (known, rest)
     if line.startswith("//") or not line.startswith("/") or "/" in word[1:]:
         return None  # text, or a path
     close = difflib.get_close_matches(word[1:], commands(), n=1)
@@ -115,7 +115,9 @@ def number(text: str, default: int | None = None) -> int:
     Raises:
         UsageError: the text is none, or there is no text and no default.
     """
-    if not text and default is not None:
+    if not text:
+        if default is None:
+            raise UsageError(tr("which turn?"), tr("give its number"))
         return default
     if not text.isdecimal() or len(text) > _DIGITS or int(text) < 1:
         raise UsageError(tr("{text!r} is no number of 1 or more", text=text))

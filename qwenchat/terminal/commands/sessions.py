@@ -10,6 +10,7 @@ from qwenchat import textfile
 from qwenchat.errors import UsageError
 from qwenchat.language import tr
 from qwenchat.session_lines import described, when
+from qwenchat.settings import shorten
 from qwenchat.terminal.attachments import complete_path, to_path
 from qwenchat.terminal.commands.registry import Group, number
 
@@ -29,7 +30,7 @@ def _sessions(chat: Chat, rest: str) -> None:
     for info in shown:
         mark = "*" if info.id == chat.session.id else ""
         title = tr("cannot be read: {why}", why=info.problem) if info.problem else info.title
-        rows.append((info.id, when(info.updated), str(info.head.turns), mark, title))
+        rows.append((info.id, when(info.updated), str(info.head.turns), mark, shorten(title, 100)))
     chat.say_rows(rows)
     if not infos:
         chat.say(tr("there are no sessions yet"))
@@ -51,7 +52,7 @@ def _names(chat: Chat, rest: str) -> Iterator[tuple[str, str]]:
 
 @command(
     "resume",
-    "Go on with another session: an id, a title, the begin of one, or the latest.",
+    "Go on with another session: an id, a title, the beginning of either, or the latest.",
     usage="[NAME]",
     complete=_names,
 )
@@ -99,7 +100,7 @@ def _delete(chat: Chat, rest: str) -> None:
 @command("search", "Find the sessions that hold a text.", usage="TEXT")
 def _search(chat: Chat, rest: str) -> None:
     if not rest:
-        raise UsageError(tr("search for what?"), "/search TEXT")
+        raise UsageError(tr("there is nothing to search for"), "/search TEXT")
     hits = chat.store.search(rest)
     chat.say_rows([(hit.info.id, f"{hit.info.title}: {hit.excerpt}") for hit in hits])
     if not hits:

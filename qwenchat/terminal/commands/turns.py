@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qwenchat.terminal.repl import Chat
 
 _BAR = 20  # columns of the longest bar
+_TURNS_TOLD = 30  # by /context
 _group = Group("The chat")
 command = _group.command
 
@@ -72,6 +73,8 @@ def _question_numbers(chat: Chat, rest: str) -> Iterable[tuple[str, str]]:
     complete=_question_numbers,
 )
 def _edit(chat: Chat, rest: str) -> None:
+    if not chat.conversation.questions():
+        raise UsageError(tr("nothing was asked yet"), tr("say something first"))
     chat.edit(number(rest, len(chat.conversation.questions())))
 
 
@@ -122,10 +125,17 @@ def _context(chat: Chat, rest: str) -> None:
     conversation = chat.conversation
     pinned, path = conversation.pinned_turns(), conversation.path()
     system = [Message(Role.SYSTEM, conversation.system)] if conversation.system else []
-    sizes = [turn_tokens(backend, [node.message for node in path[i : i + 2]]) for i in range(0, len(path), 2)]
+    skipped = max(len(conversation.questions()) - _TURNS_TOLD, 0)
+    sizes = [
+        turn_tokens(backend, [node.message for node in path[i : i + 2]])
+        for i in range(2 * skipped, len(path), 2)  # questions and replies alternate
+    ]
     largest = max([1, *sizes])
     rows = [(tr("system"), f"{turn_tokens(backend, system):,}", "", conversation.system)] if system else []
-    for n, (question, tokens) in enumerate(zip(conversation.questions(), sizes, strict=True), 1):
+    if skipped:
+        chat.say(tr("{count} earlier turns are not shown", count=skipped))
+    shown = zip(conversation.questions()[skipped:], sizes, strict=True)
+    for n, (question, tokens) in enumerate(shown, skipped + 1):
         marks = [tr("pinned")] * (n in pinned) + [tr("left out")] * (question.id in chat.left_out)
         bar = "█" * round(tokens / largest * _BAR) or "▏"
         rows.append((str(n), f"{tokens:,}", bar, " ".join([*(f"[{mark}]" for mark in marks), question.text])))
