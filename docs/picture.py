@@ -32,7 +32,7 @@ from screen import Screen
 # Both end with a reset; the code 22, which ends dim and bold alone, is not among what qwenchat writes.
 pyte.graphics.TEXT[2] = "+blink"
 
-COLUMNS, LINES = 96, 32
+COLUMNS, LINES = 96, 33
 COMMAND = "qwenchat -m demo --temperature 0"
 PATIENCE = 300.0
 """Seconds that an answer may take."""
@@ -57,8 +57,8 @@ def play(home: Path) -> HistoryScreen:
     )
     try:
         chat.until("context ", PATIENCE)
-        _say(chat, "Write a Python function with a docstring that checks whether a string is a palindrome.\r")
-        _say(chat, "Explain recursion.\r", stop_at="smaller instances")
+        _say(chat, "Write a Python function that checks whether a string is a palindrome.\r")
+        _say(chat, "Explain Python's data types.\r", stop_at="• bool")
         _say(chat, "/edit\r")  # puts the question on the line
         _say(chat, "\x7f in one sentence.\r")
         chat.type("/")
@@ -86,7 +86,7 @@ FONT_SIZE = 14.0
 CELL, ROW = 8.4, 20.0
 BASELINE = 14.5  # below a row's top
 MARGIN = 20.0
-TITLE_BAR = 36.0
+TITLE_BAR = 44.0
 FONTS = "ui-monospace, SFMono-Regular, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 GROUND, INK, FRAME, QUIET = "#0d1117", "#e6edf3", "#3d444d", "#8b949e"
@@ -168,9 +168,7 @@ def draw(screen: HistoryScreen) -> str:
         *_window(width, height),
     ]
     for y in range(screen.lines):
-        parts += _row([screen.buffer[y][x] for x in range(screen.columns)], TITLE_BAR + y * ROW)
-    if not screen.cursor.hidden:
-        parts.append(_cursor(screen))
+        parts += _row([_cell(screen, x, y) for x in range(screen.columns)], TITLE_BAR + y * ROW)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -181,11 +179,18 @@ def _window(width: float, height: float) -> Iterator[str]:
         f' fill="{GROUND}" stroke="{FRAME}"/>'
     )
     for x in (0, 1, 2):
-        yield f'<circle cx="{_n(MARGIN + 20 * x)}" cy="{_n(TITLE_BAR / 2)}" r="5.5" fill="{FRAME}"/>'
+        yield f'<circle cx="{_n(MARGIN + 20 * x)}" cy="18" r="5.5" fill="{FRAME}"/>'
     yield (
-        f'<text x="{_n(width / 2)}" y="{_n(TITLE_BAR / 2 + 4)}" font-size="12" fill="{QUIET}"'
+        f'<text x="{_n(width / 2)}" y="22" font-size="12" fill="{QUIET}"'
         f' text-anchor="middle">{escape(COMMAND)}</text>'
     )
+
+
+def _cell(screen: HistoryScreen, x: int, y: int) -> Char:
+    """What stands in a cell; the cursor is a cell in reverse."""
+    cell = screen.buffer[y][x]
+    here = (x, y) == (screen.cursor.x, screen.cursor.y) and not screen.cursor.hidden
+    return cell._replace(reverse=not cell.reverse, blink=False) if here else cell
 
 
 def _row(cells: list[Char], top: float) -> Iterator[str]:
@@ -222,11 +227,6 @@ def _text(look: Look, x: int, top: float, text: str) -> str:
 def _rect(x: int, top: float, cells: int, fill: str) -> str:
     place = f'x="{_n(MARGIN + x * CELL)}" y="{_n(top)}"'
     return f'<rect {place} width="{_n(cells * CELL)}" height="{_n(ROW)}" fill="{fill}"/>'
-
-
-def _cursor(screen: HistoryScreen) -> str:
-    left, top = MARGIN + screen.cursor.x * CELL, TITLE_BAR + screen.cursor.y * ROW
-    return f'<rect x="{_n(left)}" y="{_n(top + 2)}" width="2" height="{_n(ROW - 3)}" fill="{INK}"/>'
 
 
 def _n(number: float) -> str:

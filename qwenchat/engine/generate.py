@@ -201,27 +201,38 @@ class Engine:
             # Keys rotated under another alpha are of no use.
             self._rotary.set_alpha(alpha)
             self._cached_ids.clear()
+            self._prompt_end = None
         reused = self._reusable(ids)
         del self._cached_ids[reused:]
         self._cache.truncate(reused)
+        if reused < len(ids):
+            self._prompt_end = None
         stats.reused_tokens = reused
+        if reused == len(ids):
+            assert self._prompt_end is not None
+            yield Prefilled(reused, reused)
+            return self._prompt_end[1].clone()
         for start in range(reused, len(ids), PREFILL_CHUNK):
             logits = self._extend(ids[start : start + PREFILL_CHUNK], cancel)
             stats.prefill_seconds += perf_counter() - started
             yield Prefilled(min(start + PREFILL_CHUNK, len(ids)), len(ids))
             started = perf_counter()
+        self._prompt_end = ids, logits.clone()
         return logits
 
     def _reusable(self, ids: list[int]) -> int:
         """How many of the first positions in the cache serve a prompt.
 
-        Those that both begin with. But where another chat shares a system prompt alone, so short a prefix
-        saves nothing that is felt, and run whole it gets the same logits to the bit as in a fresh cache.
-        (The rounding of an attention depends on how many rows it has, and in bfloat16 that changes words.)
+        Those that both begin with. The prompt before this one serves whole, since its logits are kept;
+        of any other the last token is run again, for its logits. Where another chat shares a system
+        prompt alone nothing is reused: it saves nothing that is felt. So asking again and a new chat get
+        the same logits to the bit as in a fresh cache. (The rounding of an attention depends on how many
+        rows it has, and in bfloat16 that changes words.)
         """
+        if self._prompt_end is not None and self._prompt_end[0] == ids:
+            return len(ids)
         common = _common_prefix(self._cached_ids, ids)
         turns_off = common < min(len(ids), len(self._cached_ids))
-        # The last token is always run again: its logits are what the first new token comes from.
         return 0 if turns_off and common < WORTH_REUSING else min(common, len(ids) - 1)
 
     def _extend(self, ids: list[int], cancel: threading.Event | None = None) -> Tensor:
@@ -251,6 +262,8 @@ class Engine:
     def _allocate(self, capacity: int) -> None:
         """Makes an empty cache, and forgets the old one before the new one takes its memory."""
         self._cached_ids: list[int] = []
+        # The prompt that was run last, as far as the cache still holds it, and its last token's logits.
+        self._prompt_end: tuple[list[int], Tensor] | None = None
         self._cache = self._new_cache(0)
         self._cache = self._new_cache(capacity)
         self._rotary = Rotary(self.config, capacity, self.device)

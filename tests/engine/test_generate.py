@@ -252,3 +252,22 @@ def test_a_seed_gives_the_same_tokens_again(model: NativeBackend) -> None:
 
     assert sampled(1) == sampled(1)
     assert sampled(1) != sampled(2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_asking_again_gets_the_same_logits_to_the_bit(
+    golden_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    monkeypatch.setattr(generate, "PREFILL_CHUNK", 16)
+    engine = qwenchat.load(golden_folder("ntk_logn"), device="cpu", dtype=dtype).engine
+    prompt = [(7 * i) % 300 for i in range(60)]
+    fresh = list(engine.generate(prompt, max_new_tokens=12))
+    again = engine.generate(prompt, max_new_tokens=12)
+    assert list(again) == fresh
+    assert again.stats.reused_tokens == len(prompt)
+    cancel = threading.Event()
+    stopped = engine.generate(prompt, max_new_tokens=12, cancel=cancel)
+    next(stopped)
+    cancel.set()
+    list(stopped)
+    assert list(engine.generate(prompt, max_new_tokens=12)) == fresh

@@ -55,7 +55,9 @@ def test_decode_tokens_and_logits_equal_the_originals_however_prefill_is_cut(
     rows: list[torch.Tensor] = []
     extend = type(model.engine)._extend
     monkeypatch.setattr(
-        type(model.engine), "_extend", lambda self, ids: rows.append(logits := extend(self, ids)) or logits
+        type(model.engine),
+        "_extend",
+        lambda self, ids, cancel=None: rows.append(logits := extend(self, ids, cancel)) or logits,
     )
     for ids, name in prompts(expected, "decode"):
         rows.clear()
