@@ -102,6 +102,8 @@ class Engine:
         weight = model.transformer.wte.weight
         self.device, self.dtype = weight.device, weight.dtype
         self._busy = threading.Lock()
+        # The prompt that was run last, if the cache still holds it, and its last token's logits.
+        self._prompt_end: tuple[list[int], Tensor] | None = None
         self._allocate(context)
 
     def generate(
@@ -262,8 +264,7 @@ class Engine:
     def _allocate(self, capacity: int) -> None:
         """Makes an empty cache, and forgets the old one before the new one takes its memory."""
         self._cached_ids: list[int] = []
-        # The prompt that was run last, as far as the cache still holds it, and its last token's logits.
-        self._prompt_end: tuple[list[int], Tensor] | None = None
+        self._prompt_end = None
         self._cache = self._new_cache(0)
         self._cache = self._new_cache(capacity)
         self._rotary = Rotary(self.config, capacity, self.device)
