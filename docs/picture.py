@@ -32,9 +32,9 @@ from screen import Screen
 # Both end with a reset; the code 22, which ends dim and bold alone, is not among what qwenchat writes.
 pyte.graphics.TEXT[2] = "+blink"
 
-COLUMNS, LINES = 96, 33
+COLUMNS, LINES = 96, 35
 COMMAND = "qwenchat -m demo --temperature 0"
-PATIENCE = 300.0
+PATIENCE = 120.0
 """Seconds that an answer may take."""
 
 
@@ -58,7 +58,7 @@ def play(home: Path) -> HistoryScreen:
     try:
         chat.until("context ", PATIENCE)
         _say(chat, "Write a Python function that checks whether a string is a palindrome.\r")
-        _say(chat, "Explain Python's data types.\r", stop_at="• bool")
+        _say(chat, "Explain Python.\r", stop_at="Frameworks: A")
         _say(chat, "/edit\r")  # puts the question on the line
         _say(chat, "\x7f in one sentence.\r")
         chat.type("/")
@@ -187,14 +187,14 @@ def _window(width: float, height: float) -> Iterator[str]:
 
 
 def _cell(screen: HistoryScreen, x: int, y: int) -> Char:
-    """What stands in a cell; the cursor is a cell in reverse."""
+    """What stands in a cell; where the cursor is, a block in the ink's colour."""
     cell = screen.buffer[y][x]
-    here = (x, y) == (screen.cursor.x, screen.cursor.y) and not screen.cursor.hidden
-    return cell._replace(reverse=not cell.reverse, blink=False) if here else cell
+    is_cursor = (x, y) == (screen.cursor.x, screen.cursor.y) and not screen.cursor.hidden
+    return Char(cell.data, reverse=True) if is_cursor else cell
 
 
 def _row(cells: list[Char], top: float) -> Iterator[str]:
-    """A row's grounds, then its texts; where each begins and ends is written out."""
+    """A row's grounds, then its texts, each with the place where it begins and the room that it takes."""
     runs = []
     for look, group in groupby(enumerate(cells), key=lambda place: look_of(place[1])):
         run = list(group)
@@ -203,25 +203,31 @@ def _row(cells: list[Char], top: float) -> Iterator[str]:
         if look.ground != GROUND:
             yield _rect(x, top, len(texts), look.ground)
     for look, x, texts in runs:
-        # A wide character is a cell with it and an empty one: a letter of padding keeps the count.
-        text = "".join(data or "\0" for data in texts)
-        # A gap of two spaces ends a text: none then depends on how white space is kept.
-        for match in re.finditer(r"[^ ]+(?: [^ ]+)*", text):
-            yield _text(look, x + match.start(), top, match.group())
+        # A wide character and the empty cell after it have a text to themselves. A gap of two spaces ends
+        # a text, so that none depends on how white space is kept.
+        for match in re.finditer("w+|x+(?: x+)*", _signs(texts)):
+            text = "".join(texts[match.start() : match.end()])
+            yield _text(look, x + match.start(), top, len(match.group()), text)
 
 
-def _text(look: Look, x: int, top: float, text: str) -> str:
+def _signs(texts: list[str]) -> str:
+    """A sign for each cell: ``w`` for half of a wide character, ``x`` for any other but the space."""
+    pairs = zip(texts, [*texts[1:], " "], strict=True)
+    return "".join("w" if not (text and after) else " " if text == " " else "x" for text, after in pairs)
+
+
+def _text(look: Look, x: int, top: float, cells: int, text: str) -> str:
     attributes = [
         f'x="{_n(MARGIN + x * CELL)}"',
         f'y="{_n(top + BASELINE)}"',
-        f'textLength="{_n(len(text) * CELL)}"',
+        f'textLength="{_n(cells * CELL)}"',
         'lengthAdjust="spacingAndGlyphs"',
     ]
     attributes += [f'fill="{look.ink}"'] if look.ink != INK else []
     attributes += ['font-weight="bold"'] if look.bold else []
     attributes += ['font-style="italic"'] if look.italic else []
     attributes += [f'text-decoration="{look.lines}"'] if look.lines else []
-    return f"<text {' '.join(attributes)}>{escape(text.replace(chr(0), ''))}</text>"
+    return f"<text {' '.join(attributes)}>{escape(text)}</text>"
 
 
 def _rect(x: int, top: float, cells: int, fill: str) -> str:
