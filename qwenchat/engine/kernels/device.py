@@ -1,0 +1,57 @@
+"""What every kernel shares on the device: dependent launch, prefetching, a barrier over the grid.
+
+Programmatic dependent launch (PDL): a kernel may start while the one before it still runs, and does with
+that time what does not depend on it: it brings its weights nearer. Whoever is launched so must wait, in
+every block, before it reads what an earlier kernel wrote or writes anything at all; then all earlier
+kernels are done, because each of them has waited too.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+
+@triton.jit
+def start_next(PDL: tl.constexpr):
+    """Lets the next kernel start, as far as the multiprocessors have room for it."""
+    if PDL:
+        gdc_launch_dependents()
+
+
+@triton.jit
+def wait_for_previous(PDL: tl.constexpr):
+    """Waits until the kernels before this one are done and what they wrote can be seen."""
+    if PDL:
+        gdc_wait()
+
+
+@triton.jit
+def prefetch(pointer, bytes):
+    """Asks for ``bytes`` (a multiple of 16) from ``pointer`` (a multiple of 16 too) to be brought into L2."""
+    tl.inline_asm_elementwise(
+        """{
+        .reg .pred first;
+        .reg .b32 thread;
+        mov.u32 thread, %tid.x;
+        setp.eq.u32 first, thread, 0;
+        @first cp.async.bulk.prefetch.L2.global [$1], $2;
+        mov.u32 $0, 0;
+        }""",
+        "=r,l,r",
+        [pointer.to(tl.uint64, bitcast=True), bytes],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
+
+
+@triton.jit
+def grid_barrier(counter, arrivals):
+    """Waits until ``arrivals`` blocks have come here since the counter was zero; all must be running at once."""
+    tl.debug_barrier()
+    tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu")
+    while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < arrivals:
+        pass
+    tl.debug_barrier()
