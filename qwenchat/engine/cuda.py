@@ -41,19 +41,19 @@ class Weights:
 
 # What a kernel's blocks take, by the kernel and the bits of its weights. Measured on an H100.
 TILES: Mapping[tuple[str, int], Tiles] = {
-    ("qkv", 8): Tiles(8, 1024, 8, 32768),
-    ("proj", 8): Tiles(8, 1024, 8, 32768),
-    ("swiglu", 8): Tiles(8, 1024, 8, 32768),
-    ("down", 8): Tiles(8, 1024, 8, 32768),
-    ("qkv", 4): Tiles(8, 1024, 4, 16384),
-    ("proj", 4): Tiles(8, 1024, 4, 16384),
-    ("swiglu", 4): Tiles(8, 1024, 4, 16384),
-    ("down", 4): Tiles(8, 1024, 4, 16384),
-    ("qkv", 16): Tiles(8, 1024, 8, 32768),
-    ("proj", 16): Tiles(8, 1024, 8, 32768),
-    ("swiglu", 16): Tiles(8, 1024, 8, 32768),
-    ("down", 16): Tiles(8, 1024, 8, 32768),
-    ("head", 16): Tiles(8, 1024, 8, 32768),
+    ("qkv", 8): Tiles(4, 8, 396),
+    ("proj", 8): Tiles(4, 8, 396),
+    ("swiglu", 8): Tiles(4, 8, 396),
+    ("down", 8): Tiles(4, 16, 132),
+    ("qkv", 4): Tiles(4, 4, 528),
+    ("proj", 4): Tiles(4, 4, 528),
+    ("swiglu", 4): Tiles(4, 4, 528),
+    ("down", 4): Tiles(4, 8, 264),
+    ("qkv", 16): Tiles(4, 16, 132),
+    ("proj", 16): Tiles(4, 16, 132),
+    ("swiglu", 16): Tiles(4, 16, 132),
+    ("down", 16): Tiles(2, 16, 132),
+    ("head", 16): Tiles(4, 16, 132),
 }
 
 

@@ -25,14 +25,13 @@ def _dequantize_kernel(
     if BITS == 4:
         byte = (at // 32) * 16 + at % 16
         code = tl.load(codes + rows64 * (K // 2) + byte[None, :], mask=ok, other=0)
-        code = (code >> (at // 16 % 2 * 4)[None, :].to(tl.uint8)) & 15
-        zero = 8.0
+        code = ((code >> (at // 16 % 2 * 4)[None, :].to(tl.uint8)) & 15 ^ 8).to(tl.int32) - 8
     else:
         code = tl.load(codes + rows64 * K + at[None, :], mask=ok, other=0)
-        zero = 0.0
+    zero = 0.0
     if ZEROS:
         zero = tl.load(zeros + group, mask=ok, other=0).to(tl.float32)
-        zero = zero if BITS == 4 else zero - 128
+        zero -= 8 if BITS == 4 else 128
     value = (code.to(tl.float32) - zero) * tl.load(scales + group, mask=ok, other=0).to(tl.float32)
     to = at
     if PERM:

@@ -27,7 +27,7 @@ class Packed:
     """A matrix [out, in] as the kernels read it.
 
     Attributes:
-        codes: int8 [out, in], the code less 128, for 8 bits; uint8 [out, in / 2], two codes to a byte, for 4;
+        codes: int8 [out, in], the code less 128, for 8 bits; uint8 [out, in / 2], two codes to a byte, each less 8 in four bits, for 4;
             the values themselves, float [out, in], where nothing is quantised.
         inputs: the number of inputs.
         bits: 4 or 8; 16 or 32 for floats.
@@ -59,12 +59,12 @@ class Packed:
         if self.bits == 4:
             halves = codes.view(self.outputs, -1, 16)  # byte j of 16 has inputs j and 16 + j
             codes = torch.stack((halves & 15, halves >> 4), dim=2).view(self.outputs, self.inputs)
-        middle = 8 if self.bits == 4 else 0
+            codes = (codes ^ 8).to(torch.int16) - 8
         of_input = torch.arange(self.inputs, device=codes.device) // self.group
-        zeros = torch.full_like(self.scales, middle) if self.zeros is None else self.zeros.float()
-        if self.zeros is not None and self.bits == 8:
-            zeros = zeros - 128
-        weight = (codes.float() - zeros.float()[:, of_input]) * self.scales.float()[:, of_input]
+        zeros = torch.zeros_like(self.scales).float()
+        if self.zeros is not None:
+            zeros = self.zeros.float() - 2 ** (self.bits - 1)
+        weight = (codes.float() - zeros[:, of_input]) * self.scales.float()[:, of_input]
         if self.perm is None:
             return weight
         return torch.empty_like(weight).index_copy_(1, self.perm.long(), weight)
@@ -75,186 +75,233 @@ class Tiles:
     """How a kernel cuts up its matrix.
 
     Attributes:
-        rows: rows of a block of threads, a power of two; where they go in pairs, both of a pair count.
-        inputs: inputs of a tile, a power of two and a multiple of 32.
+        rows: rows that a block of threads takes at a time, a power of two; of pairs both count.
         warps: of a block.
-        ahead: bytes that a block asks into L2 before it waits; 0 for none.
+        blocks: at most so many; each goes on to further rows.
+        ahead: bytes of its next rows that a block asks into L2 before it waits; 0 for none.
     """
 
     rows: int
-    inputs: int
     warps: int
-    ahead: int
+    blocks: int
+    ahead: int = 0
+
+
+# The interpreter, which tests without a GPU run in, knows no inline assembly.
+_ASSEMBLY = tl.constexpr(not triton.knobs.runtime.interpret)
 
 
 @triton.jit
-def _row_products(
-    x, norm, perm, codes, scales, zeros, rows, row_ok, K: tl.constexpr, GROUP: tl.constexpr,
-    BITS: tl.constexpr, NORM: tl.constexpr, PERM: tl.constexpr, ZEROS: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_K: tl.constexpr, PDL: tl.constexpr,
-):  # fmt: skip
-    """The products of x, times ``norm`` where there is one, with ``rows`` of the matrix; and the sum of x squared.
+def _dp4a(a, b, c):
+    """c plus the four products of the signed bytes of a and b."""
+    if _ASSEMBLY:
+        c = tl.inline_asm_elementwise("dp4a.s32.s32 $0, $1, $2, $3;", "=r,r,r,r", [a, b, c], tl.int32, True, 1)
+    else:
+        for byte in tl.static_range(4):
+            c += ((a << (24 - 8 * byte)) >> 24) * ((b << (24 - 8 * byte)) >> 24)
+    return c
 
-    Returns float32 [ROWS] and a float32 scalar.
+
+@triton.jit
+def _columns(x):
+    """The four columns of x [..., 2, 2]."""
+    even, odd = tl.split(x)
+    zero, two = tl.split(even)
+    one, three = tl.split(odd)
+    return zero, one, two, three
+
+
+@triton.jit
+def _words(number, RUNS: tl.constexpr):
+    """The low bytes of int32 [RUNS, 16], four to a word: four words [RUNS]."""
+    shift = (tl.arange(0, 4) * 8)[None, None, :]
+    return _columns(tl.sum((number.reshape(RUNS, 4, 4) & 255) << shift, axis=2).reshape(RUNS, 2, 2))
+
+
+@triton.jit
+def _fixed_point(value, RUNS: tl.constexpr):
+    """Floats [RUNS, 16] as whole numbers of 16 bits with a scale a run: 256 times a high byte plus a low one.
+
+    Both bytes are signed. Returns four words [RUNS] of high bytes, four of low ones, and the scales [RUNS].
+    Of the largest of a run a number is off by at most 2^-16: less than rounding to float16 takes from it.
     """
-    PACKED: tl.constexpr = 2 if BITS == 4 else 1  # inputs an element of the matrix
-    RUN: tl.constexpr = 16 // (BITS // 8 if BITS > 8 else 1)  # elements in 16 bytes
-    BLOCK: tl.constexpr = BLOCK_K // PACKED  # elements of a tile's row
-    RUNS: tl.constexpr = BLOCK // RUN
-    ELEMENTS: tl.constexpr = K // PACKED
-    GROUPS: tl.constexpr = (K + GROUP - 1) // GROUP
-
-    columns = tl.arange(0, BLOCK)
-    runs = tl.arange(0, RUNS)
-    starts = codes + rows[:, None].to(tl.int64) * ELEMENTS
-    tile = tl.load(starts + columns[None, :], mask=row_ok[:, None] & (columns < ELEMENTS)[None, :], other=0)
-    wait_for_previous(PDL)
-
-    total = tl.zeros((ROWS, RUNS), tl.float32)
-    squares = tl.zeros((BLOCK,), tl.float32)
-    for begin in range(0, ELEMENTS, BLOCK):
-        at = begin + columns
-        ok = at < ELEMENTS
-        current = tile
-        ahead = at + BLOCK
-        tile = tl.load(starts + ahead[None, :], mask=row_ok[:, None] & (ahead < ELEMENTS)[None, :], other=0)
-        inputs = (at // 16) * 32 + at % 16 if PACKED == 2 else at
-        low = _input(x, norm, perm, inputs, ok, NORM, PERM)
-        squares += low[0] * low[0]
-        if BITS == 4:
-            high = _input(x, norm, perm, inputs + 16, ok, NORM, PERM)
-            squares += high[0] * high[0]
-            products = (current & 15).to(tl.float32) * low[1][None, :]
-            products += (current >> 4).to(tl.float32) * high[1][None, :]
-        else:
-            products = current.to(tl.float32) * low[1][None, :]
-        sums = tl.sum(products.reshape(ROWS, RUNS, RUN), axis=2)
-        if BITS <= 8:
-            group = (begin // RUN + runs) * (RUN * PACKED) // GROUP
-            scale_at = rows[:, None] * GROUPS + group[None, :]
-            scale_ok = row_ok[:, None] & (group < GROUPS)[None, :]
-            if ZEROS or BITS == 4:
-                of_run = low[1] + high[1] if BITS == 4 else low[1]
-                inputs_sum = tl.sum(of_run.reshape(RUNS, RUN), axis=1)
-                if ZEROS:
-                    zero = tl.load(zeros + scale_at, mask=scale_ok, other=0).to(tl.float32)
-                    zero = zero if BITS == 4 else zero - 128
-                    sums -= zero * inputs_sum[None, :]
-                else:
-                    sums -= 8 * inputs_sum[None, :]
-            sums *= tl.load(scales + scale_at, mask=scale_ok, other=0).to(tl.float32)
-        total += sums
-    return tl.sum(total, axis=1), tl.sum(squares, axis=0)
+    largest = tl.max(tl.abs(value), axis=1)
+    factor = tl.where(largest > 0, 32639.0 / largest, 0.0)
+    number = value * factor[:, None]
+    number = (number + tl.where(number < 0, -0.5, 0.5)).to(tl.int32)
+    low = ((number + 128) & 255) - 128
+    return _words((number - low) >> 8, RUNS), _words(low, RUNS), largest * (1 / 32639.0)
 
 
 @triton.jit
-def _input(x, norm, perm, at, ok, NORM: tl.constexpr, PERM: tl.constexpr):
-    """x at some inputs, and the same times the norm's weight, both float32."""
+def _inputs(
+    x, norm, perm, FIRST: tl.constexpr, RUNS: tl.constexpr, RUN: tl.constexpr, STRIDE: tl.constexpr,
+    OFFSET: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, PERM: tl.constexpr,
+):  # fmt: skip
+    """RUNS runs of RUN inputs, run r from (FIRST + r) * STRIDE + OFFSET on: x as it is, and times the norm's weight."""
+    at = (FIRST + tl.arange(0, RUNS))[:, None] * STRIDE + OFFSET + tl.arange(0, RUN)[None, :]
+    ok = at < K
     if PERM:
         at = tl.load(perm + at, mask=ok, other=0)
-    value = tl.load(x + at, mask=ok, other=0).to(tl.float32)
-    weighted = value
+    plain = tl.load(x + at, mask=ok, other=0).to(tl.float32)
+    weighted = plain
     if NORM:
-        weighted = value * tl.load(norm + at, mask=ok, other=0).to(tl.float32)
-    return value, weighted
+        weighted = plain * tl.load(norm + at, mask=ok, other=0).to(tl.float32)
+    return plain, weighted
+
+
+@triton.jit
+def _operand(
+    x, norm, perm, FIRST: tl.constexpr, RUNS: tl.constexpr, K: tl.constexpr, BITS: tl.constexpr,
+    NORM: tl.constexpr, PERM: tl.constexpr,
+):  # fmt: skip
+    """x as the products want it, the sum of each run, and the sum of the squares of all of x that is here."""
+    if BITS > 8:
+        RUN: tl.constexpr = 128 // BITS
+        plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, RUN, RUN, 0, K, NORM, PERM)
+        return weighted, weighted, tl.sum(weighted, axis=1), tl.sum(plain * plain)
+    else:
+        INPUTS: tl.constexpr = 128 // BITS
+        plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, 16, INPUTS, 0, K, NORM, PERM)
+        squares = tl.sum(plain * plain)
+        sums = tl.sum(weighted, axis=1)
+        low = _fixed_point(weighted, RUNS)
+        high = low
+        if BITS == 4:
+            plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, 16, INPUTS, 16, K, NORM, PERM)
+            squares += tl.sum(plain * plain)
+            sums += tl.sum(weighted, axis=1)
+            high = _fixed_point(weighted, RUNS)
+        return low, high, sums, squares
+
+
+@triton.jit
+def _tile(
+    codes, scales, zeros, rows, ok, FIRST: tl.constexpr, RUNS: tl.constexpr, K: tl.constexpr,
+    GROUP: tl.constexpr, BITS: tl.constexpr, ZEROS: tl.constexpr,
+):  # fmt: skip
+    """16 bytes of the matrix for every row and run [ROWS, RUNS, ...], each with its scale and its zero point."""
+    INPUTS: tl.constexpr = 128 // BITS
+    ALL_RUNS: tl.constexpr = K // INPUTS
+    run = FIRST + tl.arange(0, RUNS)
+    ok = ok[:, None] & (run < ALL_RUNS)[None, :]
+    at = rows.to(tl.int64)[:, None] * ALL_RUNS + run[None, :]
+    if BITS > 8:
+        words = tl.load(
+            codes + at[:, :, None] * INPUTS + tl.arange(0, INPUTS)[None, None, :], mask=ok[:, :, None], other=0
+        )
+        return words, 0, 0
+    else:
+        pointer = codes.to(tl.pointer_type(tl.int32), bitcast=True)
+        words = tl.load(
+            pointer + at[:, :, None] * 4 + tl.arange(0, 4)[None, None, :], mask=ok[:, :, None], other=0
+        )
+        group = rows[:, None] * ((K + GROUP - 1) // GROUP) + (run * INPUTS // GROUP)[None, :]
+        scale = tl.load(scales + group, mask=ok, other=0)
+        zero = scale
+        if ZEROS:
+            zero = tl.load(zeros + group, mask=ok, other=0)
+        return words, scale, zero
+
+
+@triton.jit
+def _products(
+    words, scale, zero, operand, ROWS: tl.constexpr, RUNS: tl.constexpr, BITS: tl.constexpr, ZEROS: tl.constexpr
+):
+    """The product of every row and run, float32 [ROWS, RUNS]; in whole numbers until the scales come in."""
+    low, high, sums, _ = operand
+    if BITS > 8:
+        return tl.sum(words.to(tl.float32) * low[None, :, :], axis=2)
+    else:
+        w0, w1, w2, w3 = _columns(words.reshape(ROWS, RUNS, 2, 2))
+        middle = 128
+        if BITS == 4:
+            # The low halves moved up, and the high ones alone: signed bytes that are 16 times the code less 8.
+            TOP: tl.constexpr = -0x0F0F0F10
+            result = _run_products((w0 << 4) & TOP, (w1 << 4) & TOP, (w2 << 4) & TOP, (w3 << 4) & TOP, low)
+            result += _run_products(w0 & TOP, w1 & TOP, w2 & TOP, w3 & TOP, high)
+            result *= 1 / 16
+            middle = 8
+        else:
+            result = _run_products(w0, w1, w2, w3, low)
+        if ZEROS:
+            result -= (zero.to(tl.float32) - middle) * sums[None, :]
+        return result * scale.to(tl.float32)
+
+
+@triton.jit
+def _run_products(w0, w1, w2, w3, operand):
+    """Four words [ROWS, RUNS] of signed bytes times the 16 numbers of each run."""
+    high, low, scale = operand
+    total = _dp4a(w0, _each_row(high[0], w0), tl.zeros_like(w0))
+    total = _dp4a(w1, _each_row(high[1], w1), total)
+    total = _dp4a(w2, _each_row(high[2], w2), total)
+    total = _dp4a(w3, _each_row(high[3], w3), total) * 256
+    total = _dp4a(w0, _each_row(low[0], w0), total)
+    total = _dp4a(w1, _each_row(low[1], w1), total)
+    total = _dp4a(w2, _each_row(low[2], w2), total)
+    total = _dp4a(w3, _each_row(low[3], w3), total)
+    return total.to(tl.float32) * scale[None, :]
+
+
+@triton.jit
+def _each_row(run, tile):
+    return tl.broadcast_to(run[None, :], tile.shape)
 
 
 @triton.jit
 def _prefetch_rows(codes, first, rows, bytes_a_row, N, AHEAD: tl.constexpr):
     """Brings up to AHEAD bytes of the rows from ``first`` on into L2."""
     if AHEAD > 0:
-        size = tl.minimum(tl.minimum(rows, N - first) * bytes_a_row, AHEAD)
-        prefetch(codes.to(tl.pointer_type(tl.uint8)) + first.to(tl.int64) * bytes_a_row, size & -16)
+        size = tl.maximum(tl.minimum(tl.minimum(rows, N - first) * bytes_a_row, AHEAD), 0)
+        prefetch(codes.to(tl.pointer_type(tl.uint8), bitcast=True) + first.to(tl.int64) * bytes_a_row, size & -16)
 
 
 @triton.jit
-def _residual_kernel(
-    x, norm, perm, codes, scales, zeros, bias, out, N, eps, K: tl.constexpr,
-    GROUP: tl.constexpr, BITS: tl.constexpr, NORM: tl.constexpr, PERM: tl.constexpr, ZEROS: tl.constexpr,
-    BIAS: tl.constexpr, ADD: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr,
-    AHEAD: tl.constexpr, PDL: tl.constexpr,
-):  # fmt: skip
-    """out = (out +) W x (+ bias)."""
-    start_next(PDL)
-    first = tl.program_id(0) * ROWS
-    _prefetch_rows(codes, first, ROWS, K * BITS // 8, N, AHEAD)
-    rows = first + tl.arange(0, ROWS)
-    ok = rows < N
-    value, squares = _row_products(
-        x, norm, perm, codes, scales, zeros, rows, ok, K, GROUP, BITS, NORM, PERM, ZEROS, ROWS, BLOCK_K, PDL
-    )
-    if NORM:
-        value *= tl.rsqrt(squares / K + eps)
-    if BIAS:
-        value += tl.load(bias + rows, mask=ok, other=0).to(tl.float32)
-    if ADD:
-        value += tl.load(out + rows, mask=ok, other=0)
-    tl.store(out + rows, value, mask=ok)
+def _rows_of(block, N, KIND: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr):
+    """The numbers of a block's rows, and which of them there are.
 
-
-@triton.jit
-def _paired(first, second, PAIRS: tl.constexpr):
-    """Row numbers [2 * PAIRS]: PAIRS from ``first`` on, then as many from ``second`` on."""
-    row = tl.arange(0, 2 * PAIRS)
-    return tl.where(row < PAIRS, first + row, second + row - PAIRS)
-
-
-@triton.jit
-def _swiglu_kernel(
-    x, norm, perm, codes, scales, zeros, bias, out, N, eps, K: tl.constexpr,
-    GROUP: tl.constexpr, BITS: tl.constexpr, PERM: tl.constexpr, ZEROS: tl.constexpr,
-    BIAS: tl.constexpr, PAIRS: tl.constexpr, BLOCK_K: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr,
-):  # fmt: skip
-    """out [N] = (W1 y) * silu(W2 y) for y = norm(x); the matrix has W1's N rows, then W2's."""
-    start_next(PDL)
-    first = tl.program_id(0) * PAIRS
-    _prefetch_rows(codes, first, PAIRS, K * BITS // 8, N, AHEAD // 2)
-    _prefetch_rows(codes, N + first, PAIRS, K * BITS // 8, 2 * N, AHEAD // 2)
-    rows = _paired(first, N + first, PAIRS)
-    ok = (rows < first + PAIRS) & (rows < N) | (rows >= N + first) & (rows < 2 * N)
-    value, squares = _row_products(
-        x, norm, perm, codes, scales, zeros, rows, ok, K,
-        GROUP, BITS, True, PERM, ZEROS, 2 * PAIRS, BLOCK_K, PDL,
-    )  # fmt: skip
-    value *= tl.rsqrt(squares / K + eps)
-    if BIAS:
-        value += tl.load(bias + rows, mask=ok, other=0).to(tl.float32)
-    up, gate = tl.split(tl.trans(value.reshape(2, PAIRS)))
-    at = first + tl.arange(0, PAIRS)
-    tl.store(out + at, up * gate * tl.sigmoid(gate), mask=at < N)
-
-
-@triton.jit
-def _qkv_kernel(
-    x, norm, perm, codes, scales, zeros, bias, cos, sin, logn, position, query, keys, values,
-    eps, scale, capacity, K: tl.constexpr,
-    HEADS: tl.constexpr, HALF: tl.constexpr, GROUP: tl.constexpr, BITS: tl.constexpr, PERM: tl.constexpr,
-    ZEROS: tl.constexpr, BIAS: tl.constexpr, LOGN: tl.constexpr, PAIRS: tl.constexpr, BLOCK_K: tl.constexpr,
-    AHEAD: tl.constexpr, PDL: tl.constexpr,
-):  # fmt: skip
-    """Query, key and value of one token: rotated, the query scaled, key and value put into the cache.
-
-    A block has PAIRS rows of the first half of a head and the same of its second half, which the rotation
-    mixes. The matrix has the queries' rows, then the keys', then the values'.
+    "plain": neighbours. "swiglu": pairs, a row of the first matrix and the same of the second, of N rows each.
+    "qkv": pairs, a row of the first half of a head and the one it is rotated with, HALF rows on.
     """
-    start_next(PDL)
-    BLOCKS_A_HEAD: tl.constexpr = HALF // PAIRS
-    part = tl.program_id(0) // BLOCKS_A_HEAD  # the head, counted through queries, keys and values
-    offset = tl.program_id(0) % BLOCKS_A_HEAD * PAIRS  # in the half
-    first = part * 2 * HALF + offset
-    bytes_a_row = K * BITS // 8
-    _prefetch_rows(codes, first, PAIRS, bytes_a_row, 6 * HALF * HEADS, AHEAD // 2)
-    _prefetch_rows(codes, first + HALF, PAIRS, bytes_a_row, 6 * HALF * HEADS, AHEAD // 2)
-    rows = _paired(first, first + HALF, PAIRS)
-    value, squares = _row_products(
-        x, norm, perm, codes, scales, zeros, rows, rows >= 0, K,
-        GROUP, BITS, True, PERM, ZEROS, 2 * PAIRS, BLOCK_K, PDL,
-    )  # fmt: skip
-    value *= tl.rsqrt(squares / K + eps)
-    if BIAS:
-        value += tl.load(bias + rows).to(tl.float32)
+    row = tl.arange(0, ROWS)
+    if KIND == "plain":
+        rows = block * ROWS + row
+        return rows, rows < N
+    PAIRS: tl.constexpr = ROWS // 2
+    if KIND == "swiglu":
+        of_matrix = block * PAIRS + row % PAIRS
+        return of_matrix + (row // PAIRS) * N, of_matrix < N
+    if KIND == "qkv":
+        first = block * PAIRS // HALF * (2 * HALF) + block * PAIRS % HALF
+        rows = first + row % PAIRS + (row // PAIRS) * HALF
+        return rows, rows < N
+
+
+@triton.jit
+def _finish(value, block, rows, ok, bias, out, N, KIND: tl.constexpr, ADD: tl.constexpr, ROWS: tl.constexpr):
+    """Behind the product: the residual, or SwiGLU."""
+    if KIND == "plain":
+        if ADD:
+            value += tl.load(out + rows, mask=ok, other=0)
+        tl.store(out + rows, value, mask=ok)
+    else:
+        PAIRS: tl.constexpr = ROWS // 2
+        up, gate = tl.split(tl.trans(value.reshape(2, PAIRS)))
+        at = block * PAIRS + tl.arange(0, PAIRS)
+        tl.store(out + at, up * gate * tl.sigmoid(gate), mask=at < N)
+
+
+@triton.jit
+def _finish_qkv(
+    value, block, cos, sin, logn, position, query, keys, values, scale, capacity,
+    HEADS: tl.constexpr, HALF: tl.constexpr, LOGN: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Behind the product: rotation, the query's scale, the cache."""
+    PAIRS: tl.constexpr = ROWS // 2
     one, two = tl.split(tl.trans(value.reshape(2, PAIRS)))
-    at = offset + tl.arange(0, PAIRS)
+    part = block * PAIRS // HALF  # the head, counted through queries, keys and values
+    at = block * PAIRS % HALF + tl.arange(0, PAIRS)
     here = tl.load(position).to(tl.int64)
     head = part % HEADS
     kind = part // HEADS
@@ -272,6 +319,67 @@ def _qkv_kernel(
         row = cache + (head * capacity + here) * 2 * HALF + at
         tl.store(row, one.to(cache.dtype.element_ty))
         tl.store(row + HALF, two.to(cache.dtype.element_ty))
+
+
+@triton.jit
+def _gemv_kernel(
+    x, norm, perm, codes, scales, zeros, bias, out,
+    cos, sin, logn, position, query, keys, values,
+    N, blocks, eps, scale, capacity,
+    KIND: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr, BITS: tl.constexpr, NORM: tl.constexpr,
+    PERM: tl.constexpr, ZEROS: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, LOGN: tl.constexpr,
+    HEADS: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, RUNS: tl.constexpr, MORE: tl.constexpr,
+    AHEAD: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """W x for blocks of ROWS rows, and what belongs behind it.
+
+    A row's runs of 16 bytes are RUNS and MORE, both powers of two, MORE 0 if it takes no more.
+    """
+    start_next(PDL)
+    block = tl.program_id(0)
+    stride = tl.num_programs(0)
+    rows, ok = _rows_of(block, N, KIND, ROWS, HALF)
+    words, scale_of, zero = _tile(codes, scales, zeros, rows, ok, 0, RUNS, K, GROUP, BITS, ZEROS)
+    if MORE:
+        words2, scale2, zero2 = _tile(codes, scales, zeros, rows, ok, RUNS, MORE, K, GROUP, BITS, ZEROS)
+    if AHEAD:
+        PART: tl.constexpr = ROWS if KIND == "plain" else ROWS // 2
+        BYTES: tl.constexpr = K * BITS // 8
+        other, _ = _rows_of(block + stride, N, KIND, ROWS, HALF)
+        _prefetch_rows(codes, tl.min(other, axis=0), PART, BYTES, N, AHEAD)
+        if KIND != "plain":
+            _prefetch_rows(codes, tl.max(other, axis=0) - PART + 1, PART, BYTES, N * 2, AHEAD)
+    wait_for_previous(PDL)
+
+    operand = _operand(x, norm, perm, 0, RUNS, K, BITS, NORM, PERM)
+    squares = operand[3]
+    if MORE:
+        operand2 = _operand(x, norm, perm, RUNS, MORE, K, BITS, NORM, PERM)
+        squares += operand2[3]
+    root = 1.0
+    if NORM:
+        root = tl.rsqrt(squares / K + eps)
+    while block < blocks:
+        here, here_rows, here_ok = block, rows, ok
+        block += stride
+        rows, ok = _rows_of(block, N, KIND, ROWS, HALF)
+        ok = ok & (block < blocks)
+        value = tl.sum(_products(words, scale_of, zero, operand, ROWS, RUNS, BITS, ZEROS), axis=1)
+        words, scale_of, zero = _tile(codes, scales, zeros, rows, ok, 0, RUNS, K, GROUP, BITS, ZEROS)
+        if MORE:
+            value += tl.sum(_products(words2, scale2, zero2, operand2, ROWS, MORE, BITS, ZEROS), axis=1)
+            words2, scale2, zero2 = _tile(codes, scales, zeros, rows, ok, RUNS, MORE, K, GROUP, BITS, ZEROS)
+        if NORM:
+            value *= root
+        if BIAS:
+            value += tl.load(bias + here_rows, mask=here_ok, other=0).to(tl.float32)
+        if KIND == "qkv":
+            _finish_qkv(
+                value, here, cos, sin, logn, position, query, keys, values, scale, capacity,
+                HEADS, HALF, LOGN, ROWS,
+            )  # fmt: skip
+        else:
+            _finish(value, here, here_rows, here_ok, bias, out, N, KIND, ADD, ROWS)
 
 
 @triton.jit
@@ -296,18 +404,12 @@ def multiply(
         out: float32 [out].
         norm: the weight of an RMSNorm in front, float [in].
     """
-    grid = (triton.cdiv(matrix.outputs, tiles.rows),)
-    _residual_kernel[grid](
-        x, norm, matrix.perm, matrix.codes, matrix.scales, matrix.zeros, matrix.bias, out,
-        matrix.outputs, eps,
-        ADD=add, ROWS=tiles.rows, NORM=norm is not None,
-        **_constants(matrix, tiles, pdl),
-    )  # fmt: skip
+    rows = tiles.rows
+    _launch("plain", x, matrix, norm, eps, matrix.outputs, triton.cdiv(matrix.outputs, rows), rows, tiles, pdl,
+            out=out, ADD=add)  # fmt: skip
 
 
-def multiply_twin(
-    x: Tensor, matrix: Packed, *, norm: Tensor | None = None, eps: float = 0.0
-) -> Tensor:
+def multiply_twin(x: Tensor, matrix: Packed, *, norm: Tensor | None = None, eps: float = 0.0) -> Tensor:
     """What :func:`multiply` puts into ``out``, float32 [out]."""
     value: Tensor = matrix.dense() @ _normed(x, norm, eps)
     return value if matrix.bias is None else value + matrix.bias.float()
@@ -317,11 +419,8 @@ def swiglu(
     x: Tensor, matrix: Packed, out: Tensor, tiles: Tiles, *, norm: Tensor, eps: float, pdl: bool = False
 ) -> None:
     """``out`` [N] = (W1 y + b1) * silu(W2 y + b2) of the normed x; the matrix is W1 above W2, [2 N, in]."""
-    outputs = matrix.outputs // 2
-    _swiglu_kernel[(triton.cdiv(outputs, tiles.rows // 2),)](
-        x, norm, matrix.perm, matrix.codes, matrix.scales, matrix.zeros, matrix.bias, out,
-        outputs, eps, PAIRS=tiles.rows // 2, **_constants(matrix, tiles, pdl),
-    )  # fmt: skip
+    outputs, rows = matrix.outputs // 2, tiles.rows
+    _launch("swiglu", x, matrix, norm, eps, outputs, triton.cdiv(outputs, rows // 2), rows, tiles, pdl, out=out)
 
 
 def swiglu_twin(x: Tensor, matrix: Packed, *, norm: Tensor, eps: float) -> Tensor:
@@ -346,11 +445,11 @@ def qkv(
         position: int32 [1], where the token stands.
     """
     heads, capacity, head_dim = keys.shape
-    pairs = min(tiles.rows, head_dim) // 2
-    _qkv_kernel[(3 * heads * head_dim // 2 // pairs,)](
-        x, norm, matrix.perm, matrix.codes, matrix.scales, matrix.zeros, matrix.bias, cos, sin, logn, position,
-        query, keys, values, eps, LOG2_E * head_dim**-0.5, capacity,
-        HEADS=heads, HALF=head_dim // 2, LOGN=logn is not None, PAIRS=pairs, **_constants(matrix, tiles, pdl),
+    rows = min(tiles.rows, head_dim)
+    _launch(
+        "qkv", x, matrix, norm, eps, matrix.outputs, matrix.outputs // rows, rows, tiles, pdl,
+        cos=cos, sin=sin, logn=logn, position=position, query=query, keys=keys, values=values,
+        scale=LOG2_E * head_dim**-0.5, capacity=capacity, HEADS=heads, HALF=head_dim // 2,
     )  # fmt: skip
 
 
@@ -371,30 +470,37 @@ def qkv_twin(
 def embed(token: Tensor, table: Tensor, out: Tensor, *, pdl: bool = False) -> None:
     """``out`` float32 [hidden] = the row of ``table`` for ``token``, int64 [1]."""
     _embed_kernel[(triton.cdiv(table.shape[1], 1024),)](
-        token, table, out, table.shape[1], BLOCK=1024, PDL=pdl, launch_pdl=pdl
+        token, table, out, table.shape[1], BLOCK=1024, PDL=pdl, **_dependent(pdl)
     )
 
 
 LOG2_E = 1.4426950408889634
 
 
-def _constants(matrix: Packed, tiles: Tiles, pdl: bool) -> dict[str, int | bool]:
-    bytes_a_row = matrix.inputs * matrix.bits // 8
-    return {
-        "K": matrix.inputs,
-        "GROUP": matrix.group,
-        "BITS": matrix.bits,
-        "PERM": matrix.perm is not None,
-        "ZEROS": matrix.zeros is not None,
-        "BIAS": matrix.bias is not None,
-        "BLOCK_K": min(tiles.inputs, triton.next_power_of_2(matrix.inputs)),
-        # The copy engine wants whole runs of 16 bytes.
-        "AHEAD": tiles.ahead if pdl and bytes_a_row % 16 == 0 else 0,
-        "PDL": pdl,
-        "num_warps": tiles.warps,
-        "num_stages": 1,
-        **({"launch_pdl": True} if pdl else {}),
-    }
+def _launch(
+    kind: str, x: Tensor, matrix: Packed, norm: Tensor | None, eps: float, outputs: int, blocks: int, rows: int,
+    tiles: Tiles, pdl: bool, *, out: Tensor | None = None, cos: Tensor | None = None, sin: Tensor | None = None,
+    logn: Tensor | None = None, position: Tensor | None = None, query: Tensor | None = None,
+    keys: Tensor | None = None, values: Tensor | None = None, scale: float = 0.0, capacity: int = 0,
+    ADD: bool = False, HEADS: int = 1, HALF: int = 1,
+) -> None:  # fmt: skip
+    runs = matrix.inputs * matrix.bits // 128
+    first = 1 << (runs.bit_length() - 1)
+    rest = runs - first
+    _gemv_kernel[(min(blocks, tiles.blocks),)](
+        x, norm, matrix.perm, matrix.codes, matrix.scales, matrix.zeros, matrix.bias, out,
+        cos, sin, logn, position, query, keys, values,
+        outputs, blocks, eps, scale, capacity,
+        KIND=kind, K=matrix.inputs, GROUP=matrix.group, BITS=matrix.bits, NORM=norm is not None,
+        PERM=matrix.perm is not None, ZEROS=matrix.zeros is not None, BIAS=matrix.bias is not None,
+        ADD=ADD, LOGN=logn is not None, HEADS=HEADS, HALF=HALF, ROWS=rows, RUNS=first,
+        MORE=triton.next_power_of_2(rest) if rest else 0, AHEAD=tiles.ahead if pdl else 0, PDL=pdl,
+        num_warps=tiles.warps, num_stages=1, **_dependent(pdl),
+    )  # fmt: skip
+
+
+def _dependent(pdl: bool) -> dict[str, bool]:
+    return {"launch_pdl": True} if pdl else {}
 
 
 def _normed(x: Tensor, norm: Tensor | None, eps: float) -> Tensor:
