@@ -25,7 +25,7 @@ class Layer:
     c_attn: Packed
     c_proj: Packed
     ln_2: Tensor
-    w1_w2: Packed  # [2 * mlp_size, hidden]
+    w1_w2: Packed  # [2 * mlp_size, hidden], a row of w1, the same of w2 ...
     mlp_c_proj: Packed
 
 
@@ -48,12 +48,12 @@ TILES: Mapping[tuple[str, int], Tiles] = {
     ("qkv", 4): Tiles(4, 4, 528),
     ("proj", 4): Tiles(4, 4, 528),
     ("swiglu", 4): Tiles(4, 4, 528),
-    ("down", 4): Tiles(4, 8, 264),
-    ("qkv", 16): Tiles(4, 16, 132),
-    ("proj", 16): Tiles(4, 16, 132),
-    ("swiglu", 16): Tiles(4, 16, 132),
+    ("down", 4): Tiles(4, 16, 132),
+    ("qkv", 16): Tiles(4, 8, 264),
+    ("proj", 16): Tiles(4, 8, 264),
+    ("swiglu", 16): Tiles(4, 8, 264),
     ("down", 16): Tiles(2, 16, 132),
-    ("head", 16): Tiles(4, 16, 132),
+    ("head", 16): Tiles(4, 8, 264),
 }
 
 
@@ -88,36 +88,37 @@ class DecodeStep:
     def launch(self, parts: Sequence[str] = ("embed", "qkv", "attend", "proj", "swiglu", "down", "head", "sample")) -> None:
         """Launches the kernels of a token on the current stream."""
         w, x, eps, pdl = self.weights, self.stream_x, self.config.norm_eps, self.pdl
-        if "sample" in parts:
-            self.state.counter.zero_()
         if "embed" in parts:
-            gemv.embed(self.state.token, w.wte, x)
+            gemv.embed(self.state.token, w.wte, x, self.state.counter)
         for i, layer in enumerate(w.layers):
             keys, values = self.keys[i], self.values[i]
+            after = w.layers[i + 1].c_attn if i + 1 < len(w.layers) else w.lm_head
             if "qkv" in parts:
                 gemv.qkv(
                     x, layer.c_attn, self.query, keys, values, self._tiles("qkv", layer.c_attn),
                     norm=layer.ln_1, eps=eps, cos=self.cos, sin=self.sin, logn=self.logn,
-                    position=self.state.position, pdl=pdl,
+                    position=self.state.position, pdl=pdl, following=layer.c_proj.codes,
                 )  # fmt: skip
             if "attend" in parts:
                 attention.attend(
                     self.query, keys, values, self.state.position, self.scratch, self.mixed, pdl=pdl,
-                    **self.attention_options,
+                    following=layer.c_proj.codes, **self.attention_options,
                 )
             if "proj" in parts:
                 gemv.multiply(
-                    self.mixed.view(-1), layer.c_proj, x, self._tiles("proj", layer.c_proj), add=True, pdl=pdl
-                )
+                    self.mixed.view(-1), layer.c_proj, x, self._tiles("proj", layer.c_proj), add=True, pdl=pdl,
+                    following=layer.w1_w2.codes,
+                )  # fmt: skip
             if "swiglu" in parts:
                 gemv.swiglu(
                     x, layer.w1_w2, self.hidden, self._tiles("swiglu", layer.w1_w2),
-                    norm=layer.ln_2, eps=eps, pdl=pdl,
+                    norm=layer.ln_2, eps=eps, pdl=pdl, following=layer.mlp_c_proj.codes,
                 )  # fmt: skip
             if "down" in parts:
                 gemv.multiply(
-                    self.hidden, layer.mlp_c_proj, x, self._tiles("down", layer.mlp_c_proj), add=True, pdl=pdl
-                )
+                    self.hidden, layer.mlp_c_proj, x, self._tiles("down", layer.mlp_c_proj), add=True, pdl=pdl,
+                    following=after.codes,
+                )  # fmt: skip
         if "head" in parts:
             gemv.multiply(
                 x, w.lm_head, self.state.logits, self._tiles("head", w.lm_head), norm=w.ln_f, eps=eps, pdl=pdl

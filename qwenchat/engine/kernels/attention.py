@@ -12,20 +12,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from qwenchat.engine.kernels.device import prefetch, start_next, wait_for_previous
+from qwenchat.engine.kernels.device import prefetch_share, start_next, wait_for_previous
 
 SPLITS = 16
 BLOCK = 32
+AHEAD = 32768
 
 
 @triton.jit
 def _attention_kernel(
-    query, keys, values, position, partial, weights, arrived, out, capacity,
+    query, keys, values, position, partial, weights, arrived, out, following, following_bytes, capacity,
     HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """out [heads, HEAD_DIM] = softmax(query · keys) · values; the query is scaled, in powers of two."""
     start_next(PDL)
-    head, split = tl.program_id(0), tl.program_id(1)
+    head, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
     # Moved by the sampler alone, at the end of a token: it can be read before the wait.
     length = tl.load(position) + 1
     blocks = tl.cdiv(length, BLOCK)
@@ -35,11 +36,8 @@ def _attention_kernel(
     end = tl.minimum(begin + share * BLOCK, length)
     keys += head.to(tl.int64) * capacity * HEAD_DIM
     values += head.to(tl.int64) * capacity * HEAD_DIM
-    if AHEAD and begin < length:
-        size = (end - begin) * HEAD_DIM * keys.dtype.element_ty.primitive_bitwidth // 8
-        prefetch(keys + begin * HEAD_DIM, size & -16)
-        prefetch(values + begin * HEAD_DIM, size & -16)
     wait_for_previous(PDL)
+    prefetch_share(following, following_bytes, AHEAD)
     if split < used:
         d = tl.arange(0, HEAD_DIM)
         q = tl.load(query + head * HEAD_DIM + d)
@@ -87,7 +85,7 @@ def _attention_kernel(
 
 def attend(
     query: Tensor, keys: Tensor, values: Tensor, position: Tensor, scratch: Scratch, out: Tensor, *,
-    warps: int = 4, block: int = BLOCK, ahead: bool = True, pdl: bool = False,
+    warps: int = 4, block: int = BLOCK, ahead: int = AHEAD, pdl: bool = False, following: Tensor | None = None,
 ) -> None:  # fmt: skip
     """``out`` = attention of one token over the positions up to its own.
 
@@ -96,11 +94,15 @@ def attend(
         keys, values: one layer's cache, [heads, capacity, head_dim].
         position: int32 [1], the token's own.
         out: float [heads, head_dim].
+        following: what the next kernel reads first; brought nearer by this one.
     """
     heads, capacity, head_dim = keys.shape
-    _attention_kernel[(heads, scratch.splits)](
-        query, keys, values, position, scratch.partial, scratch.weights, scratch.arrived, out, capacity,
-        HEAD_DIM=head_dim, SPLITS=scratch.splits, BLOCK=block, AHEAD=ahead and pdl, PDL=pdl,
+    if following is None or not pdl:
+        following, ahead = None, 0
+    _attention_kernel[(heads * scratch.splits,)](
+        query, keys, values, position, scratch.partial, scratch.weights, scratch.arrived, out,
+        following, 0 if following is None else following.nbytes, capacity,
+        HEAD_DIM=head_dim, SPLITS=scratch.splits, BLOCK=block, AHEAD=ahead, PDL=pdl,
         num_warps=warps, num_stages=1, **({"launch_pdl": True} if pdl else {}),
     )  # fmt: skip
 

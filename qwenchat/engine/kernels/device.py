@@ -48,6 +48,16 @@ def prefetch(pointer, bytes):
 
 
 @triton.jit
+def prefetch_share(pointer, bytes, SHARE: tl.constexpr):
+    """Brings SHARE bytes into L2, this block those at its own place, of the ``bytes`` from ``pointer`` on."""
+    if SHARE:
+        begin = tl.program_id(0) * SHARE
+        size = tl.minimum(bytes - begin, SHARE)
+        if size > 0:
+            prefetch(pointer.to(tl.pointer_type(tl.uint8), bitcast=True) + begin, size & -16)
+
+
+@triton.jit
 def grid_barrier(counter, arrivals):
     """Waits until ``arrivals`` blocks have come here since the counter was zero; all must be running at once."""
     tl.debug_barrier()

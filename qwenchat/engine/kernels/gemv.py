@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from qwenchat.engine.kernels.device import prefetch, start_next, wait_for_previous
+from qwenchat.engine.kernels.device import prefetch, prefetch_share, start_next, wait_for_previous
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Tiles:
         rows: rows that a block of threads takes at a time, a power of two; of pairs both count.
         warps: of a block.
         blocks: at most so many; each goes on to further rows.
-        ahead: bytes of its next rows that a block asks into L2 before it waits; 0 for none.
+        ahead: bytes of the next kernel's matrix that a block asks into L2 on its last rows; 0 for none.
     """
 
     rows: int
@@ -250,35 +250,6 @@ def _each_row(run, tile):
 
 
 @triton.jit
-def _prefetch_rows(codes, first, rows, bytes_a_row, N, AHEAD: tl.constexpr):
-    """Brings up to AHEAD bytes of the rows from ``first`` on into L2."""
-    if AHEAD > 0:
-        size = tl.maximum(tl.minimum(tl.minimum(rows, N - first) * bytes_a_row, AHEAD), 0)
-        prefetch(codes.to(tl.pointer_type(tl.uint8), bitcast=True) + first.to(tl.int64) * bytes_a_row, size & -16)
-
-
-@triton.jit
-def _rows_of(block, N, KIND: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr):
-    """The numbers of a block's rows, and which of them there are.
-
-    "plain": neighbours. "swiglu": pairs, a row of the first matrix and the same of the second, of N rows each.
-    "qkv": pairs, a row of the first half of a head and the one it is rotated with, HALF rows on.
-    """
-    row = tl.arange(0, ROWS)
-    if KIND == "plain":
-        rows = block * ROWS + row
-        return rows, rows < N
-    PAIRS: tl.constexpr = ROWS // 2
-    if KIND == "swiglu":
-        of_matrix = block * PAIRS + row % PAIRS
-        return of_matrix + (row // PAIRS) * N, of_matrix < N
-    if KIND == "qkv":
-        first = block * PAIRS // HALF * (2 * HALF) + block * PAIRS % HALF
-        rows = first + row % PAIRS + (row // PAIRS) * HALF
-        return rows, rows < N
-
-
-@triton.jit
 def _finish(value, block, rows, ok, bias, out, N, KIND: tl.constexpr, ADD: tl.constexpr, ROWS: tl.constexpr):
     """Behind the product: the residual, or SwiGLU."""
     if KIND == "plain":
@@ -286,10 +257,26 @@ def _finish(value, block, rows, ok, bias, out, N, KIND: tl.constexpr, ADD: tl.co
             value += tl.load(out + rows, mask=ok, other=0)
         tl.store(out + rows, value, mask=ok)
     else:
-        PAIRS: tl.constexpr = ROWS // 2
-        up, gate = tl.split(tl.trans(value.reshape(2, PAIRS)))
-        at = block * PAIRS + tl.arange(0, PAIRS)
-        tl.store(out + at, up * gate * tl.sigmoid(gate), mask=at < N)
+        up, gate = tl.split(value.reshape(ROWS // 2, 2))
+        at = block * (ROWS // 2) + tl.arange(0, ROWS // 2)
+        tl.store(out + at, up * gate * tl.sigmoid(gate), mask=2 * at < N)
+
+
+@triton.jit
+def _prefetch_cache(keys, values, position, capacity, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Brings a share of a layer's cache into L2, for the attention that comes next."""
+    BYTES: tl.constexpr = HEAD_DIM * keys.dtype.element_ty.primitive_bitwidth // 8
+    range = tl.program_id(0) % (2 * HEADS)  # a head's keys or values
+    parts = tl.num_programs(0) // (2 * HEADS)
+    part = tl.program_id(0) // (2 * HEADS)
+    if (part < parts) & (BYTES % 16 == 0):
+        length = tl.load(position)
+        share = tl.cdiv(length, parts)
+        begin = part * share
+        size = tl.maximum(tl.minimum(share, length - begin), 0) * BYTES
+        cache = keys if range < HEADS else values
+        if size > 0:
+            prefetch(cache + (range % HEADS * capacity + begin).to(tl.int64) * HEAD_DIM, size)
 
 
 @triton.jit
@@ -299,7 +286,7 @@ def _finish_qkv(
 ):  # fmt: skip
     """Behind the product: rotation, the query's scale, the cache."""
     PAIRS: tl.constexpr = ROWS // 2
-    one, two = tl.split(tl.trans(value.reshape(2, PAIRS)))
+    one, two = tl.split(value.reshape(PAIRS, 2))
     part = block * PAIRS // HALF  # the head, counted through queries, keys and values
     at = block * PAIRS % HALF + tl.arange(0, PAIRS)
     here = tl.load(position).to(tl.int64)
@@ -325,7 +312,7 @@ def _finish_qkv(
 def _gemv_kernel(
     x, norm, perm, codes, scales, zeros, bias, out,
     cos, sin, logn, position, query, keys, values,
-    N, blocks, eps, scale, capacity,
+    following, following_bytes, N, blocks, eps, scale, capacity,
     KIND: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr, BITS: tl.constexpr, NORM: tl.constexpr,
     PERM: tl.constexpr, ZEROS: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, LOGN: tl.constexpr,
     HEADS: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, RUNS: tl.constexpr, MORE: tl.constexpr,
@@ -337,18 +324,11 @@ def _gemv_kernel(
     """
     start_next(PDL)
     block = tl.program_id(0)
-    stride = tl.num_programs(0)
-    rows, ok = _rows_of(block, N, KIND, ROWS, HALF)
+    rows = block * ROWS + tl.arange(0, ROWS)
+    ok = rows < N
     words, scale_of, zero = _tile(codes, scales, zeros, rows, ok, 0, RUNS, K, GROUP, BITS, ZEROS)
     if MORE:
         words2, scale2, zero2 = _tile(codes, scales, zeros, rows, ok, RUNS, MORE, K, GROUP, BITS, ZEROS)
-    if AHEAD:
-        PART: tl.constexpr = ROWS if KIND == "plain" else ROWS // 2
-        BYTES: tl.constexpr = K * BITS // 8
-        other, _ = _rows_of(block + stride, N, KIND, ROWS, HALF)
-        _prefetch_rows(codes, tl.min(other, axis=0), PART, BYTES, N, AHEAD)
-        if KIND != "plain":
-            _prefetch_rows(codes, tl.max(other, axis=0) - PART + 1, PART, BYTES, N * 2, AHEAD)
     wait_for_previous(PDL)
 
     operand = _operand(x, norm, perm, 0, RUNS, K, BITS, NORM, PERM)
@@ -361,9 +341,13 @@ def _gemv_kernel(
         root = tl.rsqrt(squares / K + eps)
     while block < blocks:
         here, here_rows, here_ok = block, rows, ok
-        block += stride
-        rows, ok = _rows_of(block, N, KIND, ROWS, HALF)
-        ok = ok & (block < blocks)
+        block += tl.num_programs(0)
+        rows = block * ROWS + tl.arange(0, ROWS)
+        ok = rows < N
+        if block >= blocks:  # nothing more of this matrix to fetch
+            if KIND == "qkv" and PDL:
+                _prefetch_cache(keys, values, position, capacity, HEADS, 2 * HALF)
+            prefetch_share(following, following_bytes, AHEAD)
         value = tl.sum(_products(words, scale_of, zero, operand, ROWS, RUNS, BITS, ZEROS), axis=1)
         words, scale_of, zero = _tile(codes, scales, zeros, rows, ok, 0, RUNS, K, GROUP, BITS, ZEROS)
         if MORE:
@@ -383,19 +367,21 @@ def _gemv_kernel(
 
 
 @triton.jit
-def _embed_kernel(token, table, out, K, BLOCK: tl.constexpr, PDL: tl.constexpr):
-    """out [K] = the token's row of the table, as float32."""
+def _embed_kernel(token, table, out, counter, K, BLOCK: tl.constexpr, PDL: tl.constexpr):
+    """out [K] = the token's row of the table, as float32; and the counter is zero."""
     start_next(PDL)
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     wait_for_previous(PDL)
     row = tl.load(token).to(tl.int64)
     value = tl.load(table + row * K + at, mask=at < K, other=0)
     tl.store(out + at, value.to(tl.float32), mask=at < K)
+    tl.store(counter, 0)
 
 
 def multiply(
     x: Tensor, matrix: Packed, out: Tensor, tiles: Tiles, *,
     norm: Tensor | None = None, eps: float = 0.0, add: bool = False, pdl: bool = False,
+    following: Tensor | None = None,
 ) -> None:  # fmt: skip
     """``out`` = W x + bias, of the normed x where there is a norm; added to what is there if ``add``.
 
@@ -403,10 +389,9 @@ def multiply(
         x: float [in].
         out: float32 [out].
         norm: the weight of an RMSNorm in front, float [in].
+        following: what the next kernel reads first; brought nearer towards the end of this one.
     """
-    rows = tiles.rows
-    _launch("plain", x, matrix, norm, eps, matrix.outputs, triton.cdiv(matrix.outputs, rows), rows, tiles, pdl,
-            out=out, ADD=add)  # fmt: skip
+    _launch("plain", x, matrix, norm, eps, tiles.rows, tiles, pdl, following, out=out, ADD=add)
 
 
 def multiply_twin(x: Tensor, matrix: Packed, *, norm: Tensor | None = None, eps: float = 0.0) -> Tensor:
@@ -416,28 +401,29 @@ def multiply_twin(x: Tensor, matrix: Packed, *, norm: Tensor | None = None, eps:
 
 
 def swiglu(
-    x: Tensor, matrix: Packed, out: Tensor, tiles: Tiles, *, norm: Tensor, eps: float, pdl: bool = False
-) -> None:
-    """``out`` [N] = (W1 y + b1) * silu(W2 y + b2) of the normed x; the matrix is W1 above W2, [2 N, in]."""
-    outputs, rows = matrix.outputs // 2, tiles.rows
-    _launch("swiglu", x, matrix, norm, eps, outputs, triton.cdiv(outputs, rows // 2), rows, tiles, pdl, out=out)
+    x: Tensor, matrix: Packed, out: Tensor, tiles: Tiles, *,
+    norm: Tensor, eps: float, pdl: bool = False, following: Tensor | None = None,
+) -> None:  # fmt: skip
+    """``out`` [N] = (W1 y + b1) * silu(W2 y + b2) of the normed x; the matrix has a row of W1, the same of W2 ..."""
+    _launch("swiglu", x, matrix, norm, eps, tiles.rows, tiles, pdl, following, out=out)
 
 
 def swiglu_twin(x: Tensor, matrix: Packed, *, norm: Tensor, eps: float) -> Tensor:
     """What :func:`swiglu` puts into ``out``, float32 [N]."""
-    up, gate = multiply_twin(x, matrix, norm=norm, eps=eps).chunk(2)
+    up, gate = multiply_twin(x, matrix, norm=norm, eps=eps).view(-1, 2).unbind(1)
     return up * torch.nn.functional.silu(gate)
 
 
 def qkv(
     x: Tensor, matrix: Packed, query: Tensor, keys: Tensor, values: Tensor, tiles: Tiles, *,
     norm: Tensor, eps: float, cos: Tensor, sin: Tensor, logn: Tensor | None, position: Tensor,
-    pdl: bool = False,
+    pdl: bool = False, following: Tensor | None = None,
 ) -> None:  # fmt: skip
     """One token's queries, scaled for powers of two, and its keys and values into the cache.
 
     Args:
         x: float32 [in].
+        matrix: of every head the first row, the first of its second half, the second ...; queries, keys, values.
         query: float32 [heads, head_dim], written.
         keys, values: one layer's cache, [heads, capacity, head_dim]; row ``position`` is written.
         cos, sin: float32 [positions, head_dim]; the second half of ``sin`` is the sine.
@@ -447,7 +433,7 @@ def qkv(
     heads, capacity, head_dim = keys.shape
     rows = min(tiles.rows, head_dim)
     _launch(
-        "qkv", x, matrix, norm, eps, matrix.outputs, matrix.outputs // rows, rows, tiles, pdl,
+        "qkv", x, matrix, norm, eps, rows, tiles, pdl, following,
         cos=cos, sin=sin, logn=logn, position=position, query=query, keys=keys, values=values,
         scale=LOG2_E * head_dim**-0.5, capacity=capacity, HEADS=heads, HALF=head_dim // 2,
     )  # fmt: skip
@@ -458,7 +444,8 @@ def qkv_twin(
     norm: Tensor, eps: float, cos: Tensor, sin: Tensor, logn: Tensor | None, position: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The query, key and value that :func:`qkv` writes, float32 [heads, head_dim] each."""
-    q, k, v = multiply_twin(x, matrix, norm=norm, eps=eps).view(3, heads, -1)
+    pairs = multiply_twin(x, matrix, norm=norm, eps=eps).view(3, heads, -1, 2)
+    q, k, v = pairs.transpose(2, 3).reshape(3, heads, -1)
     half = q.shape[-1] // 2
     c, s = cos[position], sin[position].clone()
     s[:half] = -s[half:]
@@ -467,10 +454,10 @@ def qkv_twin(
     return q * scale, k, v
 
 
-def embed(token: Tensor, table: Tensor, out: Tensor, *, pdl: bool = False) -> None:
-    """``out`` float32 [hidden] = the row of ``table`` for ``token``, int64 [1]."""
+def embed(token: Tensor, table: Tensor, out: Tensor, counter: Tensor, *, pdl: bool = False) -> None:
+    """``out`` float32 [hidden] = the row of ``table`` for ``token``, int64 [1]; sets ``counter`` to zero."""
     _embed_kernel[(triton.cdiv(table.shape[1], 1024),)](
-        token, table, out, table.shape[1], BLOCK=1024, PDL=pdl, **_dependent(pdl)
+        token, table, out, counter, table.shape[1], BLOCK=1024, PDL=pdl, **_dependent(pdl)
     )
 
 
@@ -478,8 +465,8 @@ LOG2_E = 1.4426950408889634
 
 
 def _launch(
-    kind: str, x: Tensor, matrix: Packed, norm: Tensor | None, eps: float, outputs: int, blocks: int, rows: int,
-    tiles: Tiles, pdl: bool, *, out: Tensor | None = None, cos: Tensor | None = None, sin: Tensor | None = None,
+    kind: str, x: Tensor, matrix: Packed, norm: Tensor | None, eps: float, rows: int, tiles: Tiles, pdl: bool,
+    following: Tensor | None, *, out: Tensor | None = None, cos: Tensor | None = None, sin: Tensor | None = None,
     logn: Tensor | None = None, position: Tensor | None = None, query: Tensor | None = None,
     keys: Tensor | None = None, values: Tensor | None = None, scale: float = 0.0, capacity: int = 0,
     ADD: bool = False, HEADS: int = 1, HALF: int = 1,
@@ -487,14 +474,16 @@ def _launch(
     runs = matrix.inputs * matrix.bits // 128
     first = 1 << (runs.bit_length() - 1)
     rest = runs - first
+    blocks = triton.cdiv(matrix.outputs, rows)
+    ahead = tiles.ahead if pdl and following is not None else 0
     _gemv_kernel[(min(blocks, tiles.blocks),)](
         x, norm, matrix.perm, matrix.codes, matrix.scales, matrix.zeros, matrix.bias, out,
         cos, sin, logn, position, query, keys, values,
-        outputs, blocks, eps, scale, capacity,
+        following if ahead else None, following.nbytes if ahead else 0, matrix.outputs, blocks, eps, scale, capacity,
         KIND=kind, K=matrix.inputs, GROUP=matrix.group, BITS=matrix.bits, NORM=norm is not None,
         PERM=matrix.perm is not None, ZEROS=matrix.zeros is not None, BIAS=matrix.bias is not None,
         ADD=ADD, LOGN=logn is not None, HEADS=HEADS, HALF=HALF, ROWS=rows, RUNS=first,
-        MORE=triton.next_power_of_2(rest) if rest else 0, AHEAD=tiles.ahead if pdl else 0, PDL=pdl,
+        MORE=triton.next_power_of_2(rest) if rest else 0, AHEAD=ahead, PDL=pdl,
         num_warps=tiles.warps, num_stages=1, **_dependent(pdl),
     )  # fmt: skip
 
