@@ -92,32 +92,29 @@ class DecodeStep:
             gemv.embed(self.state.token, w.wte, x, self.state.counter)
         for i, layer in enumerate(w.layers):
             keys, values = self.keys[i], self.values[i]
-            after = w.layers[i + 1].c_attn if i + 1 < len(w.layers) else w.lm_head
             if "qkv" in parts:
                 gemv.qkv(
                     x, layer.c_attn, self.query, keys, values, self._tiles("qkv", layer.c_attn),
                     norm=layer.ln_1, eps=eps, cos=self.cos, sin=self.sin, logn=self.logn,
-                    position=self.state.position, pdl=pdl, following=layer.c_proj.codes,
+                    position=self.state.position, pdl=pdl,
                 )  # fmt: skip
             if "attend" in parts:
                 attention.attend(
                     self.query, keys, values, self.state.position, self.scratch, self.mixed, pdl=pdl,
-                    following=layer.c_proj.codes, **self.attention_options,
+                    **self.attention_options,
                 )
             if "proj" in parts:
                 gemv.multiply(
                     self.mixed.view(-1), layer.c_proj, x, self._tiles("proj", layer.c_proj), add=True, pdl=pdl,
-                    following=layer.w1_w2.codes,
                 )  # fmt: skip
             if "swiglu" in parts:
                 gemv.swiglu(
                     x, layer.w1_w2, self.hidden, self._tiles("swiglu", layer.w1_w2),
-                    norm=layer.ln_2, eps=eps, pdl=pdl, following=layer.mlp_c_proj.codes,
+                    norm=layer.ln_2, eps=eps, pdl=pdl,
                 )  # fmt: skip
             if "down" in parts:
                 gemv.multiply(
                     self.hidden, layer.mlp_c_proj, x, self._tiles("down", layer.mlp_c_proj), add=True, pdl=pdl,
-                    following=after.codes,
                 )  # fmt: skip
         if "head" in parts:
             gemv.multiply(

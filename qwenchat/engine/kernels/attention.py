@@ -12,17 +12,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from qwenchat.engine.kernels.device import prefetch_share, start_next, wait_for_previous
+from qwenchat.engine.kernels.device import start_next, wait_for_previous
 
 SPLITS = 16
 BLOCK = 32
-AHEAD = 32768
+WARPS = 8
 
 
 @triton.jit
 def _attention_kernel(
-    query, keys, values, position, partial, weights, arrived, out, following, following_bytes, capacity,
-    HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr,
+    query, keys, values, position, partial, weights, arrived, out, head_stride, position_stride,
+    HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """out [heads, HEAD_DIM] = softmax(query · keys) · values; the query is scaled, in powers of two."""
     start_next(PDL)
@@ -34,10 +34,9 @@ def _attention_kernel(
     used = tl.cdiv(blocks, share)  # splits that have any
     begin = split * share * BLOCK
     end = tl.minimum(begin + share * BLOCK, length)
-    keys += head.to(tl.int64) * capacity * HEAD_DIM
-    values += head.to(tl.int64) * capacity * HEAD_DIM
+    keys += head.to(tl.int64) * head_stride
+    values += head.to(tl.int64) * head_stride
     wait_for_previous(PDL)
-    prefetch_share(following, following_bytes, AHEAD)
     if split < used:
         d = tl.arange(0, HEAD_DIM)
         q = tl.load(query + head * HEAD_DIM + d)
@@ -49,7 +48,7 @@ def _attention_kernel(
         while start < end:
             at = start + tl.arange(0, BLOCK)
             ok = at < end
-            where = at[:, None] * HEAD_DIM + d[None, :]
+            where = at[:, None] * position_stride + d[None, :]
             k = tl.load(keys + where, mask=ok[:, None], other=0)
             v = tl.load(values + where, mask=ok[:, None], other=0)
             score = tl.sum(k.to(tl.float32) * q[None, :], axis=1)
@@ -85,7 +84,7 @@ def _attention_kernel(
 
 def attend(
     query: Tensor, keys: Tensor, values: Tensor, position: Tensor, scratch: Scratch, out: Tensor, *,
-    warps: int = 4, block: int = BLOCK, ahead: int = AHEAD, pdl: bool = False, following: Tensor | None = None,
+    warps: int = WARPS, block: int = BLOCK, pdl: bool = False,
 ) -> None:  # fmt: skip
     """``out`` = attention of one token over the positions up to its own.
 
@@ -94,15 +93,12 @@ def attend(
         keys, values: one layer's cache, [heads, capacity, head_dim].
         position: int32 [1], the token's own.
         out: float [heads, head_dim].
-        following: what the next kernel reads first; brought nearer by this one.
     """
-    heads, capacity, head_dim = keys.shape
-    if following is None or not pdl:
-        following, ahead = None, 0
+    heads, _, head_dim = keys.shape
     _attention_kernel[(heads * scratch.splits,)](
         query, keys, values, position, scratch.partial, scratch.weights, scratch.arrived, out,
-        following, 0 if following is None else following.nbytes, capacity,
-        HEAD_DIM=head_dim, SPLITS=scratch.splits, BLOCK=block, AHEAD=ahead, PDL=pdl,
+        keys.stride(0), keys.stride(1),
+        HEAD_DIM=head_dim, SPLITS=scratch.splits, BLOCK=block, PDL=pdl,
         num_warps=warps, num_stages=1, **({"launch_pdl": True} if pdl else {}),
     )  # fmt: skip
 

@@ -28,36 +28,6 @@ def wait_for_previous(PDL: tl.constexpr):
 
 
 @triton.jit
-def prefetch(pointer, bytes):
-    """Asks for ``bytes`` (a multiple of 16) from ``pointer`` (a multiple of 16 too) to be brought into L2."""
-    tl.inline_asm_elementwise(
-        """{
-        .reg .pred first;
-        .reg .b32 thread;
-        mov.u32 thread, %tid.x;
-        setp.eq.u32 first, thread, 0;
-        @first cp.async.bulk.prefetch.L2.global [$1], $2;
-        mov.u32 $0, 0;
-        }""",
-        "=r,l,r",
-        [pointer.to(tl.uint64, bitcast=True), bytes],
-        dtype=tl.int32,
-        is_pure=False,
-        pack=1,
-    )
-
-
-@triton.jit
-def prefetch_share(pointer, bytes, SHARE: tl.constexpr):
-    """Brings SHARE bytes into L2, this block those at its own place, of the ``bytes`` from ``pointer`` on."""
-    if SHARE:
-        begin = tl.program_id(0) * SHARE
-        size = tl.minimum(bytes - begin, SHARE)
-        if size > 0:
-            prefetch(pointer.to(tl.pointer_type(tl.uint8), bitcast=True) + begin, size & -16)
-
-
-@triton.jit
 def grid_barrier(counter, arrivals):
     """Waits until ``arrivals`` blocks have come here since the counter was zero; all must be running at once."""
     tl.debug_barrier()

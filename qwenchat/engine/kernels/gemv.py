@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from qwenchat.engine.kernels.device import prefetch, prefetch_share, start_next, wait_for_previous
+from qwenchat.engine.kernels.device import start_next, wait_for_previous
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,15 @@ class Tiles:
         rows: rows that a block of threads takes at a time, a power of two; of pairs both count.
         warps: of a block.
         blocks: at most so many; each goes on to further rows.
-        ahead: bytes of the next kernel's matrix that a block asks into L2 on its last rows; 0 for none.
+        early: load the next rows before the work on these, which takes more registers.
+        registers: at most so many a thread; None for what the compiler takes.
     """
 
     rows: int
     warps: int
     blocks: int
-    ahead: int = 0
+    early: bool = False
+    registers: int | None = None
 
 
 # The interpreter, which tests without a GPU run in, knows no inline assembly.
@@ -263,25 +265,8 @@ def _finish(value, block, rows, ok, bias, out, N, KIND: tl.constexpr, ADD: tl.co
 
 
 @triton.jit
-def _prefetch_cache(keys, values, position, capacity, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """Brings a share of a layer's cache into L2, for the attention that comes next."""
-    BYTES: tl.constexpr = HEAD_DIM * keys.dtype.element_ty.primitive_bitwidth // 8
-    range = tl.program_id(0) % (2 * HEADS)  # a head's keys or values
-    parts = tl.num_programs(0) // (2 * HEADS)
-    part = tl.program_id(0) // (2 * HEADS)
-    if (part < parts) & (BYTES % 16 == 0):
-        length = tl.load(position)
-        share = tl.cdiv(length, parts)
-        begin = part * share
-        size = tl.maximum(tl.minimum(share, length - begin), 0) * BYTES
-        cache = keys if range < HEADS else values
-        if size > 0:
-            prefetch(cache + (range % HEADS * capacity + begin).to(tl.int64) * HEAD_DIM, size)
-
-
-@triton.jit
 def _finish_qkv(
-    value, block, cos, sin, logn, position, query, keys, values, scale, capacity,
+    value, block, cos, sin, logn, position, query, keys, values, scale, head_stride, position_stride,
     HEADS: tl.constexpr, HALF: tl.constexpr, LOGN: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Behind the product: rotation, the query's scale, the cache."""
@@ -303,7 +288,7 @@ def _finish_qkv(
         tl.store(query + head * 2 * HALF + HALF + at, two * scale)
     else:
         cache = keys if kind == 1 else values
-        row = cache + (head * capacity + here) * 2 * HALF + at
+        row = cache + head.to(tl.int64) * head_stride + here * position_stride + at
         tl.store(row, one.to(cache.dtype.element_ty))
         tl.store(row + HALF, two.to(cache.dtype.element_ty))
 
@@ -312,11 +297,11 @@ def _finish_qkv(
 def _gemv_kernel(
     x, norm, perm, codes, scales, zeros, bias, out,
     cos, sin, logn, position, query, keys, values,
-    following, following_bytes, N, blocks, eps, scale, capacity,
+    N, blocks, eps, scale, head_stride, position_stride,
     KIND: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr, BITS: tl.constexpr, NORM: tl.constexpr,
     PERM: tl.constexpr, ZEROS: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, LOGN: tl.constexpr,
     HEADS: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, RUNS: tl.constexpr, MORE: tl.constexpr,
-    AHEAD: tl.constexpr, PDL: tl.constexpr,
+    EARLY: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """W x for blocks of ROWS rows, and what belongs behind it.
 
@@ -344,12 +329,13 @@ def _gemv_kernel(
         block += tl.num_programs(0)
         rows = block * ROWS + tl.arange(0, ROWS)
         ok = rows < N
-        if block >= blocks:  # nothing more of this matrix to fetch
-            if KIND == "qkv" and PDL:
-                _prefetch_cache(keys, values, position, capacity, HEADS, 2 * HALF)
-            prefetch_share(following, following_bytes, AHEAD)
+        if EARLY:
+            words_, scale_, zero_ = _tile(codes, scales, zeros, rows, ok, 0, RUNS, K, GROUP, BITS, ZEROS)
         value = tl.sum(_products(words, scale_of, zero, operand, ROWS, RUNS, BITS, ZEROS), axis=1)
-        words, scale_of, zero = _tile(codes, scales, zeros, rows, ok, 0, RUNS, K, GROUP, BITS, ZEROS)
+        if EARLY:
+            words, scale_of, zero = words_, scale_, zero_
+        else:
+            words, scale_of, zero = _tile(codes, scales, zeros, rows, ok, 0, RUNS, K, GROUP, BITS, ZEROS)
         if MORE:
             value += tl.sum(_products(words2, scale2, zero2, operand2, ROWS, MORE, BITS, ZEROS), axis=1)
             words2, scale2, zero2 = _tile(codes, scales, zeros, rows, ok, RUNS, MORE, K, GROUP, BITS, ZEROS)
@@ -359,8 +345,8 @@ def _gemv_kernel(
             value += tl.load(bias + here_rows, mask=here_ok, other=0).to(tl.float32)
         if KIND == "qkv":
             _finish_qkv(
-                value, here, cos, sin, logn, position, query, keys, values, scale, capacity,
-                HEADS, HALF, LOGN, ROWS,
+                value, here, cos, sin, logn, position, query, keys, values, scale,
+                head_stride, position_stride, HEADS, HALF, LOGN, ROWS,
             )  # fmt: skip
         else:
             _finish(value, here, here_rows, here_ok, bias, out, N, KIND, ADD, ROWS)
@@ -381,7 +367,6 @@ def _embed_kernel(token, table, out, counter, K, BLOCK: tl.constexpr, PDL: tl.co
 def multiply(
     x: Tensor, matrix: Packed, out: Tensor, tiles: Tiles, *,
     norm: Tensor | None = None, eps: float = 0.0, add: bool = False, pdl: bool = False,
-    following: Tensor | None = None,
 ) -> None:  # fmt: skip
     """``out`` = W x + bias, of the normed x where there is a norm; added to what is there if ``add``.
 
@@ -389,9 +374,8 @@ def multiply(
         x: float [in].
         out: float32 [out].
         norm: the weight of an RMSNorm in front, float [in].
-        following: what the next kernel reads first; brought nearer towards the end of this one.
     """
-    _launch("plain", x, matrix, norm, eps, tiles.rows, tiles, pdl, following, out=out, ADD=add)
+    _launch("plain", x, matrix, norm, eps, tiles.rows, tiles, pdl, out=out, ADD=add)
 
 
 def multiply_twin(x: Tensor, matrix: Packed, *, norm: Tensor | None = None, eps: float = 0.0) -> Tensor:
@@ -402,10 +386,10 @@ def multiply_twin(x: Tensor, matrix: Packed, *, norm: Tensor | None = None, eps:
 
 def swiglu(
     x: Tensor, matrix: Packed, out: Tensor, tiles: Tiles, *,
-    norm: Tensor, eps: float, pdl: bool = False, following: Tensor | None = None,
+    norm: Tensor, eps: float, pdl: bool = False,
 ) -> None:  # fmt: skip
     """``out`` [N] = (W1 y + b1) * silu(W2 y + b2) of the normed x; the matrix has a row of W1, the same of W2 ..."""
-    _launch("swiglu", x, matrix, norm, eps, tiles.rows, tiles, pdl, following, out=out)
+    _launch("swiglu", x, matrix, norm, eps, tiles.rows, tiles, pdl, out=out)
 
 
 def swiglu_twin(x: Tensor, matrix: Packed, *, norm: Tensor, eps: float) -> Tensor:
@@ -417,7 +401,7 @@ def swiglu_twin(x: Tensor, matrix: Packed, *, norm: Tensor, eps: float) -> Tenso
 def qkv(
     x: Tensor, matrix: Packed, query: Tensor, keys: Tensor, values: Tensor, tiles: Tiles, *,
     norm: Tensor, eps: float, cos: Tensor, sin: Tensor, logn: Tensor | None, position: Tensor,
-    pdl: bool = False, following: Tensor | None = None,
+    pdl: bool = False,
 ) -> None:  # fmt: skip
     """One token's queries, scaled for powers of two, and its keys and values into the cache.
 
@@ -430,12 +414,12 @@ def qkv(
         logn: float32 [positions] that multiply the query, or None.
         position: int32 [1], where the token stands.
     """
-    heads, capacity, head_dim = keys.shape
+    heads, _, head_dim = keys.shape
     rows = min(tiles.rows, head_dim)
     _launch(
-        "qkv", x, matrix, norm, eps, rows, tiles, pdl, following,
+        "qkv", x, matrix, norm, eps, rows, tiles, pdl,
         cos=cos, sin=sin, logn=logn, position=position, query=query, keys=keys, values=values,
-        scale=LOG2_E * head_dim**-0.5, capacity=capacity, HEADS=heads, HALF=head_dim // 2,
+        scale=LOG2_E * head_dim**-0.5, strides=keys.stride()[:2], HEADS=heads, HALF=head_dim // 2,
     )  # fmt: skip
 
 
@@ -466,25 +450,24 @@ LOG2_E = 1.4426950408889634
 
 def _launch(
     kind: str, x: Tensor, matrix: Packed, norm: Tensor | None, eps: float, rows: int, tiles: Tiles, pdl: bool,
-    following: Tensor | None, *, out: Tensor | None = None, cos: Tensor | None = None, sin: Tensor | None = None,
+    *, out: Tensor | None = None, cos: Tensor | None = None, sin: Tensor | None = None,
     logn: Tensor | None = None, position: Tensor | None = None, query: Tensor | None = None,
-    keys: Tensor | None = None, values: Tensor | None = None, scale: float = 0.0, capacity: int = 0,
+    keys: Tensor | None = None, values: Tensor | None = None, scale: float = 0.0, strides: tuple[int, ...] = (0, 0),
     ADD: bool = False, HEADS: int = 1, HALF: int = 1,
 ) -> None:  # fmt: skip
     runs = matrix.inputs * matrix.bits // 128
     first = 1 << (runs.bit_length() - 1)
     rest = runs - first
     blocks = triton.cdiv(matrix.outputs, rows)
-    ahead = tiles.ahead if pdl and following is not None else 0
     _gemv_kernel[(min(blocks, tiles.blocks),)](
         x, norm, matrix.perm, matrix.codes, matrix.scales, matrix.zeros, matrix.bias, out,
         cos, sin, logn, position, query, keys, values,
-        following if ahead else None, following.nbytes if ahead else 0, matrix.outputs, blocks, eps, scale, capacity,
+        matrix.outputs, blocks, eps, scale, *strides,
         KIND=kind, K=matrix.inputs, GROUP=matrix.group, BITS=matrix.bits, NORM=norm is not None,
         PERM=matrix.perm is not None, ZEROS=matrix.zeros is not None, BIAS=matrix.bias is not None,
         ADD=ADD, LOGN=logn is not None, HEADS=HEADS, HALF=HALF, ROWS=rows, RUNS=first,
-        MORE=triton.next_power_of_2(rest) if rest else 0, AHEAD=ahead, PDL=pdl,
-        num_warps=tiles.warps, num_stages=1, **_dependent(pdl),
+        MORE=triton.next_power_of_2(rest) if rest else 0, EARLY=tiles.early, PDL=pdl,
+        num_warps=tiles.warps, num_stages=1, maxnreg=tiles.registers, **_dependent(pdl),
     )  # fmt: skip
 
 
