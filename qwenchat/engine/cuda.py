@@ -1,12 +1,14 @@
 """Decoding on a GPU: one token's kernels, captured once as a CUDA graph and replayed a token at a time.
 
-Owns the decode step's buffers and the order of its kernels; five to a layer, each started while the one
-before it still runs. Prefill is the model's own forward pass.
+Owns the decode step's buffers, the order of its kernels, and the loop that keeps the device busy: five kernels
+to a layer, each started while the one before it still runs, the sampler last; the next token is fed back on
+the device, and the host reads along. Prefill is the model's own forward pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +16,14 @@ from torch import Tensor
 
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.kernels import attention, gemv, sample
-from qwenchat.engine.kernels.gemv import Packed, Tiles
+from qwenchat.engine.kernels.gemv import Tiles
+from qwenchat.engine.kv_cache import KVCache
+from qwenchat.engine.model import Qwen, Rotary
+from qwenchat.engine.packed import Packed, PackedLinear, PackedMLP, pair, stack
+from qwenchat.engine.sampling import SamplingParams, not_finite
+
+REPLAYS_AHEAD = 2
+"""Tokens that are under way on the device while the host reads the one before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +47,66 @@ class Weights:
     ln_f: Tensor
     lm_head: Packed
 
+    @property
+    def bytes_per_token(self) -> int:
+        """What a token reads of them; of the embedding it is one row."""
+        matrices = [self.lm_head]
+        for layer in self.layers:
+            matrices += [layer.c_attn, layer.c_proj, layer.w1_w2, layer.mlp_c_proj]
+        return sum(m.nbytes for m in matrices)
+
+
+def why_not(config: ModelConfig, device: torch.device) -> str | None:
+    """Why the kernels cannot run a model on a CUDA device, or None."""
+    major, minor = torch.cuda.get_device_capability(device)
+    if major < 8:
+        return f"the GPU has compute capability {major}.{minor}, they need 8.0"
+    if config.head_dim not in (16, 32, 64, 128, 256) or config.hidden_size % 32 or config.mlp_size % 32:
+        return f"heads of {config.head_dim} or a width of {config.hidden_size} are not what they are made for"
+    return None
+
+
+def assemble(model: Qwen) -> Weights | None:
+    """A model's weights laid out for decoding; its layers then hold, and multiply with, the same matrices.
+
+    None if some layer cannot be laid out so: act-order that differs between the two halves of an MLP.
+    """
+    layers = []
+    half = model.config.head_dim // 2
+    for block in model.transformer.h:
+        attn, mlp = block.attn, block.mlp
+        w1_w2 = stack(_packed(mlp.w1), _packed(mlp.w2))
+        if w1_w2 is None:
+            return None
+        dtype = attn.c_proj.weight.dtype if isinstance(attn.c_proj, torch.nn.Linear) else attn.c_proj.dtype
+        mlp.w1 = mlp.w2 = None  # both are in memory twice for one layer at a time
+        w1_w2 = pair(w1_w2, model.config.mlp_size)
+        attn.c_attn = PackedLinear(pair(_packed(attn.c_attn), half), dtype)
+        block.mlp = PackedMLP(PackedLinear(w1_w2, dtype), mlp.c_proj)
+        layers.append(
+            Layer(
+                block.ln_1.weight, attn.c_attn.matrix, _packed(attn.c_proj),
+                block.ln_2.weight, w1_w2, _packed(mlp.c_proj),
+            )  # fmt: skip
+        )
+    t = model.transformer
+    return Weights(t.wte.weight, layers, t.ln_f.weight, _packed(model.lm_head))
+
+
+def _packed(linear: torch.nn.Module) -> Packed:
+    if isinstance(linear, PackedLinear):
+        return linear.matrix
+    assert isinstance(linear, torch.nn.Linear)
+    bits = 8 * linear.weight.dtype.itemsize
+    return Packed(linear.weight.detach(), linear.in_features, bits, bias=linear.bias)
+
 
 # What a kernel's blocks take, by the kernel and the bits of its weights. Measured on an H100.
 TILES: Mapping[tuple[str, int], Tiles] = {
-    ("qkv", 8): Tiles(4, 8, 396),
-    ("proj", 8): Tiles(4, 8, 396),
-    ("swiglu", 8): Tiles(4, 8, 396),
-    ("down", 8): Tiles(4, 16, 132),
+    ("qkv", 8): Tiles(4, 8, 396, registers=80),
+    ("proj", 8): Tiles(4, 8, 396, registers=80),
+    ("swiglu", 8): Tiles(4, 8, 396, early=True, registers=80),
+    ("down", 8): Tiles(2, 8, 264, early=True, registers=128),
     ("qkv", 4): Tiles(4, 4, 528),
     ("proj", 4): Tiles(4, 4, 528),
     ("swiglu", 4): Tiles(4, 4, 528),
@@ -53,8 +115,12 @@ TILES: Mapping[tuple[str, int], Tiles] = {
     ("proj", 16): Tiles(4, 8, 264),
     ("swiglu", 16): Tiles(4, 8, 264),
     ("down", 16): Tiles(2, 16, 132),
-    ("head", 16): Tiles(4, 8, 264),
+    ("head", 16): Tiles(2, 8, 528, registers=64),
 }
+
+
+PARTS = ("embed", "qkv", "attend", "proj", "swiglu", "down", "head", "sample")
+"""The kernels of a decode step, in their order."""
 
 
 class DecodeStep:
@@ -63,81 +129,136 @@ class DecodeStep:
     Args:
         config: the model's shapes.
         weights: on one CUDA device.
-        keys, values: the KV cache, [layers, heads, capacity, head_dim].
-        cos, sin: float32 [capacity, head_dim].
-        logn: float32 [capacity], or None.
+        cache: the KV cache, with room for the token.
+        rotary: the tables of the positions; where their values change, the memory stays.
         state: the sampler's, whose token and position this step reads and moves on.
+        pdl: start each kernel while the one before it runs; needs compute capability 9.0.
     """
 
     def __init__(
-        self, config: ModelConfig, weights: Weights, keys: Tensor, values: Tensor, cos: Tensor, sin: Tensor,
-        logn: Tensor | None, state: sample.State, *, pdl: bool, tiles: Mapping[tuple[str, int], Tiles] = TILES,
-        attention_options: Mapping[str, int] | None = None,
+        self, config: ModelConfig, weights: Weights, cache: KVCache, rotary: Rotary, state: sample.State, *,
+        pdl: bool, tiles: Mapping[tuple[str, int], Tiles] = TILES,
+        attention_shape: attention.Shape = attention.SHAPE,
     ) -> None:  # fmt: skip
-        device = keys.device
+        device = weights.wte.device
         self.config, self.weights, self.state, self.pdl, self.tiles = config, weights, state, pdl, tiles
-        self.keys, self.values, self.cos, self.sin, self.logn = keys, values, cos, sin, logn
-        self.stream_x = torch.empty(config.hidden_size, device=device)  # the residual stream
+        self.cache, self.rotary = cache, rotary
+        self.x = torch.empty(config.hidden_size, device=device)  # the residual stream
         self.query = torch.empty(config.num_heads, config.head_dim, device=device)
         self.mixed = torch.empty(config.num_heads, config.head_dim, device=device)
         self.hidden = torch.empty(config.mlp_size, device=device)
-        self.attention_options = dict(attention_options or {})
-        splits = self.attention_options.pop("splits", attention.SPLITS)
-        self.scratch = attention.Scratch(config.num_heads, config.head_dim, device, splits)
+        self.scratch = attention.Scratch(config.num_heads, config.head_dim, device, attention_shape)
 
-    def launch(self, parts: Sequence[str] = ("embed", "qkv", "attend", "proj", "swiglu", "down", "head", "sample")) -> None:
-        """Launches the kernels of a token on the current stream."""
-        w, x, eps, pdl = self.weights, self.stream_x, self.config.norm_eps, self.pdl
+    def launch(self, parts: Sequence[str] = PARTS) -> None:
+        """Launches the kernels of a token on the current stream; ``parts`` of them, to time these."""
+        w, x, eps, pdl, position = self.weights, self.x, self.config.norm_eps, self.pdl, self.state.position
         if "embed" in parts:
             gemv.embed(self.state.token, w.wte, x, self.state.counter)
         for i, layer in enumerate(w.layers):
-            keys, values = self.keys[i], self.values[i]
+            keys, values = self.cache.layer(i)
             if "qkv" in parts:
                 gemv.qkv(
                     x, layer.c_attn, self.query, keys, values, self._tiles("qkv", layer.c_attn),
-                    norm=layer.ln_1, eps=eps, cos=self.cos, sin=self.sin, logn=self.logn,
-                    position=self.state.position, pdl=pdl,
+                    norm=layer.ln_1, eps=eps, cos=self.rotary.cos, sin=self.rotary.sin, logn=self.rotary.logn,
+                    position=position, pdl=pdl,
                 )  # fmt: skip
             if "attend" in parts:
-                attention.attend(
-                    self.query, keys, values, self.state.position, self.scratch, self.mixed, pdl=pdl,
-                    **self.attention_options,
-                )
+                attention.attend(self.query, keys, values, position, self.scratch, self.mixed, pdl=pdl)
             if "proj" in parts:
-                gemv.multiply(
-                    self.mixed.view(-1), layer.c_proj, x, self._tiles("proj", layer.c_proj), add=True, pdl=pdl,
-                )  # fmt: skip
+                tiles = self._tiles("proj", layer.c_proj)
+                gemv.multiply(self.mixed.view(-1), layer.c_proj, x, tiles, add=True, pdl=pdl)
             if "swiglu" in parts:
-                gemv.swiglu(
-                    x, layer.w1_w2, self.hidden, self._tiles("swiglu", layer.w1_w2),
-                    norm=layer.ln_2, eps=eps, pdl=pdl,
-                )  # fmt: skip
+                tiles = self._tiles("swiglu", layer.w1_w2)
+                gemv.swiglu(x, layer.w1_w2, self.hidden, tiles, norm=layer.ln_2, eps=eps, pdl=pdl)
             if "down" in parts:
-                gemv.multiply(
-                    self.hidden, layer.mlp_c_proj, x, self._tiles("down", layer.mlp_c_proj), add=True, pdl=pdl,
-                )  # fmt: skip
+                tiles = self._tiles("down", layer.mlp_c_proj)
+                gemv.multiply(self.hidden, layer.mlp_c_proj, x, tiles, add=True, pdl=pdl)
         if "head" in parts:
-            gemv.multiply(
-                x, w.lm_head, self.state.logits, self._tiles("head", w.lm_head), norm=w.ln_f, eps=eps, pdl=pdl
-            )
+            tiles = self._tiles("head", w.lm_head)
+            gemv.multiply(x, w.lm_head, self.state.logits, tiles, norm=w.ln_f, eps=eps, pdl=pdl)
         if "sample" in parts:
             sample.sample(self.state, pdl=pdl)
 
     def _tiles(self, kernel: str, matrix: Packed) -> Tiles:
-        return self.tiles[kernel, matrix.bits]
+        return self.tiles[kernel, min(matrix.bits, 16)]
 
     def twin(self, token: int, position: int) -> Tensor:
-        """The logits after one token, float32, in plain torch; keys and values go into the cache too."""
-        w, eps = self.weights, self.config.norm_eps
+        """The logits after one token, float32 [V], in plain torch; keys and values go into the cache too."""
+        w, eps, rotary = self.weights, self.config.norm_eps, self.rotary
         x = w.wte[token].float()
         for i, layer in enumerate(w.layers):
-            q, k, v = gemv.qkv_twin(
+            keys, values = self.cache.layer(i)
+            q, keys[:, position], values[:, position] = gemv.qkv_twin(
                 x, layer.c_attn, self.config.num_heads, norm=layer.ln_1, eps=eps,
-                cos=self.cos, sin=self.sin, logn=self.logn, position=position,
+                cos=rotary.cos, sin=rotary.sin, logn=rotary.logn, position=position,
             )  # fmt: skip
-            self.keys[i, :, position], self.values[i, :, position] = k, v
-            mixed = attention.attend_twin(q, self.keys[i], self.values[i], position)
+            mixed = attention.attend_twin(q, keys, values, position)
             x = x + gemv.multiply_twin(mixed.view(-1), layer.c_proj)
             hidden = gemv.swiglu_twin(x, layer.w1_w2, norm=layer.ln_2, eps=eps)
             x = x + gemv.multiply_twin(hidden, layer.mlp_c_proj)
         return gemv.multiply_twin(x, w.lm_head, norm=w.ln_f, eps=eps)
+
+
+class GraphDecoder:
+    """Replays the decode step, a token at a time, and reads the tokens as they come.
+
+    Args:
+        config, weights, cache, rotary: as of :class:`DecodeStep`.
+    """
+
+    def __init__(self, config: ModelConfig, weights: Weights, cache: KVCache, rotary: Rotary) -> None:
+        device = weights.wte.device
+        self.state = sample.State(config.vocab_size, cache.capacity, device)
+        pdl = torch.cuda.get_device_capability(device) >= (9, 0)
+        self.step = DecodeStep(config, weights, cache, rotary, self.state, pdl=pdl)
+        self._graph = self._capture()
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        # Once outside the graph: that compiles the kernels, and loads them.
+        stream = torch.cuda.Stream(self.state.logits.device)
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self.step.launch()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step.launch()
+        return graph
+
+    def tokens(
+        self, logits: Tensor, params: SamplingParams, uniforms: Tensor, prompt: Sequence[int], limit: int
+    ) -> Iterator[int]:
+        """The tokens of a reply, up to ``limit``.
+
+        When one is given out its keys and values are being made, but for the last, and so may be those of
+        the :data:`REPLAYS_AHEAD` after it: whoever stops earlier leaves them behind in the cache.
+
+        Args:
+            logits: float32 [V], of the prompt's last token.
+            uniforms: float64 [limit] on the CPU, a number to draw each token with; none for greedy.
+            prompt: its ids, all of them in the cache.
+
+        Raises:
+            QwenchatError: the best logit is NaN or infinite.
+        """
+        state = self.state
+        state.begin(logits, params, uniforms, prompt)
+        state.counter.zero_()
+        sample.sample(state)
+        launched = 0
+        for i in range(limit):
+            while launched < min(i + REPLAYS_AHEAD, limit - 1):
+                self._graph.replay()
+                launched += 1
+            yield self._read(i)
+
+    def _read(self, i: int) -> int:
+        """The reply's i-th token, once it is there."""
+        stream = torch.cuda.current_stream()
+        while (token := int(self.state.tokens[i])) == sample.PENDING:
+            if stream.query() and int(self.state.tokens[i]) == sample.PENDING:
+                raise RuntimeError("the device has finished without a token")
+            time.sleep(2e-5)
+        if token == sample.BROKEN:
+            raise not_finite()
+        return token

@@ -43,6 +43,10 @@ class KVCache:
         """Positions that the buffers hold."""
         return self._keys.shape[3]
 
+    def layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """One layer's keys and values, [heads, capacity, head_dim] each."""
+        return self._keys[layer, 0], self._values[layer, 0]
+
     @staticmethod
     def bytes_per_token(*, layers: int, heads: int, head_dim: int, dtype: torch.dtype) -> int:
         """What one position takes, in bytes."""

@@ -9,7 +9,7 @@ is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from qwenchat.engine.config import ModelConfig, QuantConfig, read_json, read_mod
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.memory import available_bytes
 from qwenchat.engine.model import Qwen
+from qwenchat.engine.packed import Packed, PackedLinear, pack_gptq
 from qwenchat.errors import CheckpointError, InsufficientMemoryError
 from qwenchat.language import tr
 
@@ -37,7 +38,13 @@ Progress = Callable[[float], None]
 
 
 def load_model(
-    folder: Path, *, device: torch.device, dtype: torch.dtype, context: int, progress: Progress | None = None
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    context: int,
+    progress: Progress | None = None,
+    packed: bool = False,
 ) -> Qwen:
     """Loads the checkpoint in ``folder``.
 
@@ -45,6 +52,7 @@ def load_model(
         folder: with ``config.json`` and safetensors, in one file or sharded by an index.
         device, dtype: where the weights go, and what they are computed in.
         context: positions that a KV cache will be made for, counted in the memory check.
+        packed: keep quantised layers in their codes, as :class:`~qwenchat.engine.packed.PackedLinear`.
 
     Raises:
         CheckpointError: a file is missing, damaged or of an unknown kind, or a tensor in it is.
@@ -57,22 +65,48 @@ def load_model(
         model = Qwen(config)
     plan = list(_plan(model, config, tensors))
     tensors.check_all_known()
-    weights = sum(p.shape.numel() for p in plan) * dtype.itemsize
-    scratch = max(p.shape.numel() * (_DEQUANTIZING if p.quantized else dtype.itemsize) for p in plan)
+    packed = packed and config.quant is not None
+    weights = sum(_bytes_of(p, config.quant, dtype, packed) for p in plan)
+    scratch = max(p.shape.numel() * (_DEQUANTIZING if p.gptq else dtype.itemsize) for p in plan)
     check_memory(config, weights + scratch, device=device, dtype=dtype, context=context)
 
     loaded: dict[str, Tensor] = {}
     total = sum(p.shape.numel() for p in plan)
     done = 0
     for parameter in plan:
-        loaded[parameter.name] = parameter.read().to(device=device, dtype=dtype).contiguous()
+        if packed and parameter.gptq and (matrix := parameter.gptq.pack(device)):
+            _put_packed(model, parameter.name, matrix, dtype)
+        else:
+            loaded[parameter.name] = parameter.read().to(device=device, dtype=dtype).contiguous()
         done += parameter.shape.numel()
         if progress:
             progress(done / total)
     if config.tie_word_embeddings and "lm_head.weight" not in loaded:
         loaded["lm_head.weight"] = loaded["transformer.wte.weight"]
+    _give_biases(model, loaded)
     model.load_state_dict(loaded, assign=True)
     return model.requires_grad_(False).eval()
+
+
+def _bytes_of(parameter: _Parameter, quant: QuantConfig | None, dtype: torch.dtype, packed: bool) -> int:
+    """What a parameter takes on the device."""
+    if not (packed and parameter.gptq and quant):
+        return parameter.shape.numel() * dtype.itemsize
+    outputs, inputs = parameter.shape
+    return outputs * (inputs * quant.bits // 8 + 3 * quant.groups(inputs))  # codes; scales and zero points
+
+
+def _put_packed(model: Qwen, name: str, matrix: Packed, dtype: torch.dtype) -> None:
+    """Puts a packed layer in the place of the one whose weight is called ``name``."""
+    path, _, field = name.removesuffix(".weight").rpartition(".")
+    setattr(model.get_submodule(path), field, PackedLinear(matrix, dtype))
+
+
+def _give_biases(model: Qwen, loaded: dict[str, Tensor]) -> None:
+    """Packed layers hold their bias with the matrix."""
+    for name, module in model.named_modules():
+        if isinstance(module, PackedLinear) and f"{name}.bias" in loaded:
+            module.matrix = replace(module.matrix, bias=loaded.pop(f"{name}.bias"))
 
 
 class TensorFiles:
@@ -203,7 +237,51 @@ class _Parameter:
     name: str
     shape: torch.Size
     read: Callable[[], Tensor]
-    quantized: bool = False
+    gptq: _Gptq | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Gptq:
+    """The four tensors of a quantised layer in a checkpoint's files; the last may be missing."""
+
+    layer: str
+    quant: QuantConfig
+    inputs: int
+    has_g_idx: bool
+    tensors: TensorFiles
+
+    def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        groups = self.quant.groups(self.inputs)
+        g_idx = self.tensors.read(f"{self.layer}.g_idx") if self.has_g_idx else None
+        if g_idx is not None and (int(g_idx.min()) < 0 or int(g_idx.max()) >= groups):
+            raise CheckpointError(
+                f"{self.tensors.path(self.layer + '.g_idx')}: {self.layer}.g_idx goes from {int(g_idx.min())} to "
+                f"{int(g_idx.max())}, expected groups 0 to {groups - 1}"
+            )
+        qweight, qzeros, scales = (
+            self.tensors.read(f"{self.layer}.{part}") for part in ("qweight", "qzeros", "scales")
+        )
+        return qweight, qzeros, scales, g_idx
+
+    def dequantize(self) -> Tensor:
+        """The weight, float32 [out, in]."""
+        qweight, qzeros, scales, g_idx = self.read()
+        return gptq.dequantize(
+            qweight, qzeros, scales, g_idx, bits=self.quant.bits, zeros_minus_one=self.quant.zeros_minus_one
+        )
+
+    def pack(self, device: torch.device) -> Packed | None:
+        """The weight in its codes on ``device``; None if its groups do not fit that layout."""
+        group = self.inputs if self.quant.group_size == -1 else self.quant.group_size
+        if group % 32 or self.inputs % 32:
+            return None
+        tensors = (None if t is None else t.to(device) for t in self.read())
+        try:
+            return pack_gptq(
+                *tensors, bits=self.quant.bits, group=group, zeros_minus_one=self.quant.zeros_minus_one
+            )
+        except ValueError:
+            return None
 
 
 def _plan(model: Qwen, config: ModelConfig, tensors: TensorFiles) -> Iterator[_Parameter]:
@@ -243,23 +321,8 @@ def _quantized_parameter(
     if has_g_idx:
         tensors.check(f"{layer}.g_idx", (inputs,), ("I32",))
 
-    def read() -> Tensor:
-        g_idx = tensors.read(f"{layer}.g_idx") if has_g_idx else None
-        if g_idx is not None and (int(g_idx.min()) < 0 or int(g_idx.max()) >= groups):
-            raise CheckpointError(
-                f"{tensors.path(layer + '.g_idx')}: {layer}.g_idx goes from {int(g_idx.min())} to "
-                f"{int(g_idx.max())}, expected groups 0 to {groups - 1}"
-            )
-        return gptq.dequantize(
-            tensors.read(f"{layer}.qweight"),
-            tensors.read(f"{layer}.qzeros"),
-            tensors.read(f"{layer}.scales"),
-            g_idx,
-            bits=quant.bits,
-            zeros_minus_one=quant.zeros_minus_one,
-        )
-
-    return _Parameter(name, shape, read, quantized=True)
+    source = _Gptq(layer, quant, inputs, has_g_idx, tensors)
+    return _Parameter(name, shape, source.dequantize, source)
 
 
 def check_memory(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn import functional as F
 
 from qwenchat.engine.config import ModelConfig
@@ -201,10 +202,27 @@ class Rotary:
         self._config = config
         self._positions = torch.arange(capacity, dtype=torch.float32, device=device)
         self._logn = logn_factors(config, capacity).to(device) if config.use_logn_attn else None
+        self._cos = torch.empty(capacity, 1, 1, config.head_dim, device=device)
+        self._sin = torch.empty_like(self._cos)
         self.set_alpha(1.0)
 
+    @property
+    def cos(self) -> Tensor:
+        """float32 [capacity, head_dim]."""
+        return self._cos[:, 0, 0]
+
+    @property
+    def sin(self) -> Tensor:
+        """float32 [capacity, head_dim]; the first half is negated."""
+        return self._sin[:, 0, 0]
+
+    @property
+    def logn(self) -> Tensor | None:
+        """float32 [capacity], or None where the model has no LogN."""
+        return None if self._logn is None else self._logn[:, 0, 0]
+
     def set_alpha(self, alpha: float) -> None:
-        """Makes the tables for an NTK alpha; keys rotated with another alpha no longer match."""
+        """Fills the tables for an NTK alpha; keys rotated with another alpha no longer match."""
         self.alpha = alpha
         dim = self._config.head_dim
         # A head of 2 has one frequency, 1, whatever the base; the exponent would divide by zero.
@@ -212,16 +230,21 @@ class Rotary:
         exponents = torch.arange(0, dim, 2, device=self._positions.device).float() / dim
         angles = torch.outer(self._positions, 1.0 / (base**exponents))  # [capacity, dim / 2]
         cos, sin = angles.cos(), angles.sin()
-        self._cos = torch.cat((cos, cos), dim=-1)[:, None, None, :]
-        self._sin = torch.cat((-sin, sin), dim=-1)[:, None, None, :]
+        # In place: a captured graph reads them where they are.
+        self._cos.copy_(torch.cat((cos, cos), dim=-1)[:, None, None, :])
+        self._sin.copy_(torch.cat((-sin, sin), dim=-1)[:, None, None, :])
 
     def positions(self, start: int, tokens: int) -> Positions:
         """The tables' rows for ``tokens`` tokens that follow ``start`` cached ones."""
         end = start + tokens
-        mask = None
+        mask: Tensor | None = None
         if tokens > 1 and start > 0:
-            rows = torch.arange(start, end, device=self._cos.device)
-            mask = rows[:, None] >= torch.arange(end, device=self._cos.device)
+            if self._cos.is_cuda:
+                # The same mask, named, so that flash attention can be used.
+                mask = causal_lower_right(tokens, end)
+            else:
+                rows = torch.arange(start, end, device=self._cos.device)
+                mask = rows[:, None] >= torch.arange(end, device=self._cos.device)
         beyond = self._logn is not None and end > self._config.seq_length
         return Positions(
             cos=self._cos[start:end],

@@ -108,6 +108,12 @@ class Sampler:
                 raise PromptError(f"token id {token} is outside the vocabulary (0 to {vocab_size - 1})")
         self._seen[torch.tensor(prompt_ids, dtype=torch.int64, device=device)] = True
 
+    def uniforms(self, tokens: int) -> Tensor:
+        """The numbers that the next ``tokens`` draws take, float64 [tokens] on the CPU; none for greedy."""
+        if self.params.temperature == 0:
+            return torch.empty(0, dtype=torch.float64)
+        return torch.rand(tokens, dtype=torch.float64, generator=self._generator)
+
     def __call__(self, logits: Tensor) -> int:
         """The next token id, for logits [V] of any float dtype on any device.
 
@@ -214,6 +220,10 @@ def _finite(best: Tensor) -> float:
     value = float(best)
     if math.isfinite(value):
         return value
-    what = "NaN" if math.isnan(value) else "infinite logits"
+    raise not_finite("NaN" if math.isnan(value) else "infinite logits")
+
+
+def not_finite(what: str = "NaN or infinite logits") -> QwenchatError:
+    """The error for logits that cannot be chosen from."""
     hint = "its checkpoint may be damaged, or its numbers too large for the dtype"
-    raise QwenchatError(f"the model produced {what}", hint)
+    return QwenchatError(f"the model produced {what}", hint)

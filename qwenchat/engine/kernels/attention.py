@@ -7,16 +7,33 @@ its own is needed for the sum.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from qwenchat.engine.kernels.device import start_next, wait_for_previous
+from qwenchat.engine.kernels.device import dependent, start_next, wait_for_previous
 
-SPLITS = 16
-BLOCK = 32
-WARPS = 8
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How the work is cut up.
+
+    Attributes:
+        splits: blocks of threads for one head, at most; a power of two.
+        positions: that a block takes at a time, a power of two.
+        warps: of a block.
+    """
+
+    splits: int
+    positions: int
+    warps: int
+
+
+# Measured on an H100.
+SHAPE = Shape(splits=32, positions=16, warps=2)
 
 
 @triton.jit
@@ -84,7 +101,7 @@ def _attention_kernel(
 
 def attend(
     query: Tensor, keys: Tensor, values: Tensor, position: Tensor, scratch: Scratch, out: Tensor, *,
-    warps: int = WARPS, block: int = BLOCK, pdl: bool = False,
+    pdl: bool = False,
 ) -> None:  # fmt: skip
     """``out`` = attention of one token over the positions up to its own.
 
@@ -95,11 +112,11 @@ def attend(
         out: float [heads, head_dim].
     """
     heads, _, head_dim = keys.shape
-    _attention_kernel[(heads * scratch.splits,)](
+    shape = scratch.shape
+    _attention_kernel[(heads * shape.splits,)](
         query, keys, values, position, scratch.partial, scratch.weights, scratch.arrived, out,
-        keys.stride(0), keys.stride(1),
-        HEAD_DIM=head_dim, SPLITS=scratch.splits, BLOCK=block, PDL=pdl,
-        num_warps=warps, num_stages=1, **({"launch_pdl": True} if pdl else {}),
+        keys.stride(0), keys.stride(1), HEAD_DIM=head_dim, SPLITS=shape.splits, BLOCK=shape.positions, PDL=pdl,
+        num_warps=shape.warps, num_stages=1, **dependent(pdl),
     )  # fmt: skip
 
 
@@ -115,8 +132,8 @@ def attend_twin(query: Tensor, keys: Tensor, values: Tensor, position: int) -> T
 class Scratch:
     """Where the splits of a head leave their parts: sums, their weights, and how many have come."""
 
-    def __init__(self, heads: int, head_dim: int, device: torch.device, splits: int = SPLITS) -> None:
-        self.splits = splits
-        self.partial = torch.zeros(heads, splits, head_dim, device=device)
-        self.weights = torch.zeros(heads, splits, 2, device=device)
+    def __init__(self, heads: int, head_dim: int, device: torch.device, shape: Shape = SHAPE) -> None:
+        self.shape = shape
+        self.partial = torch.zeros(heads, shape.splits, head_dim, device=device)
+        self.weights = torch.zeros(heads, shape.splits, 2, device=device)
         self.arrived = torch.zeros(heads, dtype=torch.int32, device=device)

@@ -7,16 +7,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from qwenchat.engine.kernels.gemv import Packed
+from qwenchat.engine.packed import Packed
 
 
 @triton.jit
 def _dequantize_kernel(
     codes, scales, zeros, perm, out, N, K,
     GROUP: tl.constexpr, BITS: tl.constexpr, ZEROS: tl.constexpr, PERM: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    PAIRED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """out [N, K] = scales * (codes - zeros), the inputs back in the model's own order."""
+    """out [N, K] = scales * (codes - zeros), rows and inputs back in the model's own order."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)  # inputs
     ok = (rows < N)[:, None] & (at < K)[None, :]
@@ -36,15 +36,17 @@ def _dequantize_kernel(
     to = at
     if PERM:
         to = tl.load(perm + at, mask=at < K, other=0)
+    if PAIRED:
+        rows64 = rows64 // (2 * PAIRED) * (2 * PAIRED) + rows64 % 2 * PAIRED + rows64 % (2 * PAIRED) // 2
     tl.store(out + rows64 * K + to[None, :], value.to(out.dtype.element_ty), mask=ok)
 
 
 def dequantize(matrix: Packed, out: Tensor) -> Tensor:
-    """Fills ``out`` [out, in] with the values of a quantised matrix; its twin is :meth:`Packed.dense`."""
+    """Fills ``out`` [out, in] with the values of a quantised matrix; its twin is :meth:`Packed.dense`, for rows that are not paired."""
     grid = (triton.cdiv(matrix.outputs, 8), triton.cdiv(matrix.inputs, 1024))
     _dequantize_kernel[grid](
         matrix.codes, matrix.scales, matrix.zeros, matrix.perm, out, matrix.outputs, matrix.inputs,
         GROUP=matrix.group, BITS=matrix.bits, ZEROS=matrix.zeros is not None, PERM=matrix.perm is not None,
-        ROWS=8, BLOCK=1024, num_warps=8,
+        PAIRED=matrix.paired, ROWS=8, BLOCK=1024, num_warps=8,
     )  # fmt: skip
     return out

@@ -35,3 +35,8 @@ def grid_barrier(counter, arrivals):
     while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < arrivals:
         pass
     tl.debug_barrier()
+
+
+def dependent(pdl: bool) -> dict[str, bool]:
+    """The launch option that lets a kernel start before the one in front of it has ended."""
+    return {"launch_pdl": True} if pdl else {}

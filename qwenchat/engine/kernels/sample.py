@@ -7,12 +7,17 @@ mass, of the tokens above sixteen candidates summed over all blocks. Eight round
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from qwenchat.engine.kernels.device import grid_barrier, start_next, wait_for_previous
+from qwenchat.engine.kernels.device import dependent, grid_barrier, start_next, wait_for_previous
+from qwenchat.engine.sampling import SamplingParams
+
+_FLOAT32 = torch.finfo(torch.float32)
 
 ROUNDS: tl.constexpr = tl.constexpr(8)
 WAYS: tl.constexpr = tl.constexpr(16)
@@ -169,6 +174,9 @@ def _sample_kernel(
         tl.store(position, tl.load(position) + 1)
 
 
+PENDING, BROKEN = -2, -1
+
+
 class State:
     """What the sampler keeps on the device from one token to the next.
 
@@ -180,7 +188,8 @@ class State:
         token: int64 [1], the token chosen last.
         position: int32 [1], where the next one will stand.
         step: int32 [1], tokens chosen so far in this reply.
-        tokens: int32 [most], those; -1 where the best logit was NaN or infinite.
+        tokens: int32 [most] in the host's memory, written by the device: those tokens; PENDING until one is
+            there, BROKEN where the best logit was NaN or infinite.
     """
 
     def __init__(self, vocab_size: int, most: int, device: torch.device, *, blocks: int = 128) -> None:
@@ -192,10 +201,32 @@ class State:
         self.token = torch.zeros(1, dtype=torch.int64, device=device)
         self.position = torch.zeros(1, dtype=torch.int32, device=device)
         self.step = torch.zeros(1, dtype=torch.int32, device=device)
-        self.tokens = torch.zeros(most, dtype=torch.int32, device=device)
+        self.tokens = torch.zeros(most, dtype=torch.int32, pin_memory=device.type == "cuda")
         rounds = 2 * WAYS.value * ROUNDS.value
         self.scratch = torch.zeros((rounds + 8) * blocks, dtype=torch.float64, device=device)
         self.counter = torch.zeros(1, dtype=torch.int32, device=device)
+
+    def begin(self, logits: Tensor, params: SamplingParams, uniforms: Tensor, prompt: Sequence[int]) -> None:
+        """Prepares for a reply: the next :func:`sample` chooses its first token from ``logits``.
+
+        Args:
+            logits: float32 [V], of the prompt's last token.
+            uniforms: float64 on the CPU, one for each token that may be drawn.
+            prompt: its ids.
+        """
+        device = self.logits.device
+        self.logits.copy_(logits)
+        p = params
+        settings = (p.temperature, p.top_k, p.top_p, p.min_p, p.repetition_penalty)
+        # Python's floats reach further: 1e-50 would be 0, and greedy, in float32.
+        clamped = [min(max(v, _FLOAT32.tiny), _FLOAT32.max) if v > 0 else v for v in settings]
+        self.settings.copy_(torch.tensor(clamped, dtype=torch.float32))
+        self.uniforms[: len(uniforms)].copy_(uniforms)
+        self.seen.zero_()
+        self.seen[torch.tensor(prompt, dtype=torch.int64, device=device)] = 1
+        self.position.fill_(len(prompt) - 1)
+        self.step.zero_()
+        self.tokens.fill_(PENDING)
 
 
 def sample(state: State, *, pdl: bool = False) -> None:
@@ -205,6 +236,5 @@ def sample(state: State, *, pdl: bool = False) -> None:
     _sample_kernel[(state.blocks,)](
         state.logits, state.seen, state.settings, state.uniforms, state.token, state.position, state.step,
         state.tokens, state.scratch, state.counter, vocab_size,
-        BLOCKS=state.blocks, SIZE=size, PDL=pdl, num_warps=8, num_stages=1,
-        **({"launch_pdl": True} if pdl else {}),
+        BLOCKS=state.blocks, SIZE=size, PDL=pdl, num_warps=8, num_stages=1, **dependent(pdl),
     )  # fmt: skip

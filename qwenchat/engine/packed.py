@@ -1,0 +1,198 @@
+"""Matrices as the CUDA kernels read them, and linear layers that hold one.
+
+Owns the layout and how a checkpoint's tensors get into it. A matrix keeps its codes in memory, one row after
+the other; where two rows are always needed together (a head's halves, SwiGLU's two) they lie side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qwenchat.engine import gptq
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A matrix [out, in].
+
+    Attributes:
+        codes: int8 [out, in], the code less 128, for 8 bits; uint8 [out, in / 2] for 4, two to a byte and each
+            less 8, so that byte j of 16 has input j in its low half and input 16 + j in its high one; the
+            values themselves, float [out, in], where nothing is quantised.
+        inputs: the number of inputs.
+        bits: 4 or 8; 16 or 32 for floats.
+        group: inputs that share a scale, a multiple of 32.
+        scales: float [out, groups], or None for floats.
+        zeros: the code that stands for zero, uint8 [out, groups]; None where it is the middle one throughout.
+        perm: int32 [in], the input that each column belongs to, where they are not in order (act-order).
+        bias: float [out], or None.
+        paired: rows that go together lie together: row 2 i of each 2 * paired was row i, row 2 i + 1 was row
+            paired + i. 0 where rows lie as in the model.
+    """
+
+    codes: Tensor
+    inputs: int
+    bits: int
+    group: int = 128
+    scales: Tensor | None = None
+    zeros: Tensor | None = None
+    perm: Tensor | None = None
+    bias: Tensor | None = None
+    paired: int = 0
+
+    @property
+    def outputs(self) -> int:
+        return self.codes.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """What is read of it for one row."""
+        parts = (self.codes, self.scales, self.zeros, self.perm, self.bias)
+        return sum(p.nbytes for p in parts if p is not None)
+
+    def dense(self) -> Tensor:
+        """The matrix as float32 [out, in], its rows as they lie here, its inputs in the model's order."""
+        if self.scales is None:
+            return self.codes.float()
+        codes = self.codes
+        if self.bits == 4:
+            halves = codes.view(self.outputs, -1, 16)
+            codes = torch.stack((halves & 15, halves >> 4), dim=2).view(self.outputs, self.inputs)
+            codes = (codes ^ 8).to(torch.int16) - 8
+        of_input = torch.arange(self.inputs, device=codes.device) // self.group
+        zeros = torch.zeros_like(self.scales, dtype=torch.float32)
+        if self.zeros is not None:
+            zeros = self.zeros.float() - 2 ** (self.bits - 1)
+        weight = (codes.float() - zeros[:, of_input]) * self.scales.float()[:, of_input]
+        if self.perm is None:
+            return weight
+        return torch.empty_like(weight).index_copy_(1, self.perm.long(), weight)
+
+
+def pack_gptq(
+    qweight: Tensor, qzeros: Tensor, scales: Tensor, g_idx: Tensor | None, *, bits: int, group: int,
+    zeros_minus_one: bool,
+) -> Packed:  # fmt: skip
+    """A checkpoint's four tensors, laid out as in :mod:`qwenchat.engine.gptq`, as a packed matrix.
+
+    Args:
+        group: inputs that share a scale.
+
+    Raises:
+        ValueError: the groups are not all of that size, so that this layout cannot hold them.
+    """
+    codes = gptq.unpack_words(qweight, bits).t()  # [out, in]
+    zeros = gptq.unpack_words(qzeros.t(), bits)  # [out, groups]
+    if zeros_minus_one:
+        zeros = (zeros + 1) & (2**bits - 1)
+    inputs = codes.shape[1]
+    perm = None
+    in_order = torch.arange(inputs, device=codes.device) // group
+    if g_idx is not None and not torch.equal(g_idx.long(), in_order):
+        perm = torch.argsort(g_idx.long(), stable=True)
+        if not torch.equal(g_idx.long()[perm], in_order):
+            raise ValueError("groups of different sizes")
+        codes = codes[:, perm]
+    middle = 2 ** (bits - 1)
+    if bits == 8:
+        laid = (codes ^ 0x80).contiguous().view(torch.int8)
+    else:
+        low, high = (codes ^ 8).reshape(codes.shape[0], -1, 2, 16).unbind(2)
+        laid = (low | (high << 4)).view(codes.shape[0], -1)
+    return Packed(
+        laid, inputs, bits, group, scales.t().contiguous(),
+        zeros=None if bool((zeros == middle).all()) else zeros.contiguous(),
+        perm=None if perm is None else perm.to(torch.int32),
+    )  # fmt: skip
+
+
+def pair(matrix: Packed, half: int) -> Packed:
+    """The same matrix with rows i and ``half`` + i of each 2 * ``half`` side by side."""
+    rows = (matrix.codes, matrix.scales, matrix.zeros, matrix.bias)
+    codes, scales, zeros, bias = (None if t is None else _transpose_pairs(t, 2, half) for t in rows)
+    assert codes is not None
+    return replace(matrix, codes=codes, scales=scales, zeros=zeros, bias=bias, paired=half)
+
+
+def stack(first: Packed, second: Packed) -> Packed | None:
+    """One matrix above the other, or None if they do not go together (their inputs in different orders)."""
+    if (first.bits, first.group, first.inputs) != (second.bits, second.group, second.inputs):
+        return None
+    if not _same(first.perm, second.perm):
+        return None
+    scales, bias = (_stacked(getattr(first, name), getattr(second, name)) for name in ("scales", "bias"))
+    zeros = None
+    if first.zeros is not None or second.zeros is not None:
+        zeros = torch.cat([_zeros(first), _zeros(second)])
+    return replace(first, codes=torch.cat((first.codes, second.codes)), scales=scales, zeros=zeros, bias=bias)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer on a packed matrix; many rows at once, for prefill.
+
+    The weights are made floats again for each call: next to a product with a thousand rows that is little, and
+    they are never in memory twice. Decoding has kernels that read the codes.
+    """
+
+    def __init__(self, matrix: Packed, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.matrix = matrix
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        m = self.matrix
+        bias = None if m.bias is None else m.bias.to(self.dtype)
+        if m.scales is None:
+            y = F.linear(x, m.codes, bias)
+            return _transpose_pairs(y.t(), m.paired, 2).t() if m.paired else y
+        if bias is not None and m.paired:
+            bias = _transpose_pairs(bias, m.paired, 2)
+        return F.linear(x, _floats(m, self.dtype), bias)
+
+
+class PackedMLP(nn.Module):
+    """Qwen's MLP with ``w1`` and ``w2`` in one matrix, [2 * mlp_size, hidden]."""
+
+    def __init__(self, w1_w2: PackedLinear, c_proj: nn.Module) -> None:
+        super().__init__()
+        self.w1_w2 = w1_w2
+        self.c_proj = c_proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        up, gate = self.w1_w2(x).chunk(2, dim=-1)
+        out: Tensor = self.c_proj(up * F.silu(gate))
+        return out
+
+
+def _floats(m: Packed, dtype: torch.dtype) -> Tensor:
+    """The values of a quantised matrix [out, in], its rows in the model's order."""
+    if m.codes.is_cuda:
+        from qwenchat.engine.kernels.dequantize import dequantize
+
+        return dequantize(m, torch.empty(m.outputs, m.inputs, dtype=dtype, device=m.codes.device))
+    weight = m.dense().to(dtype)
+    return _transpose_pairs(weight, m.paired, 2) if m.paired else weight
+
+
+def _transpose_pairs(x: Tensor, rows: int, columns: int) -> Tensor:
+    """Each block of ``rows * columns`` rows of x read as a table, and written column by column."""
+    return x.view(-1, rows, columns, *x.shape[1:]).transpose(1, 2).reshape(x.shape)
+
+
+def _zeros(matrix: Packed) -> Tensor:
+    if matrix.zeros is not None:
+        return matrix.zeros
+    assert matrix.scales is not None
+    return torch.full_like(matrix.scales, 2 ** (matrix.bits - 1), dtype=torch.uint8)
+
+
+def _stacked(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return None if a is None or b is None else torch.cat((a, b))
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b if a is None or b is None else torch.equal(a, b)
