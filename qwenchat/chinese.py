@@ -346,6 +346,8 @@ CHINESE: Mapping[str, str] = {
     "starting": "正在启动",
     "importing torch": "正在导入 torch",
     "loading weights": "正在加载权重",
+    "preparing kernels": "正在准备计算核",
+    "the fast CUDA kernels are not used: {reason}": "未使用快速 CUDA 计算核：{reason}",
     "waiting for another qwenchat": "正在等待另一个 qwenchat",
     "downloading": "正在下载",
     "verifying": "正在校验",

@@ -311,11 +311,11 @@ def _loader(name: str, settings: Settings) -> Load:
 
 def _load(name: str, settings: Settings) -> Backend:
     """Loads a model while somebody waits for it."""
-    from qwenchat.backends.native import IMPORTING, LOADING
+    from qwenchat.backends.native import COMPILING, IMPORTING, LOADING
     from qwenchat.terminal import theme
 
     # A terminal sees every stage pass by; a log file need not hear of what is the same every time.
-    routine = () if sys.stderr is not None and sys.stderr.isatty() else (IMPORTING, LOADING)
+    routine = () if sys.stderr is not None and sys.stderr.isatty() else (IMPORTING, LOADING, COMPILING)
     with theme.progress_reporter(quiet=settings.quiet) as show:
 
         def progress(stage: str, fraction: float | None) -> None:

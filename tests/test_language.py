@@ -23,6 +23,7 @@ STAGES = (
     "starting",
     "importing torch",
     "loading weights",
+    "preparing kernels",
     "waiting for another qwenchat",
     "downloading",
     "verifying",

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float | None], None]
 """Told a stage's name and the fraction done, None where it cannot be known."""
 
-IMPORTING, LOADING = "importing torch", "loading weights"
+IMPORTING, LOADING, COMPILING = "importing torch", "loading weights", "preparing kernels"
 """The stages of every load, in their order."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -82,7 +82,13 @@ def load(
     def load_named(name: str | Path, window: int | None = context) -> NativeBackend:
         folder = catalog.locate(name, progress=progress)
         return load_folder(
-            folder, name=str(name), device=device, dtype=dtype, context=window, progress=progress
+            folder,
+            name=str(name),
+            device=device,
+            dtype=dtype,
+            context=window,
+            progress=progress,
+            notice=notice,
         )
 
     def fall_back(reason: str) -> NativeBackend:
@@ -119,6 +125,7 @@ def load_folder(
     dtype: str = "auto",
     context: int | None = None,
     progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> NativeBackend:
     """Loads the checkpoint in ``folder``; arguments and errors are those of :func:`load`."""
     from qwenchat.engine.config import read_generation_defaults, read_model_config
@@ -132,7 +139,7 @@ def load_folder(
     report(IMPORTING, None)
     open_torch_libraries()
     from qwenchat.engine.generate import Engine
-    from qwenchat.engine.linear import pack
+    from qwenchat.engine.linear import pack, reads_packed
     from qwenchat.engine.loader import load_model
 
     target = _pick_device(device)
@@ -143,12 +150,17 @@ def load_folder(
         dtype=number_type,
         context=window,
         progress=lambda fraction: report(LOADING, fraction),
+        packed=target.type == "cuda" and reads_packed(config, target) is None,
     )
-    kernel = pack(weights)
+    kernels = pack(weights)
+    if kernels.why_not and notice:
+        notice(tr("the fast CUDA kernels are not used: {reason}", reason=kernels.why_not))
+    if kernels.weights:
+        report(COMPILING, None)
     quant = f"Int{config.quant.bits}" if config.quant else "unquantised"
-    description = f"{quant}, {target} {str(number_type).removeprefix('torch.')}, {kernel}"
+    description = f"{quant}, {target} {str(number_type).removeprefix('torch.')}, {kernels.name}"
     return NativeBackend(
-        Engine(weights, context=window),
+        Engine(weights, context=window, weights=kernels.weights),
         tokenizer,
         defaults,
         name=name or folder.name,

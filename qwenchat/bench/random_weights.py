@@ -9,7 +9,9 @@ from qwenchat.engine.cuda import Layer, Weights
 from qwenchat.engine.kernels.gemv import Packed
 
 
-def random_packed(outputs: int, inputs: int, bits: int, device: torch.device, *, bias: bool = False, group: int = 128) -> Packed:
+def random_packed(
+    outputs: int, inputs: int, bits: int, device: torch.device, *, bias: bool = False, group: int = 128
+) -> Packed:
     b = torch.randn(outputs, device=device, dtype=torch.float16) * 0.01 if bias else None
     if bits == 16:
         w = torch.empty(outputs, inputs, dtype=torch.float16, device=device).normal_(std=inputs**-0.5)
@@ -25,10 +27,19 @@ def random_packed(outputs: int, inputs: int, bits: int, device: torch.device, *,
 def random_weights(c: ModelConfig, bits: int, device: torch.device) -> Weights:
     torch.manual_seed(0)
     h = c.hidden_size
-    def norm(): return torch.rand(h, device=device).half() + 0.5
+
+    def norm():
+        return torch.rand(h, device=device).half() + 0.5
+
     layers = [
-        Layer(norm(), random_packed(3 * h, h, bits, device, bias=True), random_packed(h, h, bits, device), norm(),
-              random_packed(2 * c.mlp_size, h, bits, device), random_packed(h, c.mlp_size, bits, device))
+        Layer(
+            norm(),
+            random_packed(3 * h, h, bits, device, bias=True),
+            random_packed(h, h, bits, device),
+            norm(),
+            random_packed(2 * c.mlp_size, h, bits, device),
+            random_packed(h, c.mlp_size, bits, device),
+        )
         for _ in range(c.num_layers)
     ]
     wte = torch.randn(c.vocab_size, h, device=device, dtype=torch.float16)

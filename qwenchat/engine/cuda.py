@@ -85,8 +85,12 @@ def assemble(model: Qwen) -> Weights | None:
         block.mlp = PackedMLP(PackedLinear(w1_w2, dtype), mlp.c_proj)
         layers.append(
             Layer(
-                block.ln_1.weight, attn.c_attn.matrix, _packed(attn.c_proj),
-                block.ln_2.weight, w1_w2, _packed(mlp.c_proj),
+                block.ln_1.weight,
+                attn.c_attn.matrix,
+                _packed(attn.c_proj),
+                block.ln_2.weight,
+                w1_w2,
+                _packed(mlp.c_proj),
             )  # fmt: skip
         )
     t = model.transformer
@@ -241,15 +245,16 @@ class GraphDecoder:
         Raises:
             QwenchatError: the best logit is NaN or infinite.
         """
-        state = self.state
-        state.begin(logits, params, uniforms, prompt)
-        state.counter.zero_()
-        sample.sample(state)
         launched = 0
         for i in range(limit):
-            while launched < min(i + REPLAYS_AHEAD, limit - 1):
-                self._graph.replay()
-                launched += 1
+            with torch.inference_mode():
+                if i == 0:
+                    self.state.begin(logits, params, uniforms, prompt)
+                    self.state.counter.zero_()
+                    sample.sample(self.state)
+                while launched < min(i + REPLAYS_AHEAD, limit - 1):
+                    self._graph.replay()
+                    launched += 1
             yield self._read(i)
 
     def _read(self, i: int) -> int:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -19,11 +19,14 @@ from torch import Tensor
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Cancelled, Qwen, Rotary, ntk_alpha
 from qwenchat.engine.sampling import Sampler, SamplingParams
-from qwenchat.errors import BusyError, ContextLengthError, PromptError
+from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError, PromptError
+
+if TYPE_CHECKING:
+    from qwenchat.engine.cuda import GraphDecoder, Weights
 
 WORTH_REUSING = 32
 """A shorter prefix is run again where a prompt turns off from the one before."""
-PREFILL_CHUNK = 256
+PREFILL_CHUNK = {"cpu": 256, "cuda": 2048}
 """Tokens prefilled at a time; so often is the progress told. A cancel is heard between two layers."""
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -90,15 +93,20 @@ class Engine:
         model: on its device, in its dtype.
         context: tokens of prompt and reply together that a generation without a limit of its own
             may fill, and that the cache is allocated for.
+        weights: the model's weights as the CUDA kernels read them, to decode with these.
 
     Attributes:
         device, dtype: where and in what it computes.
+
+    Raises:
+        InsufficientMemoryError: the cache cannot be allocated.
     """
 
-    def __init__(self, model: Qwen, *, context: int) -> None:
+    def __init__(self, model: Qwen, *, context: int, weights: Weights | None = None) -> None:
         self.model = model
         self.config = model.config
         self.context = context
+        self.weights = weights
         weight = model.transformer.wte.weight
         self.device, self.dtype = weight.device, weight.dtype
         self._busy = threading.Lock()
@@ -150,8 +158,8 @@ class Engine:
         rotary = Rotary(self.config, len(checked), self.device)
         rotary.set_alpha(ntk_alpha(self.config, len(checked)))
         rows = [
-            self._forward(checked[i : i + PREFILL_CHUNK], cache, rotary, all_positions=True).cpu()
-            for i in range(0, len(checked), PREFILL_CHUNK)
+            self._forward(checked[i : i + self._chunk], cache, rotary, all_positions=True).cpu()
+            for i in range(0, len(checked), self._chunk)
         ]
         return torch.cat(rows)
 
@@ -172,8 +180,7 @@ class Engine:
             stats.seed = sampler.seed if params.temperature > 0 else None
             logits = yield from self._prefill(ids, len(ids) + limit, cancel, stats)
             started = perf_counter()
-            while not _is_set(cancel):
-                token = sampler(logits)
+            for token in self._decode(logits, sampler, ids, limit, cancel):
                 stats.decode_seconds = perf_counter() - started
                 if token in stop_ids:
                     stats.finish_reason = "stop"
@@ -183,13 +190,33 @@ class Engine:
                 if stats.new_tokens == limit:
                     stats.finish_reason = "length"
                     return
-                logits = self._extend([token], cancel)
         except Cancelled:
             pass
+        except torch.OutOfMemoryError as error:
+            self._free()
+            raise _out_of_memory(error) from None
         finally:
             if stats.finish_reason is None:  # cancelled, closed by the caller, or interrupted
                 stats.finish_reason = "cancelled"
             self._busy.release()
+
+    def _decode(
+        self, logits: Tensor, sampler: Sampler, ids: list[int], limit: int, cancel: threading.Event | None
+    ) -> Iterator[int]:
+        """The reply's tokens; once the next one is asked for, the one before is in the cache."""
+        if self._graph is None:
+            while not _is_set(cancel):
+                token = sampler(logits)
+                yield token
+                logits = self._extend([token], cancel)
+            return
+        tokens = self._graph.tokens(logits, sampler.params, sampler.uniforms(limit), ids, limit)
+        for token in tokens:
+            if _is_set(cancel):
+                return
+            yield token
+            self._cached_ids.append(token)
+            self._cache.advance(1)
 
     def _prefill(
         self, ids: list[int], positions: int, cancel: threading.Event | None, stats: GenerationStats
@@ -214,13 +241,17 @@ class Engine:
             assert self._prompt_end is not None
             yield Prefilled(reused, reused)
             return self._prompt_end[1].clone()
-        for start in range(reused, len(ids), PREFILL_CHUNK):
-            logits = self._extend(ids[start : start + PREFILL_CHUNK], cancel)
+        for start in range(reused, len(ids), self._chunk):
+            logits = self._extend(ids[start : start + self._chunk], cancel)
             stats.prefill_seconds += perf_counter() - started
-            yield Prefilled(min(start + PREFILL_CHUNK, len(ids)), len(ids))
+            yield Prefilled(min(start + self._chunk, len(ids)), len(ids))
             started = perf_counter()
         self._prompt_end = ids, logits.clone()
         return logits
+
+    @property
+    def _chunk(self) -> int:
+        return PREFILL_CHUNK[self.device.type]
 
     def _reusable(self, ids: list[int]) -> int:
         """How many of the first positions in the cache serve a prompt.
@@ -263,11 +294,31 @@ class Engine:
 
     def _allocate(self, capacity: int) -> None:
         """Makes an empty cache, and forgets the old one before the new one takes its memory."""
+        self._free()
+        try:
+            self._cache = self._new_cache(capacity)
+            self._rotary = Rotary(self.config, capacity, self.device)
+            self._graph = self._new_graph()
+        except torch.OutOfMemoryError as error:
+            self._free()
+            raise _out_of_memory(error) from None
+
+    def _free(self) -> None:
+        """Gives the cache's memory back; the next generation allocates it again."""
         self._cached_ids: list[int] = []
         self._prompt_end = None
+        self._graph: GraphDecoder | None = None
         self._cache = self._new_cache(0)
-        self._cache = self._new_cache(capacity)
-        self._rotary = Rotary(self.config, capacity, self.device)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _new_graph(self) -> GraphDecoder | None:
+        if self.weights is None:
+            return None
+        from qwenchat.engine.cuda import GraphDecoder
+
+        with torch.inference_mode():
+            return GraphDecoder(self.config, self.weights, self._cache, self._rotary)
 
     def _new_cache(self, capacity: int) -> KVCache:
         c = self.config
@@ -313,6 +364,11 @@ class Engine:
         return ContextLengthError(
             f"the prompt has {length} tokens, the context holds {most}", "shorten it or raise --context"
         )
+
+
+def _out_of_memory(error: torch.OutOfMemoryError) -> InsufficientMemoryError:
+    first = str(error).partition(". ")[0]
+    return InsufficientMemoryError(f"memory ran out: {first}", "a shorter --context or another model may fit")
 
 
 def _is_set(cancel: threading.Event | None) -> bool:

@@ -11,8 +11,17 @@ read. Measured on two cores of an AVX-512 machine that reads 33 GB/s, 3072 by 57
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from qwenchat.engine.config import ModelConfig
+    from qwenchat.engine.cuda import Weights
+    from qwenchat.engine.model import Qwen
 
 
 class OneDNNLinear(nn.Module):
@@ -29,19 +38,56 @@ class OneDNNLinear(nn.Module):
         return out
 
 
-def pack(model: nn.Module) -> str:
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """What will multiply.
+
+    Attributes:
+        name: for people.
+        weights: as the CUDA kernels read them, or None where these are not used.
+        why_not: why they are not, on a CUDA device.
+    """
+
+    name: str
+    weights: Weights | None = None
+    why_not: str | None = None
+
+
+def reads_packed(config: ModelConfig, device: torch.device) -> str | None:
+    """Why quantised layers cannot stay in their codes on a CUDA ``device``; None if they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    from qwenchat.engine import cuda
+
+    return cuda.why_not(config, device)
+
+
+def pack(model: Qwen) -> Kernels:
     """Brings every linear layer of ``model`` into the layout that suits its device and dtype.
 
     Done layer by layer, so that no more than one matrix is held twice.
-
-    Returns:
-        The name of what will multiply, for people.
     """
+    device = model.transformer.wte.weight.device
+    if device.type != "cuda":
+        return Kernels(pack_for_cpu(model))
+    reason = reads_packed(model.config, device)
+    if reason is None:
+        from qwenchat.engine import cuda
+
+        weights = cuda.assemble(model)
+        if weights is not None:
+            return Kernels("Triton, CUDA graph", weights)
+        reason = "the two halves of its MLP have their inputs in different orders"
+    return Kernels("plain torch", why_not=reason)
+
+
+def pack_for_cpu(model: nn.Module) -> str:
+    """Brings every linear layer into the layout that the CPU reads fastest; the name of what multiplies."""
     sample = next(model.parameters())
-    if sample.device.type == "cpu" and sample.dtype == torch.bfloat16 and _has_onednn_bfloat16():
+    if sample.dtype == torch.bfloat16 and _has_onednn_bfloat16():
         _replace_linears(model)
         return "oneDNN"
-    if sample.device.type == "cpu" and sample.dtype == torch.float32:
+    if sample.dtype == torch.float32:
         for module in model.modules():
             if isinstance(module, nn.Linear) and module.out_features > module.in_features:
                 module.weight.data = module.weight.data.t().contiguous().t()

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn import functional as F
+from torch.nn.attention.bias import causal_lower_right
 
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.kv_cache import KVCache

@@ -124,7 +124,7 @@ def test_another_branch_reuses_what_it_shares_if_that_is_worth_it(
 def test_a_new_chats_logits_are_the_same_to_the_bit_whatever_was_asked_before(
     golden_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
-    monkeypatch.setattr(generate, "PREFILL_CHUNK", 16)
+    monkeypatch.setitem(generate.PREFILL_CHUNK, "cpu", 16)
     engine = qwenchat.load(golden_folder("ntk_logn"), device="cpu", dtype=dtype).engine
     prompt = [(7 * i) % 300 for i in range(60)]
 
@@ -190,7 +190,7 @@ def test_a_cancel_ends_prefill_within_a_layer_and_is_forgotten(
 ) -> None:
     expected = greedy(model, PROMPT)
     model.engine._allocate(64)
-    monkeypatch.setattr(generate, "PREFILL_CHUNK", 4)
+    monkeypatch.setitem(generate.PREFILL_CHUNK, "cpu", 4)
     cancel = threading.Event()
     ran = 0
 
@@ -258,7 +258,7 @@ def test_a_seed_gives_the_same_tokens_again(model: NativeBackend) -> None:
 def test_asking_again_gets_the_same_logits_to_the_bit(
     golden_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
-    monkeypatch.setattr(generate, "PREFILL_CHUNK", 16)
+    monkeypatch.setitem(generate.PREFILL_CHUNK, "cpu", 16)
     engine = qwenchat.load(golden_folder("ntk_logn"), device="cpu", dtype=dtype).engine
     prompt = [(7 * i) % 300 for i in range(60)]
     fresh = list(engine.generate(prompt, max_new_tokens=12))

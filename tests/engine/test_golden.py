@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import qwenchat
 from qwenchat.backends.native import NativeBackend
+from qwenchat.engine import generate
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 FOLDERS = ("fp16", "ntk_logn", "gptq_int8", "gptq_int4", "gptq_int4_asym_g32", "gptq_int8_act_order")
@@ -51,7 +52,7 @@ def test_decode_tokens_and_logits_equal_the_originals_however_prefill_is_cut(
     case: tuple[NativeBackend, dict[str, torch.Tensor]], chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, expected = case
-    monkeypatch.setattr("qwenchat.engine.generate.PREFILL_CHUNK", chunk)
+    monkeypatch.setitem(generate.PREFILL_CHUNK, "cpu", chunk)
     rows: list[torch.Tensor] = []
     extend = type(model.engine)._extend
     monkeypatch.setattr(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from qwenchat.engine.linear import OneDNNLinear, pack
+from qwenchat.engine.linear import OneDNNLinear, pack_for_cpu
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -20,7 +20,7 @@ def test_a_packed_layer_gives_what_the_layer_gave(
     model.requires_grad_(False)
     inputs_by_length = [torch.randn(rows, inputs, dtype=dtype) for rows in (1, 2, 130)]
     expected = [model(x) for x in inputs_by_length]
-    pack(model)
+    pack_for_cpu(model)
     for x, reference in zip(inputs_by_length, expected, strict=True):
         found = model(x)
         assert found.shape == reference.shape
@@ -31,6 +31,6 @@ def test_a_packed_layer_gives_what_the_layer_gave(
 def test_the_name_says_what_multiplies() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         model = nn.Sequential(nn.Linear(8, 8)).to(dtype).requires_grad_(False)
-        packed = pack(model) == "oneDNN"
+        packed = pack_for_cpu(model) == "oneDNN"
         assert packed == isinstance(model[0], OneDNNLinear)
         assert not packed or dtype is torch.bfloat16
