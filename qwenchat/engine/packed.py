@@ -102,7 +102,7 @@ def pack_gptq(
         laid = (codes ^ 0x80).contiguous().view(torch.int8)
     else:
         low, high = (codes ^ 8).reshape(codes.shape[0], -1, 2, 16).unbind(2)
-        laid = (low | (high << 4)).view(codes.shape[0], -1)
+        laid = (low | (high << 4)).contiguous().view(codes.shape[0], -1)
     return Packed(
         laid, inputs, bits, group, scales.t().contiguous(),
         zeros=None if bool((zeros == middle).all()) else zeros.contiguous(),

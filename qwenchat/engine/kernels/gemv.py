@@ -118,18 +118,19 @@ def _operand(
         RUN: tl.constexpr = 128 // BITS
         plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, RUN, RUN, 0, K, NORM, PERM)
         return weighted, weighted, tl.sum(weighted, axis=1), tl.sum(plain * plain)
-    INPUTS: tl.constexpr = 128 // BITS
-    plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, 16, INPUTS, 0, K, NORM, PERM)
-    squares = tl.sum(plain * plain)
-    sums = tl.sum(weighted, axis=1)
-    low = _fixed_point(weighted, RUNS)
-    high = low
-    if BITS == 4:
-        plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, 16, INPUTS, 16, K, NORM, PERM)
-        squares += tl.sum(plain * plain)
-        sums += tl.sum(weighted, axis=1)
-        high = _fixed_point(weighted, RUNS)
-    return low, high, sums, squares
+    else:
+        INPUTS: tl.constexpr = 128 // BITS
+        plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, 16, INPUTS, 0, K, NORM, PERM)
+        squares = tl.sum(plain * plain)
+        sums = tl.sum(weighted, axis=1)
+        low = _fixed_point(weighted, RUNS)
+        high = low
+        if BITS == 4:
+            plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, 16, INPUTS, 16, K, NORM, PERM)
+            squares += tl.sum(plain * plain)
+            sums += tl.sum(weighted, axis=1)
+            high = _fixed_point(weighted, RUNS)
+        return low, high, sums, squares
 
 
 @triton.jit
@@ -150,16 +151,17 @@ def _tile(
             other=0,
         )
         return words, 0, 0
-    pointer = codes.to(tl.pointer_type(tl.int32), bitcast=True)
-    words = tl.load(
-        pointer + at[:, :, None] * 4 + tl.arange(0, 4)[None, None, :], mask=ok[:, :, None], other=0
-    )
-    group = rows[:, None] * ((K + GROUP - 1) // GROUP) + (run * INPUTS // GROUP)[None, :]
-    scale = tl.load(scales + group, mask=ok, other=0)
-    zero = scale
-    if ZEROS:
-        zero = tl.load(zeros + group, mask=ok, other=0)
-    return words, scale, zero
+    else:
+        pointer = codes.to(tl.pointer_type(tl.int32), bitcast=True)
+        words = tl.load(
+            pointer + at[:, :, None] * 4 + tl.arange(0, 4)[None, None, :], mask=ok[:, :, None], other=0
+        )
+        group = rows[:, None] * ((K + GROUP - 1) // GROUP) + (run * INPUTS // GROUP)[None, :]
+        scale = tl.load(scales + group, mask=ok, other=0)
+        zero = scale
+        if ZEROS:
+            zero = tl.load(zeros + group, mask=ok, other=0)
+        return words, scale, zero
 
 
 @triton.jit
@@ -177,20 +179,21 @@ def _products(
     low, high, sums, _ = operand
     if BITS > 8:
         return tl.sum(words.to(tl.float32) * low[None, :, :], axis=2)
-    w0, w1, w2, w3 = _columns(words.reshape(ROWS, RUNS, 2, 2))
-    middle = 128
-    if BITS == 4:
-        # The low halves moved up, and the high ones alone: signed bytes that are 16 times the code less 8.
-        TOP: tl.constexpr = -0x0F0F0F10
-        result = _run_products((w0 << 4) & TOP, (w1 << 4) & TOP, (w2 << 4) & TOP, (w3 << 4) & TOP, low)
-        result += _run_products(w0 & TOP, w1 & TOP, w2 & TOP, w3 & TOP, high)
-        result *= 1 / 16
-        middle = 8
     else:
-        result = _run_products(w0, w1, w2, w3, low)
-    if ZEROS:
-        result -= (zero.to(tl.float32) - middle) * sums[None, :]
-    return result * scale.to(tl.float32)
+        w0, w1, w2, w3 = _columns(words.reshape(ROWS, RUNS, 2, 2))
+        middle = 128
+        if BITS == 4:
+            # The low halves moved up, and the high ones alone: signed bytes that are 16 times the code less 8.
+            TOP: tl.constexpr = -0x0F0F0F10
+            result = _run_products((w0 << 4) & TOP, (w1 << 4) & TOP, (w2 << 4) & TOP, (w3 << 4) & TOP, low)
+            result += _run_products(w0 & TOP, w1 & TOP, w2 & TOP, w3 & TOP, high)
+            result *= 1 / 16
+            middle = 8
+        else:
+            result = _run_products(w0, w1, w2, w3, low)
+        if ZEROS:
+            result -= (zero.to(tl.float32) - middle) * sums[None, :]
+        return result * scale.to(tl.float32)
 
 
 @triton.jit
