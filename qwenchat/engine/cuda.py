@@ -109,8 +109,8 @@ def _packed(linear: torch.nn.Module) -> Packed:
 TILES: Mapping[tuple[str, int], Tiles] = {
     ("qkv", 8): Tiles(4, 8, 396, registers=80),
     ("proj", 8): Tiles(4, 8, 396, registers=80),
-    ("swiglu", 8): Tiles(4, 8, 396, early=True, registers=80),
-    ("down", 8): Tiles(2, 8, 264, early=True, registers=128),
+    ("swiglu", 8): Tiles(4, 8, 396, two=True, registers=80),
+    ("down", 8): Tiles(2, 8, 264, two=True, registers=128),
     ("qkv", 4): Tiles(4, 4, 528),
     ("proj", 4): Tiles(4, 4, 528),
     ("swiglu", 4): Tiles(4, 4, 528),

@@ -27,13 +27,15 @@ class Shape:
         splits: blocks of threads for one head, at most; a power of two.
         positions: that a block takes at a time, a power of two.
         warps: of a block.
-        ahead: positions times this many are on the way to L2 beyond those that are being loaded.
+        two: have the positions of two turns under way, which takes more registers.
+        registers: at most so many a thread; None for what the compiler takes.
     """
 
     splits: int
     positions: int
     warps: int
-    ahead: int = 2
+    two: bool = False
+    registers: int | None = None
 
 
 # Measured on an H100.
@@ -75,7 +77,7 @@ def _attention_kernel(
     fresh, keys, values, key_scales, value_scales, position, partial, weights, arrived, out,
     next_matrix, next_bytes, capacity,
     HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
-    AHEAD: tl.constexpr, INT8: tl.constexpr, PDL: tl.constexpr,
+    TWO: tl.constexpr, INT8: tl.constexpr, PREFETCH: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """out [HEADS, HEAD_DIM] = softmax(query · keys) · values; the query is scaled, in powers of two."""
     start_next(PDL)
@@ -95,18 +97,18 @@ def _attention_kernel(
         value_scales += head * capacity
     d = tl.arange(0, HEAD_DIM)
     slot = tl.arange(0, BLOCK)
-    BYTES: tl.constexpr = HEAD_DIM * (1 if INT8 else 2)  # a row's, at least
-    if AHEAD:
-        soon = begin + BLOCK
-        size = tl.maximum(tl.minimum(end - soon, AHEAD * BLOCK), 0) * BYTES
-        prefetch(keys + soon * HEAD_DIM, size)
-        prefetch(values + soon * HEAD_DIM, size)
+    if PREFETCH:
         each = tl.cdiv(next_bytes, tl.num_programs(0) * 16) * 16
         here = tl.program_id(0) * each
         prefetch(next_matrix + here, tl.maximum(tl.minimum(next_bytes - here, each), 0))
+    old = tl.minimum(end, past)
     at = begin + slot
-    k, k_scale = _cached(keys, key_scales, at, at < tl.minimum(end, past), d, HEAD_DIM, INT8)
-    v, v_scale = _cached(values, value_scales, at, at < tl.minimum(end, past), d, HEAD_DIM, INT8)
+    k, k_scale = _cached(keys, key_scales, at, at < old, d, HEAD_DIM, INT8)
+    v, v_scale = _cached(values, value_scales, at, at < old, d, HEAD_DIM, INT8)
+    if TWO:
+        at += BLOCK
+        k_, k_scale_ = _cached(keys, key_scales, at, at < old, d, HEAD_DIM, INT8)
+        v_, v_scale_ = _cached(values, value_scales, at, at < old, d, HEAD_DIM, INT8)
     wait_for_previous(PDL)
     if split < used:
         q = tl.load(fresh + head * HEAD_DIM + d)
@@ -128,17 +130,17 @@ def _attention_kernel(
         while start < end:
             at = start + slot
             start += BLOCK
-            after = start + slot
-            ok = after < tl.minimum(end, past)
-            next_k, next_k_scale = _cached(keys, key_scales, after, ok, d, HEAD_DIM, INT8)
-            next_v, next_v_scale = _cached(values, value_scales, after, ok, d, HEAD_DIM, INT8)
-            if AHEAD:
-                soon = start + AHEAD * BLOCK
-                size = tl.maximum(tl.minimum(end - soon, BLOCK), 0) * BYTES
-                prefetch(keys + soon * HEAD_DIM, size)
-                prefetch(values + soon * HEAD_DIM, size)
             wide_k = _with_new(k, k_scale, new_k, new_k_scale, at == past, INT8)
             wide_v = _with_new(v, v_scale, new_v, new_v_scale, at == past, INT8)
+            if TWO:
+                k, k_scale, v, v_scale = k_, k_scale_, v_, v_scale_
+                soon = start + BLOCK + slot
+                k_, k_scale_ = _cached(keys, key_scales, soon, soon < old, d, HEAD_DIM, INT8)
+                v_, v_scale_ = _cached(values, value_scales, soon, soon < old, d, HEAD_DIM, INT8)
+            else:
+                soon = start + slot
+                k, k_scale = _cached(keys, key_scales, soon, soon < old, d, HEAD_DIM, INT8)
+                v, v_scale = _cached(values, value_scales, soon, soon < old, d, HEAD_DIM, INT8)
             score = tl.sum(wide_k * q[None, :], axis=1)
             score = tl.where(at < end, score, float("-inf"))
             better = tl.maximum(best, score)
@@ -148,7 +150,6 @@ def _attention_kernel(
             mass = mass * keep + p
             mixed = mixed * keep[:, None] + p[:, None] * wide_v
             best = better
-            k, k_scale, v, v_scale = next_k, next_k_scale, next_v, next_v_scale
         top = tl.max(best, axis=0)
         share_of_slot = tl.exp2(best - top)
         here = head * SPLITS + split
@@ -192,8 +193,8 @@ def attend(
         scratch.partial, scratch.weights, scratch.arrived, out,
         cache.keys if matrix is None else matrix, 0 if matrix is None else matrix.numel(), capacity,
         HEADS=heads, HEAD_DIM=head_dim, SPLITS=shape.splits, BLOCK=shape.positions,
-        AHEAD=shape.ahead if pdl else 0, INT8=cache.key_scales is not None, PDL=pdl,
-        num_warps=shape.warps, num_stages=1, **dependent(pdl),
+        TWO=shape.two, INT8=cache.key_scales is not None, PREFETCH=pdl and matrix is not None, PDL=pdl,
+        num_warps=shape.warps, num_stages=1, maxnreg=shape.registers, **dependent(pdl),
     )  # fmt: skip
 
 
