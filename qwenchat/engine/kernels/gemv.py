@@ -112,7 +112,7 @@ def _fixed_point(
     p3, v3 = _inputs(x, norm, perm, FIRST, RUNS, 4, STRIDE, OFFSET + 12, K, NORM, PERM)
     largest = tl.maximum(tl.maximum(tl.abs(v0), tl.abs(v1)), tl.maximum(tl.abs(v2), tl.abs(v3)))
     largest = tl.max(largest, axis=1)
-    factor = tl.where(largest > 0, 32639.0 / largest, 0.0)
+    factor = 32639.0 / tl.maximum(largest, 1e-30)  # of nothing but zeros any factor is right
     high0, low0 = _word(v0, factor)
     high1, low1 = _word(v1, factor)
     high2, low2 = _word(v2, factor)
