@@ -20,9 +20,9 @@ class Packed:
     """A matrix [out, in].
 
     Attributes:
-        codes: int8 [out, in], the code less 128, for 8 bits; uint8 [out, in / 2] for 4, two to a byte and each
-            less 8, so that byte j of 16 has input j in its low half and input 16 + j in its high one; the
-            values themselves, float [out, in], where nothing is quantised.
+        codes: int8 [out, in], the code less 128, for 8 bits; uint8 [out, in / 2] for 4, two to a byte and
+            each less 8, so that byte j of 16 has input j in its low half and input 16 + j in its high one;
+            the values themselves, float [out, in], where nothing is quantised.
         inputs: the number of inputs.
         bits: 4 or 8; 16 or 32 for floats.
         group: inputs that share a scale, a multiple of 32.
@@ -79,35 +79,53 @@ def pack_gptq(
 ) -> Packed:  # fmt: skip
     """A checkpoint's four tensors, laid out as in :mod:`qwenchat.engine.gptq`, as a packed matrix.
 
+    With act-order or 4 bits it takes, besides the result, a few bytes an element for a while.
+
     Args:
         group: inputs that share a scale.
 
     Raises:
         ValueError: the groups are not all of that size, so that this layout cannot hold them.
     """
-    codes = gptq.unpack_words(qweight, bits).t()  # [out, in]
-    zeros = gptq.unpack_words(qzeros.t(), bits)  # [out, groups]
-    if zeros_minus_one:
-        zeros = (zeros + 1) & (2**bits - 1)
-    inputs = codes.shape[1]
+    inputs, outputs = qweight.shape[0] * 32 // bits, qweight.shape[1]
+    # A word holds inputs that follow one another, so that the words of a row are its codes in order.
+    rows = qweight.t().clone(memory_format=torch.contiguous_format).view(torch.uint8)  # [out, in * bits / 8]
     perm = None
-    in_order = torch.arange(inputs, device=codes.device) // group
+    in_order = torch.arange(inputs, device=rows.device) // group
     if g_idx is not None and not torch.equal(g_idx.long(), in_order):
         perm = torch.argsort(g_idx.long(), stable=True)
         if not torch.equal(g_idx.long()[perm], in_order):
             raise ValueError("groups of different sizes")
-        codes = codes[:, perm]
+        rows = _permuted(rows, perm, bits)
     middle = 2 ** (bits - 1)
     if bits == 8:
-        laid = (codes ^ 0x80).contiguous().view(torch.int8)
+        codes = rows.bitwise_xor_(0x80).view(torch.int8)
     else:
-        low, high = (codes ^ 8).reshape(codes.shape[0], -1, 2, 16).unbind(2)
-        laid = (low | (high << 4)).view(codes.shape[0], -1)
+        # From bytes of two neighbours, [out, 32s, 16s, 8], to bytes that hold one input of either 16.
+        first, second = rows.view(outputs, -1, 2, 8).unbind(2)
+        even, odd = (first & 15) | (second << 4), (first >> 4) | (second & 0xF0)
+        codes = torch.stack((even, odd), dim=-1).view(outputs, -1).bitwise_xor_(0x88)
+    zeros = gptq.unpack_words(qzeros.t(), bits)  # [out, groups]
+    if zeros_minus_one:
+        zeros = (zeros + 1) & (2**bits - 1)
     return Packed(
-        laid, inputs, bits, group, scales.t().contiguous(),
+        codes, inputs, bits, group, scales.t().contiguous(),
         zeros=None if bool((zeros == middle).all()) else zeros.contiguous(),
         perm=None if perm is None else perm.to(torch.int32),
     )  # fmt: skip
+
+
+def packs(inputs: int, group: int) -> bool:
+    """Whether a matrix with so many inputs, and so many to a group, can be held in this layout."""
+    return group % 32 == 0 and inputs % 32 == 0
+
+
+def _permuted(rows: Tensor, perm: Tensor, bits: int) -> Tensor:
+    """Rows of packed codes with their inputs in another order."""
+    if bits == 8:
+        return rows[:, perm]
+    codes = torch.stack((rows & 15, rows >> 4), dim=-1).view(rows.shape[0], -1)[:, perm]
+    return codes[:, ::2] | (codes[:, 1::2] << 4)
 
 
 def pair(matrix: Packed, half: int) -> Packed:
@@ -134,8 +152,8 @@ def stack(first: Packed, second: Packed) -> Packed | None:
 class PackedLinear(nn.Module):
     """A linear layer on a packed matrix; many rows at once, for prefill.
 
-    The weights are made floats again for each call: next to a product with a thousand rows that is little, and
-    they are never in memory twice. Decoding has kernels that read the codes.
+    The weights are made floats again for each call: next to a product with a thousand rows that is little,
+    and they are never in memory twice. Decoding has kernels that read the codes.
     """
 
     def __init__(self, matrix: Packed, dtype: torch.dtype) -> None:
