@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from qwenchat.engine import gptq
 from qwenchat.engine.config import ModelConfig, QuantConfig, read_model_config
-from qwenchat.engine.memory import Need, check_memory, need
+from qwenchat.engine.memory import Need, check_memory, need, ran_out_loading
 from qwenchat.engine.model import Qwen
 from qwenchat.engine.packed import Packed, PackedLinear, pack_gptq, packs
 from qwenchat.engine.staging import AHEAD, ReadError, Staging
 from qwenchat.engine.tensor_files import TensorFiles, unreadable
-from qwenchat.errors import CheckpointError, InsufficientMemoryError
-from qwenchat.language import tr
+from qwenchat.errors import CheckpointError
 
 _FLOATS = ("F16", "BF16", "F32")
 # Bytes an element while a matrix is dequantised: its float32 values, their scales or zeros, its codes.
@@ -87,10 +86,7 @@ def load_model(
     try:
         _fill(model, plan, tensors, device, dtype, packed, staged, progress or (lambda fraction: None))
     except torch.OutOfMemoryError:
-        raise InsufficientMemoryError(
-            tr("memory ran out while the model was loaded"),
-            tr("a smaller or more strongly quantised model may fit"),
-        ) from None
+        raise ran_out_loading() from None
     return model.requires_grad_(False).eval()
 
 

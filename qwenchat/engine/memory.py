@@ -120,6 +120,14 @@ def check_memory(needed: Need, *, device: torch.device, dtype: torch.dtype) -> i
     )
 
 
+def ran_out_loading() -> InsufficientMemoryError:
+    """The error for a model that did not fit, although it seemed to."""
+    return InsufficientMemoryError(
+        tr("memory ran out while the model was loaded"),
+        tr("a smaller or more strongly quantised model may fit"),
+    )
+
+
 def available_bytes(device: torch.device) -> int:
     """Bytes that can be allocated on ``device`` now, as far as the system tells."""
     if device.type == "cuda":
