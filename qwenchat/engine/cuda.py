@@ -148,7 +148,7 @@ class DecodeStep:
         self.config, self.weights, self.state, self.pdl, self.tiles = config, weights, state, pdl, tiles
         self.cache, self.rotary = cache, rotary
         self.x = torch.empty(config.hidden_size, device=device)  # the residual stream
-        self.query = torch.empty(config.num_heads, config.head_dim, device=device)
+        self.fresh = torch.empty(3, config.num_heads, config.head_dim, device=device)  # query, key, value
         self.mixed = torch.empty(config.num_heads, config.head_dim, device=device)
         self.hidden = torch.empty(config.mlp_size, device=device)
         self.scratch = attention.Scratch(config.num_heads, config.head_dim, device, attention_shape)
@@ -159,15 +159,17 @@ class DecodeStep:
         if "embed" in parts:
             gemv.embed(self.state.token, w.wte, x, self.state.counter)
         for i, layer in enumerate(w.layers):
-            keys, values = self.cache.layer(i)
             if "qkv" in parts:
                 gemv.qkv(
-                    x, layer.c_attn, self.query, keys, values, self._tiles("qkv", layer.c_attn),
+                    x, layer.c_attn, self.fresh, self._tiles("qkv", layer.c_attn),
                     norm=layer.ln_1, eps=eps, cos=self.rotary.cos, sin=self.rotary.sin, logn=self.rotary.logn,
                     position=position, pdl=pdl,
                 )  # fmt: skip
             if "attend" in parts:
-                attention.attend(self.query, keys, values, position, self.scratch, self.mixed, pdl=pdl)
+                attention.attend(
+                    self.fresh, self.cache.layer(i), position, self.scratch, self.mixed,
+                    next_matrix=layer.c_proj.codes, pdl=pdl,
+                )  # fmt: skip
             if "proj" in parts:
                 tiles = self._tiles("proj", layer.c_proj)
                 gemv.multiply(self.mixed.view(-1), layer.c_proj, x, tiles, add=True, pdl=pdl)
@@ -191,12 +193,11 @@ class DecodeStep:
         w, eps, rotary = self.weights, self.config.norm_eps, self.rotary
         x = w.wte[token].float()
         for i, layer in enumerate(w.layers):
-            keys, values = self.cache.layer(i)
-            q, keys[:, position], values[:, position] = gemv.qkv_twin(
+            fresh = gemv.qkv_twin(
                 x, layer.c_attn, self.config.num_heads, norm=layer.ln_1, eps=eps,
                 cos=rotary.cos, sin=rotary.sin, logn=rotary.logn, position=position,
             )  # fmt: skip
-            mixed = attention.attend_twin(q, keys, values, position)
+            mixed = attention.attend_twin(fresh, self.cache.layer(i), position)
             x = x + gemv.multiply_twin(mixed.view(-1), layer.c_proj)
             hidden = gemv.swiglu_twin(x, layer.w1_w2, norm=layer.ln_2, eps=eps)
             x = x + gemv.multiply_twin(hidden, layer.mlp_c_proj)

@@ -122,17 +122,13 @@ class Attention(nn.Module):
         q, k = qk[:, 0], qk[:, 1]
         if where.logn is not None:
             q = q * where.logn.to(q.dtype)
-        keys, values = cache.write(self.layer, _by_head(k), _by_head(qkv[:, 2]))
+        keys, values = cache.write(self.layer, k.transpose(0, 1), qkv[:, 2].transpose(0, 1))
+        # torch wants a batch in front: [1, heads, T, head_dim].
         mixed = F.scaled_dot_product_attention(
-            _by_head(q), keys, values, attn_mask=where.mask, is_causal=where.causal
-        )  # [1, heads, T, head_dim]
+            q.transpose(0, 1)[None], keys[None], values[None], attn_mask=where.mask, is_causal=where.causal
+        )
         out: Tensor = self.c_proj(mixed[0].transpose(0, 1).reshape(tokens, -1))
         return out
-
-
-def _by_head(x: Tensor) -> Tensor:
-    """[T, heads, head_dim] as a batch of one, heads first: [1, heads, T, head_dim]."""
-    return x.transpose(0, 1).unsqueeze(0)
 
 
 class MLP(nn.Module):

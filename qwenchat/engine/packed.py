@@ -103,8 +103,11 @@ def pack_gptq(
     else:
         # From bytes of two neighbours, [out, 32s, 16s, 8], to bytes that hold one input of either 16.
         first, second = rows.view(outputs, -1, 2, 8).unbind(2)
-        even, odd = (first & 15) | (second << 4), (first >> 4) | (second & 0xF0)
-        codes = torch.stack((even, odd), dim=-1).view(outputs, -1).bitwise_xor_(0x88)
+        codes = torch.empty_like(rows)
+        even, odd = codes.view(outputs, -1, 8, 2).unbind(3)
+        torch.bitwise_or(first & 15, second << 4, out=even)
+        torch.bitwise_or(first >> 4, second & 0xF0, out=odd)
+        codes.bitwise_xor_(0x88)
     zeros = gptq.unpack_words(qzeros.t(), bits)  # [out, groups]
     if zeros_minus_one:
         zeros = (zeros + 1) & (2**bits - 1)
@@ -123,9 +126,9 @@ def packs(inputs: int, group: int) -> bool:
 def _permuted(rows: Tensor, perm: Tensor, bits: int) -> Tensor:
     """Rows of packed codes with their inputs in another order."""
     if bits == 8:
-        return rows[:, perm]
-    codes = torch.stack((rows & 15, rows >> 4), dim=-1).view(rows.shape[0], -1)[:, perm]
-    return codes[:, ::2] | (codes[:, 1::2] << 4)
+        return rows.index_select(1, perm)
+    codes = torch.stack((rows & 15, rows >> 4), dim=-1).view(rows.shape[0], -1).index_select(1, perm)
+    return (codes[:, ::2] | (codes[:, 1::2] << 4)).contiguous()
 
 
 def pair(matrix: Packed, half: int) -> Packed:

@@ -1,8 +1,9 @@
-"""Attention of one token over the KV cache.
+"""Attention of one token over the KV cache, into which it puts the token's own key and value.
 
 The cached positions of a head are split over several blocks of threads, which leave partial sums; the last
 of them to finish puts these together. So the memory is busy however few heads there are, and no kernel of
-its own is needed for the sum.
+its own is needed for the sum. What is in the cache already does not depend on the kernels of this token:
+it is on its way before they are done, and so is the matrix that comes next.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from qwenchat.engine.kernels.device import dependent, start_next, wait_for_previous
+from qwenchat.engine.kernels.device import dependent, prefetch, start_next, wait_for_previous
+from qwenchat.engine.kv_cache import LayerCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,59 +27,128 @@ class Shape:
         splits: blocks of threads for one head, at most; a power of two.
         positions: that a block takes at a time, a power of two.
         warps: of a block.
+        ahead: positions times this many are on the way to L2 beyond those that are being loaded.
     """
 
     splits: int
     positions: int
     warps: int
+    ahead: int = 2
 
 
 # Measured on an H100.
-SHAPE = Shape(splits=32, positions=16, warps=2)
+SHAPE = Shape(splits=16, positions=32, warps=4)
+
+
+@triton.jit
+def _cached(codes, scales, at, ok, d, HEAD_DIM: tl.constexpr, INT8: tl.constexpr):
+    """Rows ``at`` of a head's cache, as they lie there, and their scales."""
+    rows = tl.load(codes + at[:, None] * HEAD_DIM + d[None, :], mask=ok[:, None], other=0)
+    scale = 0.0
+    if INT8:
+        scale = tl.load(scales + at, mask=ok, other=0)
+    return rows, scale
+
+
+@triton.jit
+def _as_stored(row, codes, INT8: tl.constexpr):
+    """A new row of a head [HEAD_DIM], as the cache holds it, and its scale."""
+    scale = 0.0
+    if INT8:
+        scale = tl.max(tl.abs(row), axis=0) / 127
+        row = row * tl.where(scale > 0, 1 / scale, 0.0)
+        row = row + tl.where(row < 0, -0.5, 0.5)
+    return row.to(codes.dtype.element_ty), scale
+
+
+@triton.jit
+def _with_new(rows, scale, row, row_scale, is_new, INT8: tl.constexpr):
+    """The rows of a tile as floats, the token's own among them."""
+    rows = tl.where(is_new[:, None], row[None, :], rows).to(tl.float32)
+    if INT8:
+        rows *= tl.where(is_new, row_scale, scale)[:, None]
+    return rows
 
 
 @triton.jit
 def _attention_kernel(
-    query, keys, values, position, partial, weights, arrived, out, head_stride, position_stride,
-    HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+    fresh, keys, values, key_scales, value_scales, position, partial, weights, arrived, out,
+    next_matrix, next_bytes, capacity,
+    HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
+    AHEAD: tl.constexpr, INT8: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """out [heads, HEAD_DIM] = softmax(query · keys) · values; the query is scaled, in powers of two."""
+    """out [HEADS, HEAD_DIM] = softmax(query · keys) · values; the query is scaled, in powers of two."""
     start_next(PDL)
     head, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
     # Moved by the sampler alone, at the end of a token: it can be read before the wait.
-    length = tl.load(position) + 1
+    past = tl.load(position)
+    length = past + 1
     blocks = tl.cdiv(length, BLOCK)
     share = tl.cdiv(blocks, SPLITS)  # blocks a split
     used = tl.cdiv(blocks, share)  # splits that have any
     begin = split * share * BLOCK
     end = tl.minimum(begin + share * BLOCK, length)
-    keys += head.to(tl.int64) * head_stride
-    values += head.to(tl.int64) * head_stride
+    keys += head.to(tl.int64) * capacity * HEAD_DIM
+    values += head.to(tl.int64) * capacity * HEAD_DIM
+    if INT8:
+        key_scales += head * capacity
+        value_scales += head * capacity
+    d = tl.arange(0, HEAD_DIM)
+    slot = tl.arange(0, BLOCK)
+    BYTES: tl.constexpr = HEAD_DIM * (1 if INT8 else 2)  # a row's, at least
+    if AHEAD:
+        soon = begin + BLOCK
+        size = tl.maximum(tl.minimum(end - soon, AHEAD * BLOCK), 0) * BYTES
+        prefetch(keys + soon * HEAD_DIM, size)
+        prefetch(values + soon * HEAD_DIM, size)
+        each = tl.cdiv(next_bytes, tl.num_programs(0) * 16) * 16
+        here = tl.program_id(0) * each
+        prefetch(next_matrix + here, tl.maximum(tl.minimum(next_bytes - here, each), 0))
+    at = begin + slot
+    k, k_scale = _cached(keys, key_scales, at, at < tl.minimum(end, past), d, HEAD_DIM, INT8)
+    v, v_scale = _cached(values, value_scales, at, at < tl.minimum(end, past), d, HEAD_DIM, INT8)
     wait_for_previous(PDL)
     if split < used:
-        d = tl.arange(0, HEAD_DIM)
-        q = tl.load(query + head * HEAD_DIM + d)
+        q = tl.load(fresh + head * HEAD_DIM + d)
+        new_k = tl.load(fresh + (HEADS + head) * HEAD_DIM + d)
+        new_v = tl.load(fresh + (2 * HEADS + head) * HEAD_DIM + d)
+        new_k, new_k_scale = _as_stored(new_k, keys, INT8)
+        new_v, new_v_scale = _as_stored(new_v, values, INT8)
+        if split == 0:
+            tl.store(keys + past * HEAD_DIM + d, new_k)
+            tl.store(values + past * HEAD_DIM + d, new_v)
+            if INT8:
+                tl.store(key_scales + past, new_k_scale)
+                tl.store(value_scales + past, new_v_scale)
         # Every slot keeps a softmax of its own, over the positions that fall to it; one sum at the end.
         best = tl.full((BLOCK,), float("-inf"), tl.float32)
         mass = tl.zeros((BLOCK,), tl.float32)
         mixed = tl.zeros((BLOCK, HEAD_DIM), tl.float32)
         start = begin
         while start < end:
-            at = start + tl.arange(0, BLOCK)
-            ok = at < end
-            where = at[:, None] * position_stride + d[None, :]
-            k = tl.load(keys + where, mask=ok[:, None], other=0)
-            v = tl.load(values + where, mask=ok[:, None], other=0)
-            score = tl.sum(k.to(tl.float32) * q[None, :], axis=1)
-            score = tl.where(ok, score, float("-inf"))
+            at = start + slot
+            start += BLOCK
+            after = start + slot
+            ok = after < tl.minimum(end, past)
+            next_k, next_k_scale = _cached(keys, key_scales, after, ok, d, HEAD_DIM, INT8)
+            next_v, next_v_scale = _cached(values, value_scales, after, ok, d, HEAD_DIM, INT8)
+            if AHEAD:
+                soon = start + AHEAD * BLOCK
+                size = tl.maximum(tl.minimum(end - soon, BLOCK), 0) * BYTES
+                prefetch(keys + soon * HEAD_DIM, size)
+                prefetch(values + soon * HEAD_DIM, size)
+            wide_k = _with_new(k, k_scale, new_k, new_k_scale, at == past, INT8)
+            wide_v = _with_new(v, v_scale, new_v, new_v_scale, at == past, INT8)
+            score = tl.sum(wide_k * q[None, :], axis=1)
+            score = tl.where(at < end, score, float("-inf"))
             better = tl.maximum(best, score)
             # A slot that has seen nothing yet: minus infinity from itself would be NaN.
             shown = tl.where(better == float("-inf"), 0.0, better)
             keep, p = tl.exp2(best - shown), tl.exp2(score - shown)
             mass = mass * keep + p
-            mixed = mixed * keep[:, None] + p[:, None] * v.to(tl.float32)
+            mixed = mixed * keep[:, None] + p[:, None] * wide_v
             best = better
-            start += BLOCK
+            k, k_scale, v, v_scale = next_k, next_k_scale, next_v, next_v_scale
         top = tl.max(best, axis=0)
         share_of_slot = tl.exp2(best - top)
         here = head * SPLITS + split
@@ -100,29 +171,37 @@ def _attention_kernel(
 
 
 def attend(
-    query: Tensor, keys: Tensor, values: Tensor, position: Tensor, scratch: Scratch, out: Tensor, *,
-    pdl: bool = False,
+    fresh: Tensor, cache: LayerCache, position: Tensor, scratch: Scratch, out: Tensor, *,
+    next_matrix: Tensor | None = None, pdl: bool = False,
 ) -> None:  # fmt: skip
-    """``out`` = attention of one token over the positions up to its own.
+    """Puts a token's key and value into the cache; ``out`` = its attention over the positions up to its own.
 
     Args:
-        query: float32 [heads, head_dim], scaled for powers of two.
-        keys, values: one layer's cache, [heads, capacity, head_dim].
+        fresh: float32 [3, heads, head_dim], the query, scaled for powers of two, the key and the value.
+        cache: one layer's.
         position: int32 [1], the token's own.
-        out: float [heads, head_dim].
+        out: float32 [heads, head_dim].
+        next_matrix: what the next kernel reads, to be brought to L2 meanwhile; needs ``pdl``.
     """
-    heads, _, head_dim = keys.shape
+    heads, capacity, head_dim = cache.keys.shape
     shape = scratch.shape
+    assert cache.keys.stride() == cache.values.stride() == (capacity * head_dim, head_dim, 1)
+    matrix = None if next_matrix is None else next_matrix.view(torch.uint8)
     _attention_kernel[(heads * shape.splits,)](
-        query, keys, values, position, scratch.partial, scratch.weights, scratch.arrived, out,
-        keys.stride(0), keys.stride(1), HEAD_DIM=head_dim, SPLITS=shape.splits, BLOCK=shape.positions, PDL=pdl,
+        fresh, cache.keys, cache.values, cache.key_scales, cache.value_scales, position,
+        scratch.partial, scratch.weights, scratch.arrived, out,
+        cache.keys if matrix is None else matrix, 0 if matrix is None else matrix.numel(), capacity,
+        HEADS=heads, HEAD_DIM=head_dim, SPLITS=shape.splits, BLOCK=shape.positions,
+        AHEAD=shape.ahead if pdl else 0, INT8=cache.key_scales is not None, PDL=pdl,
         num_warps=shape.warps, num_stages=1, **dependent(pdl),
     )  # fmt: skip
 
 
-def attend_twin(query: Tensor, keys: Tensor, values: Tensor, position: int) -> Tensor:
-    """What :func:`attend` puts into ``out``, float32 [heads, head_dim]."""
-    k, v = keys[:, : position + 1].float(), values[:, : position + 1].float()
+def attend_twin(fresh: Tensor, cache: LayerCache, position: int) -> Tensor:
+    """What :func:`attend` puts into ``out``, float32 [heads, head_dim]; it fills the cache as well."""
+    query, key, value = fresh
+    cache.put(key[:, None], value[:, None], position)
+    k, v = (t.float() for t in cache.floats(position + 1, torch.float32))
     scores = torch.einsum("hd,hsd->hs", query, k)  # in powers of two
     weights = torch.exp2(scores - scores.amax(-1, keepdim=True))
     mixed: Tensor = torch.einsum("hs,hsd->hd", weights / weights.sum(-1, keepdim=True), v)

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from qwenchat.engine.kernels.device import dependent, start_next, wait_for_previous
+from qwenchat.engine.kernels.device import ASSEMBLY, dependent, prefetch, start_next, wait_for_previous
 from qwenchat.engine.packed import Packed
 
 
@@ -34,6 +34,7 @@ class Tiles:
         blocks: at most so many; each goes on to further rows.
         early: load the next rows before the work on these, which takes more registers.
         registers: at most so many a thread; None for what the compiler takes.
+        ahead: times that a block's further rows are on the way to L2 beyond those that are being loaded.
     """
 
     rows: int
@@ -41,16 +42,13 @@ class Tiles:
     blocks: int
     early: bool = False
     registers: int | None = None
-
-
-# The interpreter, which tests without a GPU run in, knows no inline assembly.
-_ASSEMBLY = tl.constexpr(not triton.knobs.runtime.interpret)
+    ahead: int = 2
 
 
 @triton.jit
 def _dp4a(a, b, c):
     """c plus the four products of the signed bytes of a and b."""
-    if _ASSEMBLY:
+    if ASSEMBLY:
         c = tl.inline_asm_elementwise(
             "dp4a.s32.s32 $0, $1, $2, $3;", "=r,r,r,r", [a, b, c], tl.int32, True, 1
         )
@@ -118,18 +116,19 @@ def _operand(
         RUN: tl.constexpr = 128 // BITS
         plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, RUN, RUN, 0, K, NORM, PERM)
         return weighted, weighted, tl.sum(weighted, axis=1), tl.sum(plain * plain)
-    INPUTS: tl.constexpr = 128 // BITS
-    plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, 16, INPUTS, 0, K, NORM, PERM)
-    squares = tl.sum(plain * plain)
-    sums = tl.sum(weighted, axis=1)
-    low = _fixed_point(weighted, RUNS)
-    high = low
-    if BITS == 4:
-        plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, 16, INPUTS, 16, K, NORM, PERM)
-        squares += tl.sum(plain * plain)
-        sums += tl.sum(weighted, axis=1)
-        high = _fixed_point(weighted, RUNS)
-    return low, high, sums, squares
+    else:
+        INPUTS: tl.constexpr = 128 // BITS
+        plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, 16, INPUTS, 0, K, NORM, PERM)
+        squares = tl.sum(plain * plain)
+        sums = tl.sum(weighted, axis=1)
+        low = _fixed_point(weighted, RUNS)
+        high = low
+        if BITS == 4:
+            plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, 16, INPUTS, 16, K, NORM, PERM)
+            squares += tl.sum(plain * plain)
+            sums += tl.sum(weighted, axis=1)
+            high = _fixed_point(weighted, RUNS)
+        return low, high, sums, squares
 
 
 @triton.jit
@@ -150,16 +149,17 @@ def _tile(
             other=0,
         )
         return words, 0, 0
-    pointer = codes.to(tl.pointer_type(tl.int32), bitcast=True)
-    words = tl.load(
-        pointer + at[:, :, None] * 4 + tl.arange(0, 4)[None, None, :], mask=ok[:, :, None], other=0
-    )
-    group = rows[:, None] * ((K + GROUP - 1) // GROUP) + (run * INPUTS // GROUP)[None, :]
-    scale = tl.load(scales + group, mask=ok, other=0)
-    zero = scale
-    if ZEROS:
-        zero = tl.load(zeros + group, mask=ok, other=0)
-    return words, scale, zero
+    else:
+        pointer = codes.to(tl.pointer_type(tl.int32), bitcast=True)
+        words = tl.load(
+            pointer + at[:, :, None] * 4 + tl.arange(0, 4)[None, None, :], mask=ok[:, :, None], other=0
+        )
+        group = rows[:, None] * ((K + GROUP - 1) // GROUP) + (run * INPUTS // GROUP)[None, :]
+        scale = tl.load(scales + group, mask=ok, other=0)
+        zero = scale
+        if ZEROS:
+            zero = tl.load(zeros + group, mask=ok, other=0)
+        return words, scale, zero
 
 
 @triton.jit
@@ -177,20 +177,21 @@ def _products(
     low, high, sums, _ = operand
     if BITS > 8:
         return tl.sum(words.to(tl.float32) * low[None, :, :], axis=2)
-    w0, w1, w2, w3 = _columns(words.reshape(ROWS, RUNS, 2, 2))
-    middle = 128
-    if BITS == 4:
-        # The low halves moved up, and the high ones alone: signed bytes that are 16 times the code less 8.
-        TOP: tl.constexpr = -0x0F0F0F10
-        result = _run_products((w0 << 4) & TOP, (w1 << 4) & TOP, (w2 << 4) & TOP, (w3 << 4) & TOP, low)
-        result += _run_products(w0 & TOP, w1 & TOP, w2 & TOP, w3 & TOP, high)
-        result *= 1 / 16
-        middle = 8
     else:
-        result = _run_products(w0, w1, w2, w3, low)
-    if ZEROS:
-        result -= (zero.to(tl.float32) - middle) * sums[None, :]
-    return result * scale.to(tl.float32)
+        w0, w1, w2, w3 = _columns(words.reshape(ROWS, RUNS, 2, 2))
+        middle = 128
+        if BITS == 4:
+            # The low halves moved up, and the high ones alone: signed bytes that are 16 times the code less 8.
+            TOP: tl.constexpr = -0x0F0F0F10
+            result = _run_products((w0 << 4) & TOP, (w1 << 4) & TOP, (w2 << 4) & TOP, (w3 << 4) & TOP, low)
+            result += _run_products(w0 & TOP, w1 & TOP, w2 & TOP, w3 & TOP, high)
+            result *= 1 / 16
+            middle = 8
+        else:
+            result = _run_products(w0, w1, w2, w3, low)
+        if ZEROS:
+            result -= (zero.to(tl.float32) - middle) * sums[None, :]
+        return result * scale.to(tl.float32)
 
 
 @triton.jit
@@ -228,42 +229,45 @@ def _finish(value, block, rows, ok, bias, out, N, KIND: tl.constexpr, ADD: tl.co
 
 @triton.jit
 def _finish_qkv(
-    value, block, cos, sin, logn, position, query, keys, values, scale, head_stride, position_stride,
+    value, block, cos, sin, logn, position, out, scale,
     HEADS: tl.constexpr, HALF: tl.constexpr, LOGN: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Behind the product: rotation, the query's scale, the cache."""
+    """Behind the product: rotation, the query's scale, and the halves of a head in their order again."""
     PAIRS: tl.constexpr = ROWS // 2
     one, two = tl.split(value.reshape(PAIRS, 2))
     part = block * PAIRS // HALF  # the head, counted through queries, keys and values
     at = block * PAIRS % HALF + tl.arange(0, PAIRS)
-    here = tl.load(position).to(tl.int64)
-    head = part % HEADS
-    kind = part // HEADS
-    if kind < 2:
+    if part < 2 * HEADS:
+        here = tl.load(position).to(tl.int64)
         c = tl.load(cos + here * 2 * HALF + at)
         s = tl.load(sin + here * 2 * HALF + HALF + at)
         one, two = one * c - two * s, two * c + one * s
-    if kind == 0:
-        if LOGN:
-            scale = scale * tl.load(logn + here)
-        tl.store(query + head * 2 * HALF + at, one * scale)
-        tl.store(query + head * 2 * HALF + HALF + at, two * scale)
-    else:
-        cache = keys if kind == 1 else values
-        row = cache + head.to(tl.int64) * head_stride + here * position_stride + at
-        tl.store(row, one.to(cache.dtype.element_ty))
-        tl.store(row + HALF, two.to(cache.dtype.element_ty))
+        if part < HEADS:
+            if LOGN:
+                scale = scale * tl.load(logn + here)
+            one *= scale
+            two *= scale
+    tl.store(out + part * 2 * HALF + at, one)
+    tl.store(out + part * 2 * HALF + HALF + at, two)
+
+
+@triton.jit
+def _prefetch_rows(codes, block, N, ROWS: tl.constexpr, ROW_BYTES: tl.constexpr):
+    """The codes of a block's rows, on their way to L2."""
+    first = block.to(tl.int64) * ROWS
+    rows = tl.maximum(tl.minimum(N - first, ROWS), 0)
+    pointer = codes.to(tl.pointer_type(tl.int8), bitcast=True)
+    prefetch(pointer + first * ROW_BYTES, (rows * ROW_BYTES).to(tl.int32))
 
 
 @triton.jit
 def _gemv_kernel(
-    x, norm, perm, codes, scales, zeros, bias, out,
-    cos, sin, logn, position, query, keys, values,
-    N, blocks, eps, scale, head_stride, position_stride,
+    x, norm, perm, codes, scales, zeros, bias, out, cos, sin, logn, position,
+    N, blocks, eps, scale,
     KIND: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr, BITS: tl.constexpr, NORM: tl.constexpr,
     PERM: tl.constexpr, ZEROS: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, LOGN: tl.constexpr,
     HEADS: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, RUNS: tl.constexpr, MORE: tl.constexpr,
-    EARLY: tl.constexpr, PDL: tl.constexpr,
+    EARLY: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """W x for blocks of ROWS rows, and what belongs behind it.
 
@@ -276,6 +280,8 @@ def _gemv_kernel(
     words, scale_of, zero = _tile(codes, scales, zeros, rows, ok, 0, RUNS, K, GROUP, BITS, ZEROS)
     if MORE:
         words2, scale2, zero2 = _tile(codes, scales, zeros, rows, ok, RUNS, MORE, K, GROUP, BITS, ZEROS)
+    for further in tl.static_range(1, AHEAD + 1):
+        _prefetch_rows(codes, block + further * tl.num_programs(0), N, ROWS, K * BITS // 8)
     wait_for_previous(PDL)
 
     operand = _operand(x, norm, perm, 0, RUNS, K, BITS, NORM, PERM)
@@ -291,6 +297,8 @@ def _gemv_kernel(
         block += tl.num_programs(0)
         rows = block * ROWS + tl.arange(0, ROWS)
         ok = rows < N
+        if AHEAD:
+            _prefetch_rows(codes, block + AHEAD * tl.num_programs(0), N, ROWS, K * BITS // 8)
         if EARLY:
             words_, scale_, zero_ = _tile(codes, scales, zeros, rows, ok, 0, RUNS, K, GROUP, BITS, ZEROS)
         value = tl.sum(_products(words, scale_of, zero, operand, ROWS, RUNS, BITS, ZEROS), axis=1)
@@ -306,10 +314,7 @@ def _gemv_kernel(
         if BIAS:
             value += tl.load(bias + here_rows, mask=here_ok, other=0).to(tl.float32)
         if KIND == "qkv":
-            _finish_qkv(
-                value, here, cos, sin, logn, position, query, keys, values, scale,
-                head_stride, position_stride, HEADS, HALF, LOGN, ROWS,
-            )  # fmt: skip
+            _finish_qkv(value, here, cos, sin, logn, position, out, scale, HEADS, HALF, LOGN, ROWS)
         else:
             _finish(value, here, here_rows, here_ok, bias, out, N, KIND, ADD, ROWS)
 
@@ -361,35 +366,33 @@ def swiglu_twin(x: Tensor, matrix: Packed, *, norm: Tensor, eps: float) -> Tenso
 
 
 def qkv(
-    x: Tensor, matrix: Packed, query: Tensor, keys: Tensor, values: Tensor, tiles: Tiles, *,
+    x: Tensor, matrix: Packed, out: Tensor, tiles: Tiles, *,
     norm: Tensor, eps: float, cos: Tensor, sin: Tensor, logn: Tensor | None, position: Tensor,
     pdl: bool = False,
 ) -> None:  # fmt: skip
-    """One token's queries, scaled for powers of two, and its keys and values into the cache.
+    """One token's queries, scaled for powers of two, its keys and its values.
 
     Args:
         x: float32 [in].
         matrix: of every head the first row, the first of its second half, the second ...; queries, keys, values.
-        query: float32 [heads, head_dim], written.
-        keys, values: one layer's cache, [heads, capacity, head_dim]; row ``position`` is written.
+        out: float32 [3, heads, head_dim].
         cos, sin: float32 [positions, head_dim]; the second half of ``sin`` is the sine.
         logn: float32 [positions] that multiply the query, or None.
         position: int32 [1], where the token stands.
     """
-    heads, _, head_dim = keys.shape
+    _, heads, head_dim = out.shape
     rows = min(tiles.rows, head_dim)
     _launch(
-        "qkv", x, matrix, norm, eps, rows, tiles, pdl,
-        cos=cos, sin=sin, logn=logn, position=position, query=query, keys=keys, values=values,
-        scale=LOG2_E * head_dim**-0.5, strides=keys.stride()[:2], HEADS=heads, HALF=head_dim // 2,
+        "qkv", x, matrix, norm, eps, rows, tiles, pdl, out=out, cos=cos, sin=sin, logn=logn,
+        position=position, scale=LOG2_E * head_dim**-0.5, HEADS=heads, HALF=head_dim // 2,
     )  # fmt: skip
 
 
 def qkv_twin(
     x: Tensor, matrix: Packed, heads: int, *,
     norm: Tensor, eps: float, cos: Tensor, sin: Tensor, logn: Tensor | None, position: int,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The query, key and value that :func:`qkv` writes, float32 [heads, head_dim] each."""
+) -> Tensor:  # fmt: skip
+    """What :func:`qkv` puts into ``out``, float32 [3, heads, head_dim]."""
     pairs = multiply_twin(x, matrix, norm=norm, eps=eps).view(3, heads, -1, 2)
     q, k, v = pairs.transpose(2, 3).reshape(3, heads, -1)
     half = q.shape[-1] // 2
@@ -397,7 +400,7 @@ def qkv_twin(
     s[:half] = -s[half:]
     q, k = (t * c + t.roll(half, dims=-1) * s for t in (q, k))
     scale = LOG2_E * q.shape[-1] ** -0.5 * (1.0 if logn is None else float(logn[position]))
-    return q * scale, k, v
+    return torch.stack((q * scale, k, v))
 
 
 def embed(token: Tensor, table: Tensor, out: Tensor, counter: Tensor, *, pdl: bool = False) -> None:
@@ -412,10 +415,8 @@ LOG2_E = 1.4426950408889634
 
 def _launch(
     kind: str, x: Tensor, matrix: Packed, norm: Tensor | None, eps: float, rows: int, tiles: Tiles, pdl: bool,
-    *, out: Tensor | None = None, cos: Tensor | None = None, sin: Tensor | None = None,
-    logn: Tensor | None = None, position: Tensor | None = None, query: Tensor | None = None,
-    keys: Tensor | None = None, values: Tensor | None = None, scale: float = 0.0, strides: tuple[int, ...] = (0, 0),
-    ADD: bool = False, HEADS: int = 1, HALF: int = 1,
+    *, out: Tensor, cos: Tensor | None = None, sin: Tensor | None = None, logn: Tensor | None = None,
+    position: Tensor | None = None, scale: float = 0.0, ADD: bool = False, HEADS: int = 1, HALF: int = 1,
 ) -> None:  # fmt: skip
     runs = matrix.inputs * matrix.bits // 128
     first = 1 << (runs.bit_length() - 1)
@@ -423,12 +424,12 @@ def _launch(
     blocks = triton.cdiv(matrix.outputs, rows)
     _gemv_kernel[(min(blocks, tiles.blocks),)](
         x, norm, matrix.perm, matrix.codes, matrix.scales, matrix.zeros, matrix.bias, out,
-        cos, sin, logn, position, query, keys, values,
-        matrix.outputs, blocks, eps, scale, *strides,
+        cos, sin, logn, position, matrix.outputs, blocks, eps, scale,
         KIND=kind, K=matrix.inputs, GROUP=matrix.group, BITS=matrix.bits, NORM=norm is not None,
         PERM=matrix.perm is not None, ZEROS=matrix.zeros is not None, BIAS=matrix.bias is not None,
         ADD=ADD, LOGN=logn is not None, HEADS=HEADS, HALF=HALF, ROWS=rows, RUNS=first,
-        MORE=triton.next_power_of_2(rest) if rest else 0, EARLY=tiles.early, PDL=pdl,
+        MORE=triton.next_power_of_2(rest) if rest else 0, EARLY=tiles.early,
+        AHEAD=tiles.ahead if pdl else 0, PDL=pdl,
         num_warps=tiles.warps, num_stages=1, maxnreg=tiles.registers, **dependent(pdl),
     )  # fmt: skip
 
