@@ -45,6 +45,7 @@ def load_model(
     progress: Progress | None = None,
     preflight: Callable[[Need, int], None] | None = None,
     packed: bool = False,
+    int8_cache: bool = False,
     staged: bool | None = None,
 ) -> Qwen:
     """Loads the checkpoint in ``folder``.
@@ -52,7 +53,8 @@ def load_model(
     Args:
         folder: with ``config.json`` and safetensors, in one file or sharded by an index.
         device, dtype: where the weights go, and what they are computed in.
-        context: positions that a KV cache will be made for, counted in the memory check.
+        context, int8_cache: positions of the KV cache that will be made, and whether in 8 bits; counted in
+            the memory check.
         preflight: told before a weight is read what memory is needed, and how many bytes are free.
         packed: keep quantised layers in their codes, as :class:`~qwenchat.engine.packed.PackedLinear`.
         staged: read by several threads through buffers, in the order of the files; by default on a
@@ -79,6 +81,7 @@ def load_model(
         dtype=dtype,
         context=context,
         packed=packed,
+        int8_cache=int8_cache,
     )
     free = check_memory(needed, device=device, dtype=dtype)
     if preflight:

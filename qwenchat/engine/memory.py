@@ -59,6 +59,7 @@ def need(
     dtype: torch.dtype,
     context: int,
     packed: bool,
+    int8_cache: bool = False,
 ) -> Need:
     """What a model takes.
 
@@ -67,13 +68,20 @@ def need(
         device, dtype: where the model goes, and what it computes in.
         context: positions of the KV cache.
         packed: whether quantised layers stay in their codes.
+        int8_cache: whether the KV cache is held in 8 bits.
     """
     per_token = KVCache.bytes_per_token(
-        layers=config.num_layers, heads=config.num_heads, head_dim=config.head_dim, dtype=dtype
+        layers=config.num_layers,
+        heads=config.num_heads,
+        head_dim=config.head_dim,
+        dtype=dtype,
+        int8=int8_cache,
     )
     working = 0
     if device.type == "cuda":
         working = _CUDA_RUNTIME + _working(config, dtype, context, packed)
+        if int8_cache:  # a prefill makes one layer's keys and values floats again
+            working += 2 * context * config.hidden_size * dtype.itemsize
     return Need(weights, reading, working, per_token, context)
 
 

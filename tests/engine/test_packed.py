@@ -1,4 +1,4 @@
-"""Packed matrices: their codes lie where kernels look for them, and stand for the values of the checkpoint."""
+"""Packed matrices: the codes lie where kernels look for them, and stand for the values of the checkpoint."""
 
 from __future__ import annotations
 
