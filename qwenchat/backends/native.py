@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from qwenchat.backends.importing import no_garbage_collection, open_torch_libraries
 from qwenchat.chat.chatml import content_ids, prompt_ids
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from qwenchat.engine.memory import Need
     from qwenchat.engine.sampling import SamplingParams
 
+Arguments = ParamSpec("Arguments")
 Progress = Callable[[str, float | None], None]
 """Told a stage's name and the fraction done, None where it cannot be known."""
 
@@ -127,10 +129,26 @@ def load(
     else:
         tell(tr("answering with {model}", model=checkpoint))
         return backend
-    return fall_back(reason)  # only now: until it is over, an error holds what had been loaded
+    return fall_back(reason)
+
+
+def _lets_go(load: Callable[Arguments, NativeBackend]) -> Callable[Arguments, NativeBackend]:
+    """Of a load that memory does not suffice for, nothing stays in memory while its error is kept."""
+
+    @wraps(load)
+    def loading(*args: Arguments.args, **kwargs: Arguments.kwargs) -> NativeBackend:
+        try:
+            return load(*args, **kwargs)
+        except InsufficientMemoryError as error:
+            message, hint = error.message, error.hint
+        # Another one: the first holds the frames that it went through, and with them what had been loaded.
+        raise InsufficientMemoryError(message, hint)
+
+    return loading
 
 
 @no_garbage_collection()
+@_lets_go
 def load_folder(
     folder: Path,
     *,
