@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from qwenchat.backends.importing import no_garbage_collection, open_torch_libraries
+from qwenchat.backends.importing import no_garbage_collection, torch_libraries_opening
 from qwenchat.chat.chatml import content_ids, prompt_ids
 from qwenchat.chat.messages import (
     Event,
@@ -167,9 +167,9 @@ def load_folder(
     config = read_model_config(folder)
     defaults = read_generation_defaults(folder)
     window = _pick_context(context, config.seq_length, config.max_position_embeddings)
-    tokenizer = _read_tokenizer(folder, config.vocab_size)
     report(IMPORTING, None)
-    open_torch_libraries()
+    with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second
+        tokenizer = _read_tokenizer(folder, config.vocab_size)
     from qwenchat.engine.generate import Engine
     from qwenchat.engine.linear import pack, reads_packed
     from qwenchat.engine.loader import load_model

@@ -26,8 +26,8 @@ from qwenchat.engine.tensor_files import TensorFiles, unreadable
 from qwenchat.errors import CheckpointError
 
 _FLOATS = ("F16", "BF16", "F32")
-# Bytes an element while a matrix is dequantised: its float32 values, their scales or zeros, its codes.
-_DEQUANTIZING = 9
+# Bytes an element while a matrix is dequantised: its float32 values, their scales or zeros, codes of both.
+_DEQUANTIZING = 10
 # Bytes an element while one is brought into our layout, and two of an MLP are made one.
 _PACKING = 4
 _QUANTIZED = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")
