@@ -347,7 +347,17 @@ CHINESE: Mapping[str, str] = {
     "importing torch": "正在导入 torch",
     "loading weights": "正在加载权重",
     "preparing kernels": "正在准备计算核",
-    "the fast CUDA kernels are not used: {reason}": "未使用快速 CUDA 计算核：{reason}",
+    "compiling kernels, once": "正在编译计算核（仅此一次）",
+    "needs {needed} GiB, {free} GiB are free": "需要 {needed} GiB，可用 {free} GiB",
+    "the fast CUDA kernels are not used, but {path}: {reason}": "未使用快速 CUDA 计算核，改用 {path}：{reason}",
+    "the CUDA kernels cannot be compiled: {reason}": "无法编译 CUDA 计算核：{reason}",
+    "triton is not installed": "未安装 triton",
+    "triton cannot be used: {error}": "triton 无法使用：{error}",
+    "triton needs a C compiler, and there is no gcc or clang": "triton 需要 C 编译器，但没有 gcc 或 clang",
+    "triton compiles against Python's headers, and there is no {header}": (
+        "triton 编译时需要 Python 头文件，但没有 {header}"
+    ),
+    "the two halves of its MLP have their inputs in different orders": "其 MLP 两半的输入顺序不同",
     "waiting for another qwenchat": "正在等待另一个 qwenchat",
     "downloading": "正在下载",
     "verifying": "正在校验",
@@ -426,10 +436,11 @@ CHINESE: Mapping[str, str] = {
     "--context {asked} is out of range": "--context {asked} 超出范围",
     "this model takes 1 to {most} tokens": "此模型可取 1 到 {most} 个 token",
     "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
-    "{tokens} tokens of context {cache}), {free} GiB are free": (
+    "{tokens} tokens of context {cache}, work {work}), {free} GiB are free": (
         "模型以 {dtype} 在 {device} 上需要 {needed} GiB（权重 {weights}，"
-        "{tokens} 个 token 的上下文 {cache}），可用 {free} GiB"
+        "{tokens} 个 token 的上下文 {cache}，计算 {work}），可用 {free} GiB"
     ),
+    "memory ran out while the model was loaded": "加载模型时内存耗尽",
     "--context {tokens} would fit": "--context {tokens} 可以放下",
     "a smaller or more strongly quantised model may fit": "更小或量化程度更高的模型也许可以放下",
     "out of memory while loading the model": "加载模型时内存不足",

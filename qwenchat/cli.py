@@ -311,16 +311,16 @@ def _loader(name: str, settings: Settings) -> Load:
 
 def _load(name: str, settings: Settings) -> Backend:
     """Loads a model while somebody waits for it."""
-    from qwenchat.backends.native import COMPILING, IMPORTING, LOADING
+    from qwenchat.backends.native import Routine
     from qwenchat.terminal import theme
 
     # A terminal sees every stage pass by; a log file need not hear of what is the same every time.
-    routine = () if sys.stderr is not None and sys.stderr.isatty() else (IMPORTING, LOADING, COMPILING)
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
     with theme.progress_reporter(quiet=settings.quiet) as show:
 
         def progress(stage: str, fraction: float | None) -> None:
             log.debug("%s %s", stage, "" if fraction is None else f"{fraction:.0%}")
-            if stage not in routine:
+            if on_terminal or not isinstance(stage, Routine):
                 show(tr(stage), fraction)
 
         return _loader(name, settings)(progress, theme.say)

@@ -1,0 +1,168 @@
+"""Packed matrices: the codes lie where kernels look for them, and stand for the values of the checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from qwenchat.engine import gptq
+from qwenchat.engine.config import ModelConfig
+from qwenchat.engine.kv_cache import KVCache
+from qwenchat.engine.model import Block, Rotary
+from qwenchat.engine.packed import (
+    Packed,
+    PackedLinear,
+    PackedMLP,
+    join,
+    lay_out,
+    pack_gptq,
+    pair,
+    stack,
+)
+
+
+def checkpoint(
+    bits: int, outputs: int, inputs: int, group: int, act_order: bool, symmetric: bool
+) -> dict[str, Tensor]:
+    """A layer's four tensors with random codes."""
+    generator = torch.Generator().manual_seed(outputs + inputs)
+    groups = -(-inputs // group)
+    codes = torch.randint(0, 2**bits, (inputs, outputs), dtype=torch.uint8, generator=generator)
+    scales = (torch.rand(groups, outputs, generator=generator) + 0.5).half()
+    zeros = torch.full((groups, outputs), 2 ** (bits - 1), dtype=torch.uint8)
+    if not symmetric:
+        zeros = torch.randint(1, 2**bits, (groups, outputs), dtype=torch.uint8, generator=generator)
+    tensors = gptq.pack(codes, scales, zeros, bits=bits)
+    g_idx = (torch.arange(inputs) // group).to(torch.int32)
+    tensors["g_idx"] = g_idx[torch.randperm(inputs, generator=generator)] if act_order else g_idx
+    return tensors
+
+
+def packed(tensors: dict[str, Tensor], bits: int, group: int) -> Packed:
+    return pack_gptq(**tensors, bits=bits, group=group, zeros_minus_one=True)
+
+
+def value(matrix: Packed, row: int, column: int) -> int:
+    """The code of an input by the layout's own words, less half the range."""
+    if matrix.bits == 8:
+        return int(matrix.codes[row, column])
+    byte = int(matrix.codes[row, column // 32 * 16 + column % 16])
+    code = (byte >> 4) if column % 32 >= 16 else byte & 15
+    return code - 16 if code >= 8 else code
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("act_order", [False, True])
+@pytest.mark.parametrize(("outputs", "inputs", "group"), [(8, 32, 32), (24, 96, 32), (16, 160, 128)])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_packed_matrix_has_the_values_of_the_checkpoint(
+    bits: int, outputs: int, inputs: int, group: int, act_order: bool, symmetric: bool
+) -> None:
+    tensors = checkpoint(bits, outputs, inputs, group, act_order, symmetric)
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    matrix = packed(tensors, bits, group)
+    assert torch.equal(matrix.dense(), gptq.dequantize(**tensors, bits=bits))
+    assert (matrix.zeros is None) == symmetric
+    assert (matrix.perm is None) != act_order or inputs == group
+    # What was read is left as it was: it may be a mapped file.
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("act_order", [False, True])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_codes_lie_where_the_layout_says_in_rows_one_after_the_other(bits: int, act_order: bool) -> None:
+    tensors = checkpoint(bits, 16, 64, 32, act_order, True)
+    matrix = packed(tensors, bits, 32)
+    assert matrix.codes.is_contiguous()
+    assert matrix.codes.shape == (16, 64 * bits // 8)
+    assert matrix.codes.dtype == (torch.int8 if bits == 8 else torch.uint8)
+    assert matrix.scales is not None
+    assert matrix.scales.is_contiguous()
+    codes = gptq.unpack_words(tensors["qweight"], bits)  # [in, out]
+    order = range(64) if matrix.perm is None else matrix.perm.tolist()
+    for row, (column, source) in itertools.product((0, 7, 15), enumerate(order)):
+        assert value(matrix, row, column) == int(codes[source, row]) - 2 ** (bits - 1)
+
+
+def test_a_single_row_or_word_leaves_the_checkpoints_tensor_alone() -> None:
+    for outputs, inputs in ((4, 4), (1, 64)):
+        qweight = torch.full((inputs // 4, outputs), 0x01020304, dtype=torch.int32)
+        matrix = pack_gptq(
+            qweight, torch.zeros(1, max(outputs // 4, 1), dtype=torch.int32),
+            torch.ones(1, outputs), None, bits=8, group=inputs, zeros_minus_one=True,
+        )  # fmt: skip
+        assert bool((qweight == 0x01020304).all())
+        assert matrix.codes[0, :4].tolist() == [4 - 128, 3 - 128, 2 - 128, 1 - 128]
+
+
+def test_groups_of_different_sizes_do_not_fit() -> None:
+    tensors = checkpoint(8, 8, 64, 32, False, True)
+    tensors["g_idx"][0] = 1
+    with pytest.raises(ValueError, match="different sizes"):
+        packed(tensors, 8, 32)
+
+
+def test_two_matrices_become_one_with_their_rows_side_by_side() -> None:
+    first, second = (packed(checkpoint(8, 24, 64, 32, False, s), 8, 32) for s in (True, False))
+    stacked = stack(first, second)
+    assert stacked is not None
+    for paired in (pair(stacked, 24), join(first, second)):
+        assert paired is not None
+        assert paired.paired == 24
+        assert torch.equal(paired.dense()[::2], first.dense())
+        assert torch.equal(paired.dense()[1::2], second.dense())
+
+
+def test_matrices_with_their_inputs_in_different_orders_stay_two() -> None:
+    first, second = (packed(checkpoint(8, 24, 64, 32, order, True), 8, 32) for order in (True, False))
+    assert stack(first, second) is None
+    assert join(first, second) is None
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("bits", [8, 4, 16, 32])
+def test_a_block_laid_out_for_the_kernels_gives_what_it_gave(bits: int, bias: bool) -> None:
+    torch.manual_seed(bits)
+    config = ModelConfig(
+        vocab_size=8, hidden_size=64, num_layers=1, num_heads=2, head_dim=32, mlp_size=96, seq_length=16,
+        max_position_embeddings=16, norm_eps=1e-6, rope_base=10000.0, use_dynamic_ntk=False,
+        use_logn_attn=False, mlp_bias=bias, tie_word_embeddings=False, quant=None,
+    )  # fmt: skip
+    dtype = torch.float16 if bits == 16 else torch.float32
+    block = Block(config, 0).requires_grad_(False).to(dtype)
+    if bits < 16:
+        for parent, field in ((block.attn, "c_attn"), (block.mlp, "w1"), (block.mlp, "w2")):
+            linear = getattr(parent, field)
+            tensors = gptq.quantize_rtn(linear.weight, bits=bits, group_size=32)
+            matrix = replace(packed(tensors, bits, 32), bias=linear.bias)
+            parent.register_module(field, PackedLinear(matrix, dtype))
+    x = torch.randn(5, 64, dtype=dtype)
+
+    def run() -> Tensor:
+        cache = KVCache(layers=1, heads=2, head_dim=32, capacity=16, dtype=dtype, device=x.device)
+        out: Tensor = block(x, cache, Rotary(config, 16, x.device).positions(0, 5))
+        return out
+
+    before = run()
+    assert lay_out(block)
+    assert isinstance(block.mlp, PackedMLP)
+    torch.testing.assert_close(run(), before, rtol=0, atol=2e-3 if dtype is torch.float16 else 1e-5)
+    mlp = block.mlp
+    assert lay_out(block)
+    assert block.mlp is mlp
+
+
+def test_a_block_whose_mlp_cannot_be_one_matrix_is_left_as_it_was() -> None:
+    block = Block.__new__(Block)
+    nn.Module.__init__(block)
+    block.attn, block.mlp = nn.Module(), nn.Module()
+    for field, order in (("w1", True), ("w2", False)):
+        matrix = packed(checkpoint(8, 24, 64, 32, order, True), 8, 32)
+        block.mlp.register_module(field, PackedLinear(matrix, torch.float32))
+    mlp = block.mlp
+    assert not lay_out(block)
+    assert block.mlp is mlp
