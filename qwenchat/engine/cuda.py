@@ -18,8 +18,9 @@ from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.kernels import attention, gemv, sample
 from qwenchat.engine.kernels.gemv import Tiles
 from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.model import Qwen, Rotary
-from qwenchat.engine.packed import Packed, PackedLinear, PackedMLP, pair, stack
+from qwenchat.engine.model import Block, Qwen, Rotary
+from qwenchat.engine.packed import Packed, PackedLinear, pair, stack
+from qwenchat.engine.prefill import PackedBlock
 from qwenchat.engine.sampling import SamplingParams, not_finite
 
 REPLAYS_AHEAD = 2
@@ -73,28 +74,38 @@ def assemble(model: Qwen) -> Weights | None:
     """
     layers = []
     half = model.config.head_dim // 2
-    for block in model.transformer.h:
+    blocks = model.transformer.h
+    for i, block in enumerate(blocks):
+        assert isinstance(block, Block)
         attn, mlp = block.attn, block.mlp
         w1_w2 = stack(_packed(mlp.w1), _packed(mlp.w2))
         if w1_w2 is None:
             return None
-        dtype = attn.c_proj.weight.dtype if isinstance(attn.c_proj, torch.nn.Linear) else attn.c_proj.dtype
-        mlp.w1 = mlp.w2 = None  # both are in memory twice for one layer at a time
-        w1_w2 = pair(w1_w2, model.config.mlp_size)
-        attn.c_attn = PackedLinear(pair(_packed(attn.c_attn), half), dtype)
-        block.mlp = PackedMLP(PackedLinear(w1_w2, dtype), mlp.c_proj)
-        layers.append(
-            Layer(
-                block.ln_1.weight,
-                attn.c_attn.matrix,
-                _packed(attn.c_proj),
-                block.ln_2.weight,
-                w1_w2,
-                _packed(mlp.c_proj),
-            )  # fmt: skip
+        dtype = _dtype(attn.c_proj)
+        layer = Layer(
+            ln_1=block.ln_1.weight,
+            c_attn=pair(_packed(attn.c_attn), half),
+            c_proj=_packed(attn.c_proj),
+            ln_2=block.ln_2.weight,
+            w1_w2=pair(w1_w2, model.config.mlp_size),
+            mlp_c_proj=_packed(mlp.c_proj),
+        )
+        layers.append(layer)
+        # The old block goes at once: its matrices are in memory twice for one layer at a time.
+        blocks[i] = PackedBlock(
+            block,
+            c_attn=PackedLinear(layer.c_attn, dtype),
+            c_proj=PackedLinear(layer.c_proj, dtype),
+            w1_w2=PackedLinear(layer.w1_w2, dtype),
+            mlp_c_proj=PackedLinear(layer.mlp_c_proj, dtype),
         )
     t = model.transformer
     return Weights(t.wte.weight, layers, t.ln_f.weight, _packed(model.lm_head))
+
+
+def _dtype(linear: torch.nn.Module) -> torch.dtype:
+    """What a layer computes in."""
+    return linear.weight.dtype if isinstance(linear, torch.nn.Linear) else linear.dtype
 
 
 def _packed(linear: torch.nn.Module) -> Packed:
@@ -107,18 +118,18 @@ def _packed(linear: torch.nn.Module) -> Packed:
 
 # What a kernel's blocks take, by the kernel and the bits of its weights. Measured on an H100.
 TILES: Mapping[tuple[str, int], Tiles] = {
-    ("qkv", 8): Tiles(4, 8, 396, registers=80),
-    ("proj", 8): Tiles(4, 8, 396, registers=80),
-    ("swiglu", 8): Tiles(4, 8, 396, early=True, registers=80),
-    ("down", 8): Tiles(2, 8, 264, early=True, registers=128),
-    ("qkv", 4): Tiles(4, 4, 528),
-    ("proj", 4): Tiles(4, 4, 528),
-    ("swiglu", 4): Tiles(4, 4, 528),
-    ("down", 4): Tiles(4, 16, 132),
-    ("qkv", 16): Tiles(4, 8, 264),
-    ("proj", 16): Tiles(4, 8, 264),
-    ("swiglu", 16): Tiles(4, 8, 264),
-    ("down", 16): Tiles(2, 16, 132),
+    ("qkv", 8): Tiles(4, 8, 512, registers=64),
+    ("proj", 8): Tiles(8, 8, 264, registers=128),
+    ("swiglu", 8): Tiles(8, 8, 264, two=True, registers=128),
+    ("down", 8): Tiles(4, 8, 264, registers=128),
+    ("qkv", 4): Tiles(8, 4, 528, registers=128),
+    ("proj", 4): Tiles(16, 4, 396, registers=168),
+    ("swiglu", 4): Tiles(8, 4, 528, registers=128),
+    ("down", 4): Tiles(8, 4, 264),
+    ("qkv", 16): Tiles(4, 8, 396, registers=80),
+    ("proj", 16): Tiles(4, 8, 396, registers=80),
+    ("swiglu", 16): Tiles(4, 8, 396, registers=80),
+    ("down", 16): Tiles(2, 8, 264, registers=128),
     ("head", 16): Tiles(2, 8, 528, registers=64),
 }
 
@@ -166,10 +177,7 @@ class DecodeStep:
                     position=position, pdl=pdl,
                 )  # fmt: skip
             if "attend" in parts:
-                attention.attend(
-                    self.fresh, self.cache.layer(i), position, self.scratch, self.mixed,
-                    next_matrix=layer.c_proj.codes, pdl=pdl,
-                )  # fmt: skip
+                attention.attend(self.fresh, self.cache.layer(i), position, self.scratch, self.mixed, pdl=pdl)
             if "proj" in parts:
                 tiles = self._tiles("proj", layer.c_proj)
                 gemv.multiply(self.mixed.view(-1), layer.c_proj, x, tiles, add=True, pdl=pdl)

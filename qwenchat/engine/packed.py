@@ -210,28 +210,23 @@ class PackedLinear(nn.Module):
         self.matrix = matrix
         self.dtype = dtype
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """The layer's output for x [T, in]; added to ``add`` [T, out], if that is given, in one pass."""
         m = self.matrix
         bias = None if m.bias is None else m.bias.to(self.dtype)
         if m.scales is None:
-            y = F.linear(x, m.codes, bias)
-            return _transpose_pairs(y.t(), m.paired, 2).t() if m.paired else y
-        if bias is not None and m.paired:
-            bias = _transpose_pairs(bias, m.paired, 2)
-        return F.linear(x, _floats(m, self.dtype), bias)
-
-
-class PackedMLP(nn.Module):
-    """Qwen's MLP with ``w1`` and ``w2`` in one matrix, [2 * mlp_size, hidden]."""
-
-    def __init__(self, w1_w2: PackedLinear, c_proj: nn.Module) -> None:
-        super().__init__()
-        self.w1_w2 = w1_w2
-        self.c_proj = c_proj
-
-    def forward(self, x: Tensor) -> Tensor:
-        up, gate = self.w1_w2(x).chunk(2, dim=-1)
-        out: Tensor = self.c_proj(up * F.silu(gate))
+            weight = m.codes
+        else:
+            weight = _floats(m, self.dtype)
+            bias = bias if bias is None or not m.paired else _transpose_pairs(bias, m.paired, 2)
+        if add is not None:
+            assert not m.paired
+            out = torch.addmm(add, x, weight.t())
+            return out if bias is None else out.add_(bias)
+        out = F.linear(x, weight, bias)
+        if m.paired and m.scales is None:
+            # Cheaper than bringing the rows of the matrix back in order.
+            out = out.view(len(x), -1, m.paired, 2).transpose(2, 3).reshape(out.shape)
         return out
 
 
