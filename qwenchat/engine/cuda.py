@@ -1,8 +1,8 @@
 """Decoding on a GPU: one token's kernels, captured once as a CUDA graph and replayed a token at a time.
 
-Owns the decode step's buffers, the order of its kernels, and the loop that keeps the device busy: five kernels
-to a layer, each started while the one before it still runs, the sampler last; the next token is fed back on
-the device, and the host reads along. Prefill is the model's own forward pass.
+Owns the decode step's buffers, the order of its kernels, and the loop that keeps the device busy: five
+kernels to a layer, each started while the one before it still runs, the sampler last; the next token is fed
+back on the device, and the host reads along.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from qwenchat.engine.kernels import attention, gemv, sample
 from qwenchat.engine.kernels.gemv import Tiles
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Block, Qwen, Rotary
-from qwenchat.engine.packed import Packed, PackedLinear, pair, stack
+from qwenchat.engine.packed import Packed, matrix_of
 from qwenchat.engine.prefill import PackedBlock
 from qwenchat.engine.sampling import SamplingParams, not_finite
 
@@ -73,47 +74,26 @@ def assemble(model: Qwen) -> Weights | None:
     None if some layer cannot be laid out so: act-order that differs between the two halves of an MLP.
     """
     layers = []
-    half = model.config.head_dim // 2
     blocks = model.transformer.h
     for i, block in enumerate(blocks):
-        assert isinstance(block, Block)
-        attn, mlp = block.attn, block.mlp
-        w1_w2 = stack(_packed(mlp.w1), _packed(mlp.w2))
-        if w1_w2 is None:
+        packed = PackedBlock.of(cast(Block, block))
+        if packed is None:
             return None
-        dtype = _dtype(attn.c_proj)
-        layer = Layer(
-            ln_1=block.ln_1.weight,
-            c_attn=pair(_packed(attn.c_attn), half),
-            c_proj=_packed(attn.c_proj),
-            ln_2=block.ln_2.weight,
-            w1_w2=pair(w1_w2, model.config.mlp_size),
-            mlp_c_proj=_packed(mlp.c_proj),
-        )
-        layers.append(layer)
-        # The old block goes at once: its matrices are in memory twice for one layer at a time.
-        blocks[i] = PackedBlock(
-            block,
-            c_attn=PackedLinear(layer.c_attn, dtype),
-            c_proj=PackedLinear(layer.c_proj, dtype),
-            w1_w2=PackedLinear(layer.w1_w2, dtype),
-            mlp_c_proj=PackedLinear(layer.mlp_c_proj, dtype),
+        # The old block goes at once: two of its matrices are in memory twice.
+        blocks[i] = packed
+        del block
+        layers.append(
+            Layer(
+                ln_1=packed.ln_1.weight,
+                c_attn=packed.c_attn.matrix,
+                c_proj=packed.c_proj.matrix,
+                ln_2=packed.ln_2.weight,
+                w1_w2=packed.w1_w2.matrix,
+                mlp_c_proj=packed.mlp_c_proj.matrix,
+            )
         )
     t = model.transformer
-    return Weights(t.wte.weight, layers, t.ln_f.weight, _packed(model.lm_head))
-
-
-def _dtype(linear: torch.nn.Module) -> torch.dtype:
-    """What a layer computes in."""
-    return linear.weight.dtype if isinstance(linear, torch.nn.Linear) else linear.dtype
-
-
-def _packed(linear: torch.nn.Module) -> Packed:
-    if isinstance(linear, PackedLinear):
-        return linear.matrix
-    assert isinstance(linear, torch.nn.Linear)
-    bits = 8 * linear.weight.dtype.itemsize
-    return Packed(linear.weight.detach(), linear.in_features, bits, bias=linear.bias)
+    return Weights(t.wte.weight, layers, t.ln_f.weight, matrix_of(model.lm_head))
 
 
 # What a kernel's blocks take, by the kernel and the bits of its weights. Measured on an H100.
@@ -228,7 +208,7 @@ class GraphDecoder:
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         # Once outside the graph: that compiles the kernels, and loads them.
-        stream = torch.cuda.Stream(self.state.logits.device)
+        stream = torch.cuda.Stream(self.state.logits.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self.step.launch()

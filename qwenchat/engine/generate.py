@@ -110,6 +110,7 @@ class Engine:
         weight = model.transformer.wte.weight
         self.device, self.dtype = weight.device, weight.dtype
         self._busy = threading.Lock()
+        self._graph: GraphDecoder | None = None
         # The prompt that was run last, if the cache still holds it, and its last token's logits.
         self._prompt_end: tuple[list[int], Tensor] | None = None
         self._allocate(context)
@@ -307,7 +308,7 @@ class Engine:
         """Gives the cache's memory back; the next generation allocates it again."""
         self._cached_ids: list[int] = []
         self._prompt_end = None
-        self._graph: GraphDecoder | None = None
+        self._graph = None
         self._cache = self._new_cache(0)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

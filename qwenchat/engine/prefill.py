@@ -11,29 +11,37 @@ from torch.nn import functional as F
 
 from qwenchat.engine.kernels import prefill
 from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.model import Attention, Block, Positions
-from qwenchat.engine.packed import PackedLinear
+from qwenchat.engine.model import Block, Positions
+from qwenchat.engine.packed import Packed, PackedLinear, join, matrix_of, pair
 
 
 class PackedBlock(nn.Module):
     """One layer: attention and MLP, each behind a norm and added to the stream.
 
     Args:
-        block: whose place it takes.
-        c_attn, c_proj, w1_w2, mlp_c_proj: its matrices, those of ``w1`` and ``w2`` one above the other.
+        block: whose place it takes; its matrices stay in memory as long as it is held.
+        w1_w2: the rows of its MLP's two by turns.
     """
 
-    def __init__(
-        self, block: Block, *, c_attn: PackedLinear, c_proj: PackedLinear, w1_w2: PackedLinear, mlp_c_proj: PackedLinear
-    ) -> None:  # fmt: skip
+    def __init__(self, block: Block, w1_w2: Packed) -> None:
         super().__init__()
-        attn: Attention = block.attn
+        attn = block.attn
+        dtype = block.ln_1.weight.dtype
         self.layer, self.heads, self.head_dim = attn.layer, attn.heads, attn.head_dim
         self.ln_1, self.ln_2 = block.ln_1, block.ln_2
-        self.c_attn, self.c_proj = c_attn, c_proj
-        self.w1_w2, self.mlp_c_proj = w1_w2, mlp_c_proj
+        self.c_attn = PackedLinear(pair(matrix_of(attn.c_attn), attn.head_dim // 2), dtype)
+        self.c_proj = PackedLinear(matrix_of(attn.c_proj), dtype)
+        self.w1_w2 = PackedLinear(w1_w2, dtype)
+        self.mlp_c_proj = PackedLinear(matrix_of(block.mlp.c_proj), dtype)
+
+    @classmethod
+    def of(cls, block: Block) -> PackedBlock | None:
+        """The same layer; None if its matrices cannot be held so, as with odd kinds of act-order."""
+        w1_w2 = join(matrix_of(block.mlp.w1), matrix_of(block.mlp.w2))
+        return None if w1_w2 is None else cls(block, w1_w2)
 
     def forward(self, x: Tensor, cache: KVCache, where: Positions) -> Tensor:
+        """As the block's."""
         tokens = x.shape[0]
         qkv = self.c_attn(self.ln_1(x)).view(tokens, 3, self.heads, self.head_dim)
         part = cache.layer(self.layer)

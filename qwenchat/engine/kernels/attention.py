@@ -63,8 +63,8 @@ def _as_stored(row, codes, INT8: tl.constexpr):
     return row.to(codes.dtype.element_ty), scale
 
 
-# Four signed bytes as floats: each becomes the lowest byte of 2^23 + 128 + itself, which is then taken off. The
-# instruction that converts runs at an eighth of the rate.
+# Four signed bytes as floats: each becomes the lowest byte of 2^23 + 128 + itself, which is then taken off.
+# The instruction that converts runs at an eighth of the rate.
 _FOUR_FLOATS = tl.constexpr("""{
     .reg .b32 bytes;
     xor.b32 bytes, $4, 0x80808080;

@@ -11,7 +11,7 @@ from qwenchat.engine.packed import Packed
 
 @triton.jit
 def _values(words, SHIFT: tl.constexpr, scale, zero, RUNS: tl.constexpr, ROWS: tl.constexpr):
-    """The bytes of words [RUNS, ROWS, 4] as signed numbers, shifted down, less the zero and scaled: [RUNS, ROWS, 16]."""
+    """The bytes of words [RUNS, ROWS, 4], signed, shifted down, less the zero, scaled: [RUNS, ROWS, 16]."""
     scale, zero = scale[:, :, None], zero[:, :, None]
     one = (((words << 24) >> 24 + SHIFT).to(tl.float32) - zero) * scale
     two = (((words << 16) >> 24 + SHIFT).to(tl.float32) - zero) * scale

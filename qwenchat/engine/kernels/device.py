@@ -32,7 +32,7 @@ def wait_for_previous(PDL: tl.constexpr):
 
 @triton.jit
 def grid_barrier(counter, arrivals):
-    """Waits until ``arrivals`` blocks have come here since the counter was zero; all must be running at once."""
+    """Waits until ``arrivals`` blocks have come since the counter was zero; all must be running at once."""
     tl.debug_barrier()
     tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu")
     while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < arrivals:

@@ -70,7 +70,7 @@ def _inputs(
     x, norm, perm, FIRST: tl.constexpr, RUNS: tl.constexpr, RUN: tl.constexpr, STRIDE: tl.constexpr,
     OFFSET: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, PERM: tl.constexpr,
 ):  # fmt: skip
-    """RUNS times RUN inputs, the r-th from (FIRST + r) * STRIDE + OFFSET on, as they are and times the norm."""
+    """RUNS times RUN inputs, from (FIRST + r) * STRIDE + OFFSET on, as they are and times the norm."""
     at = (FIRST + tl.arange(0, RUNS))[:, None] * STRIDE + OFFSET + tl.arange(0, RUN)[None, :]
     ok = at < K
     if PERM:
@@ -84,7 +84,7 @@ def _inputs(
 
 @triton.jit
 def _word(value, factor):
-    """Four inputs of each run [RUNS, 4] as whole numbers, four to a word: their high bytes, their low ones."""
+    """Four inputs of each run [RUNS, 4] as whole numbers: a word of their high bytes, one of the low ones."""
     # Added to 1.5 * 2^23 a small float is rounded, and its whole number stands in the lowest bits.
     number = (value * factor[:, None] + 12582912.0).to(tl.int32, bitcast=True)
     shift = (tl.arange(0, 4) * 8)[None, :]
@@ -97,9 +97,9 @@ def _fixed_point(
     x, norm, perm, FIRST: tl.constexpr, RUNS: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr,
     K: tl.constexpr, NORM: tl.constexpr, PERM: tl.constexpr,
 ):  # fmt: skip
-    """16 inputs of every run as whole numbers of 16 bits with a scale a run: 256 times a high byte plus a low one.
+    """16 inputs of every run as whole numbers of 16 bits, with a scale a run.
 
-    Both bytes are signed. Of the largest of a run a number is off by at most 2^-16: less than rounding to
+    A number is 256 times a high byte plus a low one, both signed. Of the largest of a run a number is off by at most 2^-16: less than rounding to
     float16 takes from it. Four times four, so that a thread holds all of the runs that it multiplies.
 
     Returns:
@@ -202,7 +202,7 @@ def _products(
         w0, w1, w2, w3 = _columns(words.reshape(RUNS, ROWS, 2, 2))
         middle = 128
         if BITS == 4:
-            # The low halves moved up, and the high ones alone: signed bytes that are 16 times the code less 8.
+            # The low halves moved up, and the high ones: signed bytes that are 16 times the code less 8.
             TOP: tl.constexpr = -0x0F0F0F10
             result = _run_products((w0 << 4) & TOP, (w1 << 4) & TOP, (w2 << 4) & TOP, (w3 << 4) & TOP, low)
             result += _run_products(w0 & TOP, w1 & TOP, w2 & TOP, w3 & TOP, high)
@@ -375,7 +375,7 @@ def swiglu(
     x: Tensor, matrix: Packed, out: Tensor, tiles: Tiles, *,
     norm: Tensor, eps: float, pdl: bool = False,
 ) -> None:  # fmt: skip
-    """``out`` [N] = (W1 y + b1) * silu(W2 y + b2) of the normed x; the matrix has a row of W1, the same of W2 ..."""
+    """``out`` [N] = (W1 y + b1) * silu(W2 y + b2) of the normed x; the rows of W1 and W2 come by turns."""
     _launch("swiglu", x, matrix, norm, eps, tiles.rows, tiles, pdl, out=out)
 
 
@@ -394,7 +394,7 @@ def qkv(
 
     Args:
         x: float32 [in].
-        matrix: of every head the first row, the first of its second half, the second ...; queries, keys, values.
+        matrix: queries, keys, values; of every head the first row, the first of its second half, and so on.
         out: float32 [3, heads, head_dim].
         cos, sin: float32 [positions, head_dim]; the second half of ``sin`` is the sine.
         logn: float32 [positions] that multiply the query, or None.
