@@ -7,12 +7,16 @@ the other; where two rows are always needed together (a head's halves, SwiGLU's 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qwenchat.engine import gptq
+
+if TYPE_CHECKING:
+    from qwenchat.engine.model import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,50 @@ def stack(first: Packed, second: Packed) -> Packed | None:
     return replace(first, codes=torch.cat((first.codes, second.codes)), scales=scales, zeros=zeros, bias=bias)
 
 
+def join(first: Packed, second: Packed) -> Packed | None:
+    """As :func:`pair` of :func:`stack`: the rows of two matrices by turns, in one pass; None as there."""
+    outputs = first.outputs
+    if not _go_together(first, second) or outputs != second.outputs:
+        return None
+    scales, bias = (_by_turns(getattr(first, name), getattr(second, name)) for name in ("scales", "bias"))
+    zeros = None
+    if first.zeros is not None or second.zeros is not None:
+        zeros = _by_turns(_zeros(first), _zeros(second))
+    codes = _by_turns(first.codes, second.codes)
+    assert codes is not None
+    return replace(first, codes=codes, scales=scales, zeros=zeros, bias=bias, paired=outputs)
+
+
+def matrix_of(linear: nn.Module) -> Packed:
+    """The matrix that a linear layer multiplies with."""
+    if isinstance(linear, PackedLinear):
+        return linear.matrix
+    assert isinstance(linear, nn.Linear)
+    bits = 8 * linear.weight.dtype.itemsize
+    return Packed(linear.weight.detach(), linear.in_features, bits, bias=linear.bias)
+
+
+def lay_out(block: Block) -> bool:
+    """Lets a block hold its matrices as the decode kernels read them, and multiply with the same ones.
+
+    Two are in memory twice meanwhile. Done again it changes nothing.
+
+    Returns:
+        False where that cannot be: the two halves of its MLP do not go together. Then it is as it was.
+    """
+    attn, mlp = block.attn, block.mlp
+    if isinstance(mlp, PackedMLP):
+        return True
+    w1_w2 = join(matrix_of(mlp.w1), matrix_of(mlp.w2))
+    if w1_w2 is None:
+        return False
+    dtype = block.ln_1.weight.dtype
+    block.register_module("mlp", PackedMLP(PackedLinear(w1_w2, dtype), mlp.c_proj))
+    c_attn = pair(matrix_of(attn.c_attn), attn.head_dim // 2)
+    attn.register_module("c_attn", PackedLinear(c_attn, dtype))
+    return True
+
+
 class PackedLinear(nn.Module):
     """A linear layer on a packed matrix; many rows at once, for prefill.
 
@@ -199,6 +247,11 @@ def _transpose_pairs(x: Tensor, rows: int, columns: int) -> Tensor:
 
 def _go_together(a: Packed, b: Packed) -> bool:
     return (a.bits, a.group, a.inputs) == (b.bits, b.group, b.inputs) and _same(a.perm, b.perm)
+
+
+def _by_turns(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """A row of a, one of b, and so on."""
+    return None if a is None or b is None else torch.stack((a, b), dim=1).flatten(0, 1)
 
 
 def _zeros(matrix: Packed) -> Tensor:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qwenchat.engine import gptq
-from qwenchat.engine.packed import Packed, pack_gptq, pair, stack
+from qwenchat.engine.config import ModelConfig
+from qwenchat.engine.kv_cache import KVCache
+from qwenchat.engine.model import Block, Rotary
+from qwenchat.engine.packed import (
+    Packed,
+    PackedLinear,
+    PackedMLP,
+    join,
+    lay_out,
+    pack_gptq,
+    pair,
+    stack,
+)
 
 
 def checkpoint(
@@ -97,11 +110,59 @@ def test_two_matrices_become_one_with_their_rows_side_by_side() -> None:
     first, second = (packed(checkpoint(8, 24, 64, 32, False, s), 8, 32) for s in (True, False))
     stacked = stack(first, second)
     assert stacked is not None
-    paired = pair(stacked, 24)
-    assert torch.equal(paired.dense()[::2], first.dense())
-    assert torch.equal(paired.dense()[1::2], second.dense())
+    for paired in (pair(stacked, 24), join(first, second)):
+        assert paired is not None
+        assert paired.paired == 24
+        assert torch.equal(paired.dense()[::2], first.dense())
+        assert torch.equal(paired.dense()[1::2], second.dense())
 
 
 def test_matrices_with_their_inputs_in_different_orders_stay_two() -> None:
     first, second = (packed(checkpoint(8, 24, 64, 32, order, True), 8, 32) for order in (True, False))
     assert stack(first, second) is None
+    assert join(first, second) is None
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("bits", [8, 4, 16, 32])
+def test_a_block_laid_out_for_the_kernels_gives_what_it_gave(bits: int, bias: bool) -> None:
+    torch.manual_seed(bits)
+    config = ModelConfig(
+        vocab_size=8, hidden_size=64, num_layers=1, num_heads=2, head_dim=32, mlp_size=96, seq_length=16,
+        max_position_embeddings=16, norm_eps=1e-6, rope_base=10000.0, use_dynamic_ntk=False,
+        use_logn_attn=False, mlp_bias=bias, tie_word_embeddings=False, quant=None,
+    )  # fmt: skip
+    dtype = torch.float16 if bits == 16 else torch.float32
+    block = Block(config, 0).requires_grad_(False).to(dtype)
+    if bits < 16:
+        for parent, field in ((block.attn, "c_attn"), (block.mlp, "w1"), (block.mlp, "w2")):
+            linear = getattr(parent, field)
+            tensors = gptq.quantize_rtn(linear.weight, bits=bits, group_size=32)
+            matrix = replace(packed(tensors, bits, 32), bias=linear.bias)
+            parent.register_module(field, PackedLinear(matrix, dtype))
+    x = torch.randn(5, 64, dtype=dtype)
+
+    def run() -> Tensor:
+        cache = KVCache(layers=1, heads=2, head_dim=32, capacity=16, dtype=dtype, device=x.device)
+        out: Tensor = block(x, cache, Rotary(config, 16, x.device).positions(0, 5))
+        return out
+
+    before = run()
+    assert lay_out(block)
+    assert isinstance(block.mlp, PackedMLP)
+    torch.testing.assert_close(run(), before, rtol=0, atol=2e-3 if dtype is torch.float16 else 1e-5)
+    mlp = block.mlp
+    assert lay_out(block)
+    assert block.mlp is mlp
+
+
+def test_a_block_whose_mlp_cannot_be_one_matrix_is_left_as_it_was() -> None:
+    block = Block.__new__(Block)
+    nn.Module.__init__(block)
+    block.attn, block.mlp = nn.Module(), nn.Module()
+    for field, order in (("w1", True), ("w2", False)):
+        matrix = packed(checkpoint(8, 24, 64, 32, order, True), 8, 32)
+        block.mlp.register_module(field, PackedLinear(matrix, torch.float32))
+    mlp = block.mlp
+    assert not lay_out(block)
+    assert block.mlp is mlp
