@@ -407,6 +407,7 @@ CHINESE: Mapping[str, str] = {
     "--model and --random-weights exclude each other": "--model 和 --random-weights 不能同时使用",
     "--formats is for --random-weights": "--formats 只用于 --random-weights",
     "a checkpoint has a format of its own": "检查点的格式是固定的",
+    "there is no folder {folder}": "没有文件夹 {folder}",
     "--peer needs a checkpoint": "--peer 需要一个检查点",
     "-m demo is one": "例如 -m demo",
     "--tokens is {text}, expected whole numbers with commas between them": (
@@ -416,7 +417,9 @@ CHINESE: Mapping[str, str] = {
     "the engine has no KV cache of {kind}": "引擎没有 {kind} 的 KV 缓存",
     "a reply of fewer than {least} tokens cannot be timed": "少于 {least} 个 token 的回复无法计时",
     "no published shapes are known of {name}": "不知道 {name} 的结构",
-    "known are {names}, each also with -int8 or -int4 behind it": "已知的有 {names}，后面都可加 -int8 或 -int4",
+    "known are {names}, each also with -int8 or -int4 behind it": (
+        "已知的有 {names}，后面都可加 -int8 或 -int4"
+    ),
     "there is no format {name}": "没有格式 {name}",
     "known are {names}": "已知的有 {names}",
     "{folder} has {free} GB free, the checkpoint takes {size} GB": (

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-_WIDTH, _HEIGHT = 880, 480
-_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 200, 76, 64
+_WIDTH, _HEIGHT = 900, 480
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 190, 76, 64
 # Each on white and on near-black: told apart, and by the colour-blind too.
 _COLORS = (
     ("#0072b2", "#56b4e9"),

@@ -99,7 +99,7 @@ def _tables(report: Report) -> Iterable[str | Table]:
     yield _context_table(report)
     for result in report.results:
         if result.kernel_times:
-            yield f"{_title(result)}: kernels at a context of {result.kernels_at:,}"
+            yield f"{_title(report, result)}: kernels at a context of {result.kernels_at:,}"
             yield _kernel_table(report, result)
 
 
@@ -155,7 +155,7 @@ def _card_table(report: Report) -> Table:
                 f"{decode.speed / r.ceiling(decode, ceilings):.0%}",
                 f"{r.read_rate(decode) / 1e9:,.1f}",
             ]
-        table.add_row(_title(r), *cells, _memory(r.encode_memory), _memory(r.generate_memory))
+        table.add_row(_title(report, r), *cells, _memory(r.encode_memory), _memory(r.generate_memory))
     return table
 
 
@@ -189,7 +189,7 @@ def _waiting_table(report: Report) -> Table:
             cells[6] = f"{r.next_turn * 1e3:,.1f}"
         if r.start is not None:
             cells[7] = f"{r.start[1]:.2f} ({r.start[0]:.2f})"
-        table.add_row(_title(r), *cells)
+        table.add_row(_title(report, r), *cells)
     return table
 
 
@@ -205,7 +205,7 @@ def _context_table(report: Report) -> Table:
                 continue
             speed, limit = decode.speed_at(c), ceilings.decode_at(r.weights, r.per_position, c)
             cells.append(f"{speed:.1f} ({speed / limit:.0%} of {limit:.0f})")
-        table.add_row(_title(r), *cells)
+        table.add_row(_title(report, r), *cells)
     return table
 
 
@@ -233,8 +233,10 @@ def longest(result: Result) -> Decode:
     return max(result.decodes, key=lambda d: d.tokens)
 
 
-def _title(r: Result) -> str:
-    return sanitize_line(f"{r.name}, {r.dtype}" if r.dtype not in r.name else r.name)
+def _title(report: Report, result: Result) -> str:
+    """The result's name, with its dtype where several have that name."""
+    alone = sum(r.name == result.name for r in report.results) == 1
+    return sanitize_line(result.name if alone else f"{result.name}, {result.dtype}")
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -252,7 +254,7 @@ def lines(report: Report) -> tuple[list[Line], str, str]:
         measured, ceilings = longest(r).curve(), report.ceilings_of(r)
         ends = (1, *(x for x, _ in measured), longest(r).tokens)
         ceiling = [(x, ceilings.decode_at(r.weights, r.per_position, x)) for x in ends]
-        found.append(Line(_title(r), measured, ceiling))
+        found.append(Line(_title(report, r), measured, ceiling))
     return found, "Decoding speed against the context", sanitize_line(report.machine["device"])
 
 

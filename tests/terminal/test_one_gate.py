@@ -36,7 +36,6 @@ FIGURES = "figures, for developers"
 ALLOWED = {
     "__main__.main": OWN,
     "atomic._write_all": FILE,
-    "bench.checkpoint._write_json": FILE,
     "bench.fidelity._report": FIGURES,
     "bench.fidelity.main": FIGURES,
     "bench.report.print_tables": "figures; names are sanitised there",
