@@ -305,6 +305,7 @@ def _result(report: Report, r: Result) -> dict[str, Any]:
             }
             for d in r.decodes
         ],
+        "curve": [[round(x, 1), round(speed, 2)] for x, speed in longest(r).curve()],
         "encode_memory": None if r.encode_memory is None else asdict(r.encode_memory),
         "generate_memory": None if r.generate_memory is None else asdict(r.generate_memory),
         "prompt_tokens": r.protocol.prompt,

@@ -5,11 +5,13 @@ Each model is freed before the next is made, so that the largest decides what me
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -172,17 +174,14 @@ def _peer(request: Request, device: torch.device, dtype: torch.dtype, plan: Prot
 
 def _machine(device: torch.device) -> dict[str, str]:
     """What computes, by name."""
-    machine = {"device": _processor(), "torch": f"torch {torch.__version__}"}
-    if device.type == "cuda":
-        import triton
-
-        machine = {
-            "device": torch.cuda.get_device_name(device),
-            "torch": f"torch {torch.__version__}",
-            "triton": f"triton {triton.__version__}",
-            "host": _processor(),
-        }
-    return {**machine, "python": f"Python {platform.python_version()}"}
+    versions = {"torch": f"torch {torch.__version__}"}
+    if importlib.util.find_spec("triton") is not None:
+        versions["triton"] = f"triton {metadata.version('triton')}"
+    versions["python"] = f"Python {platform.python_version()}"
+    if device.type != "cuda":
+        return {"device": _processor(), **versions}
+    cuda = f"CUDA {torch.version.cuda}"
+    return {"device": torch.cuda.get_device_name(device), "cuda": cuda, **versions, "host": _processor()}
 
 
 def _processor() -> str:
