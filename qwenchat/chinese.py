@@ -413,6 +413,31 @@ CHINESE: Mapping[str, str] = {
     "--force replaces it": "--force 可覆盖",
     "{path} does not say its format": "从 {path} 看不出格式",
     "--format takes {names}": "--format 可选：{names}",
+    # --- the command line: the benchmark --------------------------------------------------------------
+    "--model and --random-weights exclude each other": "--model 和 --random-weights 不能同时使用",
+    "--formats is for --random-weights": "--formats 只用于 --random-weights",
+    "a checkpoint has a format of its own": "检查点的格式是固定的",
+    "there is no folder {folder}": "没有文件夹 {folder}",
+    "--peer needs a checkpoint": "--peer 需要一个检查点",
+    "-m demo is one": "例如 -m demo",
+    "--tokens is {text}, expected whole numbers with commas between them": (
+        "--tokens 为 {text}，应为以逗号分隔的整数"
+    ),
+    "--kv-cache is {kind}, expected auto or int8": "--kv-cache 为 {kind}，应为 auto 或 int8",
+    "the engine has no KV cache of {kind}": "引擎没有 {kind} 的 KV 缓存",
+    "a reply of fewer than {least} tokens cannot be timed": "少于 {least} 个 token 的回复无法计时",
+    "no published shapes are known of {name}": "不知道 {name} 的结构",
+    "known are {names}, each also with -int8 or -int4 behind it": (
+        "已知的有 {names}，后面都可加 -int8 或 -int4"
+    ),
+    "there is no format {name}": "没有格式 {name}",
+    "known are {names}": "已知的有 {names}",
+    "{folder} has {free} GB free, the checkpoint takes {size} GB": (
+        "{folder} 只剩 {free} GB 空间，检查点需要 {size} GB"
+    ),
+    "--folder names another place": "可用 --folder 指定其他位置",
+    "qwenchat ask did not answer: {reason}": "qwenchat ask 没有回答：{reason}",
+    "transformers cannot be timed beside {model}": "无法用 transformers 对 {model} 计时",
     # --- the command line: what went wrong --------------------------------------------------------
     "out of memory; a smaller model or --context needs less": "内存不足；请改用更小的模型，或减小 --context",
     "the answer cannot be written: {reason}": "无法写出回答：{reason}",

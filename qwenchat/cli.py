@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 import qwenchat
-from qwenchat import cli_sessions, exits, language
+from qwenchat import cli_bench, cli_sessions, exits, language
 from qwenchat.errors import Interrupted, UsageError
 from qwenchat.language import tr
 from qwenchat.options import Flags, with_flags
@@ -48,6 +48,7 @@ config_app = typer.Typer(help="The settings, and where each comes from.", invoke
 app.add_typer(cli_sessions.app, name="sessions")
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
+app.command("bench")(cli_bench.bench)
 
 
 def _print_version(wanted: bool) -> None:

@@ -115,6 +115,11 @@ class Engine:
         self._prompt_end: tuple[list[int], Tensor] | None = None
         self._allocate(context)
 
+    @property
+    def decoder(self) -> GraphDecoder | None:
+        """What replays the decode step on a GPU, on this cache; None where the model itself decodes."""
+        return self._graph
+
     def generate(
         self,
         prompt: Sequence[int],

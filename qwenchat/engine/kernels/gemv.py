@@ -99,9 +99,9 @@ def _fixed_point(
 ):  # fmt: skip
     """16 inputs of every run as whole numbers of 16 bits, with a scale a run.
 
-    A number is 256 times a high byte plus a low one, both signed. Of the largest of a run it is off by at most
-    2^-16: less than rounding to float16 takes from it. The inputs come four times four, so that a thread holds
-    all of the runs that it multiplies.
+    A number is 256 times a high byte plus a low one, both signed. Of the largest of a run it is off by at
+    most 2^-16: less than rounding to float16 takes from it. The inputs come four times four, so that a
+    thread holds all of the runs that it multiplies.
 
     Returns:
         Four words of high bytes and four of low ones, the scale; the sum of the inputs, and of the squares of
