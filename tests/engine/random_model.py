@@ -1,4 +1,7 @@
-"""Matrices and models with random weights, in the layout that the CUDA kernels read."""
+"""Matrices and models with random weights, in the layout that the CUDA kernels read.
+
+The numbers are drawn on the CPU, so that a seed makes the same ones on every device.
+"""
 
 from __future__ import annotations
 
@@ -28,23 +31,24 @@ def matrix(
         bits: 4 or 8; 16 or 32 for floats.
         dtype: of its floats: the scales, the bias, or the matrix itself.
     """
-    added = torch.randn(outputs, device=device).to(dtype) if bias else None
+    added = torch.randn(outputs).to(device, dtype) if bias else None
     if bits > 8:
-        values = torch.randn(outputs, inputs, device=device) * inputs**-0.5
-        return Packed(values.to(dtype), inputs, bits, bias=added, paired=paired)
-    codes = torch.randint(0, 256, (outputs, inputs * bits // 8), dtype=torch.uint8, device=device)
+        values = torch.randn(outputs, inputs) * inputs**-0.5
+        return Packed(values.to(device, dtype), inputs, bits, bias=added, paired=paired)
+    codes = torch.randint(0, 256, (outputs, inputs * bits // 8), dtype=torch.uint8).to(device)
     groups = -(-inputs // group)
     spread = 2**bits / 12**0.5  # of codes that are all as frequent
+    scales = (torch.rand(outputs, groups) + 0.5) / spread * inputs**-0.5
+    zero_points = torch.randint(0, 2**bits, (outputs, groups), dtype=torch.uint8).to(device)
+    order = torch.randperm(inputs).to(device, torch.int32)
     return Packed(
         codes.view(torch.int8) if bits == 8 else codes,
         inputs,
         bits,
         group,
-        ((torch.rand(outputs, groups, device=device) + 0.5) / spread * inputs**-0.5).to(dtype),
-        zeros=torch.randint(0, 2**bits, (outputs, groups), dtype=torch.uint8, device=device)
-        if zeros
-        else None,
-        perm=torch.randperm(inputs, device=device).to(torch.int32) if perm else None,
+        scales.to(device, dtype),
+        zeros=zero_points if zeros else None,
+        perm=order if perm else None,
         bias=added,
         paired=paired,
     )
@@ -78,7 +82,7 @@ def weights(c: ModelConfig, bits: int, *, device: torch.device, group: int = 128
     hidden = c.hidden_size
 
     def norm() -> torch.Tensor:
-        return (torch.rand(hidden, device=device) + 0.5).half()
+        return (torch.rand(hidden) + 0.5).to(device, torch.float16)
 
     def linear(outputs: int, inputs: int, *, bias: bool = False, paired: int = 0) -> Packed:
         return matrix(outputs, inputs, bits, device=device, group=group, bias=bias, paired=paired)
@@ -94,5 +98,5 @@ def weights(c: ModelConfig, bits: int, *, device: torch.device, group: int = 128
         )
         for _ in range(c.num_layers)
     ]
-    wte = torch.randn(c.vocab_size, hidden, device=device).half()
+    wte = torch.randn(c.vocab_size, hidden).to(device, torch.float16)
     return Weights(wte, layers, norm(), matrix(c.vocab_size, hidden, 16, device=device))
