@@ -349,7 +349,9 @@ CHINESE: Mapping[str, str] = {
     "preparing kernels": "正在准备计算核",
     "compiling kernels, once": "正在编译计算核（仅此一次）",
     "needs {needed} GiB, {free} GiB are free": "需要 {needed} GiB，可用 {free} GiB",
-    "the fast CUDA kernels are not used, but {path}: {reason}": "未使用快速 CUDA 计算核，改用 {path}：{reason}",
+    "the fast CUDA kernels are not used, but {path}: {reason}": (
+        "未使用快速 CUDA 计算核，改用 {path}：{reason}"
+    ),
     "the CUDA kernels cannot be compiled: {reason}": "无法编译 CUDA 计算核：{reason}",
     "triton is not installed": "未安装 triton",
     "triton cannot be used: {error}": "triton 无法使用：{error}",

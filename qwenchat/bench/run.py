@@ -22,7 +22,8 @@ from qwenchat.bench.protocol import Loaded, Protocol, Result, Subject, Tell
 from qwenchat.bench.random_weights import Shape
 from qwenchat.bench.report import Report
 from qwenchat.engine.linear import pack, reads_packed
-from qwenchat.engine.loader import check_memory, load_model
+from qwenchat.engine.loader import load_model
+from qwenchat.engine.memory import check_memory, need
 from qwenchat.errors import UsageError
 from qwenchat.language import tr
 from qwenchat.models import catalog
@@ -128,8 +129,17 @@ def _random_subject(
     def load() -> Loaded:
         config = shape.config
         packed = device.type == "cuda" and reads_packed(config, device) is None
-        size = random_weights.bytes_of(config, dtype.itemsize, packed=packed)
-        check_memory(config, size, device=device, dtype=dtype, context=max(plan.tokens) + 1)
+        needed = need(
+            config,
+            weights=random_weights.bytes_of(config, dtype.itemsize, packed=packed),
+            reading=0,
+            device=device,
+            dtype=dtype,
+            context=max(plan.tokens) + 1,
+            packed=packed,
+            int8_cache=request.kv_cache == "int8",
+        )
+        check_memory(needed, device=device, dtype=dtype)
         kernels = pack(
             model := random_weights.random_model(config, device=device, dtype=dtype, packed=packed)
         )
