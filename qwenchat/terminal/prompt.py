@@ -24,6 +24,8 @@ from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
+from prompt_toolkit.output import ColorDepth, Output
+from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
 
 from qwenchat.errors import QwenchatError
@@ -89,6 +91,7 @@ class Prompt:
             style=Style.from_dict(styles.prompt_styles()),
             prompt_continuation=" " * len(_PROMPT),
             input=_keyboard(),
+            output=_display(),
             enable_suspend=True,
         )
 
@@ -255,6 +258,23 @@ def _keyboard() -> Input | None:
         return Keyboard(sys.stdin)
     except (AttributeError, OSError):
         return None
+
+
+class _Display(Vt100_Output):
+    """A terminal that a line may be drawn on, and erased from, at its very top."""
+
+    def erase_down(self) -> None:
+        """Erases from the cursor's row on; it is only asked where the cursor begins one."""
+        self.write_raw(theme.ERASE_BELOW)
+
+
+def _display() -> Output | None:
+    """Where the line is drawn; None for prompt_toolkit's own choice: on Windows, and off a terminal."""
+    if sys.platform == "win32" or not sys.stdout.isatty():
+        return None
+    return _Display.from_pty(
+        sys.stdout, term=os.environ.get("TERM"), default_color_depth=ColorDepth.from_env()
+    )
 
 
 class _PrivateHistory(FileHistory):
