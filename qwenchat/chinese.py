@@ -15,6 +15,8 @@ from collections.abc import Mapping
 CHINESE: Mapping[str, str] = {
     # --- the chat: its prompt and toolbar ---------------------------------------------------------
     "say something, or /help": "输入消息，或 /help",
+    "[paste {number}: {count} lines]": "[粘贴 {number}：{count} 行]",
+    "[paste {number}: {count} characters]": "[粘贴 {number}：{count} 个字符]",
     "Ctrl-C again or Ctrl-D leaves": "再按 Ctrl-C 或按 Ctrl-D 退出",
     "context {used}/{size}": "上下文 {used}/{size}",
     "{speed} tokens/s": "{speed} token/秒",
@@ -349,7 +351,7 @@ CHINESE: Mapping[str, str] = {
     "preparing kernels": "正在准备计算核",
     "the fast CUDA kernels are not used: {reason}": "未使用快速 CUDA 计算核：{reason}",
     "waiting for another qwenchat": "正在等待另一个 qwenchat",
-    "downloading": "正在下载",
+    "downloading the built-in model": "正在下载内置模型",
     "verifying": "正在校验",
     "unpacking": "正在解压",
     "converting": "正在转换",

@@ -25,7 +25,7 @@ STAGES = (
     "loading weights",
     "preparing kernels",
     "waiting for another qwenchat",
-    "downloading",
+    "downloading the built-in model",
     "verifying",
     "unpacking",
     "converting",

@@ -35,6 +35,8 @@ from qwenchat.terminal.sanitize import sanitize, sanitize_line
 
 FOLD_LINES = 12
 """A paste of more lines than this is shown folded into one mark, and sent whole."""
+FOLD_CHARACTERS = 2000
+"""So is one of more characters, on however few lines."""
 _PROMPT = "> "
 _LONGEST_KEPT = 64 * 1024  # characters of a line in the history file
 
@@ -212,10 +214,13 @@ class Prompt:
     def _fold(self, pasted: str) -> str:
         """A paste as it is shown; nothing in it is a key, so nothing in it sends."""
         text = sanitize(pasted.replace("\r\n", "\n").replace("\r", "\n"))
-        lines = text.count("\n") + 1
-        if lines <= FOLD_LINES:
+        lines, number = text.count("\n") + 1, len(self._pastes) + 1
+        if lines > FOLD_LINES:
+            mark = tr("[paste {number}: {count} lines]", number=number, count=f"{lines:,}")
+        elif len(text) > FOLD_CHARACTERS:
+            mark = tr("[paste {number}: {count} characters]", number=number, count=f"{len(text):,}")
+        else:
             return text
-        mark = f"[paste {len(self._pastes) + 1}: {lines} lines]"
         self._pastes[mark] = text
         return mark
 

@@ -204,6 +204,14 @@ def test_a_large_paste_folds_and_is_sent_whole(open_chat: Callable[..., Screen])
     screen.until("line29")
 
 
+def test_a_large_paste_without_line_breaks_folds_as_well(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("\x1b[200~" + "x" * 2500 + " the end\x1b[201~")
+    screen.until("[paste 1: 2,508 characters]")
+    screen.type("\r")
+    screen.until("the end")
+
+
 def test_alt_enter_breaks_the_line(open_chat: Callable[..., Screen]) -> None:
     screen = ready(open_chat())
     screen.type("one\x1b\rtwo\r")
