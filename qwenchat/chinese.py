@@ -28,6 +28,8 @@ CHINESE: Mapping[str, str] = {
     "reading {done}/{total} tokens, {seconds} s left": "正在读取 {done}/{total} 个 token，还需 {seconds} 秒",
     # --- the chat: how a reply ended, and what left the context -----------------------------------
     "interrupted": "已中断",
+    "cut by the limit": "因长度上限而截断",
+    "broke off by an error": "因错误而中断",
     "interrupted; /continue goes on, /retry answers again": "已中断；/continue 继续，/retry 重新回答",
     "the reply was cut by the limit; /continue goes on": "回复达到长度上限，已截断；/continue 继续",
     "turn {n} no longer fits the context and is left out; /pin keeps a turn": (
@@ -144,6 +146,8 @@ CHINESE: Mapping[str, str] = {
     "went forward one turn": "已恢复一轮",
     "went forward {count} turns": "已恢复 {count} 轮",
     "there is nothing that way": "已经到头了",
+    "the chat is empty": "对话已空",
+    "turn {n} is the last: {question!r}": "最后一轮是第 {n} 轮：{question!r}",
     "there is no question to try again": "没有可重新回答的问题",
     "there is no reply that broke off": "没有中断的回复",
     "/retry answers the question again": "/retry 可重新回答问题",

@@ -288,15 +288,13 @@ class Chat:
         return self._meter.tokens(self.conversation, self.backend) if self.backend is not None else 0
 
     def show_last(self) -> None:
-        """Prints the turn where the chat stands, and which of several it is."""
+        """Prints the turn where the chat stands."""
         transcript.show(self.conversation, plain=self.settings.plain, turns=1, rest=False)
-        self.say(transcript.place_among_siblings(self.conversation))
 
     def show_from(self, node: Node) -> None:
-        """Prints the turns from a node of the path on, and which of several it is."""
+        """Prints the turns from a node of the path on."""
         turns = sum(question.id >= node.id for question in self.conversation.questions())
         transcript.show(self.conversation, plain=self.settings.plain, turns=max(turns, 1), rest=False)
-        self.say(transcript.place_among_siblings(self.conversation, node))
 
     def show_history(self) -> None:
         """Prints the chat so far."""

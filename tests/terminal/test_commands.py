@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +99,15 @@ def test_undo_and_redo_go_several_turns(chat: Chat, say: Say) -> None:
     say("one", "two", "three")
     assert "took back 2 turns" in say("/undo 2")
     assert [q.text for q in chat.conversation.questions()] == ["one"]
-    assert "went forward 2 turns" in say("/redo 5") or len(chat.conversation.questions()) == 3
-    say("/redo 5")
+    assert "went forward 2 turns" in say("/redo 5")
     assert [q.text for q in chat.conversation.questions()] == ["one", "two", "three"]
     assert "nothing that way" in say("/redo")
+
+
+def test_undo_and_redo_tell_where_the_chat_stands(say: Say) -> None:
+    assert "turn 1 is the last: 'one'" in say("one", "two", "/undo")
+    assert "the chat is empty" in say("/undo")
+    assert "turn 2 is the last: 'two'" in say("/redo 2")
 
 
 def test_undo_is_saved(chat: Chat, say: Say) -> None:
@@ -197,6 +202,14 @@ def test_history_shows_questions_and_replies(say: Say) -> None:
     shown = say("/history")
     assert shown.count("You said:") == 2
     assert "> two" in shown
+
+
+def test_what_is_shown_again_is_marked_with_how_it_ended(chat: Chat, say: Say) -> None:
+    say("one", "/retry", "two")
+    cut = chat.conversation.path()[1]
+    assert cut.reply is not None
+    chat.conversation.replace_reply(cut.id, replace(cut.reply, status="interrupted"))
+    assert [line for line in say("/history").splitlines() if "‹" in line] == ["interrupted ‹2/2›"]
 
 
 def test_continue_needs_a_reply_that_broke_off(say: Say) -> None:
