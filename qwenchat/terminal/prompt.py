@@ -10,10 +10,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.application import create_app_session, run_in_terminal
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -25,8 +26,10 @@ from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import ColorDepth, Output
+from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import is_dumb_terminal
 
 from qwenchat.errors import QwenchatError
 from qwenchat.language import tr
@@ -79,23 +82,24 @@ class Prompt:
         self._on_ready: Callable[[], None] | None = on_ready
         self._on_clear = on_clear
         self._empty_interrupts = 0
-        self._session: PromptSession[str] = PromptSession(
-            multiline=True,
-            history=_PrivateHistory(history, self._unfold, self.untold),
-            auto_suggest=AutoSuggestFromHistory(),
-            completer=_Completer(complete),
-            # A command's name shows what there is; all else waits for Tab.
-            complete_while_typing=Condition(self._types_command),
-            placeholder=[("class:auto-suggestion", placeholder)],
-            key_bindings=self._keys(),
-            bottom_toolbar=toolbar,
-            vi_mode=vi,
-            style=Style.from_dict(styles.prompt_styles()),
-            prompt_continuation=" " * len(_PROMPT),
-            input=_keyboard(),
-            output=_display(),
-            enable_suspend=True,
-        )
+        with _plain_where_dumb():
+            self._session: PromptSession[str] = PromptSession(
+                multiline=True,
+                history=_PrivateHistory(history, self._unfold, self.untold),
+                auto_suggest=AutoSuggestFromHistory(),
+                completer=_Completer(complete),
+                # A command's name shows what there is; all else waits for Tab.
+                complete_while_typing=Condition(self._types_command),
+                placeholder=[("class:auto-suggestion", placeholder)],
+                key_bindings=self._keys(),
+                bottom_toolbar=toolbar,
+                vi_mode=vi,
+                style=Style.from_dict(styles.prompt_styles()),
+                prompt_continuation=" " * len(_PROMPT),
+                input=_keyboard(),
+                output=_display(),
+                enable_suspend=True,
+            )
 
     def read(self, default: str = "") -> str:
         """The next message or command, folded pastes unfolded.
@@ -128,7 +132,8 @@ class Prompt:
 
     def confirm(self, question: str) -> bool:
         """Whether the user says yes; anything else, Ctrl-C and Ctrl-D too, is no."""
-        asked: PromptSession[str] = PromptSession()
+        with _plain_where_dumb():
+            asked: PromptSession[str] = PromptSession()
         try:
             answer = asked.prompt(f"{sanitize_line(question)} [y/N] ")
         except (EOFError, KeyboardInterrupt):
@@ -274,12 +279,17 @@ class _Display(Vt100_Output):
 
 
 def _display() -> Output | None:
-    """Where the line is drawn; None for prompt_toolkit's own choice: on Windows, and off a terminal."""
-    if sys.platform == "win32" or not sys.stdout.isatty():
+    """Where the line is drawn; None for prompt_toolkit's own choice: on Windows, and off clever terminals."""
+    if sys.platform == "win32" or is_dumb_terminal() or not sys.stdout.isatty():
         return None
     return _Display.from_pty(
         sys.stdout, term=os.environ.get("TERM"), default_color_depth=ColorDepth.from_env()
     )
+
+
+def _plain_where_dumb() -> AbstractContextManager[object]:
+    """For making a session: on a terminal that obeys nothing, not even its first word is an escape."""
+    return create_app_session(output=PlainTextOutput(sys.stdout)) if is_dumb_terminal() else nullcontext()
 
 
 class _PrivateHistory(FileHistory):

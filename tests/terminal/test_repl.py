@@ -19,6 +19,7 @@ if os.name != "posix":
 
 import pexpect
 import pyte
+from screen import Screen as BareScreen
 
 PROGRAM = Path(__file__).with_name("chat_program.py")
 PATIENCE = 10.0
@@ -413,6 +414,22 @@ def test_a_plain_terminal_gets_the_text_as_it_comes(
     screen.until(">")
     screen.type("**bold** text\r")
     screen.until("You said: **bold** text")
+
+
+def test_a_dumb_terminal_gets_no_escape(tmp_path: Path) -> None:
+    screen = BareScreen(
+        [sys.executable, str(PROGRAM), str(tmp_path)], environment={"TERM": "dumb", "LC_ALL": "C.UTF-8"}
+    )
+    try:
+        screen.until(">")
+        screen.type("**bold** text\r/delete\r")
+        screen.until("[y/N]")
+        screen.type("\r")
+        screen.until(lambda text: text.rstrip().endswith("it stays\n>"))
+    finally:
+        screen.close()
+    assert b"You said: **bold** text" in screen.output
+    assert b"\x1b" not in screen.output
 
 
 def test_a_history_that_cannot_be_written_costs_a_line(
