@@ -194,6 +194,8 @@ CHINESE: Mapping[str, str] = {
     "first token after {seconds} s; seed: {seed}": "首个 token 用时 {seconds} 秒；种子：{seed}",
     "none was needed": "未使用",
     # --- the sessions of a chat -------------------------------------------------------------------
+    "{model} answered in it last; /model {model} loads that": "上次由 {model} 回答；/model {model} 可加载它",
+    "this is {title!r} of {date}, one turn": "会话 {title!r}，{date}，共 1 轮",
     "this is {title!r} of {date}, {turns} turns": "会话 {title!r}，{date}，共 {turns} 轮",
     "its last reply broke off, /continue goes on with it": "最后一条回复已中断，/continue 可继续",
     "{count} more; /sessions {all} lists them all": "还有 {count} 个；/sessions {all} 可列出全部",

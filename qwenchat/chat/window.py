@@ -97,16 +97,16 @@ def too_long(tokens: int, window: int, *, alone: bool = True) -> ContextLengthEr
         return ContextLengthError(
             tr(
                 "the message makes a prompt of {tokens} tokens, the context holds {window}",
-                tokens=tokens,
-                window=window,
+                tokens=f"{tokens:,}",
+                window=f"{window:,}",
             ),
             tr("shorten it, or raise --context if the model allows it"),
         )
     return ContextLengthError(
         tr(
             "the message and the pinned turns make a prompt of {tokens} tokens, the context holds {window}",
-            tokens=tokens,
-            window=window,
+            tokens=f"{tokens:,}",
+            window=f"{window:,}",
         ),
         tr("shorten it, /unpin a turn, or raise --context if the model allows it"),
     )

@@ -305,6 +305,9 @@ class Chat:
         self._tell_what_waits()
         transcript.show(self.conversation, plain=self.settings.plain, turns=TURNS_SHOWN)
         self.say(transcript.summary(self.session))
+        model = self.session.model
+        if self.backend is not None and model not in ("", self.model, self.backend.name):
+            self.say(tr("{model} answered in it last; /model {model} loads that", model=model))
 
     def _tell_left_out(self, turns: Sequence[int]) -> None:
         """What no longer fits is said once, by turn."""

@@ -43,7 +43,8 @@ def summary(session: Session) -> str:
     """Which session it is, in a line."""
     turns = len(session.conversation.questions())
     title, date = shorten(session.title or session.id), when(session.updated)
-    line = tr("this is {title!r} of {date}, {turns} turns", title=title, date=date, turns=turns)
+    many = tr("this is {title!r} of {date}, {turns} turns", title=title, date=date, turns=turns)
+    line = many if turns != 1 else tr("this is {title!r} of {date}, one turn", title=title, date=date)
     if _status(session.conversation) in ("interrupted", "length", "error"):
         hint = tr("its last reply broke off, /continue goes on with it")
         return tr("{message}; {hint}", message=line, hint=hint)

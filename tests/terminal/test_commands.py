@@ -290,6 +290,7 @@ def test_every_option_can_be_set_and_is_completed(chat: Chat, say: Say) -> None:
     for field in fields(GenerationOptions):
         assert "internal" not in say(f"/set {field.name} {values.get(field.name, '0.5')}")
         assert f"/set {field.name}" in completed(chat, "/set ")
+        assert completed(chat, f"/set {field.name} ") == [f"/set {field.name} default"]
         assert getattr(chat.options, field.name) not in (None, ())
 
 
@@ -344,6 +345,14 @@ def test_resume_goes_on_with_a_session_and_its_options(chat: Chat, say: Say) -> 
     assert chat.options.temperature == 0.5
     assert "the session that you are in" in say(f"/resume {first}")
     assert "second chat" in say("/resume")
+
+
+def test_resume_tells_which_other_model_answered(chat: Chat, say: Say) -> None:
+    say("one")
+    chat.session.model = "second"
+    chat.save()
+    assert "second answered in it last; /model second loads that" in say("/clear", "two", "/resume one")
+    assert "answered in it last" not in say("/resume two")
 
 
 def test_a_session_that_is_open_elsewhere_is_forked(tmp_path: Path, chat: Chat, say: Say) -> None:
