@@ -350,18 +350,15 @@ class Chat:
             return status.fitted([self.model])
 
     def _toolbar_line(self) -> str:
-        loading = self._loading
+        loading, columns = self._loading, shutil.get_terminal_size().columns
         if self.prompt.hint:
             return self.prompt.hint
         if loading.progress:
             return status.fitted([f"{self.model}: {loading.progress}"])
         if loading.error is not None:
-            hint = tr("/model NAME tries another")
-            failed = tr("{message}; {hint}", message=loading.error.message, hint=hint)
-            return status.fitted([f"{self.model}: {failed}"])
+            return status.failure(self.model, loading.error.message, columns)
         if loading.backend is None:
             return status.fitted([self.model])
-        columns = shutil.get_terminal_size().columns
         extras = list(self._extras())
         return status.toolbar(loading.backend, self.context_tokens(), self.last, extras, columns)
 
