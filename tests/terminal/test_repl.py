@@ -65,6 +65,12 @@ def idle(screen: Screen) -> Screen:
     return screen
 
 
+def listening(screen: Screen) -> Screen:
+    """Waits until the prompt takes keys, on a terminal that has no toolbar to tell by."""
+    screen.until(lambda _: not screen.settings()[3] & termios.ICANON)
+    return screen
+
+
 def leave(screen: Screen) -> int | None:
     """Ctrl-D, once the line is there again and empty."""
     idle(screen).type("\x04")
@@ -357,16 +363,14 @@ def test_a_plain_terminal_gets_the_text_as_it_comes(
     open_chat: Callable[..., Screen], variables: dict[str, str]
 ) -> None:
     screen = open_chat(**variables)
-    screen.until(">")
-    screen.type("**bold** text\r")
+    listening(screen).type("**bold** text\r")
     screen.until("You said: **bold** text")
 
 
 def test_a_dumb_terminal_gets_no_escape(open_chat: Callable[..., Screen]) -> None:
     screen = open_chat(TERM="dumb")
     for line, shown in (("**bold** text", "You said: **bold** text"), ("/delete", "[y/N]"), ("", "it stays")):
-        screen.until(lambda _: not screen.settings()[3] & termios.ICANON)  # the prompt takes keys
-        screen.type(f"{line}\r")
+        listening(screen).type(f"{line}\r")
         screen.until(shown)
     assert b"\x1b" not in screen.output
 
