@@ -15,6 +15,8 @@ from collections.abc import Mapping
 CHINESE: Mapping[str, str] = {
     # --- the chat: its prompt and toolbar ---------------------------------------------------------
     "say something, or /help": "输入消息，或 /help",
+    "[paste {number}: {count} lines]": "[粘贴 {number}：{count} 行]",
+    "[paste {number}: {count} characters]": "[粘贴 {number}：{count} 个字符]",
     "Ctrl-C again or Ctrl-D leaves": "再按 Ctrl-C 或按 Ctrl-D 退出",
     "context {used}/{size}": "上下文 {used}/{size}",
     "{speed} tokens/s": "{speed} token/秒",
@@ -26,6 +28,8 @@ CHINESE: Mapping[str, str] = {
     "reading {done}/{total} tokens, {seconds} s left": "正在读取 {done}/{total} 个 token，还需 {seconds} 秒",
     # --- the chat: how a reply ended, and what left the context -----------------------------------
     "interrupted": "已中断",
+    "cut by the limit": "因长度上限而截断",
+    "broke off by an error": "因错误而中断",
     "interrupted; /continue goes on, /retry answers again": "已中断；/continue 继续，/retry 重新回答",
     "the reply was cut by the limit; /continue goes on": "回复达到长度上限，已截断；/continue 继续",
     "turn {n} no longer fits the context and is left out; /pin keeps a turn": (
@@ -142,6 +146,8 @@ CHINESE: Mapping[str, str] = {
     "went forward one turn": "已恢复一轮",
     "went forward {count} turns": "已恢复 {count} 轮",
     "there is nothing that way": "已经到头了",
+    "the chat is empty": "对话已空",
+    "turn {n} is the last: {question!r}": "最后一轮是第 {n} 轮：{question!r}",
     "there is no question to try again": "没有可重新回答的问题",
     "there is no reply that broke off": "没有中断的回复",
     "/retry answers the question again": "/retry 可重新回答问题",
@@ -188,6 +194,8 @@ CHINESE: Mapping[str, str] = {
     "first token after {seconds} s; seed: {seed}": "首个 token 用时 {seconds} 秒；种子：{seed}",
     "none was needed": "未使用",
     # --- the sessions of a chat -------------------------------------------------------------------
+    "{model} answered in it last; /model {model} loads that": "上次由 {model} 回答；/model {model} 可加载它",
+    "this is {title!r} of {date}, one turn": "会话 {title!r}，{date}，共 1 轮",
     "this is {title!r} of {date}, {turns} turns": "会话 {title!r}，{date}，共 {turns} 轮",
     "its last reply broke off, /continue goes on with it": "最后一条回复已中断，/continue 可继续",
     "{count} more; /sessions {all} lists them all": "还有 {count} 个；/sessions {all} 可列出全部",
@@ -361,7 +369,7 @@ CHINESE: Mapping[str, str] = {
     ),
     "the two halves of its MLP have their inputs in different orders": "其 MLP 两半的输入顺序不同",
     "waiting for another qwenchat": "正在等待另一个 qwenchat",
-    "downloading": "正在下载",
+    "downloading the built-in model": "正在下载内置模型",
     "verifying": "正在校验",
     "unpacking": "正在解压",
     "converting": "正在转换",

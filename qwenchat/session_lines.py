@@ -79,8 +79,7 @@ def hit_lines(hits: Sequence[SearchHit], text: str, columns: int | None, paint: 
     between = ": " if columns is None else "\n    "
     for hit in hits:
         session, time = paint(sanitize_line(hit.info.id), "term"), paint(when(hit.info.updated), "notice")
-        # Where only the title has it, the excerpt is the title.
-        excerpt = "" if hit.node_id is None else f"{between}{marked(hit.excerpt)}"
+        excerpt = f"{between}{marked(hit.beyond_title)}" if hit.beyond_title else ""
         yield f"{session}{_APART}{time}{_APART}{marked(hit.info.title)}{excerpt}\n"
 
 

@@ -76,6 +76,11 @@ class SearchHit:
     node_id: int | None
     excerpt: str
 
+    @property
+    def beyond_title(self) -> str:
+        """The excerpt; empty where the title says it already."""
+        return "" if self.node_id is None or self.excerpt == self.info.title else self.excerpt
+
 
 # --- one file ------------------------------------------------------------------------------------
 

@@ -111,7 +111,7 @@ def fit_turns(
         raise ContextLengthError(
             tr(
                 "the context of {tokens} tokens is full; turn {turns} no longer fits",
-                tokens=backend.context,
+                tokens=f"{backend.context:,}",
                 turns=ranges(fit.left_out_turns),
             ),
             tr("--overflow drop leaves the oldest turns out; a new chat begins empty"),

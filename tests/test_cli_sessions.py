@@ -512,6 +512,11 @@ def test_search_marks_what_it_found_on_a_terminal(store: SessionStore, on_termin
     assert excerpt == "    a \x1b[1mfox\x1b[0m?"
 
 
+def test_search_says_a_question_once_where_it_is_the_title(store: SessionStore, run: Run) -> None:
+    make(store, "a fox?", ("a fox?", "b"))
+    assert run("search", "fox")[1].count("fox") == 1
+
+
 def test_a_limit_finds_the_newest(run: Run, store: SessionStore) -> None:
     make(store, "fox 1")
     make(store, "fox 2")

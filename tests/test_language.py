@@ -26,7 +26,7 @@ STAGES = (
     "preparing kernels",
     "compiling kernels, once",
     "waiting for another qwenchat",
-    "downloading",
+    "downloading the built-in model",
     "verifying",
     "unpacking",
     "converting",

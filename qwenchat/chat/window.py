@@ -5,6 +5,7 @@ Counts with whatever counter it is given; knows nothing of tokenizers or models.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -73,12 +74,19 @@ def fit_window(
     tokens = count(chosen(kept))
     if tokens >= window:
         raise too_long(tokens, window, alone=len(kept) == 1)
-    for n in range(len(turns), 0, -1):
-        candidate_tokens = tokens if n in kept else count(chosen(kept | {n}))
-        if n not in kept and candidate_tokens + reply_budget >= window:
-            break
-        kept.add(n)
-        tokens = candidate_tokens
+    others = [n for n in range(len(turns), 0, -1) if n not in kept]
+
+    def too_many(newest: int) -> bool:
+        return count(chosen({*kept, *others[:newest]})) + reply_budget >= window
+
+    # More turns never make a shorter prompt. So the most that fit are found in a few counts, and all of
+    # them, which is how it mostly is, in one.
+    most = len(others)
+    if others and too_many(most):
+        most = bisect_left(range(1, most), True, key=too_many)
+    if most:
+        kept.update(others[:most])
+        tokens = count(chosen(kept))
     left_out = tuple(n for n in range(1, len(turns) + 1) if n not in kept)
     return Fit(tuple(chosen(kept)), tuple(m for n in left_out for m in turns[n - 1]), tokens, left_out)
 
@@ -89,16 +97,16 @@ def too_long(tokens: int, window: int, *, alone: bool = True) -> ContextLengthEr
         return ContextLengthError(
             tr(
                 "the message makes a prompt of {tokens} tokens, the context holds {window}",
-                tokens=tokens,
-                window=window,
+                tokens=f"{tokens:,}",
+                window=f"{window:,}",
             ),
             tr("shorten it, or raise --context if the model allows it"),
         )
     return ContextLengthError(
         tr(
             "the message and the pinned turns make a prompt of {tokens} tokens, the context holds {window}",
-            tokens=tokens,
-            window=window,
+            tokens=f"{tokens:,}",
+            window=f"{window:,}",
         ),
         tr("shorten it, /unpin a turn, or raise --context if the model allows it"),
     )

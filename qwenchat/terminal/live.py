@@ -40,7 +40,7 @@ from qwenchat.terminal.markdown import MarkdownStream
 from qwenchat.terminal.rows import Row, Span, chop, fitting, paint, row_width
 from qwenchat.terminal.sanitize import sanitize, sanitize_line
 from qwenchat.terminal.styles import current
-from qwenchat.terminal.theme import colors, stdout_console
+from qwenchat.terminal.theme import ERASE_BELOW, colors, stdout_console
 
 FRAMES_PER_SECOND = 15
 _RESIZE_CHECK = 0.25  # seconds, while no text comes
@@ -48,9 +48,6 @@ _SHRINK = 3  # by which factor the screen may become narrower at once
 
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
-# Erases from the begin of the row on. Not just ESC [J: tmux takes that for clearing the screen when the
-# cursor is in its first cell, and saves what is there to the scrollback.
-_ERASE_BELOW = "\r\x1b[K\x1b[C\x1b[J\r"
 
 
 class LiveReply:
@@ -158,13 +155,13 @@ class Screen:
         if not finished and tail == self._tail and size == self._size:
             return ""
         was_empty, self._tail, self._size = not self._tail, tail, size
-        return ("" if was_empty else _ERASE_BELOW) + self._lines(finished) + _at_cursor(tail)
+        return ("" if was_empty else ERASE_BELOW) + self._lines(finished) + _at_cursor(tail)
 
     def end(self, size: os.terminal_size) -> str:
         """What to write at the end of the reply."""
         rows = self._markdown_for(size).finish() if self._markdown is not None else []
         was_empty, self._tail = not self._tail, []
-        return ("" if was_empty else _ERASE_BELOW) + self._lines(rows)
+        return ("" if was_empty else ERASE_BELOW) + self._lines(rows)
 
     def _markdown_for(self, size: os.terminal_size) -> MarkdownStream:
         if self._markdown is None:

@@ -10,10 +10,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.application import create_app_session, run_in_terminal
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -24,7 +25,11 @@ from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
+from prompt_toolkit.output import ColorDepth, Output
+from prompt_toolkit.output.plain_text import PlainTextOutput
+from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import is_dumb_terminal
 
 from qwenchat.errors import QwenchatError
 from qwenchat.language import tr
@@ -33,6 +38,8 @@ from qwenchat.terminal.sanitize import sanitize, sanitize_line
 
 FOLD_LINES = 12
 """A paste of more lines than this is shown folded into one mark, and sent whole."""
+FOLD_CHARACTERS = 2000
+"""So is one of more characters, on however few lines."""
 _PROMPT = "> "
 _LONGEST_KEPT = 64 * 1024  # characters of a line in the history file
 
@@ -75,22 +82,24 @@ class Prompt:
         self._on_ready: Callable[[], None] | None = on_ready
         self._on_clear = on_clear
         self._empty_interrupts = 0
-        self._session: PromptSession[str] = PromptSession(
-            multiline=True,
-            history=_PrivateHistory(history, self._unfold, self.untold),
-            auto_suggest=AutoSuggestFromHistory(),
-            completer=_Completer(complete),
-            # A command's name shows what there is; all else waits for Tab.
-            complete_while_typing=Condition(self._types_command),
-            placeholder=[("class:auto-suggestion", placeholder)],
-            key_bindings=self._keys(),
-            bottom_toolbar=toolbar,
-            vi_mode=vi,
-            style=Style.from_dict(styles.prompt_styles()),
-            prompt_continuation=" " * len(_PROMPT),
-            input=_keyboard(),
-            enable_suspend=True,
-        )
+        with _plain_where_dumb():
+            self._session: PromptSession[str] = PromptSession(
+                multiline=True,
+                history=_PrivateHistory(history, self._unfold, self.untold),
+                auto_suggest=AutoSuggestFromHistory(),
+                completer=_Completer(complete),
+                # A command's name shows what there is; all else waits for Tab.
+                complete_while_typing=Condition(self._types_command),
+                placeholder=[("class:auto-suggestion", placeholder)],
+                key_bindings=self._keys(),
+                bottom_toolbar=toolbar,
+                vi_mode=vi,
+                style=Style.from_dict(styles.prompt_styles()),
+                prompt_continuation=" " * len(_PROMPT),
+                input=_keyboard(),
+                output=_display(),
+                enable_suspend=True,
+            )
 
     def read(self, default: str = "") -> str:
         """The next message or command, folded pastes unfolded.
@@ -123,7 +132,8 @@ class Prompt:
 
     def confirm(self, question: str) -> bool:
         """Whether the user says yes; anything else, Ctrl-C and Ctrl-D too, is no."""
-        asked: PromptSession[str] = PromptSession()
+        with _plain_where_dumb():
+            asked: PromptSession[str] = PromptSession()
         try:
             answer = asked.prompt(f"{sanitize_line(question)} [y/N] ")
         except (EOFError, KeyboardInterrupt):
@@ -209,10 +219,13 @@ class Prompt:
     def _fold(self, pasted: str) -> str:
         """A paste as it is shown; nothing in it is a key, so nothing in it sends."""
         text = sanitize(pasted.replace("\r\n", "\n").replace("\r", "\n"))
-        lines = text.count("\n") + 1
-        if lines <= FOLD_LINES:
+        lines, number = text.count("\n") + 1, len(self._pastes) + 1
+        if lines > FOLD_LINES:
+            mark = tr("[paste {number}: {count} lines]", number=number, count=f"{lines:,}")
+        elif len(text) > FOLD_CHARACTERS:
+            mark = tr("[paste {number}: {count} characters]", number=number, count=f"{len(text):,}")
+        else:
             return text
-        mark = f"[paste {len(self._pastes) + 1}: {lines} lines]"
         self._pastes[mark] = text
         return mark
 
@@ -255,6 +268,28 @@ def _keyboard() -> Input | None:
         return Keyboard(sys.stdin)
     except (AttributeError, OSError):
         return None
+
+
+class _Display(Vt100_Output):
+    """A terminal that a line may be drawn on, and erased from, at its very top."""
+
+    def erase_down(self) -> None:
+        """Erases from the cursor's row on; it is only asked where the cursor begins one."""
+        self.write_raw(theme.ERASE_BELOW)
+
+
+def _display() -> Output | None:
+    """Where the line is drawn; None for prompt_toolkit's own choice: on Windows, and off clever terminals."""
+    if sys.platform == "win32" or is_dumb_terminal() or not sys.stdout.isatty():
+        return None
+    return _Display.from_pty(
+        sys.stdout, term=os.environ.get("TERM"), default_color_depth=ColorDepth.from_env()
+    )
+
+
+def _plain_where_dumb() -> AbstractContextManager[object]:
+    """For making a session: on a terminal that obeys nothing, not even its first word is an escape."""
+    return create_app_session(output=PlainTextOutput(sys.stdout)) if is_dumb_terminal() else nullcontext()
 
 
 class _PrivateHistory(FileHistory):

@@ -288,15 +288,13 @@ class Chat:
         return self._meter.tokens(self.conversation, self.backend) if self.backend is not None else 0
 
     def show_last(self) -> None:
-        """Prints the turn where the chat stands, and which of several it is."""
+        """Prints the turn where the chat stands."""
         transcript.show(self.conversation, plain=self.settings.plain, turns=1, rest=False)
-        self.say(transcript.place_among_siblings(self.conversation))
 
     def show_from(self, node: Node) -> None:
-        """Prints the turns from a node of the path on, and which of several it is."""
+        """Prints the turns from a node of the path on."""
         turns = sum(question.id >= node.id for question in self.conversation.questions())
         transcript.show(self.conversation, plain=self.settings.plain, turns=max(turns, 1), rest=False)
-        self.say(transcript.place_among_siblings(self.conversation, node))
 
     def show_history(self) -> None:
         """Prints the chat so far."""
@@ -307,6 +305,9 @@ class Chat:
         self._tell_what_waits()
         transcript.show(self.conversation, plain=self.settings.plain, turns=TURNS_SHOWN)
         self.say(transcript.summary(self.session))
+        model = self.session.model
+        if self.backend is not None and model not in ("", self.model, self.backend.name):
+            self.say(tr("{model} answered in it last; /model {model} loads that", model=model))
 
     def _tell_left_out(self, turns: Sequence[int]) -> None:
         """What no longer fits is said once, by turn."""
@@ -349,18 +350,15 @@ class Chat:
             return status.fitted([self.model])
 
     def _toolbar_line(self) -> str:
-        loading = self._loading
+        loading, columns = self._loading, shutil.get_terminal_size().columns
         if self.prompt.hint:
             return self.prompt.hint
         if loading.progress:
             return status.fitted([f"{self.model}: {loading.progress}"])
         if loading.error is not None:
-            hint = tr("/model NAME tries another")
-            failed = tr("{message}; {hint}", message=loading.error.message, hint=hint)
-            return status.fitted([f"{self.model}: {failed}"])
+            return status.failure(self.model, loading.error.message, columns)
         if loading.backend is None:
             return status.fitted([self.model])
-        columns = shutil.get_terminal_size().columns
         extras = list(self._extras())
         return status.toolbar(loading.backend, self.context_tokens(), self.last, extras, columns)
 

@@ -91,6 +91,14 @@ def fitted(parts: Sequence[str]) -> str:
     return sanitize_line(_SEPARATOR.join(parts))
 
 
+def failure(model: str, why: str, columns: int) -> str:
+    """What the toolbar says where the model could not be loaded: all of it, in as many rows as it takes."""
+    from qwenchat.terminal.rows import wrap_line  # brings Rich, for which the prompt need not wait
+
+    told = tr("{message}; {hint}", message=why, hint=tr("/model NAME tries another"))
+    return "\n".join(wrap_line(fitted([f"{model}: {told}"]), columns, hang=2))
+
+
 class PrefillLine:
     """What is said while a long prompt is read."""
 

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 Style = Literal["notice", "warning", "error", "stats", "progress", "prompt"]
 """What a notice is; a theme has a style of that name."""
 
+ERASE_BELOW = "\r\x1b[K\x1b[C\x1b[J\r"
+"""Erases from the begin of the cursor's row on. Not just ESC [J: tmux takes that for clearing the screen
+when the cursor is in its first cell, and saves what is there to the scrollback."""
+
 _BAR = 24  # cells of a progress bar, or a third of the terminal if that is less
 
 # What reports progress: a stage ("loading weights") and how far it is, 0 to 1, or None if unknown.

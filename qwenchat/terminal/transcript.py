@@ -30,17 +30,21 @@ def show(conversation: Conversation, *, plain: bool, turns: int | None = None, r
     for node in conversation.path()[2 * skipped :]:  # questions and replies alternate
         if node.reply is not None:
             render_markdown(node.text, plain=plain)
+        else:
+            for line in node.text.splitlines() or [""]:
+                theme.say(f"> {line}", "prompt")
+        if marks := _marks(conversation, node):
+            theme.say(marks)
+        if node.reply is not None:
             theme.blank_line()
-            continue
-        for line in node.text.splitlines() or [""]:
-            theme.say(f"> {line}", "prompt")
 
 
 def summary(session: Session) -> str:
     """Which session it is, in a line."""
     turns = len(session.conversation.questions())
     title, date = shorten(session.title or session.id), when(session.updated)
-    line = tr("this is {title!r} of {date}, {turns} turns", title=title, date=date, turns=turns)
+    many = tr("this is {title!r} of {date}, {turns} turns", title=title, date=date, turns=turns)
+    line = many if turns != 1 else tr("this is {title!r} of {date}, one turn", title=title, date=date)
     if _status(session.conversation) in ("interrupted", "length", "error"):
         hint = tr("its last reply broke off, /continue goes on with it")
         return tr("{message}; {hint}", message=line, hint=hint)
@@ -57,17 +61,34 @@ def how_it_ended(conversation: Conversation) -> str:
     return ""
 
 
-def place_among_siblings(conversation: Conversation, node: Node | None = None) -> str:
-    """Which of how many a node is, ``‹2/3›``; nothing if it is the only one.
+def place_among_siblings(conversation: Conversation) -> str:
+    """Which of how many the last reply is, or else its question, ``‹2/3›``; nothing if there is but one."""
+    places = (_place(conversation, node) for node in reversed(conversation.path()[-2:]))
+    return next(filter(None, places), "")
 
-    Args:
-        node: a question or a reply; the last reply, or its question, if None.
-    """
-    for candidate in reversed(conversation.path()[-2:]) if node is None else [node]:
-        index, count = conversation.siblings(candidate.id)
-        if count > 1:
-            return f"‹{index}/{count}›"
-    return ""
+
+def where(conversation: Conversation) -> str:
+    """With which question the chat ends."""
+    questions = conversation.questions()
+    if not questions:
+        return tr("the chat is empty")
+    return tr("turn {n} is the last: {question!r}", n=len(questions), question=shorten(questions[-1].text))
+
+
+def _marks(conversation: Conversation, node: Node) -> str:
+    """What there is to know of a node beside its text: how a reply broke off, which of several it is."""
+    ended = {
+        "interrupted": tr("interrupted"),
+        "length": tr("cut by the limit"),
+        "error": tr("broke off by an error"),
+    }
+    broke_off = ended.get(node.reply.status, "") if node.reply is not None else ""
+    return " ".join(filter(None, (broke_off, _place(conversation, node))))
+
+
+def _place(conversation: Conversation, node: Node) -> str:
+    index, count = conversation.siblings(node.id)
+    return f"‹{index}/{count}›" if count > 1 else ""
 
 
 def _status(conversation: Conversation) -> str:

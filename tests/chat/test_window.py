@@ -102,3 +102,21 @@ def test_pins_change_nothing_while_all_fits() -> None:
 def test_pinned_turns_that_cannot_fit_are_an_error() -> None:
     with pytest.raises(ContextLengthError, match=r"pinned turns make a prompt of 8 tokens.*unpin"):
         fit_window(chat("aaa", "b", "c"), letters, window=8, reply_budget=0, pinned=[1])
+
+
+@pytest.mark.parametrize("window", [20, 500, 700, 805, 900, 10_000])
+@pytest.mark.parametrize("pinned", [(), (1, 50, 99)])
+def test_a_long_chat_is_counted_a_few_times_only(window: int, pinned: Sequence[int]) -> None:
+    messages = chat(*("a" * (n % 7) for n in range(1, 200)))
+    counts = []
+
+    def count(kept: Sequence[Message]) -> int:
+        counts.append(letters(kept))
+        return counts[-1]
+
+    fit = fit_window(messages, count, window=window, reply_budget=3, pinned=pinned)
+    assert len(counts) <= 12  # of 199 turns
+    # One turn more would be too many.
+    more = [n for n in fit.left_out_turns if n not in pinned][-1:]
+    assert fit.prompt_tokens == letters(fit.messages) < window
+    assert all(fit.prompt_tokens + 2 * (n % 7) + 3 >= window for n in more)

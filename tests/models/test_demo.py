@@ -86,7 +86,7 @@ def test_stages_are_reported_in_order_with_fractions(
     reports: list[tuple[str, float | None]] = []
     demo.ensure(models, progress=lambda *report: reports.append(report))
     stages = list(dict.fromkeys(stage for stage, _ in reports))
-    assert stages == ["downloading", "verifying", "unpacking", "converting"]
+    assert stages == ["downloading the built-in model", "verifying", "unpacking", "converting"]
     assert all(fraction is not None and 0 <= fraction <= 1 for _, fraction in reports)
     assert reports[-1] == ("converting", 1.0)
 

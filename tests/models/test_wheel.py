@@ -122,7 +122,7 @@ def test_progress_follows_the_bytes_that_have_come(
     fractions: list[float] = []
 
     def watch(stage: str, fraction: float | None) -> None:
-        assert stage == "downloading"
+        assert stage == "downloading the built-in model"
         assert fraction is not None
         fractions.append(fraction)
         if fraction > 0.3:

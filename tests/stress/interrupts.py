@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import runpy
 import subprocess
 import sys
 import tempfile
@@ -29,8 +27,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-Screen = runpy.run_path(str(ROOT / "tests" / "terminal" / "screen.py"))["Screen"]
+from program import command, environment, make_home
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "terminal"))
+from screen import Screen
 
 CTRL_C = "\x03"
 PATIENCE = 600.0  # seconds; a Ctrl-C that is not heard waits for the whole reply, on a busy machine
@@ -128,24 +128,6 @@ class Program:
         code: int | None = self.screen.wait(PATIENCE)
         self.screen.close()
         return code
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "qwenchat", *arguments]
-
-
-def environment(home: Path) -> dict[str, str]:
-    return {**os.environ, "QWENCHAT_HOME": str(home), "PYTHONPATH": str(ROOT)}
-
-
-def make_home(folder: Path) -> Path:
-    """A home without settings and sessions, but with the models that this machine has."""
-    from qwenchat.models.catalog import made_models_dir
-
-    home = folder / "home"
-    (home / "cache").mkdir(parents=True)
-    (home / "cache" / "models").symlink_to(made_models_dir().resolve(), target_is_directory=True)
-    return home
 
 
 def reply_of(path: Path) -> dict[str, Any]:

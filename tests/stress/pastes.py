@@ -18,7 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-tests = runpy.run_path(str(Path(__file__).parents[1] / "terminal" / "test_pastes.py"))
+TERMINAL = Path(__file__).parents[1] / "terminal"
+sys.path.insert(0, str(TERMINAL))
+tests = runpy.run_path(str(TERMINAL / "test_pastes.py"))
 
 
 def main() -> None:

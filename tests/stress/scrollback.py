@@ -20,7 +20,9 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-tests = runpy.run_path(str(HERE.parent / "terminal" / "test_live.py"))
+TERMINAL = HERE.parent / "terminal"
+sys.path.insert(0, str(TERMINAL))
+tests = runpy.run_path(str(TERMINAL / "test_live.py"))
 CORPUS, CHUNKINGS = tests["CORPUS"], tests["CHUNKINGS"]
 WIDTHS = (20, 21, 40, 57, 80, 120, 200)
 _PIECES = r"""word **bold ** ` `code` ``` ~~~ [ ]( ) # > - 1. | |--|--| === --- *** 中文。 没有空格 😀 é \
@@ -68,7 +70,7 @@ def resized(seed: int) -> tuple[int, bool]:
     pick = random.Random(seed)
     count, columns = 0, 100
     with tempfile.TemporaryDirectory() as folder:
-        tmux = tests["Tmux"](Path(folder), columns, 30, "numbered", "random", "--pause", "0.006")
+        tmux = tests["in_tmux"](Path(folder), columns, 30, "numbered", "random", "--pause", "0.006")
         try:
             while "(end)" not in (scrollback := tmux.scrollback()):
                 columns = pick.choice([n for n in (34, 40, 60, 80, 100, 150) if 3 * n >= columns])

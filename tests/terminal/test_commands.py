@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +99,15 @@ def test_undo_and_redo_go_several_turns(chat: Chat, say: Say) -> None:
     say("one", "two", "three")
     assert "took back 2 turns" in say("/undo 2")
     assert [q.text for q in chat.conversation.questions()] == ["one"]
-    assert "went forward 2 turns" in say("/redo 5") or len(chat.conversation.questions()) == 3
-    say("/redo 5")
+    assert "went forward 2 turns" in say("/redo 5")
     assert [q.text for q in chat.conversation.questions()] == ["one", "two", "three"]
     assert "nothing that way" in say("/redo")
+
+
+def test_undo_and_redo_tell_where_the_chat_stands(say: Say) -> None:
+    assert "turn 1 is the last: 'one'" in say("one", "two", "/undo")
+    assert "the chat is empty" in say("/undo")
+    assert "turn 2 is the last: 'two'" in say("/redo 2")
 
 
 def test_undo_is_saved(chat: Chat, say: Say) -> None:
@@ -199,6 +204,14 @@ def test_history_shows_questions_and_replies(say: Say) -> None:
     assert "> two" in shown
 
 
+def test_what_is_shown_again_is_marked_with_how_it_ended(chat: Chat, say: Say) -> None:
+    say("one", "/retry", "two")
+    cut = chat.conversation.path()[1]
+    assert cut.reply is not None
+    chat.conversation.replace_reply(cut.id, replace(cut.reply, status="interrupted"))
+    assert [line for line in say("/history").splitlines() if "‹" in line] == ["interrupted ‹2/2›"]
+
+
 def test_continue_needs_a_reply_that_broke_off(say: Say) -> None:
     assert "no reply that broke off" in say("hello", "/continue")
 
@@ -277,6 +290,7 @@ def test_every_option_can_be_set_and_is_completed(chat: Chat, say: Say) -> None:
     for field in fields(GenerationOptions):
         assert "internal" not in say(f"/set {field.name} {values.get(field.name, '0.5')}")
         assert f"/set {field.name}" in completed(chat, "/set ")
+        assert completed(chat, f"/set {field.name} ") == [f"/set {field.name} default"]
         assert getattr(chat.options, field.name) not in (None, ())
 
 
@@ -331,6 +345,14 @@ def test_resume_goes_on_with_a_session_and_its_options(chat: Chat, say: Say) -> 
     assert chat.options.temperature == 0.5
     assert "the session that you are in" in say(f"/resume {first}")
     assert "second chat" in say("/resume")
+
+
+def test_resume_tells_which_other_model_answered(chat: Chat, say: Say) -> None:
+    say("one")
+    chat.session.model = "second"
+    chat.save()
+    assert "second answered in it last; /model second loads that" in say("/clear", "two", "/resume one")
+    assert "answered in it last" not in say("/resume two")
 
 
 def test_a_session_that_is_open_elsewhere_is_forked(tmp_path: Path, chat: Chat, say: Say) -> None:

@@ -24,6 +24,7 @@ import pyte
 import pytest
 from pyte import modes
 from rich.color import ColorSystem
+from tmux import Tmux
 
 from qwenchat.errors import OutputClosed
 from qwenchat.terminal.live import LiveReply, Screen
@@ -301,48 +302,15 @@ def test_a_closed_terminal_is_told_as_such_and_once() -> None:
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
 
-class Tmux:
-    """A tmux server of one window that runs the program."""
-
-    def __init__(self, folder: Path, columns: int, lines: int, *args: str) -> None:
-        self._command = ["tmux", "-S", str(folder / "socket"), "-f", str(folder / "conf")]
-        (folder / "conf").write_text("set -g history-limit 100000\nset -g status off\n")
-        program = " ".join([sys.executable, str(PROGRAM), *(f"'{arg}'" for arg in args)])
-        self._env = {**os.environ, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "PYTHONPATH": ":".join(sys.path)}
-        self._env.pop("NO_COLOR", None)
-        self("new-session", "-d", "-x", str(columns), "-y", str(lines), f"{program}; sleep 60")
-
-    def __call__(self, *args: str) -> str:
-        done = subprocess.run([*self._command, *args], capture_output=True, check=True, env=self._env)
-        return done.stdout.decode()
-
-    def scrollback(self) -> str:
-        """All that the window holds, lines that were wrapped joined again."""
-        return self("capture-pane", "-p", "-J", "-S", "-")
-
-    def wait_for(self, pattern: str) -> str:
-        """The scrollback, once the pattern is in it."""
-        deadline = time.monotonic() + 30
-        while not re.search(pattern, scrollback := self.scrollback()):
-            assert time.monotonic() < deadline, scrollback
-            time.sleep(0.05)
-        return scrollback
-
-    def wait_until_quiet(self) -> None:
-        seen, since = "", time.monotonic()
-        while not seen.strip() or time.monotonic() - since < 0.4:
-            if (now := self.scrollback()) != seen or not seen.strip():
-                seen, since = now, time.monotonic()
-            time.sleep(0.05)
-
-    def close(self) -> None:
-        subprocess.run([*self._command, "kill-server"], capture_output=True, check=False)
+def in_tmux(folder: Path, columns: int, lines: int, *args: str) -> Tmux:
+    """tmux with one window that runs the program."""
+    return Tmux(folder, columns, lines, [sys.executable, str(PROGRAM), *args])
 
 
 @needs_tmux
 @pytest.mark.parametrize("seed", [1, 2])
 def test_resizing_in_the_midst_of_a_stream_leaves_the_reply_once(seed: int, tmp_path: Path) -> None:
-    tmux = Tmux(tmp_path, 100, 30, "numbered", "random", "--pause", "0.001")
+    tmux = in_tmux(tmp_path, 100, 30, "numbered", "random", "--pause", "0.001")
     pick = random.Random(seed)
     columns = 100
     try:
@@ -364,7 +332,7 @@ def test_resizing_in_the_midst_of_a_stream_leaves_the_reply_once(seed: int, tmp_
 @pytest.mark.parametrize("name", ["wide table", "wide emphasis", "wide code"])
 def test_resizing_while_much_is_unfinished_leaves_it_once(name: str, above: int, tmp_path: Path) -> None:
     until = ("--until-resized", str(len(CORPUS[name]) - 9))
-    tmux = Tmux(tmp_path, 99, 24, name, "characters", "--above", str(above), *until)
+    tmux = in_tmux(tmp_path, 99, 24, name, "characters", "--above", str(above), *until)
     try:
         tmux.wait_until_quiet()
         tmux("resize-window", "-x", "33", "-y", "15" if above == 4 else "24")
@@ -383,7 +351,7 @@ def test_tmux_holds_what_printing_at_once_leaves(tmp_path: Path) -> None:
     for name, flags in (("streamed", ()), ("printed", ("--at-once",))):
         folder = tmp_path / name
         folder.mkdir()
-        tmux = Tmux(folder, 50, 15, "numbered", "random", "--pause", "0.0003", *flags)
+        tmux = in_tmux(folder, 50, 15, "numbered", "random", "--pause", "0.0003", *flags)
         try:
             scrollback = tmux.wait_for(r"\(end\)")
         finally:

@@ -58,6 +58,7 @@ ALLOWED = {
     "terminal.clipboard._write_osc52": "a sequence of ours; the text in it is base64",
     "terminal.clipboard._write_to_terminal": "a sequence of ours; the text in it is base64",
     "terminal.live._write": "the answer, sanitised by Screen and by the plain view",
+    "terminal.prompt._Display.erase_down": "a sequence of ours",
     "terminal.prompt.Prompt._keys._": "the user's editor",
     "terminal.theme.blank_line": OWN,
     "terminal.theme._print": "notices, sanitised by say and say_rows",

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,81 +18,27 @@ import pytest
 if os.name != "posix":
     pytest.skip("pseudo-terminals are POSIX's", allow_module_level=True)
 
-import pexpect
-import pyte
+import screen as terminal
 
-PROGRAM = Path(__file__).with_name("chat_program.py")
-PATIENCE = 10.0
+PROGRAM = Path(__file__).resolve().with_name("chat_program.py")
 
 
-class Screen:
+class Screen(terminal.Screen):
     """The program in a terminal of 80 by 24, and what that shows."""
 
     def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
         self.folder = folder
-        self._screen = pyte.HistoryScreen(80, 24, history=1000)
-        self._stream = pyte.Stream(self._screen)
-        environment = {
-            **os.environ,
-            "TERM": "xterm-256color",
-            "COLUMNS": "80",
-            "LINES": "24",
-            "LC_ALL": "C.UTF-8",
-        }
-        environment.pop("NO_COLOR", None)
-        environment.update(variables)
-        self.process = pexpect.spawn(
-            sys.executable,
-            [str(PROGRAM), str(folder), *arguments],
-            dimensions=(24, 80),
-            encoding="utf-8",
-            env=environment,
-            cwd=folder,
+        super().__init__(
+            [sys.executable, str(PROGRAM), str(folder), *arguments],
+            environment={"LC_ALL": "C.UTF-8", **variables},
+            folder=folder,
         )
-
-        # The prompt asks where the cursor is before it draws its toolbar; a terminal answers.
-        self._screen.write_process_input = self.process.send
-
-    def type(self, keys: str) -> None:
-        self.process.send(keys)
-
-    @property
-    def text(self) -> str:
-        """The scrollback and the screen."""
-        self._feed()
-        history = ["".join(line[x].data for x in range(80)).rstrip() for line in self._screen.history.top]
-        return "\n".join([*history, *(line.rstrip() for line in self._screen.display)])
-
-    def until(self, met: Callable[[str], bool] | str) -> str:
-        """Waits until the screen holds a text or meets a condition; what it then shows."""
-        meets = met if callable(met) else lambda text: met in text
-        deadline = time.monotonic() + PATIENCE
-        while not meets(shown := self.text):
-            assert time.monotonic() < deadline, f"waited in vain for {met}:\n{shown}"
-            time.sleep(0.02)
-        return shown
-
-    def wait(self) -> int | None:
-        """Waits for the end; the exit code, or minus the signal."""
-        deadline = time.monotonic() + PATIENCE
-        while self.process.isalive():
-            assert time.monotonic() < deadline, f"did not end:\n{self.text}"
-            self._feed()
-            time.sleep(0.02)
-        return -self.process.signalstatus if self.process.signalstatus else self.process.exitstatus
 
     def session(self) -> dict[str, Any]:
         """The one session's file."""
         (path,) = (self.folder / "sessions").glob("*.json")
         session: dict[str, Any] = json.loads(path.read_text())
         return session
-
-    def _feed(self) -> None:
-        try:
-            while True:
-                self._stream.feed(self.process.read_nonblocking(65536, timeout=0.02))
-        except (pexpect.TIMEOUT, pexpect.EOF):
-            return
 
 
 @pytest.fixture
@@ -104,7 +51,7 @@ def open_chat(tmp_path: Path) -> Iterator[Callable[..., Screen]]:
 
     yield start
     for screen in opened:
-        screen.process.close(force=True)
+        screen.close()
 
 
 def ready(screen: Screen) -> Screen:
@@ -115,6 +62,12 @@ def ready(screen: Screen) -> Screen:
 def idle(screen: Screen) -> Screen:
     """Waits until the line is there again and empty."""
     screen.until(lambda text: [line for line in text.splitlines() if line][-2] == ">")
+    return screen
+
+
+def listening(screen: Screen) -> Screen:
+    """Waits until the prompt takes keys, on a terminal that has no toolbar to tell by."""
+    screen.until(lambda _: not screen.settings()[3] & termios.ICANON)
     return screen
 
 
@@ -168,7 +121,7 @@ def test_a_model_that_fails_is_told_and_another_can_be_tried(open_chat: Callable
     screen.until("there is no model called first; /model NAME tries another")
     screen.type("hello\r")
     screen.until(lambda text: text.count("there is no model called first") >= 2)
-    screen.type("/model second\r")
+    idle(screen).type("/model second\r")
     ready(screen).type("hello again\r")
     screen.until("You said: hello again")
 
@@ -177,13 +130,13 @@ def test_undo_and_retry_walk_the_tree(open_chat: Callable[..., Screen]) -> None:
     screen = ready(open_chat())
     screen.type("first\r")
     screen.until("You said: first")
-    screen.type("/retry\r")
+    idle(screen).type("/retry\r")
     screen.until("‹2/2›")
-    screen.type("/prev\r")
+    idle(screen).type("/prev\r")
     screen.until("‹1/2›")
-    screen.type("/undo\r")
+    idle(screen).type("/undo\r")
     screen.until("took back the last turn")
-    screen.type("/redo\r")
+    idle(screen).type("/redo\r")
     screen.until("went forward one turn")
 
 
@@ -204,6 +157,14 @@ def test_a_large_paste_folds_and_is_sent_whole(open_chat: Callable[..., Screen])
     screen.until("line29")
 
 
+def test_a_large_paste_without_line_breaks_folds_as_well(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("\x1b[200~" + "x" * 2500 + " the end\x1b[201~")
+    screen.until("[paste 1: 2,508 characters]")
+    screen.type("\r")
+    screen.until("the end")
+
+
 def test_alt_enter_breaks_the_line(open_chat: Callable[..., Screen]) -> None:
     screen = ready(open_chat())
     screen.type("one\x1b\rtwo\r")
@@ -214,7 +175,7 @@ def test_a_mistyped_command_suggests_and_two_slashes_are_text(open_chat: Callabl
     screen = ready(open_chat())
     screen.type("/hlep\r")
     screen.until("did you mean /help?")
-    screen.type("//etc/hosts\r")
+    idle(screen).type("//etc/hosts\r")
     screen.until("You said: /etc/hosts")
 
 
@@ -274,7 +235,7 @@ def test_ctrl_r_searches_what_was_typed_before(open_chat: Callable[..., Screen])
     screen = ready(open_chat())
     screen.type("a needle of old\r")
     screen.until("You said: a needle")
-    screen.type("something else\r")
+    idle(screen).type("something else\r")
     screen.until("You said: something")
     idle(screen).type("\x12need")
     screen.until("I-search backward: need")
@@ -344,7 +305,7 @@ def test_multiline_swaps_enter_and_alt_enter(open_chat: Callable[..., Screen]) -
     screen.until("Enter breaks the line")
     screen.type("one\rtwo\x1b\r")
     screen.until("You said: one two")
-    screen.type("/multiline\r")
+    idle(screen).type("/multiline\r")
     screen.until("Enter sends")
 
 
@@ -376,11 +337,11 @@ def test_delete_asks_first(open_chat: Callable[..., Screen]) -> None:
     screen = ready(open_chat())
     screen.type("hello\r")
     screen.until("You said: hello")
-    screen.type("/delete\r")
+    idle(screen).type("/delete\r")
     screen.until("delete 'hello' (one turn)? [y/N]")
     screen.type("\r")
     screen.until("it stays")
-    screen.type("/delete\r")
+    idle(screen).type("/delete\r")
     screen.until(lambda text: text.count("[y/N]") == 2)
     screen.type("y\r")
     screen.until("deleted 'hello'")
@@ -402,9 +363,16 @@ def test_a_plain_terminal_gets_the_text_as_it_comes(
     open_chat: Callable[..., Screen], variables: dict[str, str]
 ) -> None:
     screen = open_chat(**variables)
-    screen.until(">")
-    screen.type("**bold** text\r")
+    listening(screen).type("**bold** text\r")
     screen.until("You said: **bold** text")
+
+
+def test_a_dumb_terminal_gets_no_escape(open_chat: Callable[..., Screen]) -> None:
+    screen = open_chat(TERM="dumb")
+    for line, shown in (("**bold** text", "You said: **bold** text"), ("/delete", "[y/N]"), ("", "it stays")):
+        listening(screen).type(f"{line}\r")
+        screen.until(shown)
+    assert b"\x1b" not in screen.output
 
 
 def test_a_history_that_cannot_be_written_costs_a_line(
@@ -443,7 +411,7 @@ def test_ctrl_c_gives_up_an_edit(open_chat: Callable[..., Screen]) -> None:
     screen = ready(open_chat())
     screen.type("first\r")
     screen.until("You said: first")
-    screen.type("/edit\r")
+    idle(screen).type("/edit\r")
     screen.until("question 1 in other words")
     screen.type("\x03")
     idle(screen).type("second\r")

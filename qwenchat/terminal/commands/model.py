@@ -15,7 +15,7 @@ from qwenchat.terminal.commands.registry import Group
 if TYPE_CHECKING:
     from qwenchat.terminal.repl import Chat
 
-_NONE = "none"
+_NONE, _DEFAULT = "none", "default"
 _group = Group("The model")
 command = _group.command
 
@@ -64,6 +64,10 @@ def _option_names() -> list[str]:
 
 
 def _option_completions(chat: Chat, rest: str) -> Iterator[tuple[str, str]]:
+    name = rest.partition(" ")[0]
+    if name != rest and name in _option_names():
+        yield f"{name} {_DEFAULT}", tr("(the model decides)")
+        return
     for name in _option_names():
         yield name, allowed(name)
 

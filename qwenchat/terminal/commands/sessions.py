@@ -102,7 +102,7 @@ def _search(chat: Chat, rest: str) -> None:
     if not rest:
         raise UsageError(tr("there is nothing to search for"), "/search TEXT")
     hits = chat.store.search(rest)
-    chat.say_rows([(hit.info.id, f"{hit.info.title}: {hit.excerpt}") for hit in hits])
+    chat.say_rows([(h.info.id, ": ".join(filter(None, (h.info.title, h.beyond_title)))) for h in hits])
     if not hits:
         chat.say(tr("no session holds {text!r}", text=rest))
 

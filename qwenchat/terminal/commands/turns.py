@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import UsageError
 from qwenchat.language import tr
+from qwenchat.terminal import transcript
 from qwenchat.terminal.commands.registry import Group, number
 from qwenchat.turn import turn_tokens
 
@@ -23,19 +24,21 @@ command = _group.command
 @command("undo", "Take the last turn back, or the last N.", usage="[N]")
 def _undo(chat: Chat, rest: str) -> None:
     taken = chat.conversation.undo(number(rest, 1))
-    chat.moved(
-        tr("took back {count} turns", count=taken) if taken != 1 else tr("took back the last turn"),
-        did=taken > 0,
-    )
+    many = tr("took back {count} turns", count=taken)
+    _tell_steps(chat, taken, tr("took back the last turn") if taken == 1 else many)
 
 
 @command("redo", "Go forward again after /undo.", usage="[N]")
 def _redo(chat: Chat, rest: str) -> None:
     taken = chat.conversation.redo(number(rest, 1))
-    chat.moved(
-        tr("went forward {count} turns", count=taken) if taken != 1 else tr("went forward one turn"),
-        did=taken > 0,
-    )
+    many = tr("went forward {count} turns", count=taken)
+    _tell_steps(chat, taken, tr("went forward one turn") if taken == 1 else many)
+
+
+def _tell_steps(chat: Chat, taken: int, message: str) -> None:
+    """What was done, and where that leaves the chat."""
+    here = transcript.where(chat.conversation)
+    chat.moved(tr("{message}; {hint}", message=message, hint=here), did=taken > 0)
 
 
 @command("retry", "Answer the last question again; the old answer stays beside it.")
