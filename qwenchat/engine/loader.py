@@ -12,9 +12,11 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from qwenchat.engine import gptq
 from qwenchat.engine.config import ModelConfig, QuantConfig, read_model_config
@@ -68,7 +70,7 @@ def load_model(
     config = read_model_config(folder)
     tensors = TensorFiles(folder)
     _check_layer_count(config, tensors)
-    with torch.device("meta"):  # shapes without memory
+    with torch.device("meta"), _NoValues():  # shapes without memory
         model = Qwen(config)
     plan = list(_plan(model, config, tensors))
     tensors.check_all_known()
@@ -91,6 +93,18 @@ def load_model(
     except torch.OutOfMemoryError:
         raise ran_out_loading() from None
     return model.requires_grad_(False).eval()
+
+
+class _NoValues(TorchFunctionMode):
+    """Leaves new layers without values: drawing them is no use, and on "meta" it imports torch's compiler."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
 
 
 def _fill(
