@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.backends.cuda import SDPAParams, can_use_flash_attention
 from torch.nn import functional as F
-from torch.nn.attention.bias import causal_lower_right
 
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.kv_cache import KVCache
@@ -157,6 +158,30 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
+class LowerRight:
+    """The causal mask of tokens behind cached ones, for ``scaled_dot_product_attention`` to take as its mask.
+
+    Its corner is where the last token meets the last key. Flash attention has such a mask, but torch's
+    function has no name for it. (``torch.nn.attention.bias`` has, and imports torch's compiler: seconds.)
+    """
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Tensor:
+        query, keys, values = args
+        params = SDPAParams(query, keys, values, None, 0.0, False, False)
+        if query.is_cuda and query.shape[-1] % 8 == 0 and can_use_flash_attention(params):
+            # Here causal means: to the last key, not to the one with the token's own number.
+            found: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(
+                query, keys, values, is_causal=True
+            )[0]
+            return found
+        tokens, end = query.shape[-2], keys.shape[-2]
+        mask = torch.ones(tokens, end, dtype=torch.bool, device=query.device).tril(end - tokens)
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+
+
 @dataclass(frozen=True, slots=True)
 class Positions:
     """What attention needs to know of where this call's T tokens stand.
@@ -164,14 +189,14 @@ class Positions:
     Attributes:
         cos, sin: float32 [T, 1, 1, head_dim]; the first half of ``sin`` is negated.
         logn: float32 [T, 1, 1], or None where every factor is 1.
-        mask: bool [T, S], true where a token sees a key; None if no mask is needed.
+        mask: bool [T, S], true where a token sees a key, or the same by name; None if no mask is needed.
         causal: whether the plain causal mask of S = T tokens applies.
     """
 
     cos: Tensor
     sin: Tensor
     logn: Tensor | None
-    mask: Tensor | None
+    mask: Any
     causal: bool
 
     def rotate(self, x: Tensor) -> Tensor:
@@ -233,11 +258,11 @@ class Rotary:
     def positions(self, start: int, tokens: int) -> Positions:
         """The tables' rows for ``tokens`` tokens that follow ``start`` cached ones."""
         end = start + tokens
-        mask: Tensor | None = None
+        mask: Tensor | LowerRight | None = None
         if tokens > 1 and start > 0:
             if self._cos.is_cuda:
                 # The same mask, named, so that flash attention can be used.
-                mask = causal_lower_right(tokens, end)
+                mask = LowerRight()
             else:
                 rows = torch.arange(start, end, device=self._cos.device)
                 mask = rows[:, None] >= torch.arange(end, device=self._cos.device)

@@ -36,6 +36,7 @@ model = qwenchat.load(sys.argv[1], device="cpu")
 assert len(list(model.generate([1, 2, 3], temperature=0.8, max_new_tokens=5))) == 5
 *_, end = model.chat([{"role": "user", "content": "hi"}], max_new_tokens=3)
 assert end.usage.completion_tokens == 3
+assert "torch._dynamo" not in sys.modules  # torch's compiler: seconds at every start, for nothing
 print(*sorted(Only.refused))
 '''
 

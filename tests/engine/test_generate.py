@@ -6,17 +6,20 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import qwenchat
 from qwenchat.backends.native import NativeBackend
 from qwenchat.engine import generate
 from qwenchat.engine.kv_cache import KVCache
+from qwenchat.engine.model import LowerRight
 from qwenchat.errors import BusyError, ContextLengthError, PromptError, UsageError
 
+gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
 
 
@@ -271,3 +274,23 @@ def test_asking_again_gets_the_same_logits_to_the_bit(
     cancel.set()
     list(stopped)
     assert list(engine.generate(prompt, max_new_tokens=12)) == fresh
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype"),
+    [
+        ("cpu", torch.float32),
+        pytest.param("cuda", torch.float16, marks=gpu),
+        pytest.param("cuda", torch.bfloat16, marks=gpu),
+        pytest.param("cuda", torch.float32, marks=gpu),
+    ],
+)
+@pytest.mark.parametrize("head_dim", [16, 20, 128])
+def test_the_mask_by_name_is_the_mask(device: str, dtype: torch.dtype, head_dim: int) -> None:
+    torch.manual_seed(0)
+    q, keys, values = (torch.randn(1, 2, n, head_dim, dtype=dtype, device=device) for n in (5, 12, 12))
+    mask = torch.arange(7, 12)[:, None] >= torch.arange(12)
+    expected = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask.to(device))
+    named: Any = LowerRight()
+    found = F.scaled_dot_product_attention(q, keys, values, attn_mask=named, is_causal=False)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 if dtype is torch.float32 else 2e-2)
