@@ -347,7 +347,19 @@ CHINESE: Mapping[str, str] = {
     "importing torch": "正在导入 torch",
     "loading weights": "正在加载权重",
     "preparing kernels": "正在准备计算核",
-    "the fast CUDA kernels are not used: {reason}": "未使用快速 CUDA 计算核：{reason}",
+    "compiling kernels, once": "正在编译计算核（仅此一次）",
+    "needs {needed} GiB, {free} GiB are free": "需要 {needed} GiB，可用 {free} GiB",
+    "the fast CUDA kernels are not used, but {path}: {reason}": (
+        "未使用快速 CUDA 计算核，改用 {path}：{reason}"
+    ),
+    "the CUDA kernels cannot be compiled: {reason}": "无法编译 CUDA 计算核：{reason}",
+    "triton is not installed": "未安装 triton",
+    "triton cannot be used: {error}": "triton 无法使用：{error}",
+    "triton needs a C compiler, and there is no gcc or clang": "triton 需要 C 编译器，但没有 gcc 或 clang",
+    "triton compiles against Python's headers, and there is no {header}": (
+        "triton 编译时需要 Python 头文件，但没有 {header}"
+    ),
+    "the two halves of its MLP have their inputs in different orders": "其 MLP 两半的输入顺序不同",
     "waiting for another qwenchat": "正在等待另一个 qwenchat",
     "downloading": "正在下载",
     "verifying": "正在校验",
@@ -403,6 +415,31 @@ CHINESE: Mapping[str, str] = {
     "--force replaces it": "--force 可覆盖",
     "{path} does not say its format": "从 {path} 看不出格式",
     "--format takes {names}": "--format 可选：{names}",
+    # --- the command line: the benchmark --------------------------------------------------------------
+    "--model and --random-weights exclude each other": "--model 和 --random-weights 不能同时使用",
+    "--formats is for --random-weights": "--formats 只用于 --random-weights",
+    "a checkpoint has a format of its own": "检查点的格式是固定的",
+    "there is no folder {folder}": "没有文件夹 {folder}",
+    "--peer needs a checkpoint": "--peer 需要一个检查点",
+    "-m demo is one": "例如 -m demo",
+    "--tokens is {text}, expected whole numbers with commas between them": (
+        "--tokens 为 {text}，应为以逗号分隔的整数"
+    ),
+    "--kv-cache is {kind}, expected auto or int8": "--kv-cache 为 {kind}，应为 auto 或 int8",
+    "the engine has no KV cache of {kind}": "引擎没有 {kind} 的 KV 缓存",
+    "a reply of fewer than {least} tokens cannot be timed": "少于 {least} 个 token 的回复无法计时",
+    "no published shapes are known of {name}": "不知道 {name} 的结构",
+    "known are {names}, each also with -int8 or -int4 behind it": (
+        "已知的有 {names}，后面都可加 -int8 或 -int4"
+    ),
+    "there is no format {name}": "没有格式 {name}",
+    "known are {names}": "已知的有 {names}",
+    "{folder} has {free} GB free, the checkpoint takes {size} GB": (
+        "{folder} 只剩 {free} GB 空间，检查点需要 {size} GB"
+    ),
+    "--folder names another place": "可用 --folder 指定其他位置",
+    "qwenchat ask did not answer: {reason}": "qwenchat ask 没有回答：{reason}",
+    "transformers cannot be timed beside {model}": "无法用 transformers 对 {model} 计时",
     # --- the command line: what went wrong --------------------------------------------------------
     "out of memory; a smaller model or --context needs less": "内存不足；请改用更小的模型，或减小 --context",
     "the answer cannot be written: {reason}": "无法写出回答：{reason}",
@@ -426,10 +463,11 @@ CHINESE: Mapping[str, str] = {
     "--context {asked} is out of range": "--context {asked} 超出范围",
     "this model takes 1 to {most} tokens": "此模型可取 1 到 {most} 个 token",
     "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
-    "{tokens} tokens of context {cache}), {free} GiB are free": (
+    "{tokens} tokens of context {cache}, work {work}), {free} GiB are free": (
         "模型以 {dtype} 在 {device} 上需要 {needed} GiB（权重 {weights}，"
-        "{tokens} 个 token 的上下文 {cache}），可用 {free} GiB"
+        "{tokens} 个 token 的上下文 {cache}，计算 {work}），可用 {free} GiB"
     ),
+    "memory ran out while the model was loaded": "加载模型时内存耗尽",
     "--context {tokens} would fit": "--context {tokens} 可以放下",
     "a smaller or more strongly quantised model may fit": "更小或量化程度更高的模型也许可以放下",
     "out of memory while loading the model": "加载模型时内存不足",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 import qwenchat
-from qwenchat import cli_sessions, exits, language
+from qwenchat import cli_bench, cli_sessions, exits, language
 from qwenchat.errors import Interrupted, UsageError
 from qwenchat.language import tr
 from qwenchat.options import Flags, with_flags
@@ -48,6 +48,7 @@ config_app = typer.Typer(help="The settings, and where each comes from.", invoke
 app.add_typer(cli_sessions.app, name="sessions")
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
+app.command("bench")(cli_bench.bench)
 
 
 def _print_version(wanted: bool) -> None:
@@ -311,16 +312,16 @@ def _loader(name: str, settings: Settings) -> Load:
 
 def _load(name: str, settings: Settings) -> Backend:
     """Loads a model while somebody waits for it."""
-    from qwenchat.backends.native import COMPILING, IMPORTING, LOADING
+    from qwenchat.backends.native import Routine
     from qwenchat.terminal import theme
 
     # A terminal sees every stage pass by; a log file need not hear of what is the same every time.
-    routine = () if sys.stderr is not None and sys.stderr.isatty() else (IMPORTING, LOADING, COMPILING)
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
     with theme.progress_reporter(quiet=settings.quiet) as show:
 
         def progress(stage: str, fraction: float | None) -> None:
             log.debug("%s %s", stage, "" if fraction is None else f"{fraction:.0%}")
-            if stage not in routine:
+            if on_terminal or not isinstance(stage, Routine):
                 show(tr(stage), fraction)
 
         return _loader(name, settings)(progress, theme.say)

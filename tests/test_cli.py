@@ -306,7 +306,9 @@ def test_ctrl_c_while_loading_exits_with_130(tiny_chat: Path) -> None:
 # --- start-up ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["ask", "--help"], ["config", "show"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["ask", "--help"], ["bench", "--help"], ["config", "show"]]
+)
 def test_what_needs_no_model_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys, qwenchat.cli as c\n"

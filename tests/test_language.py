@@ -24,6 +24,7 @@ STAGES = (
     "importing torch",
     "loading weights",
     "preparing kernels",
+    "compiling kernels, once",
     "waiting for another qwenchat",
     "downloading",
     "verifying",

@@ -12,6 +12,7 @@ import gc
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,17 @@ def open_torch_libraries() -> None:
     for name in _TORCH_LIBRARIES:
         if (folder / name).exists():
             dlopen(os.fsencode(folder / name), os.RTLD_NOW)
+
+
+@contextmanager
+def torch_libraries_opening() -> Iterator[None]:
+    """Does :func:`open_torch_libraries` in a thread; at the end of the block they are open."""
+    thread = threading.Thread(target=open_torch_libraries, name="torch-libraries", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()  # also after an error: a program must not end while a library is being opened
 
 
 @contextmanager

@@ -5,13 +5,15 @@ Joins the tokenizer, ChatML and the engine; everything heavy is imported when a 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-from qwenchat.backends.importing import no_garbage_collection, open_torch_libraries
+from qwenchat.backends.importing import no_garbage_collection, torch_libraries_opening
 from qwenchat.chat.chatml import content_ids, prompt_ids
 from qwenchat.chat.messages import (
     Event,
@@ -28,7 +30,9 @@ from qwenchat.chat.window import too_long
 from qwenchat.errors import (
     CheckpointError,
     InsufficientMemoryError,
+    ModelError,
     PromptError,
+    QwenchatError,
     UsageError,
 )
 from qwenchat.language import tr
@@ -39,14 +43,24 @@ if TYPE_CHECKING:
 
     from qwenchat.engine.config import GenerationDefaults
     from qwenchat.engine.generate import Engine, Generation
+    from qwenchat.engine.memory import Need
     from qwenchat.engine.sampling import SamplingParams
 
+Arguments = ParamSpec("Arguments")
 Progress = Callable[[str, float | None], None]
 """Told a stage's name and the fraction done, None where it cannot be known."""
 
-IMPORTING, LOADING, COMPILING = "importing torch", "loading weights", "preparing kernels"
-"""The stages of every load, in their order."""
 
+class Routine(str):
+    """A stage that every load passes through: to be seen while it lasts, but no news in a log."""
+
+    __slots__ = ()
+
+
+IMPORTING, LOADING, PREPARING = map(Routine, ("importing torch", "loading weights", "preparing kernels"))
+COMPILING = "compiling kernels, once"
+
+_TRITON_CACHE = "TRITON_CACHE_DIR"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -111,12 +125,30 @@ def load(
     try:
         backend = load_named(checkpoint)
     except InsufficientMemoryError as error:
-        return fall_back(f"{checkpoint}: {error.message}")
-    tell(tr("answering with {model}", model=checkpoint))
-    return backend
+        reason = f"{checkpoint}: {error.message}"
+    else:
+        tell(tr("answering with {model}", model=checkpoint))
+        return backend
+    return fall_back(reason)
+
+
+def _lets_go(load: Callable[Arguments, NativeBackend]) -> Callable[Arguments, NativeBackend]:
+    """Of a load that memory does not suffice for, nothing stays in memory while its error is kept."""
+
+    @wraps(load)
+    def loading(*args: Arguments.args, **kwargs: Arguments.kwargs) -> NativeBackend:
+        try:
+            return load(*args, **kwargs)
+        except InsufficientMemoryError as error:
+            message, hint = error.message, error.hint
+        # Another one: the first holds the frames that it went through, and with them what had been loaded.
+        raise InsufficientMemoryError(message, hint)
+
+    return loading
 
 
 @no_garbage_collection()
+@_lets_go
 def load_folder(
     folder: Path,
     *,
@@ -135,32 +167,61 @@ def load_folder(
     config = read_model_config(folder)
     defaults = read_generation_defaults(folder)
     window = _pick_context(context, config.seq_length, config.max_position_embeddings)
-    tokenizer = _read_tokenizer(folder, config.vocab_size)
     report(IMPORTING, None)
-    open_torch_libraries()
+    with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second
+        tokenizer = _read_tokenizer(folder, config.vocab_size)
     from qwenchat.engine.generate import Engine
     from qwenchat.engine.linear import pack, reads_packed
     from qwenchat.engine.loader import load_model
 
+    def tell_memory(need: Need, free: int) -> None:
+        line = tr(
+            "needs {needed} GiB, {free} GiB are free",
+            needed=f"{need.total / 2**30:.1f}",
+            free=f"{free / 2**30:.1f}",
+        )
+        report(Routine(line), None)
+
     target = _pick_device(device)
     number_type = _pick_dtype(dtype, target)
+    on_gpu = target.type == "cuda"
+    stage = (COMPILING if _begin_triton_cache(target) else PREPARING) if on_gpu else None
     weights = load_model(
         folder,
         device=target,
         dtype=number_type,
         context=window,
         progress=lambda fraction: report(LOADING, fraction),
-        packed=target.type == "cuda" and reads_packed(config, target) is None,
+        preflight=tell_memory,
+        packed=on_gpu and reads_packed(config, target) is None,
     )
     kernels = pack(weights)
     if kernels.why_not and notice:
-        notice(tr("the fast CUDA kernels are not used: {reason}", reason=kernels.why_not))
-    if kernels.weights:
-        report(COMPILING, None)
+        reason = kernels.why_not
+        notice(
+            tr("the fast CUDA kernels are not used, but {path}: {reason}", path=kernels.name, reason=reason)
+        )
+    if kernels.weights and stage:
+        report(stage, None)
     quant = f"Int{config.quant.bits}" if config.quant else "unquantised"
     description = f"{quant}, {target} {str(number_type).removeprefix('torch.')}, {kernels.name}"
+    try:
+        engine = Engine(weights, context=window, weights=kernels.weights)
+    except QwenchatError:
+        raise
+    except Exception as error:
+        if kernels.weights is None:
+            raise
+        first_line = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            tr(
+                "the CUDA kernels cannot be compiled: {reason}",
+                reason=f"{type(error).__name__}: {first_line}",
+            ),
+            tr("use --device cpu"),
+        ) from error
     return NativeBackend(
-        Engine(weights, context=window, weights=kernels.weights),
+        engine,
         tokenizer,
         defaults,
         name=name or folder.name,
@@ -377,6 +438,26 @@ def _pick_device(name: str) -> torch.device:
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UsageError(tr("there is no device {name} here", name=name), tr("use --device cpu"))
     return torch.device(name)
+
+
+def _begin_triton_cache(device: torch.device) -> bool:
+    """Lets Triton keep what it compiles in our cache folder, unless somebody has said where.
+
+    Returns:
+        Whether nothing is there yet. (A version's kernels for a kind of GPU have a folder of their own.)
+    """
+    import torch
+
+    from qwenchat import __version__, folders
+
+    if not os.environ.get(_TRITON_CACHE):
+        major, minor = torch.cuda.get_device_capability(device)
+        kind = f"{__version__}-torch{torch.__version__}-sm{major}{minor}"
+        os.environ[_TRITON_CACHE] = str(folders.cache_dir() / "triton" / kind)
+    try:
+        return not any(Path(os.environ[_TRITON_CACHE]).iterdir())
+    except OSError:
+        return True
 
 
 def _pick_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -1,1 +1,0 @@
-"""Speed and fidelity, measured beside their ceilings and peers."""

@@ -6,10 +6,16 @@ projection, and ``c_attn`` its three projections stacked.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qwenchat.bench.protocol import Protocol, Result
+    from qwenchat.bench.timing import Clock
     from qwenchat.engine.model import Qwen
+
+MOST_TOKENS = 128
+"""Of a reply: on a GPU each of them takes it a tenth of a second."""
 
 
 def llama_of(model: Qwen) -> Any:
@@ -63,3 +69,62 @@ def llama_of(model: Qwen) -> Any:
     # Its rotary tables are no weights and are still on the meta device.
     llama.model.rotary_emb = type(llama.model.rotary_emb)(config, device=model.lm_head.weight.device)
     return llama.eval()
+
+
+def measure(model: Qwen, name: str, protocol: Protocol, *, clock: Clock = perf_counter) -> Result:
+    """Times transformers' Llama on the weights of ``model``, which it takes over; greedy, with its KV cache.
+
+    Args:
+        model: unpacked.
+        name: of the row.
+        protocol: of which it gets the first reply, :data:`MOST_TOKENS` of it, and the prompt.
+
+    Raises:
+        ValueError: the model is no Llama.
+    """
+    import random
+    import statistics
+
+    import torch
+    from transformers import DynamicCache
+
+    from qwenchat.bench.ceilings import prefill_operations, weight_bytes
+    from qwenchat.bench.protocol import Decode, Result
+    from qwenchat.bench.timing import wait
+
+    llama = llama_of(model)
+    config, device = model.config, llama.device
+    numbers = random.Random(0)  # noqa: S311 - no secret
+    protocol = protocol.within(config.max_position_embeddings)
+
+    def run(prompt: int, tokens: int) -> Decode:
+        cache = DynamicCache()
+        ids = torch.tensor([numbers.choices(range(config.vocab_size), k=prompt)], device=device)
+        arrivals = []
+        wait(device)
+        started = clock()
+        with torch.inference_mode():
+            for _ in range(tokens):
+                step = llama(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                ids = step.logits[:, -1:].argmax(-1)
+                wait(device)
+                arrivals.append(clock() - started)
+        return Decode(tuple(arrivals))
+
+    run(protocol.prompt, 2)  # warm
+    first_token = statistics.median(run(protocol.prompt, 1).arrivals[0] for _ in range(3))
+    c = config
+    return Result(
+        name=name,
+        format=str(llama.dtype).removeprefix("torch."),
+        published=None,
+        device=str(device),
+        dtype=str(llama.dtype).removeprefix("torch."),
+        kernels="transformers",
+        protocol=protocol,
+        weights=weight_bytes(config, llama.dtype.itemsize),
+        per_position=2 * c.num_layers * c.hidden_size * llama.dtype.itemsize,
+        decodes=[run(1, min(MOST_TOKENS, protocol.tokens[0]))],
+        first_token=first_token,
+        prefill_operations=prefill_operations(config, protocol.prompt),
+    )

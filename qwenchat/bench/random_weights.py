@@ -1,46 +1,211 @@
-"""Models of the published shapes with random weights: speed does not depend on their values."""
+"""Models of the published shapes with random weights: speed does not depend on their values.
+
+Owns the published shapes and their names. What it makes is the very model that loading a checkpoint makes,
+quantised layers in their codes where the device reads codes, and goes the same way from there.
+"""
 
 from __future__ import annotations
 
-import torch
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from qwenchat.engine.config import ModelConfig
-from qwenchat.engine.cuda import Layer, Weights
-from qwenchat.engine.kernels.gemv import Packed
+from qwenchat.engine.config import ModelConfig, QuantConfig
+from qwenchat.errors import UsageError
+from qwenchat.language import tr
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Generator, Tensor
+
+    from qwenchat.engine.model import Qwen
+    from qwenchat.engine.packed import Packed
+
+GROUP = 128
+FORMATS = {"int8": 8, "int4": 4, "fp16": None}
+"""The published formats, with the bits of what is quantised."""
+
+_QWEN_7B = ModelConfig(
+    vocab_size=151936,
+    hidden_size=4096,
+    num_layers=32,
+    num_heads=32,
+    head_dim=128,
+    mlp_size=11008,
+    seq_length=8192,
+    max_position_embeddings=32768,
+    norm_eps=1e-6,
+    rope_base=10000.0,
+    use_dynamic_ntk=True,
+    use_logn_attn=True,
+    mlp_bias=False,
+    tie_word_embeddings=False,
+    quant=None,
+)
+SHAPES = {
+    "1.8b": replace(
+        _QWEN_7B,
+        hidden_size=2048,
+        num_layers=24,
+        num_heads=16,
+        mlp_size=5504,
+        max_position_embeddings=8192,
+    ),
+    "7b": _QWEN_7B,
+    "14b": replace(
+        _QWEN_7B,
+        vocab_size=152064,
+        hidden_size=5120,
+        num_layers=40,
+        num_heads=40,
+        mlp_size=13696,
+        seq_length=2048,
+        max_position_embeddings=8192,
+    ),
+}
+"""The published chats, by their size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A published model: its size, and a format of it."""
+
+    size: str
+    format: str
+
+    @property
+    def name(self) -> str:
+        """As it is asked for."""
+        return f"qwen-{self.size}-chat-{self.format}"
+
+    @property
+    def config(self) -> ModelConfig:
+        """What its ``config.json`` says."""
+        bits = FORMATS[self.format]
+        quant = None if bits is None else QuantConfig(bits, GROUP, act_order=False, zeros_minus_one=True)
+        return replace(SHAPES[self.size], quant=quant)
+
+
+def shape_of(name: str) -> Shape:
+    """The model called ``name``: "qwen-7b-chat-int8"; without a format it is fp16.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    wanted = name.lower().removeprefix("qwen/").replace("_", ".")
+    match = re.fullmatch(r"qwen-([\d.]+b)-chat(?:-(int8|int4|fp16))?", wanted)
+    if match is None or match[1] not in SHAPES:
+        known = ", ".join(f"qwen-{size}-chat" for size in SHAPES)
+        raise UsageError(
+            tr("no published shapes are known of {name}", name=name),
+            tr("known are {names}, each also with -int8 or -int4 behind it", names=known),
+        )
+    return Shape(match[1], match[2] or "fp16")
+
+
+def published_size(config: ModelConfig) -> str | None:
+    """The size of the published chat that has these shapes, or None."""
+
+    def widths(c: ModelConfig) -> tuple[int, int, int]:
+        return c.hidden_size, c.num_layers, c.mlp_size
+
+    return next((size for size, shape in SHAPES.items() if widths(shape) == widths(config)), None)
+
+
+def formats_of(names: str) -> tuple[str, ...]:
+    """The formats of a list with commas, in its order.
+
+    Raises:
+        UsageError: one of them is unknown.
+    """
+    formats = tuple(name.strip().lower() for name in names.split(","))
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(
+                tr("there is no format {name}", name=repr(name)),
+                tr("known are {names}", names=", ".join(FORMATS)),
+            )
+    return tuple(dict.fromkeys(formats))
+
+
+def bytes_of(config: ModelConfig, itemsize: int, *, packed: bool) -> int:
+    """Bytes that a model takes, as :func:`random_model` makes it."""
+    layers = config.num_layers * (4 * config.hidden_size**2 + 3 * config.hidden_size * config.mlp_size)
+    rest = 2 * config.vocab_size * config.hidden_size * itemsize
+    if packed and config.quant:
+        return layers * config.quant.bits // 8 + 2 * layers // config.quant.group_size + rest
+    return layers * itemsize + rest
+
+
+def random_model(
+    config: ModelConfig, *, device: torch.device, dtype: torch.dtype, packed: bool, seed: int = 0
+) -> Qwen:
+    """A model as loading makes it, its weights such that activations stay around one.
+
+    Args:
+        packed: keep quantised layers in their codes; without it they are floats, of the same values.
+    """
+    import torch
+    from torch import nn
+
+    from qwenchat.engine.model import Qwen
+    from qwenchat.engine.packed import PackedLinear
+
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def normal(shape: torch.Size, deviation: float) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device, dtype=dtype).mul_(deviation)
+
+    def parameter(value: Tensor) -> nn.Parameter:
+        return nn.Parameter(value, requires_grad=False)
+
+    with torch.device("meta"):  # shapes without memory
+        model = Qwen(config)
+    quantized = ("c_attn", "c_proj", "w1", "w2")
+    for name, module in list(model.named_modules()):
+        path, _, field = name.rpartition(".")
+        if isinstance(module, nn.Linear):
+            bias = None if module.bias is None else normal(module.bias.shape, 0.01)
+            if config.quant and field in quantized:
+                matrix = random_packed(
+                    module.out_features, module.in_features, config.quant, generator, bias=bias
+                )
+                if packed:
+                    setattr(model.get_submodule(path), field, PackedLinear(matrix, dtype))
+                    continue
+                module.weight = parameter(matrix.dense().to(dtype))
+            else:
+                module.weight = parameter(normal(module.weight.shape, module.in_features**-0.5))
+            module.bias = None if bias is None else parameter(bias)
+        elif isinstance(module, nn.Embedding):
+            module.weight = parameter(normal(module.weight.shape, 1.0))
+        elif field.startswith("ln_"):
+            weight = torch.rand(config.hidden_size, generator=generator, device=device) + 0.5
+            module.weight = parameter(weight.to(dtype))
+    return model.eval()
 
 
 def random_packed(
-    outputs: int, inputs: int, bits: int, device: torch.device, *, bias: bool = False, group: int = 128
+    outputs: int, inputs: int, quant: QuantConfig, generator: Generator, *, bias: Tensor | None = None
 ) -> Packed:
-    b = torch.randn(outputs, device=device, dtype=torch.float16) * 0.01 if bias else None
-    if bits == 16:
-        w = torch.empty(outputs, inputs, dtype=torch.float16, device=device).normal_(std=inputs**-0.5)
-        return Packed(w, inputs, bits, bias=b)
-    codes = torch.randint(0, 256, (outputs, inputs * bits // 8), dtype=torch.uint8, device=device)
-    if bits == 8:
-        codes = codes.view(torch.int8)
-    std = (2**bits) / 12**0.5
-    scales = (torch.rand(outputs, inputs // group, device=device) + 0.5) / std * inputs**-0.5
-    return Packed(codes, inputs, bits, group, scales.half(), bias=b)
+    """A quantised matrix with codes all over their range; what it makes of an input is as large as that."""
+    import torch
+
+    from qwenchat.engine.packed import Packed
+
+    device, bits = generator.device, quant.bits
+    codes = torch.randint(
+        0, 256, (outputs, inputs * bits // 8), dtype=torch.uint8, device=device, generator=generator
+    )
+    scales = random_scales((outputs, quant.groups(inputs)), inputs, bits, generator)
+    group = inputs if quant.group_size == -1 else quant.group_size
+    return Packed(codes.view(torch.int8) if bits == 8 else codes, inputs, bits, group, scales, bias=bias)
 
 
-def random_weights(c: ModelConfig, bits: int, device: torch.device) -> Weights:
-    torch.manual_seed(0)
-    h = c.hidden_size
+def random_scales(shape: tuple[int, int], inputs: int, bits: int, generator: Generator) -> Tensor:
+    """float16 scales around what makes codes of any value a matrix that keeps the size of its input."""
+    import torch
 
-    def norm():
-        return torch.rand(h, device=device).half() + 0.5
-
-    layers = [
-        Layer(
-            norm(),
-            random_packed(3 * h, h, bits, device, bias=True),
-            random_packed(h, h, bits, device),
-            norm(),
-            random_packed(2 * c.mlp_size, h, bits, device),
-            random_packed(h, c.mlp_size, bits, device),
-        )
-        for _ in range(c.num_layers)
-    ]
-    wte = torch.randn(c.vocab_size, h, device=device, dtype=torch.float16)
-    return Weights(wte, layers, norm(), random_packed(c.vocab_size, h, 16, device))
+    deviation = 2**bits / 12**0.5  # of codes that are spread evenly
+    spread = torch.rand(shape, generator=generator, device=generator.device) + 0.5
+    return spread.mul_(inputs**-0.5 / deviation).half()

@@ -1,8 +1,8 @@
 """Decoding on a GPU: one token's kernels, captured once as a CUDA graph and replayed a token at a time.
 
-Owns the decode step's buffers, the order of its kernels, and the loop that keeps the device busy: five kernels
-to a layer, each started while the one before it still runs, the sampler last; the next token is fed back on
-the device, and the host reads along. Prefill is the model's own forward pass.
+Owns the decode step's buffers, the order of its kernels, and the loop that keeps the device busy: five
+kernels to a layer, each started while the one before it still runs, the sampler last; the next token is fed
+back on the device, and the host reads along.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,8 +19,9 @@ from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.kernels import attention, gemv, sample
 from qwenchat.engine.kernels.gemv import Tiles
 from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.model import Qwen, Rotary
-from qwenchat.engine.packed import Packed, PackedLinear, PackedMLP, pair, stack
+from qwenchat.engine.model import Block, Qwen, Rotary
+from qwenchat.engine.packed import Packed, matrix_of
+from qwenchat.engine.prefill import PackedBlock
 from qwenchat.engine.sampling import SamplingParams, not_finite
 
 REPLAYS_AHEAD = 2
@@ -72,53 +74,42 @@ def assemble(model: Qwen) -> Weights | None:
     None if some layer cannot be laid out so: act-order that differs between the two halves of an MLP.
     """
     layers = []
-    half = model.config.head_dim // 2
-    for block in model.transformer.h:
-        attn, mlp = block.attn, block.mlp
-        w1_w2 = stack(_packed(mlp.w1), _packed(mlp.w2))
-        if w1_w2 is None:
+    blocks = model.transformer.h
+    for i, block in enumerate(blocks):
+        packed = PackedBlock.of(cast(Block, block))
+        if packed is None:
             return None
-        dtype = attn.c_proj.weight.dtype if isinstance(attn.c_proj, torch.nn.Linear) else attn.c_proj.dtype
-        mlp.w1 = mlp.w2 = None  # both are in memory twice for one layer at a time
-        w1_w2 = pair(w1_w2, model.config.mlp_size)
-        attn.c_attn = PackedLinear(pair(_packed(attn.c_attn), half), dtype)
-        block.mlp = PackedMLP(PackedLinear(w1_w2, dtype), mlp.c_proj)
+        # The old block goes at once: two of its matrices are in memory twice.
+        blocks[i] = packed
+        del block
         layers.append(
             Layer(
-                block.ln_1.weight,
-                attn.c_attn.matrix,
-                _packed(attn.c_proj),
-                block.ln_2.weight,
-                w1_w2,
-                _packed(mlp.c_proj),
-            )  # fmt: skip
+                ln_1=packed.ln_1.weight,
+                c_attn=packed.c_attn.matrix,
+                c_proj=packed.c_proj.matrix,
+                ln_2=packed.ln_2.weight,
+                w1_w2=packed.w1_w2.matrix,
+                mlp_c_proj=packed.mlp_c_proj.matrix,
+            )
         )
     t = model.transformer
-    return Weights(t.wte.weight, layers, t.ln_f.weight, _packed(model.lm_head))
-
-
-def _packed(linear: torch.nn.Module) -> Packed:
-    if isinstance(linear, PackedLinear):
-        return linear.matrix
-    assert isinstance(linear, torch.nn.Linear)
-    bits = 8 * linear.weight.dtype.itemsize
-    return Packed(linear.weight.detach(), linear.in_features, bits, bias=linear.bias)
+    return Weights(t.wte.weight, layers, t.ln_f.weight, matrix_of(model.lm_head))
 
 
 # What a kernel's blocks take, by the kernel and the bits of its weights. Measured on an H100.
 TILES: Mapping[tuple[str, int], Tiles] = {
-    ("qkv", 8): Tiles(4, 8, 396, registers=80),
-    ("proj", 8): Tiles(4, 8, 396, registers=80),
-    ("swiglu", 8): Tiles(4, 8, 396, early=True, registers=80),
-    ("down", 8): Tiles(2, 8, 264, early=True, registers=128),
-    ("qkv", 4): Tiles(4, 4, 528),
-    ("proj", 4): Tiles(4, 4, 528),
-    ("swiglu", 4): Tiles(4, 4, 528),
-    ("down", 4): Tiles(4, 16, 132),
-    ("qkv", 16): Tiles(4, 8, 264),
-    ("proj", 16): Tiles(4, 8, 264),
-    ("swiglu", 16): Tiles(4, 8, 264),
-    ("down", 16): Tiles(2, 16, 132),
+    ("qkv", 8): Tiles(4, 8, 512, registers=64),
+    ("proj", 8): Tiles(8, 8, 264, registers=128),
+    ("swiglu", 8): Tiles(8, 8, 264, two=True, registers=128),
+    ("down", 8): Tiles(4, 8, 264, registers=128),
+    ("qkv", 4): Tiles(8, 4, 528, registers=128),
+    ("proj", 4): Tiles(16, 4, 396, registers=168),
+    ("swiglu", 4): Tiles(8, 4, 528, registers=128),
+    ("down", 4): Tiles(8, 4, 264),
+    ("qkv", 16): Tiles(4, 8, 396, registers=80),
+    ("proj", 16): Tiles(4, 8, 396, registers=80),
+    ("swiglu", 16): Tiles(4, 8, 396, registers=80),
+    ("down", 16): Tiles(2, 8, 264, registers=128),
     ("head", 16): Tiles(2, 8, 528, registers=64),
 }
 
@@ -166,10 +157,7 @@ class DecodeStep:
                     position=position, pdl=pdl,
                 )  # fmt: skip
             if "attend" in parts:
-                attention.attend(
-                    self.fresh, self.cache.layer(i), position, self.scratch, self.mixed,
-                    next_matrix=layer.c_proj.codes, pdl=pdl,
-                )  # fmt: skip
+                attention.attend(self.fresh, self.cache.layer(i), position, self.scratch, self.mixed, pdl=pdl)
             if "proj" in parts:
                 tiles = self._tiles("proj", layer.c_proj)
                 gemv.multiply(self.mixed.view(-1), layer.c_proj, x, tiles, add=True, pdl=pdl)
@@ -220,7 +208,7 @@ class GraphDecoder:
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         # Once outside the graph: that compiles the kernels, and loads them.
-        stream = torch.cuda.Stream(self.state.logits.device)
+        stream = torch.cuda.Stream(self.state.logits.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self.step.launch()

@@ -110,9 +110,15 @@ class Engine:
         weight = model.transformer.wte.weight
         self.device, self.dtype = weight.device, weight.dtype
         self._busy = threading.Lock()
+        self._graph: GraphDecoder | None = None
         # The prompt that was run last, if the cache still holds it, and its last token's logits.
         self._prompt_end: tuple[list[int], Tensor] | None = None
         self._allocate(context)
+
+    @property
+    def decoder(self) -> GraphDecoder | None:
+        """What replays the decode step on a GPU, on this cache; None where the model itself decodes."""
+        return self._graph
 
     def generate(
         self,
@@ -307,7 +313,7 @@ class Engine:
         """Gives the cache's memory back; the next generation allocates it again."""
         self._cached_ids: list[int] = []
         self._prompt_end = None
-        self._graph: GraphDecoder | None = None
+        self._graph = None
         self._cache = self._new_cache(0)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -40,11 +40,10 @@ class LayerCache:
                 continue
             scale = rows.abs().amax(-1).to(_SCALE) / 127
             scales[:, start:end] = scale
-            factor = torch.where(scale > 0, 1 / scale, 0.0)
-            codes[:, start:end] = (rows * factor[..., None]).round_()
+            codes[:, start:end] = (rows / scale.clamp(min=1e-30)[..., None]).round_()
 
     def floats(self, end: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Keys and values of the first ``end`` positions, [heads, end, head_dim]; views where they are floats."""
+        """Keys and values of the first ``end`` positions, [heads, end, head_dim]; views of what is floats."""
         keys, values = self.keys[:, :end], self.values[:, :end]
         if self.key_scales is None or self.value_scales is None:
             return keys, values

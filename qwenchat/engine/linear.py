@@ -12,11 +12,18 @@ read. Measured on two cores of an AVX-512 machine that reads 33 GB/s, 3072 by 57
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import sysconfig
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from qwenchat.engine.memory import ran_out_loading
+from qwenchat.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.engine.config import ModelConfig
@@ -54,18 +61,46 @@ class Kernels:
 
 
 def reads_packed(config: ModelConfig, device: torch.device) -> str | None:
-    """Why quantised layers cannot stay in their codes on a CUDA ``device``; None if they can."""
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    from qwenchat.engine import cuda
+    """Why quantised layers cannot stay in their codes on a CUDA ``device``; None if they can.
 
-    return cuda.why_not(config, device)
+    Never an exception: whatever is wrong with Triton or what it needs is a reason to do without.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return tr("triton is not installed")
+    try:
+        from qwenchat.engine import cuda
+    except Exception as error:  # noqa: BLE001 - a triton that breaks at import is as good as none
+        return tr("triton cannot be used: {error}", error=_first_line(error))
+    return cuda.why_not(config, device) or _triton_trouble()
+
+
+def _triton_trouble() -> str | None:
+    """Why Triton cannot launch anything here. It asks the device through a library that it first compiles."""
+    import triton
+
+    try:
+        triton.runtime.driver.active.get_current_target()
+    except Exception as error:  # noqa: BLE001 - a compiler's, a subprocess's, a missing library's
+        header = Path(sysconfig.get_path("include")) / "Python.h"
+        if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+            return tr("triton needs a C compiler, and there is no gcc or clang")
+        if not header.exists():
+            return tr("triton compiles against Python's headers, and there is no {header}", header=header)
+        return tr("triton cannot be used: {error}", error=_first_line(error))
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(": ")
 
 
 def pack(model: Qwen) -> Kernels:
     """Brings every linear layer of ``model`` into the layout that suits its device and dtype.
 
     Done layer by layer, so that no more than one matrix is held twice.
+
+    Raises:
+        InsufficientMemoryError: there is no room for that one.
     """
     device = model.transformer.wte.weight.device
     if device.type != "cuda":
@@ -74,10 +109,13 @@ def pack(model: Qwen) -> Kernels:
     if reason is None:
         from qwenchat.engine import cuda
 
-        weights = cuda.assemble(model)
+        try:
+            weights = cuda.assemble(model)
+        except torch.OutOfMemoryError:
+            raise ran_out_loading() from None
         if weights is not None:
             return Kernels("Triton, CUDA graph", weights)
-        reason = "the two halves of its MLP have their inputs in different orders"
+        reason = tr("the two halves of its MLP have their inputs in different orders")
     return Kernels("plain torch", why_not=reason)
 
 

@@ -1,4 +1,4 @@
-"""From a checkpoint folder to a model: finds the safetensors, checks every tensor, fills the model.
+"""From a checkpoint folder to a model: checks every tensor, fills the model.
 
 Reads ``config.json`` and ``*.safetensors`` and nothing else of the folder: code, pickles and
 kernels that lie beside them are never opened. Every complaint names the file, the tensor and what
@@ -8,29 +8,28 @@ is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from qwenchat.engine import gptq
-from qwenchat.engine.config import ModelConfig, QuantConfig, read_json, read_model_config
-from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.memory import available_bytes
+from qwenchat.engine.config import ModelConfig, QuantConfig, read_model_config
+from qwenchat.engine.memory import Need, check_memory, need, ran_out_loading
 from qwenchat.engine.model import Qwen
-from qwenchat.engine.packed import Packed, PackedLinear, pack_gptq
-from qwenchat.errors import CheckpointError, InsufficientMemoryError
-from qwenchat.language import tr
+from qwenchat.engine.packed import Packed, PackedLinear, pack_gptq, packs
+from qwenchat.engine.staging import AHEAD, ReadError, Staging
+from qwenchat.engine.tensor_files import TensorFiles, unreadable
+from qwenchat.errors import CheckpointError
 
 _FLOATS = ("F16", "BF16", "F32")
-# Buffers that some savers wrote out; the model makes its own.
-_IGNORED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")
-# Bytes an element while a matrix is dequantised: its float32 values, their scales or zeros, its codes.
-_DEQUANTIZING = 9
+# Bytes an element while a matrix is dequantised: its float32 values, their scales or zeros, codes of both.
+_DEQUANTIZING = 10
+# Bytes an element while one is brought into our layout, and two of an MLP are made one.
+_PACKING = 4
 _QUANTIZED = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")
 
 Progress = Callable[[float], None]
@@ -44,19 +43,27 @@ def load_model(
     dtype: torch.dtype,
     context: int,
     progress: Progress | None = None,
+    preflight: Callable[[Need, int], None] | None = None,
     packed: bool = False,
+    int8_cache: bool = False,
+    staged: bool | None = None,
 ) -> Qwen:
     """Loads the checkpoint in ``folder``.
 
     Args:
         folder: with ``config.json`` and safetensors, in one file or sharded by an index.
         device, dtype: where the weights go, and what they are computed in.
-        context: positions that a KV cache will be made for, counted in the memory check.
+        context, int8_cache: positions of the KV cache that will be made, and whether in 8 bits; counted in
+            the memory check.
+        preflight: told before a weight is read what memory is needed, and how many bytes are free.
         packed: keep quantised layers in their codes, as :class:`~qwenchat.engine.packed.PackedLinear`.
+        staged: read by several threads through buffers, in the order of the files; by default on a
+            device with memory of its own. Otherwise the weights are the mapped files' pages, where they
+            can be.
 
     Raises:
         CheckpointError: a file is missing, damaged or of an unknown kind, or a tensor in it is.
-        InsufficientMemoryError: the model would not fit.
+        InsufficientMemoryError: the model would not fit, or did not.
     """
     config = read_model_config(folder)
     tensors = TensorFiles(folder)
@@ -65,158 +72,127 @@ def load_model(
         model = Qwen(config)
     plan = list(_plan(model, config, tensors))
     tensors.check_all_known()
-    packed = packed and config.quant is not None
-    weights = sum(_bytes_of(p, config.quant, dtype, packed) for p in plan)
-    scratch = max(p.shape.numel() * (_DEQUANTIZING if p.gptq else dtype.itemsize) for p in plan)
-    check_memory(config, weights + scratch, device=device, dtype=dtype, context=context)
-
-    loaded: dict[str, Tensor] = {}
-    total = sum(p.shape.numel() for p in plan)
-    done = 0
-    for parameter in plan:
-        if packed and parameter.gptq and (matrix := parameter.gptq.pack(device)):
-            _put_packed(model, parameter.name, matrix, dtype)
-        else:
-            loaded[parameter.name] = parameter.read().to(device=device, dtype=dtype).contiguous()
-        done += parameter.shape.numel()
-        if progress:
-            progress(done / total)
-    if config.tie_word_embeddings and "lm_head.weight" not in loaded:
-        loaded["lm_head.weight"] = loaded["transformer.wte.weight"]
-    _give_biases(model, loaded)
-    model.load_state_dict(loaded, assign=True)
+    staged = device.type == "cuda" if staged is None else staged
+    needed = need(
+        config,
+        weights=sum(_bytes_of(p, dtype, packed) for p in plan),
+        reading=_reading_bytes(plan, tensors, dtype, packed, staged),
+        device=device,
+        dtype=dtype,
+        context=context,
+        packed=packed,
+        int8_cache=int8_cache,
+    )
+    free = check_memory(needed, device=device, dtype=dtype)
+    if preflight:
+        preflight(needed, free)
+    try:
+        _fill(model, plan, tensors, device, dtype, packed, staged, progress or (lambda fraction: None))
+    except torch.OutOfMemoryError:
+        raise ran_out_loading() from None
     return model.requires_grad_(False).eval()
 
 
-def _bytes_of(parameter: _Parameter, quant: QuantConfig | None, dtype: torch.dtype, packed: bool) -> int:
-    """What a parameter takes on the device."""
-    if not (packed and parameter.gptq and quant):
+def _fill(
+    model: Qwen,
+    plan: list[_Parameter],
+    files: TensorFiles,
+    device: torch.device,
+    dtype: torch.dtype,
+    packed: bool,
+    staged: bool,
+    progress: Progress,
+) -> None:
+    """Reads every parameter of the plan into the model."""
+    total = sum(p.shape.numel() for p in plan)
+    done = 0
+    with closing(_staged(plan, files, device) if staged else _mapped(plan, files, device)) as arriving:
+        for parameter, tensors in arriving:
+            if parameter.gptq is None:
+                _put(model, parameter.name, tensors[0].to(device=device, dtype=dtype).contiguous())
+            elif packed and (matrix := parameter.gptq.pack(tensors)):
+                _put_packed(model, parameter.name, PackedLinear(matrix, dtype))
+            else:
+                weight = parameter.gptq.dequantize(tensors)
+                _put(model, parameter.name, weight.to(device=device, dtype=dtype).contiguous())
+            done += parameter.shape.numel()
+            progress(done / total)
+    if model.lm_head.weight.is_meta:  # tied
+        model.lm_head.weight = model.transformer.wte.weight
+
+
+def _mapped(
+    plan: list[_Parameter], files: TensorFiles, device: torch.device
+) -> Generator[tuple[_Parameter, list[Tensor]], None, None]:
+    """The stored tensors of each parameter, backed by the files."""
+    for parameter in plan:
+        yield parameter, [files.read(name) for name in parameter.stored]
+
+
+def _staged(
+    plan: list[_Parameter], files: TensorFiles, device: torch.device
+) -> Generator[tuple[_Parameter, list[Tensor]], None, None]:
+    """The stored tensors of each parameter on the device, in the order of the files."""
+    batches = [(p, [files.stored(name) for name in p.stored]) for p in plan]
+    batches.sort(key=lambda batch: (batch[1][0].path.name, batch[1][0].offset))
+    try:
+        with Staging(device) as staging:
+            arriving = staging.bring(stored for _, stored in batches)
+            for (parameter, _), tensors in zip(batches, arriving, strict=True):
+                yield parameter, tensors
+    except ReadError as error:
+        raise unreadable(error.stored.path, error.stored.name, error.reason) from error
+
+
+def _bytes_of(parameter: _Parameter, dtype: torch.dtype, packed: bool) -> int:
+    """What a parameter takes on the device, once it is there."""
+    if not (packed and parameter.gptq and parameter.gptq.packs):
         return parameter.shape.numel() * dtype.itemsize
-    outputs, inputs = parameter.shape
-    return outputs * (inputs * quant.bits // 8 + 3 * quant.groups(inputs))  # codes; scales and zero points
+    quant, (outputs, inputs) = parameter.gptq.quant, parameter.shape
+    # Codes; scales and, where they are not the middle throughout, zero points; the order of inputs.
+    groups = quant.groups(inputs) * (parameter.gptq.scale_bytes + 1)
+    return outputs * (inputs * quant.bits // 8 + groups) + (4 * inputs if quant.act_order else 0)
 
 
-def _put_packed(model: Qwen, name: str, matrix: Packed, dtype: torch.dtype) -> None:
+def _reading_bytes(
+    plan: list[_Parameter], files: TensorFiles, dtype: torch.dtype, packed: bool, staged: bool
+) -> int:
+    """What loading takes on the device besides the weights that are loaded."""
+
+    def of(p: _Parameter) -> int:
+        count, stored = p.shape.numel(), [files.stored(name) for name in p.stored]
+        # As it is stored, and the one before it, which is let go of when it arrives.
+        raw = 2 * sum(s.nbytes for s in stored) if staged else 0
+        if p.gptq:
+            return raw + count * (_PACKING if packed and p.gptq.packs else _DEQUANTIZING)
+        if not staged:
+            return count * dtype.itemsize
+        if packed and ".mlp.w" in p.name:
+            return raw + _PACKING * count * dtype.itemsize
+        return raw if stored[0].dtype != dtype else 0
+
+    return max(of(p) for p in plan) + (AHEAD if staged else 0)
+
+
+def _put(model: Qwen, name: str, tensor: Tensor) -> None:
+    """Gives the model a parameter. Packed layers hold their bias with the matrix."""
+    path, _, field = name.rpartition(".")
+    module = model.get_submodule(path)
+    if isinstance(module, PackedLinear):
+        assert field == "bias"
+        module.matrix = replace(module.matrix, bias=tensor)
+    else:
+        module.register_parameter(field, nn.Parameter(tensor, requires_grad=False))
+
+
+def _put_packed(model: Qwen, name: str, packed: PackedLinear) -> None:
     """Puts a packed layer in the place of the one whose weight is called ``name``."""
     path, _, field = name.removesuffix(".weight").rpartition(".")
-    setattr(model.get_submodule(path), field, PackedLinear(matrix, dtype))
-
-
-def _give_biases(model: Qwen, loaded: dict[str, Tensor]) -> None:
-    """Packed layers hold their bias with the matrix."""
-    for name, module in model.named_modules():
-        if isinstance(module, PackedLinear) and f"{name}.bias" in loaded:
-            module.matrix = replace(module.matrix, bias=loaded.pop(f"{name}.bias"))
-
-
-class TensorFiles:
-    """The safetensors of a folder, memory-mapped: which tensors there are, and what is in them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._files = {path.name: _open(path) for path in _find_files(folder)}
-        self._places = {name: file for file, handle in self._files.items() for name in handle.keys()}  # noqa: SIM118
-        self._known: set[str] = set()
-        self._check_index()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._places
-
-    def path(self, name: str) -> Path:
-        """The file that holds a tensor; the folder if none does."""
-        return self.folder / self._places.get(name, "")
-
-    def check_all_known(self) -> None:
-        """Raises CheckpointError for a tensor that :meth:`check` was never asked of.
-
-        A name that nothing reads is a misspelt or foreign one, and the model would not be whole.
-        """
-        for name, file in self._places.items():
-            if name not in self._known and not name.endswith(_IGNORED):
-                raise CheckpointError(
-                    f"{self.folder / file}: the tensor {name} has no place in this architecture",
-                    "the file is damaged or of another model",
-                )
-
-    def check(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
-        """Raises CheckpointError unless the tensor is there with this shape and one of these dtypes."""
-        self._known.add(name)
-        if name not in self._places:
-            raise CheckpointError(
-                f"{self.folder}: the tensor {name} is missing, expected {_describe(shape, dtypes)}",
-                "the checkpoint is incomplete or of another architecture",
-            )
-        header = self._files[self._places[name]].get_slice(name)
-        found_shape, found_dtype = tuple(header.get_shape()), header.get_dtype()
-        if found_shape != shape or found_dtype not in dtypes:
-            raise CheckpointError(
-                f"{self.path(name)}: the tensor {name} is {_describe(found_shape, (found_dtype,))}, "
-                f"expected {_describe(shape, dtypes)}"
-            )
-
-    def read(self, name: str) -> Tensor:
-        """The tensor, backed by the mapped file."""
-        try:
-            tensor: Tensor = self._files[self._places[name]].get_tensor(name)
-        except (SafetensorError, OSError, RuntimeError) as error:
-            raise CheckpointError(f"{self.path(name)}: the tensor {name} cannot be read: {error}") from error
-        return tensor
-
-    def _check_index(self) -> None:
-        """An index that promises a tensor which its shard does not hold names a damaged folder."""
-        index = self.folder / "model.safetensors.index.json"
-        if len(self._files) < 2 and not index.exists():
-            return
-        for name, file in _weight_map(index).items():
-            if self._places.get(name) != file:
-                raise CheckpointError(
-                    f"{self.folder / file}: the tensor {name} is missing, {index.name} expects it"
-                )
-
-
-def _find_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        names = sorted(set(_weight_map(index).values()))
-        return [folder / name for name in names]
-    single = folder / "model.safetensors"
-    if single.exists():
-        return [single]
-    # auto-gptq's older releases named the file after the quantisation.
-    others = sorted(folder.glob("*.safetensors"))
-    if len(others) == 1:
-        return others
-    found = f"{len(others)} of them and no index" if others else "none"
-    raise CheckpointError(
-        f"{folder}: expected model.safetensors or model.safetensors.index.json, found {found}",
-        "only safetensors are read; pickled weights (.bin, .pt) never are",
-    )
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: weight_map is missing, expected an object of tensor names and files")
-    for name, file in weight_map.items():
-        # A plain name: an index must not lead out of its folder.
-        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
-            raise CheckpointError(
-                f"{index}: {name} is said to be in {file!r}, expected a .safetensors file name"
-            )
-    return weight_map
-
-
-def _open(path: Path) -> safe_open:
-    try:
-        return safe_open(path, framework="pt")
-    except FileNotFoundError:
-        if path.exists():  # safetensors says the same of a file that may not be read
-            raise CheckpointError(f"{path} cannot be read", "look at its permissions") from None
-        raise CheckpointError(f"{path} is missing", "the checkpoint is incomplete; fetch it again") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not a whole safetensors file: {error}", "the file is damaged; fetch it again"
-        ) from error
+    parent = model.get_submodule(path)
+    bias = getattr(parent, field).bias
+    if bias is not None and not bias.is_meta:
+        packed.matrix = replace(packed.matrix, bias=bias)
+    parent.register_module(field, packed)
 
 
 def _check_layer_count(config: ModelConfig, tensors: TensorFiles) -> None:
@@ -232,59 +208,70 @@ def _check_layer_count(config: ModelConfig, tensors: TensorFiles) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Parameter:
-    """One parameter of the model and how it is read."""
+    """One parameter of the model, and the tensors that it is made of."""
 
     name: str
     shape: torch.Size
-    read: Callable[[], Tensor]
+    stored: tuple[str, ...]
     gptq: _Gptq | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Gptq:
-    """The four tensors of a quantised layer in a checkpoint's files; the last may be missing."""
+    """How a quantised layer's tensors are read: qweight, qzeros, scales and, if there is one, g_idx."""
 
     layer: str
+    path: Path  # of the g_idx
     quant: QuantConfig
     inputs: int
-    has_g_idx: bool
-    tensors: TensorFiles
+    scale_bytes: int
 
-    def read(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        groups = self.quant.groups(self.inputs)
-        g_idx = self.tensors.read(f"{self.layer}.g_idx") if self.has_g_idx else None
-        if g_idx is not None and (int(g_idx.min()) < 0 or int(g_idx.max()) >= groups):
-            raise CheckpointError(
-                f"{self.tensors.path(self.layer + '.g_idx')}: {self.layer}.g_idx goes from {int(g_idx.min())} to "
-                f"{int(g_idx.max())}, expected groups 0 to {groups - 1}"
-            )
-        qweight, qzeros, scales = (
-            self.tensors.read(f"{self.layer}.{part}") for part in ("qweight", "qzeros", "scales")
-        )
-        return qweight, qzeros, scales, g_idx
+    @property
+    def group(self) -> int:
+        """Inputs that share a scale."""
+        return self.inputs if self.quant.group_size == -1 else self.quant.group_size
 
-    def dequantize(self) -> Tensor:
+    @property
+    def packs(self) -> bool:
+        """Whether its codes can be kept."""
+        return packs(self.inputs, self.group)
+
+    def dequantize(self, tensors: list[Tensor]) -> Tensor:
         """The weight, float32 [out, in]."""
-        qweight, qzeros, scales, g_idx = self.read()
+        qweight, qzeros, scales, g_idx = self._parts(tensors)
         return gptq.dequantize(
             qweight, qzeros, scales, g_idx, bits=self.quant.bits, zeros_minus_one=self.quant.zeros_minus_one
         )
 
-    def pack(self, device: torch.device) -> Packed | None:
-        """The weight in its codes on ``device``; None if its groups do not fit that layout."""
-        group = self.inputs if self.quant.group_size == -1 else self.quant.group_size
-        if group % 32 or self.inputs % 32:
+    def pack(self, tensors: list[Tensor]) -> Packed | None:
+        """The weight in its codes; None if its groups do not fit that layout."""
+        if not self.packs:
             return None
-        tensors = (None if t is None else t.to(device) for t in self.read())
+        qweight, qzeros, scales, g_idx = self._parts(tensors)
+        minus_one = self.quant.zeros_minus_one
         try:
             return pack_gptq(
-                *tensors, bits=self.quant.bits, group=group, zeros_minus_one=self.quant.zeros_minus_one
-            )
+                qweight, qzeros, scales, g_idx,
+                bits=self.quant.bits, group=self.group, zeros_minus_one=minus_one,
+            )  # fmt: skip
         except ValueError:
             return None
 
+    def _parts(self, tensors: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        qweight, qzeros, scales, *rest = tensors
+        g_idx = rest[0] if rest else None
+        if g_idx is not None:
+            groups = self.quant.groups(self.inputs)
+            low, high = torch.stack(torch.aminmax(g_idx)).tolist()
+            if low < 0 or high >= groups:
+                raise CheckpointError(
+                    f"{self.path}: {self.layer}.g_idx goes from {low} to {high}, "
+                    f"expected groups 0 to {groups - 1}"
+                )
+        return qweight, qzeros, scales, g_idx
 
-def _plan(model: Qwen, config: ModelConfig, tensors: TensorFiles) -> Iterator[_Parameter]:
+
+def _plan(model: Qwen, config: ModelConfig, tensors: TensorFiles) -> Generator[_Parameter, None, None]:
     """Every parameter of the model, each checked against the files."""
     for prefix, module in model.named_modules():
         if isinstance(module, nn.Linear) and module.bias is None and f"{prefix}.bias" in tensors:
@@ -298,13 +285,13 @@ def _plan(model: Qwen, config: ModelConfig, tensors: TensorFiles) -> Iterator[_P
                 continue
             else:
                 tensors.check(name, tuple(value.shape), _FLOATS)
-                yield _Parameter(name, value.shape, partial(tensors.read, name))
+                yield _Parameter(name, value.shape, (name,))
 
 
 def _quantized_parameter(
     name: str, shape: torch.Size, quant: QuantConfig, tensors: TensorFiles
 ) -> _Parameter:
-    """A GPTQ layer's weight [out, in], checked now and dequantised when it is read."""
+    """A GPTQ layer's weight [out, in], checked now and made of its tensors when they are read."""
     layer = name.removesuffix(".weight")
     outputs, inputs = shape
     per_word = 32 // quant.bits
@@ -321,48 +308,7 @@ def _quantized_parameter(
     if has_g_idx:
         tensors.check(f"{layer}.g_idx", (inputs,), ("I32",))
 
-    source = _Gptq(layer, quant, inputs, has_g_idx, tensors)
-    return _Parameter(name, shape, source.dequantize, source)
-
-
-def check_memory(
-    config: ModelConfig, weights: int, *, device: torch.device, dtype: torch.dtype, context: int
-) -> None:
-    """Compares what a model takes with what is free.
-
-    Args:
-        weights: bytes of the weights, and of what reading them needs besides.
-        device, dtype: where the model goes, and what it computes in.
-        context: positions of the KV cache.
-
-    Raises:
-        InsufficientMemoryError: it is not enough.
-    """
-    per_token = KVCache.bytes_per_token(
-        layers=config.num_layers, heads=config.num_heads, head_dim=config.head_dim, dtype=dtype
-    )
-    needed, free = weights + per_token * context, available_bytes(device)
-    if needed <= free:
-        return
-    gib = 2**30
-    room = (free - weights) // per_token
-    raise InsufficientMemoryError(
-        tr(
-            "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
-            "{tokens} tokens of context {cache}), {free} GiB are free",
-            needed=f"{needed / gib:.1f}",
-            device=device,
-            dtype=str(dtype).removeprefix("torch."),
-            weights=f"{weights / gib:.1f}",
-            tokens=context,
-            cache=f"{per_token * context / gib:.1f}",
-            free=f"{free / gib:.1f}",
-        ),
-        tr("--context {tokens} would fit", tokens=room)
-        if room >= 256
-        else tr("a smaller or more strongly quantised model may fit"),
-    )
-
-
-def _describe(shape: tuple[int, ...], dtypes: tuple[str, ...]) -> str:
-    return f"{' or '.join(dtypes)} {list(shape)}"
+    parts = ("qweight", "qzeros", "scales", "g_idx")[: 4 if has_g_idx else 3]
+    scale_bytes = tensors.stored(f"{layer}.scales").dtype.itemsize
+    source = _Gptq(layer, tensors.path(f"{layer}.g_idx"), quant, inputs, scale_bytes)
+    return _Parameter(name, shape, tuple(f"{layer}.{part}" for part in parts), source)

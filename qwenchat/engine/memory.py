@@ -1,17 +1,147 @@
-"""How much memory is free for a model, on the machine or on a device."""
+"""How much memory a model takes, and how much is free, on the machine or on a device."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from qwenchat.engine.config import ModelConfig
+from qwenchat.engine.generate import PREFILL_CHUNK
+from qwenchat.engine.kv_cache import KVCache
+from qwenchat.errors import InsufficientMemoryError
+from qwenchat.language import tr
+
+GIB = 2**30
+# What a CUDA device gives up besides tensors, once work begins: code that is loaded when it is first used,
+# cuBLAS's workspace, the captured graph.
+_CUDA_RUNTIME = 384 * 2**20
+_LEAST_CONTEXT = 256
+"""A shorter context is not proposed: nobody could chat in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The memory that a model takes, in bytes.
+
+    Attributes:
+        weights: from the time that they are loaded.
+        reading: besides, while they are loaded.
+        working: besides, from then on, without the KV cache.
+        per_token: of the KV cache.
+        context: its positions.
+    """
+
+    weights: int
+    reading: int
+    working: int
+    per_token: int
+    context: int
+
+    @property
+    def cache(self) -> int:
+        """The KV cache."""
+        return self.per_token * self.context
+
+    @property
+    def total(self) -> int:
+        """The most at any time."""
+        return self.weights + max(self.reading, self.cache + self.working)
+
+
+def need(
+    config: ModelConfig,
+    *,
+    weights: int,
+    reading: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    context: int,
+    packed: bool,
+    int8_cache: bool = False,
+) -> Need:
+    """What a model takes.
+
+    Args:
+        weights, reading: as of :class:`Need`; the loader knows.
+        device, dtype: where the model goes, and what it computes in.
+        context: positions of the KV cache.
+        packed: whether quantised layers stay in their codes.
+        int8_cache: whether the KV cache is held in 8 bits.
+    """
+    per_token = KVCache.bytes_per_token(
+        layers=config.num_layers,
+        heads=config.num_heads,
+        head_dim=config.head_dim,
+        dtype=dtype,
+        int8=int8_cache,
+    )
+    working = 0
+    if device.type == "cuda":
+        working = _CUDA_RUNTIME + _working(config, dtype, context, packed)
+        if int8_cache:  # a prefill makes one layer's keys and values floats again
+            working += 2 * context * config.hidden_size * dtype.itemsize
+    return Need(weights, reading, working, per_token, context)
+
+
+def _working(config: ModelConfig, dtype: torch.dtype, context: int, packed: bool) -> int:
+    """Bytes of the tensors that come and go while a prompt is prefilled and a reply decoded."""
+    hidden, mlp, size = config.hidden_size, config.mlp_size, dtype.itemsize
+    tokens = min(context, PREFILL_CHUNK["cuda"])
+    # Of a token: in the MLP both halves as they come, in the order of the model, and what becomes of them;
+    # in attention q, k and v, and q and k four times in float32 while they are rotated.
+    activations = max(size * (6 * mlp + 3 * hidden), hidden * (7 * size + 32))
+    matrix = 2 * mlp * hidden * size if packed and config.quant else 0  # the largest, dequantised
+    rotary = 18 * config.head_dim * context
+    logits = 64 * config.vocab_size  # and what the sampler makes of them
+    return tokens * activations + matrix + rotary + logits
+
+
+def check_memory(needed: Need, *, device: torch.device, dtype: torch.dtype) -> int:
+    """Compares what a model takes with what is free, and returns that.
+
+    Raises:
+        InsufficientMemoryError: it is not enough.
+    """
+    free = available_bytes(device)
+    if needed.total <= free:
+        return free
+    room = (free - needed.weights - needed.working) // needed.per_token
+    fits = room >= _LEAST_CONTEXT and needed.weights + needed.reading <= free
+    raise InsufficientMemoryError(
+        tr(
+            "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
+            "{tokens} tokens of context {cache}, work {work}), {free} GiB are free",
+            needed=f"{needed.total / GIB:.1f}",
+            device=device,
+            dtype=str(dtype).removeprefix("torch."),
+            weights=f"{needed.weights / GIB:.1f}",
+            tokens=needed.context,
+            cache=f"{needed.cache / GIB:.1f}",
+            work=f"{(needed.total - needed.weights - needed.cache) / GIB:.1f}",
+            free=f"{free / GIB:.1f}",
+        ),
+        tr("--context {tokens} would fit", tokens=room)
+        if fits
+        else tr("a smaller or more strongly quantised model may fit"),
+    )
+
+
+def ran_out_loading() -> InsufficientMemoryError:
+    """The error for a model that did not fit, although it seemed to."""
+    return InsufficientMemoryError(
+        tr("memory ran out while the model was loaded"),
+        tr("a smaller or more strongly quantised model may fit"),
+    )
 
 
 def available_bytes(device: torch.device) -> int:
     """Bytes that can be allocated on ``device`` now, as far as the system tells."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return int(free)
+        # What torch holds of memory that was freed serves again.
+        return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     import psutil
 
     return min(int(psutil.virtual_memory().available), _cgroup_headroom())

@@ -20,9 +20,9 @@ class Packed:
     """A matrix [out, in].
 
     Attributes:
-        codes: int8 [out, in], the code less 128, for 8 bits; uint8 [out, in / 2] for 4, two to a byte and each
-            less 8, so that byte j of 16 has input j in its low half and input 16 + j in its high one; the
-            values themselves, float [out, in], where nothing is quantised.
+        codes: int8 [out, in], the code less 128, for 8 bits; uint8 [out, in / 2] for 4, two to a byte and
+            each less 8, so that byte j of 16 has input j in its low half and input 16 + j in its high one;
+            the values themselves, float [out, in], where nothing is quantised.
         inputs: the number of inputs.
         bits: 4 or 8; 16 or 32 for floats.
         group: inputs that share a scale, a multiple of 32.
@@ -79,35 +79,56 @@ def pack_gptq(
 ) -> Packed:  # fmt: skip
     """A checkpoint's four tensors, laid out as in :mod:`qwenchat.engine.gptq`, as a packed matrix.
 
+    With act-order or 4 bits it takes, besides the result, a few bytes an element for a while.
+
     Args:
         group: inputs that share a scale.
 
     Raises:
         ValueError: the groups are not all of that size, so that this layout cannot hold them.
     """
-    codes = gptq.unpack_words(qweight, bits).t()  # [out, in]
-    zeros = gptq.unpack_words(qzeros.t(), bits)  # [out, groups]
-    if zeros_minus_one:
-        zeros = (zeros + 1) & (2**bits - 1)
-    inputs = codes.shape[1]
+    inputs, outputs = qweight.shape[0] * 32 // bits, qweight.shape[1]
+    # A word holds inputs that follow one another, so that the words of a row are its codes in order.
+    rows = qweight.t().clone(memory_format=torch.contiguous_format).view(torch.uint8)  # [out, in * bits / 8]
     perm = None
-    in_order = torch.arange(inputs, device=codes.device) // group
+    in_order = torch.arange(inputs, device=rows.device) // group
     if g_idx is not None and not torch.equal(g_idx.long(), in_order):
         perm = torch.argsort(g_idx.long(), stable=True)
         if not torch.equal(g_idx.long()[perm], in_order):
             raise ValueError("groups of different sizes")
-        codes = codes[:, perm]
+        rows = _permuted(rows, perm, bits)
     middle = 2 ** (bits - 1)
     if bits == 8:
-        laid = (codes ^ 0x80).contiguous().view(torch.int8)
+        codes = rows.bitwise_xor_(0x80).view(torch.int8)
     else:
-        low, high = (codes ^ 8).reshape(codes.shape[0], -1, 2, 16).unbind(2)
-        laid = (low | (high << 4)).contiguous().view(codes.shape[0], -1)
+        # From bytes of two neighbours, [out, 32s, 16s, 8], to bytes that hold one input of either 16.
+        first, second = rows.view(outputs, -1, 2, 8).unbind(2)
+        codes = torch.empty_like(rows)
+        even, odd = codes.view(outputs, -1, 8, 2).unbind(3)
+        torch.bitwise_or(first & 15, second << 4, out=even)
+        torch.bitwise_or(first >> 4, second & 0xF0, out=odd)
+        codes.bitwise_xor_(0x88)
+    zeros = gptq.unpack_words(qzeros.t(), bits)  # [out, groups]
+    if zeros_minus_one:
+        zeros = (zeros + 1) & (2**bits - 1)
     return Packed(
-        laid, inputs, bits, group, scales.t().contiguous(),
+        codes, inputs, bits, group, scales.t().contiguous(),
         zeros=None if bool((zeros == middle).all()) else zeros.contiguous(),
         perm=None if perm is None else perm.to(torch.int32),
     )  # fmt: skip
+
+
+def packs(inputs: int, group: int) -> bool:
+    """Whether a matrix with so many inputs, and so many to a group, can be held in this layout."""
+    return group % 32 == 0 and inputs % 32 == 0
+
+
+def _permuted(rows: Tensor, perm: Tensor, bits: int) -> Tensor:
+    """Rows of packed codes with their inputs in another order."""
+    if bits == 8:
+        return rows.index_select(1, perm)
+    codes = torch.stack((rows & 15, rows >> 4), dim=-1).view(rows.shape[0], -1).index_select(1, perm)
+    return (codes[:, ::2] | (codes[:, 1::2] << 4)).contiguous()
 
 
 def pair(matrix: Packed, half: int) -> Packed:
@@ -118,24 +139,34 @@ def pair(matrix: Packed, half: int) -> Packed:
     return replace(matrix, codes=codes, scales=scales, zeros=zeros, bias=bias, paired=half)
 
 
-def stack(first: Packed, second: Packed) -> Packed | None:
-    """One matrix above the other, or None if they do not go together (their inputs in different orders)."""
-    if (first.bits, first.group, first.inputs) != (second.bits, second.group, second.inputs):
+def join(first: Packed, second: Packed) -> Packed | None:
+    """The rows of two matrices by turns; None if they do not go together (inputs in different orders)."""
+    outputs = first.outputs
+    if not _go_together(first, second) or outputs != second.outputs:
         return None
-    if not _same(first.perm, second.perm):
-        return None
-    scales, bias = (_stacked(getattr(first, name), getattr(second, name)) for name in ("scales", "bias"))
+    scales, bias = (_by_turns(getattr(first, name), getattr(second, name)) for name in ("scales", "bias"))
     zeros = None
     if first.zeros is not None or second.zeros is not None:
-        zeros = torch.cat([_zeros(first), _zeros(second)])
-    return replace(first, codes=torch.cat((first.codes, second.codes)), scales=scales, zeros=zeros, bias=bias)
+        zeros = _by_turns(_zeros(first), _zeros(second))
+    codes = _by_turns(first.codes, second.codes)
+    assert codes is not None
+    return replace(first, codes=codes, scales=scales, zeros=zeros, bias=bias, paired=outputs)
+
+
+def matrix_of(linear: nn.Module) -> Packed:
+    """The matrix that a linear layer multiplies with."""
+    if isinstance(linear, PackedLinear):
+        return linear.matrix
+    assert isinstance(linear, nn.Linear)
+    bits = 8 * linear.weight.dtype.itemsize
+    return Packed(linear.weight.detach(), linear.in_features, bits, bias=linear.bias)
 
 
 class PackedLinear(nn.Module):
     """A linear layer on a packed matrix; many rows at once, for prefill.
 
-    The weights are made floats again for each call: next to a product with a thousand rows that is little, and
-    they are never in memory twice. Decoding has kernels that read the codes.
+    The weights are made floats again for each call: next to a product with a thousand rows that is little,
+    and they are never in memory twice. Decoding has kernels that read the codes.
     """
 
     def __init__(self, matrix: Packed, dtype: torch.dtype) -> None:
@@ -143,28 +174,23 @@ class PackedLinear(nn.Module):
         self.matrix = matrix
         self.dtype = dtype
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """The layer's output for x [T, in]; added to ``add`` [T, out], if that is given, in one pass."""
         m = self.matrix
         bias = None if m.bias is None else m.bias.to(self.dtype)
         if m.scales is None:
-            y = F.linear(x, m.codes, bias)
-            return _transpose_pairs(y.t(), m.paired, 2).t() if m.paired else y
-        if bias is not None and m.paired:
-            bias = _transpose_pairs(bias, m.paired, 2)
-        return F.linear(x, _floats(m, self.dtype), bias)
-
-
-class PackedMLP(nn.Module):
-    """Qwen's MLP with ``w1`` and ``w2`` in one matrix, [2 * mlp_size, hidden]."""
-
-    def __init__(self, w1_w2: PackedLinear, c_proj: nn.Module) -> None:
-        super().__init__()
-        self.w1_w2 = w1_w2
-        self.c_proj = c_proj
-
-    def forward(self, x: Tensor) -> Tensor:
-        up, gate = self.w1_w2(x).chunk(2, dim=-1)
-        out: Tensor = self.c_proj(up * F.silu(gate))
+            weight = m.codes
+        else:
+            weight = _floats(m, self.dtype)
+            bias = bias if bias is None or not m.paired else _transpose_pairs(bias, m.paired, 2)
+        if add is not None:
+            assert not m.paired
+            out = torch.addmm(add, x, weight.t())
+            return out if bias is None else out.add_(bias)
+        out = F.linear(x, weight, bias)
+        if m.paired and m.scales is None:
+            # Cheaper than bringing the rows of the matrix back in order.
+            out = out.view(len(x), -1, m.paired, 2).transpose(2, 3).reshape(out.shape)
         return out
 
 
@@ -183,15 +209,20 @@ def _transpose_pairs(x: Tensor, rows: int, columns: int) -> Tensor:
     return x.view(-1, rows, columns, *x.shape[1:]).transpose(1, 2).reshape(x.shape)
 
 
+def _go_together(a: Packed, b: Packed) -> bool:
+    return (a.bits, a.group, a.inputs) == (b.bits, b.group, b.inputs) and _same(a.perm, b.perm)
+
+
+def _by_turns(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """A row of a, one of b, and so on."""
+    return None if a is None or b is None else torch.stack((a, b), dim=1).flatten(0, 1)
+
+
 def _zeros(matrix: Packed) -> Tensor:
     if matrix.zeros is not None:
         return matrix.zeros
     assert matrix.scales is not None
     return torch.full_like(matrix.scales, 2 ** (matrix.bits - 1), dtype=torch.uint8)
-
-
-def _stacked(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return None if a is None or b is None else torch.cat((a, b))
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import sys
 import threading
+import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 
 import qwenchat
+from qwenchat import cli
+from qwenchat.backends import native
 from qwenchat.backends.native import NativeBackend
 from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, Role, TextDelta
-from qwenchat.engine import loader
+from qwenchat.engine import generate, linear, loader
+from qwenchat.engine.linear import Kernels
+from qwenchat.engine.model import Qwen
 from qwenchat.errors import (
     CheckpointError,
     ContextLengthError,
     InsufficientMemoryError,
+    ModelError,
     ModelNotFoundError,
     UsageError,
 )
@@ -200,10 +211,10 @@ def test_auto_with_a_checkpoint_that_does_not_fit_takes_the_built_in_model_and_s
     check = loader.check_memory
     refusals = iter([InsufficientMemoryError("the model needs 99.0 GiB")])
 
-    def refuse_once(*args: object, **kwargs: object) -> None:
+    def refuse_once(*args: Any, **kwargs: Any) -> int:
         for refusal in refusals:
             raise refusal
-        check(*args, **kwargs)  # type: ignore[arg-type]
+        return check(*args, **kwargs)
 
     monkeypatch.setattr(loader, "check_memory", refuse_once)
     lines: list[str] = []
@@ -293,3 +304,107 @@ def test_what_is_no_chat_is_refused(model: NativeBackend, messages: Any) -> None
 def test_what_is_no_token_id_is_refused(model: NativeBackend, ids: Any) -> None:
     with pytest.raises(UsageError):
         model.generate(ids)
+
+
+# --- what is told while it loads ---------------------------------------------------------------
+
+
+def test_what_memory_is_needed_and_free_is_a_stage_before_the_weights(tiny_chat: Path) -> None:
+    stages: list[str] = []
+    qwenchat.load(tiny_chat, device="cpu", progress=lambda stage, fraction: stages.append(stage))
+    first = stages.index(native.LOADING)
+    assert re.fullmatch(r"needs 0\.0 GiB, \d+\.\d GiB are free", stages[first - 1])
+    # Every start says it: no news off a terminal.
+    assert all(isinstance(stage, native.Routine) for stage in stages)
+
+
+def without_kernels(reason: str | None) -> Callable[[object], Kernels]:
+    return lambda model: Kernels("plain torch", why_not=reason)
+
+
+def test_the_path_that_is_taken_and_why_is_told_once(
+    tiny_chat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "pack", without_kernels("the GPU is too old"))
+    lines: list[str] = []
+    model = qwenchat.load(tiny_chat, device="cpu", notice=lines.append)
+    assert lines == ["the fast CUDA kernels are not used, but plain torch: the GPU is too old"]
+    assert "plain torch" in model.description
+    monkeypatch.setattr(linear, "pack", without_kernels(None))
+    qwenchat.load(tiny_chat, device="cpu", notice=lines.append)
+    assert len(lines) == 1
+
+
+def test_ask_tells_the_path_on_stderr_but_not_if_it_shall_be_quiet(
+    tiny_chat: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(linear, "pack", without_kernels("the GPU is too old"))
+    monkeypatch.setattr(sys, "stdin", None)
+    ask = ("ask", "hi", "-m", str(tiny_chat), "--max-new-tokens", "2", "--no-save")
+    assert cli.run(ask) == 0
+    assert capsys.readouterr().err.count("but plain torch: the GPU is too old") == 1
+    assert cli.run([*ask, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_kernels_that_do_not_compile_are_one_line_not_a_traceback(
+    tiny_chat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("ptxas failed\nwith a long tale")
+
+    monkeypatch.setattr(linear, "pack", lambda model: Kernels("Triton", weights=cast(Any, object())))
+    monkeypatch.setattr(generate, "Engine", fail)
+    with pytest.raises(
+        ModelError, match=r"cannot be compiled: RuntimeError: ptxas failed; use --device cpu$"
+    ):
+        qwenchat.load(tiny_chat, device="cpu")
+
+
+def test_tritons_cache_lies_in_ours_and_is_known_to_be_empty(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", "")  # so that what is set here is taken back
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert native._begin_triton_cache(torch.device("cuda"))
+    folder = Path(os.environ["TRITON_CACHE_DIR"])
+    assert folder.parent == home / "cache" / "triton"
+    assert folder.name.endswith("-sm90")
+    (folder / "a kernel").mkdir(parents=True)
+    assert not native._begin_triton_cache(torch.device("cuda"))
+    assert Path(os.environ["TRITON_CACHE_DIR"]) == folder
+
+
+def test_where_the_user_put_tritons_cache_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "mine"))
+    assert native._begin_triton_cache(torch.device("cuda"))
+    assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("step", ["load_model", "pack", "Engine"])
+def test_an_error_of_memory_that_is_kept_keeps_nothing_that_was_loaded(
+    tiny_chat: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    models: list[weakref.ref[Qwen]] = []
+    fill = loader._fill
+
+    def watched(model: Qwen, *args: Any) -> None:
+        models.append(weakref.ref(model))
+        fill(model, *args)
+        if step == "load_model":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise InsufficientMemoryError("memory ran out")
+
+    monkeypatch.setattr(loader, "_fill", watched)
+    if step != "load_model":
+        monkeypatch.setattr(linear if step == "pack" else generate, step, fail)
+    kept = None
+    try:
+        qwenchat.load(tiny_chat, device="cpu")
+    except InsufficientMemoryError as error:
+        kept = error
+    assert kept is not None
+    assert "memory ran out" in str(kept)
+    assert [model() for model in models] == [None]

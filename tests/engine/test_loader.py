@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import random
 import struct
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import qwenchat
-from qwenchat.engine import loader
-from qwenchat.engine.config import read_generation_defaults, read_model_config
+from qwenchat.engine import gptq, loader, memory
+from qwenchat.engine.config import read_generation_defaults
+from qwenchat.engine.packed import PackedLinear
 from qwenchat.errors import CheckpointError, InsufficientMemoryError
 
 IDS = [3, 1, 4, 1, 5]
@@ -115,20 +120,26 @@ def test_zero_points_of_the_second_format_are_taken_as_they_are(quantized: Path)
     assert torch.equal(logits(quantized), expected)
 
 
-def test_one_group_for_all_inputs_is_read(plain: Path) -> None:
-    from qwenchat.engine import gptq
+def quantize_all(folder: Path, *, group_size: int) -> None:
+    """Rounds the linear layers of a float checkpoint to 8 bits; -1 for one group."""
 
-    def quantize(tensors: dict[str, torch.Tensor]) -> None:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
         for name in [
             n for n in tensors if n.endswith(("c_attn.weight", "c_proj.weight", "w1.weight", "w2.weight"))
         ]:
             weight = tensors.pop(name).float()
-            packed = gptq.quantize_rtn(weight, bits=8, group_size=weight.shape[1])
+            size = weight.shape[1] if group_size == -1 else group_size
+            packed = gptq.quantize_rtn(weight, bits=8, group_size=size)
             tensors.update({f"{name.removesuffix('weight')}{part}": t for part, t in packed.items()})
 
+    change_tensors(folder, change)
+    section = {"bits": 8, "group_size": group_size, "quant_method": "gptq"}
+    change_config(folder, quantization_config=section)
+
+
+def test_one_group_for_all_inputs_is_read(plain: Path) -> None:
     expected = logits(plain)
-    change_tensors(plain, quantize)
-    change_config(plain, quantization_config={"bits": 8, "group_size": -1, "quant_method": "gptq"})
+    quantize_all(plain, group_size=-1)
     assert (logits(plain) - expected).norm() / expected.norm() < 0.03
 
 
@@ -310,22 +321,19 @@ def test_an_act_order_checkpoint_needs_its_group_indices(golden_folder: Callable
 def test_too_little_memory_is_said_before_a_weight_is_read(
     plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader, "available_bytes", lambda device: 1_000_000)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 1_000_000)
     monkeypatch.setattr(loader.TensorFiles, "read", lambda self, name: pytest.fail("read a weight"))
     with pytest.raises(InsufficientMemoryError, match="GiB on cpu in float32") as error:
         logits(plain)
     assert "smaller" in error.value.hint
 
 
-def test_a_shorter_context_is_proposed_where_it_would_fit(
-    plain: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = read_model_config(plain)
-    monkeypatch.setattr(loader, "available_bytes", lambda device: 2_000_000)
-    with pytest.raises(InsufficientMemoryError, match="--context 488 would fit"):
-        loader.check_memory(
-            config, 1_000_000, device=torch.device("cpu"), dtype=torch.float32, context=100_000
-        )
+def test_a_checkpoint_whose_file_is_cut_after_it_was_opened_is_an_error(quantized: Path) -> None:
+    files = loader.TensorFiles(quantized)
+    path = quantized / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:4])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors has changed"):
+        files.stored("lm_head.weight")
 
 
 def damaged_headers(whole: bytes, count: int) -> Iterator[bytes]:
@@ -397,3 +405,158 @@ def test_two_thousand_damaged_headers_are_typed_errors_without_a_memory_blow_up(
     assert refused > 1950
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before
     assert peak_kib < 100 * 1024
+
+
+# --- how it reads ------------------------------------------------------------------------------
+
+LAYOUTS = ("fp16", "gptq_int8", "gptq_int4", "gptq_int4_asym_g32", "gptq_int8_act_order")
+
+
+def parts(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every tensor of a model: parameters, and what packed layers hold."""
+    found: dict[str, torch.Tensor] = dict(model.named_parameters())
+    for name, module in model.named_modules():
+        if isinstance(module, PackedLinear):
+            for field in fields(module.matrix):
+                value = getattr(module.matrix, field.name)
+                if isinstance(value, torch.Tensor):
+                    found[f"{name}.{field.name}"] = value
+    return found
+
+
+def read_twice(
+    folder: Path, dtype: torch.dtype, packed: bool
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The model's tensors as they are read from mapped files, and as they come through buffers."""
+    mapped, staged = (
+        loader.load_model(
+            folder, device=torch.device("cpu"), dtype=dtype, context=64, packed=packed, staged=staged
+        )
+        for staged in (False, True)
+    )
+    return parts(mapped), parts(staged)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_comes_through_small_buffers_is_the_same_to_the_bit(
+    golden_folder: Callable[[str], Path],
+    name: str,
+    dtype: torch.dtype,
+    packed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loader, "Staging", partial(loader.Staging, piece=4096, ahead=100_000, threads=3))
+    mapped, staged = read_twice(shard(golden_folder(name)), dtype, packed)
+    assert mapped.keys() == staged.keys()
+    assert (packed and name != "fp16") or not any(key.endswith(".codes") for key in mapped)
+    for key, tensor in mapped.items():
+        assert tensor.dtype == staged[key].dtype
+        assert torch.equal(tensor, staged[key]), key
+
+
+@pytest.mark.parametrize("name", [n for n in LAYOUTS if n != "fp16"])
+def test_layers_that_keep_their_codes_have_the_values_of_those_that_do_not(
+    golden_folder: Callable[[str], Path], name: str
+) -> None:
+    folder = golden_folder(name)
+    cpu, float32 = torch.device("cpu"), torch.float32
+    kept = loader.load_model(folder, device=cpu, dtype=float32, context=64, packed=True)
+    plain = loader.load_model(folder, device=cpu, dtype=float32, context=64)
+    layers = {n: m for n, m in kept.named_modules() if isinstance(m, PackedLinear)}
+    assert len(layers) == 10
+    for path, layer in layers.items():
+        linear = plain.get_submodule(path)
+        assert torch.equal(layer.matrix.dense(), linear.weight)
+        assert (layer.matrix.bias is None) == (linear.bias is None)
+        assert layer.matrix.bias is None or torch.equal(layer.matrix.bias, linear.bias)
+
+
+def test_groups_that_our_layout_cannot_hold_are_made_floats_and_counted_so(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs: list[memory.Need] = []
+
+    def load(packed: bool) -> dict[str, torch.Tensor]:
+        return parts(
+            loader.load_model(
+                plain, device=torch.device("cpu"), dtype=torch.float16, context=64, packed=packed,
+                preflight=lambda need, free: needs.append(need),
+            )
+        )  # fmt: skip
+
+    quantize_all(plain, group_size=16)
+    assert load(True).keys() == load(False).keys()
+    assert needs[0].weights == needs[1].weights == sum(t.nbytes for t in load(True).values())
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_weights_take_what_was_said_before(
+    golden_folder: Callable[[str], Path], name: str, packed: bool
+) -> None:
+    needs: list[memory.Need] = []
+    model = loader.load_model(
+        golden_folder(name), device=torch.device("cpu"), dtype=torch.float16, context=64, packed=packed,
+        preflight=lambda need, free: needs.append(need),
+    )  # fmt: skip
+    taken = sum(tensor.nbytes for tensor in parts(model).values())
+    # Zero points that turn out to be the middle throughout are not kept.
+    zeros = sum(
+        m.matrix.scales.numel()
+        for m in model.modules()
+        if isinstance(m, PackedLinear) and m.matrix.zeros is None and m.matrix.scales is not None
+    )
+    assert needs[0].weights == taken + zeros
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_named(
+    quantized: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = quantized / "model.safetensors"
+    start = loader.Staging.__enter__
+
+    def cut(self: loader.Staging) -> loader.Staging:
+        path.write_bytes(path.read_bytes()[:-4])
+        return start(self)
+
+    monkeypatch.setattr(loader.Staging, "__enter__", cut)
+    before = set(threading.enumerate())
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors: the tensor .* cannot be read: the file ends"
+    ):
+        read_twice(quantized, torch.float16, True)
+    assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, torch.OutOfMemoryError("CUDA out of memory. Tried ...")]
+)
+def test_no_thread_outlives_a_load_that_ends_early(
+    quantized: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loader, "pack_gptq", fail)
+    before = set(threading.enumerate())
+    expected = KeyboardInterrupt if error is KeyboardInterrupt else InsufficientMemoryError
+    with pytest.raises(expected):
+        loader.load_model(
+            quantized, device=torch.device("cpu"), dtype=torch.float16, context=64, packed=True, staged=True
+        )
+    assert set(threading.enumerate()) == before
+
+
+def test_a_wrong_group_is_named_whichever_way_it_is_read(quantized: Path) -> None:
+    change_tensors(
+        quantized,
+        lambda t: t.update({"transformer.h.0.mlp.w1.g_idx": torch.full((128,), 7, dtype=torch.int32)}),
+    )
+    for staged in (False, True):
+        with pytest.raises(CheckpointError, match="g_idx goes from 7 to 7, expected groups 0 to 0"):
+            loader.load_model(
+                quantized, device=torch.device("cpu"), dtype=torch.float16, context=64, packed=True,
+                staged=staged,
+            )  # fmt: skip

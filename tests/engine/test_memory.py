@@ -1,12 +1,36 @@
-"""How much memory is said to be free, where a container limits it."""
+"""How much memory a model is said to need, and how much to be free where a container limits it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from qwenchat.engine import memory
+from qwenchat.engine.config import ModelConfig, QuantConfig
+from qwenchat.engine.memory import Need
+from qwenchat.errors import InsufficientMemoryError
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+SEVEN_B = ModelConfig(
+    vocab_size=151936,
+    hidden_size=4096,
+    num_layers=32,
+    num_heads=32,
+    head_dim=128,
+    mlp_size=11008,
+    seq_length=8192,
+    max_position_embeddings=32768,
+    norm_eps=1e-6,
+    rope_base=10000.0,
+    use_dynamic_ntk=True,
+    use_logn_attn=True,
+    mlp_bias=False,
+    tie_word_embeddings=False,
+    quant=QuantConfig(8, 128, act_order=False, zeros_minus_one=True),
+)
 
 
 def test_page_cache_counts_as_free(tmp_path: Path) -> None:
@@ -18,3 +42,42 @@ def test_page_cache_counts_as_free(tmp_path: Path) -> None:
 def test_a_strange_statistic_counts_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "memory.stat").write_text(content)
     assert memory._reclaimable(tmp_path) == 0
+
+
+def test_the_most_at_any_time_counts_not_the_sum_of_all_times() -> None:
+    assert Need(weights=10, reading=5, working=1, per_token=1, context=2).total == 15
+    assert Need(weights=10, reading=5, working=1, per_token=1, context=7).total == 18
+
+
+def test_a_shorter_context_is_proposed_where_it_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 2_000_000)
+    needed = Need(weights=1_000_000, reading=0, working=0, per_token=2048, context=100_000)
+    with pytest.raises(InsufficientMemoryError, match="--context 488 would fit"):
+        memory.check_memory(needed, device=CPU, dtype=torch.float32)
+
+
+def test_no_context_is_proposed_where_loading_alone_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 2_000_000)
+    needed = Need(weights=1_000_000, reading=1_000_001, working=0, per_token=2048, context=100_000)
+    with pytest.raises(InsufficientMemoryError, match="a smaller or more strongly quantised model"):
+        memory.check_memory(needed, device=CPU, dtype=torch.float32)
+
+
+def test_enough_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 77)
+    needed = Need(weights=10, reading=5, working=1, per_token=1, context=2)
+    assert memory.check_memory(needed, device=CPU, dtype=torch.float32) == 77
+
+
+def test_on_a_gpu_the_work_of_a_chunk_is_counted_and_what_cuda_keeps() -> None:
+    def working(config: ModelConfig, device: torch.device, context: int = 8192) -> int:
+        return memory.need(
+            config, weights=0, reading=0, device=device, dtype=torch.float16, context=context, packed=True
+        ).working
+
+    assert working(SEVEN_B, CPU) == 0
+    mib = working(SEVEN_B, CUDA) / 2**20
+    assert 700 < mib < 1200
+    # Nothing is dequantised where nothing is quantised; a short context is prefilled in a short chunk.
+    assert working(SEVEN_B, CUDA) - working(replace(SEVEN_B, quant=None), CUDA) == 2 * 11008 * 4096 * 2
+    assert working(SEVEN_B, CUDA, 256) < working(SEVEN_B, CUDA) / 1.5

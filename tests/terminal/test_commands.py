@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import pytest
 from chat_program import Echo, make_chat
 
 from qwenchat import atomic
-from qwenchat.chat.messages import GenerationOptions
-from qwenchat.errors import ModelNotFoundError
+from qwenchat.chat.messages import GenerationOptions, TextDelta
+from qwenchat.errors import InsufficientMemoryError, ModelNotFoundError
 from qwenchat.terminal import clipboard, styles
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.prompt import Leave
@@ -523,6 +523,21 @@ def test_a_failed_model_says_how_to_ask_again(tmp_path: Path, capsys: pytest.Cap
     chat._take("/model second")
     chat._take("/retry")
     assert "You said: hello" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [0, 2])
+def test_memory_that_runs_out_costs_one_line_and_the_chat_goes_on(
+    say: Say, monkeypatch: pytest.MonkeyPatch, words: int
+) -> None:
+    def run_out(*args: object) -> Iterator[TextDelta]:
+        yield from (TextDelta("word ") for _ in range(words))
+        raise InsufficientMemoryError("memory ran out: CUDA out of memory", "another model may fit")
+
+    with monkeypatch.context() as poor:
+        poor.setattr(Echo, "stream", run_out)
+        assert "memory ran out: CUDA out of memory; another model may fit" in say("hello")
+    assert "You said: hello" in say("/retry")
+    assert "You said: again" in say("again")
 
 
 def test_options_of_one_session_do_not_leak_into_another(tmp_path: Path, chat: Chat, say: Say) -> None:

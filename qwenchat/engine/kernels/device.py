@@ -1,4 +1,4 @@
-"""What every kernel shares on the device: dependent launch, the way to L2, a barrier over the grid.
+"""What every kernel shares on the device: dependent launch, a barrier over the grid.
 
 Programmatic dependent launch (PDL): a kernel may start while the one before it still runs, and does with
 that time what does not depend on it: it brings its weights nearer. Whoever is launched so must wait, in
@@ -14,16 +14,6 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 # The interpreter, which tests without a GPU run in, knows no inline assembly.
 ASSEMBLY = tl.constexpr(not triton.knobs.runtime.interpret)
-
-# One thread of a block asks for a whole range: PTX's cp.async.bulk.prefetch, of compute capability 9.0.
-_PREFETCH = tl.constexpr("""{
-    .reg .pred first;
-    .reg .u32 thread;
-    mov.u32 thread, %tid.x;
-    setp.eq.u32 first, thread, 0;
-    @first cp.async.bulk.prefetch.L2.global [$1], $2;
-    mov.u32 $0, 0;
-}""")
 
 
 @triton.jit
@@ -41,18 +31,8 @@ def wait_for_previous(PDL: tl.constexpr):
 
 
 @triton.jit
-def prefetch(address, size):
-    """Has ``size`` bytes brought to L2, without waiting; both are multiples of 16. Nothing where size is 0."""
-    if ASSEMBLY:
-        if size > 0:
-            tl.inline_asm_elementwise(
-                _PREFETCH, "=r,l,r", [address.to(tl.int64), size], dtype=tl.int32, is_pure=False, pack=1
-            )
-
-
-@triton.jit
 def grid_barrier(counter, arrivals):
-    """Waits until ``arrivals`` blocks have come here since the counter was zero; all must be running at once."""
+    """Waits until ``arrivals`` blocks have come since the counter was zero; all must be running at once."""
     tl.debug_barrier()
     tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu")
     while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < arrivals:

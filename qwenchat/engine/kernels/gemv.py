@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from qwenchat.engine.kernels.device import ASSEMBLY, dependent, prefetch, start_next, wait_for_previous
+from qwenchat.engine.kernels.device import ASSEMBLY, dependent, start_next, wait_for_previous
 from qwenchat.engine.packed import Packed
 
 
@@ -32,17 +32,15 @@ class Tiles:
         rows: rows that a block of threads takes at a time, a power of two; of pairs both count.
         warps: of a block.
         blocks: at most so many; each goes on to further rows.
-        early: load the next rows before the work on these, which takes more registers.
+        two: have the rows of two turns under way, which takes more registers.
         registers: at most so many a thread; None for what the compiler takes.
-        ahead: times that a block's further rows are on the way to L2 beyond those that are being loaded.
     """
 
     rows: int
     warps: int
     blocks: int
-    early: bool = False
+    two: bool = False
     registers: int | None = None
-    ahead: int = 2
 
 
 @triton.jit
@@ -68,33 +66,11 @@ def _columns(x):
 
 
 @triton.jit
-def _words(number, RUNS: tl.constexpr):
-    """The low bytes of int32 [RUNS, 16], four to a word: four words [RUNS]."""
-    shift = (tl.arange(0, 4) * 8)[None, None, :]
-    return _columns(tl.sum((number.reshape(RUNS, 4, 4) & 255) << shift, axis=2).reshape(RUNS, 2, 2))
-
-
-@triton.jit
-def _fixed_point(value, RUNS: tl.constexpr):
-    """Floats [RUNS, 16] as whole numbers of 16 bits with a scale a run: 256 times a high byte plus a low one.
-
-    Both bytes are signed. Returns four words [RUNS] of high bytes, four of low ones, and the scales [RUNS].
-    Of the largest of a run a number is off by at most 2^-16: less than rounding to float16 takes from it.
-    """
-    largest = tl.max(tl.abs(value), axis=1)
-    factor = tl.where(largest > 0, 32639.0 / largest, 0.0)
-    number = value * factor[:, None]
-    number = (number + tl.where(number < 0, -0.5, 0.5)).to(tl.int32)
-    low = ((number + 128) & 255) - 128
-    return _words((number - low) >> 8, RUNS), _words(low, RUNS), largest * (1 / 32639.0)
-
-
-@triton.jit
 def _inputs(
     x, norm, perm, FIRST: tl.constexpr, RUNS: tl.constexpr, RUN: tl.constexpr, STRIDE: tl.constexpr,
     OFFSET: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, PERM: tl.constexpr,
 ):  # fmt: skip
-    """RUNS runs of RUN inputs, run r from (FIRST + r) * STRIDE + OFFSET on: x as it is, and times the norm's weight."""
+    """RUNS times RUN inputs, from (FIRST + r) * STRIDE + OFFSET on, as they are and times the norm."""
     at = (FIRST + tl.arange(0, RUNS))[:, None] * STRIDE + OFFSET + tl.arange(0, RUN)[None, :]
     ok = at < K
     if PERM:
@@ -107,41 +83,87 @@ def _inputs(
 
 
 @triton.jit
+def _word(value, factor):
+    """Four inputs of each run [RUNS, 4] as whole numbers: a word of their high bytes, one of the low ones."""
+    # Added to 1.5 * 2^23 a small float is rounded, and its whole number stands in the lowest bits.
+    number = (value * factor[:, None] + 12582912.0).to(tl.int32, bitcast=True)
+    shift = (tl.arange(0, 4) * 8)[None, :]
+    high = tl.sum((((number + 128) >> 8) & 255) << shift, axis=1)
+    return high, tl.sum((number & 255) << shift, axis=1)
+
+
+@triton.jit
+def _fixed_point(
+    x, norm, perm, FIRST: tl.constexpr, RUNS: tl.constexpr, STRIDE: tl.constexpr, OFFSET: tl.constexpr,
+    K: tl.constexpr, NORM: tl.constexpr, PERM: tl.constexpr,
+):  # fmt: skip
+    """16 inputs of every run as whole numbers of 16 bits, with a scale a run.
+
+    A number is 256 times a high byte plus a low one, both signed. Of the largest of a run it is off by at
+    most 2^-16: less than rounding to float16 takes from it. The inputs come four times four, so that a
+    thread holds all of the runs that it multiplies.
+
+    Returns:
+        Four words of high bytes and four of low ones, the scale; the sum of the inputs, and of the squares of
+        those in front of the norm: each [RUNS].
+    """
+    p0, v0 = _inputs(x, norm, perm, FIRST, RUNS, 4, STRIDE, OFFSET, K, NORM, PERM)
+    p1, v1 = _inputs(x, norm, perm, FIRST, RUNS, 4, STRIDE, OFFSET + 4, K, NORM, PERM)
+    p2, v2 = _inputs(x, norm, perm, FIRST, RUNS, 4, STRIDE, OFFSET + 8, K, NORM, PERM)
+    p3, v3 = _inputs(x, norm, perm, FIRST, RUNS, 4, STRIDE, OFFSET + 12, K, NORM, PERM)
+    largest = tl.maximum(tl.maximum(tl.abs(v0), tl.abs(v1)), tl.maximum(tl.abs(v2), tl.abs(v3)))
+    largest = tl.max(largest, axis=1)
+    factor = 32639.0 / tl.maximum(largest, 1e-30)  # of nothing but zeros any factor is right
+    high0, low0 = _word(v0, factor)
+    high1, low1 = _word(v1, factor)
+    high2, low2 = _word(v2, factor)
+    high3, low3 = _word(v3, factor)
+    sums = tl.sum(v0 + v1 + v2 + v3, axis=1)
+    squares = tl.sum(p0 * p0 + p1 * p1 + p2 * p2 + p3 * p3, axis=1)
+    numbers = (high0, high1, high2, high3), (low0, low1, low2, low3), largest * (1 / 32639.0)
+    return numbers, sums, squares
+
+
+@triton.jit
 def _operand(
     x, norm, perm, FIRST: tl.constexpr, RUNS: tl.constexpr, K: tl.constexpr, BITS: tl.constexpr,
     NORM: tl.constexpr, PERM: tl.constexpr,
 ):  # fmt: skip
     """x as the products want it, the sum of each run, and the sum of the squares of all of x that is here."""
+    INPUTS: tl.constexpr = 128 // BITS
     if BITS > 8:
-        RUN: tl.constexpr = 128 // BITS
-        plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, RUN, RUN, 0, K, NORM, PERM)
+        plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, INPUTS, INPUTS, 0, K, NORM, PERM)
         return weighted, weighted, tl.sum(weighted, axis=1), tl.sum(plain * plain)
     else:
-        INPUTS: tl.constexpr = 128 // BITS
-        plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, 16, INPUTS, 0, K, NORM, PERM)
-        squares = tl.sum(plain * plain)
-        sums = tl.sum(weighted, axis=1)
-        low = _fixed_point(weighted, RUNS)
+        low, sums, squares = _fixed_point(x, norm, perm, FIRST, RUNS, INPUTS, 0, K, NORM, PERM)
         high = low
         if BITS == 4:
-            plain, weighted = _inputs(x, norm, perm, FIRST, RUNS, 16, INPUTS, 16, K, NORM, PERM)
-            squares += tl.sum(plain * plain)
-            sums += tl.sum(weighted, axis=1)
-            high = _fixed_point(weighted, RUNS)
-        return low, high, sums, squares
+            high, more_sums, more_squares = _fixed_point(
+                x, norm, perm, FIRST, RUNS, INPUTS, 16, K, NORM, PERM
+            )
+            sums += more_sums
+            squares += more_squares
+        total = 0.0
+        if NORM:
+            total = tl.sum(squares)
+        return low, high, sums, total
 
 
 @triton.jit
 def _tile(
-    codes, scales, zeros, rows, ok, FIRST: tl.constexpr, RUNS: tl.constexpr, K: tl.constexpr,
-    GROUP: tl.constexpr, BITS: tl.constexpr, ZEROS: tl.constexpr,
+    codes, scales, zeros, block, N, ROWS: tl.constexpr, FIRST: tl.constexpr, RUNS: tl.constexpr,
+    K: tl.constexpr, GROUP: tl.constexpr, BITS: tl.constexpr, ZEROS: tl.constexpr,
 ):  # fmt: skip
-    """16 bytes of the matrix for every row and run [ROWS, RUNS, ...], each with its scale and its zero point."""
+    """16 bytes of every run of a block's rows [RUNS, ROWS, ...], each with its scale and its zero point.
+
+    Runs come first so that a thread has the same runs of all rows, and holds the input for no others.
+    """
     INPUTS: tl.constexpr = 128 // BITS
     ALL_RUNS: tl.constexpr = K // INPUTS
+    rows = block * ROWS + tl.arange(0, ROWS)
     run = FIRST + tl.arange(0, RUNS)
-    ok = ok[:, None] & (run < ALL_RUNS)[None, :]
-    at = rows.to(tl.int64)[:, None] * ALL_RUNS + run[None, :]
+    ok = (run < ALL_RUNS)[:, None] & (rows < N)[None, :]
+    at = rows.to(tl.int64)[None, :] * ALL_RUNS + run[:, None]
     if BITS > 8:
         words = tl.load(
             codes + at[:, :, None] * INPUTS + tl.arange(0, INPUTS)[None, None, :],
@@ -154,7 +176,7 @@ def _tile(
         words = tl.load(
             pointer + at[:, :, None] * 4 + tl.arange(0, 4)[None, None, :], mask=ok[:, :, None], other=0
         )
-        group = rows[:, None] * ((K + GROUP - 1) // GROUP) + (run * INPUTS // GROUP)[None, :]
+        group = rows[None, :] * ((K + GROUP - 1) // GROUP) + (run * INPUTS // GROUP)[:, None]
         scale = tl.load(scales + group, mask=ok, other=0)
         zero = scale
         if ZEROS:
@@ -173,15 +195,15 @@ def _products(
     BITS: tl.constexpr,
     ZEROS: tl.constexpr,
 ):
-    """The product of every row and run, float32 [ROWS, RUNS]; in whole numbers until the scales come in."""
+    """The product of every run and row, float32 [RUNS, ROWS]; in whole numbers until the scales come in."""
     low, high, sums, _ = operand
     if BITS > 8:
-        return tl.sum(words.to(tl.float32) * low[None, :, :], axis=2)
+        return tl.sum(words.to(tl.float32) * low[:, None, :], axis=2)
     else:
-        w0, w1, w2, w3 = _columns(words.reshape(ROWS, RUNS, 2, 2))
+        w0, w1, w2, w3 = _columns(words.reshape(RUNS, ROWS, 2, 2))
         middle = 128
         if BITS == 4:
-            # The low halves moved up, and the high ones alone: signed bytes that are 16 times the code less 8.
+            # The low halves moved up, and the high ones: signed bytes that are 16 times the code less 8.
             TOP: tl.constexpr = -0x0F0F0F10
             result = _run_products((w0 << 4) & TOP, (w1 << 4) & TOP, (w2 << 4) & TOP, (w3 << 4) & TOP, low)
             result += _run_products(w0 & TOP, w1 & TOP, w2 & TOP, w3 & TOP, high)
@@ -190,13 +212,13 @@ def _products(
         else:
             result = _run_products(w0, w1, w2, w3, low)
         if ZEROS:
-            result -= (zero.to(tl.float32) - middle) * sums[None, :]
+            result -= (zero.to(tl.float32) - middle) * sums[:, None]
         return result * scale.to(tl.float32)
 
 
 @triton.jit
 def _run_products(w0, w1, w2, w3, operand):
-    """Four words [ROWS, RUNS] of signed bytes times the 16 numbers of each run."""
+    """Four words [RUNS, ROWS] of signed bytes times the 16 numbers of each run."""
     high, low, scale = operand
     total = _dp4a(w0, _each_row(high[0], w0), tl.zeros_like(w0))
     total = _dp4a(w1, _each_row(high[1], w1), total)
@@ -206,12 +228,12 @@ def _run_products(w0, w1, w2, w3, operand):
     total = _dp4a(w1, _each_row(low[1], w1), total)
     total = _dp4a(w2, _each_row(low[2], w2), total)
     total = _dp4a(w3, _each_row(low[3], w3), total)
-    return total.to(tl.float32) * scale[None, :]
+    return total.to(tl.float32) * scale[:, None]
 
 
 @triton.jit
 def _each_row(run, tile):
-    return tl.broadcast_to(run[None, :], tile.shape)
+    return tl.broadcast_to(run[:, None], tile.shape)
 
 
 @triton.jit
@@ -252,22 +274,13 @@ def _finish_qkv(
 
 
 @triton.jit
-def _prefetch_rows(codes, block, N, ROWS: tl.constexpr, ROW_BYTES: tl.constexpr):
-    """The codes of a block's rows, on their way to L2."""
-    first = block.to(tl.int64) * ROWS
-    rows = tl.maximum(tl.minimum(N - first, ROWS), 0)
-    pointer = codes.to(tl.pointer_type(tl.int8), bitcast=True)
-    prefetch(pointer + first * ROW_BYTES, (rows * ROW_BYTES).to(tl.int32))
-
-
-@triton.jit
 def _gemv_kernel(
     x, norm, perm, codes, scales, zeros, bias, out, cos, sin, logn, position,
     N, blocks, eps, scale,
     KIND: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr, BITS: tl.constexpr, NORM: tl.constexpr,
     PERM: tl.constexpr, ZEROS: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, LOGN: tl.constexpr,
     HEADS: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, RUNS: tl.constexpr, MORE: tl.constexpr,
-    EARLY: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr,
+    TWO: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """W x for blocks of ROWS rows, and what belongs behind it.
 
@@ -275,13 +288,18 @@ def _gemv_kernel(
     """
     start_next(PDL)
     block = tl.program_id(0)
-    rows = block * ROWS + tl.arange(0, ROWS)
-    ok = rows < N
-    words, scale_of, zero = _tile(codes, scales, zeros, rows, ok, 0, RUNS, K, GROUP, BITS, ZEROS)
+    STEP = tl.num_programs(0)
+    words, scale_of, zero = _tile(codes, scales, zeros, block, N, ROWS, 0, RUNS, K, GROUP, BITS, ZEROS)
     if MORE:
-        words2, scale2, zero2 = _tile(codes, scales, zeros, rows, ok, RUNS, MORE, K, GROUP, BITS, ZEROS)
-    for further in tl.static_range(1, AHEAD + 1):
-        _prefetch_rows(codes, block + further * tl.num_programs(0), N, ROWS, K * BITS // 8)
+        words2, scale2, zero2 = _tile(codes, scales, zeros, block, N, ROWS, RUNS, MORE, K, GROUP, BITS, ZEROS)
+    if TWO:
+        words_, scale_, zero_ = _tile(
+            codes, scales, zeros, block + STEP, N, ROWS, 0, RUNS, K, GROUP, BITS, ZEROS
+        )
+        if MORE:
+            words2_, scale2_, zero2_ = _tile(
+                codes, scales, zeros, block + STEP, N, ROWS, RUNS, MORE, K, GROUP, BITS, ZEROS
+            )
     wait_for_previous(PDL)
 
     operand = _operand(x, norm, perm, 0, RUNS, K, BITS, NORM, PERM)
@@ -293,30 +311,33 @@ def _gemv_kernel(
     if NORM:
         root = tl.rsqrt(squares / K + eps)
     while block < blocks:
-        here, here_rows, here_ok = block, rows, ok
-        block += tl.num_programs(0)
+        here = block
         rows = block * ROWS + tl.arange(0, ROWS)
         ok = rows < N
-        if AHEAD:
-            _prefetch_rows(codes, block + AHEAD * tl.num_programs(0), N, ROWS, K * BITS // 8)
-        if EARLY:
-            words_, scale_, zero_ = _tile(codes, scales, zeros, rows, ok, 0, RUNS, K, GROUP, BITS, ZEROS)
-        value = tl.sum(_products(words, scale_of, zero, operand, ROWS, RUNS, BITS, ZEROS), axis=1)
-        if EARLY:
+        block += STEP
+        soon = block + STEP if TWO else block
+        value = tl.sum(_products(words, scale_of, zero, operand, ROWS, RUNS, BITS, ZEROS), axis=0)
+        if TWO:
             words, scale_of, zero = words_, scale_, zero_
+            words_, scale_, zero_ = _tile(codes, scales, zeros, soon, N, ROWS, 0, RUNS, K, GROUP, BITS, ZEROS)
         else:
-            words, scale_of, zero = _tile(codes, scales, zeros, rows, ok, 0, RUNS, K, GROUP, BITS, ZEROS)
+            words, scale_of, zero = _tile(codes, scales, zeros, soon, N, ROWS, 0, RUNS, K, GROUP, BITS, ZEROS)
         if MORE:
-            value += tl.sum(_products(words2, scale2, zero2, operand2, ROWS, MORE, BITS, ZEROS), axis=1)
-            words2, scale2, zero2 = _tile(codes, scales, zeros, rows, ok, RUNS, MORE, K, GROUP, BITS, ZEROS)
+            value += tl.sum(_products(words2, scale2, zero2, operand2, ROWS, MORE, BITS, ZEROS), axis=0)
+            more = _tile(codes, scales, zeros, soon, N, ROWS, RUNS, MORE, K, GROUP, BITS, ZEROS)
+            if TWO:
+                words2, scale2, zero2 = words2_, scale2_, zero2_
+                words2_, scale2_, zero2_ = more
+            else:
+                words2, scale2, zero2 = more
         if NORM:
             value *= root
         if BIAS:
-            value += tl.load(bias + here_rows, mask=here_ok, other=0).to(tl.float32)
+            value += tl.load(bias + rows, mask=ok, other=0).to(tl.float32)
         if KIND == "qkv":
             _finish_qkv(value, here, cos, sin, logn, position, out, scale, HEADS, HALF, LOGN, ROWS)
         else:
-            _finish(value, here, here_rows, here_ok, bias, out, N, KIND, ADD, ROWS)
+            _finish(value, here, rows, ok, bias, out, N, KIND, ADD, ROWS)
 
 
 @triton.jit
@@ -355,7 +376,7 @@ def swiglu(
     x: Tensor, matrix: Packed, out: Tensor, tiles: Tiles, *,
     norm: Tensor, eps: float, pdl: bool = False,
 ) -> None:  # fmt: skip
-    """``out`` [N] = (W1 y + b1) * silu(W2 y + b2) of the normed x; the matrix has a row of W1, the same of W2 ..."""
+    """``out`` [N] = (W1 y + b1) * silu(W2 y + b2) of the normed x; the rows of W1 and W2 come by turns."""
     _launch("swiglu", x, matrix, norm, eps, tiles.rows, tiles, pdl, out=out)
 
 
@@ -374,7 +395,7 @@ def qkv(
 
     Args:
         x: float32 [in].
-        matrix: of every head the first row, the first of its second half, the second ...; queries, keys, values.
+        matrix: queries, keys, values; of every head the first row, the first of its second half, and so on.
         out: float32 [3, heads, head_dim].
         cos, sin: float32 [positions, head_dim]; the second half of ``sin`` is the sine.
         logn: float32 [positions] that multiply the query, or None.
@@ -428,8 +449,7 @@ def _launch(
         KIND=kind, K=matrix.inputs, GROUP=matrix.group, BITS=matrix.bits, NORM=norm is not None,
         PERM=matrix.perm is not None, ZEROS=matrix.zeros is not None, BIAS=matrix.bias is not None,
         ADD=ADD, LOGN=logn is not None, HEADS=HEADS, HALF=HALF, ROWS=rows, RUNS=first,
-        MORE=triton.next_power_of_2(rest) if rest else 0, EARLY=tiles.early,
-        AHEAD=tiles.ahead if pdl else 0, PDL=pdl,
+        MORE=triton.next_power_of_2(rest) if rest else 0, TWO=tiles.two, PDL=pdl,
         num_warps=tiles.warps, num_stages=1, maxnreg=tiles.registers, **dependent(pdl),
     )  # fmt: skip
 

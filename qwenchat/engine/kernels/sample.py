@@ -116,7 +116,7 @@ def _sample_kernel(
         key = share.to(tl.int32, bitcast=True)
         lowest = 0
         if (top_k > 0) & (top_k < V):
-            lowest, more, arrivals = _threshold(
+            lowest, _, arrivals = _threshold(
                 key, tl.where(ok, 1.0, 0.0), top_k.to(tl.float64), slots, counter, arrivals, BLOCKS
             )
         slots += BLOCKS * WAYS * ROUNDS

@@ -13,7 +13,7 @@ from qwenchat.engine.kernels import gemv
 from qwenchat.engine.kernels.gemv import Tiles
 
 EPS = 1e-6
-FEW, MANY = Tiles(32, 8, 2), Tiles(8, 4, 3, early=True)
+FEW, MANY = Tiles(32, 8, 2), Tiles(8, 4, 3, two=True)
 """Rows that a block takes, and blocks that go round and round."""
 
 

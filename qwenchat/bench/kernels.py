@@ -1,0 +1,186 @@
+"""What each kernel of the decode step takes, and the sampler alone.
+
+Each part of the step is launched by itself in a CUDA graph, replayed in a row and timed with events. What
+starts a token (the embedding, which also readies the sampler) is launched before every part, as it is in
+decoding, and its own time taken off again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from qwenchat.bench.timing import Clock, best_seconds, graph_seconds
+
+if TYPE_CHECKING:
+    from qwenchat.engine.cuda import GraphDecoder
+    from qwenchat.engine.generate import Engine
+    from qwenchat.engine.sampling import SamplingParams
+
+CONTEXT = 1024
+_REPLAYS = 8
+_REPEATS = 3
+_COPIES = 8  # of what is launched once a token: a graph of one kernel would time the graph's start
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """One kernel of the decode step.
+
+    Attributes:
+        name: the part's; "token" is the whole step.
+        launches: how often a token launches it.
+        seconds: of one launch.
+        nbytes: that one launch reads of weights and cache; None where that is next to nothing.
+    """
+
+    name: str
+    launches: int
+    seconds: float
+    nbytes: int | None
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes/s."""
+        return None if self.nbytes is None else self.nbytes / self.seconds
+
+
+def context_of(engine: Engine) -> int:
+    """The context at which the kernels are timed in this engine's cache."""
+    return min(CONTEXT, engine.context // 2)
+
+
+def measure(decoder: GraphDecoder, context: int, per_position: int) -> list[KernelTime]:
+    """Times every part of the decode step where a token sees ``context`` positions, and the whole of it.
+
+    What the cache and the sampler hold is lost.
+
+    Args:
+        decoder: with room for twice the context.
+        per_position: bytes of the cache that a token reads of each position.
+    """
+    from qwenchat.bench.protocol import SAMPLING
+    from qwenchat.engine.cuda import PARTS
+
+    step, state, weights = decoder.step, decoder.state, decoder.step.weights
+    device = state.logits.device
+    logits = flat_logits(state.logits.shape[0], device)
+    uniforms = torch.rand(context, dtype=torch.float64)
+
+    def reset() -> None:
+        # The next token stands at the last position of that context, and sees itself too.
+        state.begin(logits, SAMPLING, uniforms, range(context))
+        state.counter.zero_()
+
+    def seconds(parts: tuple[str, ...], copies: int) -> float:
+        def launch() -> None:
+            for _ in range(copies):
+                step.launch(parts)
+
+        # The sampler moves on by a position each time: there must be one left.
+        replays = min(_REPLAYS, max(context // (copies + 1), 1))
+        graph = graph_seconds(launch, device, replays=replays, repeats=_REPEATS, reset=reset)
+        return graph / copies
+
+    layer, layers = weights.layers[0], len(weights.layers)
+    cache = per_position * context // layers
+    once = {"embed": None, "head": weights.lm_head.nbytes, "sample": None}
+    of_layer = {
+        "qkv": layer.c_attn.nbytes,
+        "attend": cache,
+        "proj": layer.c_proj.nbytes,
+        "swiglu": layer.w1_w2.nbytes,
+        "down": layer.mlp_c_proj.nbytes,
+    }
+    start = seconds(("embed",), _COPIES)
+    times = []
+    for part in PARTS:
+        if part == "embed":
+            times.append(KernelTime(part, 1, start, None))
+        elif part in once:
+            times.append(KernelTime(part, 1, seconds(("embed", part), _COPIES) - start, once[part]))
+        else:
+            whole = seconds(("embed", part), 1) - start
+            times.append(KernelTime(part, layers, whole / layers, of_layer.get(part)))
+    token = weights.bytes_per_token + per_position * context
+    times.append(KernelTime("token", 1, seconds(tuple(PARTS), 1), token))
+    return times
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerTime:
+    """Seconds that the choice of a token takes, on logits that are nearly equal, and on ones with a peak."""
+
+    vocab_size: int
+    flat: float
+    peaked: float
+
+
+def measure_sampler(
+    vocab_size: int,
+    params: SamplingParams,
+    device: torch.device,
+    *,
+    on_device: bool,
+    clock: Clock = perf_counter,
+) -> SamplerTime:
+    """Times the sampler alone.
+
+    Args:
+        on_device: the one in the decode step; else the one that is plain torch.
+    """
+    time = _graph_sampler if on_device else _plain_sampler
+    flat, peaked = flat_logits(vocab_size, device), peaked_logits(vocab_size, device)
+    return SamplerTime(vocab_size, time(flat, params, clock), time(peaked, params, clock))
+
+
+def flat_logits(vocab_size: int, device: torch.device) -> Tensor:
+    """float32 [V] as random weights make them: normal, with a deviation of one."""
+    return torch.randn(vocab_size, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def peaked_logits(vocab_size: int, device: torch.device) -> Tensor:
+    """float32 [V] as a trained model makes them: Zipf's law, the likeliest at two in five, in no order."""
+    ranks = torch.randperm(vocab_size, generator=torch.Generator().manual_seed(0)) + 1
+    return (-1.5 * ranks.float().log()).to(device)
+
+
+def _plain_sampler(logits: Tensor, params: SamplingParams, clock: Clock) -> float:
+    from qwenchat.engine.sampling import Sampler
+
+    sampler = Sampler(params, len(logits), [0], device=logits.device)
+    with torch.inference_mode():
+        return best_seconds(lambda: sampler(logits), logits.device, repeats=20, clock=clock)
+
+
+def _graph_sampler(logits: Tensor, params: SamplingParams, clock: Clock) -> float:
+    from qwenchat.engine.kernels import sample
+
+    copies, device = 8, logits.device
+    most = copies * (_REPLAYS + 1)
+    with torch.inference_mode():
+        state = sample.State(len(logits), most, device)
+        uniforms = torch.rand(most, dtype=torch.float64)
+
+        def reset() -> None:
+            state.begin(logits, params, uniforms, [0])
+            state.counter.zero_()
+
+        def zero() -> None:
+            for _ in range(copies):
+                state.counter.zero_()
+
+        def choose() -> None:
+            for _ in range(copies):
+                state.counter.zero_()
+                sample.sample(state)
+
+        both, alone = (
+            graph_seconds(launch, device, replays=_REPLAYS, repeats=_REPEATS, reset=reset)
+            for launch in (choose, zero)
+        )
+    return (both - alone) / copies

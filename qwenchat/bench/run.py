@@ -1,0 +1,207 @@
+"""From what was asked for to all its figures: the ceilings first, then one model after the other.
+
+Each model is freed before the next is made, so that the largest decides what memory is needed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from qwenchat.backends import native
+from qwenchat.bench import ceilings, checkpoint, peer, protocol, random_weights, start
+from qwenchat.bench.protocol import Loaded, Protocol, Result, Subject, Tell
+from qwenchat.bench.random_weights import Shape
+from qwenchat.bench.report import Report
+from qwenchat.engine.linear import pack, reads_packed
+from qwenchat.engine.loader import load_model
+from qwenchat.engine.memory import check_memory, need
+from qwenchat.errors import UsageError
+from qwenchat.language import tr
+from qwenchat.models import catalog
+
+_PLENTY = 16
+"""Tokens of context of an engine that is made only to be taken apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be measured.
+
+    Attributes:
+        model: a folder, a known name, or demo; where ``random_weights`` is None.
+        random_weights: the name of a published model whose shapes are filled at random.
+        formats: of these, as a list with commas; None for the name's own.
+        device, dtypes: as the settings have them.
+        tokens: lengths of the replies; None for what suits the device.
+        kv_cache: "auto" or "int8".
+        kernels: time each kernel.
+        load: time a process of its own to its first token.
+        folder: where the random weights for that are kept; None for a temporary folder.
+        peer: time transformers too.
+    """
+
+    model: str
+    random_weights: str | None = None
+    formats: str | None = None
+    device: str = "auto"
+    dtypes: tuple[str, ...] = ("auto",)
+    tokens: tuple[int, ...] | None = None
+    kv_cache: str = "auto"
+    kernels: bool = False
+    load: bool = False
+    folder: Path | None = None
+    peer: bool = False
+
+
+def measure(request: Request, *, command: str, tell: Tell) -> Report:
+    """Measures everything that was asked for.
+
+    Args:
+        command: how it was asked for, for the report.
+        tell: told what is being done.
+
+    Raises:
+        UsageError: something that was asked for makes no sense.
+        ModelError: there is no such model, it is unusable, or memory does not suffice.
+    """
+    if request.kv_cache not in ("auto", "int8"):
+        raise UsageError(tr("--kv-cache is {kind}, expected auto or int8", kind=repr(request.kv_cache)))
+    shapes = _shapes(request)
+    device = native._pick_device(request.device)
+    dtypes = {name: native._pick_dtype(name, device) for name in request.dtypes}
+    plan = protocol.CARD if device.type == "cuda" else protocol.SMALL
+    if request.tokens is not None:
+        plan = replace(plan, tokens=request.tokens)
+    limits = {}
+    for dtype in dtypes.values():
+        tell(f"what {device} can do at best in {_name(dtype)}")
+        limits[_name(dtype)] = ceilings.measure(device, dtype)
+        protocol.free(device)
+    results: list[Result] = []
+    for name, dtype in dtypes.items():
+        for shape in shapes or (None,):
+            if shape is None:
+                subject = _checkpoint_subject(request, device, name, tell)
+            else:
+                subject = _random_subject(request, shape, device, dtype, plan, tell)
+            result = protocol.measure(subject, plan, kernels=request.kernels, sampler=not results, tell=tell)
+            results.append(result)
+            if request.load:
+                result.start = _start(request, shape, device, name, tell)
+            if request.peer:
+                results.append(_peer(request, device, dtype, plan, tell))
+    return Report(_machine(device), command, limits, results)
+
+
+def _shapes(request: Request) -> list[Shape]:
+    if request.random_weights is None:
+        return []
+    shape = random_weights.shape_of(request.random_weights)
+    if request.formats is None:
+        return [shape]
+    return [replace(shape, format=name) for name in random_weights.formats_of(request.formats)]
+
+
+def _checkpoint_subject(request: Request, device: torch.device, dtype: str, tell: Tell) -> Subject:
+    def load() -> Loaded:
+        backend = native.load(request.model, device=str(device), dtype=dtype, context=_PLENTY, notice=tell)
+        engine = backend.engine
+        kernels = backend.description.rpartition(", ")[2]
+        loaded = Loaded(engine.model, engine.weights, kernels)
+        backend.close()
+        return loaded
+
+    return Subject(request.model, load, request.kv_cache)
+
+
+def _random_subject(
+    request: Request, shape: Shape, device: torch.device, dtype: torch.dtype, plan: Protocol, tell: Tell
+) -> Subject:
+    def load() -> Loaded:
+        config = shape.config
+        packed = device.type == "cuda" and reads_packed(config, device) is None
+        needed = need(
+            config,
+            weights=random_weights.bytes_of(config, dtype.itemsize, packed=packed),
+            reading=0,
+            device=device,
+            dtype=dtype,
+            context=max(plan.tokens) + 1,
+            packed=packed,
+            int8_cache=request.kv_cache == "int8",
+        )
+        check_memory(needed, device=device, dtype=dtype)
+        kernels = pack(
+            model := random_weights.random_model(config, device=device, dtype=dtype, packed=packed)
+        )
+        if kernels.why_not:
+            tell(f"the fast CUDA kernels are not used: {kernels.why_not}")
+        return Loaded(model, kernels.weights, kernels.name)
+
+    return Subject(shape.name, load, request.kv_cache)
+
+
+def _start(
+    request: Request, shape: Shape | None, device: torch.device, dtype: str, tell: Tell
+) -> tuple[float, float]:
+    """From the start of a process to its first token; a model of random weights is written to disk for it."""
+    with ExitStack() as stack:
+        model = request.model
+        if shape is not None:
+            folder = request.folder
+            if folder is None:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qwenchat-bench-")))
+            checkpoint.ensure(folder / shape.name, shape.config, device=device, progress=tell)
+            protocol.free(device)
+            model = str(folder / shape.name)
+        tell(f"{model}: from the start of a process to its first token, twice")
+        return start.seconds_to_first_token(model, device=str(device), dtype=dtype)
+
+
+def _peer(request: Request, device: torch.device, dtype: torch.dtype, plan: Protocol, tell: Tell) -> Result:
+    tell(f"transformers, {_name(dtype)}")
+    folder = catalog.locate(request.model)
+    model = load_model(folder, device=device, dtype=dtype, context=plan.prompt)
+    try:
+        result = peer.measure(model, "transformers", plan)
+    except ValueError as error:
+        raise UsageError(
+            tr("transformers cannot be timed beside {model}", model=request.model), str(error)
+        ) from None
+    del model
+    protocol.free(device)
+    return result
+
+
+def _machine(device: torch.device) -> dict[str, str]:
+    """What computes, by name."""
+    versions = {"torch": f"torch {torch.__version__}"}
+    if importlib.util.find_spec("triton") is not None:
+        versions["triton"] = f"triton {metadata.version('triton')}"
+    versions["python"] = f"Python {platform.python_version()}"
+    if device.type != "cuda":
+        return {"device": _processor(), **versions}
+    cuda = f"CUDA {torch.version.cuda}"
+    return {"device": torch.cuda.get_device_name(device), "cuda": cuda, **versions, "host": _processor()}
+
+
+def _processor() -> str:
+    """The processor's name and how many of it this process may use."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{names[0] if names else platform.machine()}, {cores} cores"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,123 @@
+"""``qwenchat bench``: how fast a model is on this machine, and how far from what the machine could do.
+
+Owns the command's options. The order of the work is ``bench.run``'s, what is measured ``bench.protocol``'s,
+how it is told ``bench.report``'s.
+
+stdout gets the tables and, as its last line, one JSON object; what is being done goes to stderr.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwenchat.errors import QwenchatError, UsageError
+from qwenchat.language import tr
+
+if TYPE_CHECKING:
+    from qwenchat.options import Flags
+
+
+def _option(help_text: str, *names: str, metavar: str) -> Any:
+    return typer.Option(*names, help=help_text, metavar=metavar, show_default=False)
+
+
+_RANDOM_WEIGHTS = (
+    "Random weights in the shapes of a published model: qwen-7b-chat-int8, also -int4, -fp16; 1.8b, 14b."
+)
+_FORMATS = "Formats of the random weights, one after the other: int8,int4,fp16."
+_DTYPE = "auto, float32, bfloat16 or float16, or several of them."
+_TOKENS = "New tokens of each reply; if not given 2048,8192 on a GPU and 128 on a CPU."
+_LOAD = "Time a process from its start to its first token; random weights go to disk for it."
+
+
+def bench(
+    ctx: typer.Context,
+    model: Annotated[
+        str | None, _option("A checkpoint folder, a known name, or demo.", "--model", "-m", metavar="MODEL")
+    ] = None,
+    random_weights: Annotated[str | None, _option(_RANDOM_WEIGHTS, metavar="NAME")] = None,
+    formats: Annotated[str | None, _option(_FORMATS, metavar="LIST")] = None,
+    device: Annotated[str | None, _option("auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = None,
+    dtype: Annotated[str | None, _option(_DTYPE, metavar="LIST")] = None,
+    tokens: Annotated[str | None, _option(_TOKENS, metavar="LIST")] = None,
+    kv_cache: Annotated[str | None, _option("What the KV cache keeps: auto or int8.", metavar="KIND")] = None,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Time each kernel of the decode step too.")
+    ] = False,
+    load: Annotated[bool, typer.Option("--load", help=_LOAD)] = False,
+    folder: Annotated[
+        Path | None, _option("Where --load writes random weights, and leaves them.", metavar="FOLDER")
+    ] = None,
+    chart: Annotated[
+        Path | None, _option("Draw the speed against the context into an SVG file.", metavar="FILE")
+    ] = None,
+    peer: Annotated[bool, typer.Option("--peer", help="Time transformers on the same weights too.")] = False,
+) -> None:
+    """Time a model, beside what this machine could do at best and what the model card says.
+
+    The replies begin at a context of one token, with the sampler on and nothing that ends them, as the
+    card's do. The tables go to stdout, the last line is JSON.
+    """
+    flags: Flags = ctx.obj
+    if random_weights is not None and model is not None:
+        raise UsageError(tr("--model and --random-weights exclude each other"), tr("choose one"))
+    if random_weights is None and formats is not None:
+        raise UsageError(tr("--formats is for --random-weights"), tr("a checkpoint has a format of its own"))
+    if random_weights is not None and peer:
+        raise UsageError(tr("--peer needs a checkpoint"), tr("-m demo is one"))
+    if chart is not None and not chart.absolute().parent.is_dir():
+        raise UsageError(tr("there is no folder {folder}", folder=chart.absolute().parent))
+    lengths = None if tokens is None else _numbers(tokens)
+
+    from qwenchat.bench import report, run
+    from qwenchat.bench.chart import draw
+    from qwenchat.oneshot import json_line, stdout, write
+    from qwenchat.terminal import theme
+
+    def tell(line: str) -> None:
+        if not flags.settings["quiet"]:
+            theme.say(line, "progress")
+
+    out = stdout()
+    request = run.Request(
+        model=model or flags.settings["model"] or "demo",
+        random_weights=random_weights,
+        formats=formats,
+        device=device or flags.settings["device"] or "auto",
+        dtypes=_words(dtype or flags.settings["dtype"] or "auto"),
+        tokens=lengths,
+        kv_cache=kv_cache or "auto",
+        kernels=kernels,
+        load=load,
+        folder=folder,
+        peer=peer,
+    )
+    command = shlex.join(["qwenchat", *sys.argv[1:]])
+    figures = run.measure(request, command=command, tell=tell)
+    report.print_tables(figures, theme.stdout_console())
+    if chart is not None:
+        try:
+            chart.write_text(draw(*report.lines(figures)), encoding="utf-8")
+        except OSError as error:
+            raise QwenchatError(
+                tr("{path} cannot be written: {reason}", path=chart, reason=error.strerror or error)
+            ) from None
+    write(out, json_line(report.figures(figures)))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(word) for word in text.split(",")))
+    except ValueError:
+        raise UsageError(
+            tr("--tokens is {text}, expected whole numbers with commas between them", text=repr(text))
+        ) from None

@@ -1,0 +1,177 @@
+"""The safetensors of a checkpoint folder: which tensors there are, and where they lie.
+
+Finds the files, holds the tensors' shapes and types against what is expected, and reads a tensor or tells
+where its bytes are. Knows nothing of the model that they make.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from qwenchat.engine.config import read_json
+from qwenchat.engine.staging import Stored
+from qwenchat.errors import CheckpointError
+
+_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I32": torch.int32}
+# Buffers that some savers wrote out; the model makes its own.
+_IGNORED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")
+_MAX_HEADER_BYTES = 100 * 10**6  # as much as safetensors itself reads
+
+
+class TensorFiles:
+    """The safetensors of a folder, memory-mapped: which tensors there are, and what is in them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files = {path.name: _open(path) for path in _find_files(folder)}
+        self._places = {name: file for file, handle in self._files.items() for name in handle.keys()}  # noqa: SIM118
+        self._known: set[str] = set()
+        self._headers: dict[str, tuple[int, dict[str, Any]]] = {}  # where the data begins, and the table
+        self._check_index()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def path(self, name: str) -> Path:
+        """The file that holds a tensor; the folder if none does."""
+        return self.folder / self._places.get(name, "")
+
+    def check_all_known(self) -> None:
+        """Raises CheckpointError for a tensor that :meth:`check` was never asked of.
+
+        A name that nothing reads is a misspelt or foreign one, and the model would not be whole.
+        """
+        for name, file in self._places.items():
+            if name not in self._known and not name.endswith(_IGNORED):
+                raise CheckpointError(
+                    f"{self.folder / file}: the tensor {name} has no place in this architecture",
+                    "the file is damaged or of another model",
+                )
+
+    def check(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
+        """Raises CheckpointError unless the tensor is there with this shape and one of these dtypes."""
+        self._known.add(name)
+        if name not in self._places:
+            raise CheckpointError(
+                f"{self.folder}: the tensor {name} is missing, expected {_describe(shape, dtypes)}",
+                "the checkpoint is incomplete or of another architecture",
+            )
+        header = self._files[self._places[name]].get_slice(name)
+        found_shape, found_dtype = tuple(header.get_shape()), header.get_dtype()
+        if found_shape != shape or found_dtype not in dtypes:
+            raise CheckpointError(
+                f"{self.path(name)}: the tensor {name} is {_describe(found_shape, (found_dtype,))}, "
+                f"expected {_describe(shape, dtypes)}"
+            )
+
+    def read(self, name: str) -> Tensor:
+        """The tensor, backed by the mapped file."""
+        try:
+            tensor: Tensor = self._files[self._places[name]].get_tensor(name)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise unreadable(self.path(name), name, str(error)) from error
+        return tensor
+
+    def stored(self, name: str) -> Stored:
+        """Where the tensor's bytes lie in its file."""
+        path = self.path(name)
+        begin, table = self._header(path)
+        try:
+            # safetensors has checked them when it opened the file.
+            entry = table[name]
+            first, last = entry["data_offsets"]
+            found = Stored(name, path, begin + first, tuple(entry["shape"]), _DTYPES[entry["dtype"]])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _changed(path) from error
+        if found.nbytes != last - first:
+            raise _changed(path)
+        return found
+
+    def _header(self, path: Path) -> tuple[int, dict[str, Any]]:
+        """Where a file's data begins, and the table of its tensors."""
+        if path.name not in self._headers:
+            try:
+                with path.open("rb") as file:
+                    (length,) = struct.unpack("<Q", file.read(8))
+                    # A length that lies would not have been opened.
+                    table = json.loads(file.read(min(length, _MAX_HEADER_BYTES)))
+            except (OSError, ValueError, struct.error) as error:
+                raise _changed(path) from error
+            self._headers[path.name] = 8 + length, table
+        return self._headers[path.name]
+
+    def _check_index(self) -> None:
+        """An index that promises a tensor which its shard does not hold names a damaged folder."""
+        index = self.folder / "model.safetensors.index.json"
+        if len(self._files) < 2 and not index.exists():
+            return
+        for name, file in _weight_map(index).items():
+            if self._places.get(name) != file:
+                raise CheckpointError(
+                    f"{self.folder / file}: the tensor {name} is missing, {index.name} expects it"
+                )
+
+
+def _find_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = sorted(set(_weight_map(index).values()))
+        return [folder / name for name in names]
+    single = folder / "model.safetensors"
+    if single.exists():
+        return [single]
+    # auto-gptq's older releases named the file after the quantisation.
+    others = sorted(folder.glob("*.safetensors"))
+    if len(others) == 1:
+        return others
+    found = f"{len(others)} of them and no index" if others else "none"
+    raise CheckpointError(
+        f"{folder}: expected model.safetensors or model.safetensors.index.json, found {found}",
+        "only safetensors are read; pickled weights (.bin, .pt) never are",
+    )
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: weight_map is missing, expected an object of tensor names and files")
+    for name, file in weight_map.items():
+        # A plain name: an index must not lead out of its folder.
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{index}: {name} is said to be in {file!r}, expected a .safetensors file name"
+            )
+    return weight_map
+
+
+def _open(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt")
+    except FileNotFoundError:
+        if path.exists():  # safetensors says the same of a file that may not be read
+            raise CheckpointError(f"{path} cannot be read", "look at its permissions") from None
+        raise CheckpointError(f"{path} is missing", "the checkpoint is incomplete; fetch it again") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file: {error}", "the file is damaged; fetch it again"
+        ) from error
+
+
+def unreadable(path: Path, name: str, reason: str) -> CheckpointError:
+    """The error for a tensor whose bytes cannot be read."""
+    return CheckpointError(f"{path}: the tensor {name} cannot be read: {reason}")
+
+
+def _changed(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} has changed since it was opened", "try again")
+
+
+def _describe(shape: tuple[int, ...], dtypes: tuple[str, ...]) -> str:
+    return f"{' or '.join(dtypes)} {list(shape)}"

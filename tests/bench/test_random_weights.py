@@ -1,0 +1,95 @@
+"""Random weights in the published shapes: their names, and that they are what loading makes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from qwenchat.bench import random_weights
+from qwenchat.bench.random_weights import SHAPES, Shape, formats_of, published_size, random_model, shape_of
+from qwenchat.engine.generate import Engine
+from qwenchat.engine.linear import pack
+from qwenchat.engine.packed import PackedLinear
+from qwenchat.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("qwen-7b-chat-int8", Shape("7b", "int8")),
+        ("Qwen/Qwen-7B-Chat-Int4", Shape("7b", "int4")),
+        ("qwen-7b-chat", Shape("7b", "fp16")),
+        ("qwen-14b-chat-fp16", Shape("14b", "fp16")),
+        ("Qwen-1_8B-Chat", Shape("1.8b", "fp16")),
+        ("qwen-1.8b-chat-int8", Shape("1.8b", "int8")),
+    ],
+)
+def test_a_published_model_is_known_by_its_name(name: str, shape: Shape) -> None:
+    assert shape_of(name) == shape
+    assert shape_of(shape.name) == shape
+
+
+@pytest.mark.parametrize("name", ["qwen-8b-chat", "qwen-7b", "demo", "qwen-7b-chat-int3", ""])
+def test_another_name_is_refused_with_those_that_there_are(name: str) -> None:
+    with pytest.raises(UsageError, match="qwen-7b-chat"):
+        shape_of(name)
+
+
+def test_formats_come_in_the_order_in_which_they_are_named() -> None:
+    assert formats_of("int4, fp16,INT8,int4") == ("int4", "fp16", "int8")
+    with pytest.raises(UsageError, match="int8, int4, fp16"):
+        formats_of("int8,int2")
+
+
+def test_the_7b_has_the_bytes_that_its_shapes_say() -> None:
+    # 7.82 GB a token, as measured of the published Int8 checkpoint's tensors; the embedding beside it.
+    whole = random_weights.bytes_of(Shape("7b", "int8").config, 2, packed=True)
+    embedding = 151936 * 4096 * 2
+    assert whole - embedding == pytest.approx(7.82e9, rel=0.002)
+    assert random_weights.bytes_of(Shape("7b", "fp16").config, 2, packed=True) == pytest.approx(
+        15.44e9, rel=1e-3
+    )
+
+
+def test_a_model_of_the_published_shapes_is_recognised_in_every_format() -> None:
+    assert [published_size(Shape(size, "int4").config) for size in SHAPES] == list(SHAPES)
+    assert published_size(replace(SHAPES["7b"], num_layers=31)) is None
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("name", ["int8", "int4", "fp16"])
+def test_a_random_model_equals_itself_packed_or_not(name: str) -> None:
+    config = Shape("7b", name).config
+    packed, floats = (
+        random_model(config, device=CPU, dtype=torch.float32, packed=packed) for packed in (True, False)
+    )
+    kinds = {type(m).__name__ for n, m in packed.named_modules() if n.endswith("c_attn")}
+    assert kinds == {"Linear" if name == "fp16" else PackedLinear.__name__}
+    ids = list(range(1, 20))
+    expected = Engine(floats, context=32).logits(ids)
+    assert torch.equal(Engine(packed, context=32).logits(ids), expected)
+    before = copy.deepcopy(floats)
+    pack(floats)
+    after = Engine(floats, context=32).logits(ids)
+    assert (after - Engine(before, context=32).logits(ids)).abs().max() < 1e-4
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_activations_stay_finite_over_many_layers_in_half_precision() -> None:
+    config = replace(Shape("7b", "int8").config, num_layers=32)
+    model = random_model(config, device=CPU, dtype=torch.bfloat16, packed=False)
+    logits = Engine(model, context=32).logits(list(range(30)))
+    assert bool(logits.isfinite().all())
+    assert 0.2 < float(logits.std()) < 5
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_the_same_seed_makes_the_same_model() -> None:
+    config = Shape("7b", "int8").config
+    one, two = (random_model(config, device=CPU, dtype=torch.float32, packed=False) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

@@ -1,0 +1,124 @@
+"""Memory that runs out is an error that the model survives: the cache is freed, and less can be asked for."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import qwenchat
+from qwenchat import cli
+from qwenchat.backends.native import NativeBackend
+from qwenchat.engine import generate
+from qwenchat.engine.kv_cache import KVCache
+from qwenchat.errors import InsufficientMemoryError
+
+PROMPT = list(range(40))
+
+
+def out_of_memory() -> torch.OutOfMemoryError:
+    return torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a capacity of 7 GiB"
+    )
+
+
+@pytest.fixture
+def model(tiny_chat: Path) -> NativeBackend:
+    return qwenchat.load(tiny_chat, device="cpu", dtype="float32")
+
+
+def tokens(model: NativeBackend, count: int = 4) -> list[int]:
+    return list(model.generate(PROMPT, temperature=0, max_new_tokens=count))
+
+
+def memory_for(monkeypatch: pytest.MonkeyPatch, fits: Callable[[int], bool]) -> None:
+    """Lets a forward pass run out of memory unless its number of tokens fits."""
+    forward = torch.nn.Embedding.forward
+
+    def limited(self: torch.nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
+        if not fits(ids.shape[0]):
+            raise out_of_memory()
+        return forward(self, ids)
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", limited)
+
+
+@pytest.mark.parametrize("when", ["prefill", "decode"])
+def test_a_generation_that_runs_out_is_an_error_and_the_next_one_works(
+    model: NativeBackend, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    expected = tokens(model)
+    another = [7, *PROMPT]  # not in the cache
+    with monkeypatch.context() as patch:
+        memory_for(patch, (lambda n: n == 1) if when == "prefill" else (lambda n: n > 1))
+        with pytest.raises(InsufficientMemoryError, match="memory ran out: CUDA out of memory"):
+            list(model.generate(another, temperature=0, max_new_tokens=4))
+        assert model.engine._cache.capacity == 0
+    assert tokens(model) == expected
+
+
+def test_the_memory_of_the_cache_is_given_back(model: NativeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = weakref.ref(model.engine._cache)
+    memory_for(monkeypatch, lambda n: False)
+    with pytest.raises(InsufficientMemoryError):
+        tokens(model)
+    assert cache() is None
+
+
+def test_a_cache_that_cannot_be_had_is_an_error_and_a_smaller_one_works(
+    model: NativeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = tokens(model)
+    new_cache = generate.Engine._new_cache
+
+    def limited(self: generate.Engine, capacity: int) -> KVCache:
+        if capacity > 512:
+            raise out_of_memory()
+        return new_cache(self, capacity)
+
+    monkeypatch.setattr(generate.Engine, "_new_cache", limited)
+    with pytest.raises(InsufficientMemoryError, match="memory ran out"):
+        tokens(model, 600)
+    assert tokens(model) == expected
+
+
+def test_a_context_that_does_not_fit_is_an_error_of_the_load(
+    tiny_chat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_cache = generate.Engine._new_cache
+
+    def limited(self: generate.Engine, capacity: int) -> KVCache:
+        if capacity > 100:
+            raise out_of_memory()
+        return new_cache(self, capacity)
+
+    monkeypatch.setattr(generate.Engine, "_new_cache", limited)
+    with pytest.raises(InsufficientMemoryError, match="memory ran out"):
+        qwenchat.load(tiny_chat, device="cpu")
+    assert qwenchat.load(tiny_chat, device="cpu", context=100).context == 100
+
+
+def test_a_chat_goes_on_after_it(model: NativeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    long, short = ([{"role": "user", "content": text}] for text in ("x" * 300, "hi"))
+    memory_for(monkeypatch, lambda n: n < 100)
+    with pytest.raises(InsufficientMemoryError):
+        list(model.chat(long, temperature=0, max_new_tokens=3))
+    assert list(model.chat(short, temperature=0, max_new_tokens=3))
+
+
+def test_ask_says_it_in_one_line(
+    tiny_chat: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory_for(monkeypatch, lambda n: False)
+    monkeypatch.setattr(sys, "stdin", None)
+    arguments: list[Any] = ["ask", "hi", "-m", str(tiny_chat), "--no-save", "--quiet"]
+    assert cli.run(arguments) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert "memory ran out: CUDA out of memory" in line
