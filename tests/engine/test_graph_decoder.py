@@ -121,7 +121,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> LaggingDevice:
 @pytest.fixture
 def plain(tmp_path: Path) -> Engine:
     """The model without the kernels."""
-    folder = golden.copy("gptq_int8", tmp_path)
+    folder = golden.copy("fp16", tmp_path)
     return Engine(load_model(folder, device=CPU, dtype=torch.float32, context=128), context=128)
 
 
@@ -133,7 +133,7 @@ def fresh(device: LaggingDevice, tmp_path: Path) -> Callable[[], Engine]:
     def make() -> Engine:
         folder = tmp_path / str(next(count))
         folder.mkdir()
-        golden.copy("gptq_int8", folder)
+        golden.copy("fp16", folder)
         model = load_model(folder, device=CPU, dtype=torch.float32, context=128, packed=True)
         return Engine(model, context=128, weights=cuda.assemble(model))
 

@@ -137,19 +137,18 @@ def test_swiglu_equals_its_twin(
 
 
 @pytest.mark.parametrize(
-    ("heads", "head_dim", "bits", "settings", "logn"),
+    ("heads", "head_dim", "bits", "settings", "logn", "position"),
     [
-        (2, 16, 8, {"group": 32}, False),
-        (3, 32, 8, {"group": 32, "perm": True, "zeros": True}, True),
-        (1, 128, 8, {"group": 128}, False),
-        (3, 32, 4, {"group": 96}, True),
-        (1, 64, 4, {"group": 32, "zeros": True}, False),
-        (3, 32, 16, {"dtype": torch.bfloat16}, False),
-        (1, 64, 32, {"dtype": torch.float32}, True),
+        (2, 16, 8, {"group": 32}, False, 0),
+        (3, 32, 8, {"group": 32, "perm": True, "zeros": True}, True, 37),
+        (1, 128, 8, {"group": 128}, False, 37),
+        (3, 32, 4, {"group": 96}, True, 37),
+        (1, 64, 4, {"group": 32, "zeros": True}, False, 37),
+        (3, 32, 16, {"dtype": torch.bfloat16}, False, 37),
+        (1, 64, 32, {"dtype": torch.float32}, True, 37),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("position", [0, 37])
 def test_queries_keys_and_values_equal_their_twins(
     device: torch.device,
     heads: int,
