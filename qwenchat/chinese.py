@@ -187,6 +187,9 @@ CHINESE: Mapping[str, str] = {
     "there is no system prompt": "没有系统提示词",
     "there is no option {name}": "没有选项 {name}",
     "(the model decides)": "（由模型决定）",
+    "the prompt's length changed the NTK alpha: what was cached could not be reused": (
+        "输入长度改变了 NTK alpha：缓存的内容无法复用"
+    ),
     "prompt: reused {reused} + new {new} tokens in {seconds} s": (
         "输入：复用 {reused} + 新增 {new} 个 token，用时 {seconds} 秒"
     ),
@@ -347,6 +350,7 @@ CHINESE: Mapping[str, str] = {
     '"auto", "cpu", "cuda" or "cuda:N"': '以下之一："auto"、"cpu"、"cuda"、"cuda:N"',
     '"auto", "float32", "bfloat16" or "float16"': '以下之一："auto"、"float32"、"bfloat16"、"float16"',
     '"drop" or "error"': '以下之一："drop"、"error"',
+    '"auto" or "int8"': '以下之一："auto"、"int8"',
     '"terminal", "dark", "light" or "mono"': '以下之一："terminal"、"dark"、"light"、"mono"',
     '"emacs" or "vi"': '以下之一："emacs"、"vi"',
     '"auto", "en" or "zh"': '以下之一："auto"、"en"、"zh"',
@@ -434,7 +438,6 @@ CHINESE: Mapping[str, str] = {
         "--tokens 为 {text}，应为以逗号分隔的整数"
     ),
     "--kv-cache is {kind}, expected auto or int8": "--kv-cache 为 {kind}，应为 auto 或 int8",
-    "the engine has no KV cache of {kind}": "引擎没有 {kind} 的 KV 缓存",
     "a reply of fewer than {least} tokens cannot be timed": "少于 {least} 个 token 的回复无法计时",
     "no published shapes are known of {name}": "不知道 {name} 的结构",
     "known are {names}, each also with -int8 or -int4 behind it": (

@@ -301,6 +301,7 @@ def _loader(name: str, settings: Settings) -> Load:
             device=settings.device,
             dtype=settings.dtype,
             context=settings.context,
+            kv_cache=settings.kv_cache,
             progress=progress,
             notice=_no_notice if settings.quiet else notice,
         )

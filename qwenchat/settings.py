@@ -94,6 +94,14 @@ class Settings(BaseModel):
         Field(ge=16, lt=_INT64, description="The size of the context window, in tokens."),
         Help("a whole number, 16 or more", 8192, "the checkpoint's own seq_length"),
     ] = None
+    kv_cache: Annotated[
+        Literal["auto", "int8"],
+        Field(
+            description="What the context is held in: auto is the number format above, int8 takes half the "
+            "memory of 16 bits, for a little less exact answers.",
+        ),
+        Help('"auto" or "int8"'),
+    ] = "auto"
     overflow: Annotated[
         Literal["drop", "error"],
         Field(

@@ -62,6 +62,7 @@ COMPILING = "compiling kernels, once"
 
 _TRITON_CACHE = "TRITON_CACHE_DIR"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+KV_CACHES = ("auto", "int8")
 
 
 def load(
@@ -71,6 +72,7 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     context: int | None = None,
+    kv_cache: str = "auto",
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> NativeBackend:
@@ -83,6 +85,7 @@ def load(
         device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
         dtype: "float32", "bfloat16", "float16", or "auto" for what the device does well.
         context: tokens of prompt and reply together; by default what the model was trained on.
+        kv_cache: "auto" to hold keys and values in the dtype, "int8" in half of float16's memory.
         progress: told of each stage.
         notice: told in one line what "auto" chose.
 
@@ -101,6 +104,7 @@ def load(
             device=device,
             dtype=dtype,
             context=window,
+            kv_cache=kv_cache,
             progress=progress,
             notice=notice,
         )
@@ -156,6 +160,7 @@ def load_folder(
     device: str = "auto",
     dtype: str = "auto",
     context: int | None = None,
+    kv_cache: str = "auto",
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> NativeBackend:
@@ -164,6 +169,9 @@ def load_folder(
 
     # What can be wrong is looked at first, before seconds go into torch and the weights.
     report = progress or (lambda stage, fraction: None)
+    if kv_cache not in KV_CACHES:
+        raise UsageError(f"the KV cache is {kv_cache!r}, expected {', '.join(KV_CACHES)}")
+    int8_cache = kv_cache == "int8"
     config = read_model_config(folder)
     defaults = read_generation_defaults(folder)
     window = _pick_context(context, config.seq_length, config.max_position_embeddings)
@@ -194,6 +202,7 @@ def load_folder(
         progress=lambda fraction: report(LOADING, fraction),
         preflight=tell_memory,
         packed=on_gpu and reads_packed(config, target) is None,
+        int8_cache=int8_cache,
     )
     kernels = pack(weights)
     if kernels.why_not and notice:
@@ -204,9 +213,11 @@ def load_folder(
     if kernels.weights and stage:
         report(stage, None)
     quant = f"Int{config.quant.bits}" if config.quant else "unquantised"
-    description = f"{quant}, {target} {str(number_type).removeprefix('torch.')}, {kernels.name}"
+    number = str(number_type).removeprefix("torch.")
+    cache = ", int8 KV cache" if int8_cache else ""
+    description = f"{quant}, {target} {number}{cache}, {kernels.name}"
     try:
-        engine = Engine(weights, context=window, weights=kernels.weights)
+        engine = Engine(weights, context=window, weights=kernels.weights, int8_cache=int8_cache)
     except QwenchatError:
         raise
     except Exception as error:
@@ -386,6 +397,7 @@ class NativeBackend:
             timings=Timings(first_token, stats.prefill_seconds, stats.decode_seconds),
             seed=stats.seed,
             token_ids=None if decoder.stopped else tuple(token_ids),
+            alpha_changed=stats.alpha_changed,
         )
 
     def _sampling_params(self, options: GenerationOptions) -> SamplingParams:

@@ -9,14 +9,13 @@ waits: to the first token of a long prompt, and of the next turn of a chat. Know
 from __future__ import annotations
 
 import gc
-import inspect
 import random
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -293,24 +292,20 @@ def free(device: torch.device) -> None:
 
 
 def new_engine(loaded: Loaded, context: int, kv_cache: str) -> Engine:
-    """An engine on the model, with a cache for ``context`` tokens.
-
-    Raises:
-        UsageError: the engine has no such cache.
-    """
-    options: dict[str, Any] = {}
-    if kv_cache != "auto":
-        if "kv_cache" not in inspect.signature(Engine).parameters:
-            raise UsageError(tr("the engine has no KV cache of {kind}", kind=kv_cache))
-        options["kv_cache"] = kv_cache
-    return Engine(loaded.model, context=context, weights=loaded.weights, **options)
+    """An engine on the model, with a cache for ``context`` tokens."""
+    return Engine(loaded.model, context=context, weights=loaded.weights, int8_cache=kv_cache == "int8")
 
 
 def kv_bytes_per_position(loaded: Loaded, kv_cache: str) -> int:
     """Bytes of the cache that a token reads of each position."""
     c = loaded.config
-    dtype = loaded.dtype if kv_cache == "auto" else torch.int8
-    return KVCache.bytes_per_token(layers=c.num_layers, heads=c.num_heads, head_dim=c.head_dim, dtype=dtype)
+    return KVCache.bytes_per_token(
+        layers=c.num_layers,
+        heads=c.num_heads,
+        head_dim=c.head_dim,
+        dtype=loaded.dtype,
+        int8=kv_cache == "int8",
+    )
 
 
 def _measure_prompts(result: Result, loaded: Loaded, kv_cache: str, tell: Tell, clock: Clock) -> None:

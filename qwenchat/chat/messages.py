@@ -139,6 +139,7 @@ class ReplyEnd:
         seed: what the sampler drew with; None if nothing was drawn.
         token_ids: the reply's tokens, without control tokens; None if a stop string cut its text, for
             then they say more than the text does.
+        alpha_changed: whether the prompt's length changed the NTK alpha, so that what was cached was useless.
         text: always empty, so that the events' texts add up to the reply.
     """
 
@@ -147,6 +148,7 @@ class ReplyEnd:
     timings: Timings
     seed: int | None = None
     token_ids: tuple[int, ...] | None = None
+    alpha_changed: bool = False
     text: Literal[""] = ""
 
 

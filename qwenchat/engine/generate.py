@@ -39,6 +39,7 @@ class GenerationStats:
     Attributes:
         prompt_tokens: length of the prompt.
         reused_tokens: how many of them the KV cache still held.
+        alpha_changed: whether it held keys of a prompt of another length, useless under the new NTK alpha.
         new_tokens: tokens given out.
         prefill_seconds: from the start to the logits of the prompt's last token.
         decode_seconds: from there to the last token.
@@ -48,6 +49,7 @@ class GenerationStats:
 
     prompt_tokens: int
     reused_tokens: int = 0
+    alpha_changed: bool = False
     new_tokens: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -94,6 +96,7 @@ class Engine:
         context: tokens of prompt and reply together that a generation without a limit of its own
             may fill, and that the cache is allocated for.
         weights: the model's weights as the CUDA kernels read them, to decode with these.
+        int8_cache: hold keys and values in 8 bits.
 
     Attributes:
         device, dtype: where and in what it computes.
@@ -102,8 +105,11 @@ class Engine:
         InsufficientMemoryError: the cache cannot be allocated.
     """
 
-    def __init__(self, model: Qwen, *, context: int, weights: Weights | None = None) -> None:
+    def __init__(
+        self, model: Qwen, *, context: int, weights: Weights | None = None, int8_cache: bool = False
+    ) -> None:
         self.model = model
+        self._int8_cache = int8_cache
         self.config = model.config
         self.context = context
         self.weights = weights
@@ -181,6 +187,7 @@ class Engine:
         if not self._busy.acquire(blocking=False):
             raise BusyError("the model is already generating", "end or close the other generation first")
         started = perf_counter()
+        trouble: InsufficientMemoryError | None = None
         try:
             sampler = Sampler(params, self.config.vocab_size, ids, device=self.device)
             stats.seed = sampler.seed if params.temperature > 0 else None
@@ -199,12 +206,15 @@ class Engine:
         except Cancelled:
             pass
         except torch.OutOfMemoryError as error:
-            self._free()
-            raise _out_of_memory(error) from None
+            trouble = _out_of_memory(error)
         finally:
             if stats.finish_reason is None:  # cancelled, closed by the caller, or interrupted
                 stats.finish_reason = "cancelled"
+            if trouble is not None:
+                self._free()
             self._busy.release()
+        if trouble is not None:
+            raise trouble
 
     def _decode(
         self, logits: Tensor, sampler: Sampler, ids: list[int], limit: int, cancel: threading.Event | None
@@ -235,6 +245,7 @@ class Engine:
         if alpha != self._rotary.alpha:
             # Keys rotated under another alpha are of no use.
             self._rotary.set_alpha(alpha)
+            stats.alpha_changed = bool(self._cached_ids)
             self._cached_ids.clear()
             self._prompt_end = None
         reused = self._reusable(ids)
@@ -305,9 +316,12 @@ class Engine:
             self._cache = self._new_cache(capacity)
             self._rotary = Rotary(self.config, capacity, self.device)
             self._graph = self._new_graph()
+            return
         except torch.OutOfMemoryError as error:
-            self._free()
-            raise _out_of_memory(error) from None
+            trouble = _out_of_memory(error)
+        # Outside: whoever keeps the error must not keep the frames, and with them the cache.
+        self._free()
+        raise trouble
 
     def _free(self) -> None:
         """Gives the cache's memory back; the next generation allocates it again."""
@@ -335,6 +349,7 @@ class Engine:
             capacity=capacity,
             dtype=self.dtype,
             device=self.device,
+            int8=self._int8_cache,
         )
 
     def _check_prompt(self, ids: Sequence[int]) -> list[int]:

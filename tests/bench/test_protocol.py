@@ -64,13 +64,11 @@ def test_nothing_of_a_model_is_left_when_it_has_been_measured(ticking: Clock) ->
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_cache_that_the_engine_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Engine:
-        def __init__(self, model: object, *, context: int, weights: object) -> None: ...
-
-    monkeypatch.setattr(protocol, "Engine", Engine)
-    with pytest.raises(UsageError, match="int8"):
-        protocol.measure(subject(kv_cache="int8"), PLAN, tell=lambda line: None)
+def test_a_cache_of_8_bits_is_measured_as_such() -> None:
+    wide, narrow = (
+        protocol.measure(subject(kv_cache=kind), PLAN, tell=lambda line: None) for kind in ("auto", "int8")
+    )
+    assert narrow.per_position < wide.per_position
 
 
 def test_the_protocol_shrinks_to_what_a_model_can_hold() -> None:

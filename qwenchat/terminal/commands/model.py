@@ -130,6 +130,8 @@ def _stats(chat: Chat, rest: str) -> None:
             seconds=f"{timings.prefill:.2f}",
         )
     )
+    if chat.last.alpha_changed:
+        chat.say(tr("the prompt's length changed the NTK alpha: what was cached could not be reused"))
     rate = usage.completion_tokens / timings.decode if timings.decode else 0.0
     chat.say(
         tr(
