@@ -48,7 +48,6 @@ config_app = typer.Typer(help="The settings, and where each comes from.", invoke
 app.add_typer(cli_sessions.app, name="sessions")
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
-app.command("bench")(cli_bench.bench)
 
 
 def _print_version(wanted: bool) -> None:
@@ -102,6 +101,9 @@ def group(ctx: typer.Context) -> None:
     """Prints what there is, where no command was named."""
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())
+
+
+app.command("bench")(cli_bench.bench)
 
 
 @models_app.command("pull")

@@ -94,7 +94,7 @@ def test_ctrl_c_keeps_the_part_and_continue_goes_on(open_chat: Callable[..., Scr
     screen.type("\x03")
     screen.until("interrupted; /continue")
     assert "interrupted" in json.dumps(screen.session())
-    screen.type("/continue\r")
+    idle(screen).type("/continue\r")
     screen.until("nine ten")
     assert leave(screen) == 0
     assert json.dumps(screen.session()).count("nine ten") == 3  # the title, the question and the whole reply
