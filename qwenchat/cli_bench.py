@@ -91,7 +91,7 @@ def bench(
         device=device or flags.settings["device"] or "auto",
         dtypes=_words(dtype or flags.settings["dtype"] or "auto"),
         tokens=lengths,
-        kv_cache=kv_cache or "auto",
+        kv_cache=kv_cache or flags.settings["kv_cache"] or "auto",
         kernels=kernels,
         load=load,
         folder=folder,
