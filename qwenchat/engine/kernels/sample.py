@@ -192,8 +192,10 @@ class State:
             there, BROKEN where the best logit was NaN or infinite.
     """
 
-    def __init__(self, vocab_size: int, most: int, device: torch.device, *, blocks: int = 128) -> None:
-        self.blocks = blocks
+    def __init__(
+        self, vocab_size: int, most: int, device: torch.device, *, blocks: int | None = None
+    ) -> None:
+        self.blocks = blocks = blocks or _blocks_at_once(device)
         self.logits = torch.zeros(vocab_size, device=device)
         self.seen = torch.zeros(vocab_size, dtype=torch.uint8, device=device)
         self.settings = torch.zeros(5, device=device)
@@ -229,6 +231,17 @@ class State:
         self.tokens.fill_(PENDING)
 
 
+def _blocks_at_once(device: torch.device) -> int:
+    """How many blocks of threads may wait for one another: a multiprocessor has room for one, if not for two.
+
+    Triton's interpreter, on a CPU, runs one to its end before it begins the next.
+    """
+    if device.type != "cuda":
+        return 1
+    multiprocessors: int = torch.cuda.get_device_properties(device).multi_processor_count
+    return min(128, 1 << (multiprocessors.bit_length() - 1))
+
+
 def sample(state: State, *, pdl: bool = False) -> None:
     """Chooses the next token from ``state.logits``; ``state.counter`` must be zero."""
     vocab_size = state.logits.shape[0]
@@ -236,5 +249,6 @@ def sample(state: State, *, pdl: bool = False) -> None:
     _sample_kernel[(state.blocks,)](
         state.logits, state.seen, state.settings, state.uniforms, state.token, state.position, state.step,
         state.tokens, state.scratch, state.counter, vocab_size,
-        BLOCKS=state.blocks, SIZE=size, PDL=pdl, num_warps=8, num_stages=1, **dependent(pdl),
+        BLOCKS=state.blocks, SIZE=size, PDL=pdl,
+        num_warps=min(max(size // 256, 8), 32), num_stages=1, **dependent(pdl),
     )  # fmt: skip
