@@ -2,13 +2,12 @@
 
 The matrix is [out, in], one row after the other, as codes of 8 or 4 bits with a scale a group, or as
 floats. A block of threads takes a few rows; it has its first tile of codes under way before it waits for
-the kernel that makes its input, and more of them on the way to L2. What belongs before and after the
-product is done in the same kernel: the norm in front, bias, rotary embedding and cache, SwiGLU or the
-residual behind it.
+the kernel that makes its input. What belongs before and after the product is done in the same kernel: the
+norm in front; bias, rotary embedding, SwiGLU or the residual behind it.
 
 What is quantised is multiplied in whole numbers: the input as 16 bits with a scale a run of 16, high and low
-bytes apart, four products to an instruction (dp4a). That is exact, and a third of the instructions that
-turning every code into a float would take; without it the arithmetic, not the memory, is the limit.
+bytes apart, four products to an instruction (dp4a): a third of the instructions that turning every code
+into a float would take. Figures, and what was tried, are in ``docs/gpu.md``.
 """
 
 from __future__ import annotations
