@@ -50,7 +50,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qwenchat.backends.native import load as load
+    from qwenchat.backends.load import load as load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -58,7 +58,7 @@ __all__ = ["__version__", "load"]
 
 def __getattr__(name: str) -> object:
     if name == "load":
-        from qwenchat.backends.native import load
+        from qwenchat.backends.load import load
 
         return load
     raise AttributeError(f"module 'qwenchat' has no attribute {name!r}")

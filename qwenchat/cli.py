@@ -295,9 +295,9 @@ def _loader(name: str, settings: Settings) -> Load:
     """What loads a model, told how it gets on."""
 
     def load(progress: Progress, notice: Notice) -> NativeBackend:
-        from qwenchat.backends import native
+        from qwenchat.backends.load import load as load_model
 
-        backend = native.load(
+        backend = load_model(
             name,
             checkpoint=settings.checkpoint,
             device=settings.device,
@@ -315,7 +315,7 @@ def _loader(name: str, settings: Settings) -> Load:
 
 def _load(name: str, settings: Settings) -> Backend:
     """Loads a model while somebody waits for it."""
-    from qwenchat.backends.native import Routine
+    from qwenchat.backends.load import Routine
     from qwenchat.terminal import theme
 
     # A terminal sees every stage pass by; a log file need not hear of what is the same every time.

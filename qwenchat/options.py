@@ -95,7 +95,7 @@ def _flag(kind: Any, help_text: str, *names: str, **extra: Any) -> Any:
 
 
 def _choice(key: str, help_text: str) -> Any:
-    return _flag(str, help_text, metavar=key.upper().partition("_")[0], autocompletion=_words(key))
+    return _flag(str, help_text, metavar=key.upper(), autocompletion=_words(key))
 
 
 def _number(kind: type, help_text: str) -> Any:
@@ -161,7 +161,12 @@ _FLAGS: dict[str, Any] = {
         autocompletion=_complete(lambda: ("auto", "cpu", "cuda")),
     ),
     "dtype": _choice("dtype", "auto, float32, bfloat16 or float16."),
-    "kv_cache": _choice("kv_cache", "What the context is held in: auto, or int8 for half the memory."),
+    "kv_cache": _flag(
+        str,
+        "What the context is held in: auto, or int8 for half the memory.",
+        metavar="KIND",
+        autocompletion=_words("kv_cache"),
+    ),
     "theme": _choice("theme", "Colours: terminal, dark, light or mono."),
     "keys": _choice("keys", "Keys of the prompt: emacs or vi."),
     "language": _choice("language", "Language of notices and /help, not of the model: auto, en or zh."),

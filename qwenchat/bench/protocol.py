@@ -298,14 +298,7 @@ def new_engine(loaded: Loaded, context: int, kv_cache: str) -> Engine:
 
 def kv_bytes_per_position(loaded: Loaded, kv_cache: str) -> int:
     """Bytes of the cache that a token reads of each position."""
-    c = loaded.config
-    return KVCache.bytes_per_token(
-        layers=c.num_layers,
-        heads=c.num_heads,
-        head_dim=c.head_dim,
-        dtype=loaded.dtype,
-        int8=kv_cache == "int8",
-    )
+    return KVCache.bytes_per_token(loaded.config, dtype=loaded.dtype, int8=kv_cache == "int8")
 
 
 def _measure_prompts(result: Result, loaded: Loaded, kv_cache: str, tell: Tell, clock: Clock) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from qwenchat.backends import native
+from qwenchat.backends.load import KV_CACHES, pick_device, pick_dtype
 from qwenchat.bench import ceilings, checkpoint, peer, protocol, random_weights, start
 from qwenchat.bench.protocol import Loaded, Protocol, Result, Subject, Tell
 from qwenchat.bench.random_weights import Shape
@@ -73,11 +73,11 @@ def measure(request: Request, *, command: str, tell: Tell) -> Report:
         UsageError: something that was asked for makes no sense.
         ModelError: there is no such model, it is unusable, or memory does not suffice.
     """
-    if request.kv_cache not in ("auto", "int8"):
+    if request.kv_cache not in KV_CACHES:
         raise UsageError(tr("--kv-cache is {kind}, expected auto or int8", kind=repr(request.kv_cache)))
     shapes = _shapes(request)
-    device = native._pick_device(request.device)
-    dtypes = {name: native._pick_dtype(name, device) for name in request.dtypes}
+    device = pick_device(request.device)
+    dtypes = {name: pick_dtype(name, device) for name in request.dtypes}
     plan = protocol.CARD if device.type == "cuda" else protocol.SMALL
     if request.tokens is not None:
         plan = replace(plan, tokens=request.tokens)
@@ -113,7 +113,7 @@ def _shapes(request: Request) -> list[Shape]:
 
 def _checkpoint_subject(request: Request, device: torch.device, dtype: str, tell: Tell) -> Subject:
     def load() -> Loaded:
-        backend = native.load(request.model, device=str(device), dtype=dtype, context=_PLENTY, notice=tell)
+        backend = load_backend(request.model, device=str(device), dtype=dtype, context=_PLENTY, notice=tell)
         engine = backend.engine
         kernels = backend.description.rpartition(", ")[2]
         loaded = Loaded(engine.model, engine.weights, kernels)

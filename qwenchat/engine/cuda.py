@@ -20,7 +20,7 @@ from qwenchat.engine.kernels import attention, gemv, sample
 from qwenchat.engine.kernels.gemv import Tiles
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Block, Qwen, Rotary
-from qwenchat.engine.packed import Packed, matrix_of
+from qwenchat.engine.packed import Packed, go_together, matrix_of
 from qwenchat.engine.prefill import PackedBlock
 from qwenchat.engine.sampling import SamplingParams, not_finite
 
@@ -71,27 +71,26 @@ def why_not(config: ModelConfig, device: torch.device) -> str | None:
 def assemble(model: Qwen) -> Weights | None:
     """A model's weights laid out for decoding; its layers then hold, and multiply with, the same matrices.
 
-    None if some layer cannot be laid out so: act-order that differs between the two halves of an MLP.
+    None, and the model as it was, if some layer cannot be laid out so: act-order that differs between the two
+    halves of an MLP.
     """
-    layers = []
     blocks = model.transformer.h
-    for i, block in enumerate(blocks):
-        packed = PackedBlock.of(cast(Block, block))
-        if packed is None:
-            return None
-        # The old block goes at once: two of its matrices are in memory twice.
-        blocks[i] = packed
-        del block
-        layers.append(
-            Layer(
-                ln_1=packed.ln_1.weight,
-                c_attn=packed.c_attn.matrix,
-                c_proj=packed.c_proj.matrix,
-                ln_2=packed.ln_2.weight,
-                w1_w2=packed.w1_w2.matrix,
-                mlp_c_proj=packed.mlp_c_proj.matrix,
-            )
+    if not all(go_together(matrix_of(b.mlp.w1), matrix_of(b.mlp.w2)) for b in cast("list[Block]", blocks)):
+        return None
+    for i in range(len(blocks)):
+        # One at a time, and the old one goes at once: three of its matrices are in memory twice.
+        blocks[i] = PackedBlock(cast(Block, blocks[i]))
+    layers = [
+        Layer(
+            ln_1=block.ln_1.weight,
+            c_attn=block.c_attn.matrix,
+            c_proj=block.c_proj.matrix,
+            ln_2=block.ln_2.weight,
+            w1_w2=block.w1_w2.matrix,
+            mlp_c_proj=block.mlp_c_proj.matrix,
         )
+        for block in cast("list[PackedBlock]", blocks)
+    ]
     t = model.transformer
     return Weights(t.wte.weight, layers, t.ln_f.weight, matrix_of(model.lm_head))
 

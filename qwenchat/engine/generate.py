@@ -189,7 +189,9 @@ class Engine:
         started = perf_counter()
         trouble: InsufficientMemoryError | None = None
         try:
-            sampler = Sampler(params, self.config.vocab_size, ids, device=self.device)
+            # The decode step has a sampler of its own; then this one just has the random numbers.
+            place = self.device if self.weights is None else "cpu"
+            sampler = Sampler(params, self.config.vocab_size, ids, device=place)
             stats.seed = sampler.seed if params.temperature > 0 else None
             logits = yield from self._prefill(ids, len(ids) + limit, cancel, stats)
             started = perf_counter()
@@ -341,16 +343,7 @@ class Engine:
             return GraphDecoder(self.config, self.weights, self._cache, self._rotary)
 
     def _new_cache(self, capacity: int) -> KVCache:
-        c = self.config
-        return KVCache(
-            layers=c.num_layers,
-            heads=c.num_heads,
-            head_dim=c.head_dim,
-            capacity=capacity,
-            dtype=self.dtype,
-            device=self.device,
-            int8=self._int8_cache,
-        )
+        return KVCache.of(self.config, capacity, dtype=self.dtype, device=self.device, int8=self._int8_cache)
 
     def _check_prompt(self, ids: Sequence[int]) -> list[int]:
         if isinstance(ids, str):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qwenchat.engine.config import ModelConfig
+
 _SCALE = torch.float32
 
 
@@ -96,13 +98,32 @@ class KVCache:
             return LayerCache(keys, values)
         return LayerCache(keys, values, *self._scales[:, layer])
 
+    @classmethod
+    def of(
+        cls,
+        config: ModelConfig,
+        capacity: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        int8: bool = False,
+    ) -> KVCache:
+        """A cache for a model's shapes."""
+        return cls(
+            layers=config.num_layers,
+            heads=config.num_heads,
+            head_dim=config.head_dim,
+            capacity=capacity,
+            dtype=dtype,
+            device=device,
+            int8=int8,
+        )
+
     @staticmethod
-    def bytes_per_token(
-        *, layers: int, heads: int, head_dim: int, dtype: torch.dtype, int8: bool = False
-    ) -> int:
-        """What one position takes, in bytes."""
-        row = head_dim + _SCALE.itemsize if int8 else head_dim * dtype.itemsize
-        return 2 * layers * heads * row
+    def bytes_per_token(config: ModelConfig, *, dtype: torch.dtype, int8: bool = False) -> int:
+        """What one position of a model takes, in bytes."""
+        row = config.head_dim + _SCALE.itemsize if int8 else config.head_dim * dtype.itemsize
+        return 2 * config.num_layers * config.num_heads * row
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores a chunk's keys and values of one layer after the filled positions.

@@ -70,13 +70,7 @@ def need(
         packed: whether quantised layers stay in their codes.
         int8_cache: whether the KV cache is held in 8 bits.
     """
-    per_token = KVCache.bytes_per_token(
-        layers=config.num_layers,
-        heads=config.num_heads,
-        head_dim=config.head_dim,
-        dtype=dtype,
-        int8=int8_cache,
-    )
+    per_token = KVCache.bytes_per_token(config, dtype=dtype, int8=int8_cache)
     working = 0
     if device.type == "cuda":
         working = _CUDA_RUNTIME + _working(config, dtype, context, packed)

@@ -139,18 +139,22 @@ def pair(matrix: Packed, half: int) -> Packed:
     return replace(matrix, codes=codes, scales=scales, zeros=zeros, bias=bias, paired=half)
 
 
-def join(first: Packed, second: Packed) -> Packed | None:
-    """The rows of two matrices by turns; None if they do not go together (inputs in different orders)."""
-    outputs = first.outputs
-    if not _go_together(first, second) or outputs != second.outputs:
-        return None
+def go_together(a: Packed, b: Packed) -> bool:
+    """Whether two matrices can be one: of the same layout, and their inputs in the same order."""
+    layouts = ((m.bits, m.group, m.inputs, m.outputs) for m in (a, b))
+    return next(layouts) == next(layouts) and _same(a.perm, b.perm)
+
+
+def join(first: Packed, second: Packed) -> Packed:
+    """The rows of two matrices that go together, by turns."""
+    assert go_together(first, second)
     scales, bias = (_by_turns(getattr(first, name), getattr(second, name)) for name in ("scales", "bias"))
     zeros = None
     if first.zeros is not None or second.zeros is not None:
         zeros = _by_turns(_zeros(first), _zeros(second))
     codes = _by_turns(first.codes, second.codes)
     assert codes is not None
-    return replace(first, codes=codes, scales=scales, zeros=zeros, bias=bias, paired=outputs)
+    return replace(first, codes=codes, scales=scales, zeros=zeros, bias=bias, paired=first.outputs)
 
 
 def matrix_of(linear: nn.Module) -> Packed:
@@ -207,10 +211,6 @@ def _floats(m: Packed, dtype: torch.dtype) -> Tensor:
 def _transpose_pairs(x: Tensor, rows: int, columns: int) -> Tensor:
     """Each block of ``rows * columns`` rows of x read as a table, and written column by column."""
     return x.view(-1, rows, columns, *x.shape[1:]).transpose(1, 2).reshape(x.shape)
-
-
-def _go_together(a: Packed, b: Packed) -> bool:
-    return (a.bits, a.group, a.inputs) == (b.bits, b.group, b.inputs) and _same(a.perm, b.perm)
 
 
 def _by_turns(a: Tensor | None, b: Tensor | None) -> Tensor | None:

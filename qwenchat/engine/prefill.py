@@ -12,18 +12,18 @@ from torch.nn import functional as F
 from qwenchat.engine.kernels import prefill
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Block, Positions
-from qwenchat.engine.packed import Packed, PackedLinear, join, matrix_of, pair
+from qwenchat.engine.packed import PackedLinear, join, matrix_of, pair
 
 
 class PackedBlock(nn.Module):
     """One layer: attention and MLP, each behind a norm and added to the stream.
 
     Args:
-        block: whose place it takes; its matrices stay in memory as long as it is held.
-        w1_w2: the rows of its MLP's two by turns.
+        block: whose place it takes. Its MLP's two matrices go together; they stay in memory as long as it is
+            held.
     """
 
-    def __init__(self, block: Block, w1_w2: Packed) -> None:
+    def __init__(self, block: Block) -> None:
         super().__init__()
         attn = block.attn
         dtype = block.ln_1.weight.dtype
@@ -31,14 +31,8 @@ class PackedBlock(nn.Module):
         self.ln_1, self.ln_2 = block.ln_1, block.ln_2
         self.c_attn = PackedLinear(pair(matrix_of(attn.c_attn), attn.head_dim // 2), dtype)
         self.c_proj = PackedLinear(matrix_of(attn.c_proj), dtype)
-        self.w1_w2 = PackedLinear(w1_w2, dtype)
+        self.w1_w2 = PackedLinear(join(matrix_of(block.mlp.w1), matrix_of(block.mlp.w2)), dtype)
         self.mlp_c_proj = PackedLinear(matrix_of(block.mlp.c_proj), dtype)
-
-    @classmethod
-    def of(cls, block: Block) -> PackedBlock | None:
-        """The same layer; None if its matrices cannot be held so, as with odd kinds of act-order."""
-        w1_w2 = join(matrix_of(block.mlp.w1), matrix_of(block.mlp.w2))
-        return None if w1_w2 is None else cls(block, w1_w2)
 
     def forward(self, x: Tensor, cache: KVCache, where: Positions) -> Tensor:
         """As the block's."""

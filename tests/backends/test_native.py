@@ -17,7 +17,7 @@ import torch
 
 import qwenchat
 from qwenchat import cli
-from qwenchat.backends import native
+from qwenchat.backends import load
 from qwenchat.backends.native import NativeBackend
 from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, Role, TextDelta
 from qwenchat.engine import generate, linear, loader
@@ -312,10 +312,10 @@ def test_what_is_no_token_id_is_refused(model: NativeBackend, ids: Any) -> None:
 def test_what_memory_is_needed_and_free_is_a_stage_before_the_weights(tiny_chat: Path) -> None:
     stages: list[str] = []
     qwenchat.load(tiny_chat, device="cpu", progress=lambda stage, fraction: stages.append(stage))
-    first = stages.index(native.LOADING)
+    first = stages.index(load.LOADING)
     assert re.fullmatch(r"needs 0\.0 GiB, \d+\.\d GiB are free", stages[first - 1])
     # Every start says it: no news off a terminal.
-    assert all(isinstance(stage, native.Routine) for stage in stages)
+    assert all(isinstance(stage, load.Routine) for stage in stages)
 
 
 def without_kernels(reason: str | None) -> Callable[[object], Kernels]:
@@ -366,18 +366,18 @@ def test_tritons_cache_lies_in_ours_and_is_known_to_be_empty(
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", "")  # so that what is set here is taken back
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert native._begin_triton_cache(torch.device("cuda"))
+    assert load._begin_triton_cache(torch.device("cuda"))
     folder = Path(os.environ["TRITON_CACHE_DIR"])
     assert folder.parent == home / "cache" / "triton"
     assert folder.name.endswith("-sm90")
     (folder / "a kernel").mkdir(parents=True)
-    assert not native._begin_triton_cache(torch.device("cuda"))
+    assert not load._begin_triton_cache(torch.device("cuda"))
     assert Path(os.environ["TRITON_CACHE_DIR"]) == folder
 
 
 def test_where_the_user_put_tritons_cache_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "mine"))
-    assert native._begin_triton_cache(torch.device("cuda"))
+    assert load._begin_triton_cache(torch.device("cuda"))
     assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "mine")
 
 

@@ -346,15 +346,7 @@ def test_a_cache_of_8_bits_changes_the_logits_a_little(shared_engine: Engine) ->
     ids = some_ids(200, 14)
     rows = {}
     for int8 in (False, True):
-        cache = KVCache(
-            layers=c.num_layers,
-            heads=c.num_heads,
-            head_dim=c.head_dim,
-            capacity=256,
-            dtype=engine.dtype,
-            device=engine.device,
-            int8=int8,
-        )
+        cache = KVCache.of(c, 256, dtype=engine.dtype, device=engine.device, int8=int8)
         rotary = Rotary(c, 256, engine.device)
         state = sample.State(c.vocab_size, 256, engine.device)
         step = DecodeStep(c, engine.weights, cache, rotary, state, pdl=False)

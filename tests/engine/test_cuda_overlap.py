@@ -52,17 +52,10 @@ class Decoder:
     def __init__(
         self, config: ModelConfig, weights: Weights, *, int8_cache: bool, pdl: bool, **settings: object
     ) -> None:
-        self.cache = KVCache(
-            layers=config.num_layers,
-            heads=config.num_heads,
-            head_dim=config.head_dim,
-            capacity=CONTEXT,
-            dtype=torch.float16,
-            device=weights.wte.device,
-            int8=int8_cache,
-        )
-        self.state = sample.State(config.vocab_size, CONTEXT, weights.wte.device)
-        rotary = Rotary(config, CONTEXT, weights.wte.device)
+        device = weights.wte.device
+        self.cache = KVCache.of(config, CONTEXT, dtype=torch.float16, device=device, int8=int8_cache)
+        self.state = sample.State(config.vocab_size, CONTEXT, device)
+        rotary = Rotary(config, CONTEXT, device)
         self.step = DecodeStep(config, weights, self.cache, rotary, self.state, pdl=pdl, **settings)
         self.step.launch()
         torch.cuda.synchronize()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import random_model
 import torch
 
 from qwenchat.engine.kv_cache import KVCache
@@ -21,16 +22,7 @@ def seed() -> None:
 
 
 def a_cache(model: Qwen, capacity: int, *, int8: bool) -> KVCache:
-    c = model.config
-    return KVCache(
-        layers=c.num_layers,
-        heads=c.num_heads,
-        head_dim=c.head_dim,
-        capacity=capacity,
-        dtype=torch.float32,
-        device=CPU,
-        int8=int8,
-    )
+    return KVCache.of(model.config, capacity, dtype=torch.float32, device=CPU, int8=int8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -50,12 +42,12 @@ def test_a_number_comes_back_from_8_bits_to_within_half_a_step(dtype: torch.dtyp
 
 @pytest.mark.parametrize(("dtype", "int8"), [(torch.float32, False), (torch.float16, True)])
 def test_a_token_takes_what_is_reckoned_for_it(dtype: torch.dtype, int8: bool) -> None:
-    shape = {"layers": 2, "heads": 3, "head_dim": 32, "dtype": dtype, "int8": int8}
-    cache = KVCache(**shape, capacity=7, device=CPU)
+    config = random_model.config(heads=3, head_dim=32, mlp_size=64, vocab_size=8)
+    cache = KVCache.of(config, 7, dtype=dtype, device=CPU, int8=int8)
     layer = cache.layer(0)
     parts = (layer.keys, layer.values, layer.key_scales, layer.value_scales)
     of_a_layer = sum(part.nbytes for part in parts if part is not None)
-    assert KVCache.bytes_per_token(**shape) * 7 == 2 * of_a_layer
+    assert KVCache.bytes_per_token(config, dtype=dtype, int8=int8) * 7 == 2 * of_a_layer
 
 
 @torch.inference_mode()

@@ -7,15 +7,14 @@ import random
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from model_tensors import tensors_of
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 import qwenchat
 from qwenchat.engine import gptq, loader, memory
@@ -412,18 +411,6 @@ def test_two_thousand_damaged_headers_are_typed_errors_without_a_memory_blow_up(
 LAYOUTS = ("fp16", "gptq_int8", "gptq_int4", "gptq_int4_asym_g32", "gptq_int8_act_order")
 
 
-def parts(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every tensor of a model: parameters, and what packed layers hold."""
-    found: dict[str, torch.Tensor] = dict(model.named_parameters())
-    for name, module in model.named_modules():
-        if isinstance(module, PackedLinear):
-            for field in fields(module.matrix):
-                value = getattr(module.matrix, field.name)
-                if isinstance(value, torch.Tensor):
-                    found[f"{name}.{field.name}"] = value
-    return found
-
-
 def read_twice(
     folder: Path, dtype: torch.dtype, packed: bool
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -434,7 +421,7 @@ def read_twice(
         )
         for staged in (False, True)
     )
-    return parts(mapped), parts(staged)
+    return tensors_of(mapped), tensors_of(staged)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -479,7 +466,7 @@ def test_groups_that_our_layout_cannot_hold_are_made_floats_and_counted_so(
     needs: list[memory.Need] = []
 
     def load(packed: bool) -> dict[str, torch.Tensor]:
-        return parts(
+        return tensors_of(
             loader.load_model(
                 plain, device=torch.device("cpu"), dtype=torch.float16, context=64, packed=packed,
                 preflight=lambda need, free: needs.append(need),
@@ -501,7 +488,7 @@ def test_the_weights_take_what_was_said_before(
         golden_folder(name), device=torch.device("cpu"), dtype=torch.float16, context=64, packed=packed,
         preflight=lambda need, free: needs.append(need),
     )  # fmt: skip
-    taken = sum(tensor.nbytes for tensor in parts(model).values())
+    taken = sum(tensor.nbytes for tensor in tensors_of(model).values())
     # Zero points that turn out to be the middle throughout are not kept.
     zeros = sum(
         m.matrix.scales.numel()

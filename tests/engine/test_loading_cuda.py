@@ -6,20 +6,19 @@ import gc
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from model_tensors import tensors_of
 from safetensors.torch import save_file
 from torch import nn
 
 import qwenchat
 from qwenchat.engine import gptq, loader
 from qwenchat.engine.memory import Need
-from qwenchat.engine.packed import PackedLinear
 from qwenchat.engine.staging import CudaLane, Staging, Stored
 from qwenchat.errors import InsufficientMemoryError
 
@@ -38,18 +37,6 @@ def no_thread_is_left() -> Iterator[None]:
     assert {t for t in threading.enumerate() if t.name.startswith("reader-")} == before
 
 
-def parts(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every tensor of a model on the CPU: parameters, and what packed layers hold."""
-    found: dict[str, torch.Tensor] = dict(model.named_parameters())
-    for name, module in model.named_modules():
-        if isinstance(module, PackedLinear):
-            for field in fields(module.matrix):
-                value = getattr(module.matrix, field.name)
-                if isinstance(value, torch.Tensor):
-                    found[f"{name}.{field.name}"] = value
-    return {name: tensor.cpu() for name, tensor in found.items()}
-
-
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize(
@@ -63,10 +50,10 @@ def test_what_is_loaded_is_the_same_to_the_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = golden_folder(name)
-    expected = parts(loader.load_model(folder, device=CPU, dtype=dtype, context=64, packed=packed))
+    expected = tensors_of(loader.load_model(folder, device=CPU, dtype=dtype, context=64, packed=packed))
     for piece, ahead in ((4096, 50_000), (8 << 20, 256 << 20)):
         monkeypatch.setattr(loader, "Staging", partial(Staging, piece=piece, ahead=ahead))
-        found = parts(loader.load_model(folder, device=CUDA, dtype=dtype, context=64, packed=packed))
+        found = tensors_of(loader.load_model(folder, device=CUDA, dtype=dtype, context=64, packed=packed))
         assert found.keys() == expected.keys()
         for key, tensor in expected.items():
             assert torch.equal(found[key], tensor), key
@@ -115,9 +102,9 @@ def load_large(folder: Path, **kwargs: Any) -> nn.Module:
 
 
 def test_large_matrices_in_many_pieces_are_the_same_to_the_bit_every_time(large: Path) -> None:
-    expected = parts(loader.load_model(large, device=CPU, dtype=torch.float16, context=256, packed=True))
+    expected = tensors_of(loader.load_model(large, device=CPU, dtype=torch.float16, context=256, packed=True))
     for _ in range(4):
-        found = parts(load_large(large))
+        found = tensors_of(load_large(large))
         for key, tensor in expected.items():
             assert torch.equal(found[key], tensor), key
 
@@ -159,9 +146,11 @@ def test_copies_wait_for_what_the_memory_was_used_for_before(large: Path) -> Non
 
 def test_the_callers_stream_may_be_any(golden_folder: Callable[[str], Path]) -> None:
     folder = golden_folder("gptq_int8")
-    expected = parts(loader.load_model(folder, device=CPU, dtype=torch.float16, context=64, packed=True))
+    expected = tensors_of(loader.load_model(folder, device=CPU, dtype=torch.float16, context=64, packed=True))
     with torch.cuda.stream(torch.cuda.Stream()):
-        found = parts(loader.load_model(folder, device=CUDA, dtype=torch.float16, context=64, packed=True))
+        found = tensors_of(
+            loader.load_model(folder, device=CUDA, dtype=torch.float16, context=64, packed=True)
+        )
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
 
 

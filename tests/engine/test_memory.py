@@ -8,29 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from qwenchat.bench.random_weights import shape_of
 from qwenchat.engine import memory
-from qwenchat.engine.config import ModelConfig, QuantConfig
+from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.memory import Need
 from qwenchat.errors import InsufficientMemoryError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-SEVEN_B = ModelConfig(
-    vocab_size=151936,
-    hidden_size=4096,
-    num_layers=32,
-    num_heads=32,
-    head_dim=128,
-    mlp_size=11008,
-    seq_length=8192,
-    max_position_embeddings=32768,
-    norm_eps=1e-6,
-    rope_base=10000.0,
-    use_dynamic_ntk=True,
-    use_logn_attn=True,
-    mlp_bias=False,
-    tie_word_embeddings=False,
-    quant=QuantConfig(8, 128, act_order=False, zeros_minus_one=True),
-)
+SEVEN_B = shape_of("qwen-7b-chat-int8").config
 
 
 def test_page_cache_counts_as_free(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from qwenchat.engine.kernels.device import ASSEMBLY, dependent, start_next, wait_for_previous
+from qwenchat.engine.kernels.device import ASSEMBLY, dependent, in_steps, start_next, wait_for_previous
 from qwenchat.engine.kv_cache import LayerCache
 
 
@@ -58,8 +58,7 @@ def _as_stored(row, codes, INT8: tl.constexpr):
     scale = 0.0
     if INT8:
         scale = tl.max(tl.abs(row), axis=0) / 127
-        row = row / tl.maximum(scale, 1e-30)
-        row = row + tl.where(row < 0, -0.5, 0.5)
+        row = in_steps(row, scale)
     return row.to(codes.dtype.element_ty), scale
 
 

@@ -7,6 +7,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
+from qwenchat.engine.kernels.device import in_steps
 from qwenchat.engine.kv_cache import LayerCache
 
 
@@ -15,8 +16,7 @@ def _put(row, codes, scales, at, ok, d, HEAD_DIM: tl.constexpr, INT8: tl.constex
     """Rows [TOKENS, HEAD_DIM] to positions ``at`` of a head's cache."""
     if INT8:
         scale = tl.max(tl.abs(row), axis=1) / 127
-        row = row / tl.maximum(scale, 1e-30)[:, None]
-        row = row + tl.where(row < 0, -0.5, 0.5)
+        row = in_steps(row, scale[:, None])
         tl.store(scales + at, scale, mask=ok)
     tl.store(codes + at[:, None] * HEAD_DIM + d[None, :], row.to(codes.dtype.element_ty), mask=ok[:, None])
 

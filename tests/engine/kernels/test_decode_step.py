@@ -34,15 +34,7 @@ def a_step(model: Qwen, device: torch.device, *, int8: bool) -> DecodeStep:
     weights = cuda.assemble(model)
     assert weights is not None
     c = model.config
-    cache = KVCache(
-        layers=c.num_layers,
-        heads=c.num_heads,
-        head_dim=c.head_dim,
-        capacity=CONTEXT,
-        dtype=weights.wte.dtype,
-        device=device,
-        int8=int8,
-    )
+    cache = KVCache.of(c, CONTEXT, dtype=weights.wte.dtype, device=device, int8=int8)
     rotary = Rotary(c, CONTEXT, device)
     if device.type == "cuda":
         return DecodeStep(c, weights, cache, rotary, sample.State(c.vocab_size, CONTEXT, device), pdl=False)
@@ -111,17 +103,9 @@ def test_weights_whose_mlp_has_its_inputs_in_two_orders_are_left_to_plain_torch(
     ids = torch.tensor(golden.prompts("gptq_int8")[0])
 
     def logits() -> torch.Tensor:
-        c = model.config
-        cache = KVCache(
-            layers=c.num_layers,
-            heads=c.num_heads,
-            head_dim=c.head_dim,
-            capacity=CONTEXT,
-            dtype=torch.float32,
-            device=cpu,
-        )
+        cache = KVCache.of(model.config, CONTEXT, dtype=torch.float32, device=cpu)
         with torch.inference_mode():
-            return model(ids, cache, Rotary(c, CONTEXT, cpu))
+            return model(ids, cache, Rotary(model.config, CONTEXT, cpu))
 
     before = logits()
     assert cuda.assemble(model) is None
