@@ -5,8 +5,8 @@ The map of the package; each module's docstring says what it owns.
 Where a command goes::
 
     __main__      the entry point
-    cli           the commands: parse, call; cli_sessions has those about sessions,
-                  cli_bench the benchmark, options the shared flags
+    cli           the commands: parse, call; cli_sessions has those about sessions, cli_setup
+                  models and config, cli_bench the benchmark, options the shared flags
     start         what a chat begins with: settings, a session, flags over both
     oneshot       ask and pipes: one question, one answer
     exits         the one place where an error becomes a line and an exit code

@@ -95,7 +95,7 @@ def _tables(report: Report) -> Iterable[str | Table]:
     yield _card_table(report)
     yield "time to the first token"
     yield _waiting_table(report)
-    yield "tokens/s by the context (of the ceiling there)"
+    yield "tokens/s by the context (share of the ceiling there)"
     yield _context_table(report)
     for result in report.results:
         if result.kernel_times:
@@ -204,7 +204,7 @@ def _context_table(report: Report) -> Table:
                 cells.append(_NONE)
                 continue
             speed, limit = decode.speed_at(c), ceilings.decode_at(r.weights, r.per_position, c)
-            cells.append(f"{speed:.1f} ({speed / limit:.0%} of {limit:.0f})")
+            cells.append(f"{speed:.1f} ({speed / limit:.0%})")
         table.add_row(_title(report, r), *cells)
     return table
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from qwenchat.backends.load import KV_CACHES, pick_device, pick_dtype
+from qwenchat.backends.load import load as load_backend
 from qwenchat.bench import ceilings, checkpoint, peer, protocol, random_weights, start
 from qwenchat.bench.protocol import Loaded, Protocol, Result, Subject, Tell
 from qwenchat.bench.random_weights import Shape

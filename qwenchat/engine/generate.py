@@ -241,13 +241,14 @@ class Engine:
     ) -> Generator[Prefilled, None, Tensor]:
         """Brings the cache to ``ids``; the last token's logits [vocab_size]."""
         started = perf_counter()
+        held_keys = bool(self._cached_ids)
         if positions > self._cache.capacity:
             self._allocate(positions)
         alpha = ntk_alpha(self.config, len(ids))
         if alpha != self._rotary.alpha:
             # Keys rotated under another alpha are of no use.
             self._rotary.set_alpha(alpha)
-            stats.alpha_changed = bool(self._cached_ids)
+            stats.alpha_changed = held_keys
             self._cached_ids.clear()
             self._prompt_end = None
         reused = self._reusable(ids)

@@ -259,8 +259,8 @@ class Chat:
                     view.status(prefill.at(event))
                 else:
                     self.last = event
-        if self.last is not None and self.last.alpha_changed:
-            self.say(tr("the prompt's length changed the NTK alpha: what was cached could not be reused"))
+        if self.last is not None:
+            self.say(status.why_nothing_was_reused(self.last))
 
     def _wait_for_model(self, cancel: threading.Event) -> Backend:
         if not self._loading.started:

@@ -99,6 +99,13 @@ def failure(model: str, why: str, columns: int) -> str:
     return "\n".join(wrap_line(fitted([f"{model}: {told}"]), columns, hang=2))
 
 
+def why_nothing_was_reused(end: ReplyEnd) -> str:
+    """What made the model read all of a prompt again; empty where nothing did."""
+    if not end.alpha_changed:
+        return ""
+    return tr("the prompt's length changed the NTK alpha: what was cached could not be reused")
+
+
 class PrefillLine:
     """What is said while a long prompt is read."""
 

@@ -153,6 +153,10 @@ def test_a_prompt_that_changes_the_ntk_alpha_is_prefilled_whole(ntk_model: Nativ
     generation = ntk_model.generate(longer, temperature=0, max_new_tokens=6)
     tokens = list(generation)
     assert generation.stats.reused_tokens == 0
+    assert generation.stats.alpha_changed
+    again = ntk_model.generate([*longer, 7], temperature=0, max_new_tokens=1)
+    list(again)
+    assert not again.stats.alpha_changed
     ntk_model.engine._allocate(128)
     assert greedy(ntk_model, longer, 6) == tokens
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 from chat_program import Echo, make_chat
 
 from qwenchat import atomic
-from qwenchat.chat.messages import GenerationOptions, TextDelta
+from qwenchat.chat.messages import Event, GenerationOptions, ReplyEnd, TextDelta
 from qwenchat.errors import InsufficientMemoryError, ModelNotFoundError
 from qwenchat.terminal import clipboard, styles
 from qwenchat.terminal.commands import registry
@@ -321,6 +321,21 @@ def test_stats_tell_what_was_reused(say: Say) -> None:
     shown = say("/stats")
     assert "reused 0 + new " in shown
     assert "tokens/s" in shown
+
+
+def test_a_prompt_that_had_to_be_read_whole_again_is_told_of(
+    chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Echo.stream
+
+    def changed(*args: Any) -> Generator[Event, None, None]:
+        for event in stream(*args):
+            yield replace(event, alpha_changed=True) if isinstance(event, ReplyEnd) else event
+
+    assert "NTK alpha" not in say("hello", "/stats")
+    monkeypatch.setattr(Echo, "stream", changed)
+    assert say("hello").count("NTK alpha") == 1
+    assert say("/stats").count("NTK alpha") == 1
 
 
 def test_model_completes_names_and_loads_another(chat: Chat, say: Say) -> None:

@@ -10,6 +10,7 @@ from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import UsageError
 from qwenchat.language import tr
 from qwenchat.settings import allowed, read_setting, shorten, system_prompt
+from qwenchat.terminal import status
 from qwenchat.terminal.commands.registry import Group
 
 if TYPE_CHECKING:
@@ -130,8 +131,7 @@ def _stats(chat: Chat, rest: str) -> None:
             seconds=f"{timings.prefill:.2f}",
         )
     )
-    if chat.last.alpha_changed:
-        chat.say(tr("the prompt's length changed the NTK alpha: what was cached could not be reused"))
+    chat.say(status.why_nothing_was_reused(chat.last))
     rate = usage.completion_tokens / timings.decode if timings.decode else 0.0
     chat.say(
         tr(
