@@ -21,6 +21,7 @@ from qwenchat.tokenizer import QwenTokenizer
 if TYPE_CHECKING:
     import torch
 
+    from qwenchat.engine.cpu.team import Team
     from qwenchat.engine.memory import Need
 
 Arguments = ParamSpec("Arguments")
@@ -50,6 +51,7 @@ def load(
     dtype: str = "auto",
     context: int | None = None,
     kv_cache: str = "auto",
+    threads: int | None = None,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> NativeBackend:
@@ -63,6 +65,7 @@ def load(
         dtype: "float32", "bfloat16", "float16", or "auto" for what the device does well.
         context: tokens of prompt and reply together; by default what the model was trained on.
         kv_cache: "auto" to hold keys and values in the dtype, "int8" in half of float16's memory.
+        threads: on a CPU; by default as many as there are physical cores for this process.
         progress: told of each stage.
         notice: told in one line what "auto" chose.
 
@@ -82,6 +85,7 @@ def load(
             dtype=dtype,
             context=window,
             kv_cache=kv_cache,
+            threads=threads,
             progress=progress,
             notice=notice,
         )
@@ -138,6 +142,7 @@ def load_folder(
     dtype: str = "auto",
     context: int | None = None,
     kv_cache: str = "auto",
+    threads: int | None = None,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> NativeBackend:
@@ -149,6 +154,8 @@ def load_folder(
     if kv_cache not in KV_CACHES:
         raise UsageError(f"the KV cache is {kv_cache!r}, expected {', '.join(KV_CACHES)}")
     int8_cache = kv_cache == "int8"
+    if threads is not None and threads < 1:
+        raise UsageError(tr("--threads {count} is out of range", count=threads), tr("give 1 or more"))
     config = read_model_config(folder)
     defaults = read_generation_defaults(folder)
     window = _pick_context(context, config.seq_length, config.max_position_embeddings)
@@ -156,7 +163,7 @@ def load_folder(
     with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second
         tokenizer = _read_tokenizer(folder, config.vocab_size)
     from qwenchat.engine.generate import Engine
-    from qwenchat.engine.linear import pack, reads_packed
+    from qwenchat.engine.linear import pack, plan
     from qwenchat.engine.loader import load_model
 
     def tell_memory(need: Need, free: int) -> None:
@@ -171,6 +178,11 @@ def load_folder(
     number_type = pick_dtype(dtype, target)
     on_gpu = target.type == "cuda"
     stage = (COMPILING if _begin_triton_cache(target) else PREPARING) if on_gpu else None
+
+    def open_team() -> Team:
+        return open_cpu_kernels(threads, report, notice or (lambda line: None))
+
+    how = plan(config, target, number_type, open_team)
     weights = load_model(
         folder,
         device=target,
@@ -178,14 +190,20 @@ def load_folder(
         context=window,
         progress=lambda fraction: report(LOADING, fraction),
         preflight=tell_memory,
-        packed=on_gpu and reads_packed(config, target) is None,
+        packing=how.packing,
         int8_cache=int8_cache,
     )
-    kernels = pack(weights)
+    kernels = pack(weights, how, number_type)
     if kernels.why_not and notice:
+        kind = "CUDA" if on_gpu else "CPU"
         reason = kernels.why_not
         notice(
-            tr("the fast CUDA kernels are not used, but {path}: {reason}", path=kernels.name, reason=reason)
+            tr(
+                "the fast {kind} kernels are not used, but {path}: {reason}",
+                kind=kind,
+                path=kernels.name,
+                reason=reason,
+            )
         )
     if kernels.weights and stage:
         report(stage, None)
@@ -194,7 +212,7 @@ def load_folder(
     cache = ", int8 KV cache" if int8_cache else ""
     description = f"{quant}, {target} {number}{cache}, {kernels.name}"
     try:
-        engine = Engine(weights, context=window, weights=kernels.weights, int8_cache=int8_cache)
+        engine = Engine(kernels.model, context=window, weights=kernels.weights, int8_cache=int8_cache)
     except QwenchatError:
         raise
     except Exception as error:
@@ -215,6 +233,27 @@ def load_folder(
         name=name or folder.name,
         description=description,
     )
+
+
+def open_cpu_kernels(threads: int | None, report: Progress, notice: Callable[[str], None]) -> Team:
+    """The threads that run the CPU kernels, which are compiled into our cache folder the first time.
+
+    Raises:
+        CannotCompile: there are none, for the reason that it tells.
+    """
+    import torch
+
+    from qwenchat import folders
+    from qwenchat.engine.cpu import compiled
+    from qwenchat.engine.cpu.team import Team, default_threads
+
+    count = threads or default_threads()
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+    enter, name = compiled.open_kernels(
+        folders.cache_dir() / "cpu", compiling=lambda: report(COMPILING, None), notice=notice
+    )
+    return Team(enter, count, name)
 
 
 def _read_tokenizer(folder: Path, vocab_size: int) -> QwenTokenizer | None:

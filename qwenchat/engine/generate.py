@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +23,7 @@ from qwenchat.engine.sampling import Sampler, SamplingParams
 from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError, PromptError
 
 if TYPE_CHECKING:
+    from qwenchat.engine.cpu.model import CPUModel
     from qwenchat.engine.cuda import GraphDecoder, Weights
 
 WORTH_REUSING = 32
@@ -106,15 +108,14 @@ class Engine:
     """
 
     def __init__(
-        self, model: Qwen, *, context: int, weights: Weights | None = None, int8_cache: bool = False
+        self, model: Qwen | CPUModel, *, context: int, weights: Weights | None = None, int8_cache: bool = False
     ) -> None:
         self.model = model
         self._int8_cache = int8_cache
         self.config = model.config
         self.context = context
         self.weights = weights
-        weight = model.transformer.wte.weight
-        self.device, self.dtype = weight.device, weight.dtype
+        self.device, self.dtype = model.device, model.dtype
         self._busy = threading.Lock()
         self._graph: GraphDecoder | None = None
         # The prompt that was run last, if the cache still holds it, and its last token's logits.
@@ -224,7 +225,8 @@ class Engine:
         """The reply's tokens; once the next one is asked for, the one before is in the cache."""
         if self._graph is None:
             while not _is_set(cancel):
-                token = sampler(logits)
+                with _torch_alone(self.device):
+                    token = sampler(logits)
                 yield token
                 logits = self._extend([token], cancel)
             return
@@ -344,7 +346,7 @@ class Engine:
             return GraphDecoder(self.config, self.weights, self._cache, self._rotary)
 
     def _new_cache(self, capacity: int) -> KVCache:
-        return KVCache.of(self.config, capacity, dtype=self.dtype, device=self.device, int8=self._int8_cache)
+        return self.model.new_cache(capacity, int8=self._int8_cache)
 
     def _check_prompt(self, ids: Sequence[int]) -> list[int]:
         if isinstance(ids, str):
@@ -384,6 +386,24 @@ class Engine:
 def _out_of_memory(error: torch.OutOfMemoryError) -> InsufficientMemoryError:
     first = str(error).partition(". ")[0]
     return InsufficientMemoryError(f"memory ran out: {first}", "a shorter --context or another model may fit")
+
+
+@contextmanager
+def _torch_alone(device: torch.device) -> Iterator[None]:
+    """Keeps torch to the calling thread, for work that is small.
+
+    Its other threads go on looking for work for milliseconds after they had some, on the very processors
+    that the next token's kernels want.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _is_set(cancel: threading.Event | None) -> bool:

@@ -17,8 +17,43 @@ points as they are, not minus one.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """A checkpoint's four tensors for one matrix, and what is to be known to read them.
+
+    Attributes:
+        bits: of a code, 4 or 8.
+        group: inputs that share a scale, where there is no ``g_idx``.
+        zeros_minus_one: whether the zero points are stored minus one.
+    """
+
+    qweight: Tensor
+    qzeros: Tensor
+    scales: Tensor
+    g_idx: Tensor | None
+    bits: int
+    group: int
+    zeros_minus_one: bool = True
+
+    @property
+    def inputs(self) -> int:
+        return self.qweight.shape[0] * 32 // self.bits
+
+    @property
+    def outputs(self) -> int:
+        return self.qweight.shape[1]
+
+    def zeros(self) -> Tensor:
+        """The zero points, uint8 [groups, out]."""
+        zeros = unpack_words(self.qzeros.t(), self.bits).t()
+        # uint8 arithmetic wraps, as the original's mask does.
+        return (zeros + 1) & (2**self.bits - 1) if self.zeros_minus_one else zeros
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:
@@ -81,25 +116,14 @@ def quantize_rtn(weight: Tensor, *, bits: int, group_size: int) -> dict[str, Ten
     return pack(codes, scales, torch.full_like(scales, middle, dtype=torch.uint8), bits=bits)
 
 
-def dequantize(
-    qweight: Tensor,
-    qzeros: Tensor,
-    scales: Tensor,
-    g_idx: Tensor | None,
-    *,
-    bits: int,
-    zeros_minus_one: bool = True,
-) -> Tensor:
+def dequantize(stored: Codes) -> Tensor:
     """The matrix behind a checkpoint's four tensors, float32 [out, in].
 
     Without ``g_idx`` the groups are taken in order. Shapes and the range of ``g_idx`` are the
     loader's to check.
     """
-    codes = unpack_words(qweight, bits)  # [in, out]
-    zeros = unpack_words(qzeros.T, bits).T  # [groups, out]
-    if zeros_minus_one:
-        zeros = (zeros + 1) & (2**bits - 1)  # uint8 arithmetic wraps, as the original's mask does
-    scales = scales.float()
+    codes = unpack_words(stored.qweight, stored.bits)  # [in, out]
+    zeros, scales, g_idx = stored.zeros(), stored.scales.float(), stored.g_idx
     inputs, groups = codes.shape[0], scales.shape[0]
     if g_idx is None or _groups_in_order(g_idx, groups):
         weight = codes.view(groups, inputs // groups, -1).float()

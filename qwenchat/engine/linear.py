@@ -1,7 +1,9 @@
-"""How matrices are held for multiplying: the layout in which each device and dtype reads them fastest.
+"""What multiplies: the kernels that a device can use, and the layout in which they read the matrices.
 
-Decoding multiplies every matrix by a single row, so its speed is the speed at which the matrix is
-read. Measured on two cores of an AVX-512 machine that reads 33 GB/s, 3072 by 576, one row:
+Decoding multiplies every matrix by a single row, so its speed is the speed at which the matrix is read. Our own
+kernels, on a GPU and on a CPU, read quantised matrices in their codes; where they cannot be used, which is
+said, plain torch reads floats. Measured on two cores of an AVX-512 machine that reads 33 GB/s, 3072 by 576, one
+row:
 
     float32   as stored, [out, in]          11 GB/s
               transposed in memory          20 GB/s   (worse where there are more inputs than outputs)
@@ -15,6 +17,7 @@ import importlib.util
 import os
 import shutil
 import sysconfig
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +26,15 @@ import torch
 from torch import Tensor, nn
 
 from qwenchat.engine.memory import ran_out_loading
+from qwenchat.engine.packed import Rows
 from qwenchat.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.engine.config import ModelConfig
+    from qwenchat.engine.cpu.model import CPUModel
+    from qwenchat.engine.cpu.team import Team
     from qwenchat.engine.cuda import Weights
+    from qwenchat.engine.loader import Packing
     from qwenchat.engine.model import Qwen
 
 
@@ -46,18 +53,62 @@ class OneDNNLinear(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """How a model's matrices will be held, known before they are loaded.
+
+    Attributes:
+        packing: brings them there; None where plain torch multiplies.
+        why_not: why it does, and not our kernels.
+        team: what runs the CPU kernels, or None.
+    """
+
+    packing: Packing | None = None
+    why_not: str | None = None
+    team: Team | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Kernels:
-    """What will multiply.
+    """What multiplies.
 
     Attributes:
         name: for people.
+        model: ready to run on them.
         weights: as the CUDA kernels read them, or None where these are not used.
-        why_not: why they are not, on a CUDA device.
+        why_not: why our kernels are not used.
     """
 
     name: str
+    model: Qwen | CPUModel
     weights: Weights | None = None
     why_not: str | None = None
+
+
+def plan(
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, open_team: Callable[[], Team] | None = None
+) -> Plan:
+    """What will multiply a model's matrices on a device.
+
+    Args:
+        open_team: opens the CPU kernels; it raises CannotCompile where there are none.
+    """
+    if device.type == "cuda":
+        reason = reads_packed(config, device)
+        return Plan(why_not=reason) if reason else Plan(Rows(dtype))
+    if open_team is None:
+        return Plan()
+    from qwenchat.engine.cpu import packing
+    from qwenchat.engine.cpu.compiled import CannotCompile
+
+    reason = packing.why_not(config, dtype)
+    if reason is None:
+        try:
+            team = open_team()
+        except CannotCompile as error:
+            reason = str(error)
+        else:
+            return Plan(packing.Blocks(config, dtype, team), team=team)
+    return Plan(why_not=reason)
 
 
 def reads_packed(config: ModelConfig, device: torch.device) -> str | None:
@@ -94,18 +145,21 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(": ")
 
 
-def pack(model: Qwen) -> Kernels:
-    """Brings every linear layer of ``model`` into the layout that suits its device and dtype.
+def pack(model: Qwen, plan: Plan, dtype: torch.dtype) -> Kernels:
+    """Makes a model that was loaded by a plan ready to run.
 
     Done layer by layer, so that no more than one matrix is held twice.
 
     Raises:
         InsufficientMemoryError: there is no room for that one.
     """
-    device = model.transformer.wte.weight.device
-    if device.type != "cuda":
-        return Kernels(pack_for_cpu(model))
-    reason = reads_packed(model.config, device)
+    if plan.team is not None:
+        from qwenchat.engine.cpu import packing
+
+        return Kernels(plan.team.name, packing.assemble(model, dtype, plan.team))
+    if model.device.type != "cuda":
+        return Kernels(pack_for_cpu(model), model, why_not=plan.why_not)
+    reason = plan.why_not
     if reason is None:
         from qwenchat.engine import cuda
 
@@ -114,9 +168,9 @@ def pack(model: Qwen) -> Kernels:
         except torch.OutOfMemoryError:
             raise ran_out_loading() from None
         if weights is not None:
-            return Kernels("Triton, CUDA graph", weights)
+            return Kernels("Triton, CUDA graph", model, weights)
         reason = tr("the two halves of its MLP have their inputs in different orders")
-    return Kernels("plain torch", why_not=reason)
+    return Kernels("plain torch", model, why_not=reason)
 
 
 def pack_for_cpu(model: nn.Module) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,8 @@ from qwenchat.engine import gptq
 from qwenchat.engine.config import ModelConfig, QuantConfig, read_model_config
 from qwenchat.engine.memory import Need, check_memory, need, ran_out_loading
 from qwenchat.engine.model import Qwen
-from qwenchat.engine.packed import Packed, PackedLinear, pack_gptq, packs
 from qwenchat.engine.staging import AHEAD, ReadError, Staging
-from qwenchat.engine.tensor_files import TensorFiles, unreadable
+from qwenchat.engine.tensor_files import TensorFiles, let_go, unreadable
 from qwenchat.errors import CheckpointError
 
 _FLOATS = ("F16", "BF16", "F32")
@@ -38,6 +37,31 @@ Progress = Callable[[float], None]
 """Told the fraction that is loaded, 0 to 1."""
 
 
+@runtime_checkable
+class PackedLayer(Protocol):
+    """A module in place of a linear layer, which holds its matrix in codes."""
+
+    def set_bias(self, bias: Tensor) -> None:
+        """Gives it a bias [out]."""
+
+
+class Packing(Protocol):
+    """How the layers of a model are kept in their codes: :class:`qwenchat.engine.packed.Rows` on a GPU,
+    :class:`qwenchat.engine.cpu.packing.Blocks` on a CPU."""
+
+    def prepare(self, files: TensorFiles) -> None:
+        """Told the files before anything is read of them."""
+
+    def holds(self, outputs: int, inputs: int, group: int) -> bool:
+        """Whether a matrix of these sizes can be held."""
+
+    def layer(self, name: str, codes: gptq.Codes) -> PackedLayer | None:
+        """The layer of that name; None if it cannot be held after all."""
+
+    def keep(self, name: str, tensor: Tensor) -> Tensor:
+        """What becomes of a parameter that is not quantised, as it is stored."""
+
+
 def load_model(
     folder: Path,
     *,
@@ -46,7 +70,7 @@ def load_model(
     context: int,
     progress: Progress | None = None,
     preflight: Callable[[Need, int], None] | None = None,
-    packed: bool = False,
+    packing: Packing | None = None,
     int8_cache: bool = False,
     staged: bool | None = None,
 ) -> Qwen:
@@ -58,7 +82,7 @@ def load_model(
         context, int8_cache: positions of the KV cache that will be made, and whether in 8 bits; counted in
             the memory check.
         preflight: told before a weight is read what memory is needed, and how many bytes are free.
-        packed: keep quantised layers in their codes, as :class:`~qwenchat.engine.packed.PackedLinear`.
+        packing: how quantised layers are kept in their codes; without it they become floats.
         staged: read by several threads through buffers, in the order of the files; by default on a
             device with memory of its own. Otherwise the weights are the mapped files' pages, where they
             can be.
@@ -74,22 +98,24 @@ def load_model(
         model = Qwen(config)
     plan = list(_plan(model, config, tensors))
     tensors.check_all_known()
+    if packing is not None:
+        packing.prepare(tensors)
     staged = device.type == "cuda" if staged is None else staged
     needed = need(
         config,
-        weights=sum(_bytes_of(p, dtype, packed) for p in plan),
-        reading=_reading_bytes(plan, tensors, dtype, packed, staged),
+        weights=sum(_bytes_of(p, dtype, packing) for p in plan),
+        reading=_reading_bytes(plan, tensors, dtype, packing, staged),
         device=device,
         dtype=dtype,
         context=context,
-        packed=packed,
+        packed=packing is not None,
         int8_cache=int8_cache,
     )
     free = check_memory(needed, device=device, dtype=dtype)
     if preflight:
         preflight(needed, free)
     try:
-        _fill(model, plan, tensors, device, dtype, packed, staged, progress or (lambda fraction: None))
+        _fill(model, plan, tensors, device, dtype, packing, staged, progress or (lambda fraction: None))
     except torch.OutOfMemoryError:
         raise ran_out_loading() from None
     return model.requires_grad_(False).eval()
@@ -113,7 +139,7 @@ def _fill(
     files: TensorFiles,
     device: torch.device,
     dtype: torch.dtype,
-    packed: bool,
+    packing: Packing | None,
     staged: bool,
     progress: Progress,
 ) -> None:
@@ -123,12 +149,20 @@ def _fill(
     with closing(_staged(plan, files, device) if staged else _mapped(plan, files, device)) as arriving:
         for parameter, tensors in arriving:
             if parameter.gptq is None:
-                _put(model, parameter.name, tensors[0].to(device=device, dtype=dtype).contiguous())
-            elif packed and (matrix := parameter.gptq.pack(tensors)):
-                _put_packed(model, parameter.name, PackedLinear(matrix, dtype))
+                value = tensors[0].to(device=device, dtype=None if packing else dtype)
+                if packing:
+                    value = packing.keep(parameter.name, value)
+                _put(model, parameter.name, value.contiguous())
             else:
-                weight = parameter.gptq.dequantize(tensors)
-                _put(model, parameter.name, weight.to(device=device, dtype=dtype).contiguous())
+                codes = parameter.gptq.codes(tensors)
+                layer = packing.layer(parameter.gptq.layer, codes) if packing and parameter.packs(packing) else None
+                if layer is not None:
+                    _put_layer(model, parameter.name, layer)
+                else:
+                    weight = gptq.dequantize(codes)
+                    _put(model, parameter.name, weight.to(device=device, dtype=dtype).contiguous())
+                if not staged:
+                    let_go(tensors)
             done += parameter.shape.numel()
             progress(done / total)
     if model.lm_head.weight.is_meta:  # tied
@@ -158,9 +192,9 @@ def _staged(
         raise unreadable(error.stored.path, error.stored.name, error.reason) from error
 
 
-def _bytes_of(parameter: _Parameter, dtype: torch.dtype, packed: bool) -> int:
+def _bytes_of(parameter: _Parameter, dtype: torch.dtype, packing: Packing | None) -> int:
     """What a parameter takes on the device, once it is there."""
-    if not (packed and parameter.gptq and parameter.gptq.packs):
+    if not (packing and parameter.gptq and parameter.packs(packing)):
         return parameter.shape.numel() * dtype.itemsize
     quant, (outputs, inputs) = parameter.gptq.quant, parameter.shape
     # Codes; scales and, where they are not the middle throughout, zero points; the order of inputs.
@@ -169,7 +203,7 @@ def _bytes_of(parameter: _Parameter, dtype: torch.dtype, packed: bool) -> int:
 
 
 def _reading_bytes(
-    plan: list[_Parameter], files: TensorFiles, dtype: torch.dtype, packed: bool, staged: bool
+    plan: list[_Parameter], files: TensorFiles, dtype: torch.dtype, packing: Packing | None, staged: bool
 ) -> int:
     """What loading takes on the device besides the weights that are loaded."""
 
@@ -178,10 +212,10 @@ def _reading_bytes(
         # As it is stored, and the one before it, which is let go of when it arrives.
         raw = 2 * sum(s.nbytes for s in stored) if staged else 0
         if p.gptq:
-            return raw + count * (_PACKING if packed and p.gptq.packs else _DEQUANTIZING)
+            return raw + count * (_PACKING if packing and p.packs(packing) else _DEQUANTIZING)
         if not staged:
             return count * dtype.itemsize
-        if packed and ".mlp.w" in p.name:
+        if packing and ".mlp.w" in p.name:
             return raw + _PACKING * count * dtype.itemsize
         return raw if stored[0].dtype != dtype else 0
 
@@ -192,21 +226,21 @@ def _put(model: Qwen, name: str, tensor: Tensor) -> None:
     """Gives the model a parameter. Packed layers hold their bias with the matrix."""
     path, _, field = name.rpartition(".")
     module = model.get_submodule(path)
-    if isinstance(module, PackedLinear):
+    if isinstance(module, PackedLayer):
         assert field == "bias"
-        module.matrix = replace(module.matrix, bias=tensor)
+        module.set_bias(tensor)
     else:
         module.register_parameter(field, nn.Parameter(tensor, requires_grad=False))
 
 
-def _put_packed(model: Qwen, name: str, packed: PackedLinear) -> None:
+def _put_layer(model: Qwen, name: str, layer: PackedLayer) -> None:
     """Puts a packed layer in the place of the one whose weight is called ``name``."""
     path, _, field = name.removesuffix(".weight").rpartition(".")
     parent = model.get_submodule(path)
     bias = getattr(parent, field).bias
     if bias is not None and not bias.is_meta:
-        packed.matrix = replace(packed.matrix, bias=bias)
-    parent.register_module(field, packed)
+        layer.set_bias(bias)
+    parent.register_module(field, cast(nn.Module, layer))
 
 
 def _check_layer_count(config: ModelConfig, tensors: TensorFiles) -> None:
@@ -229,6 +263,11 @@ class _Parameter:
     stored: tuple[str, ...]
     gptq: _Gptq | None = None
 
+    def packs(self, packing: Packing) -> bool:
+        """Whether its codes can be kept."""
+        assert self.gptq is not None
+        return packing.holds(*self.shape, self.gptq.group)
+
 
 @dataclass(frozen=True, slots=True)
 class _Gptq:
@@ -245,33 +284,8 @@ class _Gptq:
         """Inputs that share a scale."""
         return self.inputs if self.quant.group_size == -1 else self.quant.group_size
 
-    @property
-    def packs(self) -> bool:
-        """Whether its codes can be kept."""
-        return packs(self.inputs, self.group)
-
-    def dequantize(self, tensors: list[Tensor]) -> Tensor:
-        """The weight, float32 [out, in]."""
-        qweight, qzeros, scales, g_idx = self._parts(tensors)
-        return gptq.dequantize(
-            qweight, qzeros, scales, g_idx, bits=self.quant.bits, zeros_minus_one=self.quant.zeros_minus_one
-        )
-
-    def pack(self, tensors: list[Tensor]) -> Packed | None:
-        """The weight in its codes; None if its groups do not fit that layout."""
-        if not self.packs:
-            return None
-        qweight, qzeros, scales, g_idx = self._parts(tensors)
-        minus_one = self.quant.zeros_minus_one
-        try:
-            return pack_gptq(
-                qweight, qzeros, scales, g_idx,
-                bits=self.quant.bits, group=self.group, zeros_minus_one=minus_one,
-            )  # fmt: skip
-        except ValueError:
-            return None
-
-    def _parts(self, tensors: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def codes(self, tensors: list[Tensor]) -> gptq.Codes:
+        """What was stored, once its groups are known to be there."""
         qweight, qzeros, scales, *rest = tensors
         g_idx = rest[0] if rest else None
         if g_idx is not None:
@@ -282,7 +296,8 @@ class _Gptq:
                     f"{self.path}: {self.layer}.g_idx goes from {low} to {high}, "
                     f"expected groups 0 to {groups - 1}"
                 )
-        return qweight, qzeros, scales, g_idx
+        quant = self.quant
+        return gptq.Codes(qweight, qzeros, scales, g_idx, quant.bits, self.group, quant.zeros_minus_one)
 
 
 def _plan(model: Qwen, config: ModelConfig, tensors: TensorFiles) -> Generator[_Parameter, None, None]:

@@ -36,6 +36,20 @@ class Qwen(nn.Module):
         self.transformer = Transformer(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.transformer.wte.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self.transformer.wte.weight.dtype
+
+    def new_cache(self, capacity: int, *, int8: bool = False) -> KVCache:
+        """A KV cache for it, of so many positions."""
+        return KVCache.of(self.config, capacity, dtype=self.dtype, device=self.device, int8=int8)
+
     def forward(
         self,
         ids: Tensor,

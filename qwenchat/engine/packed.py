@@ -73,23 +73,19 @@ class Packed:
         return torch.empty_like(weight).index_copy_(1, self.perm.long(), weight)
 
 
-def pack_gptq(
-    qweight: Tensor, qzeros: Tensor, scales: Tensor, g_idx: Tensor | None, *, bits: int, group: int,
-    zeros_minus_one: bool,
-) -> Packed:  # fmt: skip
-    """A checkpoint's four tensors, laid out as in :mod:`qwenchat.engine.gptq`, as a packed matrix.
+def pack_gptq(stored: gptq.Codes) -> Packed:
+    """A checkpoint's matrix, packed.
 
     With act-order or 4 bits it takes, besides the result, a few bytes an element for a while.
 
-    Args:
-        group: inputs that share a scale.
-
     Raises:
-        ValueError: the groups are not all of that size, so that this layout cannot hold them.
+        ValueError: the groups are not all of one size, so that this layout cannot hold them.
     """
-    inputs, outputs = qweight.shape[0] * 32 // bits, qweight.shape[1]
+    bits, group, g_idx = stored.bits, stored.group, stored.g_idx
+    inputs, outputs = stored.inputs, stored.outputs
     # A word holds inputs that follow one another, so that the words of a row are its codes in order.
-    rows = qweight.t().clone(memory_format=torch.contiguous_format).view(torch.uint8)  # [out, in * bits / 8]
+    words = stored.qweight.t().clone(memory_format=torch.contiguous_format)
+    rows = words.view(torch.uint8)  # [out, in * bits / 8]
     perm = None
     in_order = torch.arange(inputs, device=rows.device) // group
     if g_idx is not None and not torch.equal(g_idx.long(), in_order):
@@ -108,11 +104,9 @@ def pack_gptq(
         torch.bitwise_or(first & 15, second << 4, out=even)
         torch.bitwise_or(first >> 4, second & 0xF0, out=odd)
         codes.bitwise_xor_(0x88)
-    zeros = gptq.unpack_words(qzeros.t(), bits)  # [out, groups]
-    if zeros_minus_one:
-        zeros = (zeros + 1) & (2**bits - 1)
+    zeros = stored.zeros().t()  # [out, groups]
     return Packed(
-        codes, inputs, bits, group, scales.t().contiguous(),
+        codes, inputs, bits, group, stored.scales.t().contiguous(),
         zeros=None if bool((zeros == middle).all()) else zeros.contiguous(),
         perm=None if perm is None else perm.to(torch.int32),
     )  # fmt: skip
@@ -178,6 +172,10 @@ class PackedLinear(nn.Module):
         self.matrix = matrix
         self.dtype = dtype
 
+    def set_bias(self, bias: Tensor) -> None:
+        """Gives it a bias [out]."""
+        self.matrix = replace(self.matrix, bias=bias)
+
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         """The layer's output for x [T, in]; added to ``add`` [T, out], if that is given, in one pass."""
         m = self.matrix
@@ -196,6 +194,35 @@ class PackedLinear(nn.Module):
             # Cheaper than bringing the rows of the matrix back in order.
             out = out.view(len(x), -1, m.paired, 2).transpose(2, 3).reshape(out.shape)
         return out
+
+
+class Rows:
+    """Packs into rows; a :class:`qwenchat.engine.loader.Packing`.
+
+    Args:
+        dtype: what the model computes in.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
+    def prepare(self, files: object) -> None:
+        """Has nothing to look for."""
+
+    def holds(self, outputs: int, inputs: int, group: int) -> bool:
+        """Whether a matrix of these sizes can be held in its codes."""
+        return packs(inputs, group)
+
+    def layer(self, name: str, codes: gptq.Codes) -> PackedLinear | None:
+        """The layer of that name; None if its groups do not fit this layout."""
+        try:
+            return PackedLinear(pack_gptq(codes), self._dtype)
+        except ValueError:
+            return None
+
+    def keep(self, name: str, tensor: Tensor) -> Tensor:
+        """What becomes of a parameter that is not quantised."""
+        return tensor.to(self._dtype)
 
 
 def _floats(m: Packed, dtype: torch.dtype) -> Tensor:

@@ -6,8 +6,11 @@ where its bytes are. Knows nothing of the model that they make.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +165,21 @@ def _open(path: Path) -> safe_open:
         raise CheckpointError(
             f"{path} is not a whole safetensors file: {error}", "the file is damaged; fetch it again"
         ) from error
+
+
+def let_go(tensors: Iterable[Tensor]) -> None:
+    """Takes mapped tensors that were read out of this process's memory; their files stay in the system's cache.
+
+    Without it a checkpoint counts twice while it is loaded: as pages of its files, and as what was made of them.
+    """
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    libc = ctypes.CDLL(None)
+    for tensor in tensors:
+        first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if size > 0:
+            libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
 
 
 def unreadable(path: Path, name: str, reason: str) -> CheckpointError:

@@ -1,0 +1,66 @@
+"""What computes where there is no GPU: the processor's name, how much of it is ours, who else is at work."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from time import perf_counter
+
+import psutil
+
+_TOPOLOGY = Path("/sys/devices/system/cpu")
+
+
+def name() -> str:
+    """The processor's name, or its architecture where the system does not tell it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def physical_cores(topology: Path = _TOPOLOGY) -> int:
+    """How many cores this process may use; one that runs several threads counts once.
+
+    Args:
+        topology: where the system tells which of its threads share a core.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    return len({_core(topology, number) for number in os.sched_getaffinity(0)})
+
+
+class Watch:
+    """Watches how much of the machine other processes take.
+
+    Args:
+        own: ids of the processes that are not others, beside this one.
+    """
+
+    def __init__(self, own: Iterable[int], *, clock: Callable[[], float] = perf_counter) -> None:
+        self._own = [psutil.Process(), *map(psutil.Process, own)]
+        self._clock = clock
+        self._begun, self._spent = clock(), self._others_seconds()
+
+    def others(self) -> float:
+        """Cores that others kept busy since it was made, on average; what a hypervisor took counts too."""
+        seconds = self._clock() - self._begun
+        return max(0.0, (self._others_seconds() - self._spent) / seconds)
+
+    def _others_seconds(self) -> float:
+        """Seconds of all cores together."""
+        every = psutil.cpu_times()
+        # A virtual machine's time is in the user's too.
+        idle = sum(getattr(every, field, 0.0) for field in ("idle", "iowait", "guest", "guest_nice"))
+        own = sum(t.user + t.system for t in (process.cpu_times() for process in self._own))
+        return float(sum(every) - idle - own)
+
+
+def _core(topology: Path, number: int) -> str:
+    """The hardware threads of a core, as a list: the same for each of them."""
+    try:
+        return (topology / f"cpu{number}" / "topology" / "thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(number)

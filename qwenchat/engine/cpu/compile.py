@@ -1,0 +1,58 @@
+"""From the kernels' sources to machine code: the one place that imports Numba.
+
+Run as a program, ``python -m qwenchat.engine.cpu.compile FILE CPU FEATURES``, so that whoever waits for it can
+go on with something else, and so that nobody else has to load a compiler.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ENTRY = "qwenchat_cpu"
+"""The name of the one function: int64 (task, a, b, c, d), all int64."""
+
+
+def object_code(cpu: str, features: str) -> bytes:
+    """The kernels as an object file.
+
+    Args:
+        cpu, features: of the processor, as LLVM calls them.
+    """
+    import llvmlite.binding as llvm
+    from numba.core import config
+
+    # Before the kernels are imported: they and Numba's passes ask for these.
+    config.CPU_NAME, config.CPU_FEATURES, config.DISABLE_JIT = cpu, features, False
+    from numba import int64
+
+    from qwenchat.engine.cpu.step import enter
+    from qwenchat.engine.cpu.vector import kernel
+
+    compiled = kernel(enter)
+    signature = (int64,) * 5
+    compiled.compile(signature)
+    name = compiled.overloads[signature].fndesc.llvm_func_name
+    module = llvm.parse_assembly(compiled.inspect_llvm(signature) + _entry(name))
+    module.verify()
+    machine = llvm.Target.from_triple(module.triple).create_target_machine(
+        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default", jit=True
+    )
+    return bytes(machine.emit_object(module))
+
+
+def _entry(name: str) -> str:
+    """A plain C function around Numba's, which returns a status and takes where to put its result."""
+    return f"""
+define i64 @{ENTRY}(i64 %task, i64 %a, i64 %b, i64 %c, i64 %d) {{
+  %result = alloca i64
+  %error = alloca ptr
+  %status = call i32 @"{name}"(ptr %result, ptr %error, i64 %task, i64 %a, i64 %b, i64 %c, i64 %d)
+  %value = load i64, ptr %result
+  ret i64 %value
+}}
+"""
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_bytes(object_code(*sys.argv[2:4]))

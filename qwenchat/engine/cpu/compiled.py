@@ -1,0 +1,168 @@
+"""The kernels' machine code: found in the cache folder, or compiled there once, and opened.
+
+Owns the file. Its name is a hash of all that the code depends on: the kernels' sources, the processor, the
+compilers' versions. So another processor or a newer release finds none of its name and compiles its own. Its
+first bytes are a hash of the rest, so that a damaged file is compiled anew.
+
+The code is made by a child process, and written beside its place and moved there: a process that is killed
+leaves no half of a file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from qwenchat.language import tr
+
+_SOURCES = ("layout", "vector", "products", "attention", "step", "compile")
+_HASH_BYTES = 32
+_UNITS = {
+    "avx512vnni": "AVX-512 VNNI", "avxvnni": "AVX VNNI", "avx512f": "AVX-512", "avx2": "AVX2", "neon": "NEON",
+}  # fmt: skip
+Enter = Callable[[int, int, int, int, int], int]
+
+
+class CannotCompile(Exception):
+    """There is no compiled code, for the reason that it tells in a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """A processor as LLVM knows it."""
+
+    cpu: str
+    features: str
+
+    @property
+    def name(self) -> str:
+        """What the kernels use of it, for people."""
+        features = self.features.split(",")
+        for feature, name in _UNITS.items():
+            if f"+{feature}" in features:
+                return name
+        return self.cpu
+
+
+def processor() -> Processor:
+    """The one to compile for: this one, or what Numba's environment variables name."""
+    import llvmlite.binding as llvm
+
+    cpu = os.environ.get("NUMBA_CPU_NAME") or ""
+    if not cpu or cpu == "host":
+        features = os.environ.get("NUMBA_CPU_FEATURES") or llvm.get_host_cpu_features().flatten()
+        return Processor(llvm.get_host_cpu_name(), features)
+    return Processor(cpu, os.environ.get("NUMBA_CPU_FEATURES") or "")
+
+
+def file_name(target: Processor) -> str:
+    """The name of the file with the code for a processor."""
+    parts = [target.cpu, target.features, platform.machine(), sys.platform]
+    parts += [metadata.version(name) for name in ("numba", "llvmlite")]
+    here = Path(__file__).parent
+    parts += [(here / f"{name}.py").read_text(encoding="utf-8") for name in _SOURCES]
+    return f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:24]}.o"
+
+
+def open_kernels(
+    folder: Path, *, compiling: Callable[[], None], notice: Callable[[str], None]
+) -> tuple[Enter, str]:
+    """The kernels' one function, see :func:`qwenchat.engine.cpu.step.enter`; and what they are, for people.
+
+    Args:
+        folder: where the code is kept; made if it is not there.
+        compiling: called before something is compiled, which takes seconds.
+        notice: told in a line where it cannot be kept.
+
+    Raises:
+        CannotCompile: it is not there, and cannot be made.
+    """
+    try:
+        target = processor()
+        path = folder / file_name(target)
+    except (ImportError, OSError) as error:  # metadata's PackageNotFoundError is an ImportError
+        raise CannotCompile(tr("numba cannot be used: {reason}", reason=error)) from error
+    code = _read(path)
+    if code is None:
+        compiling()
+        code = _compile(target)
+        try:
+            _keep(path, code)
+        except OSError as error:
+            reason = error.strerror or error
+            notice(tr("the compiled kernels cannot be kept in {folder}: {reason}", folder=folder, reason=reason))
+    return _open(code), target.name
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    code = content[_HASH_BYTES:]
+    return code if code and hashlib.sha256(code).digest() == content[:_HASH_BYTES] else None
+
+
+def _keep(path: Path, code: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
+        try:
+            file.write(hashlib.sha256(code).digest() + code)
+            file.close()
+            Path(file.name).replace(path)
+        except BaseException:
+            file.close()
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _compile(target: Processor) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="qwenchat-") as folder:
+        path = Path(folder) / "kernels.o"
+        command = [sys.executable, "-m", "qwenchat.engine.cpu.compile", str(path), target.cpu, target.features]
+        # The package that is running, wherever it was imported from.
+        root = str(Path(__file__).parents[3])
+        paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        try:
+            child = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}
+            )
+            if child.returncode == 0:
+                return path.read_bytes()
+        except OSError as error:
+            raise CannotCompile(tr("the kernels cannot be compiled: {reason}", reason=error)) from error
+    lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
+    raise CannotCompile(tr("the kernels cannot be compiled: {reason}", reason=lines[-1]))
+
+
+_opened: list[Any] = []  # code that is in use stays in memory
+
+
+@cache
+def _open(code: bytes) -> Enter:
+    import llvmlite.binding as llvm
+
+    from qwenchat.engine.cpu.compile import ENTRY
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), llvm.Target.from_default_triple().create_target_machine(jit=True))
+    engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _opened.append(engine)
+    address = engine.get_function_address(ENTRY)
+    if not address:
+        raise CannotCompile(tr("the kernels cannot be compiled: {reason}", reason=f"no {ENTRY}"))
+    # ctypes lets go of the interpreter's lock for the call.
+    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 5)(address)

@@ -1,0 +1,95 @@
+"""The tables that Python writes and the kernels read: int64 words, by their index.
+
+An address is that of memory which outlives the table; floats are float32 unless said otherwise.
+"""
+
+from __future__ import annotations
+
+BLOCK = 32
+"""Rows of a quantised matrix that lie together."""
+
+# A matrix.
+(
+    KIND,  # one of the kinds below
+    ROWS,
+    COLUMNS,
+    DATA,  # address
+    SCALES,  # address, or 0
+    HALF_SCALES,  # 1 where they are float16, 0 where float32
+    ZEROS,  # address of int32, or 0
+    BOUNDS,  # address of int64 [groups + 1]
+    GROUPS,
+    PERM,  # address of int32 [columns], -1 for a column of no input; or 0
+    BIAS,  # address, or 0
+    SOURCES,  # address of int64 [blocks]: the output of the checkpoint that each block begins with; to fill it
+    MATRIX_WORDS,
+) = range(13)
+
+# Kinds of a matrix: codes in blocks, or rows of floats.
+CODES8, CODES4, HALF, BRAIN, SINGLE = range(5)
+
+# Kinds of a KV cache; of these EIGHT has scales.
+CACHE_SINGLE, CACHE_BRAIN, CACHE_EIGHT = range(3)
+
+# A layer: addresses. The cache's are those of the layer's part, [heads, capacity, head_dim].
+(
+    LN_1,
+    C_ATTN,  # of matrices, here and below
+    C_PROJ,
+    LN_2,
+    W1,
+    W2,
+    MLP_C_PROJ,
+    KEYS,
+    VALUES,
+    KEY_SCALES,  # float32 [heads, capacity], or 0
+    VALUE_SCALES,
+    LAYER_WORDS,
+) = range(12)
+
+# A step: the model, where it stands, and what it works with.
+(
+    LAYERS,  # address of the layers' tables
+    NUM_LAYERS,
+    HIDDEN,
+    HEADS,
+    KV_HEADS,
+    HEAD_DIM,
+    MLP,
+    EPSILON,  # address of a float64
+    WTE,  # of a matrix
+    LN_F,
+    LM_HEAD,
+    COS,  # [capacity, head_dim]
+    SIN,
+    LOGN,  # [capacity], or 0
+    CACHE_KIND,
+    CAPACITY,
+    TOKEN,
+    POSITION,
+    X,  # the residual stream [hidden]
+    QKV,  # [(heads + 2 * kv_heads) * head_dim]
+    UP,  # [mlp]
+    GATE,  # [mlp]
+    LOGITS,  # [vocab_size]
+    PARTS,  # each thread's attention: [heads, head_dim], and two numbers a head
+    PART_BYTES,
+    SCRATCH,  # each thread's own
+    SCRATCH_BYTES,
+    STEP_WORDS,
+) = range(28)
+
+# A team of threads. The words that several of them write stand 64 bytes apart.
+TEAM_THREADS, TEAM_YIELD = 0, 1  # the number; the address of what gives up the processor for a moment
+TEAM_ARRIVED, TEAM_PHASE, TEAM_NUMBER, TEAM_PARKED = 8, 16, 24, 32
+TEAM_JOB = 2  # address of the job with that number; 0 for the threads to end
+APART = 8  # words between one thread's TEAM_PARKED and the next one's
+MOST_THREADS = 62
+
+# A job: what is to be done, and its arguments.
+JOB_STEP, JOB_MULTIPLY, JOB_FILL, JOB_UNPACK = range(4)
+JOB_KIND, JOB_TEAM, JOB_ARGUMENTS = 0, 1, 2
+JOB_WORDS = 10
+
+# What the compiled function is asked to do.
+BEGIN, WORK, SERVE = range(3)

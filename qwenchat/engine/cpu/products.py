@@ -1,0 +1,396 @@
+"""A matrix times one token, and the matrix itself brought into and out of its blocks.
+
+Works on descriptors of matrices, which :mod:`qwenchat.engine.cpu.blocks` writes. Threads share a matrix by its
+blocks of 32 rows, so that each reads one stretch of memory from end to end.
+
+Codes are whole numbers, and where the processor multiplies bytes, so is the token: in each group the input is
+23 bits and a sign of its largest magnitude, in three digits of eight bits. A product of a code with a digit and
+the sum over a group are then exact, and what is rounded is no more than float32 rounds.
+"""
+
+from __future__ import annotations
+
+from qwenchat.engine.cpu.layout import (
+    BIAS, BLOCK, BOUNDS, BRAIN, CODES4, CODES8, COLUMNS, DATA, GROUPS, HALF, HALF_SCALES, KIND, PERM, ROWS, SCALES,
+    SOURCES, ZEROS,
+)  # fmt: skip
+from qwenchat.engine.cpu.vector import (
+    DOTS, LANES, add, add_ints, as_floats, as_ints, brain_floats, dot, every, every_int, field, floats, fma,
+    half_floats, half_word, ints, kernel, larger, largest, last_digit, magnitude, minus_product, mul, number,
+    other_digits, put, put_brain_floats, put_digits, put_digits_by_halves, put_int, put_ints, put_number, rounded,
+    shifted, splat, splat_int, sub, total, total_ints, word,
+)  # fmt: skip
+
+assert BLOCK == 2 * LANES
+_V = 4 * LANES  # bytes of a vector
+_ROWS_AT_ONCE = 4
+_DIGITS = 3
+_LARGEST = 2.0**22 - 1
+_OF_GROUP = 4 * (1 + _DIGITS)  # bytes: what a unit of the input is, and the sum of each digit; or a sum alone
+
+
+@kernel
+def multiply(m, x, scratch, out, adds, thread, threads):
+    """out = W x + b, or with ``adds`` out += W x + b, for this thread's blocks of rows.
+
+    Args:
+        m: the matrix's descriptor.
+        x: float32, of the model's inputs.
+        scratch: this thread's own: 8 bytes a column and 16 a group.
+        out: float32 [rows, made full blocks].
+    """
+    first, last = share(m, thread, threads)
+    if first == last:
+        return
+    columns, kind = word(m, COLUMNS), word(m, KIND)
+    if kind != CODES8 and kind != CODES4:
+        for block in range(first, last):
+            block_of_floats(m, kind, block, x, out, adds)
+        return
+    groups_at = scratch + 8 * columns
+    if word(m, PERM) != 0:
+        x = permuted(x, word(m, PERM), columns, scratch)
+    if DOTS:
+        digits = scratch + 4 * columns
+        write_digits(m, x, digits, groups_at)
+        for block in range(first, last):
+            if kind == CODES8:
+                dots_of_bytes(m, block, digits, groups_at, out, adds)
+            else:
+                dots_of_halves(m, block, digits, groups_at, out, adds)
+    else:
+        sum_groups(m, x, groups_at)
+        for block in range(first, last):
+            if kind == CODES8:
+                sums_of_bytes(m, block, x, groups_at, out, adds)
+            else:
+                sums_of_halves(m, block, x, groups_at, out, adds)
+
+
+@kernel
+def share(m, thread, threads):
+    """A thread's part of the blocks of 32 rows: from the one, up to the other."""
+    blocks = (word(m, ROWS) + BLOCK - 1) // BLOCK
+    return blocks * thread // threads, blocks * (thread + 1) // threads
+
+
+@kernel
+def permuted(x, order, count, out):
+    """x in the order of the columns, 0 where a column is of no input."""
+    for i in range(count):
+        source = half_word(order, i)
+        put_number(out + 4 * i, number(x + 4 * source) if source >= 0 else 0.0)
+    return out
+
+
+@kernel
+def write_digits(m, x, digits, groups_at):
+    """x as whole numbers of a unit, which is each group's own, in three digits.
+
+    Args:
+        digits: int8 [3, columns].
+        groups_at: of each group the unit, float32, and the sum of each digit, int32 [3].
+    """
+    columns, bounds, halves = word(m, COLUMNS), word(m, BOUNDS), word(m, KIND) == CODES4
+    for g in range(word(m, GROUPS)):
+        first, end, here = word(bounds, g), word(bounds, g + 1), groups_at + _OF_GROUP * g
+        most = every(0.0)
+        for k in range(first, end, LANES):
+            most = larger(magnitude(floats(x + 4 * k)), most)
+        unit = max(largest(most), 1e-30) / _LARGEST
+        inverse, a, b, c = every(1.0 / unit), every_int(0), every_int(0), every_int(0)
+        for k in range(first, end, LANES):
+            v = as_ints(rounded(mul(floats(x + 4 * k), inverse)))
+            low = last_digit(v)
+            v = other_digits(v, low)
+            middle = last_digit(v)
+            high = other_digits(v, middle)
+            put_digits_of(digits + k, high, halves)
+            put_digits_of(digits + columns + k, middle, halves)
+            put_digits_of(digits + 2 * columns + k, low, halves)
+            a, b, c = add_ints(a, high), add_ints(b, middle), add_ints(c, low)
+        put_number(here, unit)
+        put_int(here + 4, total_ints(a))
+        put_int(here + 8, total_ints(b))
+        put_int(here + 12, total_ints(c))
+
+
+@kernel
+def put_digits_of(address, value, halves):
+    if halves:
+        put_digits_by_halves(address, value)
+    else:
+        put_digits(address, value)
+
+
+@kernel
+def sum_groups(m, x, groups_at):
+    """The sum of x over each group, float32."""
+    bounds = word(m, BOUNDS)
+    for g in range(word(m, GROUPS)):
+        s = every(0.0)
+        for k in range(word(bounds, g), word(bounds, g + 1), LANES):
+            s = add(s, floats(x + 4 * k))
+        put_number(groups_at + _OF_GROUP * g, total(s))
+
+
+@kernel
+def finish(m, block, low, high, out, adds):
+    """Adds the bias of 32 rows, and stores them."""
+    at = 4 * BLOCK * block
+    if word(m, BIAS) != 0:
+        low = add(low, floats(word(m, BIAS) + at))
+        high = add(high, floats(word(m, BIAS) + at + _V))
+    if adds:
+        low = add(low, floats(out + at))
+        high = add(high, floats(out + at + _V))
+    put(out + at, low)
+    put(out + at + _V, high)
+
+
+@kernel
+def scales_of(m, index):
+    """The scales of 16 rows."""
+    if word(m, HALF_SCALES) != 0:
+        return half_floats(word(m, SCALES) + 2 * LANES * index)
+    return floats(word(m, SCALES) + 4 * LANES * index)
+
+
+@kernel
+def zeros_of(m, index):
+    """The codes that stand for zero, of 16 rows."""
+    if word(m, ZEROS) != 0:
+        return ints(word(m, ZEROS) + 4 * LANES * index)
+    return every_int(128 if word(m, KIND) == CODES8 else 8)
+
+
+@kernel
+def in_units(high, middle, low, here):
+    """The float that three digits' sums are, of a group's unit."""
+    value = fma(as_floats(high), every(65536.0), fma(as_floats(middle), every(256.0), as_floats(low)))
+    return mul(value, splat(here))
+
+
+@kernel
+def dots_of_bytes(m, block, digits, groups_at, out, adds):
+    """32 rows of 8 bits, times digits."""
+    columns, groups, bounds = word(m, COLUMNS), word(m, GROUPS), word(m, BOUNDS)
+    at = word(m, DATA) + BLOCK * block * columns
+    low, high = every(0.0), every(0.0)
+    for g in range(groups):
+        index, here = 2 * (block * groups + g), groups_at + _OF_GROUP * g
+        z, y = zeros_of(m, index), zeros_of(m, index + 1)
+        s2, s1, s0 = splat_int(here + 4), splat_int(here + 8), splat_int(here + 12)
+        # By digit, the first 16 rows and the others.
+        a2, a1, a0 = minus_product(z, s2), minus_product(z, s1), minus_product(z, s0)
+        b2, b1, b0 = minus_product(y, s2), minus_product(y, s1), minus_product(y, s0)
+        x = digits + word(bounds, g)
+        for _ in range((word(bounds, g + 1) - word(bounds, g)) // 4):
+            first, second = ints(at), ints(at + _V)
+            x2, x1, x0 = splat_int(x), splat_int(x + columns), splat_int(x + 2 * columns)
+            a2, b2 = dot(a2, first, x2), dot(b2, second, x2)
+            a1, b1 = dot(a1, first, x1), dot(b1, second, x1)
+            a0, b0 = dot(a0, first, x0), dot(b0, second, x0)
+            at += 2 * _V
+            x += 4
+        low = fma(in_units(a2, a1, a0, here), scales_of(m, index), low)
+        high = fma(in_units(b2, b1, b0, here), scales_of(m, index + 1), high)
+    finish(m, block, low, high, out, adds)
+
+
+@kernel
+def dots_of_halves(m, block, digits, groups_at, out, adds):
+    """32 rows of 4 bits, times digits."""
+    columns, groups, bounds = word(m, COLUMNS), word(m, GROUPS), word(m, BOUNDS)
+    at = word(m, DATA) + BLOCK // 2 * block * columns
+    low, high = every(0.0), every(0.0)
+    for g in range(groups):
+        index, here = 2 * (block * groups + g), groups_at + _OF_GROUP * g
+        z, y = zeros_of(m, index), zeros_of(m, index + 1)
+        s2, s1, s0 = splat_int(here + 4), splat_int(here + 8), splat_int(here + 12)
+        a2, a1, a0 = minus_product(z, s2), minus_product(z, s1), minus_product(z, s0)
+        b2, b1, b0 = minus_product(y, s2), minus_product(y, s1), minus_product(y, s0)
+        x = digits + word(bounds, g)
+        for _ in range((word(bounds, g + 1) - word(bounds, g)) // 8):
+            first, second = ints(at), ints(at + _V)
+            for shift in (0, 4):  # the even inputs of eight, then the odd ones
+                f, s = field(first, shift, 0x0F0F0F0F), field(second, shift, 0x0F0F0F0F)
+                x2, x1, x0 = splat_int(x), splat_int(x + columns), splat_int(x + 2 * columns)
+                a2, b2 = dot(a2, f, x2), dot(b2, s, x2)
+                a1, b1 = dot(a1, f, x1), dot(b1, s, x1)
+                a0, b0 = dot(a0, f, x0), dot(b0, s, x0)
+                x += 4
+            at += 2 * _V
+        low = fma(in_units(a2, a1, a0, here), scales_of(m, index), low)
+        high = fma(in_units(b2, b1, b0, here), scales_of(m, index + 1), high)
+    finish(m, block, low, high, out, adds)
+
+
+def _sums(bits):
+    """Makes the product of 32 rows of codes with floats, for processors that do not multiply bytes."""
+    per_word, mask = 32 // bits, 2**bits - 1
+
+    @kernel
+    def sums(m, block, x, groups_at, out, adds):
+        groups, bounds = word(m, GROUPS), word(m, BOUNDS)
+        at = word(m, DATA) + BLOCK * bits // 8 * block * word(m, COLUMNS)
+        low, high = every(0.0), every(0.0)
+        for g in range(groups):
+            index, of_group = 2 * (block * groups + g), splat(groups_at + _OF_GROUP * g)
+            a = sub(every(0.0), mul(as_floats(zeros_of(m, index)), of_group))
+            b = sub(every(0.0), mul(as_floats(zeros_of(m, index + 1)), of_group))
+            here = x + 4 * word(bounds, g)
+            for _ in range((word(bounds, g + 1) - word(bounds, g)) // per_word):
+                first, second = ints(at), ints(at + _V)
+                for i in range(per_word):
+                    v = splat(here)
+                    a = fma(as_floats(field(first, bits * i, mask)), v, a)
+                    b = fma(as_floats(field(second, bits * i, mask)), v, b)
+                    here += 4
+                at += 2 * _V
+            low = fma(a, scales_of(m, index), low)
+            high = fma(b, scales_of(m, index + 1), high)
+        finish(m, block, low, high, out, adds)
+
+    return sums
+
+
+sums_of_bytes, sums_of_halves = _sums(8), _sums(4)
+
+
+@kernel
+def block_of_floats(m, kind, block, x, out, adds):
+    """32 rows of floats as a checkpoint has them, one row after the other."""
+    rows, columns = word(m, ROWS), word(m, COLUMNS)
+    size = 2 if kind == HALF or kind == BRAIN else 4
+    first, last = BLOCK * block, min(BLOCK * block + BLOCK, rows)
+    while first < last:
+        # Four at a time; the last few are done anew, together with ones before them.
+        row = min(first, rows - _ROWS_AT_ONCE)
+        at, step = word(m, DATA) + size * columns * row, size * columns
+        if kind == HALF:
+            sums = four_rows_of_half(at, step, columns, x)
+        elif kind == BRAIN:
+            sums = four_rows_of_brain(at, step, columns, x)
+        else:
+            sums = four_rows_of_single(at, step, columns, x)
+        for i in range(_ROWS_AT_ONCE):
+            if row + i >= first:
+                put_row(m, row + i, sums[i], out, adds)
+        first = row + _ROWS_AT_ONCE
+
+
+@kernel
+def put_row(m, row, value, out, adds):
+    at = 4 * row
+    if word(m, BIAS) != 0:
+        value += number(word(m, BIAS) + at)
+    if adds:
+        value += number(out + at)
+    put_number(out + at, value)
+
+
+def _four_rows(load, size):
+    """Makes the product of four rows with x; ``load`` reads 16 numbers of ``size`` bytes."""
+
+    @kernel
+    def four_rows(at, step, columns, x):
+        a, b, c, d = every(0.0), every(0.0), every(0.0), every(0.0)
+        for k in range(0, columns, LANES):
+            v = floats(x + 4 * k)
+            here = at + size * k
+            a = fma(load(here), v, a)
+            b = fma(load(here + step), v, b)
+            c = fma(load(here + 2 * step), v, c)
+            d = fma(load(here + 3 * step), v, d)
+        return total(a), total(b), total(c), total(d)
+
+    return four_rows
+
+
+four_rows_of_half = _four_rows(half_floats, 2)
+four_rows_of_brain = _four_rows(brain_floats, 2)
+four_rows_of_single = _four_rows(floats, 4)
+
+
+# --- into the blocks, and out of them ----------------------------------------------------------
+
+
+@kernel
+def fill(m, qweight, width, order, thread, threads):
+    """Fills a matrix's blocks from a checkpoint's codes.
+
+    Args:
+        m: the matrix's descriptor.
+        qweight: int32 [inputs * bits / 32, width], as :mod:`qwenchat.engine.gptq` has it.
+        width: its outputs.
+        order: int32 [columns], the input that each column is, -1 for none; 0 where they are in order.
+    """
+    bits = 8 if word(m, KIND) == CODES8 else 4
+    per_word = 32 // bits
+    words = word(m, COLUMNS) // per_word
+    first, last = share(m, thread, threads)
+    for block in range(first, last):
+        source = qweight + 4 * word(word(m, SOURCES), block)
+        target = word(m, DATA) + 4 * BLOCK * block * words
+        for i in range(words):
+            if order == 0:
+                here = source + 4 * width * i
+                put_ints(target, ints(here))
+                put_ints(target + _V, ints(here + _V))
+            else:
+                put_ints(target, gathered(source, width, order + 4 * per_word * i, bits))
+                put_ints(target + _V, gathered(source + _V, width, order + 4 * per_word * i, bits))
+            target += 2 * _V
+
+
+@kernel
+def gathered(source, width, order, bits):
+    """Words of 16 outputs that hold these inputs."""
+    per_word, words = 32 // bits, every_int(0)
+    for i in range(per_word):
+        k = half_word(order, i)
+        if k >= 0:
+            codes = field(ints(source + 4 * width * (k // per_word)), bits * (k % per_word), (1 << bits) - 1)
+            words = add_ints(words, shifted(codes, bits * i))
+    return words
+
+
+@kernel
+def unpack(m, first, last, out, brain, thread, threads):
+    """The values of some blocks of a quantised matrix, their inputs in the order of the columns.
+
+    Args:
+        m: the matrix's descriptor.
+        first, last: the blocks, up to the last.
+        out: float32 or with ``brain`` bfloat16 [columns, 32 * (last - first)].
+    """
+    groups, bounds = word(m, GROUPS), word(m, BOUNDS)
+    bits = 8 if word(m, KIND) == CODES8 else 4
+    per_word, mask = 32 // bits, (1 << bits) - 1
+    size = 2 if brain else 4
+    width, count = size * BLOCK * (last - first), last - first
+    for block in range(first + count * thread // threads, first + count * (thread + 1) // threads):
+        at = word(m, DATA) + BLOCK * bits // 8 * block * word(m, COLUMNS)
+        target = out + size * BLOCK * (block - first)
+        for g in range(groups):
+            index = 2 * (block * groups + g)
+            low, high = scales_of(m, index), scales_of(m, index + 1)
+            z, y = as_floats(zeros_of(m, index)), as_floats(zeros_of(m, index + 1))
+            for _ in range((word(bounds, g + 1) - word(bounds, g)) // per_word):
+                a, b = ints(at), ints(at + _V)
+                for i in range(per_word):
+                    put_floats(target, mul(sub(as_floats(field(a, bits * i, mask)), z), low), brain)
+                    put_floats(
+                        target + size * LANES, mul(sub(as_floats(field(b, bits * i, mask)), y), high), brain
+                    )
+                    target += width
+                at += 2 * _V
+
+
+@kernel
+def put_floats(address, value, brain):
+    if brain:
+        put_brain_floats(address, value)
+    else:
+        put(address, value)

@@ -1,0 +1,184 @@
+"""One token through the whole model in one call, and the barrier that keeps the threads together.
+
+Between two barriers each thread writes only what is its own: its rows of a product, its part of an attention.
+What is small, like a norm, every thread does for itself.
+"""
+
+from __future__ import annotations
+
+from qwenchat.engine.cpu.attention import attend, combine
+from qwenchat.engine.cpu.layout import (
+    APART, BEGIN, BLOCK, BRAIN, C_ATTN, C_PROJ, COLUMNS, DATA, EPSILON, GATE, HALF, HIDDEN, JOB_ARGUMENTS, JOB_FILL, JOB_KIND,
+    JOB_MULTIPLY, JOB_STEP, JOB_TEAM, KIND, LAYER_WORDS, LAYERS, LM_HEAD, LN_1, LN_2, LN_F, LOGITS, MLP_C_PROJ,
+    NUM_LAYERS, QKV, SCRATCH, SCRATCH_BYTES, TEAM_ARRIVED, TEAM_JOB, TEAM_NUMBER, TEAM_PARKED, TEAM_PHASE,
+    TEAM_THREADS, TEAM_YIELD, TOKEN, UP, W1, W2, WORK, WTE, X,
+)  # fmt: skip
+from qwenchat.engine.cpu.products import fill, multiply, share, unpack
+from qwenchat.engine.cpu.vector import (
+    LANES, add, brain_floats, call, div, double, every, exp, fetch_add, floats, fma, half_floats, kernel, mul,
+    pause, peek, publish, put, put_word, square_root, sub, swap, total, word,
+)  # fmt: skip
+
+PAUSES_AT_BARRIER = 4000
+"""Looks before the processor is given up for a moment: some 0.1 ms, far longer than a thread that runs takes."""
+_LINE = 4 * LANES
+
+
+@kernel
+def step(p, team, thread):
+    """The logits after a token."""
+    threads = word(team, TEAM_THREADS)
+    hidden, x = word(p, HIDDEN), word(p, X)
+    own = word(p, SCRATCH) + word(p, SCRATCH_BYTES) * thread
+    scratch = own + 4 * hidden + 4 * LANES  # after a hidden vector: what products and attention need
+    embed(p, x)
+    for i in range(word(p, NUM_LAYERS)):
+        layer = word(p, LAYERS) + 8 * LAYER_WORDS * i
+        norm(p, x, word(layer, LN_1), own)
+        multiply(word(layer, C_ATTN), own, scratch, word(p, QKV), False, thread, threads)
+        barrier(team, threads)
+        attend(p, layer, own, scratch, thread, threads)
+        barrier(team, threads)
+        combine(p, own, threads)
+        multiply(word(layer, C_PROJ), own, scratch, x, True, thread, threads)
+        barrier(team, threads)
+        norm(p, x, word(layer, LN_2), own)
+        multiply(word(layer, W1), own, scratch, word(p, UP), False, thread, threads)
+        multiply(word(layer, W2), own, scratch, word(p, GATE), False, thread, threads)
+        swiglu(word(layer, W1), word(p, UP), word(p, GATE), thread, threads)
+        barrier(team, threads)
+        multiply(word(layer, MLP_C_PROJ), word(p, UP), scratch, x, True, thread, threads)
+        barrier(team, threads)
+    norm(p, x, word(p, LN_F), own)
+    multiply(word(p, LM_HEAD), own, scratch, word(p, LOGITS), False, thread, threads)
+
+
+@kernel
+def embed(p, x):
+    """The token's row of the embedding. Every thread stores the same."""
+    wte, token = word(p, WTE), word(p, TOKEN)
+    columns, kind = word(wte, COLUMNS), word(wte, KIND)
+    size = 2 if kind == HALF or kind == BRAIN else 4
+    row = word(wte, DATA) + size * columns * token
+    for i in range(0, columns, LANES):
+        if kind == HALF:
+            put(x + 4 * i, half_floats(row + size * i))
+        elif kind == BRAIN:
+            put(x + 4 * i, brain_floats(row + size * i))
+        else:
+            put(x + 4 * i, floats(row + size * i))
+
+
+@kernel
+def norm(p, x, weight, out):
+    """RMSNorm of the residual stream."""
+    hidden = word(p, HIDDEN)
+    squares = every(0.0)
+    for i in range(0, 4 * hidden, _LINE):
+        squares = fma(floats(x + i), floats(x + i), squares)
+    inverse = 1.0 / square_root(total(squares) / hidden + double(word(p, EPSILON)))
+    for i in range(0, 4 * hidden, _LINE):
+        put(out + i, mul(mul(floats(x + i), every(inverse)), floats(weight + i)))
+
+
+@kernel
+def swiglu(m, up, gate, thread, threads):
+    """up = up * silu(gate), of the rows that this thread has just made."""
+    first, last = share(m, thread, threads)
+    for i in range(4 * BLOCK * first, 4 * BLOCK * last, _LINE):
+        g = floats(gate + i)
+        opened = div(g, add(every(1.0), exp(sub(every(0.0), g))))
+        put(up + i, mul(floats(up + i), opened))
+
+
+@kernel
+def barrier(team, threads):
+    """Waits until every thread of the team is here."""
+    if threads == 1:
+        return
+    phase = peek(team + 8 * TEAM_PHASE)
+    if fetch_add(team + 8 * TEAM_ARRIVED, 1) == threads - 1:
+        publish(team + 8 * TEAM_ARRIVED, 0)
+        publish(team + 8 * TEAM_PHASE, phase + 1)
+        return
+    looks = 0
+    while peek(team + 8 * TEAM_PHASE) == phase:
+        looks += 1
+        if looks < PAUSES_AT_BARRIER:
+            pause()
+        else:
+            call(word(team, TEAM_YIELD))
+
+
+@kernel
+def work(job, thread):
+    """A thread's part of a job."""
+    team, kind = word(job, JOB_TEAM), word(job, JOB_KIND)
+    a = job + 8 * JOB_ARGUMENTS
+    threads = word(team, TEAM_THREADS)
+    if kind == JOB_STEP:
+        step(word(a, 0), team, thread)
+    elif kind == JOB_MULTIPLY:
+        own = word(a, 2) + word(a, 3) * thread
+        multiply(word(a, 0), word(a, 1), own, word(a, 4), False, thread, threads)
+    elif kind == JOB_FILL:
+        fill(word(a, 0), word(a, 1), word(a, 2), word(a, 3), thread, threads)
+    else:
+        unpack(word(a, 0), word(a, 1), word(a, 2), word(a, 3), word(a, 4), thread, threads)
+    barrier(team, threads)
+
+
+@kernel
+def begin(team, job):
+    """Gives the team a new job, this thread's part not done yet; a bit for each thread that must be woken."""
+    put_word(team + 8 * TEAM_JOB, job)
+    fetch_add(team + 8 * TEAM_NUMBER, 1)
+    asleep = 0
+    for thread in range(1, word(team, TEAM_THREADS)):
+        asleep += swap(team + 8 * (TEAM_PARKED + APART * thread), 0) << thread
+    return asleep
+
+
+@kernel
+def serve(team, thread, seen, looks):
+    """Does jobs that come after the one numbered ``seen``, as long as one comes within so many looks.
+
+    Returns:
+        The number of the last job, once the thread counts as parked and must be woken; -1 for it to end.
+    """
+    while True:
+        number = next_job(team, thread, seen, looks)
+        if number == seen:
+            return seen
+        seen = number
+        job = word(team, TEAM_JOB)
+        if job == 0:
+            return -1
+        work(job, thread)
+
+
+@kernel
+def next_job(team, thread, seen, looks):
+    """The number of the next job; ``seen`` if the thread is parked."""
+    for _ in range(looks):
+        number = peek(team + 8 * TEAM_NUMBER)
+        if number != seen:
+            return number
+        pause()
+    place = team + 8 * (TEAM_PARKED + APART * thread)
+    swap(place, 1)
+    number = peek(team + 8 * TEAM_NUMBER)
+    # Who began a job meanwhile may have seen it parked: then a wake-up is on its way, and has to be taken.
+    if number != seen and swap(place, 0) == 1:
+        return number
+    return seen
+
+
+def enter(task, a, b, c, d):
+    """The one function that is called from outside."""
+    if task == BEGIN:
+        return begin(a, b)
+    if task == WORK:
+        work(a, b)
+        return 0
+    return serve(a, b, c, d)

@@ -1,0 +1,168 @@
+"""The threads that run the kernels, and how many there are.
+
+A job is done by all of them: the caller is the first, the others wait for it. They wait by looking, for about
+as long as lies between two tokens, and then sleep, so that an idle model takes no processor. They are daemons:
+a program that ends does not wait for them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qwenchat.engine.cpu.compiled import Enter
+from qwenchat.engine.cpu.layout import (
+    APART, BEGIN, JOB_ARGUMENTS, JOB_KIND, JOB_TEAM, JOB_WORDS, MOST_THREADS, SERVE, TEAM_PARKED, TEAM_THREADS,
+    TEAM_YIELD, WORK,
+)  # fmt: skip
+
+LOOKS = 30_000
+"""How often a thread looks for the next job before it sleeps: one to two milliseconds."""
+
+
+class Team:
+    """Threads that run the kernels together. One job at a time; whoever calls sees to that.
+
+    Args:
+        enter: the kernels' function.
+        threads: how many, the caller's included.
+        name: of the kernels, for people.
+    """
+
+    def __init__(self, enter: Enter, threads: int, name: str = "compiled") -> None:
+        self.name = f"{name} kernels on {threads} {'thread' if threads == 1 else 'threads'}"
+        self.threads = max(1, min(threads, MOST_THREADS))
+        self._enter = enter
+        self._words = _aligned(TEAM_PARKED + APART * (self.threads + 1))
+        self._words[TEAM_THREADS] = self.threads
+        self._words[TEAM_YIELD] = _yield_address()
+        self._wake = [threading.Semaphore(0) for _ in range(self.threads)]
+        for index in range(1, self.threads):
+            arguments = (enter, self._words, self._wake[index], index)
+            threading.Thread(target=_serve, args=arguments, name=f"kernels-{index}", daemon=True).start()
+        # Not the team itself: the threads must not keep alive what they are ended with.
+        self._end = weakref.finalize(self, _begin, enter, self._words, self._wake, 0)
+
+    def run(self, job: Tensor) -> None:
+        """Does a job; returns when every thread has done its part."""
+        if self.threads > 1:
+            _begin(self._enter, self._words, self._wake, job.data_ptr())
+        self._enter(WORK, job.data_ptr(), 0, 0, 0)
+
+    def do(self, kind: int, *arguments: int) -> None:
+        """Does a job that is done once."""
+        self.run(self.job(kind, *arguments))
+
+    def job(self, kind: int, *arguments: int) -> Tensor:
+        """The table of a job for this team."""
+        words = [0] * JOB_WORDS
+        words[JOB_KIND], words[JOB_TEAM] = kind, self._words.data_ptr()
+        words[JOB_ARGUMENTS : JOB_ARGUMENTS + len(arguments)] = arguments
+        return torch.tensor(words, dtype=torch.int64)
+
+    def alone(self) -> Team:
+        """A team of the calling thread only."""
+        return Team(self._enter, 1)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._end()
+
+
+def _begin(enter: Enter, words: Tensor, wake: list[threading.Semaphore], job: int) -> None:
+    asleep = enter(BEGIN, words.data_ptr(), job, 0, 0)
+    while asleep:
+        index = asleep.bit_length() - 1
+        asleep -= 1 << index
+        wake[index].release()
+
+
+def _serve(enter: Enter, words: Tensor, wake: threading.Semaphore, index: int) -> None:
+    seen = 0
+    while (seen := enter(SERVE, words.data_ptr(), index, seen, LOOKS)) >= 0:
+        wake.acquire()
+
+
+def _aligned(count: int) -> Tensor:
+    """int64 zeros that begin where a line of the processor's cache does."""
+    words = torch.zeros(count + 8, dtype=torch.int64)
+    return words[-(words.data_ptr() // 8) % 8 :][:count]
+
+
+def _yield_address() -> int:
+    """The address of the function that lets another thread have the processor."""
+    if sys.platform == "win32":
+        function: Any = ctypes.WinDLL("kernel32").SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def default_threads() -> int:
+    """The physical cores that this process may use, by its affinity and a container's limit; at least one."""
+    cores = _physical(_allowed())
+    return max(1, min(cores, _quota(), MOST_THREADS))
+
+
+def _allowed() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _physical(processors: set[int]) -> int:
+    """How many cores these processors are; two of one core share its units, and gain nothing on the memory."""
+    cores = set()
+    for processor in processors:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text().strip())
+        except OSError:
+            import psutil
+
+            return min(len(processors), psutil.cpu_count(logical=False) or len(processors))
+    return len(cores)
+
+
+def _quota() -> int:
+    """How many processors a container may use at once, rounded down; beyond any machine where nothing limits it."""
+    for limit in _quotas():
+        try:
+            quota, period = (int(part) for part in limit)
+        except (OSError, ValueError):  # no such cgroup version, or the word "max"
+            continue
+        if quota > 0 and period > 0:
+            return max(1, quota // period)
+    return MOST_THREADS
+
+
+def _quotas() -> Any:
+    """What limits this process, as pairs of microseconds: the processor's time, and of how much."""
+    for group in _cgroups():
+        try:
+            yield (group / "cpu.max").read_text().split()
+        except OSError:
+            continue
+    old = Path("/sys/fs/cgroup/cpu")
+    try:
+        yield [(old / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")]
+    except OSError:
+        return
+
+
+def _cgroups() -> list[Path]:
+    root = Path("/sys/fs/cgroup")
+    try:
+        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return [root]
+    inner = root / own.removeprefix("0::").strip("/")
+    return [inner, *(p for p in inner.parents if p.is_relative_to(root))]
