@@ -9,7 +9,6 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from qwenchat.engine.cpu.team import torch_alone
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Cancelled, Qwen, Rotary, ntk_alpha
 from qwenchat.engine.sampling import Sampler, SamplingParams
@@ -225,7 +225,7 @@ class Engine:
         """The reply's tokens; once the next one is asked for, the one before is in the cache."""
         if self._graph is None:
             while not _is_set(cancel):
-                with _torch_alone(self.device):
+                with torch_alone():
                     token = sampler(logits)
                 yield token
                 logits = self._extend([token], cancel)
@@ -386,24 +386,6 @@ class Engine:
 def _out_of_memory(error: torch.OutOfMemoryError) -> InsufficientMemoryError:
     first = str(error).partition(". ")[0]
     return InsufficientMemoryError(f"memory ran out: {first}", "a shorter --context or another model may fit")
-
-
-@contextmanager
-def _torch_alone(device: torch.device) -> Iterator[None]:
-    """Keeps torch to the calling thread, for work that is small.
-
-    Its other threads go on looking for work for milliseconds after they had some, on the very processors
-    that the next token's kernels want.
-    """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _is_set(cancel: threading.Event | None) -> bool:

@@ -13,7 +13,7 @@ from qwenchat.engine.cpu.layout import (
 )  # fmt: skip
 from qwenchat.engine.cpu.vector import (
     LANES, add, brain_floats, bytes_as_floats, every, exp, floats, fma, kernel, larger, largest, magnitude,
-    mul, number, put, put_brain_floats, put_bytes, put_number, rounded, splat, square_root, sub, total, word,
+    mul, number, put, put_brain_floats, put_bytes, put_number, put_totals, rounded, splat, square_root, sub, total, word,
 )  # fmt: skip
 
 TILE = 64
@@ -150,18 +150,54 @@ def _tile(load, size, scaled):
     """Makes the attention of one head over a tile; ``load`` reads 16 numbers of ``size`` bytes from the cache."""
 
     @kernel
+    def score(keys, q, scores, dim, count):
+        """Four positions at a time, so that the sums of four vectors are taken together."""
+        row = size * dim
+        for i in range(0, count, 4):
+            a, b, c, d = every(0.0), every(0.0), every(0.0), every(0.0)
+            # The last few again and again, where there are not four.
+            ka, kb = keys + row * i, keys + row * min(i + 1, count - 1)
+            kc, kd = keys + row * min(i + 2, count - 1), keys + row * min(i + 3, count - 1)
+            for at in range(0, dim, LANES):
+                v = floats(q + 4 * at)
+                a = fma(load(ka + size * at), v, a)
+                b = fma(load(kb + size * at), v, b)
+                c = fma(load(kc + size * at), v, c)
+                d = fma(load(kd + size * at), v, d)
+            put_totals(scores + 4 * i, a, b, c, d)
+
+    @kernel
+    def mix(values, weights, out, kept, dim, count):
+        """Four vectors of the output at a time, so that one's sum need not wait for another's."""
+        row = size * dim
+        for at in range(0, dim // (4 * LANES) * (4 * LANES), 4 * LANES):
+            to, v = out + 4 * at, values + size * at
+            a, b = mul(floats(to), kept), mul(floats(to + 4 * LANES), kept)
+            c, d = mul(floats(to + 8 * LANES), kept), mul(floats(to + 12 * LANES), kept)
+            for i in range(count):
+                w = splat(weights + 4 * i)
+                a = fma(load(v), w, a)
+                b = fma(load(v + size * LANES), w, b)
+                c = fma(load(v + 2 * size * LANES), w, c)
+                d = fma(load(v + 3 * size * LANES), w, d)
+                v += row
+            put(to, a)
+            put(to + 4 * LANES, b)
+            put(to + 8 * LANES, c)
+            put(to + 12 * LANES, d)
+        for at in range(dim // (4 * LANES) * (4 * LANES), dim, LANES):
+            a = mul(floats(out + 4 * at), kept)
+            for i in range(count):
+                a = fma(load(values + row * i + size * at), splat(weights + 4 * i), a)
+            put(out + 4 * at, a)
+
+    @kernel
     def tile(p, layer, kv, q, out, sums, scores, start, end):
         dim, count = word(p, HEAD_DIM), end - start
         at = word(p, CAPACITY) * kv + start
-        keys, values = word(layer, KEYS) + size * dim * at, word(layer, VALUES) + size * dim * at
-        for i in range(count):
-            s = every(0.0)
-            for d in range(0, dim, LANES):
-                s = fma(load(keys + size * (i * dim + d)), floats(q + 4 * d), s)
-            score = total(s)
-            if scaled:
-                score *= number(word(layer, KEY_SCALES) + 4 * (at + i))
-            put_number(scores + 4 * i, score)
+        score(word(layer, KEYS) + size * dim * at, q, scores, dim, count)
+        if scaled:
+            rescale(scores, word(layer, KEY_SCALES) + 4 * at, count)
         for i in range(count, (count + LANES - 1) // LANES * LANES):
             put_number(scores + 4 * i, NOTHING)
         most = every(NOTHING)
@@ -174,20 +210,21 @@ def _tile(load, size, scaled):
             w = exp(sub(floats(scores + 4 * i), every(now)))
             weights = add(weights, w)
             put(scores + 4 * i, w)
-        kept = largest(exp(every(before - now)))
+        kept = exp(every(before - now))
         put_number(sums, now)
-        put_number(sums + 4, number(sums + 4) * kept + total(weights))
+        put_number(sums + 4, number(sums + 4) * largest(kept) + total(weights))
         if scaled:
-            for i in range(count):
-                w = number(scores + 4 * i) * number(word(layer, VALUE_SCALES) + 4 * (at + i))
-                put_number(scores + 4 * i, w)
-        for d in range(0, dim, LANES):
-            mixed = mul(floats(out + 4 * d), every(kept))
-            for i in range(count):
-                mixed = fma(load(values + size * (i * dim + d)), splat(scores + 4 * i), mixed)
-            put(out + 4 * d, mixed)
+            rescale(scores, word(layer, VALUE_SCALES) + 4 * at, count)
+        mix(word(layer, VALUES) + size * dim * at, scores, out, kept, dim, count)
 
     return tile
+
+
+@kernel
+def rescale(scores, scales, count):
+    """Each score times the scale of its row."""
+    for i in range(count):
+        put_number(scores + 4 * i, number(scores + 4 * i) * number(scales + 4 * i))
 
 
 tile_of_single = _tile(floats, 4, False)

@@ -23,7 +23,7 @@ from qwenchat.engine.cpu.layout import (
     LM_HEAD, LN_1, LN_2, LN_F, LOGITS, LOGN, MLP, MLP_C_PROJ, NUM_LAYERS, PART_BYTES, PARTS, POSITION, QKV, SCRATCH,
     SCRATCH_BYTES, SIN, STEP_WORDS, TOKEN, UP, VALUE_SCALES, VALUES, W1, W2, WTE, X,
 )  # fmt: skip
-from qwenchat.engine.cpu.team import Team
+from qwenchat.engine.cpu.team import Team, torch_alone
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Cancelled, Positions, Rotary
 
@@ -112,11 +112,12 @@ class CPUModel:
         """As :meth:`qwenchat.engine.model.Qwen.forward`."""
         if len(ids) > FEW or (all_positions and len(ids) > 1):
             return self._prefill(ids, cache, rotary, all_positions, cancel)
-        for token in ids.tolist():
-            if cancel is not None and cancel.is_set():
-                raise Cancelled
-            self._work.step(token, cache, rotary)
-        return self._work.logits.clone()[None]
+        with torch_alone():
+            for token in ids.tolist():
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled
+                self._work.step(token, cache, rotary)
+            return self._work.logits.clone()[None]
 
     def _prefill(
         self, ids: Tensor, cache: KVCache, rotary: Rotary, all_positions: bool, cancel: threading.Event | None

@@ -12,6 +12,8 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,8 @@ from qwenchat.engine.cpu.layout import (
     TEAM_YIELD, WORK,
 )  # fmt: skip
 
-LOOKS = 30_000
-"""How often a thread looks for the next job before it sleeps: one to two milliseconds."""
+LOOKS = 200_000
+"""How often a thread looks for the next job before it sleeps: a few milliseconds."""
 
 
 class Team:
@@ -89,6 +91,21 @@ def _serve(enter: Enter, words: Tensor, wake: threading.Semaphore, index: int) -
     seen = 0
     while (seen := enter(SERVE, words.data_ptr(), index, seen, LOOKS)) >= 0:
         wake.acquire()
+
+
+@contextmanager
+def torch_alone() -> Iterator[None]:
+    """Keeps torch to the calling thread, for work that is small.
+
+    Its other threads go on looking for work for milliseconds after they had some, on the very processors
+    that the kernels' threads want.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _aligned(count: int) -> Tensor:

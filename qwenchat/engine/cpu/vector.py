@@ -71,6 +71,7 @@ def _operation(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]], 
             1: lambda typing, a: (signature, lower),
             2: lambda typing, a, b: (signature, lower),
             3: lambda typing, a, b, c: (signature, lower),
+            5: lambda typing, a, b, c, d, e: (signature, lower),
         }
         function = by_count[len(parameters)]
         function.__name__ = generate.__name__
@@ -394,6 +395,22 @@ def total(b: Any, x: Any) -> Any:
 @_operation(types.float64, Floats)
 def largest(b: Any, x: Any) -> Any:
     return b.fpext(_reduce(b, x, lambda p, q: b.select(b.fcmp_ordered(">", p, q), p, q)), _F64)
+
+
+@_operation(types.void, types.int64, Floats, Floats, Floats, Floats)
+def put_totals(b: Any, address: Any, *vectors: Any) -> None:
+    """Stores the sums of four vectors, float32 [4]."""
+
+    def pick(x: Any, y: Any, *order: int) -> Any:
+        return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, len(order)), list(order)))
+
+    folded = list(vectors)
+    for width in (LANES // 2, LANES // 4):
+        folded = [b.fadd(pick(v, v, *range(width)), pick(v, v, *range(width, 2 * width))) for v in folded]
+    pairs = [
+        b.fadd(pick(x, y, 0, 4, 2, 6), pick(x, y, 1, 5, 3, 7)) for x, y in (folded[:2], folded[2:])
+    ]  # x0 + x1, y0 + y1, x2 + x3, y2 + y3
+    _store(b, address, b.fadd(pick(*pairs, 0, 1, 4, 5), pick(*pairs, 2, 3, 6, 7)), 4)
 
 
 def _reduce(b: Any, x: Any, join: Callable[[Any, Any], Any]) -> Any:
