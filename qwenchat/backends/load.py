@@ -160,6 +160,9 @@ def load_folder(
     defaults = read_generation_defaults(folder)
     window = _pick_context(context, config.seq_length, config.max_position_embeddings)
     report(IMPORTING, None)
+    # GNU's OpenMP, which torch has, lets its threads look for work so often before they sleep. Its own number
+    # is so high that after a prefill they keep our kernels from the processors for two tokens.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second
         tokenizer = _read_tokenizer(folder, config.vocab_size)
     from qwenchat.engine.generate import Engine

@@ -159,17 +159,15 @@ class CPUModel:
 
     def linear(self, m: Matrix, x: Tensor) -> Tensor:
         """The product of a matrix with many tokens, of the dtype [T, rows]."""
-        out = torch.empty(len(x), m.rows, dtype=self.dtype)
-        bias = None if m.bias is None else m.bias.to(self.dtype)
         if m.perm is not None:
             x = F.pad(x, (0, 1))[:, m.perm]  # a column of no input, -1, takes the 0 at the end
         # A tile of rows at a time, in whole blocks.
         tile = max(BLOCK, _TILE_BYTES // (m.columns * self.dtype.itemsize) // BLOCK * BLOCK)
-        for start in range(0, m.rows, tile):
-            end = min(start + tile, m.rows)
-            part = torch.mm(x, self._floats(m, start, end))
-            out[:, start:end] = part if bias is None else part.add_(bias[start:end])
-        return out
+        parts = [
+            torch.mm(x, self._floats(m, start, min(start + tile, m.rows))) for start in range(0, m.rows, tile)
+        ]
+        out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return out if m.bias is None else out.add_(m.bias[: m.rows])
 
     def _floats(self, m: Matrix, start: int, end: int) -> Tensor:
         """Some rows of a matrix as floats of the dtype, [columns, end - start]."""

@@ -31,6 +31,19 @@ def _vector(element: ir.Type) -> ir.VectorType:
     return ir.VectorType(element, LANES)
 
 
+class _BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
 class _Vector(types.Type):
     def __init__(self, name: str, element: ir.Type) -> None:
         self.element = element
@@ -178,6 +191,9 @@ def brain_floats(b: Any, address: Any) -> Any:
 @_operation(types.void, types.int64, Floats)
 def put_brain_floats(b: Any, address: Any, value: Any) -> None:
     """Stores 16 bfloat16, rounded to the nearest, to the even of two."""
+    if _has("avx512bf16"):
+        _store(b, address, b.bitcast(b.fptrunc(value, _vector(_BFloat())), _vector(_I16)), 2)
+        return
     bits = b.bitcast(value, _vector(_I32))
     last = b.and_(b.lshr(bits, _all(_I32, 16)), _all(_I32, 1))
     rounded = b.add(bits, b.add(last, _all(_I32, 0x7FFF)))
