@@ -17,10 +17,11 @@ GOLDEN_FOLDERS = ("fp16", "ntk_logn", "gptq_int8", "gptq_int4", "gptq_int4_asym_
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Settings, data and cache of a user who has just installed the program."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """Settings, data and cache of a user who has just installed the program; only its kernels are compiled."""
     folder = tmp_path / "home"
     monkeypatch.setenv("QWENCHAT_HOME", str(folder))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(request.config.cache.mkdir("kernels")))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     return folder

@@ -246,7 +246,6 @@ def open_cpu_kernels(threads: int | None, report: Progress, notice: Callable[[st
     """
     import torch
 
-    from qwenchat import folders
     from qwenchat.engine.cpu import compiled
     from qwenchat.engine.cpu.team import Team, default_threads
 
@@ -254,9 +253,17 @@ def open_cpu_kernels(threads: int | None, report: Progress, notice: Callable[[st
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
     enter, name = compiled.open_kernels(
-        folders.cache_dir() / "cpu", compiling=lambda: report(COMPILING, None), notice=notice
+        _kernels_folder(), compiling=lambda: report(COMPILING, None), notice=notice
     )
     return Team(enter, count, name)
+
+
+def _kernels_folder() -> Path:
+    """Where the CPU kernels are kept: in our cache folder, unless somebody has said where Numba's go."""
+    from qwenchat import folders
+
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    return Path(named) / "qwenchat" if named else folders.cache_dir() / "kernels"
 
 
 def _read_tokenizer(folder: Path, vocab_size: int) -> QwenTokenizer | None:
