@@ -219,6 +219,7 @@ def _loader(name: str, settings: Settings) -> Load:
             dtype=settings.dtype,
             context=settings.context,
             kv_cache=settings.kv_cache,
+            threads=settings.threads,
             progress=progress,
             notice=_no_notice if settings.quiet else notice,
         )

@@ -46,6 +46,9 @@ def bench(
     dtype: Annotated[str | None, _option(_DTYPE, metavar="LIST")] = None,
     tokens: Annotated[str | None, _option(_TOKENS, metavar="LIST")] = None,
     kv_cache: Annotated[str | None, _option("What the KV cache keeps: auto or int8.", metavar="KIND")] = None,
+    threads: Annotated[
+        int | None, _option("Threads on a CPU; if not given its physical cores.", metavar="COUNT")
+    ] = None,
     kernels: Annotated[
         bool, typer.Option("--kernels", help="Time each kernel of the decode step too.")
     ] = False,
@@ -92,6 +95,7 @@ def bench(
         dtypes=_words(dtype or flags.settings["dtype"] or "auto"),
         tokens=lengths,
         kv_cache=kv_cache or flags.settings["kv_cache"] or "auto",
+        threads=threads or flags.settings["threads"],
         kernels=kernels,
         load=load,
         folder=folder,

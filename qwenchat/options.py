@@ -161,6 +161,7 @@ _FLAGS: dict[str, Any] = {
         autocompletion=_complete(lambda: ("auto", "cpu", "cuda")),
     ),
     "dtype": _choice("dtype", "auto, float32, bfloat16 or float16."),
+    "threads": _flag(int, "Threads that compute where there is no GPU.", metavar="COUNT"),
     "kv_cache": _flag(
         str,
         "What the context is held in: auto, or int8 for half the memory.",

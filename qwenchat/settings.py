@@ -94,6 +94,11 @@ class Settings(BaseModel):
         Field(ge=16, lt=_INT64, description="The size of the context window, in tokens."),
         Help("a whole number, 16 or more", 8192, "the checkpoint's own seq_length"),
     ] = None
+    threads: Annotated[
+        int | None,
+        Field(ge=1, le=1024, description="Threads that compute where there is no GPU."),
+        Help("a whole number, 1 or more", 4, "as many as there are physical cores for the program"),
+    ] = None
     kv_cache: Annotated[
         Literal["auto", "int8"],
         Field(

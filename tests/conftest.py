@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +17,22 @@ GOLDEN = Path(__file__).parent / "data" / "golden"
 GOLDEN_FOLDERS = ("fp16", "ntk_logn", "gptq_int8", "gptq_int4", "gptq_int4_asym_g32", "gptq_int8_act_order")
 
 
+def kernels_folder(config: pytest.Config) -> Path:
+    """Where the compiled CPU kernels stay from run to run; compiling them takes ten seconds."""
+    cache = getattr(config, "cache", None)  # there is none with -p no:cacheprovider
+    return (
+        Path(tempfile.gettempdir()) / "qwenchat-test-kernels"
+        if cache is None
+        else Path(cache.mkdir("kernels"))
+    )
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
-    """Settings, data and cache of a user who has just installed the program; only its kernels are compiled."""
+    """Settings, data and cache of a user who has just installed the program; its kernels are compiled."""
     folder = tmp_path / "home"
     monkeypatch.setenv("QWENCHAT_HOME", str(folder))
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(request.config.cache.mkdir("kernels")))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(kernels_folder(request.config)))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     return folder

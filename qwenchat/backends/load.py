@@ -247,7 +247,8 @@ def open_cpu_kernels(threads: int | None, report: Progress, notice: Callable[[st
     import torch
 
     from qwenchat.engine.cpu import compiled
-    from qwenchat.engine.cpu.team import Team, default_threads
+    from qwenchat.engine.cpu.cores import default_threads
+    from qwenchat.engine.cpu.team import Team
 
     count = threads or default_threads()
     if torch.get_num_threads() != count:

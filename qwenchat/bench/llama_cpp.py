@@ -28,6 +28,7 @@ from typing import Any
 from qwenchat.bench import llama_cpp_server, pairs, processor
 from qwenchat.bench.child import Child
 from qwenchat.bench.pairs import Comparison, Figure, Task
+from qwenchat.engine.cpu.cores import default_threads
 from qwenchat.errors import UsageError
 from qwenchat.models.catalog import DEMO
 
@@ -282,7 +283,7 @@ def _request(options: argparse.Namespace) -> Request:
         wheel=options.wheel,
         folder=options.folder,
         dtype=options.dtype,
-        threads=processor.physical_cores() if options.threads is None else options.threads,
+        threads=default_threads() if options.threads is None else options.threads,
         pairs=options.pairs,
         tasks=(*decodes, *prefills),
         peer_python=options.peer_python,

@@ -5,6 +5,7 @@ Speaks the protocol that ``llama_cpp_server`` describes. How many threads it tak
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from qwenchat.bench.llama_cpp_server import Message, arrivals, random_prompt, serve
@@ -38,7 +39,14 @@ class Own:
     def _load(self, request: Message) -> Message:
         from qwenchat.backends.load import load
 
-        backend = load(request["model"], device="cpu", dtype=request["dtype"], context=request["context"])
+        threads = os.environ.get("QWENCHAT_THREADS")
+        backend = load(
+            request["model"],
+            device="cpu",
+            dtype=request["dtype"],
+            context=request["context"],
+            threads=int(threads) if threads else None,
+        )
         self._backend = backend
         return {"description": backend.description}
 

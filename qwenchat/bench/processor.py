@@ -1,16 +1,13 @@
-"""What computes where there is no GPU: the processor's name, how much of it is ours, who else is at work."""
+"""What computes where there is no GPU: the processor's name, and who else is at work."""
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import perf_counter
 
 import psutil
-
-_TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 def name() -> str:
@@ -19,17 +16,6 @@ def name() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
-
-
-def physical_cores(topology: Path = _TOPOLOGY) -> int:
-    """How many cores this process may use; one that runs several threads counts once.
-
-    Args:
-        topology: where the system tells which of its threads share a core.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    return len({_core(topology, number) for number in os.sched_getaffinity(0)})
 
 
 class Watch:
@@ -56,11 +42,3 @@ class Watch:
         idle = sum(getattr(every, field, 0.0) for field in ("idle", "iowait", "guest", "guest_nice"))
         own = sum(t.user + t.system for t in (process.cpu_times() for process in self._own))
         return float(sum(every) - idle - own)
-
-
-def _core(topology: Path, number: int) -> str:
-    """The hardware threads of a core, as a list: the same for each of them."""
-    try:
-        return (topology / f"cpu{number}" / "topology" / "thread_siblings_list").read_text().strip()
-    except OSError:
-        return str(number)

@@ -22,8 +22,8 @@ import torch
 from qwenchat.bench.ceilings import Ceilings, average_bytes, prefill_operations, weight_bytes
 from qwenchat.bench.random_weights import published_size
 from qwenchat.bench.timing import Clock, wait
+from qwenchat.engine.cpu.model import CPUModel
 from qwenchat.engine.generate import Engine
-from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.sampling import SamplingParams
 from qwenchat.errors import UsageError
 from qwenchat.language import tr
@@ -91,7 +91,7 @@ class Loaded:
         kernels: what multiplies, for people.
     """
 
-    model: Qwen
+    model: Qwen | CPUModel
     weights: Weights | None
     kernels: str
 
@@ -101,17 +101,19 @@ class Loaded:
 
     @property
     def device(self) -> torch.device:
-        return self.model.transformer.wte.weight.device
+        return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.transformer.wte.weight.dtype
+        return self.model.dtype
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes of weights that a token reads."""
         if self.weights is not None:
             return self.weights.bytes_per_token
+        if isinstance(self.model, CPUModel):
+            return self.model.bytes_per_token
         return weight_bytes(self.config, self.dtype.itemsize)
 
 
@@ -298,7 +300,7 @@ def new_engine(loaded: Loaded, context: int, kv_cache: str) -> Engine:
 
 def kv_bytes_per_position(loaded: Loaded, kv_cache: str) -> int:
     """Bytes of the cache that a token reads of each position."""
-    return KVCache.bytes_per_token(loaded.config, dtype=loaded.dtype, int8=kv_cache == "int8")
+    return loaded.model.new_cache(0, int8=kv_cache == "int8").bytes_per_position
 
 
 def _measure_prompts(result: Result, loaded: Loaded, kv_cache: str, tell: Tell, clock: Clock) -> None:

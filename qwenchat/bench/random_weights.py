@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Generator, Tensor
 
+    from qwenchat.engine.gptq import Codes
+    from qwenchat.engine.loader import Packing
     from qwenchat.engine.model import Qwen
-    from qwenchat.engine.packed import Packed
 
 GROUP = 128
 FORMATS = {"int8": 8, "int4": 4, "fp16": None}
@@ -138,26 +139,27 @@ def bytes_of(config: ModelConfig, itemsize: int, *, packed: bool) -> int:
 
 
 def random_model(
-    config: ModelConfig, *, device: torch.device, dtype: torch.dtype, packed: bool, seed: int = 0
+    config: ModelConfig, *, device: torch.device, dtype: torch.dtype, packing: Packing | None, seed: int = 0
 ) -> Qwen:
     """A model as loading makes it, its weights such that activations stay around one.
 
     Args:
-        packed: keep quantised layers in their codes; without it they are floats, of the same values.
+        packing: keeps quantised layers in their codes; without it they are floats, of the same values.
     """
     import torch
     from torch import nn
 
+    from qwenchat.engine import gptq
     from qwenchat.engine.model import Qwen
-    from qwenchat.engine.packed import PackedLinear
 
     generator = torch.Generator(device).manual_seed(seed)
+    stored = torch.float16 if config.quant and packing else dtype
 
     def normal(shape: torch.Size, deviation: float) -> Tensor:
-        return torch.randn(shape, generator=generator, device=device, dtype=dtype).mul_(deviation)
+        return torch.randn(shape, generator=generator, device=device, dtype=stored).mul_(deviation)
 
-    def parameter(value: Tensor) -> nn.Parameter:
-        return nn.Parameter(value, requires_grad=False)
+    def parameter(name: str, value: Tensor) -> nn.Parameter:
+        return nn.Parameter(packing.keep(name, value) if packing else value, requires_grad=False)
 
     with torch.device("meta"):  # shapes without memory
         model = Qwen(config)
@@ -167,39 +169,42 @@ def random_model(
         if isinstance(module, nn.Linear):
             bias = None if module.bias is None else normal(module.bias.shape, 0.01)
             if config.quant and field in quantized:
-                matrix = random_packed(
-                    module.out_features, module.in_features, config.quant, generator, bias=bias
-                )
-                if packed:
-                    setattr(model.get_submodule(path), field, PackedLinear(matrix, dtype))
+                codes = random_codes(module.out_features, module.in_features, config.quant, generator)
+                if packing and (layer := packing.layer(name, codes)):
+                    if bias is not None:
+                        layer.set_bias(packing.keep(f"{name}.bias", bias))
+                    setattr(model.get_submodule(path), field, layer)
                     continue
-                module.weight = parameter(matrix.dense().to(dtype))
+                module.weight = nn.Parameter(gptq.dequantize(codes).to(dtype), requires_grad=False)
             else:
-                module.weight = parameter(normal(module.weight.shape, module.in_features**-0.5))
-            module.bias = None if bias is None else parameter(bias)
+                module.weight = parameter(
+                    f"{name}.weight", normal(module.weight.shape, module.in_features**-0.5)
+                )
+            module.bias = None if bias is None else parameter(f"{name}.bias", bias)
         elif isinstance(module, nn.Embedding):
-            module.weight = parameter(normal(module.weight.shape, 1.0))
+            module.weight = parameter(f"{name}.weight", normal(module.weight.shape, 1.0))
         elif field.startswith("ln_"):
             weight = torch.rand(config.hidden_size, generator=generator, device=device) + 0.5
-            module.weight = parameter(weight.to(dtype))
+            module.weight = parameter(f"{name}.weight", weight.to(stored))
     return model.eval()
 
 
-def random_packed(
-    outputs: int, inputs: int, quant: QuantConfig, generator: Generator, *, bias: Tensor | None = None
-) -> Packed:
+def random_codes(outputs: int, inputs: int, quant: QuantConfig, generator: Generator) -> Codes:
     """A quantised matrix with codes all over their range; what it makes of an input is as large as that."""
     import torch
 
-    from qwenchat.engine.packed import Packed
+    from qwenchat.engine.gptq import Codes
 
     device, bits = generator.device, quant.bits
-    codes = torch.randint(
-        0, 256, (outputs, inputs * bits // 8), dtype=torch.uint8, device=device, generator=generator
-    )
-    scales = random_scales((outputs, quant.groups(inputs)), inputs, bits, generator)
+    groups = quant.groups(inputs)
+    words = (inputs * bits // 32, outputs)
+    qweight = torch.randint(-(2**31), 2**31, words, dtype=torch.int32, device=device, generator=generator)
+    # Zero points in the middle, stored minus one.
+    middle = int.from_bytes(bytes([0x7F if bits == 8 else 0x77] * 4), "little")
+    qzeros = torch.full((groups, outputs * bits // 32), middle, dtype=torch.int32, device=device)
+    scales = random_scales((groups, outputs), inputs, bits, generator)
     group = inputs if quant.group_size == -1 else quant.group_size
-    return Packed(codes.view(torch.int8) if bits == 8 else codes, inputs, bits, group, scales, bias=bias)
+    return Codes(qweight, qzeros, scales, None, bits, group)
 
 
 def random_scales(shape: tuple[int, int], inputs: int, bits: int, generator: Generator) -> Tensor:

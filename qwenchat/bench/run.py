@@ -6,7 +6,6 @@ Each model is freed before the next is made, so that the largest decides what me
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 import tempfile
 from contextlib import ExitStack
@@ -16,13 +15,15 @@ from pathlib import Path
 
 import torch
 
-from qwenchat.backends.load import KV_CACHES, pick_device, pick_dtype
+from qwenchat.backends.load import KV_CACHES, open_cpu_kernels, pick_device, pick_dtype
 from qwenchat.backends.load import load as load_backend
-from qwenchat.bench import ceilings, checkpoint, peer, protocol, random_weights, start
+from qwenchat.bench import ceilings, checkpoint, peer, processor, protocol, random_weights, start
 from qwenchat.bench.protocol import Loaded, Protocol, Result, Subject, Tell
 from qwenchat.bench.random_weights import Shape
 from qwenchat.bench.report import Report
-from qwenchat.engine.linear import pack, reads_packed
+from qwenchat.engine import linear
+from qwenchat.engine.cpu.cores import physical_cores
+from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.loader import load_model
 from qwenchat.engine.memory import check_memory, need
 from qwenchat.errors import UsageError
@@ -44,6 +45,7 @@ class Request:
         device, dtypes: as the settings have them.
         tokens: lengths of the replies; None for what suits the device.
         kv_cache: "auto" or "int8".
+        threads: on a CPU; None for its physical cores.
         kernels: time each kernel.
         load: time a process of its own to its first token.
         folder: where the random weights for that are kept; None for a temporary folder.
@@ -57,6 +59,7 @@ class Request:
     dtypes: tuple[str, ...] = ("auto",)
     tokens: tuple[int, ...] | None = None
     kv_cache: str = "auto"
+    threads: int | None = None
     kernels: bool = False
     load: bool = False
     folder: Path | None = None
@@ -114,7 +117,14 @@ def _shapes(request: Request) -> list[Shape]:
 
 def _checkpoint_subject(request: Request, device: torch.device, dtype: str, tell: Tell) -> Subject:
     def load() -> Loaded:
-        backend = load_backend(request.model, device=str(device), dtype=dtype, context=_PLENTY, notice=tell)
+        backend = load_backend(
+            request.model,
+            device=str(device),
+            dtype=dtype,
+            context=_PLENTY,
+            threads=request.threads,
+            notice=tell,
+        )
         engine = backend.engine
         kernels = backend.description.rpartition(", ")[2]
         loaded = Loaded(engine.model, engine.weights, kernels)
@@ -129,7 +139,12 @@ def _random_subject(
 ) -> Subject:
     def load() -> Loaded:
         config = shape.config
-        packed = device.type == "cuda" and reads_packed(config, device) is None
+
+        def open_team() -> Team:
+            return open_cpu_kernels(request.threads, lambda stage, fraction: tell(stage), tell)
+
+        how = linear.plan(config, device, dtype, open_team)
+        packed = how.packing is not None
         needed = need(
             config,
             weights=random_weights.bytes_of(config, dtype.itemsize, packed=packed),
@@ -141,12 +156,11 @@ def _random_subject(
             int8_cache=request.kv_cache == "int8",
         )
         check_memory(needed, device=device, dtype=dtype)
-        kernels = pack(
-            model := random_weights.random_model(config, device=device, dtype=dtype, packed=packed)
-        )
+        model = random_weights.random_model(config, device=device, dtype=dtype, packing=how.packing)
+        kernels = linear.pack(model, how, dtype)
         if kernels.why_not:
-            tell(f"the fast CUDA kernels are not used: {kernels.why_not}")
-        return Loaded(model, kernels.weights, kernels.name)
+            tell(f"our kernels are not used: {kernels.why_not}")
+        return Loaded(kernels.model, kernels.weights, kernels.name)
 
     return Subject(shape.name, load, request.kv_cache)
 
@@ -196,12 +210,8 @@ def _machine(device: torch.device) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's name and how many of it this process may use."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{names[0] if names else platform.machine()}, {cores} cores"
+    """The processor's name and how many of its cores this process may use."""
+    return f"{processor.name()}, {physical_cores()} cores"
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -108,7 +108,12 @@ class Engine:
     """
 
     def __init__(
-        self, model: Qwen | CPUModel, *, context: int, weights: Weights | None = None, int8_cache: bool = False
+        self,
+        model: Qwen | CPUModel,
+        *,
+        context: int,
+        weights: Weights | None = None,
+        int8_cache: bool = False,
     ) -> None:
         self.model = model
         self._int8_cache = int8_cache

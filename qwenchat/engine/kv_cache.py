@@ -91,6 +91,13 @@ class KVCache:
         """Positions that the buffers hold."""
         return self._rows.shape[3]
 
+    @property
+    def bytes_per_position(self) -> int:
+        """What one position takes."""
+        _, layers, heads, _, head_dim = self._rows.shape
+        row = head_dim * self._rows.itemsize + (0 if self._scales is None else _SCALE.itemsize)
+        return 2 * layers * heads * row
+
     def layer(self, layer: int) -> LayerCache:
         """One layer's part."""
         keys, values = self._rows[:, layer]

@@ -1,9 +1,9 @@
 """What multiplies: the kernels that a device can use, and the layout in which they read the matrices.
 
-Decoding multiplies every matrix by a single row, so its speed is the speed at which the matrix is read. Our own
-kernels, on a GPU and on a CPU, read quantised matrices in their codes; where they cannot be used, which is
-said, plain torch reads floats. Measured on two cores of an AVX-512 machine that reads 33 GB/s, 3072 by 576, one
-row:
+Decoding multiplies every matrix by a single row, so its speed is the speed at which the matrix is read. Our
+own kernels, on a GPU and on a CPU, read quantised matrices in their codes; where they cannot be used, which
+is said, plain torch reads floats. Measured on two cores of an AVX-512 machine that reads 33 GB/s, 3072 by
+576, one row:
 
     float32   as stored, [out, in]          11 GB/s
               transposed in memory          20 GB/s   (worse where there are more inputs than outputs)

@@ -155,7 +155,11 @@ def _fill(
                 _put(model, parameter.name, value.contiguous())
             else:
                 codes = parameter.gptq.codes(tensors)
-                layer = packing.layer(parameter.gptq.layer, codes) if packing and parameter.packs(packing) else None
+                layer = (
+                    packing.layer(parameter.gptq.layer, codes)
+                    if packing and parameter.packs(packing)
+                    else None
+                )
                 if layer is not None:
                     _put_layer(model, parameter.name, layer)
                 else:
@@ -266,7 +270,8 @@ class _Parameter:
     def packs(self, packing: Packing) -> bool:
         """Whether its codes can be kept."""
         assert self.gptq is not None
-        return packing.holds(*self.shape, self.gptq.group)
+        outputs, inputs = self.shape
+        return packing.holds(outputs, inputs, self.gptq.group)
 
 
 @dataclass(frozen=True, slots=True)

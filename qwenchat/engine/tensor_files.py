@@ -168,9 +168,9 @@ def _open(path: Path) -> safe_open:
 
 
 def let_go(tensors: Iterable[Tensor]) -> None:
-    """Takes mapped tensors that were read out of this process's memory; their files stay in the system's cache.
+    """Takes mapped tensors that were read out of this process's memory; the files stay in the system's cache.
 
-    Without it a checkpoint counts twice while it is loaded: as pages of its files, and as what was made of them.
+    Without it a checkpoint counts twice while it is loaded: as pages of its files, and as what they became.
     """
     if not hasattr(mmap, "MADV_DONTNEED"):
         return

@@ -21,7 +21,7 @@ from qwenchat.backends import load
 from qwenchat.backends.native import NativeBackend
 from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, Role, TextDelta
 from qwenchat.engine import generate, linear, loader
-from qwenchat.engine.linear import Kernels
+from qwenchat.engine.linear import Kernels, Plan
 from qwenchat.engine.model import Qwen
 from qwenchat.errors import (
     CheckpointError,
@@ -318,19 +318,19 @@ def test_what_memory_is_needed_and_free_is_a_stage_before_the_weights(tiny_chat:
     assert all(isinstance(stage, load.Routine) for stage in stages)
 
 
-def without_kernels(reason: str | None) -> Callable[[object], Kernels]:
-    return lambda model: Kernels("plain torch", why_not=reason)
+def without_kernels(reason: str | None) -> Callable[..., Plan]:
+    return lambda *args: Plan(why_not=reason)
 
 
 def test_the_path_that_is_taken_and_why_is_told_once(
     tiny_chat: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "pack", without_kernels("the GPU is too old"))
+    monkeypatch.setattr(linear, "plan", without_kernels("the CPU is too old"))
     lines: list[str] = []
     model = qwenchat.load(tiny_chat, device="cpu", notice=lines.append)
-    assert lines == ["the fast CUDA kernels are not used, but plain torch: the GPU is too old"]
+    assert lines == ["the fast CPU kernels are not used, but plain torch: the CPU is too old"]
     assert "plain torch" in model.description
-    monkeypatch.setattr(linear, "pack", without_kernels(None))
+    monkeypatch.setattr(linear, "plan", without_kernels(None))
     qwenchat.load(tiny_chat, device="cpu", notice=lines.append)
     assert len(lines) == 1
 
@@ -338,11 +338,11 @@ def test_the_path_that_is_taken_and_why_is_told_once(
 def test_ask_tells_the_path_on_stderr_but_not_if_it_shall_be_quiet(
     tiny_chat: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(linear, "pack", without_kernels("the GPU is too old"))
+    monkeypatch.setattr(linear, "plan", without_kernels("the CPU is too old"))
     monkeypatch.setattr(sys, "stdin", None)
     ask = ("ask", "hi", "-m", str(tiny_chat), "--max-new-tokens", "2", "--no-save")
     assert cli.run(ask) == 0
-    assert capsys.readouterr().err.count("but plain torch: the GPU is too old") == 1
+    assert capsys.readouterr().err.count("but plain torch: the CPU is too old") == 1
     assert cli.run([*ask, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
 
@@ -353,7 +353,10 @@ def test_kernels_that_do_not_compile_are_one_line_not_a_traceback(
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("ptxas failed\nwith a long tale")
 
-    monkeypatch.setattr(linear, "pack", lambda model: Kernels("Triton", weights=cast(Any, object())))
+    monkeypatch.setattr(linear, "plan", without_kernels(None))
+    monkeypatch.setattr(
+        linear, "pack", lambda model, *args: Kernels("Triton", model, weights=cast(Any, object()))
+    )
     monkeypatch.setattr(generate, "Engine", fail)
     with pytest.raises(
         ModelError, match=r"cannot be compiled: RuntimeError: ptxas failed; use --device cpu$"

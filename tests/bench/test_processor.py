@@ -1,37 +1,16 @@
-"""How much of a processor a process may use, and what others take of it."""
+"""What is told of a processor, and what other processes take of it."""
 
 from __future__ import annotations
 
-import os
 from collections import namedtuple
-from pathlib import Path
 
 import pytest
 
 from qwenchat.bench import processor
 
 
-@pytest.fixture
-def topology(tmp_path: Path) -> Path:
-    """Two cores of two threads each."""
-    for number, threads in enumerate(("0,2", "1,3", "0,2", "1,3")):
-        folder = tmp_path / f"cpu{number}" / "topology"
-        folder.mkdir(parents=True)
-        (folder / "thread_siblings_list").write_text(threads + "\n")
-    return tmp_path
-
-
-@pytest.mark.parametrize(("available", "cores"), [({0, 1, 2, 3}, 2), ({0, 2}, 1), ({1, 2}, 2), ({7, 8}, 2)])
-def test_a_core_counts_once_however_many_threads_it_runs(
-    topology: Path, monkeypatch: pytest.MonkeyPatch, available: set[int], cores: int
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: available, raising=False)
-    assert processor.physical_cores(topology) == cores
-
-
 def test_there_is_a_processor_here() -> None:
     assert processor.name()
-    assert processor.physical_cores() >= 1
 
 
 def test_others_are_all_but_this_process_and_its_children(monkeypatch: pytest.MonkeyPatch) -> None:

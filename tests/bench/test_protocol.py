@@ -12,7 +12,7 @@ import torch
 from qwenchat.bench import protocol
 from qwenchat.bench.protocol import CARD, Decode, Loaded, Protocol, Subject
 from qwenchat.bench.random_weights import Shape, random_model
-from qwenchat.engine.linear import pack
+from qwenchat.engine.linear import Plan, pack
 from qwenchat.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -22,8 +22,8 @@ Clock = Callable[[], float]
 
 def subject(name: str = "int8", kv_cache: str = "auto") -> Subject:
     def load() -> Loaded:
-        model = random_model(Shape("7b", name).config, device=CPU, dtype=torch.float32, packed=False)
-        return Loaded(model, None, pack(model).name)
+        model = random_model(Shape("7b", name).config, device=CPU, dtype=torch.float32, packing=None)
+        return Loaded(model, None, pack(model, Plan(), torch.float32).name)
 
     return Subject(name, load, kv_cache)
 

@@ -11,8 +11,8 @@ import torch
 from qwenchat.bench import random_weights
 from qwenchat.bench.random_weights import SHAPES, Shape, formats_of, published_size, random_model, shape_of
 from qwenchat.engine.generate import Engine
-from qwenchat.engine.linear import pack
-from qwenchat.engine.packed import PackedLinear
+from qwenchat.engine.linear import Plan, pack
+from qwenchat.engine.packed import PackedLinear, Rows
 from qwenchat.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -66,7 +66,8 @@ def test_a_model_of_the_published_shapes_is_recognised_in_every_format() -> None
 def test_a_random_model_equals_itself_packed_or_not(name: str) -> None:
     config = Shape("7b", name).config
     packed, floats = (
-        random_model(config, device=CPU, dtype=torch.float32, packed=packed) for packed in (True, False)
+        random_model(config, device=CPU, dtype=torch.float32, packing=packing)
+        for packing in (Rows(torch.float32), None)
     )
     kinds = {type(m).__name__ for n, m in packed.named_modules() if n.endswith("c_attn")}
     assert kinds == {"Linear" if name == "fp16" else PackedLinear.__name__}
@@ -74,7 +75,7 @@ def test_a_random_model_equals_itself_packed_or_not(name: str) -> None:
     expected = Engine(floats, context=32).logits(ids)
     assert torch.equal(Engine(packed, context=32).logits(ids), expected)
     before = copy.deepcopy(floats)
-    pack(floats)
+    pack(floats, Plan(), torch.float32)
     after = Engine(floats, context=32).logits(ids)
     assert (after - Engine(before, context=32).logits(ids)).abs().max() < 1e-4
 
@@ -82,7 +83,7 @@ def test_a_random_model_equals_itself_packed_or_not(name: str) -> None:
 @pytest.mark.usefixtures("tiny_shapes")
 def test_activations_stay_finite_over_many_layers_in_half_precision() -> None:
     config = replace(Shape("7b", "int8").config, num_layers=32)
-    model = random_model(config, device=CPU, dtype=torch.bfloat16, packed=False)
+    model = random_model(config, device=CPU, dtype=torch.bfloat16, packing=None)
     logits = Engine(model, context=32).logits(list(range(30)))
     assert bool(logits.isfinite().all())
     assert 0.2 < float(logits.std()) < 5
@@ -91,5 +92,5 @@ def test_activations_stay_finite_over_many_layers_in_half_precision() -> None:
 @pytest.mark.usefixtures("tiny_shapes")
 def test_the_same_seed_makes_the_same_model() -> None:
     config = Shape("7b", "int8").config
-    one, two = (random_model(config, device=CPU, dtype=torch.float32, packed=False) for _ in range(2))
+    one, two = (random_model(config, device=CPU, dtype=torch.float32, packing=None) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

@@ -21,26 +21,28 @@ def test_unpacking_undoes_packing(bits: int) -> None:
 def test_a_single_group_unpacks_too(bits: int) -> None:
     packed = gptq.quantize_rtn(torch.randn(40, 32), bits=bits, group_size=32)
     assert packed["scales"].shape == (1, 40)
-    assert gptq.dequantize(**packed, bits=bits).shape == (40, 32)
+    assert gptq.dequantize(gptq.Codes(**packed, bits=bits, group=32)).shape == (40, 32)
 
 
 @pytest.mark.parametrize(("bits", "worst"), [(8, 0.01), (4, 0.13)])
 def test_rounding_keeps_the_matrix(bits: int, worst: float) -> None:
     weight = torch.randn(96, 256)
-    restored = gptq.dequantize(**gptq.quantize_rtn(weight, bits=bits, group_size=64), bits=bits)
+    restored = gptq.dequantize(
+        gptq.Codes(**gptq.quantize_rtn(weight, bits=bits, group_size=64), bits=bits, group=64)
+    )
     assert (restored - weight).norm() / weight.norm() < worst
 
 
 def test_a_matrix_of_zeros_stays_zero() -> None:
     packed = gptq.quantize_rtn(torch.zeros(32, 64), bits=8, group_size=64)
-    assert not gptq.dequantize(**packed, bits=8).any()
+    assert not gptq.dequantize(gptq.Codes(**packed, bits=8, group=64)).any()
 
 
 def test_the_second_format_stores_zero_points_as_they_are() -> None:
     packed = gptq.quantize_rtn(torch.randn(32, 64), bits=8, group_size=64)
-    first = gptq.dequantize(**packed, bits=8)
+    first = gptq.dequantize(gptq.Codes(**packed, bits=8, group=64))
     packed["qzeros"] = packed["qzeros"] + 0x01010101
-    assert torch.equal(gptq.dequantize(**packed, bits=8, zeros_minus_one=False), first)
+    assert torch.equal(gptq.dequantize(gptq.Codes(**packed, bits=8, group=64, zeros_minus_one=False)), first)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="auto-gptq has no wheels for Python 3.12 and newer")
@@ -70,5 +72,7 @@ def test_values_equal_auto_gptqs_own(bits: int, group_size: int, act_order: bool
         # Rows of the identity bring out the matrix itself.
         expected = (oracle(torch.eye(inputs)) - oracle.bias).T.float()
 
-    restored = gptq.dequantize(oracle.qweight, oracle.qzeros, oracle.scales, oracle.g_idx, bits=bits)
+    restored = gptq.dequantize(
+        gptq.Codes(oracle.qweight, oracle.qzeros, oracle.scales, oracle.g_idx, bits=bits, group=group_size)
+    )
     assert (restored - expected).norm() / expected.norm() < 2e-3  # the oracle multiplies in half precision

@@ -25,6 +25,7 @@ from qwenchat.engine.cuda import REPLAYS_AHEAD, DecodeStep, GraphDecoder
 from qwenchat.engine.generate import Engine
 from qwenchat.engine.kernels import sample
 from qwenchat.engine.loader import load_model
+from qwenchat.engine.packed import Rows
 from qwenchat.engine.sampling import SamplingParams, draw, filtered_logits
 from qwenchat.errors import QwenchatError
 
@@ -134,7 +135,7 @@ def fresh(device: LaggingDevice, tmp_path: Path) -> Callable[[], Engine]:
         folder = tmp_path / str(next(count))
         folder.mkdir()
         golden.copy("fp16", folder)
-        model = load_model(folder, device=CPU, dtype=torch.float32, context=128, packed=True)
+        model = load_model(folder, device=CPU, dtype=torch.float32, context=128, packing=Rows(torch.float32))
         return Engine(model, context=128, weights=cuda.assemble(model))
 
     return make

@@ -17,9 +17,10 @@ from model_tensors import tensors_of
 from safetensors.torch import load_file, save_file
 
 import qwenchat
+import qwenchat.engine.packed
 from qwenchat.engine import gptq, loader, memory
 from qwenchat.engine.config import read_generation_defaults
-from qwenchat.engine.packed import PackedLinear
+from qwenchat.engine.packed import PackedLinear, Rows
 from qwenchat.errors import CheckpointError, InsufficientMemoryError
 
 IDS = [3, 1, 4, 1, 5]
@@ -417,7 +418,12 @@ def read_twice(
     """The model's tensors as they are read from mapped files, and as they come through buffers."""
     mapped, staged = (
         loader.load_model(
-            folder, device=torch.device("cpu"), dtype=dtype, context=64, packed=packed, staged=staged
+            folder,
+            device=torch.device("cpu"),
+            dtype=dtype,
+            context=64,
+            packing=Rows(dtype) if packed else None,
+            staged=staged,
         )
         for staged in (False, True)
     )
@@ -449,7 +455,7 @@ def test_layers_that_keep_their_codes_have_the_values_of_those_that_do_not(
 ) -> None:
     folder = golden_folder(name)
     cpu, float32 = torch.device("cpu"), torch.float32
-    kept = loader.load_model(folder, device=cpu, dtype=float32, context=64, packed=True)
+    kept = loader.load_model(folder, device=cpu, dtype=float32, context=64, packing=Rows(float32))
     plain = loader.load_model(folder, device=cpu, dtype=float32, context=64)
     layers = {n: m for n, m in kept.named_modules() if isinstance(m, PackedLinear)}
     assert len(layers) == 10
@@ -468,7 +474,8 @@ def test_groups_that_our_layout_cannot_hold_are_made_floats_and_counted_so(
     def load(packed: bool) -> dict[str, torch.Tensor]:
         return tensors_of(
             loader.load_model(
-                plain, device=torch.device("cpu"), dtype=torch.float16, context=64, packed=packed,
+                plain, device=torch.device("cpu"), dtype=torch.float16, context=64,
+                packing=Rows(torch.float16) if packed else None,
                 preflight=lambda need, free: needs.append(need),
             )
         )  # fmt: skip
@@ -485,7 +492,8 @@ def test_the_weights_take_what_was_said_before(
 ) -> None:
     needs: list[memory.Need] = []
     model = loader.load_model(
-        golden_folder(name), device=torch.device("cpu"), dtype=torch.float16, context=64, packed=packed,
+        golden_folder(name), device=torch.device("cpu"), dtype=torch.float16, context=64,
+                packing=Rows(torch.float16) if packed else None,
         preflight=lambda need, free: needs.append(need),
     )  # fmt: skip
     taken = sum(tensor.nbytes for tensor in tensors_of(model).values())
@@ -526,12 +534,17 @@ def test_no_thread_outlives_a_load_that_ends_early(
     def fail(*args: object, **kwargs: object) -> None:
         raise error
 
-    monkeypatch.setattr(loader, "pack_gptq", fail)
+    monkeypatch.setattr(qwenchat.engine.packed, "pack_gptq", fail)
     before = set(threading.enumerate())
     expected = KeyboardInterrupt if error is KeyboardInterrupt else InsufficientMemoryError
     with pytest.raises(expected):
         loader.load_model(
-            quantized, device=torch.device("cpu"), dtype=torch.float16, context=64, packed=True, staged=True
+            quantized,
+            device=torch.device("cpu"),
+            dtype=torch.float16,
+            context=64,
+            packing=Rows(torch.float16),
+            staged=True,
         )
     assert set(threading.enumerate()) == before
 
@@ -544,6 +557,6 @@ def test_a_wrong_group_is_named_whichever_way_it_is_read(quantized: Path) -> Non
     for staged in (False, True):
         with pytest.raises(CheckpointError, match="g_idx goes from 7 to 7, expected groups 0 to 0"):
             loader.load_model(
-                quantized, device=torch.device("cpu"), dtype=torch.float16, context=64, packed=True,
-                staged=staged,
+                quantized, device=torch.device("cpu"), dtype=torch.float16, context=64,
+                packing=Rows(torch.float16), staged=staged,
             )  # fmt: skip

@@ -19,6 +19,7 @@ from torch import nn
 import qwenchat
 from qwenchat.engine import gptq, loader
 from qwenchat.engine.memory import Need
+from qwenchat.engine.packed import Rows
 from qwenchat.engine.staging import CudaLane, Staging, Stored
 from qwenchat.errors import InsufficientMemoryError
 
@@ -37,6 +38,11 @@ def no_thread_is_left() -> Iterator[None]:
     assert {t for t in threading.enumerate() if t.name.startswith("reader-")} == before
 
 
+def load(folder: Path, device: torch.device, dtype: torch.dtype, packed: bool) -> nn.Module:
+    packing = Rows(dtype) if packed else None
+    return loader.load_model(folder, device=device, dtype=dtype, context=64, packing=packing)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize(
@@ -50,10 +56,18 @@ def test_what_is_loaded_is_the_same_to_the_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = golden_folder(name)
-    expected = tensors_of(loader.load_model(folder, device=CPU, dtype=dtype, context=64, packed=packed))
+    expected = tensors_of(
+        loader.load_model(
+            folder, device=CPU, dtype=dtype, context=64, packing=Rows(dtype) if packed else None
+        )
+    )
     for piece, ahead in ((4096, 50_000), (8 << 20, 256 << 20)):
         monkeypatch.setattr(loader, "Staging", partial(Staging, piece=piece, ahead=ahead))
-        found = tensors_of(loader.load_model(folder, device=CUDA, dtype=dtype, context=64, packed=packed))
+        found = tensors_of(
+            loader.load_model(
+                folder, device=CUDA, dtype=dtype, context=64, packing=Rows(dtype) if packed else None
+            )
+        )
         assert found.keys() == expected.keys()
         for key, tensor in expected.items():
             assert torch.equal(found[key], tensor), key
@@ -98,11 +112,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load_large(folder: Path, **kwargs: Any) -> nn.Module:
-    return loader.load_model(folder, device=CUDA, dtype=torch.float16, context=256, packed=True, **kwargs)
+    return loader.load_model(
+        folder, device=CUDA, dtype=torch.float16, context=256, packing=Rows(torch.float16), **kwargs
+    )
 
 
 def test_large_matrices_in_many_pieces_are_the_same_to_the_bit_every_time(large: Path) -> None:
-    expected = tensors_of(loader.load_model(large, device=CPU, dtype=torch.float16, context=256, packed=True))
+    expected = tensors_of(
+        loader.load_model(large, device=CPU, dtype=torch.float16, context=256, packing=Rows(torch.float16))
+    )
     for _ in range(4):
         found = tensors_of(load_large(large))
         for key, tensor in expected.items():
@@ -146,10 +164,14 @@ def test_copies_wait_for_what_the_memory_was_used_for_before(large: Path) -> Non
 
 def test_the_callers_stream_may_be_any(golden_folder: Callable[[str], Path]) -> None:
     folder = golden_folder("gptq_int8")
-    expected = tensors_of(loader.load_model(folder, device=CPU, dtype=torch.float16, context=64, packed=True))
+    expected = tensors_of(
+        loader.load_model(folder, device=CPU, dtype=torch.float16, context=64, packing=Rows(torch.float16))
+    )
     with torch.cuda.stream(torch.cuda.Stream()):
         found = tensors_of(
-            loader.load_model(folder, device=CUDA, dtype=torch.float16, context=64, packed=True)
+            loader.load_model(
+                folder, device=CUDA, dtype=torch.float16, context=64, packing=Rows(torch.float16)
+            )
         )
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
 

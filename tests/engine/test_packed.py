@@ -38,7 +38,7 @@ def checkpoint(
 
 def packed(outputs: int, inputs: int, bits: int, *, group: int = 32, **settings: bool) -> Packed:
     tensors = checkpoint(outputs, inputs, bits, group, **settings)
-    return pack_gptq(**tensors, bits=bits, group=group, zeros_minus_one=True)
+    return pack_gptq(gptq.Codes(**tensors, bits=bits, group=group))
 
 
 def value(matrix: Packed, row: int, column: int) -> int:
@@ -61,8 +61,8 @@ def test_a_matrix_of_any_layout_is_the_checkpoints(number: int) -> None:
     # The second format stores zero points as they are.
     minus_one = choose.random() < 0.7
     before = {name: tensor.clone() for name, tensor in tensors.items()}
-    found = pack_gptq(**tensors, bits=bits, group=group, zeros_minus_one=minus_one)
-    expected = gptq.dequantize(**tensors, bits=bits, zeros_minus_one=minus_one)
+    stored = gptq.Codes(**tensors, bits=bits, group=group, zeros_minus_one=minus_one)
+    found, expected = pack_gptq(stored), gptq.dequantize(stored)
     assert torch.equal(found.dense(), expected)
     assert (found.outputs, found.inputs) == (outputs, inputs)
     assert found.codes.nbytes == outputs * inputs * bits // 8
@@ -77,7 +77,7 @@ def test_a_matrix_of_any_layout_is_the_checkpoints(number: int) -> None:
 @pytest.mark.parametrize("bits", [8, 4])
 def test_codes_lie_where_the_layout_says_in_rows_one_after_the_other(bits: int, act_order: bool) -> None:
     tensors = checkpoint(16, 64, bits, 32, act_order=act_order)
-    matrix = pack_gptq(**tensors, bits=bits, group=32, zeros_minus_one=True)
+    matrix = pack_gptq(gptq.Codes(**tensors, bits=bits, group=32))
     assert matrix.codes.is_contiguous()
     assert matrix.codes.shape == (16, 64 * bits // 8)
     assert matrix.codes.dtype == (torch.int8 if bits == 8 else torch.uint8)
@@ -92,19 +92,17 @@ def test_codes_lie_where_the_layout_says_in_rows_one_after_the_other(bits: int, 
 def test_a_single_row_or_word_leaves_the_checkpoints_tensor_alone() -> None:
     for outputs, inputs in ((4, 4), (1, 64)):
         qweight = torch.full((inputs // 4, outputs), 0x01020304, dtype=torch.int32)
-        matrix = pack_gptq(
-            qweight, torch.zeros(1, max(outputs // 4, 1), dtype=torch.int32),
-            torch.ones(1, outputs), None, bits=8, group=inputs, zeros_minus_one=True,
-        )  # fmt: skip
+        qzeros = torch.zeros(1, max(outputs // 4, 1), dtype=torch.int32)
+        matrix = pack_gptq(gptq.Codes(qweight, qzeros, torch.ones(1, outputs), None, bits=8, group=inputs))
         assert bool((qweight == 0x01020304).all())
         assert matrix.codes[0, :4].tolist() == [4 - 128, 3 - 128, 2 - 128, 1 - 128]
 
 
 def test_without_g_idx_the_groups_are_in_order() -> None:
     tensors = checkpoint(16, 96, 8, 32)
-    with_it = pack_gptq(**tensors, bits=8, group=32, zeros_minus_one=True)
+    with_it = pack_gptq(gptq.Codes(**tensors, bits=8, group=32))
     tensors["g_idx"] = None
-    without = pack_gptq(**tensors, bits=8, group=32, zeros_minus_one=True)
+    without = pack_gptq(gptq.Codes(**tensors, bits=8, group=32))
     assert torch.equal(with_it.dense(), without.dense())
     assert with_it.perm is None
 
@@ -113,7 +111,7 @@ def test_groups_of_different_sizes_are_refused() -> None:
     tensors = checkpoint(16, 96, 8, 32)
     tensors["g_idx"][40] = 0
     with pytest.raises(ValueError, match="different sizes"):
-        pack_gptq(**tensors, bits=8, group=32, zeros_minus_one=True)
+        pack_gptq(gptq.Codes(**tensors, bits=8, group=32))
 
 
 @pytest.mark.parametrize("bits", [4, 8, 32])

@@ -8,12 +8,52 @@ thread with the last stretch stores the token's own key and value before it begi
 from __future__ import annotations
 
 from qwenchat.engine.cpu.layout import (
-    CACHE_BRAIN, CACHE_EIGHT, CACHE_KIND, CACHE_SINGLE, CAPACITY, COS, HEAD_DIM, HEADS, KEY_SCALES, KEYS, KV_HEADS,
-    LOGN, PART_BYTES, PARTS, POSITION, QKV, SIN, VALUE_SCALES, VALUES,
+    CACHE_BRAIN,
+    CACHE_EIGHT,
+    CACHE_KIND,
+    CACHE_SINGLE,
+    CAPACITY,
+    COS,
+    HEAD_DIM,
+    HEADS,
+    KEY_SCALES,
+    KEYS,
+    KV_HEADS,
+    LOGN,
+    PART_BYTES,
+    PARTS,
+    POSITION,
+    QKV,
+    SIN,
+    VALUE_SCALES,
+    VALUES,
 )  # fmt: skip
 from qwenchat.engine.cpu.vector import (
-    LANES, add, brain_floats, bytes_as_floats, every, exp, floats, fma, kernel, larger, largest, magnitude,
-    mul, number, put, put_brain_floats, put_bytes, put_number, put_totals, rounded, splat, square_root, sub, total, word,
+    LANES,
+    add,
+    brain_floats,
+    bytes_as_floats,
+    every,
+    exp,
+    floats,
+    fma,
+    kernel,
+    larger,
+    largest,
+    magnitude,
+    mul,
+    number,
+    put,
+    put_brain_floats,
+    put_bytes,
+    put_number,
+    put_totals,
+    rounded,
+    splat,
+    square_root,
+    sub,
+    total,
+    word,
 )  # fmt: skip
 
 TILE = 64
@@ -147,7 +187,7 @@ def store_row(kind, row, target, scales, at, dim):
 
 
 def _tile(load, size, scaled):
-    """Makes the attention of one head over a tile; ``load`` reads 16 numbers of ``size`` bytes from the cache."""
+    """Makes the attention of one head over a tile; ``load`` reads 16 numbers of ``size`` bytes."""
 
     @kernel
     def score(keys, q, scores, dim, count):

@@ -17,8 +17,25 @@ import torch
 from torch import Tensor
 
 from qwenchat.engine.cpu.layout import (
-    BIAS, BLOCK, BOUNDS, BRAIN, CODES4, CODES8, COLUMNS, DATA, GROUPS, HALF, HALF_SCALES, KIND, MATRIX_WORDS, PERM,
-    ROWS, SCALES, SINGLE, SOURCES, ZEROS,
+    BIAS,
+    BLOCK,
+    BOUNDS,
+    BRAIN,
+    CODES4,
+    CODES8,
+    COLUMNS,
+    DATA,
+    GROUPS,
+    HALF,
+    HALF_SCALES,
+    KIND,
+    MATRIX_WORDS,
+    PERM,
+    ROWS,
+    SCALES,
+    SINGLE,
+    SOURCES,
+    ZEROS,
 )  # fmt: skip
 from qwenchat.engine.gptq import Codes
 
@@ -38,14 +55,14 @@ class Matrix:
 
     Attributes:
         rows, columns: as it is held.
-        data: int32 [rows / 32, columns * bits / 32, 32], words of codes; float [rows, columns] where nothing is
-            quantised.
+        data: int32 [rows / 32, columns * bits / 32, 32], words of codes; float [rows, columns] where
+            nothing is quantised.
         bits: 4 or 8; 16 or 32 for floats.
         scales: float16 or float32 [rows / 32, groups, 32], or None for floats.
         zeros: int32 [rows / 32, groups, 32], the code that stands for zero; None where it is the middle one
             throughout.
         bounds: int64 [groups + 1], where each group's columns begin.
-        perm: int32 [columns], the input that each column is, -1 where it is none; None where they are in order.
+        perm: int32 [columns], the input that each column is, -1 where none; None where they are in order.
         sources: int64 [rows / 32], the checkpoint's output that each block begins with.
         bias: float32 [rows, made full blocks], or None.
     """
@@ -65,7 +82,8 @@ class Matrix:
     @classmethod
     def of_floats(cls, weight: Tensor, bias: Tensor | None = None) -> Matrix:
         """A matrix of float [rows, columns] as it lies in memory."""
-        matrix = cls(*weight.shape, weight.contiguous(), 8 * weight.itemsize)
+        rows, columns = weight.shape
+        matrix = cls(rows, columns, weight.contiguous(), 8 * weight.itemsize)
         matrix.set_bias(bias)
         return matrix
 
@@ -93,10 +111,12 @@ class Matrix:
 
     @property
     def descriptor(self) -> int:
-        """The address of what the kernels read it by, int64 [MATRIX_WORDS]; valid as long as the matrix is."""
+        """The address of what the kernels read it by, int64 [MATRIX_WORDS]; valid while the matrix is."""
         if self._words is None:
             words = [0] * MATRIX_WORDS
-            words[KIND] = _KINDS[self.data.dtype] if self.scales is None else {8: CODES8, 4: CODES4}[self.bits]
+            words[KIND] = (
+                _KINDS[self.data.dtype] if self.scales is None else {8: CODES8, 4: CODES4}[self.bits]
+            )
             words[ROWS], words[COLUMNS], words[GROUPS] = self.rows, self.columns, self.groups
             words[HALF_SCALES] = int(self.scales is not None and self.scales.dtype == torch.float16)
             parts = {
@@ -109,7 +129,7 @@ class Matrix:
         return self._words.data_ptr()
 
     def dense(self) -> Tensor:
-        """The matrix as float32 [rows, inputs], its inputs in the model's order; what tests hold kernels to."""
+        """The matrix as float32 [rows, inputs], its inputs in the model's order; the kernels' twin."""
         if self.scales is None:
             return self.data.float()
         assert self.bounds is not None
@@ -117,14 +137,15 @@ class Matrix:
         codes = (self.data[..., None] >> shifts) & (2**self.bits - 1)  # [blocks, words, 32, per word]
         codes = codes.permute(0, 1, 3, 2).reshape(self.blocks, self.columns, BLOCK).float()
         of_column = torch.bucketize(torch.arange(self.columns), self.bounds[1:], right=True)
-        zeros = 2 ** (self.bits - 1) if self.zeros is None else self.zeros[:, of_column]
-        weight = (codes - zeros) * self.scales.float()[:, of_column]  # [blocks, columns, 32]
+        zeros: Tensor | int = 2 ** (self.bits - 1) if self.zeros is None else self.zeros[:, of_column]
+        weight: Tensor = (codes - zeros) * self.scales.float()[:, of_column]  # [blocks, columns, 32]
         weight = weight.transpose(1, 2).reshape(self.rows, self.columns)
         if self.perm is None:
             return weight
         held = self.perm >= 0
         weight = weight[:, held]
-        return torch.empty_like(weight).index_copy_(1, self.perm[held].long(), weight)
+        in_order: Tensor = torch.empty_like(weight).index_copy_(1, self.perm[held].long(), weight)
+        return in_order
 
 
 class Arena:

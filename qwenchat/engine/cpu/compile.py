@@ -1,13 +1,14 @@
 """From the kernels' sources to machine code: the one place that imports Numba.
 
-Run as a program, ``python -m qwenchat.engine.cpu.compile FILE CPU FEATURES``, so that whoever waits for it can
-go on with something else, and so that nobody else has to load a compiler.
+Run as a program, ``python -m qwenchat.engine.cpu.compile FILE CPU FEATURES``, so that whoever waits for it
+can go on with something else, and so that nobody else has to load a compiler.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 ENTRY = "qwenchat_cpu"
 """The name of the one function: int64 (task, a, b, c, d), all int64."""
@@ -23,7 +24,8 @@ def object_code(cpu: str, features: str) -> bytes:
     from numba.core import config
 
     # Before the kernels are imported: they and Numba's passes ask for these.
-    config.CPU_NAME, config.CPU_FEATURES, config.DISABLE_JIT = cpu, features, False
+    settings: Any = config
+    settings.CPU_NAME, settings.CPU_FEATURES, settings.DISABLE_JIT = cpu, features, False
     from numba import int64
 
     from qwenchat.engine.cpu.step import enter

@@ -101,7 +101,9 @@ def open_kernels(
             _keep(path, code)
         except OSError as error:
             reason = error.strerror or error
-            notice(tr("the compiled kernels cannot be kept in {folder}: {reason}", folder=folder, reason=reason))
+            notice(
+                tr("the compiled kernels cannot be kept in {folder}: {reason}", folder=folder, reason=reason)
+            )
     return _open(code), target.name
 
 
@@ -130,13 +132,24 @@ def _keep(path: Path, code: bytes) -> None:
 def _compile(target: Processor) -> bytes:
     with tempfile.TemporaryDirectory(prefix="qwenchat-") as folder:
         path = Path(folder) / "kernels.o"
-        command = [sys.executable, "-m", "qwenchat.engine.cpu.compile", str(path), target.cpu, target.features]
+        command = [
+            sys.executable,
+            "-m",
+            "qwenchat.engine.cpu.compile",
+            str(path),
+            target.cpu,
+            target.features,
+        ]
         # The package that is running, wherever it was imported from.
         root = str(Path(__file__).parents[3])
         paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         try:
             child = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                env=os.environ | {"PYTHONPATH": paths},
             )
             if child.returncode == 0:
                 return path.read_bytes()
@@ -157,7 +170,9 @@ def _open(code: bytes) -> Enter:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), llvm.Target.from_default_triple().create_target_machine(jit=True))
+    engine = llvm.create_mcjit_compiler(
+        llvm.parse_assembly(""), llvm.Target.from_default_triple().create_target_machine(jit=True)
+    )
     engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _opened.append(engine)

@@ -21,7 +21,7 @@ BLOCK = 32
     GROUPS,
     PERM,  # address of int32 [columns], -1 for a column of no input; or 0
     BIAS,  # address, or 0
-    SOURCES,  # address of int64 [blocks]: the output of the checkpoint that each block begins with; to fill it
+    SOURCES,  # address of int64 [blocks]: the checkpoint's output that each block begins with; to fill it
     MATRIX_WORDS,
 ) = range(13)
 

@@ -1,8 +1,8 @@
 """A Qwen model on a CPU: one token through the compiled step, many through torch's matrix products.
 
-Gives what :class:`qwenchat.engine.model.Qwen` gives, from the same weights. Quantised layers stay in their codes;
-for a prefill they are made floats a tile at a time, small enough to stay in the processor's cache until it is
-multiplied. The residual stream is float32 throughout, products are of the dtype.
+Gives what :class:`qwenchat.engine.model.Qwen` gives, from the same weights. Quantised layers stay in their
+codes; for a prefill they are made floats a tile at a time, small enough to stay in the processor's cache
+until it is multiplied. The residual stream is float32 throughout, products are of the dtype.
 """
 
 from __future__ import annotations
@@ -18,10 +18,53 @@ from torch.nn import functional as F
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.cpu.blocks import Matrix
 from qwenchat.engine.cpu.layout import (
-    BLOCK, C_ATTN, C_PROJ, CACHE_BRAIN, CACHE_EIGHT, CACHE_KIND, CACHE_SINGLE, CAPACITY, COS, EPSILON, GATE,
-    HEAD_DIM, HEADS, HIDDEN, JOB_MULTIPLY, JOB_STEP, JOB_UNPACK, KEY_SCALES, KEYS, KV_HEADS, LAYER_WORDS, LAYERS,
-    LM_HEAD, LN_1, LN_2, LN_F, LOGITS, LOGN, MLP, MLP_C_PROJ, NUM_LAYERS, PART_BYTES, PARTS, POSITION, QKV, SCRATCH,
-    SCRATCH_BYTES, SIN, STEP_WORDS, TOKEN, UP, VALUE_SCALES, VALUES, W1, W2, WTE, X,
+    BLOCK,
+    C_ATTN,
+    C_PROJ,
+    CACHE_BRAIN,
+    CACHE_EIGHT,
+    CACHE_KIND,
+    CACHE_SINGLE,
+    CAPACITY,
+    COS,
+    EPSILON,
+    GATE,
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    JOB_MULTIPLY,
+    JOB_STEP,
+    JOB_UNPACK,
+    KEY_SCALES,
+    KEYS,
+    KV_HEADS,
+    LAYER_WORDS,
+    LAYERS,
+    LM_HEAD,
+    LN_1,
+    LN_2,
+    LN_F,
+    LOGITS,
+    LOGN,
+    MLP,
+    MLP_C_PROJ,
+    NUM_LAYERS,
+    PART_BYTES,
+    PARTS,
+    POSITION,
+    QKV,
+    SCRATCH,
+    SCRATCH_BYTES,
+    SIN,
+    STEP_WORDS,
+    TOKEN,
+    UP,
+    VALUE_SCALES,
+    VALUES,
+    W1,
+    W2,
+    WTE,
+    X,
 )  # fmt: skip
 from qwenchat.engine.cpu.team import Team, torch_alone
 from qwenchat.engine.kv_cache import KVCache
@@ -152,9 +195,7 @@ class CPUModel:
         group = heads // kv_heads
         q = q.view(tokens, kv_heads, group, -1).permute(1, 2, 0, 3)
         keys, values = (t[:, None].expand(-1, group, -1, -1) for t in (keys, values))
-        mixed = F.scaled_dot_product_attention(
-            q, keys, values, attn_mask=where.mask, is_causal=where.causal
-        )
+        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=where.mask, is_causal=where.causal)
         return self.linear(layer.c_proj, mixed.permute(2, 0, 1, 3).reshape(tokens, -1))
 
     def linear(self, m: Matrix, x: Tensor) -> Tensor:
@@ -176,7 +217,12 @@ class CPUModel:
         weight = torch.empty(m.columns, end - start, dtype=self.dtype)
         # Alone: torch's threads still look for work, and ours would only be in their way.
         self._alone.do(
-            JOB_UNPACK, m.descriptor, start // BLOCK, end // BLOCK, weight.data_ptr(), int(self.dtype == torch.bfloat16)
+            JOB_UNPACK,
+            m.descriptor,
+            start // BLOCK,
+            end // BLOCK,
+            weight.data_ptr(),
+            int(self.dtype == torch.bfloat16),
         )
         return weight
 
@@ -229,14 +275,17 @@ class _Work:
         """A matrix times one token, float32 [rows]."""
         out = torch.empty(m.blocks * BLOCK)
         scratch = self._buffers[SCRATCH].data_ptr()
-        self._model.team.do(JOB_MULTIPLY, m.descriptor, x.contiguous().data_ptr(), scratch, self._own, out.data_ptr())
+        self._model.team.do(
+            JOB_MULTIPLY, m.descriptor, x.contiguous().data_ptr(), scratch, self._own, out.data_ptr()
+        )
         return out[: m.rows]
 
     def _fill_tables(self) -> None:
         model, c, table = self._model, self._model.config, self._table
         numbers = {
-            LAYERS: self._layers.data_ptr(), NUM_LAYERS: c.num_layers, HIDDEN: c.hidden_size, HEADS: c.num_heads,
-            KV_HEADS: model.kv_heads, HEAD_DIM: c.head_dim, MLP: c.mlp_size, EPSILON: self._epsilon.data_ptr(),
+            LAYERS: self._layers.data_ptr(), NUM_LAYERS: c.num_layers, HIDDEN: c.hidden_size,
+            HEADS: c.num_heads, KV_HEADS: model.kv_heads, HEAD_DIM: c.head_dim, MLP: c.mlp_size,
+            EPSILON: self._epsilon.data_ptr(),
             WTE: model.wte.descriptor, LN_F: model.ln_f.data_ptr(), LM_HEAD: model.lm_head.descriptor,
             PART_BYTES: self._part, SCRATCH_BYTES: self._own,
         }  # fmt: skip

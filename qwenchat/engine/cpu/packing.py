@@ -1,4 +1,4 @@
-"""A checkpoint's layers brought into the CPU kernels' layout while they are loaded, and the model made of them."""
+"""A checkpoint's layers brought into the CPU kernels' layout as they are loaded, and the model of them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def why_not(config: ModelConfig, dtype: torch.dtype) -> str | None:
     """Why the CPU kernels cannot run a model, or None."""
     if dtype not in (torch.float32, torch.bfloat16):
         return f"they compute in float32 and bfloat16, not in {str(dtype).removeprefix('torch.')}"
-    if config.head_dim % _LANES or config.hidden_size % _LANES or config.mlp_size % _LANES:
-        return f"heads of {config.head_dim} or widths of {config.hidden_size} and {config.mlp_size} are no multiples of {_LANES}"
+    sizes = config.head_dim, config.hidden_size, config.mlp_size
+    if any(size % _LANES for size in sizes):
+        return f"heads of {sizes[0]} or widths of {sizes[1]} and {sizes[2]} are no multiples of {_LANES}"
     return None
 
 
@@ -76,7 +77,11 @@ class Blocks:
 
     def keep(self, name: str, tensor: Tensor) -> Tensor:
         """What becomes of a parameter that is not quantised: matrices are read as they are stored."""
-        if name.endswith((f"{_C_ATTN}.weight", f"{_C_ATTN}.bias")) and self._copies > 1 and not self._config.quant:
+        if (
+            name.endswith((f"{_C_ATTN}.weight", f"{_C_ATTN}.bias"))
+            and self._copies > 1
+            and not self._config.quant
+        ):
             return tensor[self._kept_rows()]
         return tensor if tensor.ndim == 2 else tensor.float()
 

@@ -1,24 +1,77 @@
 """A matrix times one token, and the matrix itself brought into and out of its blocks.
 
-Works on descriptors of matrices, which :mod:`qwenchat.engine.cpu.blocks` writes. Threads share a matrix by its
-blocks of 32 rows, so that each reads one stretch of memory from end to end.
+Works on descriptors of matrices, which :mod:`qwenchat.engine.cpu.blocks` writes. Threads share a matrix by
+its blocks of 32 rows, so that each reads one stretch of memory from end to end.
 
-Codes are whole numbers, and where the processor multiplies bytes, so is the token: in each group the input is
-23 bits and a sign of its largest magnitude, in three digits of eight bits. A product of a code with a digit and
-the sum over a group are then exact, and what is rounded is no more than float32 rounds.
+Codes are whole numbers, and where the processor multiplies bytes, so is the token: in each group its numbers
+are multiples of the largest one over 2^22, in three digits of eight bits. A product of a code with a digit
+and the sum over a group are then exact, and what is rounded is no more than float32 rounds.
 """
 
 from __future__ import annotations
 
 from qwenchat.engine.cpu.layout import (
-    BIAS, BLOCK, BOUNDS, BRAIN, CODES4, CODES8, COLUMNS, DATA, GROUPS, HALF, HALF_SCALES, KIND, PERM, ROWS, SCALES,
-    SOURCES, ZEROS,
+    BIAS,
+    BLOCK,
+    BOUNDS,
+    BRAIN,
+    CODES4,
+    CODES8,
+    COLUMNS,
+    DATA,
+    GROUPS,
+    HALF,
+    HALF_SCALES,
+    KIND,
+    PERM,
+    ROWS,
+    SCALES,
+    SINGLE,
+    SOURCES,
+    ZEROS,
 )  # fmt: skip
 from qwenchat.engine.cpu.vector import (
-    DOTS, LANES, add, add_ints, as_floats, as_ints, brain_floats, dot, every, every_int, field, floats, fma,
-    half_floats, half_word, ints, kernel, larger, largest, last_digit, magnitude, minus_product, mul, number,
-    other_digits, put, put_brain_floats, put_digits, put_digits_by_halves, put_int, put_ints, put_number, put_totals, rounded,
-    shifted, splat, splat_int, sub, total, total_ints, word,
+    DOTS,
+    LANES,
+    add,
+    add_ints,
+    as_floats,
+    as_ints,
+    brain_floats,
+    dot,
+    every,
+    every_int,
+    field,
+    floats,
+    fma,
+    half_floats,
+    half_word,
+    ints,
+    kernel,
+    larger,
+    largest,
+    last_digit,
+    magnitude,
+    minus_product,
+    mul,
+    number,
+    other_digits,
+    put,
+    put_brain_floats,
+    put_digits,
+    put_digits_by_halves,
+    put_int,
+    put_ints,
+    put_number,
+    put_totals,
+    rounded,
+    shifted,
+    splat,
+    splat_int,
+    sub,
+    total,
+    total_ints,
+    word,
 )  # fmt: skip
 
 assert BLOCK == 2 * LANES
@@ -260,9 +313,9 @@ sums_of_bytes, sums_of_halves = _sums(8), _sums(4)
 
 @kernel
 def block_of_floats(m, kind, block, x, buffer, out, adds):
-    """32 rows of floats as a checkpoint has them, one row after the other; ``buffer`` is room for 36 numbers."""
+    """32 rows of floats as a checkpoint has them, row by row; ``buffer`` is room for 36 numbers."""
     rows, columns, first = word(m, ROWS), word(m, COLUMNS), BLOCK * block
-    step = columns * (2 if kind == HALF or kind == BRAIN else 4)
+    step = columns * (4 if kind == SINGLE else 2)
     sums = buffer + 4 * _ROWS_AT_ONCE
     for row in range(first, min(first + BLOCK, rows), _ROWS_AT_ONCE):
         # The last few together with ones before them.

@@ -8,19 +8,83 @@ from __future__ import annotations
 
 from qwenchat.engine.cpu.attention import attend, combine
 from qwenchat.engine.cpu.layout import (
-    APART, BEGIN, BLOCK, BRAIN, C_ATTN, C_PROJ, COLUMNS, DATA, EPSILON, GATE, HALF, HIDDEN, JOB_ARGUMENTS, JOB_FILL, JOB_KIND,
-    JOB_MULTIPLY, JOB_STEP, JOB_TEAM, KIND, LAYER_WORDS, LAYERS, LM_HEAD, LN_1, LN_2, LN_F, LOGITS, MLP_C_PROJ,
-    NUM_LAYERS, QKV, SCRATCH, SCRATCH_BYTES, TEAM_ARRIVED, TEAM_JOB, TEAM_NUMBER, TEAM_PARKED, TEAM_PHASE,
-    TEAM_THREADS, TEAM_YIELD, TOKEN, UP, W1, W2, WORK, WTE, X,
+    APART,
+    BEGIN,
+    BLOCK,
+    BRAIN,
+    C_ATTN,
+    C_PROJ,
+    COLUMNS,
+    DATA,
+    EPSILON,
+    GATE,
+    HALF,
+    HIDDEN,
+    JOB_ARGUMENTS,
+    JOB_FILL,
+    JOB_KIND,
+    JOB_MULTIPLY,
+    JOB_STEP,
+    JOB_TEAM,
+    KIND,
+    LAYER_WORDS,
+    LAYERS,
+    LM_HEAD,
+    LN_1,
+    LN_2,
+    LN_F,
+    LOGITS,
+    MLP_C_PROJ,
+    NUM_LAYERS,
+    QKV,
+    SCRATCH,
+    SCRATCH_BYTES,
+    SINGLE,
+    TEAM_ARRIVED,
+    TEAM_JOB,
+    TEAM_NUMBER,
+    TEAM_PARKED,
+    TEAM_PHASE,
+    TEAM_THREADS,
+    TEAM_YIELD,
+    TOKEN,
+    UP,
+    W1,
+    W2,
+    WORK,
+    WTE,
+    X,
 )  # fmt: skip
 from qwenchat.engine.cpu.products import fill, multiply, share, unpack
 from qwenchat.engine.cpu.vector import (
-    LANES, add, brain_floats, call, div, double, every, exp, fetch_add, floats, fma, half_floats, kernel, mul,
-    pause, peek, publish, put, put_word, square_root, sub, swap, total, word,
+    LANES,
+    add,
+    brain_floats,
+    call,
+    div,
+    double,
+    every,
+    exp,
+    fetch_add,
+    floats,
+    fma,
+    half_floats,
+    kernel,
+    mul,
+    pause,
+    peek,
+    publish,
+    put,
+    put_word,
+    square_root,
+    sub,
+    swap,
+    total,
+    word,
 )  # fmt: skip
 
 PAUSES_AT_BARRIER = 4000
-"""Looks before the processor is given up for a moment: some 0.1 ms, far longer than a thread that runs takes."""
+"""Looks before the processor is given up for a moment: 0.1 ms, far longer than a running thread takes."""
 _LINE = 4 * LANES
 
 
@@ -58,7 +122,7 @@ def embed(p, x):
     """The token's row of the embedding. Every thread stores the same."""
     wte, token = word(p, WTE), word(p, TOKEN)
     columns, kind = word(wte, COLUMNS), word(wte, KIND)
-    size = 2 if kind == HALF or kind == BRAIN else 4
+    size = 4 if kind == SINGLE else 2
     row = word(wte, DATA) + size * columns * token
     for i in range(0, columns, LANES):
         if kind == HALF:

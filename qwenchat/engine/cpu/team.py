@@ -1,20 +1,18 @@
-"""The threads that run the kernels, and how many there are.
+"""The threads that run the kernels.
 
 A job is done by all of them: the caller is the first, the others wait for it. They wait by looking, for about
-as long as lies between two tokens, and then sleep, so that an idle model takes no processor. They are daemons:
-a program that ends does not wait for them.
+as long as lies between two tokens, and then sleep, so that an idle model takes no processor. They are
+daemons: a program that ends does not wait for them.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +20,18 @@ from torch import Tensor
 
 from qwenchat.engine.cpu.compiled import Enter
 from qwenchat.engine.cpu.layout import (
-    APART, BEGIN, JOB_ARGUMENTS, JOB_KIND, JOB_TEAM, JOB_WORDS, MOST_THREADS, SERVE, TEAM_PARKED, TEAM_THREADS,
-    TEAM_YIELD, WORK,
+    APART,
+    BEGIN,
+    JOB_ARGUMENTS,
+    JOB_KIND,
+    JOB_TEAM,
+    JOB_WORDS,
+    MOST_THREADS,
+    SERVE,
+    TEAM_PARKED,
+    TEAM_THREADS,
+    TEAM_YIELD,
+    WORK,
 )  # fmt: skip
 
 LOOKS = 200_000
@@ -121,65 +129,3 @@ def _yield_address() -> int:
     else:
         function = ctypes.CDLL(None).sched_yield
     return ctypes.cast(function, ctypes.c_void_p).value or 0
-
-
-def default_threads() -> int:
-    """The physical cores that this process may use, by its affinity and a container's limit; at least one."""
-    cores = _physical(_allowed())
-    return max(1, min(cores, _quota(), MOST_THREADS))
-
-
-def _allowed() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
-
-
-def _physical(processors: set[int]) -> int:
-    """How many cores these processors are; two of one core share its units, and gain nothing on the memory."""
-    cores = set()
-    for processor in processors:
-        siblings = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
-        try:
-            cores.add(siblings.read_text().strip())
-        except OSError:
-            import psutil
-
-            return min(len(processors), psutil.cpu_count(logical=False) or len(processors))
-    return len(cores)
-
-
-def _quota() -> int:
-    """How many processors a container may use at once, rounded down; beyond any machine where nothing limits it."""
-    for limit in _quotas():
-        try:
-            quota, period = (int(part) for part in limit)
-        except (OSError, ValueError):  # no such cgroup version, or the word "max"
-            continue
-        if quota > 0 and period > 0:
-            return max(1, quota // period)
-    return MOST_THREADS
-
-
-def _quotas() -> Any:
-    """What limits this process, as pairs of microseconds: the processor's time, and of how much."""
-    for group in _cgroups():
-        try:
-            yield (group / "cpu.max").read_text().split()
-        except OSError:
-            continue
-    old = Path("/sys/fs/cgroup/cpu")
-    try:
-        yield [(old / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")]
-    except OSError:
-        return
-
-
-def _cgroups() -> list[Path]:
-    root = Path("/sys/fs/cgroup")
-    try:
-        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return [root]
-    inner = root / own.removeprefix("0::").strip("/")
-    return [inner, *(p for p in inner.parents if p.is_relative_to(root))]

@@ -1,8 +1,8 @@
 """Sixteen numbers at a time, and raw memory, for the CPU kernels.
 
-Owns what Numba has no word for: vectors of float32 and int32, addresses, atomic words. A vector is one register
-with AVX-512, two with AVX2, four with less; LLVM splits it. Addresses are int64, offsets are bytes. Nothing
-here is checked: the kernels are given buffers that are large enough.
+Owns what Numba has no word for: vectors of float32 and int32, addresses, atomic words. A vector is one
+register with AVX-512, two with AVX2, four with less; LLVM splits it. Addresses are int64, offsets are bytes.
+Nothing here is checked: the kernels are given buffers that are large enough.
 
 fp16 is converted by the processor where it can, else by moving bits and multiplying by 2^112, which is exact
 for finite values. (LLVM would call a function for it that is not there.)
@@ -325,7 +325,7 @@ def put_digits_by_halves(b: Any, address: Any, value: Any) -> None:
 
 @_operation(Ints, Ints, Ints, Ints)
 def dot(b: Any, x: Any, codes: Any, digits: Any) -> Any:
-    """x + the sum of four products: of the bytes of each code, 0 to 255, with those of the digits, -128 to 127."""
+    """x + the sum of four products: each byte of a code, 0 to 255, times one of the digits, -128 to 127."""
     if _has("avx512vnni"):
         return _call(b, "llvm.x86.avx512.vpdpbusd.512", x.type, x, codes, digits)
     if _has("avxvnni"):

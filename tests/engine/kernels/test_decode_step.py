@@ -19,6 +19,7 @@ from qwenchat.engine.kernels.gemv import Tiles
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.loader import load_model
 from qwenchat.engine.model import Qwen, Rotary, ntk_alpha
+from qwenchat.engine.packed import Rows
 from qwenchat.engine.sampling import SamplingParams
 
 # One block that takes all rows: what the interpreter is fastest with.
@@ -64,7 +65,7 @@ def test_a_step_equals_its_twin_and_the_models_forward(
     device: torch.device, tmp_path: Path, name: str, dtype: torch.dtype, int8: bool, rounding: float
 ) -> None:
     folder = golden.copy(name, tmp_path)
-    model = load_model(folder, device=device, dtype=dtype, context=CONTEXT, packed=True)
+    model = load_model(folder, device=device, dtype=dtype, context=CONTEXT, packing=Rows(dtype))
     step = a_step(model, device, int8=int8)
     prompt = max(golden.prompts(name), key=len)  # beyond the trained context, where LogN and NTK begin
     assert len(prompt) > model.config.seq_length
@@ -99,7 +100,7 @@ def test_a_step_equals_its_twin_and_the_models_forward(
 def test_weights_whose_mlp_has_its_inputs_in_two_orders_are_left_to_plain_torch(tmp_path: Path) -> None:
     folder = golden.copy("gptq_int8_act_order", tmp_path)
     cpu = torch.device("cpu")
-    model = load_model(folder, device=cpu, dtype=torch.float32, context=CONTEXT, packed=True)
+    model = load_model(folder, device=cpu, dtype=torch.float32, context=CONTEXT, packing=Rows(torch.float32))
     ids = torch.tensor(golden.prompts("gptq_int8")[0])
 
     def logits() -> torch.Tensor:

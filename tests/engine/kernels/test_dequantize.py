@@ -70,6 +70,6 @@ def test_a_checkpoints_four_tensors_come_out_as_gptq_means_them(
     if act_order:
         tensors["g_idx"] = tensors["g_idx"][torch.randperm(96)]
     on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
-    matrix = pack_gptq(**on_device, bits=bits, group=group, zeros_minus_one=True)
-    expected = gptq.dequantize(**tensors, bits=bits)
+    matrix = pack_gptq(gptq.Codes(**on_device, bits=bits, group=group))
+    expected = gptq.dequantize(gptq.Codes(**tensors, bits=bits, group=group))
     assert torch.equal(dequantized(matrix, torch.float32).cpu(), expected)
