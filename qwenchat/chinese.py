@@ -361,10 +361,17 @@ CHINESE: Mapping[str, str] = {
     "preparing kernels": "正在准备计算核",
     "compiling kernels, once": "正在编译计算核（仅此一次）",
     "needs {needed} GiB, {free} GiB are free": "需要 {needed} GiB，可用 {free} GiB",
-    "the fast CUDA kernels are not used, but {path}: {reason}": (
-        "未使用快速 CUDA 计算核，改用 {path}：{reason}"
+    "the fast {kind} kernels are not used, but {path}: {reason}": (
+        "未使用快速 {kind} 计算核，改用 {path}：{reason}"
     ),
     "the CUDA kernels cannot be compiled: {reason}": "无法编译 CUDA 计算核：{reason}",
+    "the kernels cannot be compiled: {reason}": "无法编译计算核：{reason}",
+    "numba cannot be used: {reason}": "numba 无法使用：{reason}",
+    "the compiled kernels cannot be kept in {folder}: {reason}": (
+        "编译好的计算核无法保存到 {folder}：{reason}"
+    ),
+    "--threads {count} is out of range": "--threads {count} 超出范围",
+    "give 1 or more": "请给出 1 或更大的数",
     "triton is not installed": "未安装 triton",
     "triton cannot be used: {error}": "triton 无法使用：{error}",
     "triton needs a C compiler, and there is no gcc or clang": "triton 需要 C 编译器，但没有 gcc 或 clang",

@@ -83,6 +83,12 @@ def measure(device: torch.device, dtype: torch.dtype, *, repeats: int = 5) -> Ce
         return Ceilings(read, copy, _product(device, dtype, repeats))
 
 
+def read_rate(device: torch.device) -> float:
+    """Bytes/s read from memory at this moment."""
+    block = torch.ones(BLOCK[device.type] // 8, dtype=torch.float32, device=device)
+    return block.nbytes / best_seconds(block.sum, device, repeats=3)
+
+
 def _memory(device: torch.device, repeats: int) -> tuple[float, float]:
     size = BLOCK[device.type]
     block = torch.ones(size // 4, dtype=torch.float32, device=device)

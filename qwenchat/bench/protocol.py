@@ -14,12 +14,19 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import torch
 
-from qwenchat.bench.ceilings import Ceilings, average_bytes, prefill_operations, weight_bytes
+from qwenchat.bench.ceilings import (
+    Ceilings,
+    average_bytes,
+    prefill_operations,
+    read_rate,
+    weight_bytes,
+)
 from qwenchat.bench.random_weights import published_size
 from qwenchat.bench.timing import Clock, wait
 from qwenchat.engine.cpu.model import CPUModel
@@ -173,7 +180,10 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The most that was in use at once, in bytes: by tensors, and kept by the allocator for them."""
+    """The most that was in use at once, in bytes: by tensors, and kept by the allocator for them.
+
+    On a CPU both are what the process had resident, pages of mapped files included.
+    """
 
     allocated: int
     reserved: int
@@ -191,9 +201,12 @@ class Result:
         protocol: what was asked for, within what the model can do.
         weights: bytes of weights that a token reads.
         per_position: bytes of the KV cache that a token reads of each position.
+        read: bytes/s that the memory gave right before and after the replies, where that changes from moment
+            to moment: on a CPU.
         load_seconds: to make the model ready in this process, its kernels compiled or not.
         decodes: the replies.
-        encode_memory, generate_memory: peaks of the prompt with one new token, and of the longest reply.
+        encode_memory, generate_memory: peaks of the prompt with one new token, and of the longest reply; on a
+            CPU of the process since it began to load.
         first_token: seconds to the first token of a prompt that shares nothing with the cache.
         next_turn: the same for new tokens after old ones, of which ``reused`` were in the cache.
         prefill_operations: of that prompt.
@@ -212,6 +225,7 @@ class Result:
     protocol: Protocol
     weights: int
     per_position: int
+    read: float | None = None
     load_seconds: float | None = None
     decodes: list[Decode] = field(default_factory=list)
     encode_memory: Memory | None = None
@@ -251,6 +265,7 @@ def measure(
         clock: what tells the time.
     """
     tell(f"{subject.name}: loading")
+    forget_peak()
     started = clock()
     loaded = subject.load()
     wait(loaded.device)
@@ -281,6 +296,27 @@ def measure(
     del loaded
     free(device)
     return result
+
+
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+def forget_peak() -> None:
+    """Lets the process's peak of resident memory begin anew, where the system can."""
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return
+
+
+def resident_peak() -> Memory | None:
+    """The most memory that the process had resident; None where the system does not tell."""
+    try:
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return None
+    peak = 1024 * int(line.split()[1])
+    return Memory(peak, peak)
 
 
 def free(device: torch.device) -> None:
@@ -330,12 +366,16 @@ def _measure_replies(
     result.next_turn = statistics.median(seconds for seconds, _ in turns[1:])
     result.reused = turns[-1][1]
     _reply([], engine, prompts.new(1), min(WARM_TOKENS, *p.tokens), clock)
+    reads = [read_rate(loaded.device)] if loaded.device.type == "cpu" else []
     for tokens in p.tokens:
         tell(f"{result.name}: {tokens:,} new tokens")
         free(loaded.device)
         memory = _peak(loaded.device, partial(_reply, result.decodes, engine, prompts.new(1), tokens, clock))
         if tokens == max(p.tokens):
             result.generate_memory = memory
+        if reads:
+            reads.append(read_rate(loaded.device))
+    result.read = statistics.mean(reads) if reads else None
     if kernels and engine.decoder is not None:
         from qwenchat.bench import kernels as timing
 
@@ -372,10 +412,10 @@ def _reply(decodes: list[Decode], engine: Engine, ids: list[int], tokens: int, c
 
 
 def _peak(device: torch.device, work: Callable[[], object]) -> Memory | None:
-    """The peak of the device's memory during some work; None on a CPU, which does not tell it."""
+    """The peak of the device's memory during some work; on a CPU since :func:`forget_peak`, if it is told."""
     if device.type != "cuda":
         work()
-        return None
+        return resident_peak()
     torch.cuda.reset_peak_memory_stats(device)
     work()
     wait(device)

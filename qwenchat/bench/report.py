@@ -6,7 +6,7 @@ Measures nothing. The card's figures are those of Qwen-7B-Chat-Int8's model card
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.bench.chart import Line
@@ -67,8 +67,9 @@ class Report:
     results: Sequence[Result]
 
     def ceilings_of(self, result: Result) -> Ceilings:
-        """Those of the result's dtype."""
-        return self.ceilings[result.dtype]
+        """Those of the result's dtype, with what the memory gave while it was measured."""
+        found = self.ceilings[result.dtype]
+        return found if result.read is None else replace(found, read=result.read)
 
 
 def print_tables(report: Report, console: Console) -> None:
@@ -293,6 +294,7 @@ def _result(report: Report, r: Result) -> dict[str, Any]:
         "kernels": r.kernels,
         "weight_bytes_per_token": r.weights,
         "kv_bytes_per_position": r.per_position,
+        "read": None if r.read is None else round(r.read),
         "load_seconds": _rounded(r.load_seconds),
         "replies": [
             {

@@ -61,6 +61,9 @@ class Packing(Protocol):
     def keep(self, name: str, tensor: Tensor) -> Tensor:
         """What becomes of a parameter that is not quantised, as it is stored."""
 
+    def kept_as(self, stored: torch.dtype) -> torch.dtype:
+        """In what a matrix is kept that is stored in this dtype."""
+
 
 def load_model(
     folder: Path,
@@ -103,7 +106,7 @@ def load_model(
     staged = device.type == "cuda" if staged is None else staged
     needed = need(
         config,
-        weights=sum(_bytes_of(p, dtype, packing) for p in plan),
+        weights=sum(_bytes_of(p, tensors, dtype, packing) for p in plan),
         reading=_reading_bytes(plan, tensors, dtype, packing, staged),
         device=device,
         dtype=dtype,
@@ -196,8 +199,10 @@ def _staged(
         raise unreadable(error.stored.path, error.stored.name, error.reason) from error
 
 
-def _bytes_of(parameter: _Parameter, dtype: torch.dtype, packing: Packing | None) -> int:
+def _bytes_of(parameter: _Parameter, files: TensorFiles, dtype: torch.dtype, packing: Packing | None) -> int:
     """What a parameter takes on the device, once it is there."""
+    if packing and not parameter.gptq:
+        dtype = packing.kept_as(files.stored(parameter.stored[0]).dtype)
     if not (packing and parameter.gptq and parameter.packs(packing)):
         return parameter.shape.numel() * dtype.itemsize
     quant, (outputs, inputs) = parameter.gptq.quant, parameter.shape

@@ -224,6 +224,10 @@ class Rows:
         """What becomes of a parameter that is not quantised."""
         return tensor.to(self._dtype)
 
+    def kept_as(self, stored: torch.dtype) -> torch.dtype:
+        """In what a matrix is kept that is stored in this dtype."""
+        return self._dtype
+
 
 def _floats(m: Packed, dtype: torch.dtype) -> Tensor:
     """The values of a quantised matrix [out, in], its rows in the model's order."""

@@ -85,6 +85,10 @@ class Blocks:
             return tensor[self._kept_rows()]
         return tensor if tensor.ndim == 2 else tensor.float()
 
+    def kept_as(self, stored: torch.dtype) -> torch.dtype:
+        """In what a matrix is kept that is stored in this dtype."""
+        return stored
+
     def _kept_rows(self) -> Tensor:
         """The rows of c_attn without those of heads that are copies, in their order."""
         c = self._config
