@@ -153,13 +153,13 @@ def random_model(
     from qwenchat.engine.model import Qwen
 
     generator = torch.Generator(device).manual_seed(seed)
-    stored = torch.float16 if config.quant and packing else dtype
+    stored = torch.float16 if config.quant else dtype
 
     def normal(shape: torch.Size, deviation: float) -> Tensor:
         return torch.randn(shape, generator=generator, device=device, dtype=stored).mul_(deviation)
 
     def parameter(name: str, value: Tensor) -> nn.Parameter:
-        return nn.Parameter(packing.keep(name, value) if packing else value, requires_grad=False)
+        return nn.Parameter(packing.keep(name, value) if packing else value.to(dtype), requires_grad=False)
 
     with torch.device("meta"):  # shapes without memory
         model = Qwen(config)

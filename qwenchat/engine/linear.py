@@ -178,7 +178,7 @@ def pack_for_cpu(model: nn.Module) -> str:
     sample = next(model.parameters())
     if sample.dtype == torch.bfloat16 and _has_onednn_bfloat16():
         _replace_linears(model)
-        return "oneDNN"
+        return "plain torch with oneDNN"
     if sample.dtype == torch.float32:
         for module in model.modules():
             if isinstance(module, nn.Linear) and module.out_features > module.in_features:

@@ -101,8 +101,6 @@ def load_model(
         model = Qwen(config)
     plan = list(_plan(model, config, tensors))
     tensors.check_all_known()
-    if packing is not None:
-        packing.prepare(tensors)
     staged = device.type == "cuda" if staged is None else staged
     needed = need(
         config,
@@ -117,6 +115,8 @@ def load_model(
     free = check_memory(needed, device=device, dtype=dtype)
     if preflight:
         preflight(needed, free)
+    if packing is not None:
+        packing.prepare(tensors)
     try:
         _fill(model, plan, tensors, device, dtype, packing, staged, progress or (lambda fraction: None))
     except torch.OutOfMemoryError:

@@ -327,7 +327,7 @@ def test_the_path_that_is_taken_and_why_is_told_once(
 ) -> None:
     monkeypatch.setattr(linear, "plan", without_kernels("the CPU is too old"))
     lines: list[str] = []
-    model = qwenchat.load(tiny_chat, device="cpu", notice=lines.append)
+    model = qwenchat.load(tiny_chat, device="cpu", dtype="float32", notice=lines.append)
     assert lines == ["the fast CPU kernels are not used, but plain torch: the CPU is too old"]
     assert "plain torch" in model.description
     monkeypatch.setattr(linear, "plan", without_kernels(None))
@@ -340,7 +340,7 @@ def test_ask_tells_the_path_on_stderr_but_not_if_it_shall_be_quiet(
 ) -> None:
     monkeypatch.setattr(linear, "plan", without_kernels("the CPU is too old"))
     monkeypatch.setattr(sys, "stdin", None)
-    ask = ("ask", "hi", "-m", str(tiny_chat), "--max-new-tokens", "2", "--no-save")
+    ask = ("ask", "hi", "-m", str(tiny_chat), "--max-new-tokens", "2", "--no-save", "--dtype", "float32")
     assert cli.run(ask) == 0
     assert capsys.readouterr().err.count("but plain torch: the CPU is too old") == 1
     assert cli.run([*ask, "--quiet"]) == 0

@@ -7,9 +7,17 @@ import os
 import pytest
 import torch
 
+from qwenchat.engine import linear
+
 # Without a GPU the kernels run in Triton's interpreter, which is chosen when triton is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture
+def plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are loaded to run on torch alone."""
+    monkeypatch.setattr(linear, "plan", lambda *args: linear.Plan())
 
 
 @pytest.fixture(scope="session")

@@ -191,6 +191,7 @@ def test_a_cancel_from_another_thread_ends_decoding_within_a_token(model: Native
     assert generation.stats.finish_reason == "cancelled"
 
 
+@pytest.mark.usefixtures("plain_torch")
 @pytest.mark.parametrize("layers", range(1, 11))
 def test_a_cancel_ends_prefill_within_a_layer_and_is_forgotten(
     model: NativeBackend, monkeypatch: pytest.MonkeyPatch, layers: int
@@ -230,6 +231,7 @@ def test_after_a_cancel_the_next_reply_equals_a_fresh_one(model: NativeBackend) 
         assert greedy(model, PROMPT) == expected
 
 
+@pytest.mark.usefixtures("plain_torch")
 def test_an_exception_in_the_middle_of_a_layer_leaves_the_engine_usable(
     model: NativeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -522,7 +522,7 @@ def test_a_file_that_is_cut_while_it_is_read_is_named(
         CheckpointError, match=r"model\.safetensors: the tensor .* cannot be read: the file ends"
     ):
         read_twice(quantized, torch.float16, True)
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize(
@@ -546,7 +546,7 @@ def test_no_thread_outlives_a_load_that_ends_early(
             packing=Rows(torch.float16),
             staged=True,
         )
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_wrong_group_is_named_whichever_way_it_is_read(quantized: Path) -> None:

@@ -15,6 +15,7 @@ import qwenchat
 from qwenchat import cli
 from qwenchat.backends.native import NativeBackend
 from qwenchat.engine import generate
+from qwenchat.engine.cpu.model import CPUModel
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.errors import InsufficientMemoryError
 
@@ -38,14 +39,14 @@ def tokens(model: NativeBackend, count: int = 4) -> list[int]:
 
 def memory_for(monkeypatch: pytest.MonkeyPatch, fits: Callable[[int], bool]) -> None:
     """Lets a forward pass run out of memory unless its number of tokens fits."""
-    forward = torch.nn.Embedding.forward
+    forward = CPUModel.__call__
 
-    def limited(self: torch.nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
+    def limited(self: CPUModel, ids: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if not fits(ids.shape[0]):
             raise out_of_memory()
-        return forward(self, ids)
+        return forward(self, ids, *args, **kwargs)
 
-    monkeypatch.setattr(torch.nn.Embedding, "forward", limited)
+    monkeypatch.setattr(CPUModel, "__call__", limited)
 
 
 @pytest.mark.parametrize("when", ["prefill", "decode"])

@@ -31,7 +31,7 @@ SHAPES: Sequence[tuple[tuple[int, ...], torch.dtype]] = (
 def no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.fixture

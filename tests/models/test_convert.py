@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import qwenchat
 from qwenchat.engine.config import read_generation_defaults, read_model_config
-from qwenchat.engine.gptq import dequantize
+from qwenchat.engine.gptq import Codes, dequantize
 from qwenchat.errors import CheckpointError
 from qwenchat.models.convert import FILES, GROUP_SIZE, convert, convert_float
 
@@ -126,7 +126,7 @@ def test_a_rounded_weight_is_within_half_a_step_of_the_float(float_folder: Path,
     for name in linears:
         parts = {part: rounded[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales", "g_idx")}
         expected = floats[f"{name}.weight"]
-        found = dequantize(**parts, bits=8)
+        found = dequantize(Codes(**parts, bits=8, group=GROUP_SIZE))
         step = parts["scales"].float()[parts["g_idx"].long()].T  # [out, in]
         # Of a group's 256 codes the outermost is met exactly, but for the rounding of the scale to fp16.
         assert ((found - expected).abs() <= step * 0.5 + expected.abs() * 2**-10).all()

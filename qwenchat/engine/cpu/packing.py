@@ -27,9 +27,10 @@ def why_not(config: ModelConfig, dtype: torch.dtype) -> str | None:
     """Why the CPU kernels cannot run a model, or None."""
     if dtype not in (torch.float32, torch.bfloat16):
         return f"they compute in float32 and bfloat16, not in {str(dtype).removeprefix('torch.')}"
-    sizes = config.head_dim, config.hidden_size, config.mlp_size
-    if any(size % _LANES for size in sizes):
-        return f"heads of {sizes[0]} or widths of {sizes[1]} and {sizes[2]} are no multiples of {_LANES}"
+    if config.head_dim % (2 * _LANES):  # rotary positions turn whole vectors of a head's halves
+        return f"heads of {config.head_dim} are no multiple of {2 * _LANES}"
+    if config.hidden_size % _LANES or config.mlp_size % _LANES:
+        return f"widths of {config.hidden_size} and {config.mlp_size} are no multiples of {_LANES}"
     return None
 
 

@@ -1,0 +1,350 @@
+"""Checkpoints on the CPU kernels: prefill and decode, from a folder to logits."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import random_model
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from qwenchat.backends.load import load_folder
+from qwenchat.engine import gptq
+from qwenchat.engine.config import read_model_config
+from qwenchat.engine.cpu import packing
+from qwenchat.engine.cpu.model import FEW, CPUModel
+from qwenchat.engine.cpu.packing import Blocks
+from qwenchat.engine.cpu.team import Team
+from qwenchat.engine.generate import Engine
+from qwenchat.engine.loader import load_model
+from qwenchat.engine.model import Cancelled, Qwen, Rotary
+
+Teams = Callable[[int], Team]
+Copy = Callable[[str], Path]
+
+CPU = torch.device("cpu")
+GOLDEN = Path(__file__).parents[2] / "data" / "golden"
+MOST = 2e-5
+
+
+def plain(folder: Path, dtype: torch.dtype = torch.float32) -> Qwen:
+    """The checkpoint in floats, for plain torch."""
+    return load_model(folder, device=CPU, dtype=dtype, context=64)
+
+
+def ours(folder: Path, team: Team, dtype: torch.dtype = torch.float32) -> CPUModel:
+    """The checkpoint on the kernels."""
+    blocks = Blocks(read_model_config(folder), dtype, team)
+    model = load_model(folder, device=CPU, dtype=dtype, context=64, packing=blocks)
+    return packing.assemble(model, dtype, team)
+
+
+@torch.inference_mode()
+def run(
+    model: Qwen | CPUModel, ids: Tensor, *lengths: int, int8: bool = False, all_positions: bool = False
+) -> Tensor:
+    """The logits after chunks of so many ids each."""
+    cache, rotary = model.new_cache(len(ids), int8=int8), Rotary(model.config, len(ids), CPU)
+    chunks = ids.split(list(lengths))
+    found = torch.cat([model(chunk, cache, rotary, all_positions=all_positions) for chunk in chunks])
+    assert cache.length == len(ids)
+    return found
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    """The norm of the difference over the norm of what is expected, of the worst row."""
+    assert found.shape == expected.shape
+    assert found.dtype == torch.float32
+    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
+
+
+# --- the golden checkpoints --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(
+    "name", ["fp16", "ntk_logn", "gptq_int8", "gptq_int4", "gptq_int4_asym_g32", "gptq_int8_act_order"]
+)
+def test_a_loaded_checkpoint_gives_the_originals_logits_and_tokens_on_the_kernels(
+    golden_folder: Copy, name: str, threads: int
+) -> None:
+    model = load_folder(
+        golden_folder(name), device="cpu", dtype="float32", threads=threads, notice=pytest.fail
+    )
+    assert isinstance(model.engine.model, CPUModel)
+    assert model.description.endswith(f"kernels on {threads} thread{'s' * (threads > 1)}")
+    expected = load_file(GOLDEN / name / "expected.safetensors")
+    for length in (1, 16, 33, 131):
+        reference = expected[f"prefill.{length}.logits"]
+        found = model.logits(expected[f"prefill.{length}.ids"].tolist())
+        assert error(found[-len(reference) :], reference) < MOST
+    extend, rows = model.engine._extend, []
+    model.engine._extend = lambda ids, cancel=None: rows.append(extend(ids, cancel)) or rows[-1]
+    for length in (5, 26, 41):
+        rows.clear()
+        ids, tokens = expected[f"decode.{length}.ids"].tolist(), expected[f"decode.{length}.tokens"].tolist()
+        found = list(model.generate(ids, temperature=0, max_new_tokens=len(tokens), ignore_eos=True))
+        assert found == tokens
+        decoded = torch.stack(rows[-len(tokens) :])
+        assert error(decoded, expected[f"decode.{length}.logits"][:-1]) < MOST
+
+
+@pytest.mark.parametrize(("name", "bits"), [("gptq_int8", 8), ("gptq_int4", 4), ("gptq_int8_act_order", 8)])
+def test_layers_stay_in_their_codes(own_teams: Teams, name: str, bits: int) -> None:
+    model = ours(GOLDEN / name, own_teams(2))
+    for layer in model.layers:
+        matrices = (layer.c_attn, layer.c_proj, layer.w1, layer.w2, layer.mlp_c_proj)
+        assert {m.bits for m in matrices} == {bits}
+        assert all(m.data.nbytes == m.rows * m.columns * bits // 8 for m in matrices)
+    assert model.lm_head.data.dtype == model.wte.data.dtype == torch.float16  # as it is stored
+    weights = sum(load_file(GOLDEN / name / "model.safetensors")[f"lm_head.{x}"].nbytes for x in ("weight",))
+    codes = 2 * bits * (4 * 128 * 128 + 3 * 128 * 256) // 8
+    assert weights + codes < model.bytes_per_token < 1.1 * (weights + codes)
+
+
+# --- prefill -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("name", ["fp16", "gptq_int4_asym_g32", "gptq_int8_act_order"])
+def test_a_prompt_gets_the_same_logits_however_it_is_cut(own_teams: Teams, name: str, int8: bool) -> None:
+    reference, model = plain(GOLDEN / name), ours(GOLDEN / name, own_teams(2))
+    ids = torch.randint(0, 320, (60,))
+    most = 5e-3 if int8 else MOST  # numbers between two are rounded to the one or the other
+    every = run(reference, ids, 60, int8=int8, all_positions=True)
+    for lengths in ((60,), (1, 59), (30, 30), (FEW, FEW + 1, 51 - FEW, 2, 6 - FEW)):
+        ends = torch.tensor(lengths).cumsum(0) - 1
+        assert error(run(model, ids, *lengths, int8=int8), every[ends]) < most
+        assert error(run(model, ids, *lengths, int8=int8, all_positions=True), every) < most
+
+
+@pytest.mark.parametrize("name", ["fp16", "gptq_int8", "gptq_int4_asym_g32"])
+def test_bfloat16_is_as_close_as_plain_torch_gets_with_it(own_teams: Teams, name: str) -> None:
+    exact = plain(GOLDEN / name)
+    model = ours(GOLDEN / name, own_teams(2), torch.bfloat16)
+    ids = torch.randint(0, 320, (60,))
+    lengths = (50, *[1] * 10)
+    expected = run(exact, ids, *lengths)
+    rounded = error(run(plain(GOLDEN / name, torch.bfloat16), ids, *lengths), expected)
+    assert error(run(model, ids, *lengths), expected) < max(rounded, 1e-2)
+    assert model.new_cache(4).layer(0).keys.dtype == torch.bfloat16
+
+
+def test_a_tile_at_a_time_is_the_whole_matrix(own_teams: Teams, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = ours(GOLDEN / "gptq_int8_act_order", own_teams(2)), torch.randint(0, 320, (20,))
+    whole = run(model, ids, 20, all_positions=True)
+    monkeypatch.setattr("qwenchat.engine.cpu.model._TILE_BYTES", 1)  # 32 rows
+    assert error(run(model, ids, 20, all_positions=True), whole) < 1e-6
+
+
+def test_a_cancelled_prompt_leaves_the_cache_as_it_was(own_teams: Teams) -> None:
+    model, cancel = ours(GOLDEN / "gptq_int8", own_teams(2)), threading.Event()
+    ids = torch.randint(0, 320, (40,))
+    expected = run(model, ids, 10, 30)[-1:]
+    cache, rotary = model.new_cache(40), Rotary(model.config, 40, CPU)
+    with torch.inference_mode():
+        model(ids[:10], cache, rotary, cancel=cancel)
+        cancel.set()
+        for chunk in (ids[10:], ids[10:11], ids[10:13]):
+            with pytest.raises(Cancelled):
+                model(chunk, cache, rotary, cancel=cancel)
+            assert cache.length == 10
+        cancel.clear()
+        assert torch.equal(model(ids[10:], cache, rotary, cancel=cancel), expected)
+
+
+def test_a_few_tokens_that_are_cancelled_between_two_are_all_forgotten(
+    own_teams: Teams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, cancel = ours(GOLDEN / "gptq_int8", own_teams(2)), threading.Event()
+    step = model._work.step
+
+    def cancelled_meanwhile(*arguments: Any) -> None:
+        step(*arguments)
+        cancel.set()
+
+    monkeypatch.setattr(model._work, "step", cancelled_meanwhile)
+    cache, rotary = model.new_cache(8), Rotary(model.config, 8, CPU)
+    with torch.inference_mode(), pytest.raises(Cancelled):
+        model(torch.tensor([1, 2, 3]), cache, rotary, cancel=cancel)
+    assert cache.length == 0
+
+
+# --- what the kernels do not run ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dtype", "reason"),
+    [
+        ({"heads": 2, "head_dim": 32, "mlp_size": 48}, torch.float32, None),
+        ({"heads": 2, "head_dim": 32, "mlp_size": 48}, torch.bfloat16, None),
+        ({"heads": 2, "head_dim": 32, "mlp_size": 48}, torch.float16, "float16"),
+        ({"heads": 2, "head_dim": 80, "mlp_size": 48}, torch.float32, "heads of 80"),
+        ({"heads": 2, "head_dim": 16, "mlp_size": 48}, torch.float32, "heads of 16"),
+        ({"heads": 2, "head_dim": 32, "mlp_size": 40}, torch.float32, "40"),
+    ],
+    ids=str,
+)
+def test_shapes_that_they_have_no_vectors_for_are_left_to_plain_torch(
+    shapes: dict[str, int], dtype: torch.dtype, reason: str | None
+) -> None:
+    why = packing.why_not(random_model.config(vocab_size=64, **shapes), dtype)
+    assert why is None if reason is None else why is not None and reason in why
+
+
+def test_a_model_of_other_shapes_is_loaded_and_the_reason_is_told_once(tmp_path: Path) -> None:
+    folder = a_checkpoint(tmp_path, heads=3, head_dim=16, copies=1, bits=16)
+    told: list[str] = []
+    model = load_folder(folder, device="cpu", dtype="float32", notice=told.append)
+    assert isinstance(model.engine.model, Qwen)
+    assert len(told) == 1
+    assert "heads of 16" in told[0]
+    assert len(list(model.generate([1, 2, 3], temperature=0, max_new_tokens=3, ignore_eos=True))) == 3
+
+
+# --- key/value heads that are copies -----------------------------------------------------------
+
+
+def a_checkpoint(
+    folder: Path, *, heads: int, copies: int | list[int], bits: int, head_dim: int = 32, mlp_size: int = 96
+) -> Path:
+    """Random weights, in ``folder``; so many key/value heads in a row, by layer, are one and the same."""
+    hidden = heads * head_dim
+    by_layer = copies if isinstance(copies, list) else [copies, copies]
+    tensors = {name: torch.randn(64, hidden).half() for name in ("transformer.wte.weight", "lm_head.weight")}
+    tensors["transformer.ln_f.weight"] = torch.rand(hidden).half() + 0.5
+    for i, count in enumerate(by_layer):
+        prefix = f"transformer.h.{i}"
+        c_attn = 3 * torch.randn(3, heads, head_dim, hidden) * hidden**-0.5
+        bias = torch.randn(3, heads, head_dim)
+        for part in (c_attn, bias):
+            part[1:] = part[1:, ::count].repeat_interleave(count, dim=1)
+        matrices = {
+            "attn.c_attn": c_attn.view(3 * hidden, hidden),
+            "attn.c_proj": torch.randn(hidden, hidden) * hidden**-0.5,
+            "mlp.w1": torch.randn(mlp_size, hidden) * hidden**-0.5,
+            "mlp.w2": torch.randn(mlp_size, hidden) * hidden**-0.5,
+            "mlp.c_proj": torch.randn(hidden, mlp_size) * mlp_size**-0.5,
+        }
+        for name, weight in matrices.items():
+            if bits > 8:
+                tensors[f"{prefix}.{name}.weight"] = weight.half()
+                continue
+            packed = gptq.quantize_rtn(weight, bits=bits, group_size=32)
+            tensors |= {f"{prefix}.{name}.{part}": tensor for part, tensor in packed.items()}
+        tensors[f"{prefix}.attn.c_attn.bias"] = bias.flatten().half()
+        for name in ("ln_1", "ln_2"):
+            tensors[f"{prefix}.{name}.weight"] = torch.rand(hidden).half() + 0.5
+    config: dict[str, Any] = {
+        "model_type": "qwen", "vocab_size": 64, "hidden_size": hidden, "num_hidden_layers": len(by_layer),
+        "num_attention_heads": heads, "kv_channels": head_dim, "intermediate_size": 2 * mlp_size, "max_position_embeddings": 256,
+        "seq_length": 128, "layer_norm_epsilon": 1e-6, "no_bias": True,
+    }  # fmt: skip
+    if bits <= 8:
+        config["quantization_config"] = {"bits": bits, "group_size": 32, "quant_method": "gptq"}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def change(folder: Path, changes: Callable[[dict[str, Tensor]], object]) -> None:
+    """Changes the tensors of a checkpoint."""
+    tensors = load_file(folder / "model.safetensors")
+    changes(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize("int8", [False, True])
+def test_heads_that_are_copies_are_held_once_and_change_nothing(
+    teams: Teams, tmp_path: Path, bits: int, int8: bool
+) -> None:
+    folder = a_checkpoint(tmp_path, heads=9, copies=3, bits=bits)
+    reference, model = plain(folder), ours(folder, teams(2))
+    assert model.kv_heads == 3
+    assert model.layers[0].c_attn.rows == (9 + 2 * 3) * 32
+    assert model.new_cache(10).layer(0).keys.shape == (3, 10, 32)
+    ids = torch.randint(0, 64, (80,))
+    for lengths in ([70, *[1] * 10], [1] * 80):
+        found = run(model, ids, *lengths, int8=int8)
+        assert error(found, run(reference, ids, *lengths, int8=int8)) < (5e-3 if int8 else MOST)
+
+
+@pytest.mark.parametrize(
+    ("copies", "kept"), [([9, 9], 1), ([9, 3], 3), ([3, 9], 3), ([3, 1], 9), ([1, 3], 9)]
+)
+def test_a_head_is_a_copy_if_it_is_one_in_every_layer(
+    own_teams: Teams, tmp_path: Path, copies: list[int], kept: int
+) -> None:
+    folder = a_checkpoint(tmp_path, heads=9, copies=copies, bits=8)
+    model, ids = ours(folder, own_teams(2)), torch.randint(0, 64, (12,))
+    assert model.kv_heads == kept
+    assert error(run(model, ids, 8, 1, 3), run(plain(folder), ids, 8, 1, 3)) < MOST
+
+
+@pytest.mark.parametrize(
+    ("bits", "part"),
+    [(bits, part) for bits in (4, 8) for part in ("qweight", "qzeros", "scales", "bias")]
+    + [(16, "weight"), (16, "bias")],
+)
+def test_a_head_that_differs_in_one_bit_is_no_copy(
+    own_teams: Teams, tmp_path: Path, bits: int, part: str
+) -> None:
+    folder = a_checkpoint(tmp_path, heads=9, copies=3, bits=bits)
+
+    def flip(tensors: dict[str, Tensor]) -> None:
+        tensor = tensors[f"transformer.h.1.attn.c_attn.{part}"]
+        # The very last value head; outputs are the last dimension but for the weight as it is.
+        words = tensor.view(torch.int16 if tensor.itemsize == 2 else torch.int32).flatten()
+        words[-1] ^= 1
+
+    change(folder, flip)
+    model, ids = ours(folder, own_teams(2)), torch.randint(0, 64, (12,))
+    assert model.kv_heads == 9
+    assert error(run(model, ids, 8, 1, 3), run(plain(folder), ids, 8, 1, 3)) < MOST
+
+
+def test_copies_in_a_layer_that_was_left_in_floats_are_no_trouble(own_teams: Teams, tmp_path: Path) -> None:
+    folder = a_checkpoint(tmp_path, heads=9, copies=3, bits=8)
+    dense = plain(folder).transformer.h[0].attn.c_attn.weight.half()
+
+    def leave_in_floats(tensors: dict[str, Tensor]) -> None:
+        for part in ("qweight", "qzeros", "scales", "g_idx"):
+            del tensors[f"transformer.h.0.attn.c_attn.{part}"]
+        tensors["transformer.h.0.attn.c_attn.weight"] = dense.contiguous()
+
+    change(folder, leave_in_floats)
+    model, ids = ours(folder, own_teams(2)), torch.randint(0, 64, (12,))
+    assert error(run(model, ids, 8, 1, 3), run(plain(folder), ids, 8, 1, 3)) < MOST
+
+
+@pytest.mark.parametrize("head_dim", [32, 96])
+def test_a_model_without_copies_keeps_its_heads(own_teams: Teams, tmp_path: Path, head_dim: int) -> None:
+    folder = a_checkpoint(tmp_path, heads=4, copies=1, bits=4, head_dim=head_dim)
+    model, ids = ours(folder, own_teams(3)), torch.randint(0, 64, (40,))
+    assert model.kv_heads == 4
+    assert error(run(model, ids, 30, *[1] * 10), run(plain(folder), ids, 30, *[1] * 10)) < MOST
+
+
+# --- the built-in model ------------------------------------------------------------------------
+
+
+def test_the_built_in_model_gives_plain_torchs_tokens(demo_folder: Path) -> None:
+    model = load_folder(demo_folder, device="cpu", dtype="float32", notice=pytest.fail)
+    assert isinstance(model.engine.model, CPUModel)
+    assert model.engine.model.kv_heads == 3
+    prompt = model.tokenizer.encode("The capital of France is")
+    greedy = {"temperature": 0, "repetition_penalty": 1, "ignore_eos": True}
+    tokens = list(model.generate(prompt, max_new_tokens=500, **greedy))
+    # What plain torch finds the likeliest after these tokens is what it decodes, if it is always the next one.
+    logits = Engine(plain(demo_folder), context=1024).logits(prompt + tokens)[len(prompt) - 1 : -1]
+    best, second = logits.topk(2).values.T
+    assert (best - second).min() > 1e-3  # none is a matter of rounding
+    assert tokens == logits.argmax(-1).tolist()
+    assert len(tokens) == 500
