@@ -9,6 +9,7 @@ order of their groups, each group filled up to whole vectors; where that is not 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -168,9 +169,12 @@ class Arena:
 
 
 def _large_pages(nbytes: int) -> Tensor:
-    memory = mmap.mmap(-1, nbytes)
+    # Not shared, which is Python's default: large pages are for a process's own memory.
+    own = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    memory = mmap.mmap(-1, nbytes, **own)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):  # a system without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
     # The tensor holds the mapping.
     return torch.frombuffer(memory, dtype=torch.uint8)
 

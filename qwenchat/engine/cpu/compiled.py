@@ -91,7 +91,8 @@ def open_kernels(
     try:
         target = processor()
         path = folder / file_name(target)
-    except (ImportError, OSError) as error:  # metadata's PackageNotFoundError is an ImportError
+    except (ImportError, OSError, RuntimeError) as error:
+        # A package that is missing, or a processor that LLVM cannot describe.
         raise CannotCompile(tr("numba cannot be used: {reason}", reason=error)) from error
     code = _read(path)
     if code is None:
@@ -130,22 +131,14 @@ def _keep(path: Path, code: bytes) -> None:
 
 
 def _compile(target: Processor) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="qwenchat-") as folder:
-        path = Path(folder) / "kernels.o"
-        command = [
-            sys.executable,
-            "-m",
-            "qwenchat.engine.cpu.compile",
-            str(path),
-            target.cpu,
-            target.features,
-        ]
-        # The package that is running, wherever it was imported from.
-        root = str(Path(__file__).parents[3])
-        paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-        try:
+    # The package that is running, wherever it was imported from.
+    root = str(Path(__file__).parents[3])
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    try:
+        with tempfile.TemporaryDirectory(prefix="qwenchat-") as folder:
+            path = Path(folder) / "kernels.o"
             child = subprocess.run(
-                command,
+                [sys.executable, "-m", "qwenchat.engine.cpu.compile", str(path), target.cpu, target.features],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -153,8 +146,8 @@ def _compile(target: Processor) -> bytes:
             )
             if child.returncode == 0:
                 return path.read_bytes()
-        except OSError as error:
-            raise CannotCompile(tr("the kernels cannot be compiled: {reason}", reason=error)) from error
+    except OSError as error:
+        raise CannotCompile(tr("the kernels cannot be compiled: {reason}", reason=error)) from error
     lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
     raise CannotCompile(tr("the kernels cannot be compiled: {reason}", reason=lines[-1]))
 

@@ -121,6 +121,7 @@ class CPUModel:
         self.kv_heads = (layers[0].c_attn.rows // config.head_dim - config.num_heads) // 2
         self.team = team
         self._work = _Work(self)
+        self._lock = threading.Lock()  # of the team and the tables, for who asks for logits meanwhile
         self._alone = team.alone()
 
     @property
@@ -155,9 +156,11 @@ class CPUModel:
         """As :meth:`qwenchat.engine.model.Qwen.forward`."""
         if len(ids) > FEW or (all_positions and len(ids) > 1):
             return self._prefill(ids, cache, rotary, all_positions, cancel)
-        with torch_alone():
+        start = cache.length
+        with self._lock, torch_alone():
             for token in ids.tolist():
                 if cancel is not None and cancel.is_set():
+                    cache.truncate(start)
                     raise Cancelled
                 self._work.step(token, cache, rotary)
             return self._work.logits.clone()[None]
@@ -178,7 +181,8 @@ class CPUModel:
         if all_positions:
             return self.linear(self.lm_head, self._norm(x, self.ln_f)).float()
         last = F.rms_norm(x[-1], self.ln_f.shape, self.ln_f, self.config.norm_eps)
-        return self._work.multiply(self.lm_head, last)[None]
+        with self._lock:
+            return self._work.multiply(self.lm_head, last)[None]
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.config.norm_eps).to(self.dtype)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qwenchat.engine.tensor_files import TensorFiles
 
 _LANES = 16
+_LEAST_ROWS = 4  # of floats, which are multiplied four at a time
 _C_ATTN = ".attn.c_attn"
 
 
@@ -31,6 +32,8 @@ def why_not(config: ModelConfig, dtype: torch.dtype) -> str | None:
         return f"heads of {config.head_dim} are no multiple of {2 * _LANES}"
     if config.hidden_size % _LANES or config.mlp_size % _LANES:
         return f"widths of {config.hidden_size} and {config.mlp_size} are no multiples of {_LANES}"
+    if config.vocab_size < _LEAST_ROWS:
+        return f"a vocabulary of {config.vocab_size} is too small"
     return None
 
 
@@ -111,6 +114,8 @@ def count_copies(files: TensorFiles, config: ModelConfig) -> int:
     if config.quant and dim % BLOCK:
         return 1
     for i in range(config.num_layers):
+        if config.quant and f"transformer.h.{i}{_C_ATTN}.qweight" not in files:
+            return 1  # a layer that was left in floats keeps all its heads, so all do
         for part in ("weight", "qweight", "scales", "qzeros", "bias"):
             name = f"transformer.h.{i}{_C_ATTN}.{part}"
             if not counts:

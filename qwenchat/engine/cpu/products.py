@@ -77,6 +77,7 @@ from qwenchat.engine.cpu.vector import (
 assert BLOCK == 2 * LANES
 _V = 4 * LANES  # bytes of a vector
 _ROWS_AT_ONCE = 4
+_WORDS_AT_ONCE = 8
 _DIGITS = 3
 _LARGEST = 2.0**22 - 1
 _OF_GROUP = 4 * (1 + _DIGITS)  # bytes: what a unit of the input is, and the sum of each digit; or a sum alone
@@ -381,18 +382,22 @@ def fill(m, qweight, width, order, thread, threads):
     per_word = 32 // bits
     words = word(m, COLUMNS) // per_word
     first, last = share(m, thread, threads)
-    for block in range(first, last):
-        source = qweight + 4 * word(word(m, SOURCES), block)
-        target = word(m, DATA) + 4 * BLOCK * block * words
-        for i in range(words):
-            if order == 0:
-                here = source + 4 * width * i
-                put_ints(target, ints(here))
-                put_ints(target + _V, ints(here + _V))
-            else:
-                put_ints(target, gathered(source, width, order + 4 * per_word * i, bits))
-                put_ints(target + _V, gathered(source + _V, width, order + 4 * per_word * i, bits))
-            target += 2 * _V
+    # A few rows of the checkpoint at a time, from end to end, as they lie in the file.
+    for start in range(0, words, _WORDS_AT_ONCE):
+        end = min(start + _WORDS_AT_ONCE, words)
+        for block in range(first, last):
+            source = qweight + 4 * word(word(m, SOURCES), block)
+            target = word(m, DATA) + 4 * BLOCK * (block * words + start)
+            for i in range(start, end):
+                if order == 0:
+                    here = source + 4 * width * i
+                    put_ints(target, ints(here))
+                    put_ints(target + _V, ints(here + _V))
+                else:
+                    inputs = order + 4 * per_word * i
+                    put_ints(target, gathered(source, width, inputs, bits))
+                    put_ints(target + _V, gathered(source + _V, width, inputs, bits))
+                target += 2 * _V
 
 
 @kernel

@@ -28,7 +28,9 @@ from qwenchat.engine.cpu.layout import (
     JOB_WORDS,
     MOST_THREADS,
     SERVE,
+    TEAM_NUMBER,
     TEAM_PARKED,
+    TEAM_PHASE,
     TEAM_THREADS,
     TEAM_YIELD,
     WORK,
@@ -48,12 +50,15 @@ class Team:
     """
 
     def __init__(self, enter: Enter, threads: int, name: str = "compiled") -> None:
-        self.name = f"{name} kernels on {threads} {'thread' if threads == 1 else 'threads'}"
         self.threads = max(1, min(threads, MOST_THREADS))
+        self.name = f"{name} kernels on {self.threads} {'thread' if self.threads == 1 else 'threads'}"
         self._enter = enter
         self._words = _aligned(TEAM_PARKED + APART * (self.threads + 1))
         self._words[TEAM_THREADS] = self.threads
         self._words[TEAM_YIELD] = _yield_address()
+        words = self._words.data_ptr()
+        self._number = ctypes.c_int64.from_address(words + 8 * TEAM_NUMBER)
+        self._phase = ctypes.c_int64.from_address(words + 8 * TEAM_PHASE)
         self._wake = [threading.Semaphore(0) for _ in range(self.threads)]
         for index in range(1, self.threads):
             arguments = (enter, self._words, self._wake[index], index)
@@ -63,9 +68,18 @@ class Team:
 
     def run(self, job: Tensor) -> None:
         """Does a job; returns when every thread has done its part."""
-        if self.threads > 1:
-            _begin(self._enter, self._words, self._wake, job.data_ptr())
-        self._enter(WORK, job.data_ptr(), 0, 0, 0)
+        number, phase = self._number.value, self._phase.value
+        try:
+            if self.threads > 1:
+                _begin(self._enter, self._words, self._wake, job.data_ptr())
+            self._enter(WORK, job.data_ptr(), 0, 0, 0)
+        except BaseException:
+            # An interrupt. If the others have begun and the caller has not, they wait for it at a barrier.
+            if self._number.value != number and self._phase.value == phase:
+                for thread in self._wake:
+                    thread.release()  # once too often does no harm
+                self._enter(WORK, job.data_ptr(), 0, 0, 0)
+            raise
 
     def do(self, kind: int, *arguments: int) -> None:
         """Does a job that is done once."""

@@ -1,7 +1,7 @@
 """What the CPU engine's tests share: the kernels, compiled once, and teams of threads that run them.
 
-Most tests run on two sets of kernels: for this processor, and for any x86-64, which has none of the units that
-the first may use. The second are made by the one child process that compiles for real, :func:`plain_run`.
+Most tests run on two sets of kernels: for this processor, and for any x86-64, which has none of the units
+that the first may use. The second are made by the one process that compiles for real, :func:`plain_run`.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def inference() -> Any:
 def a_model(
     *, heads: int = 4, head_dim: int = 32, mlp_size: int = 80, vocab_size: int = 101, **changes: Any
 ) -> Qwen:
-    """A model with random weights and biases, whose tokens attend to some positions far more than to others."""
+    """A model with random weights, whose tokens attend to some positions far more than to others."""
     shapes = random_model.config(heads=heads, head_dim=head_dim, mlp_size=mlp_size, vocab_size=vocab_size)
     model = Qwen(replace(shapes, **changes)).requires_grad_(False).eval()
     for name, parameter in model.named_parameters():
@@ -142,7 +142,7 @@ def test_keys_and_values_are_rounded_to_bfloat16_and_nothing_else_is(teams: Team
     cache = RoundedCache.of(model.config, 140, dtype=torch.bfloat16, device=CPU)
     mine = ours.new_cache(140)
     expected, found = run(model, ids, cache=cache), run(ours, ids, cache=mine)
-    # A number between two is now and then rounded to the other one; to round elsewhere too would be 4e-3 throughout.
+    # A number between two is now and then rounded to the other one; more rounding would be 4e-3 throughout.
     errors = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
     assert errors.max() < 5e-3
     assert errors.median() < 2e-4
@@ -174,11 +174,11 @@ def test_two_texts_can_take_turns_on_one_model(teams: Teams) -> None:
     texts = [list(ids_of(model, 20).split(1)) for _ in range(2)]
     expected = [run(ours, ids) for ids in texts]
     caches = [ours.new_cache(20), ours.new_cache(33, int8=False)]
-    rotaries = [Rotary(model.config, 40, CPU) for _ in range(2)]
+    rotary = Rotary(model.config, 40, CPU)
     found: list[list[Tensor]] = [[], []]
     for pair in zip(*texts, strict=True):
         for i, one in enumerate(pair):
-            found[i].append(ours(one, caches[i], rotaries[i]))
+            found[i].append(ours(one, caches[i], rotary))
     for rows, reference in zip(found, expected, strict=True):
         assert torch.equal(torch.cat(rows), reference)
 

@@ -242,10 +242,16 @@ def a_checkpoint(
         for name in ("ln_1", "ln_2"):
             tensors[f"{prefix}.{name}.weight"] = torch.rand(hidden).half() + 0.5
     config: dict[str, Any] = {
-        "model_type": "qwen", "vocab_size": 64, "hidden_size": hidden, "num_hidden_layers": len(by_layer),
-        "num_attention_heads": heads, "kv_channels": head_dim, "intermediate_size": 2 * mlp_size, "max_position_embeddings": 256,
-        "seq_length": 128, "layer_norm_epsilon": 1e-6, "no_bias": True,
-    }  # fmt: skip
+        "model_type": "qwen",
+        "vocab_size": 64,
+        "hidden_size": hidden,
+        "num_hidden_layers": len(by_layer),
+        "num_attention_heads": heads,
+        "kv_channels": head_dim,
+        "intermediate_size": 2 * mlp_size,
+        "seq_length": 128,
+        "layer_norm_epsilon": 1e-6,
+    }
     if bits <= 8:
         config["quantization_config"] = {"bits": bits, "group_size": 32, "quant_method": "gptq"}
     (folder / "config.json").write_text(json.dumps(config))
@@ -342,7 +348,7 @@ def test_the_built_in_model_gives_plain_torchs_tokens(demo_folder: Path) -> None
     prompt = model.tokenizer.encode("The capital of France is")
     greedy = {"temperature": 0, "repetition_penalty": 1, "ignore_eos": True}
     tokens = list(model.generate(prompt, max_new_tokens=500, **greedy))
-    # What plain torch finds the likeliest after these tokens is what it decodes, if it is always the next one.
+    # If what plain torch finds the likeliest is always the next of these, then it decodes the same.
     logits = Engine(plain(demo_folder), context=1024).logits(prompt + tokens)[len(prompt) - 1 : -1]
     best, second = logits.topk(2).values.T
     assert (best - second).min() > 1e-3  # none is a matter of rounding

@@ -37,8 +37,8 @@ def random_codes(
 
     Args:
         zeros: "middle"; "any" from 0 to the largest code, where a 0 is stored as the largest.
-        order: of the inputs. "none" without a g_idx, "groups" with one that says nothing new, "act" for groups
-            whose inputs lie anywhere, "uneven" for such of any size, the first of them empty.
+        order: of the inputs. "none" without a g_idx, "groups" with one that says nothing new, "act" for
+            groups whose inputs lie anywhere, "uneven" for such of any size, the first of them empty.
     """
     groups, mask = -(-inputs // group), 2**bits - 1
     codes = torch.randint(0, 2**bits, (inputs, outputs), dtype=torch.uint8)
