@@ -85,7 +85,8 @@ def measure(device: torch.device, dtype: torch.dtype, *, repeats: int = 5) -> Ce
 
 def read_rate(device: torch.device) -> float:
     """Bytes/s read from memory at this moment."""
-    block = torch.ones(BLOCK[device.type] // 8, dtype=torch.float32, device=device)
+    # Small, for it counts in the process's peak of memory; beyond any cache still.
+    block = torch.ones(BLOCK[device.type] // 32, dtype=torch.float32, device=device)
     return block.nbytes / best_seconds(block.sum, device, repeats=3)
 
 

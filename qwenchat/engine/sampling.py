@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,8 @@ _FLOAT32 = torch.finfo(torch.float32)
 # Float32 softmaxes of the same logits in another order: the running sums of 151,936 were seen 1.2e-5 apart
 # (4e-4 only where nearly all logits were equal, which no model makes them).
 _TOP_P_ROUNDING = 2e-5
+_FEW, _BINS = 512, 2048
+"""So many tokens are sorted as they are; more are first told apart by how far they are from the best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +185,10 @@ def draw(logits: Tensor, uniform: float) -> int:
     """
     # Not torch.multinomial: it makes V random numbers for one token, 4 ms for 151,936.
     # The sum is in float64, for in float32 rare tokens late in the vocabulary would round away.
-    running = logits.softmax(-1).double().cumsum(-1)
+    kept = (logits > -math.inf).nonzero().squeeze(-1)
+    running = logits[kept].softmax(-1).double().cumsum(-1)
     # right=True finds where the sum goes beyond, so never a token that adds nothing to it.
-    return int(torch.searchsorted(running, uniform * running[-1], right=True))
+    return int(kept[torch.searchsorted(running, uniform * running[-1], right=True)])
 
 
 def _penalised(logits: Tensor, penalty: float, seen: Tensor) -> Tensor:
@@ -200,19 +204,49 @@ def _nucleus(scores: Tensor, top_p: float) -> Tensor:
     """The ids of the fewest best scores [V] whose probabilities add up to top_p; of equals, the lower ids.
 
     As many as transformers' TopPLogitsWarper keeps, to the last bit of its float32 sums. Its way is to sort
-    everything: 14 ms for 151,936. Mostly the probable tokens alone settle it, in 0.4 ms: if they have top_p
-    between them, no other is kept; if no step of their sum comes near top_p, rounding cannot matter.
+    everything. Mostly the probable tokens alone settle it, in 0.4 ms for 151,936: if they have top_p between
+    them, no other is kept; if no step of their sum comes near top_p, rounding cannot matter.
     """
     probs = scores.softmax(-1)
     ids = (probs > 2 * _TOP_P_ROUNDING).nonzero().squeeze(-1)  # a lesser step is near wherever it is
     if len(ids) > 0:
+        above, ids, before = _border(scores, probs, ids, top_p)
         ids = ids[scores[ids].argsort(descending=True, stable=True)]
-        running = probs[ids].double().cumsum(-1)
+        running = torch.cat((before, before + probs[ids].double().cumsum(-1)))
         if running[-1] > top_p and (running - top_p).abs().min() > _TOP_P_ROUNDING:
-            return ids[: 1 + int((running < top_p).sum())]
-    ordered, ids = scores.sort(descending=True, stable=True)
-    running = ordered.flip(-1).softmax(-1).cumsum(-1)  # from the least up, as the original adds
-    return ids[: max(1, int((running > 1 - top_p).sum()))]
+            return torch.cat((above, ids[: int((running < top_p).sum())]))
+    ordered = _ascending(scores)
+    running = ordered.softmax(-1).cumsum(-1)  # from the least up, as the original adds
+    count = max(1, int((running > 1 - top_p).sum()))
+    worst = ordered[len(ordered) - count]
+    better, equal = (scores > worst).nonzero().squeeze(-1), (scores == worst).nonzero().squeeze(-1)
+    return torch.cat((better, equal[: count - len(better)]))
+
+
+def _ascending(scores: Tensor) -> Tensor:
+    """The scores from the least up. On a CPU numpy sorts, ten times as fast as torch."""
+    if scores.is_cuda:
+        return scores.sort().values
+    return torch.from_numpy(np.sort(scores.numpy()))
+
+
+def _border(scores: Tensor, probs: Tensor, ids: Tensor, top_p: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Where many ids are probable, the few among which their sum reaches top_p: only these need be sorted.
+
+    Returns:
+        The ids that are better than all of these; these; the sum of the former, float64 [1].
+    """
+    none, zero = ids[:0], torch.zeros(1, dtype=torch.float64, device=scores.device)
+    if len(ids) <= _FEW:
+        return none, ids, zero
+    depth = scores.max() - scores[ids]
+    bins = (depth * ((_BINS - 1) / depth.max().clamp(min=1e-6))).long()
+    sums = torch.bincount(bins, weights=probs[ids].double(), minlength=_BINS).cumsum(-1)
+    border = int((sums < top_p).sum())
+    if border == _BINS:
+        return none, ids, zero
+    before = sums[border - 1 : border] if border else zero
+    return ids[bins < border], ids[bins == border], before
 
 
 def _finite(best: Tensor) -> float:
