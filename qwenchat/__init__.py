@@ -23,7 +23,8 @@ What a chat is::
 Where tokens come from::
 
     backends      the protocol between a chat and a model, and the models behind it
-    engine        token ids in, token ids out: the checkpoint reader, the model, sampling
+    engine        token ids in, token ids out: the checkpoint reader, the model, sampling; in cpu and kernels
+                  what computes on a CPU and on a GPU
     models        checkpoints on disk: names, folders, the built-in model
     tokenizer     text to token ids and back
     bench         speed and fidelity, measured

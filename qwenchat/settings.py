@@ -96,8 +96,8 @@ class Settings(BaseModel):
     ] = None
     threads: Annotated[
         int | None,
-        Field(ge=1, le=1024, description="Threads that compute where there is no GPU."),
-        Help("a whole number, 1 or more", 4, "as many as there are physical cores for the program"),
+        Field(ge=1, le=62, description="Threads that compute where there is no GPU."),
+        Help("a whole number, 1 to 62", 4, "as many as there are physical cores for the program"),
     ] = None
     kv_cache: Annotated[
         Literal["auto", "int8"],

@@ -123,7 +123,8 @@ def end_process(code: int) -> NoReturn:
     """Ends the process, also while a model is still being loaded.
 
     Python would stop the loading thread wherever it stands, and in the midst of torch's C++ code that
-    is an abort with a message on the terminal. So with such a thread the process ends at once; all
+    is an abort with a message on the terminal. So with such a thread, and those of the CPU's kernels are of
+    the kind, the process ends at once; all
     that has to be saved or put back has been by now.
     """
     if any(thread.daemon for thread in threading.enumerate()):

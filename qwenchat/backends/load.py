@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 from qwenchat.backends.importing import no_garbage_collection, torch_libraries_opening
 from qwenchat.backends.native import NativeBackend
+from qwenchat.engine.cpu.layout import MOST_THREADS
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, ModelError, QwenchatError, UsageError
 from qwenchat.language import tr
 from qwenchat.tokenizer import QwenTokenizer
@@ -154,8 +155,9 @@ def load_folder(
     if kv_cache not in KV_CACHES:
         raise UsageError(f"the KV cache is {kv_cache!r}, expected {', '.join(KV_CACHES)}")
     int8_cache = kv_cache == "int8"
-    if threads is not None and threads < 1:
-        raise UsageError(tr("--threads {count} is out of range", count=threads), tr("give 1 or more"))
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        hint = tr("give 1 to {most}", most=MOST_THREADS)
+        raise UsageError(tr("--threads {count} is out of range", count=threads), hint)
     config = read_model_config(folder)
     defaults = read_generation_defaults(folder)
     window = _pick_context(context, config.seq_length, config.max_position_embeddings)
@@ -165,6 +167,8 @@ def load_folder(
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second
         tokenizer = _read_tokenizer(folder, config.vocab_size)
+    import torch
+
     from qwenchat.engine.generate import Engine
     from qwenchat.engine.linear import pack, plan
     from qwenchat.engine.loader import load_model
@@ -185,6 +189,8 @@ def load_folder(
     def open_team() -> Team:
         return open_cpu_kernels(threads, report, notice or (lambda line: None))
 
+    if threads is not None and not on_gpu:
+        torch.set_num_threads(threads)
     how = plan(config, target, number_type, open_team)
     weights = load_model(
         folder,
@@ -244,15 +250,11 @@ def open_cpu_kernels(threads: int | None, report: Progress, notice: Callable[[st
     Raises:
         CannotCompile: there are none, for the reason that it tells.
     """
-    import torch
-
     from qwenchat.engine.cpu import compiled
     from qwenchat.engine.cpu.cores import default_threads
     from qwenchat.engine.cpu.team import Team
 
     count = threads or default_threads()
-    if torch.get_num_threads() != count:
-        torch.set_num_threads(count)
     enter, name = compiled.open_kernels(
         _kernels_folder(), compiling=lambda: report(COMPILING, None), notice=notice
     )

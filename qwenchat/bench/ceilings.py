@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BLOCK = {"cpu": 2**30, "cuda": 2**32}
 """Bytes that are read and copied; no cache holds them."""
+_SMALL = 2**27
 SIDE = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the matrices that are multiplied."""
 
@@ -85,8 +86,8 @@ def measure(device: torch.device, dtype: torch.dtype, *, repeats: int = 5) -> Ce
 
 def read_rate(device: torch.device) -> float:
     """Bytes/s read from memory at this moment."""
-    # Small, for it counts in the process's peak of memory; beyond any cache still.
-    block = torch.ones(BLOCK[device.type] // 32, dtype=torch.float32, device=device)
+    # Small, for it counts in the process's peak of memory; beyond most caches still.
+    block = torch.ones(_SMALL // 4, dtype=torch.float32, device=device)
     return block.nbytes / best_seconds(block.sum, device, repeats=3)
 
 

@@ -145,7 +145,7 @@ def _wait(title: str, ours: float, theirs: float) -> Figure:
 
 
 def _start_ours(request: Request, tell: Tell) -> Child:
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "QWENCHAT_THREADS"), str(request.threads))
+    threads = {"OMP_NUM_THREADS": str(request.threads)}
     return Child(OURS, [sys.executable, "-m", "qwenchat.bench.own_server"], environment=threads, tell=tell)
 
 

@@ -1,11 +1,10 @@
 """Our engine as a child process that answers requests: our side of ``qwenchat.bench.llama_cpp``.
 
-Speaks the protocol that ``llama_cpp_server`` describes. How many threads it takes, its environment says.
+Speaks the protocol that ``llama_cpp_server`` describes.
 """
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from qwenchat.bench.llama_cpp_server import Message, arrivals, random_prompt, serve
@@ -39,13 +38,12 @@ class Own:
     def _load(self, request: Message) -> Message:
         from qwenchat.backends.load import load
 
-        threads = os.environ.get("QWENCHAT_THREADS")
         backend = load(
             request["model"],
             device="cpu",
             dtype=request["dtype"],
             context=request["context"],
-            threads=int(threads) if threads else None,
+            threads=request.get("threads"),
         )
         self._backend = backend
         return {"description": backend.description}

@@ -85,6 +85,8 @@ def measure(request: Request, *, command: str, tell: Tell) -> Report:
     plan = protocol.CARD if device.type == "cuda" else protocol.SMALL
     if request.tokens is not None:
         plan = replace(plan, tokens=request.tokens)
+    if request.threads is not None and device.type == "cpu":
+        torch.set_num_threads(request.threads)
     limits = {}
     for dtype in dtypes.values():
         tell(f"what {device} can do at best in {_name(dtype)}")
@@ -179,7 +181,7 @@ def _start(
             protocol.free(device)
             model = str(folder / shape.name)
         tell(f"{model}: from the start of a process to its first token, twice")
-        return start.seconds_to_first_token(model, device=str(device), dtype=dtype)
+        return start.seconds_to_first_token(model, device=str(device), dtype=dtype, threads=request.threads)
 
 
 def _peer(request: Request, device: torch.device, dtype: torch.dtype, plan: Protocol, tell: Tell) -> Result:
@@ -202,6 +204,8 @@ def _machine(device: torch.device) -> dict[str, str]:
     versions = {"torch": f"torch {torch.__version__}"}
     if importlib.util.find_spec("triton") is not None:
         versions["triton"] = f"triton {metadata.version('triton')}"
+    if device.type == "cpu":
+        versions["numba"] = f"numba {metadata.version('numba')}"
     versions["python"] = f"Python {platform.python_version()}"
     if device.type != "cuda":
         return {"device": _processor(), **versions}

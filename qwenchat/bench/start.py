@@ -13,7 +13,12 @@ from qwenchat.language import tr
 
 
 def seconds_to_first_token(
-    model: str | Path, *, device: str, dtype: str, clock: Callable[[], float] = perf_counter
+    model: str | Path,
+    *,
+    device: str,
+    dtype: str,
+    threads: int | None = None,
+    clock: Callable[[], float] = perf_counter,
 ) -> tuple[float, float]:
     """Asks a model in a process of its own, twice.
 
@@ -24,6 +29,8 @@ def seconds_to_first_token(
         QwenchatError: it did not answer.
     """
     arguments = ["-m", str(model), "--device", device, "--dtype", dtype]
+    if threads is not None:
+        arguments += ["--threads", str(threads)]
     return _ask(arguments, clock), _ask(arguments, clock)
 
 

@@ -113,12 +113,13 @@ class KVCache:
         *,
         dtype: torch.dtype,
         device: torch.device,
+        heads: int | None = None,
         int8: bool = False,
     ) -> KVCache:
-        """A cache for a model's shapes."""
+        """A cache for a model's shapes; ``heads`` where not every head has keys and values of its own."""
         return cls(
             layers=config.num_layers,
-            heads=config.num_heads,
+            heads=config.num_heads if heads is None else heads,
             head_dim=config.head_dim,
             capacity=capacity,
             dtype=dtype,

@@ -29,7 +29,7 @@ from qwenchat.errors import CheckpointError
 _FLOATS = ("F16", "BF16", "F32")
 # Bytes an element while a matrix is dequantised: its float32 values, their scales or zeros, codes of both.
 _DEQUANTIZING = 10
-# Bytes an element while one is brought into our layout, and two of an MLP are made one.
+# Bytes an element while one is brought into our layout; on a GPU two of an MLP are made one.
 _PACKING = 4
 _QUANTIZED = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")
 
@@ -48,6 +48,9 @@ class PackedLayer(Protocol):
 class Packing(Protocol):
     """How the layers of a model are kept in their codes: :class:`qwenchat.engine.packed.Rows` on a GPU,
     :class:`qwenchat.engine.cpu.packing.Blocks` on a CPU."""
+
+    zero_bytes: int
+    """What a zero point takes."""
 
     def prepare(self, files: TensorFiles) -> None:
         """Told the files before anything is read of them."""
@@ -207,7 +210,7 @@ def _bytes_of(parameter: _Parameter, files: TensorFiles, dtype: torch.dtype, pac
         return parameter.shape.numel() * dtype.itemsize
     quant, (outputs, inputs) = parameter.gptq.quant, parameter.shape
     # Codes; scales and, where they are not the middle throughout, zero points; the order of inputs.
-    groups = quant.groups(inputs) * (parameter.gptq.scale_bytes + 1)
+    groups = quant.groups(inputs) * (parameter.gptq.scale_bytes + packing.zero_bytes)
     return outputs * (inputs * quant.bits // 8 + groups) + (4 * inputs if quant.act_order else 0)
 
 
@@ -223,7 +226,8 @@ def _reading_bytes(
         if p.gptq:
             return raw + count * (_PACKING if packing and p.packs(packing) else _DEQUANTIZING)
         if not staged:
-            return count * dtype.itemsize
+            kept = packing is not None and packing.kept_as(stored[0].dtype) == stored[0].dtype
+            return 0 if kept else count * dtype.itemsize
         if packing and ".mlp.w" in p.name:
             return raw + _PACKING * count * dtype.itemsize
         return raw if stored[0].dtype != dtype else 0

@@ -203,6 +203,8 @@ class Rows:
         dtype: what the model computes in.
     """
 
+    zero_bytes = 1
+
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype
 

@@ -321,7 +321,7 @@ def test_an_act_order_checkpoint_needs_its_group_indices(golden_folder: Callable
 def test_too_little_memory_is_said_before_a_weight_is_read(
     plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 1_000_000)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 100_000)
     monkeypatch.setattr(loader.TensorFiles, "read", lambda self, name: pytest.fail("read a weight"))
     with pytest.raises(InsufficientMemoryError, match="GiB on cpu in float32") as error:
         logits(plain)

@@ -1,13 +1,19 @@
 """The CPU engine: weights that stay in their codes, and kernels compiled once for this processor.
 
+    layout    the tables that Python writes and the kernels read
     blocks    how quantised matrices lie in memory
-    vector    16 numbers at a time, for the kernels
+    packing   a checkpoint's layers brought there while they are loaded
+    model     the model that decodes with the step and prefills with torch
+
+    vector    the kernels' words: 16 numbers at a time, memory, atomics
     products  a matrix times a token
     attention a token's attention over the cache
     step      one token through the whole model
-    compiled  from these sources to machine code, kept in the cache folder
-    team      the threads that run it
-    model     the model that decodes with the step and prefills with torch
 
-Only ``compiled``'s child process imports Numba; everybody else calls its machine code.
+    compile   from these four to machine code
+    compiled  the machine code, kept in the cache folder
+    team      the threads that run it
+    cores     how many of them
+
+Only the child process that runs ``compile`` imports Numba; everybody else calls its machine code.
 """

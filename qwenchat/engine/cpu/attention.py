@@ -8,10 +8,10 @@ thread with the last stretch stores the token's own key and value before it begi
 from __future__ import annotations
 
 from qwenchat.engine.cpu.layout import (
-    CACHE_BRAIN,
-    CACHE_EIGHT,
+    CACHE_BFLOAT16,
+    CACHE_FLOAT32,
+    CACHE_INT8,
     CACHE_KIND,
-    CACHE_SINGLE,
     CAPACITY,
     COS,
     HEAD_DIM,
@@ -31,12 +31,12 @@ from qwenchat.engine.cpu.layout import (
 from qwenchat.engine.cpu.vector import (
     LANES,
     add,
-    brain_floats,
-    bytes_as_floats,
+    bfloat16s,
     every,
     exp,
     floats,
     fma,
+    int8s,
     kernel,
     larger,
     largest,
@@ -44,8 +44,8 @@ from qwenchat.engine.cpu.vector import (
     mul,
     number,
     put,
-    put_brain_floats,
-    put_bytes,
+    put_bfloat16s,
+    put_int8s,
     put_number,
     put_totals,
     rounded,
@@ -96,12 +96,12 @@ def attend(p, layer, q, scores, thread, threads):
             end = min(start + TILE, last)
             for h in range(kv * group, (kv + 1) * group):
                 out, here = part + 4 * h * dim, q + 4 * h * dim
-                if kind == CACHE_SINGLE:
-                    tile_of_single(p, layer, kv, here, out, sums + 8 * h, scores, start, end)
-                elif kind == CACHE_BRAIN:
-                    tile_of_brain(p, layer, kv, here, out, sums + 8 * h, scores, start, end)
+                if kind == CACHE_FLOAT32:
+                    tile_of_float32(p, layer, kv, here, out, sums + 8 * h, scores, start, end)
+                elif kind == CACHE_BFLOAT16:
+                    tile_of_bfloat16(p, layer, kv, here, out, sums + 8 * h, scores, start, end)
                 else:
-                    tile_of_eight(p, layer, kv, here, out, sums + 8 * h, scores, start, end)
+                    tile_of_int8(p, layer, kv, here, out, sums + 8 * h, scores, start, end)
 
 
 @kernel
@@ -169,21 +169,22 @@ def store_token(p, layer, kind, row):
 def store_row(kind, row, target, scales, at, dim):
     """Stores one head's row of the cache, the at-th."""
     inverse = 0.0
-    if kind == CACHE_EIGHT:
-        most = every(0.0)
+    if kind == CACHE_INT8:
+        most, nothing = every(0.0), every(0.0)
         for i in range(0, dim, LANES):
             most = larger(magnitude(floats(row + 4 * i)), most)
-        step = largest(most) / 127.0
+            nothing = fma(floats(row + 4 * i), every(0.0), nothing)  # NaN where one is, or an infinity
+        step = largest(most) / 127.0 + total(nothing)
         put_number(scales + 4 * at, step)
         inverse = 1.0 / max(step, 1e-30)
     for i in range(0, dim, LANES):
         x = floats(row + 4 * i)
-        if kind == CACHE_SINGLE:
+        if kind == CACHE_FLOAT32:
             put(target + 4 * (at * dim + i), x)
-        elif kind == CACHE_BRAIN:
-            put_brain_floats(target + 2 * (at * dim + i), x)
+        elif kind == CACHE_BFLOAT16:
+            put_bfloat16s(target + 2 * (at * dim + i), x)
         else:
-            put_bytes(target + at * dim + i, rounded(mul(x, every(inverse))))
+            put_int8s(target + at * dim + i, rounded(mul(x, every(inverse))))
 
 
 def _tile(load, size, scaled):
@@ -247,8 +248,9 @@ def _tile(load, size, scaled):
         now = max(before, largest(most))
         weights = every(0.0)
         for i in range(0, count, LANES):
-            w = exp(sub(floats(scores + 4 * i), every(now)))
-            weights = add(weights, w)
+            s = floats(scores + 4 * i)
+            w = exp(sub(s, every(now)))
+            weights = add(weights, fma(s, every(0.0), w))  # NaN stays NaN
             put(scores + 4 * i, w)
         kept = exp(every(before - now))
         put_number(sums, now)
@@ -267,6 +269,6 @@ def rescale(scores, scales, count):
         put_number(scores + 4 * i, number(scores + 4 * i) * number(scales + 4 * i))
 
 
-tile_of_single = _tile(floats, 4, False)
-tile_of_brain = _tile(brain_floats, 2, False)
-tile_of_eight = _tile(bytes_as_floats, 1, True)
+tile_of_float32 = _tile(floats, 4, False)
+tile_of_bfloat16 = _tile(bfloat16s, 2, False)
+tile_of_int8 = _tile(int8s, 1, True)

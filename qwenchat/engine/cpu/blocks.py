@@ -18,31 +18,31 @@ import torch
 from torch import Tensor
 
 from qwenchat.engine.cpu.layout import (
+    BFLOAT16,
     BIAS,
     BLOCK,
     BOUNDS,
-    BRAIN,
     CODES4,
     CODES8,
     COLUMNS,
     DATA,
+    FLOAT16,
+    FLOAT16_SCALES,
+    FLOAT32,
     GROUPS,
-    HALF,
-    HALF_SCALES,
     KIND,
+    LANES,
     MATRIX_WORDS,
     PERM,
     ROWS,
     SCALES,
-    SINGLE,
     SOURCES,
     ZEROS,
 )  # fmt: skip
 from qwenchat.engine.gptq import Codes
 
-_KINDS = {torch.float16: HALF, torch.bfloat16: BRAIN, torch.float32: SINGLE}
+_KINDS = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16, torch.float32: FLOAT32}
 _ARENA = 32 * 2**20
-_LANES = 16
 _MOST_INPUTS = 2**16 - 512
 """More to a group, and the whole numbers that a product adds up might not fit in 32 bits."""
 
@@ -119,7 +119,7 @@ class Matrix:
                 _KINDS[self.data.dtype] if self.scales is None else {8: CODES8, 4: CODES4}[self.bits]
             )
             words[ROWS], words[COLUMNS], words[GROUPS] = self.rows, self.columns, self.groups
-            words[HALF_SCALES] = int(self.scales is not None and self.scales.dtype == torch.float16)
+            words[FLOAT16_SCALES] = int(self.scales is not None and self.scales.dtype == torch.float16)
             parts = {
                 DATA: self.data, SCALES: self.scales, ZEROS: self.zeros, BOUNDS: self.bounds, PERM: self.perm,
                 BIAS: self.bias, SOURCES: self.sources,
@@ -171,7 +171,10 @@ class Arena:
 def _large_pages(nbytes: int) -> Tensor:
     # Not shared, which is Python's default: large pages are for a process's own memory.
     own = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    memory = mmap.mmap(-1, nbytes, **own)
+    try:
+        memory = mmap.mmap(-1, nbytes, **own)
+    except OSError as error:
+        raise torch.OutOfMemoryError(str(error)) from error
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a system without them
             memory.madvise(mmap.MADV_HUGEPAGE)
@@ -181,7 +184,7 @@ def _large_pages(nbytes: int) -> Tensor:
 
 def fits(outputs: int, inputs: int) -> bool:
     """Whether a quantised matrix of these sizes can be held in blocks."""
-    return outputs % BLOCK == 0 and inputs % _LANES == 0 and inputs <= _MOST_INPUTS
+    return outputs % BLOCK == 0 and inputs % LANES == 0 and inputs <= _MOST_INPUTS
 
 
 def from_gptq(codes: Codes, *, fill: Fill, arena: Arena, keep: Sequence[int] | None = None) -> Matrix:
@@ -215,7 +218,7 @@ def _order(g_idx: Tensor | None, inputs: int, group: int, groups: int) -> tuple[
     if g_idx is None:
         g_idx = torch.arange(inputs).div_(group, rounding_mode="floor")
     sizes = torch.bincount(g_idx.long(), minlength=groups)
-    filled = (sizes + _LANES - 1) // _LANES * _LANES
+    filled = (sizes + LANES - 1) // LANES * LANES
     zero = torch.zeros(1, dtype=torch.int64)
     bounds, begins = (torch.cat((zero, s.cumsum(0))) for s in (filled, sizes))
     inputs_by_group = torch.argsort(g_idx.long(), stable=True)

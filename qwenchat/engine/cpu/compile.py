@@ -1,12 +1,11 @@
 """From the kernels' sources to machine code: the one place that imports Numba.
 
-Run as a program, ``python -m qwenchat.engine.cpu.compile FILE CPU FEATURES``, so that whoever waits for it
-can go on with something else, and so that nobody else has to load a compiler.
+Run in a process of its own (by ``compiled``), so that whoever waits for it can go on with something else, and
+so that nobody else has to load a compiler.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,5 +55,6 @@ define i64 @{ENTRY}(i64 %task, i64 %a, i64 %b, i64 %c, i64 %d) {{
 """
 
 
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_bytes(object_code(*sys.argv[2:4]))
+def main(path: str, cpu: str, features: str) -> None:
+    """Writes the object file for a processor."""
+    Path(path).write_bytes(object_code(cpu, features))

@@ -28,10 +28,19 @@ from qwenchat.language import tr
 
 _SOURCES = ("layout", "vector", "products", "attention", "step", "compile")
 _HASH_BYTES = 32
+_ROOT = str(Path(__file__).parents[3])
+_PROGRAM = """
+import sys
+# The package that is running, wherever it was imported from, and not the current folder.
+sys.path[:] = [entry for entry in sys.path if entry] + [sys.argv[1]]
+from qwenchat.engine.cpu.compile import main
+main(*sys.argv[2:])
+"""
 _UNITS = {
     "avx512vnni": "AVX-512 VNNI", "avxvnni": "AVX VNNI", "avx512f": "AVX-512", "avx2": "AVX2", "neon": "NEON",
 }  # fmt: skip
 Enter = Callable[[int, int, int, int, int], int]
+"""The kernels' one function: a task and up to four numbers, see :func:`qwenchat.engine.cpu.step.enter`."""
 
 
 class CannotCompile(Exception):
@@ -131,18 +140,18 @@ def _keep(path: Path, code: bytes) -> None:
 
 
 def _compile(target: Processor) -> bytes:
-    # The package that is running, wherever it was imported from.
-    root = str(Path(__file__).parents[3])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         with tempfile.TemporaryDirectory(prefix="qwenchat-") as folder:
             path = Path(folder) / "kernels.o"
             child = subprocess.run(
-                [sys.executable, "-m", "qwenchat.engine.cpu.compile", str(path), target.cpu, target.features],
+                [sys.executable, "-c", _PROGRAM, _ROOT, str(path), target.cpu, target.features],
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
-                env=os.environ | {"PYTHONPATH": paths},
+                encoding="utf-8",
+                errors="replace",
+                # A Ctrl-C is meant for who waits; the kernels are wanted all the same.
+                start_new_session=True,
             )
             if child.returncode == 0:
                 return path.read_bytes()
@@ -161,16 +170,18 @@ def _open(code: bytes) -> Enter:
 
     from qwenchat.engine.cpu.compile import ENTRY
 
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    engine = llvm.create_mcjit_compiler(
-        llvm.parse_assembly(""), llvm.Target.from_default_triple().create_target_machine(jit=True)
-    )
-    engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(code))
-    engine.finalize_object()
-    _opened.append(engine)
-    address = engine.get_function_address(ENTRY)
+    try:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(code))
+        engine.finalize_object()
+        address = engine.get_function_address(ENTRY)
+    except (RuntimeError, OSError) as error:
+        raise CannotCompile(tr("numba cannot be used: {reason}", reason=error)) from error
     if not address:
         raise CannotCompile(tr("the kernels cannot be compiled: {reason}", reason=f"no {ENTRY}"))
+    _opened.append(engine)
     # ctypes lets go of the interpreter's lock for the call.
     return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 5)(address)

@@ -5,7 +5,9 @@ An address is that of memory which outlives the table; floats are float32 unless
 
 from __future__ import annotations
 
-BLOCK = 32
+LANES = 16
+"""Numbers that the kernels take at a time; groups are filled up to whole ones."""
+BLOCK = 2 * LANES
 """Rows of a quantised matrix that lie together."""
 
 # A matrix.
@@ -15,7 +17,7 @@ BLOCK = 32
     COLUMNS,
     DATA,  # address
     SCALES,  # address, or 0
-    HALF_SCALES,  # 1 where they are float16, 0 where float32
+    FLOAT16_SCALES,  # 1 where they are float16, 0 where float32
     ZEROS,  # address of int32, or 0
     BOUNDS,  # address of int64 [groups + 1]
     GROUPS,
@@ -26,10 +28,10 @@ BLOCK = 32
 ) = range(13)
 
 # Kinds of a matrix: codes in blocks, or rows of floats.
-CODES8, CODES4, HALF, BRAIN, SINGLE = range(5)
+CODES8, CODES4, FLOAT16, BFLOAT16, FLOAT32 = range(5)
 
 # Kinds of a KV cache; of these EIGHT has scales.
-CACHE_SINGLE, CACHE_BRAIN, CACHE_EIGHT = range(3)
+CACHE_FLOAT32, CACHE_BFLOAT16, CACHE_INT8 = range(3)
 
 # A layer: addresses. The cache's are those of the layer's part, [heads, capacity, head_dim].
 (
@@ -55,7 +57,6 @@ CACHE_SINGLE, CACHE_BRAIN, CACHE_EIGHT = range(3)
     HEADS,
     KV_HEADS,
     HEAD_DIM,
-    MLP,
     EPSILON,  # address of a float64
     WTE,  # of a matrix
     LN_F,
@@ -77,7 +78,7 @@ CACHE_SINGLE, CACHE_BRAIN, CACHE_EIGHT = range(3)
     SCRATCH,  # each thread's own
     SCRATCH_BYTES,
     STEP_WORDS,
-) = range(28)
+) = range(27)
 
 # A team of threads. The words that several of them write stand 64 bytes apart.
 TEAM_THREADS, TEAM_YIELD = 0, 1  # the number; the address of what gives up the processor for a moment

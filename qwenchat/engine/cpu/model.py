@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
@@ -21,10 +22,10 @@ from qwenchat.engine.cpu.layout import (
     BLOCK,
     C_ATTN,
     C_PROJ,
-    CACHE_BRAIN,
-    CACHE_EIGHT,
+    CACHE_BFLOAT16,
+    CACHE_FLOAT32,
+    CACHE_INT8,
     CACHE_KIND,
-    CACHE_SINGLE,
     CAPACITY,
     COS,
     EPSILON,
@@ -46,7 +47,6 @@ from qwenchat.engine.cpu.layout import (
     LN_F,
     LOGITS,
     LOGN,
-    MLP,
     MLP_C_PROJ,
     NUM_LAYERS,
     PART_BYTES,
@@ -73,8 +73,7 @@ from qwenchat.engine.model import Cancelled, Positions, Rotary
 FEW = 4
 """So many tokens are run one after the other: making the weights floats would take longer."""
 _TILE_BYTES = 4 * 2**20
-_LANES = 16
-_CACHES = {torch.float32: CACHE_SINGLE, torch.bfloat16: CACHE_BRAIN, torch.int8: CACHE_EIGHT}
+_CACHES = {torch.float32: CACHE_FLOAT32, torch.bfloat16: CACHE_BFLOAT16, torch.int8: CACHE_INT8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +133,8 @@ class CPUModel:
 
     def new_cache(self, capacity: int, *, int8: bool = False) -> KVCache:
         """A KV cache for it."""
-        return KVCache(
-            layers=self.config.num_layers,
-            heads=self.kv_heads,
-            head_dim=self.config.head_dim,
-            capacity=capacity,
-            dtype=self.dtype,
-            device=self.device,
-            int8=int8,
+        return KVCache.of(
+            self.config, capacity, heads=self.kv_heads, dtype=self.dtype, device=self.device, int8=int8
         )
 
     def __call__(
@@ -236,7 +229,10 @@ class _Work:
 
     def __init__(self, model: CPUModel) -> None:
         c, threads = model.config, model.team.threads
-        self._model = model
+        self._team, self._vocab_size = (
+            model.team,
+            c.vocab_size,
+        )  # not the model, which must go when it is let go
         matrices = [m for x in model.layers for m in (x.c_attn, x.c_proj, x.w1, x.w2, x.mlp_c_proj)]
         # Of each thread: a hidden vector, then what a product needs; and more than an attention's scores.
         own = 4 * c.hidden_size + max(8 * m.columns + 16 * m.groups for m in matrices) + 1024
@@ -255,40 +251,41 @@ class _Work:
             SCRATCH: torch.zeros(threads * own // 4),
         }
         self._own, self._part = own, part
-        self._bound: tuple[KVCache, Rotary] | None = None
+        # Weakly: a cache that is given up must not stay for the sake of the tables.
+        self._bound: tuple[ReferenceType[KVCache], ReferenceType[Rotary]] | None = None
         self._table = torch.zeros(STEP_WORDS, dtype=torch.int64)
         self._layers = torch.zeros(c.num_layers, LAYER_WORDS, dtype=torch.int64)
-        self._fill_tables()
+        self._fill_tables(model)
         self._job = model.team.job(JOB_STEP, self._table.data_ptr())
 
     @property
     def logits(self) -> Tensor:
         """Of the last step, float32 [vocab_size]; the next one writes over them."""
-        return self._buffers[LOGITS][: self._model.config.vocab_size]
+        return self._buffers[LOGITS][: self._vocab_size]
 
     def step(self, token: int, cache: KVCache, rotary: Rotary) -> None:
         """Runs a token after what the cache holds, and adds it."""
-        if self._bound is None or self._bound[0] is not cache or self._bound[1] is not rotary:
+        if self._bound is None or self._bound[0]() is not cache or self._bound[1]() is not rotary:
             self._bind(cache, rotary)
-        assert cache.length < cache.capacity
+        if cache.length >= min(cache.capacity, len(rotary.cos)):
+            raise ValueError(f"the cache is full with {cache.length} positions")
         self._table[TOKEN], self._table[POSITION] = token, cache.length
-        self._model.team.run(self._job)
+        self._team.run(self._job)
         cache.advance(1)
 
     def multiply(self, m: Matrix, x: Tensor) -> Tensor:
         """A matrix times one token, float32 [rows]."""
         out = torch.empty(m.blocks * BLOCK)
         scratch = self._buffers[SCRATCH].data_ptr()
-        self._model.team.do(
-            JOB_MULTIPLY, m.descriptor, x.contiguous().data_ptr(), scratch, self._own, out.data_ptr()
-        )
+        x = x.float().contiguous()
+        self._team.do(JOB_MULTIPLY, m.descriptor, x.data_ptr(), scratch, self._own, out.data_ptr())
         return out[: m.rows]
 
-    def _fill_tables(self) -> None:
-        model, c, table = self._model, self._model.config, self._table
+    def _fill_tables(self, model: CPUModel) -> None:
+        c, table = model.config, self._table
         numbers = {
             LAYERS: self._layers.data_ptr(), NUM_LAYERS: c.num_layers, HIDDEN: c.hidden_size,
-            HEADS: c.num_heads, KV_HEADS: model.kv_heads, HEAD_DIM: c.head_dim, MLP: c.mlp_size,
+            HEADS: c.num_heads, KV_HEADS: model.kv_heads, HEAD_DIM: c.head_dim,
             EPSILON: self._epsilon.data_ptr(),
             WTE: model.wte.descriptor, LN_F: model.ln_f.data_ptr(), LM_HEAD: model.lm_head.descriptor,
             PART_BYTES: self._part, SCRATCH_BYTES: self._own,
@@ -305,7 +302,7 @@ class _Work:
                 row[index] = matrix.descriptor
 
     def _bind(self, cache: KVCache, rotary: Rotary) -> None:
-        """Lets the step work on a cache; it holds both, so that what the tables point at stays."""
+        """Lets the step work on a cache, whose caller holds both."""
         table = self._table
         for i, row in enumerate(self._layers):
             part = cache.layer(i)
@@ -315,4 +312,4 @@ class _Work:
         table[CACHE_KIND], table[CAPACITY] = _CACHES[cache.layer(0).keys.dtype], cache.capacity
         table[COS], table[SIN] = rotary.cos.data_ptr(), rotary.sin.data_ptr()
         table[LOGN] = 0 if rotary.logn is None else rotary.logn.data_ptr()
-        self._bound = cache, rotary
+        self._bound = ref(cache), ref(rotary)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from qwenchat.engine.cpu import blocks
 from qwenchat.engine.cpu.blocks import Arena, Matrix
-from qwenchat.engine.cpu.layout import BLOCK, JOB_FILL
+from qwenchat.engine.cpu.layout import BLOCK, JOB_FILL, LANES
 from qwenchat.engine.cpu.model import CPUModel, Layer
 from qwenchat.engine.cpu.team import Team
+from qwenchat.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.engine.config import ModelConfig
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from qwenchat.engine.model import Block, Qwen
     from qwenchat.engine.tensor_files import TensorFiles
 
-_LANES = 16
 _LEAST_ROWS = 4  # of floats, which are multiplied four at a time
 _C_ATTN = ".attn.c_attn"
 
@@ -27,13 +27,14 @@ _C_ATTN = ".attn.c_attn"
 def why_not(config: ModelConfig, dtype: torch.dtype) -> str | None:
     """Why the CPU kernels cannot run a model, or None."""
     if dtype not in (torch.float32, torch.bfloat16):
-        return f"they compute in float32 and bfloat16, not in {str(dtype).removeprefix('torch.')}"
-    if config.head_dim % (2 * _LANES):  # rotary positions turn whole vectors of a head's halves
-        return f"heads of {config.head_dim} are no multiple of {2 * _LANES}"
-    if config.hidden_size % _LANES or config.mlp_size % _LANES:
-        return f"widths of {config.hidden_size} and {config.mlp_size} are no multiples of {_LANES}"
+        return tr("they compute in float32 and bfloat16")
+    if config.head_dim % (2 * LANES):  # rotary positions turn whole vectors of a head's halves
+        return tr("a width of {width} is no multiple of {lanes}", width=config.head_dim, lanes=2 * LANES)
+    for width in (config.hidden_size, config.mlp_size):
+        if width % LANES:
+            return tr("a width of {width} is no multiple of {lanes}", width=width, lanes=LANES)
     if config.vocab_size < _LEAST_ROWS:
-        return f"a vocabulary of {config.vocab_size} is too small"
+        return tr("a vocabulary of {count} is too small", count=config.vocab_size)
     return None
 
 
@@ -58,6 +59,8 @@ class Blocks:
         dtype: what it computes in.
         team: what runs the kernels.
     """
+
+    zero_bytes = 4
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, team: Team) -> None:
         self._config, self._dtype, self._team = config, dtype, team

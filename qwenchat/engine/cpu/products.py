@@ -11,22 +11,22 @@ and the sum over a group are then exact, and what is rounded is no more than flo
 from __future__ import annotations
 
 from qwenchat.engine.cpu.layout import (
+    BFLOAT16,
     BIAS,
     BLOCK,
     BOUNDS,
-    BRAIN,
     CODES4,
     CODES8,
     COLUMNS,
     DATA,
+    FLOAT16,
+    FLOAT16_SCALES,
+    FLOAT32,
     GROUPS,
-    HALF,
-    HALF_SCALES,
     KIND,
     PERM,
     ROWS,
     SCALES,
-    SINGLE,
     SOURCES,
     ZEROS,
 )  # fmt: skip
@@ -37,15 +37,15 @@ from qwenchat.engine.cpu.vector import (
     add_ints,
     as_floats,
     as_ints,
-    brain_floats,
+    bfloat16s,
     dot,
     every,
     every_int,
     field,
+    float16s,
     floats,
     fma,
-    half_floats,
-    half_word,
+    int32_at,
     ints,
     kernel,
     larger,
@@ -57,9 +57,9 @@ from qwenchat.engine.cpu.vector import (
     number,
     other_digits,
     put,
-    put_brain_floats,
+    put_bfloat16s,
     put_digits,
-    put_digits_by_halves,
+    put_digits_for_nibbles,
     put_int,
     put_ints,
     put_number,
@@ -111,14 +111,14 @@ def multiply(m, x, scratch, out, adds, thread, threads):
             if kind == CODES8:
                 dots_of_bytes(m, block, digits, groups_at, out, adds)
             else:
-                dots_of_halves(m, block, digits, groups_at, out, adds)
+                dots_of_nibbles(m, block, digits, groups_at, out, adds)
     else:
         sum_groups(m, x, groups_at)
         for block in range(first, last):
             if kind == CODES8:
                 sums_of_bytes(m, block, x, groups_at, out, adds)
             else:
-                sums_of_halves(m, block, x, groups_at, out, adds)
+                sums_of_nibbles(m, block, x, groups_at, out, adds)
 
 
 @kernel
@@ -132,7 +132,7 @@ def share(m, thread, threads):
 def permuted(x, order, count, out):
     """x in the order of the columns, 0 where a column is of no input."""
     for i in range(count):
-        source = half_word(order, i)
+        source = int32_at(order, i)
         put_number(out + 4 * i, number(x + 4 * source) if source >= 0 else 0.0)
     return out
 
@@ -148,10 +148,12 @@ def write_digits(m, x, digits, groups_at):
     columns, bounds, halves = word(m, COLUMNS), word(m, BOUNDS), word(m, KIND) == CODES4
     for g in range(word(m, GROUPS)):
         first, end, here = word(bounds, g), word(bounds, g + 1), groups_at + _OF_GROUP * g
-        most = every(0.0)
+        # Whole numbers have no NaN, so the unit is one where the input has one, or an infinity.
+        most, nothing = every(0.0), every(0.0)
         for k in range(first, end, LANES):
             most = larger(magnitude(floats(x + 4 * k)), most)
-        unit = max(largest(most), 1e-30) / _LARGEST
+            nothing = fma(floats(x + 4 * k), every(0.0), nothing)
+        unit = max(largest(most), 1e-30) / _LARGEST + total(nothing)
         inverse, a, b, c = every(1.0 / unit), every_int(0), every_int(0), every_int(0)
         for k in range(first, end, LANES):
             v = as_ints(rounded(mul(floats(x + 4 * k), inverse)))
@@ -172,7 +174,7 @@ def write_digits(m, x, digits, groups_at):
 @kernel
 def put_digits_of(address, value, halves):
     if halves:
-        put_digits_by_halves(address, value)
+        put_digits_for_nibbles(address, value)
     else:
         put_digits(address, value)
 
@@ -205,8 +207,8 @@ def finish(m, block, low, high, out, adds):
 @kernel
 def scales_of(m, index):
     """The scales of 16 rows."""
-    if word(m, HALF_SCALES) != 0:
-        return half_floats(word(m, SCALES) + 2 * LANES * index)
+    if word(m, FLOAT16_SCALES) != 0:
+        return float16s(word(m, SCALES) + 2 * LANES * index)
     return floats(word(m, SCALES) + 4 * LANES * index)
 
 
@@ -253,7 +255,7 @@ def dots_of_bytes(m, block, digits, groups_at, out, adds):
 
 
 @kernel
-def dots_of_halves(m, block, digits, groups_at, out, adds):
+def dots_of_nibbles(m, block, digits, groups_at, out, adds):
     """32 rows of 4 bits, times digits."""
     columns, groups, bounds = word(m, COLUMNS), word(m, GROUPS), word(m, BOUNDS)
     at = word(m, DATA) + BLOCK // 2 * block * columns
@@ -309,25 +311,25 @@ def _sums(bits):
     return sums
 
 
-sums_of_bytes, sums_of_halves = _sums(8), _sums(4)
+sums_of_bytes, sums_of_nibbles = _sums(8), _sums(4)
 
 
 @kernel
 def block_of_floats(m, kind, block, x, buffer, out, adds):
     """32 rows of floats as a checkpoint has them, row by row; ``buffer`` is room for 36 numbers."""
     rows, columns, first = word(m, ROWS), word(m, COLUMNS), BLOCK * block
-    step = columns * (4 if kind == SINGLE else 2)
+    step = columns * (4 if kind == FLOAT32 else 2)
     sums = buffer + 4 * _ROWS_AT_ONCE
     for row in range(first, min(first + BLOCK, rows), _ROWS_AT_ONCE):
         # The last few together with ones before them.
         row = min(row, rows - _ROWS_AT_ONCE)
         at, to = word(m, DATA) + step * row, sums + 4 * (row - first)
-        if kind == HALF:
-            four_rows_of_half(at, step, columns, x, to)
-        elif kind == BRAIN:
-            four_rows_of_brain(at, step, columns, x, to)
+        if kind == FLOAT16:
+            four_rows_of_float16(at, step, columns, x, to)
+        elif kind == BFLOAT16:
+            four_rows_of_bfloat16(at, step, columns, x, to)
         else:
-            four_rows_of_single(at, step, columns, x, to)
+            four_rows_of_float32(at, step, columns, x, to)
     finish(m, block, floats(sums), floats(sums + _V), out, adds)
 
 
@@ -360,9 +362,9 @@ def _four_rows(load, size):
     return four_rows
 
 
-four_rows_of_half = _four_rows(half_floats, 2)
-four_rows_of_brain = _four_rows(brain_floats, 2)
-four_rows_of_single = _four_rows(floats, 4)
+four_rows_of_float16 = _four_rows(float16s, 2)
+four_rows_of_bfloat16 = _four_rows(bfloat16s, 2)
+four_rows_of_float32 = _four_rows(floats, 4)
 
 
 # --- into the blocks, and out of them ----------------------------------------------------------
@@ -405,7 +407,7 @@ def gathered(source, width, order, bits):
     """Words of 16 outputs that hold these inputs."""
     per_word, words = 32 // bits, every_int(0)
     for i in range(per_word):
-        k = half_word(order, i)
+        k = int32_at(order, i)
         if k >= 0:
             codes = field(ints(source + 4 * width * (k // per_word)), bits * (k % per_word), (1 << bits) - 1)
             words = add_ints(words, shifted(codes, bits * i))
@@ -413,18 +415,18 @@ def gathered(source, width, order, bits):
 
 
 @kernel
-def unpack(m, first, last, out, brain, thread, threads):
+def unpack(m, first, last, out, bfloat16, thread, threads):
     """The values of some blocks of a quantised matrix, their inputs in the order of the columns.
 
     Args:
         m: the matrix's descriptor.
         first, last: the blocks, up to the last.
-        out: float32 or with ``brain`` bfloat16 [columns, 32 * (last - first)].
+        out: float32 or with ``bfloat16`` bfloat16 [columns, 32 * (last - first)].
     """
     groups, bounds = word(m, GROUPS), word(m, BOUNDS)
     bits = 8 if word(m, KIND) == CODES8 else 4
     per_word, mask = 32 // bits, (1 << bits) - 1
-    size = 2 if brain else 4
+    size = 2 if bfloat16 else 4
     width, count = size * BLOCK * (last - first), last - first
     for block in range(first + count * thread // threads, first + count * (thread + 1) // threads):
         at = word(m, DATA) + BLOCK * bits // 8 * block * word(m, COLUMNS)
@@ -436,17 +438,19 @@ def unpack(m, first, last, out, brain, thread, threads):
             for _ in range((word(bounds, g + 1) - word(bounds, g)) // per_word):
                 a, b = ints(at), ints(at + _V)
                 for i in range(per_word):
-                    put_floats(target, mul(sub(as_floats(field(a, bits * i, mask)), z), low), brain)
+                    put_floats(target, mul(sub(as_floats(field(a, bits * i, mask)), z), low), bfloat16)
                     put_floats(
-                        target + size * LANES, mul(sub(as_floats(field(b, bits * i, mask)), y), high), brain
+                        target + size * LANES,
+                        mul(sub(as_floats(field(b, bits * i, mask)), y), high),
+                        bfloat16,
                     )
                     target += width
                 at += 2 * _V
 
 
 @kernel
-def put_floats(address, value, brain):
-    if brain:
-        put_brain_floats(address, value)
+def put_floats(address, value, bfloat16):
+    if bfloat16:
+        put_bfloat16s(address, value)
     else:
         put(address, value)

@@ -10,15 +10,16 @@ from qwenchat.engine.cpu.attention import attend, combine
 from qwenchat.engine.cpu.layout import (
     APART,
     BEGIN,
+    BFLOAT16,
     BLOCK,
-    BRAIN,
     C_ATTN,
     C_PROJ,
     COLUMNS,
     DATA,
     EPSILON,
+    FLOAT16,
+    FLOAT32,
     GATE,
-    HALF,
     HIDDEN,
     JOB_ARGUMENTS,
     JOB_FILL,
@@ -39,7 +40,6 @@ from qwenchat.engine.cpu.layout import (
     QKV,
     SCRATCH,
     SCRATCH_BYTES,
-    SINGLE,
     TEAM_ARRIVED,
     TEAM_JOB,
     TEAM_NUMBER,
@@ -59,16 +59,16 @@ from qwenchat.engine.cpu.products import fill, multiply, share, unpack
 from qwenchat.engine.cpu.vector import (
     LANES,
     add,
-    brain_floats,
+    bfloat16s,
     call,
     div,
     double,
     every,
     exp,
     fetch_add,
+    float16s,
     floats,
     fma,
-    half_floats,
     kernel,
     mul,
     pause,
@@ -122,13 +122,13 @@ def embed(p, x):
     """The token's row of the embedding. Every thread stores the same."""
     wte, token = word(p, WTE), word(p, TOKEN)
     columns, kind = word(wte, COLUMNS), word(wte, KIND)
-    size = 4 if kind == SINGLE else 2
+    size = 4 if kind == FLOAT32 else 2
     row = word(wte, DATA) + size * columns * token
     for i in range(0, columns, LANES):
-        if kind == HALF:
-            put(x + 4 * i, half_floats(row + size * i))
-        elif kind == BRAIN:
-            put(x + 4 * i, brain_floats(row + size * i))
+        if kind == FLOAT16:
+            put(x + 4 * i, float16s(row + size * i))
+        elif kind == BFLOAT16:
+            put(x + 4 * i, bfloat16s(row + size * i))
         else:
             put(x + 4 * i, floats(row + size * i))
 
@@ -224,11 +224,14 @@ def serve(team, thread, seen, looks):
 @kernel
 def next_job(team, thread, seen, looks):
     """The number of the next job; ``seen`` if the thread is parked."""
-    for _ in range(looks):
+    for i in range(looks):
         number = peek(team + 8 * TEAM_NUMBER)
         if number != seen:
             return number
-        pause()
+        if i % PAUSES_AT_BARRIER < PAUSES_AT_BARRIER - 1:
+            pause()
+        else:  # somebody may want the processor who will give the next job
+            call(word(team, TEAM_YIELD))
     place = team + 8 * (TEAM_PARKED + APART * thread)
     swap(place, 1)
     number = peek(team + 8 * TEAM_NUMBER)

@@ -7,6 +7,7 @@ daemons: a program that ends does not wait for them.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
 import threading
@@ -60,14 +61,19 @@ class Team:
         self._number = ctypes.c_int64.from_address(words + 8 * TEAM_NUMBER)
         self._phase = ctypes.c_int64.from_address(words + 8 * TEAM_PHASE)
         self._wake = [threading.Semaphore(0) for _ in range(self.threads)]
+        started: list[threading.Thread] = []
+        # Not the team itself: the threads must not keep alive what they are ended with.
+        self._end = weakref.finalize(self, _end, enter, self._words, self._wake, started)
         for index in range(1, self.threads):
             arguments = (enter, self._words, self._wake[index], index)
-            threading.Thread(target=_serve, args=arguments, name=f"kernels-{index}", daemon=True).start()
-        # Not the team itself: the threads must not keep alive what they are ended with.
-        self._end = weakref.finalize(self, _begin, enter, self._words, self._wake, 0)
+            thread = threading.Thread(target=_serve, args=arguments, name=f"kernels-{index}", daemon=True)
+            thread.start()
+            started.append(thread)
 
     def run(self, job: Tensor) -> None:
         """Does a job; returns when every thread has done its part."""
+        if not self._end.alive:
+            raise RuntimeError("the team is closed")
         number, phase = self._number.value, self._phase.value
         try:
             if self.threads > 1:
@@ -75,10 +81,11 @@ class Team:
             self._enter(WORK, job.data_ptr(), 0, 0, 0)
         except BaseException:
             # An interrupt. If the others have begun and the caller has not, they wait for it at a barrier.
-            if self._number.value != number and self._phase.value == phase:
-                for thread in self._wake:
-                    thread.release()  # once too often does no harm
-                self._enter(WORK, job.data_ptr(), 0, 0, 0)
+            while self._number.value != number and self._phase.value == phase:
+                with contextlib.suppress(KeyboardInterrupt):  # another one, meanwhile
+                    for thread in self._wake:
+                        thread.release()  # once too often does no harm
+                    self._enter(WORK, job.data_ptr(), 0, 0, 0)
             raise
 
     def do(self, kind: int, *arguments: int) -> None:
@@ -107,6 +114,16 @@ def _begin(enter: Enter, words: Tensor, wake: list[threading.Semaphore], job: in
         index = asleep.bit_length() - 1
         asleep -= 1 << index
         wake[index].release()
+
+
+def _end(
+    enter: Enter, words: Tensor, wake: list[threading.Semaphore], threads: list[threading.Thread]
+) -> None:
+    """Ends the threads and waits for it: none must come out of the kernels to find that Python has gone."""
+    _begin(enter, words, wake, 0)
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join(timeout=1.0)
 
 
 def _serve(enter: Enter, words: Tensor, wake: threading.Semaphore, index: int) -> None:

@@ -18,7 +18,7 @@ from numba import njit, types
 from numba.core import config
 from numba.extending import intrinsic, models, register_model
 
-LANES = 16
+from qwenchat.engine.cpu.layout import LANES
 
 kernel = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, boundscheck=False)
 """Compiles a function of the kernels: no exceptions, no objects."""
@@ -140,7 +140,7 @@ def put_word(b: Any, address: Any, value: Any) -> None:
 
 
 @_operation(types.int64, types.int64, types.int64)
-def half_word(b: Any, address: Any, index: Any) -> Any:
+def int32_at(b: Any, address: Any, index: Any) -> Any:
     """The int32 with this index."""
     return b.sext(_load(b, b.add(address, b.shl(index, ir.Constant(_I64, 2))), _I32, 4), _I64)
 
@@ -182,14 +182,14 @@ def splat(b: Any, address: Any) -> Any:
 
 
 @_operation(Floats, types.int64)
-def brain_floats(b: Any, address: Any) -> Any:
+def bfloat16s(b: Any, address: Any) -> Any:
     """16 bfloat16."""
     bits = b.zext(_load(b, address, _vector(_I16), 2), _vector(_I32))
     return b.bitcast(b.shl(bits, _all(_I32, 16)), _vector(_F32))
 
 
 @_operation(types.void, types.int64, Floats)
-def put_brain_floats(b: Any, address: Any, value: Any) -> None:
+def put_bfloat16s(b: Any, address: Any, value: Any) -> None:
     """Stores 16 bfloat16, rounded to the nearest, to the even of two."""
     if _has("avx512bf16"):
         _store(b, address, b.bitcast(b.fptrunc(value, _vector(_BFloat())), _vector(_I16)), 2)
@@ -201,7 +201,7 @@ def put_brain_floats(b: Any, address: Any, value: Any) -> None:
 
 
 @_operation(Floats, types.int64)
-def half_floats(b: Any, address: Any) -> Any:
+def float16s(b: Any, address: Any) -> Any:
     """16 float16."""
     if _has("f16c"):
         return b.fpext(_load(b, address, _vector(ir.HalfType()), 2), _vector(_F32))
@@ -213,13 +213,13 @@ def half_floats(b: Any, address: Any) -> Any:
 
 
 @_operation(Floats, types.int64)
-def bytes_as_floats(b: Any, address: Any) -> Any:
+def int8s(b: Any, address: Any) -> Any:
     """16 int8."""
     return b.sitofp(b.sext(_load(b, address, _vector(_I8), 1), _vector(_I32)), _vector(_F32))
 
 
 @_operation(types.void, types.int64, Floats)
-def put_bytes(b: Any, address: Any, value: Any) -> None:
+def put_int8s(b: Any, address: Any, value: Any) -> None:
     """Stores 16 whole numbers from -128 to 127 as int8."""
     _store(b, address, b.trunc(b.fptosi(value, _vector(_I32)), _vector(_I8)), 1)
 
@@ -316,7 +316,7 @@ def put_digits(b: Any, address: Any, value: Any) -> None:
 
 
 @_operation(types.void, types.int64, Ints)
-def put_digits_by_halves(b: Any, address: Any, value: Any) -> None:
+def put_digits_for_nibbles(b: Any, address: Any, value: Any) -> None:
     """The same, of each eight the even ones first: as the halves of bytes meet them."""
     order = [8 * eight + i for eight in (0, 1) for i in (0, 2, 4, 6, 1, 3, 5, 7)]
     small = b.trunc(value, _vector(_I8))
@@ -448,7 +448,7 @@ def square_root(b: Any, x: Any) -> Any:
 
 @kernel
 def exp(x):
-    """e^x, to 2e-7 of itself; 0 below -87, as if it were 88 above.
+    """e^x, to 2e-7 of itself; below -87 as if it were -87, above 88 as if it were 88.
 
     e^x = 2^n e^r with n whole and r at most half of ln 2; e^r by its series up to r^7.
     """

@@ -68,8 +68,17 @@ def plain_run(tmp_path_factory: pytest.TempPathFactory) -> PlainRun:
         "NUMBA_CPU_NAME": PLAIN,
         "QWENCHAT_HOME": str(folder / "home"),
     }
+    # Where it runs lie modules that must not be taken for the installed ones.
+    hostile = folder / "hostile"
+    hostile.mkdir()
+    for name in ("numba", "llvmlite", "hashlib", "qwenchat"):
+        (hostile / f"{name}.py").write_text("raise SystemExit('a module of the current folder was imported')")
     subprocess.run(
-        [sys.executable, str(program), str(result)], env=os.environ | environment, check=True, timeout=300
+        [sys.executable, str(program), str(result)],
+        cwd=hostile,
+        env=os.environ | environment,
+        check=True,
+        timeout=300,
     )
     return PlainRun(folder / "qwenchat", json.loads(result.read_text()))
 

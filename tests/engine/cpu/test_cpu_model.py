@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,8 +187,8 @@ def test_a_few_tokens_that_are_cancelled_between_two_are_all_forgotten(
         ({"heads": 2, "head_dim": 32, "mlp_size": 48}, torch.float32, None),
         ({"heads": 2, "head_dim": 32, "mlp_size": 48}, torch.bfloat16, None),
         ({"heads": 2, "head_dim": 32, "mlp_size": 48}, torch.float16, "float16"),
-        ({"heads": 2, "head_dim": 80, "mlp_size": 48}, torch.float32, "heads of 80"),
-        ({"heads": 2, "head_dim": 16, "mlp_size": 48}, torch.float32, "heads of 16"),
+        ({"heads": 2, "head_dim": 80, "mlp_size": 48}, torch.float32, "a width of 80 is no multiple of 32"),
+        ({"heads": 2, "head_dim": 16, "mlp_size": 48}, torch.float32, "a width of 16 is no multiple of 32"),
         ({"heads": 2, "head_dim": 32, "mlp_size": 40}, torch.float32, "40"),
     ],
     ids=str,
@@ -204,7 +206,7 @@ def test_a_model_of_other_shapes_is_loaded_and_the_reason_is_told_once(tmp_path:
     model = load_folder(folder, device="cpu", dtype="float32", notice=told.append)
     assert isinstance(model.engine.model, Qwen)
     assert len(told) == 1
-    assert "heads of 16" in told[0]
+    assert "a width of 16 is no multiple of 32" in told[0]
     assert len(list(model.generate([1, 2, 3], temperature=0, max_new_tokens=3, ignore_eos=True))) == 3
 
 
@@ -354,3 +356,44 @@ def test_the_built_in_model_gives_plain_torchs_tokens(demo_folder: Path) -> None
     assert (best - second).min() > 1e-3  # none is a matter of rounding
     assert tokens == logits.argmax(-1).tolist()
     assert len(tokens) == 500
+
+
+# --- what is let go, and what is not hidden ----------------------------------------------------
+
+
+def test_a_cache_that_was_decoded_with_goes_when_it_is_given_up(
+    golden_folder: Copy, own_teams: Teams
+) -> None:
+    engine = Engine(ours(golden_folder("gptq_int8"), own_teams(2)), context=64)
+    assert len(list(engine.generate([1, 2, 3], max_new_tokens=4))) == 4
+    cache = weakref.ref(engine._cache)
+    engine._free()
+    assert cache() is None
+    assert len(list(engine.generate([1, 2, 3], max_new_tokens=4))) == 4
+
+
+def test_a_model_goes_when_it_is_let_go_of_without_waiting_for_the_collector(
+    golden_folder: Copy, own_teams: Teams
+) -> None:
+    model = ours(golden_folder("gptq_int8"), own_teams(2))
+    run(model, torch.arange(10), 8, 1, 1)
+    weights = weakref.ref(model.layers[0].ln_1)
+    gc.disable()
+    try:
+        del model
+        assert weights() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("part", ["c_attn", "w1"])
+def test_what_is_no_number_stays_none(golden_folder: Copy, own_teams: Teams, part: str, int8: bool) -> None:
+    model = ours(golden_folder("gptq_int8"), own_teams(2))
+    scales = getattr(model.layers[0], part).scales
+    assert scales is not None
+    cache, rotary = model.new_cache(8, int8=int8), Rotary(model.config, 8, CPU)
+    with torch.inference_mode():
+        assert model(torch.tensor([1]), cache, rotary).isfinite().all()
+        scales[0, 0, 3] = torch.nan  # a query of the first head, or one of the MLP
+        assert model(torch.tensor([2]), cache, rotary).isnan().all()

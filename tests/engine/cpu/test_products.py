@@ -146,8 +146,8 @@ def test_a_matrix_comes_out_of_its_blocks_as_it_went_in(
         for first, end in ((0, matrix.blocks), (matrix.blocks - 1, matrix.blocks)):
             rows = slice(BLOCK * first, BLOCK * end)
             out = torch.full((matrix.columns + 1, BLOCK * (end - first)), NAN, dtype=dtype)
-            brain = int(dtype == torch.bfloat16)
-            teams(2).do(JOB_UNPACK, matrix.descriptor, first, end, out.data_ptr(), brain)
+            bfloat16 = int(dtype == torch.bfloat16)
+            teams(2).do(JOB_UNPACK, matrix.descriptor, first, end, out.data_ptr(), bfloat16)
             assert torch.equal(out[:-1].T[:, columns >= 0], dense[rows].to(dtype)[:, columns[columns >= 0]])
             assert out[-1].isnan().all()
 
