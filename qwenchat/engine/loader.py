@@ -97,34 +97,76 @@ def load_model(
         CheckpointError: a file is missing, damaged or of an unknown kind, or a tensor in it is.
         InsufficientMemoryError: the model would not fit, or did not.
     """
+    work = _survey(folder, device, dtype, context, packing, int8_cache, staged)
+    free = check_memory(work.needed, device=device, dtype=dtype)
+    if preflight:
+        preflight(work.needed, free)
+    if packing is not None:
+        packing.prepare(work.files)
+    try:
+        _fill(work, device, dtype, packing, progress or (lambda fraction: None))
+    except torch.OutOfMemoryError:
+        raise ran_out_loading() from None
+    return work.model.requires_grad_(False).eval()
+
+
+def weigh(
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    context: int,
+    packing: Packing | None = None,
+    int8_cache: bool = False,
+) -> Need:
+    """The memory that :func:`load_model` would take, which it compares with what is free; reads no weight.
+
+    Raises:
+        CheckpointError: as there.
+    """
+    return _survey(folder, device, dtype, context, packing, int8_cache, None).needed
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A checkpoint that was looked through: what there is to do, and what it takes."""
+
+    model: Qwen  # without weights
+    plan: list[_Parameter]
+    files: TensorFiles
+    staged: bool
+    needed: Need
+
+
+def _survey(
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    context: int,
+    packing: Packing | None,
+    int8_cache: bool,
+    staged: bool | None,
+) -> _Work:
+    """Checks every tensor against the model, and counts."""
     config = read_model_config(folder)
-    tensors = TensorFiles(folder)
-    _check_layer_count(config, tensors)
+    files = TensorFiles(folder)
+    _check_layer_count(config, files)
     with torch.device("meta"), _NoValues():  # shapes without memory
         model = Qwen(config)
-    plan = list(_plan(model, config, tensors))
-    tensors.check_all_known()
+    plan = list(_plan(model, config, files))
+    files.check_all_known()
     staged = device.type == "cuda" if staged is None else staged
     needed = need(
         config,
-        weights=sum(_bytes_of(p, tensors, dtype, packing) for p in plan),
-        reading=_reading_bytes(plan, tensors, dtype, packing, staged),
+        weights=sum(_bytes_of(p, files, dtype, packing) for p in plan),
+        reading=_reading_bytes(plan, files, dtype, packing, staged),
         device=device,
         dtype=dtype,
         context=context,
         packed=packing is not None,
         int8_cache=int8_cache,
     )
-    free = check_memory(needed, device=device, dtype=dtype)
-    if preflight:
-        preflight(needed, free)
-    if packing is not None:
-        packing.prepare(tensors)
-    try:
-        _fill(model, plan, tensors, device, dtype, packing, staged, progress or (lambda fraction: None))
-    except torch.OutOfMemoryError:
-        raise ran_out_loading() from None
-    return model.requires_grad_(False).eval()
+    return _Work(model, plan, files, staged, needed)
 
 
 class _NoValues(TorchFunctionMode):
@@ -140,16 +182,14 @@ class _NoValues(TorchFunctionMode):
 
 
 def _fill(
-    model: Qwen,
-    plan: list[_Parameter],
-    files: TensorFiles,
+    work: _Work,
     device: torch.device,
     dtype: torch.dtype,
     packing: Packing | None,
-    staged: bool,
     progress: Progress,
 ) -> None:
     """Reads every parameter of the plan into the model."""
+    model, plan, files, staged = work.model, work.plan, work.files, work.staged
     total = sum(p.shape.numel() for p in plan)
     done = 0
     with closing(_staged(plan, files, device) if staged else _mapped(plan, files, device)) as arriving:
