@@ -1,7 +1,8 @@
 """Models of the published shapes with random weights: speed does not depend on their values.
 
-Owns the published shapes and their names. What it makes is the very model that loading a checkpoint makes,
-quantised layers in their codes where the device reads codes, and goes the same way from there.
+Owns the names that they are asked for by; the shapes are ``models.published``'s. What it makes is the very
+model that loading a checkpoint makes, quantised layers in their codes where the device reads codes, and goes
+the same way from there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from qwenchat.engine.config import ModelConfig, QuantConfig
 from qwenchat.errors import UsageError
 from qwenchat.language import tr
+from qwenchat.models.published import GROUP, SHAPES
 
 if TYPE_CHECKING:
     import torch
@@ -22,49 +24,8 @@ if TYPE_CHECKING:
     from qwenchat.engine.loader import Packing
     from qwenchat.engine.model import Qwen
 
-GROUP = 128
 FORMATS = {"int8": 8, "int4": 4, "fp16": None}
 """The published formats, with the bits of what is quantised."""
-
-_QWEN_7B = ModelConfig(
-    vocab_size=151936,
-    hidden_size=4096,
-    num_layers=32,
-    num_heads=32,
-    head_dim=128,
-    mlp_size=11008,
-    seq_length=8192,
-    max_position_embeddings=32768,
-    norm_eps=1e-6,
-    rope_base=10000.0,
-    use_dynamic_ntk=True,
-    use_logn_attn=True,
-    mlp_bias=False,
-    tie_word_embeddings=False,
-    quant=None,
-)
-SHAPES = {
-    "1.8b": replace(
-        _QWEN_7B,
-        hidden_size=2048,
-        num_layers=24,
-        num_heads=16,
-        mlp_size=5504,
-        max_position_embeddings=8192,
-    ),
-    "7b": _QWEN_7B,
-    "14b": replace(
-        _QWEN_7B,
-        vocab_size=152064,
-        hidden_size=5120,
-        num_layers=40,
-        num_heads=40,
-        mlp_size=13696,
-        seq_length=2048,
-        max_position_embeddings=8192,
-    ),
-}
-"""The published chats, by their size."""
 
 
 @dataclass(frozen=True, slots=True)

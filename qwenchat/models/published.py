@@ -1,0 +1,222 @@
+"""The published chats of the first Qwen generation: their names, shapes, formats and sizes.
+
+Owns what is known of them without a file of theirs. Knows nothing of what is on this machine, and loads no
+torch but to count memory.
+
+Facts, as their ``config.json`` and the README of https://github.com/QwenLM/Qwen state them: the names, the
+shapes, the vocabulary, the context that each was trained on; that 1.8B, 7B and 14B stretch it with dynamic
+NTK and LogN, while the 72B has a larger rotary base instead ("Long-Context Understanding" there). That this
+base is 1,000,000 could not be looked up again where this was written; no figure here depends on it.
+
+Computed from the shapes: sizes on disk and in memory. On disk a quantised matrix is what auto-gptq writes:
+codes, a float16 scale and a zero point for every 128 inputs, ``g_idx``, and a bias, also where the model has
+none. All else is 2 bytes a value. Vocabulary and JSON files, some 3 MB, are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from qwenchat.engine.config import ModelConfig, QuantConfig
+
+if TYPE_CHECKING:
+    import torch
+
+GROUP = 128
+"""Inputs that share a scale, in every quantised one."""
+
+_QWEN_7B = ModelConfig(
+    vocab_size=151936,
+    hidden_size=4096,
+    num_layers=32,
+    num_heads=32,
+    head_dim=128,
+    mlp_size=11008,
+    seq_length=8192,
+    max_position_embeddings=32768,
+    norm_eps=1e-6,
+    rope_base=10000.0,
+    use_dynamic_ntk=True,
+    use_logn_attn=True,
+    mlp_bias=False,
+    tie_word_embeddings=False,
+    quant=None,
+)
+SHAPES = {
+    "7b": _QWEN_7B,
+    "1.8b": replace(
+        _QWEN_7B,
+        hidden_size=2048,
+        num_layers=24,
+        num_heads=16,
+        mlp_size=5504,
+        max_position_embeddings=8192,
+    ),
+    "14b": replace(
+        _QWEN_7B,
+        vocab_size=152064,
+        hidden_size=5120,
+        num_layers=40,
+        num_heads=40,
+        mlp_size=13696,
+        seq_length=2048,
+        max_position_embeddings=8192,
+    ),
+    "72b": replace(
+        _QWEN_7B,
+        vocab_size=152064,
+        hidden_size=8192,
+        num_layers=80,
+        num_heads=64,
+        mlp_size=24576,
+        seq_length=32768,
+        max_position_embeddings=32768,
+        rope_base=1e6,
+        use_dynamic_ntk=False,
+        use_logn_attn=False,
+    ),
+}
+"""The chats by their size, unquantised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A published checkpoint.
+
+    Attributes:
+        name: of its repository, on the Hub and on ModelScope: "Qwen/Qwen-7B-Chat-Int8".
+        short: the name in lower case, without the owner: "qwen-7b-chat-int8".
+        size: "1.8b", "7b", "14b" or "72b".
+        bits: of the quantised matrices, 8 or 4; None for bfloat16.
+        config: what its ``config.json`` says.
+    """
+
+    name: str
+    short: str
+    size: str
+    bits: int | None
+    config: ModelConfig
+
+    @property
+    def context(self) -> int:
+        """The context that it was trained on, in tokens."""
+        return self.config.seq_length
+
+    @property
+    def disk_bytes(self) -> int:
+        """What its weights take on disk."""
+        quant = self.config.quant
+        if quant is None:
+            return 2 * (_matrix_values(self.config) + _other_values(self.config))
+        total = 2 * _other_values(self.config)
+        for outputs, inputs in _matrices(self.config):
+            codes = outputs * inputs * quant.bits // 8
+            groups = quant.groups(inputs) * outputs
+            bias = 0 if outputs == 3 * self.config.hidden_size else 2 * outputs  # c_attn's is counted
+            total += codes + 2 * groups + groups * quant.bits // 8 + 4 * inputs + bias
+        return total
+
+    def memory_bytes(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        context: int | None = None,
+        int8_cache: bool = False,
+    ) -> int:
+        """The most that loading it and chatting takes on a device, at any time.
+
+        It is counted as the engine does before it loads a model, for our kernels, which keep the codes.
+
+        Args:
+            device, dtype: where the model goes, and what it computes in.
+            context: positions of the KV cache; by default the context that it was trained on.
+            int8_cache: whether the KV cache is held in 8 bits.
+        """
+        from qwenchat.engine.memory import need
+
+        on_gpu = device.type == "cuda"
+        return need(
+            self.config,
+            weights=_loaded_bytes(
+                self.config, floats=dtype.itemsize if on_gpu else 2, zeros=1 if on_gpu else 4
+            ),
+            reading=0,  # less than the KV cache takes later, which has not been made by then
+            device=device,
+            dtype=dtype,
+            context=context or self.context,
+            packed=True,
+            int8_cache=int8_cache,
+        ).total
+
+
+def _loaded_bytes(config: ModelConfig, *, floats: int, zeros: int) -> int:
+    """What the weights take in memory.
+
+    Args:
+        floats: bytes of a value that is not quantised.
+        zeros: bytes of a zero point.
+    """
+    quant = config.quant
+    if quant is None:
+        return floats * (_matrix_values(config) + _other_values(config))
+    groups = sum(quant.groups(inputs) * outputs for outputs, inputs in _matrices(config))
+    codes = _matrix_values(config) * quant.bits // 8
+    return codes + groups * (2 + zeros) + floats * _other_values(config)
+
+
+def _matrices(config: ModelConfig) -> Iterator[tuple[int, int]]:
+    """Outputs and inputs of every matrix that is quantised, where anything is."""
+    hidden, mlp = config.hidden_size, config.mlp_size
+    for _ in range(config.num_layers):
+        yield 3 * hidden, hidden  # c_attn
+        yield hidden, hidden  # its c_proj
+        yield mlp, hidden  # w1
+        yield mlp, hidden  # w2
+        yield hidden, mlp  # c_proj
+
+
+def _matrix_values(config: ModelConfig) -> int:
+    return sum(outputs * inputs for outputs, inputs in _matrices(config))
+
+
+def _other_values(config: ModelConfig) -> int:
+    """Embedding and head, norms, and c_attn's biases."""
+    hidden = config.hidden_size
+    return 2 * config.vocab_size * hidden + hidden + config.num_layers * (2 * hidden + 3 * hidden)
+
+
+def _published(size: str, suffix: str, bits: int | None) -> Published:
+    name = f"Qwen-{size.upper().replace('.', '_')}-Chat{suffix}"
+    quant = None if bits is None else QuantConfig(bits, GROUP, act_order=False, zeros_minus_one=True)
+    return Published(f"Qwen/{name}", _short(name), size, bits, replace(SHAPES[size], quant=quant))
+
+
+def _short(name: str) -> str:
+    return name.lower().replace("_", ".")
+
+
+KNOWN = tuple(
+    _published(size, suffix, bits)
+    for size in SHAPES
+    for suffix, bits in (("-Int8", 8), ("-Int4", 4), ("", None))
+)
+"""All of them, the default first."""
+DEFAULT = KNOWN[0]
+
+
+def of(name: str) -> Published | None:
+    """The published chat that a name means, or None.
+
+    Args:
+        name: in any case: "Qwen/Qwen-7B-Chat-Int8", "qwen-7b-chat-int8", "7b-int8".
+    """
+    match = re.fullmatch(
+        r"(?:qwen/)?(?:qwen-)?([\d.]+b)(?:-chat)?(-int[48])?", name.lower().replace("_", ".")
+    )
+    if match is None:
+        return None
+    return next((p for p in KNOWN if p.short == f"qwen-{match[1]}-chat{match[2] or ''}"), None)
