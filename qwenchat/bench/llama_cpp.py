@@ -25,10 +25,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from qwenchat.bench import llama_cpp_server, pairs, processor
+from qwenchat.bench import llama_cpp_server, others, pairs
 from qwenchat.bench.child import Child
 from qwenchat.bench.pairs import Comparison, Figure, Task
-from qwenchat.engine.cpu.cores import default_threads
+from qwenchat.engine.cpu.cores import default_threads, processor_name
 from qwenchat.errors import UsageError
 from qwenchat.models.catalog import DEMO
 
@@ -103,11 +103,11 @@ def measure(request: Request, *, tell: Tell) -> Comparison:
             model, gguf = _models(request, folder, peer, tell)
         ours = _ready(stack, lambda: _start_ours(request, tell), request, str(model), tell)
         theirs = _ready(stack, lambda: _start_theirs(request, tell), request, str(gguf), tell)
-        watch = processor.Watch([ours.child.pid, theirs.child.pid])
+        watch = others.Watch([ours.child.pid, theirs.child.pid])
         figures = pairs.compare(ours.child, theirs.child, request.tasks, pairs=request.pairs, tell=tell)
         others = watch.others()
     return Comparison(
-        machine=processor.name(),
+        machine=processor_name(),
         model=request.random_weights or request.model,
         threads=request.threads,
         pairs=request.pairs,

@@ -17,12 +17,12 @@ import torch
 
 from qwenchat.backends.load import KV_CACHES, open_cpu_kernels, pick_device, pick_dtype
 from qwenchat.backends.load import load as load_backend
-from qwenchat.bench import ceilings, checkpoint, peer, processor, protocol, random_weights, start
+from qwenchat.bench import ceilings, checkpoint, peer, protocol, random_weights, start
 from qwenchat.bench.protocol import Loaded, Protocol, Result, Subject, Tell
 from qwenchat.bench.random_weights import Shape
 from qwenchat.bench.report import Report
 from qwenchat.engine import linear
-from qwenchat.engine.cpu.cores import physical_cores
+from qwenchat.engine.cpu.cores import physical_cores, processor_name
 from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.loader import load_model
 from qwenchat.engine.memory import check_memory, need
@@ -215,7 +215,7 @@ def _machine(device: torch.device) -> dict[str, str]:
 
 def _processor() -> str:
     """The processor's name and how many of its cores this process may use."""
-    return f"{processor.name()}, {physical_cores()} cores"
+    return f"{processor_name()}, {physical_cores()} cores"
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,8 +1,9 @@
-"""How many threads are worth having: what this process may use of the machine's processors."""
+"""The processor: what it is called, and how many threads are worth having for what this process may use of it."""
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,14 @@ from qwenchat.engine.cpu.layout import MOST_THREADS
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 _CGROUPS = Path("/sys/fs/cgroup")
+
+
+def processor_name() -> str:
+    """What the processor is called; its architecture where the system does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def default_threads() -> int:

@@ -68,3 +68,7 @@ def test_so_is_an_older_ones(tmp_path: Path, time: str, expected: int) -> None:
 
 def test_there_is_always_one() -> None:
     assert 1 <= cores.default_threads() <= cores.MOST_THREADS
+
+
+def test_the_processor_has_a_name() -> None:
+    assert cores.processor_name()

@@ -1,4 +1,4 @@
-"""What is told of a processor, and what other processes take of it."""
+"""What other processes take of the processor."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ from collections import namedtuple
 
 import pytest
 
-from qwenchat.bench import processor
-
-
-def test_there_is_a_processor_here() -> None:
-    assert processor.name()
+from qwenchat.bench import others
 
 
 def test_others_are_all_but_this_process_and_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +24,7 @@ def test_others_are_all_but_this_process_and_its_children(monkeypatch: pytest.Mo
         def cpu_times(self) -> object:
             return next(self._spent)
 
-    monkeypatch.setattr(processor.psutil, "cpu_times", lambda: next(machine))
-    monkeypatch.setattr(processor.psutil, "Process", Process)
+    monkeypatch.setattr(others.psutil, "cpu_times", lambda: next(machine))
+    monkeypatch.setattr(others.psutil, "Process", Process)
     clock = iter([0.0, 10.0])
-    assert processor.Watch([77], clock=lambda: next(clock)).others() == pytest.approx(0.8)
+    assert others.Watch([77], clock=lambda: next(clock)).others() == pytest.approx(0.8)

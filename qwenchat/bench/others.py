@@ -1,21 +1,11 @@
-"""What computes where there is no GPU: the processor's name, and who else is at work."""
+"""Who else is at work on the processor while something is timed."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from time import perf_counter
 
 import psutil
-
-
-def name() -> str:
-    """The processor's name, or its architecture where the system does not tell it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 class Watch:
