@@ -25,8 +25,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from qwenchat.bench import llama_cpp_server, others, pairs
+from qwenchat.bench import llama_cpp_server, pairs
 from qwenchat.bench.child import Child
+from qwenchat.bench.others import Watch
 from qwenchat.bench.pairs import Comparison, Figure, Task
 from qwenchat.engine.cpu.cores import default_threads, processor_name
 from qwenchat.errors import UsageError
@@ -103,7 +104,7 @@ def measure(request: Request, *, tell: Tell) -> Comparison:
             model, gguf = _models(request, folder, peer, tell)
         ours = _ready(stack, lambda: _start_ours(request, tell), request, str(model), tell)
         theirs = _ready(stack, lambda: _start_theirs(request, tell), request, str(gguf), tell)
-        watch = others.Watch([ours.child.pid, theirs.child.pid])
+        watch = Watch([ours.child.pid, theirs.child.pid])
         figures = pairs.compare(ours.child, theirs.child, request.tasks, pairs=request.pairs, tell=tell)
         others = watch.others()
     return Comparison(

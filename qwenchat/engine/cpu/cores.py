@@ -1,4 +1,4 @@
-"""The processor: what it is called, and how many threads are worth having for what this process may use of it."""
+"""The processor: its name, and how many threads are worth having for what this process may use of it."""
 
 from __future__ import annotations
 
