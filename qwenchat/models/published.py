@@ -126,35 +126,41 @@ class Published:
         *,
         context: int | None = None,
         int8_cache: bool = False,
+        packed: bool = True,
     ) -> int:
         """The most that loading it and chatting takes on a device, at any time.
 
-        It is counted as the engine does before it loads a model, for our kernels, which keep the codes.
+        It is counted as the engine does before it loads a model.
 
         Args:
             device, dtype: where the model goes, and what it computes in.
             context: positions of the KV cache; by default the context that it was trained on.
             int8_cache: whether the KV cache is held in 8 bits.
+            packed: whether our kernels compute, which keep quantised matrices in their codes.
         """
         from qwenchat.engine.memory import need
 
         on_gpu = device.type == "cuda"
+        if packed:
+            weights = _packed_bytes(
+                self.config, floats=dtype.itemsize if on_gpu else 2, zeros=1 if on_gpu else 4
+            )
+        else:
+            weights = dtype.itemsize * (_matrix_values(self.config) + _other_values(self.config))
         return need(
             self.config,
-            weights=_loaded_bytes(
-                self.config, floats=dtype.itemsize if on_gpu else 2, zeros=1 if on_gpu else 4
-            ),
+            weights=weights,
             reading=0,  # less than the KV cache takes later, which has not been made by then
             device=device,
             dtype=dtype,
             context=context or self.context,
-            packed=True,
+            packed=packed,
             int8_cache=int8_cache,
         ).total
 
 
-def _loaded_bytes(config: ModelConfig, *, floats: int, zeros: int) -> int:
-    """What the weights take in memory.
+def _packed_bytes(config: ModelConfig, *, floats: int, zeros: int) -> int:
+    """What the weights take in memory where quantised matrices are kept in their codes.
 
     Args:
         floats: bytes of a value that is not quantised.
