@@ -71,7 +71,7 @@ def test_sizes_are_those_of_a_checkpoint_of_these_shapes(tmp_path: Path, bits: i
     # Norms and biases become float32 there, which at these sizes is something.
     assert counted == pytest.approx(need.weights + need.cache, rel=1e-3)
     rows = weigh(tmp_path, device=CPU, dtype=torch.float16, context=64, packing=Rows(torch.float16))
-    assert published._loaded_bytes(c, floats=2, zeros=1) == pytest.approx(rows.weights, rel=1e-3)
+    assert published._packed_bytes(c, floats=2, zeros=1) == pytest.approx(rows.weights, rel=1e-3)
 
 
 def test_a_gpu_takes_its_work_besides_and_a_short_context_less() -> None:
