@@ -462,6 +462,43 @@ CHINESE: Mapping[str, str] = {
     "--folder names another place": "可用 --folder 指定其他位置",
     "qwenchat ask did not answer: {reason}": "qwenchat ask 没有回答：{reason}",
     "transformers cannot be timed beside {model}": "无法用 transformers 对 {model} 计时",
+    # --- the command line: the doctor -----------------------------------------------------------------
+    "asking the Hub": "正在询问 Hub",
+    "asking the package index": "正在询问软件包索引",
+    "torch cannot be imported: {reason}": "无法导入 torch：{reason}",
+    "install it again: pip install --force-reinstall torch": (
+        "请重新安装：pip install --force-reinstall torch"
+    ),
+    "{path} is not there; all is as it comes": "{path} 不存在，一切为默认值",
+    "{folder}, {free} GB free": "{folder}，可用 {free} GB",
+    "{folder} cannot be written": "{folder} 不可写",
+    "QWENCHAT_HOME and HF_HOME name other places": "可用 QWENCHAT_HOME 与 HF_HOME 指定其他位置",
+    "{endpoint} answers": "{endpoint} 可以访问",
+    "what is on this machine works without it": "本机已有的模型不受影响",
+    "auto-gptq is not installed, so qwenchat quantize does not work": (
+        "未安装 auto-gptq，因此 qwenchat quantize 不可用"
+    ),
+    "it has wheels for Linux and Windows on x86-64, up to Python 3.11": (
+        "它只为 x86-64 的 Linux 与 Windows 提供安装包，最高到 Python 3.11"
+    ),
+    "no CUDA GPU; models run on the processor": "没有 CUDA GPU，模型在处理器上运行",
+    "this torch is built without CUDA": "此 torch 不含 CUDA",
+    "{device}: {name}, compute capability {capability}, CUDA {cuda}, driver {driver}, "
+    "{free} of {total} GiB free": (
+        "{device}：{name}，计算能力 {capability}，CUDA {cuda}，驱动 {driver}，可用 {free} / {total} GiB"
+    ),
+    "{name}, {threads} threads": "{name}，{threads} 个线程",
+    "{processor}; plain torch computes: {reason}": "{processor}；由普通 torch 计算：{reason}",
+    "{free} of {total} GiB free": "可用 {free} / {total} GiB",
+    "known models (on disk; memory with the whole context)": "已知的模型（磁盘占用；含全部上下文的内存）",
+    "here": "在本机",
+    "not here": "不在本机",
+    "{tokens} tokens": "{tokens} 个 token",
+    "{device}: fits, {needed} GiB, {kernels}": "{device}：放得下，{needed} GiB，{kernels}",
+    "{device}: does not fit, {needed} GiB": "{device}：放不下，需要 {needed} GiB",
+    "a chat answers with {model}": "对话将由 {model} 回答",
+    "{said}, which is fetched first": "{said}（会先下载）",
+    "a chat would end at once: {message}": "对话会立即结束：{message}",
     # --- the command line: what went wrong --------------------------------------------------------
     "out of memory; a smaller model or --context needs less": "内存不足；请改用更小的模型，或减小 --context",
     "the answer cannot be written: {reason}": "无法写出回答：{reason}",
