@@ -462,6 +462,84 @@ CHINESE: Mapping[str, str] = {
     "--folder names another place": "可用 --folder 指定其他位置",
     "qwenchat ask did not answer: {reason}": "qwenchat ask 没有回答：{reason}",
     "transformers cannot be timed beside {model}": "无法用 transformers 对 {model} 计时",
+    # --- the command line: quantising -----------------------------------------------------------------
+    "--bits is {bits}, expected 4 or 8": "--bits 为 {bits}，应为 4 或 8",
+    "--group-size {size} does not divide this model's matrices of {widths} inputs": (
+        "--group-size {size} 不能整除此模型矩阵的输入数 {widths}"
+    ),
+    "what would: {sizes}, or -1 for one scale a row": "可用：{sizes}，或 -1（每行一个缩放系数）",
+    "matrices of {widths} inputs cannot be packed": "输入数为 {widths} 的矩阵无法打包",
+    "GPTQ takes multiples of 32": "GPTQ 要求 32 的倍数",
+    "{folder} is quantised already ({bits} bits)": "{folder} 已经量化（{bits} 位）",
+    "take the float checkpoint that it was made from": "请使用量化之前的浮点检查点",
+    "{folder} cannot be read: {reason}": "无法读取 {folder}：{reason}",
+    "{folder}: the vocabulary has the token {id}, the model only {size}": (
+        "{folder}：词表含有词元 {id}，而模型只有 {size} 个"
+    ),
+    "the .tiktoken file belongs to another checkpoint": "该 .tiktoken 文件属于另一个检查点",
+    "{dest} is inside the source": "{dest} 位于来源文件夹之内",
+    "give a destination outside of {source}": "请给出 {source} 之外的目标",
+    "{path} has {tokens} tokens, quantising needs at least {least}": (
+        "{path} 有 {tokens} 个词元，量化至少需要 {least} 个"
+    ),
+    "give more and more varied text, or leave out --calibration for the set that ships": (
+        "请提供更多、更多样的文本，或去掉 --calibration 以使用自带的文本"
+    ),
+    "{path} is larger than {megabytes} MB": "{path} 超过 {megabytes} MB",
+    "some hundred chats or pages are enough": "几百段对话或几百页文本就足够",
+    "{path}, line {n} is no chat: {problem}": "{path} 第 {n} 行不是对话：{problem}",
+    "a line looks like {example}": "一行应形如 {example}",
+    "nested too deeply": "嵌套过深",
+    "it has no messages": "其中没有 messages",
+    "{tokens} tokens of the calibration are too many, and left out": "校准文本过多，略去 {tokens} 个词元",
+    "quantising needs auto-gptq, which is not installed": "量化需要 auto-gptq，但尚未安装",
+    "it comes with qwenchat for Python 3.10 and 3.11 on Linux and Windows (x86-64); "
+    "what is quantised there runs everywhere": (
+        "在 Linux 和 Windows（x86-64）的 Python 3.10 与 3.11 上，它随 qwenchat 一同安装；"
+        "量化的结果可在任何环境运行"
+    ),
+    "auto-gptq cannot be imported: {reason}": "无法导入 auto-gptq：{reason}",
+    "install qwenchat anew, in an environment of its own": "请在独立的环境中重新安装 qwenchat",
+    "quantising needs {needed} GB of free disk, and {folder} has {free} GB": (
+        "量化需要 {needed} GB 可用磁盘空间，而 {folder} 只有 {free} GB"
+    ),
+    "free some, or give a destination on another disk": "请腾出空间，或把目标放到另一块磁盘",
+    "quantising needs {needed} GiB on {device}, {free} GiB are free": (
+        "量化在 {device} 上需要 {needed} GiB，可用 {free} GiB"
+    ),
+    "{folder} is in the way": "{folder} 已存在且另有他用",
+    "move it, or give another destination": "请移走它，或给出别的目标",
+    "another qwenchat works in {folder}": "另一个 qwenchat 正在 {folder} 中工作",
+    "wait for it, or stop it": "请等它结束，或将其停止",
+    "{path} is damaged": "{path} 已损坏",
+    "remove {folder} and begin anew": "请删除 {folder} 后重新开始",
+    "the work in {folder} is of another kind; it begins anew": (
+        "{folder} 中的工作对应别的来源、设置或校准文本，现重新开始"
+    ),
+    "going on after {done} of {count} steps": "从已完成的 {done}/{count} 步继续",
+    "the same command goes on where it stopped": "再次运行同一命令会从中断处继续",
+    "checking the source": "校验来源",
+    "quantising {count} layers": "量化 {count} 层",
+    "quantising, {time} left": "量化中，剩余 {time}",
+    "putting the checkpoint together": "组装检查点",
+    "{seconds} s": "{seconds} 秒",
+    "{minutes} min": "{minutes} 分钟",
+    "{hours} h {minutes} min": "{hours} 小时 {minutes} 分钟",
+    "layer {n}: {problem}": "第 {n} 层：{problem}",
+    "the activations are not finite": "激活值不是有限数",
+    "the checkpoint is damaged, or its training went astray": "检查点已损坏，或其训练出了问题",
+    "weights are not finite, or too large for float16": "权重不是有限数，或超出 float16 的范围",
+    "{path}: the tensor {name} is not finite, or too large for float16": (
+        "{path}：张量 {name} 不是有限数，或超出 float16 的范围"
+    ),
+    "the calibration says too little of the inputs to quantise for them": (
+        "校准文本不足以反映输入，无法据此量化"
+    ),
+    "give more and more varied text with --calibration": "请用 --calibration 提供更多、更多样的文本",
+    "{folder}: {size} MB, made in {time}": "{folder}：{size} MB，用时 {time}",
+    "perplexity {before} before, {after} after ({change}), on {tokens} tokens that it was not made for": (
+        "困惑度：量化前 {before}，量化后 {after}（{change}），在未用于校准的 {tokens} 个词元上测得"
+    ),
     # --- the command line: the doctor -----------------------------------------------------------------
     "asking the Hub": "正在询问 Hub",
     "asking the package index": "正在询问软件包索引",

@@ -1,0 +1,142 @@
+"""``qwenchat quantize``: an Int8 or Int4 checkpoint from a float one.
+
+Owns the command's options and how the result is told. The work is ``models.quantize``'s.
+
+stdout gets the result, as lines or as one JSON object; how far the work is goes to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwenchat.errors import UsageError
+from qwenchat.language import tr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qwenchat.models.quantize.run import Result, Step
+    from qwenchat.options import Flags
+    from qwenchat.terminal.theme import Report
+
+_SOURCE = "A float Qwen checkpoint: a folder, or a known name."
+_DEST = "The folder to make; it appears when all is done."
+_GROUP = "Inputs that share a scale; -1 for a whole row."
+_CALIBRATION = "Chats (.jsonl) or plain text to quantise for; if not given a small set that ships."
+_ACT_ORDER = "Round the inputs that matter most first: better at 4 bits, but slower on a GPU."
+
+
+def quantize(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE, show_default=False)],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help=_DEST, show_default=False)],
+    bits: Annotated[int, typer.Option("--bits", metavar="BITS", help="8 or 4.")] = 8,
+    group_size: Annotated[int, typer.Option("--group-size", metavar="NUMBER", help=_GROUP)] = 128,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", metavar="FILE", help=_CALIBRATION, show_default=False)
+    ] = None,
+    act_order: Annotated[bool, typer.Option("--act-order", help=_ACT_ORDER)] = False,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Make an Int8 or Int4 checkpoint from a float one, with GPTQ.
+
+    It works layer by layer and can be stopped at any moment: the same command goes on where it stopped.
+    """
+    from qwenchat.models import catalog
+    from qwenchat.models.quantize.run import quantize as make
+    from qwenchat.models.quantize.solver import Recipe
+    from qwenchat.oneshot import json_line, stdout, write
+    from qwenchat.terminal import theme
+
+    flags: Flags = ctx.obj
+    quiet = bool(flags.settings["quiet"])
+    if bits not in (4, 8):
+        raise UsageError(tr("--bits is {bits}, expected 4 or 8", bits=bits))
+    folder = catalog.locate(source)
+    with theme.progress_reporter(quiet=quiet) as show:
+        show(tr("starting"), None)
+        from qwenchat.backends.loading import pick_device
+
+        result = make(
+            folder,
+            dest,
+            Recipe(bits, group_size, act_order),
+            calibration=calibration,
+            device=pick_device(device or flags.settings["device"] or "auto"),
+            progress=_shown(show),
+            notice=(lambda line: None) if quiet else theme.say,
+        )
+    if as_json or flags.as_json:
+        write(stdout(), json_line(_as_object(result, bits, group_size, act_order)))
+    else:
+        write(stdout(), "".join(f"{line}\n" for line in _lines(result)))
+
+
+def _shown(show: Report) -> Callable[[Step], None]:
+    """Shows the steps: on a terminal with the time that is left, elsewhere each stage once."""
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+
+    def progress(step: Step) -> None:
+        if on_terminal and step.seconds_left is not None:
+            show(tr("quantising, {time} left", time=duration(step.seconds_left)), step.fraction)
+        else:
+            show(step.stage, step.fraction)
+
+    return progress
+
+
+def duration(seconds: float) -> str:
+    """A time as people tell it: to the second below two minutes, to the minute from there on."""
+    if seconds < 120:
+        return tr("{seconds} s", seconds=round(seconds))
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return tr("{minutes} min", minutes=minutes)
+    return tr("{hours} h {minutes} min", hours=minutes // 60, minutes=minutes % 60)
+
+
+def _lines(result: Result) -> Iterator[str]:
+    from qwenchat.terminal.sanitize import sanitize_line
+
+    yield sanitize_line(
+        tr(
+            "{folder}: {size} MB, made in {time}",
+            folder=result.folder,
+            size=f"{result.bytes / 1e6:,.0f}",
+            time=duration(result.seconds),
+        )
+    )
+    yield tr(
+        "perplexity {before} before, {after} after ({change}), on {tokens} tokens that it was not made for",
+        before=f"{result.before:.3f}",
+        after=f"{result.after:.3f}",
+        change=f"{result.change:+.2%}",
+        tokens=f"{result.held_out_tokens:,}",
+    )
+
+
+def _as_object(result: Result, bits: int, group_size: int, act_order: bool) -> dict[str, Any]:
+    return {
+        "folder": str(result.folder),
+        "bits": bits,
+        "group_size": group_size,
+        "act_order": act_order,
+        "bytes": result.bytes,
+        "perplexity": {
+            "before": result.before,
+            "after": result.after,
+            "change": result.change,
+            "tokens": result.held_out_tokens,
+        },
+        "calibration_tokens": result.calibration_tokens,
+        "seconds": round(result.seconds, 3),
+        "steps_done_before": result.resumed_at,
+    }

@@ -1,0 +1,182 @@
+"""The files of a quantised checkpoint: what is in them, and how they get to the disk.
+
+Owns the format of safetensors, ``config.json`` with its ``quantization_config``, and what is taken over from
+the source: the vocabulary, the defaults for sampling, licences; never code, nor anything that names code.
+Knows nothing of how the tensors came to be.
+
+The format of safetensors is that of https://github.com/huggingface/safetensors: the length of a JSON table,
+the table, the tensors' bytes. It is written here, tensor by tensor, because the library's own function holds
+a whole file in memory once more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwenchat import atomic
+from qwenchat.engine.config import read_json
+from qwenchat.models.quantize.solver import DAMP_PERCENT, Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SINGLE_BYTES = 2 * 10**9
+"""What takes no more becomes one file."""
+
+_COPIED = (
+    "*.tiktoken",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "LICENSE*",
+    "LICENCE*",
+    "NOTICE*",
+    "Tongyi*LICENSE*",
+)
+_COPIED_SUFFIXES = ("", ".tiktoken", ".json", ".txt", ".md")
+_MOST_COPIED_BYTES = 64 * 2**20
+_DTYPES = {"torch.float16": "F16", "torch.int32": "I32"}
+
+
+def piece_name(number: int, count: int) -> str:
+    """The name of one of several files with tensors, counted from 1."""
+    return f"model-{number:05}-of-{count:05}.safetensors"
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file, whole or not at all, through to the disk.
+
+    Args:
+        tensors: float16 or int32, on the CPU; they may be mapped from files.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    # The larger first, so that each lies at a multiple of its size.
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        start, end = end, end + tensor.nbytes
+        table[name] = {
+            "dtype": _DTYPES[str(tensor.dtype)],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    header = json.dumps(table, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    temporary = path.with_name(path.name + atomic.TEMPORARY_SUFFIX)
+    with temporary.open("wb", buffering=0) as file:
+        _write(file.fileno(), struct.pack("<Q", len(header)) + header)
+        for name in names:
+            _write(file.fileno(), tensors[name].contiguous().numpy().reshape(-1).view("uint8").data)
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    atomic.sync_folder(path.parent)
+
+
+def _write(descriptor: int, data: bytes | memoryview) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON file, readable by people."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def finish(folder: Path, source: Path, recipe: Recipe) -> None:
+    """Makes a checkpoint of a folder with pieces, and brings it through to the disk.
+
+    Begun again after it was interrupted, it comes to the same.
+    """
+    _join(folder)
+    quantization = quantization_config(recipe)
+    write_json(folder / "config.json", _config(source) | {"quantization_config": quantization})
+    write_json(folder / "quantize_config.json", quantization)
+    _copy_files(source, folder)
+    for path in folder.iterdir():
+        _sync(path)
+    atomic.sync_folder(folder)
+
+
+def quantization_config(recipe: Recipe) -> dict[str, Any]:
+    """What auto-gptq 0.7.1 writes of how a checkpoint was quantised."""
+    return {
+        "bits": recipe.bits,
+        "group_size": recipe.group_size,
+        "damp_percent": DAMP_PERCENT,
+        "desc_act": recipe.act_order,
+        "static_groups": False,
+        "sym": True,
+        "true_sequential": True,
+        "model_name_or_path": None,
+        "model_file_base_name": "model",
+        "quant_method": "gptq",
+    }
+
+
+def _config(source: Path) -> dict[str, Any]:
+    """The source's, without what names code that is not taken over, and with the dtype of the floats."""
+    config = _without_code(read_json(source / "config.json"))
+    return config | {"bf16": False, "fp16": True, "fp32": False, "torch_dtype": "float16"}
+
+
+def _without_code(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "auto_map"}
+
+
+def _join(folder: Path) -> None:
+    """One file, if it is not large; otherwise an index of them."""
+    from safetensors import safe_open
+
+    joined = folder / "model.safetensors"
+    pieces = sorted(folder.glob("model-*.safetensors"))
+    if sum(piece.stat().st_size for piece in pieces) <= SINGLE_BYTES:
+        if not joined.exists():
+            tensors: dict[str, Tensor] = {}
+            for piece in pieces:
+                with safe_open(piece, framework="pt") as file:
+                    tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            write_tensors(joined, tensors)
+        for piece in pieces:
+            piece.unlink()
+        return
+    places: dict[str, str] = {}
+    size = 0
+    for piece in pieces:
+        with safe_open(piece, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                places[name] = piece.name
+                size += file.get_tensor(name).nbytes
+    write_json(
+        folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": places}
+    )
+
+
+def _copy_files(source: Path, folder: Path) -> None:
+    for path in sorted({path for pattern in _COPIED for path in source.glob(pattern)}):
+        if path.suffix.lower() not in _COPIED_SUFFIXES or not path.is_file():
+            continue
+        if path.stat().st_size > _MOST_COPIED_BYTES:
+            continue
+        if path.name == "tokenizer_config.json":
+            write_json(folder / path.name, _without_code(read_json(path)))
+        else:
+            shutil.copyfile(path, folder / path.name)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)  # Windows flushes only what is open for writing
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

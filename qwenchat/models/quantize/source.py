@@ -1,0 +1,240 @@
+"""The float checkpoint that is quantised: whether it can be, and its tensors, a few at a time.
+
+Owns what is refused of a source, and the comparison of what the work needs with the memory and the disk that
+are free. Reads through the engine's own reader of safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwenchat.engine.config import read_model_config
+from qwenchat.errors import CheckpointError, InsufficientMemoryError, QwenchatError, UsageError
+from qwenchat.language import tr
+from qwenchat.models.quantize import work
+from qwenchat.models.quantize.layers import CHUNK, MATRICES
+from qwenchat.models.quantize.solver import Recipe
+from qwenchat.models.quantize.states import ITEMSIZE
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from qwenchat.engine.model import Block
+
+_FLOATS = ("F16", "BF16", "F32")
+_SPARE_DISK = 2**28
+_HASHED = 2**20
+_RUNTIME = 2**29  # of torch itself, and of what comes and goes
+
+
+class Source:
+    """A float checkpoint of the Qwen architecture.
+
+    Args:
+        folder: the checkpoint's.
+        recipe: how it is going to be quantised.
+
+    Raises:
+        CheckpointError: it is damaged, of another architecture, or quantised already.
+        UsageError: its matrices cannot be quantised in such groups.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        import torch
+
+        from qwenchat.engine.model import Qwen
+        from qwenchat.engine.tensor_files import TensorFiles
+
+        self.folder, self.config, self._recipe = folder, read_model_config(folder), recipe
+        if self.config.quant is not None:
+            raise CheckpointError(
+                tr("{folder} is quantised already ({bits} bits)", folder=folder, bits=self.config.quant.bits),
+                tr("take the float checkpoint that it was made from"),
+            )
+        self._check_groups()
+        self._files = TensorFiles(folder)
+        with torch.device("meta"):  # shapes without memory
+            model = Qwen(self.config)
+        self._shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+        head = "lm_head.weight"
+        self.tied = self.config.tie_word_embeddings and head not in self._files
+        if self.tied:
+            del self._shapes[head]
+        for name, shape in self._shapes.items():
+            self._files.check(name, shape, _FLOATS)
+        self._files.check_all_known()
+
+    def read(self, name: str) -> Tensor:
+        """A tensor as it is stored, backed by the file."""
+        return self._files.read(name)
+
+    def as_stored(self, name: str) -> Tensor:
+        """What becomes of a tensor that is not quantised: float16, as in the published checkpoints.
+
+        Raises:
+            CheckpointError: float16 does not hold it.
+        """
+        import torch
+
+        from qwenchat.engine.tensor_files import let_go
+
+        tensor = self._files.read(name)
+        stored = tensor.to(torch.float16, copy=True)
+        if not stored.isfinite().all():
+            raise CheckpointError(
+                tr(
+                    "{path}: the tensor {name} is not finite, or too large for float16",
+                    path=self._files.path(name),
+                    name=name,
+                )
+            )
+        let_go([tensor])
+        return stored
+
+    def block(self, layer: int, device: torch.device) -> Block:
+        """A layer in float32."""
+        import torch
+        from torch import nn
+
+        from qwenchat.engine.model import Block
+        from qwenchat.engine.tensor_files import let_go
+
+        with torch.device("meta"):
+            block = Block(self.config, 0)
+        for name, _ in list(block.named_parameters()):
+            tensor = self._files.read(f"transformer.h.{layer}.{name}")
+            path, _, field = name.rpartition(".")
+            value = tensor.to(device, torch.float32, copy=True)
+            block.get_submodule(path).register_parameter(field, nn.Parameter(value, requires_grad=False))
+            let_go([tensor])
+        return block
+
+    def digest(self, advance: Callable[[float], None]) -> str:
+        """SHA-256 over all that the weights depend on."""
+        paths = sorted({self._files.path(name) for name in self._shapes})
+        digest, done = hashlib.sha256(), 0
+        try:
+            total = sum(path.stat().st_size for path in paths)
+            digest.update((self.folder / "config.json").read_bytes())
+            for path in paths:
+                with path.open("rb") as file:
+                    while data := file.read(_HASHED):
+                        digest.update(data)
+                        done += len(data)
+                        advance(done / total)
+        except OSError as error:
+            raise CheckpointError(
+                tr("{folder} cannot be read: {reason}", folder=self.folder, reason=error.strerror)
+            ) from error
+        return digest.hexdigest()
+
+    def bytes_made(self) -> int:
+        """What the quantised checkpoint takes."""
+        return sum(self._bytes_of(name) for name in self._shapes)
+
+    def check_room(self, dest: Path, rows: int, device: torch.device) -> None:
+        """Compares what the work takes with the disk and the memory that are free.
+
+        Args:
+            rows: of the hidden states.
+
+        Raises:
+            QwenchatError: the disk is too small.
+            InsufficientMemoryError: the memory is.
+        """
+        from qwenchat.models.quantize.checkpoint import SINGLE_BYTES
+
+        made = self.bytes_made()
+        needed = made + 2 * rows * self.config.hidden_size * ITEMSIZE + _SPARE_DISK
+        if made <= SINGLE_BYTES:
+            needed += made  # in pieces, and in one file
+        free = shutil.disk_usage(dest.parent).free + work.bytes_in(dest)
+        if free < needed:
+            raise QwenchatError(
+                tr(
+                    "quantising needs {needed} GB of free disk, and {folder} has {free} GB",
+                    needed=f"{needed / 1e9:.1f}",
+                    folder=dest.parent,
+                    free=f"{free / 1e9:.1f}",
+                ),
+                tr("free some, or give a destination on another disk"),
+            )
+        self._check_memory(device)
+
+    def _check_memory(self, device: torch.device) -> None:
+        from qwenchat.engine.memory import GIB, available_bytes
+
+        needed, free = self.memory_needed(), available_bytes(device)
+        if free < needed:
+            raise InsufficientMemoryError(
+                tr(
+                    "quantising needs {needed} GiB on {device}, {free} GiB are free",
+                    needed=f"{needed / GIB:.1f}",
+                    device=device,
+                    free=f"{free / GIB:.1f}",
+                )
+            )
+
+    def memory_needed(self) -> int:
+        """Bytes that quantising takes at most, whatever the number of layers."""
+        c = self.config
+        hidden, mlp = c.hidden_size, c.mlp_size
+        layer = ITEMSIZE * (4 * hidden * hidden + 3 * hidden * mlp)
+        # The Hessian, its inverse and their factors; a matrix, its rounded values, its losses and the rest.
+        solving = ITEMSIZE * max(
+            4 * inputs**2 + 7 * inputs * outputs
+            for outputs, inputs in ((3 * hidden, hidden), (2 * mlp, hidden), (hidden, mlp))
+        )
+        activations = ITEMSIZE * CHUNK * (6 * mlp + 8 * hidden)
+        embedding = 2 * ITEMSIZE * c.vocab_size * hidden // 2
+        return _RUNTIME + max(layer + solving + activations, embedding)
+
+    def _bytes_of(self, name: str) -> int:
+        shape = self._shapes[name]
+        if not name.removesuffix(".weight").endswith(MATRICES):
+            return 2 * math.prod(shape)
+        outputs, inputs = shape
+        bits, group_size = self._recipe.bits, self._recipe.group_size
+        groups = 1 if group_size == -1 else inputs // group_size
+        return outputs * inputs * bits // 8 + groups * outputs * (16 + bits) // 8 + 4 * inputs
+
+    def _check_groups(self) -> None:
+        widths = (self.config.hidden_size, self.config.mlp_size)
+        group = self._recipe.group_size
+        if any(width % 32 for width in widths):
+            raise CheckpointError(
+                tr("matrices of {widths} inputs cannot be packed", widths=_listed(widths)),
+                tr("GPTQ takes multiples of 32"),
+            )
+        if group == -1 or (group > 0 and group % 32 == 0 and not any(width % group for width in widths)):
+            return
+        fitting = [size for size in (32, 64, 128, 256) if not any(width % size for width in widths)]
+        raise UsageError(
+            tr(
+                "--group-size {size} does not divide this model's matrices of {widths} inputs",
+                size=group,
+                widths=_listed(widths),
+            ),
+            tr("what would: {sizes}, or -1 for one scale a row", sizes=_listed(fitting)),
+        )
+
+
+def key_of(digest: str, recipe: Recipe, calibration: Sequence[Sequence[int]], held_out: object) -> str:
+    """What a quantised checkpoint depends on, as SHA-256."""
+    parts = [_FORMAT, digest, recipe.bits, recipe.group_size, recipe.act_order, list(calibration), held_out]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+_FORMAT = 1
+"""Raised when the work folder, or what is computed, changes."""
+
+
+def _listed(numbers: Sequence[int] | Iterator[int]) -> str:
+    return ", ".join(map(str, dict.fromkeys(numbers)))

@@ -1,0 +1,70 @@
+"""Hidden states of more tokens than memory need hold: rows of float32 in a file.
+
+Read and written, not mapped: a full disk is an error that can be told, not a signal that kills.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwenchat.errors import QwenchatError
+from qwenchat.language import tr
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    Span = tuple[int, int]
+
+ITEMSIZE = 4
+
+
+class States:
+    """Rows [N, hidden] of float32 in a file, which is made if it is not there.
+
+    Args:
+        path: the file.
+        hidden: width of a row.
+        device: where what is read goes.
+    """
+
+    def __init__(self, path: Path, hidden: int, device: torch.device) -> None:
+        self._path, self._hidden, self._device = path, hidden, device
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+
+    def read(self, span: Span) -> Tensor:
+        """The rows from the first to the one before the last."""
+        import numpy as np
+        import torch
+
+        rows = np.empty((span[1] - span[0], self._hidden), np.float32)
+        self._seek(span[0])
+        left = memoryview(rows.data).cast("B")
+        while left:
+            count = self._file.readinto(left)
+            if not count:
+                raise QwenchatError(
+                    tr("{path} is damaged", path=self._path),
+                    tr("remove {folder} and begin anew", folder=self._path.parent),
+                )
+            left = left[count:]
+        return torch.from_numpy(rows).to(self._device)
+
+    def write(self, span: Span, rows: Tensor) -> None:
+        """Puts rows in place."""
+        self._seek(span[0])
+        left = memoryview(rows.contiguous().cpu().numpy().data).cast("B")
+        while left:
+            left = left[self._file.write(left) :]
+
+    def sync(self) -> None:
+        """Waits until the rows are on the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _seek(self, row: int) -> None:
+        self._file.seek(row * self._hidden * ITEMSIZE)

@@ -1,0 +1,154 @@
+"""The work folder: what is done of a quantisation, so that a run goes on where another stopped.
+
+Owns ``DEST.partial`` beside the destination, and that DEST appears whole, by one rename. In the folder:
+
+    progress.json    what the work is of (its key), how many pieces are done, what was found out
+    states-0, -1     the hidden states before and after the piece that is worked at; they change roles
+    checkpoint/      the pieces that are done, and at the end the whole checkpoint
+    lock             held by who works here
+
+A piece counts once ``progress.json`` says so, which is written when the piece and its states are on the
+disk. So a kill or a power cut at any moment costs the piece that was worked at, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qwenchat import atomic
+from qwenchat.errors import QwenchatError, UsageError
+from qwenchat.language import tr
+from qwenchat.models.quantize.checkpoint import piece_name
+
+_PROGRESS = "progress.json"
+_LOCK = "lock"
+
+
+class Work:
+    """A quantisation on its way to ``dest``; :func:`opened` makes one.
+
+    Attributes:
+        done: pieces that are on the disk.
+        found: what the pieces brought to light, as JSON has it.
+        restarted: whether there was work of another source, recipe or calibration, which is gone.
+    """
+
+    def __init__(self, dest: Path, key: str, pieces: int) -> None:
+        self._dest, self._key, self._pieces = dest, key, pieces
+        self.folder = folder_of(dest)
+        self.checkpoint = self.folder / "checkpoint"
+        self.done = 0
+        self.found: dict[str, Any] = {}
+        self.restarted = False
+
+    def resume(self) -> None:
+        """Takes up what is there, or begins."""
+        before = _read_progress(self.folder)
+        if before.get("key") == self._key:
+            self.done, self.found = int(before["done"]), dict(before["found"])
+            return
+        self.restarted = bool(before.get("done"))
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != _LOCK:
+                path.unlink()
+        self.checkpoint.mkdir()
+        self._save()
+
+    def states(self, piece: int) -> Path:
+        """The states after a piece; those before it are the states after the one before it."""
+        return self.folder / f"states-{piece % 2}"
+
+    def piece(self, piece: int) -> Path:
+        """Where a piece, counted from 0, is to be put."""
+        return self.checkpoint / piece_name(piece + 1, self._pieces)
+
+    def finished(self, piece: int, **found: Any) -> None:
+        """Counts a piece, which is on the disk with the states after it."""
+        self.done = piece + 1
+        self.found |= found
+        self._save()
+
+    def put_in_place(self) -> None:
+        """Makes the checkpoint appear at its destination, and clears up."""
+        if self._dest.is_dir():
+            self._dest.rmdir()  # empty; a rename onto it works on POSIX alone
+        self.checkpoint.rename(self._dest)
+        atomic.sync_folder(self._dest.parent)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _save(self) -> None:
+        state = {"key": self._key, "done": self.done, "found": self.found}
+        path = self.folder / _PROGRESS
+        atomic.write_temporary(path, json.dumps(state).encode()).replace(path)
+
+
+@contextmanager
+def opened(dest: Path, key: str, pieces: int) -> Iterator[Work]:
+    """The work on its way to ``dest``, taken up where it stopped.
+
+    Args:
+        key: what the result depends on; work with another key is not gone on with.
+        pieces: how many there are.
+
+    Raises:
+        UsageError: the work folder is somebody's, or in use.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = folder_of(dest)
+    folder.mkdir(exist_ok=True)
+    names = {path.name for path in folder.iterdir()}
+    if names - {_LOCK} and _PROGRESS not in names:
+        raise UsageError(
+            tr("{folder} is in the way", folder=folder), tr("move it, or give another destination")
+        )
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise QwenchatError(
+            tr("another qwenchat works in {folder}", folder=folder), tr("wait for it, or stop it")
+        ) from None
+    try:
+        work = Work(dest, key, pieces)
+        work.resume()
+        yield work
+    finally:
+        lock.release()
+
+
+def folder_of(dest: Path) -> Path:
+    """Where the work lies until it is done."""
+    return dest.with_name(dest.name + ".partial")
+
+
+def bytes_in(dest: Path) -> int:
+    """What unfinished work takes on the disk already."""
+    folder = folder_of(dest)
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _read_progress(folder: Path) -> dict[str, Any]:
+    try:
+        progress = json.loads((folder / _PROGRESS).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        progress = None
+    if not (
+        isinstance(progress, dict)
+        and isinstance(progress.get("done"), int)
+        and isinstance(progress.get("found"), dict)
+    ):
+        raise QwenchatError(
+            tr("{path} is damaged", path=folder / _PROGRESS),
+            tr("remove {folder} and begin anew", folder=folder),
+        )
+    return progress
