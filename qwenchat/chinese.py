@@ -349,6 +349,7 @@ CHINESE: Mapping[str, str] = {
     "a known name or a folder": "已知的模型名或文件夹",
     '"auto", "demo", a known name or a folder': '以下之一："auto"、"demo"、已知的模型名、文件夹',
     '"auto", "cpu", "cuda" or "cuda:N"': '以下之一："auto"、"cpu"、"cuda"、"cuda:N"',
+    '"auto", "native" or "huggingface"': '以下之一："auto"、"native"、"huggingface"',
     '"auto", "float32", "bfloat16" or "float16"': '以下之一："auto"、"float32"、"bfloat16"、"float16"',
     '"drop" or "error"': '以下之一："drop"、"error"',
     '"auto" or "int8"': '以下之一："auto"、"int8"',
@@ -634,3 +635,87 @@ CHINESE: Mapping[str, str] = {
     "{place}: not UTF-8 (byte {n})": "{place}：不是 UTF-8（第 {n} 字节）",
     "{place}: not valid TOML: {reason}": "{place}：不是有效的 TOML：{reason}",
 }
+    # --- any chat model of the Hub --------------------------------------------------------------------
+    "{name}: the {backend} backend does not read {kind}": "{name}：{backend} 后端不能读取 {kind}",
+    "leave out --backend: {other} reads it": "请去掉 --backend：{other} 可以读取",
+    "--kv-cache {kind} is for the native backend alone": "--kv-cache {kind} 只用于 native 后端",
+    "leave out --kv-cache: {name} is loaded by transformers": (
+        "请去掉 --kv-cache：{name} 由 transformers 加载"
+    ),
+    "this model knows no system prompt: it is put before the first message": (
+        "此模型没有系统提示词：提示词会放在第一条消息之前"
+    ),
+    "the context is {tokens} of {most} tokens, as many as memory holds": (
+        "上下文为 {most} 个 token 中的 {tokens} 个，内存只放得下这么多"
+    ),
+    "{name}: this is an adapter, not a model: adapter_config.json": (
+        "{name}：这是适配器，不是模型：adapter_config.json"
+    ),
+    "merge it into its base model, and give that folder": "请把它合并到基础模型，再指定合并后的文件夹",
+    "{name}: the weights are a pickle ({file}), which could run any code": (
+        "{name}：权重是 pickle（{file}），可能运行任意代码"
+    ),
+    "look for the model's safetensors": "请找该模型的 safetensors 版本",
+    "{name}: there are no weights, expected *.safetensors": "{name}：没有权重，应有 *.safetensors",
+    "the download is not complete; fetch it again": "下载不完整，请重新获取",
+    "{name}: the weights are quantised with {method}, expected floats or GPTQ": (
+        "{name}：权重以 {method} 量化，应为浮点数或 GPTQ"
+    ),
+    "look for the model's unquantised safetensors": "请找该模型未量化的 safetensors 版本",
+    "{name}: this is no safetensors file: {reason}": "{name}：不是 safetensors 文件：{reason}",
+    "{name}: {what} cannot be read: {reason}": "{name}：无法读取{what}：{reason}",
+    "the model": "模型",
+    "the tokenizer": "分词器",
+    "it is damaged, or of a kind that transformers {version} does not read": (
+        "它已损坏，或是 transformers {version} 不能读取的种类"
+    ),
+    "{name}: {kind} is no model that goes on with a text": "{name}：{kind} 不是续写文本的模型",
+    "a chat needs one of the kind ForCausalLM": "聊天需要 ForCausalLM 类的模型",
+    "{name}: model_type {kind!r} needs code of its own (auto_map), which is never run": (
+        "{name}：model_type {kind!r} 需要运行自带的代码（auto_map），而这从不允许"
+    ),
+    "look for the model in transformers' own format": "请找该模型的 transformers 原生格式",
+    "{name}: transformers {version} knows no model_type {kind!r}": (
+        "{name}：transformers {version} 不认识 model_type {kind!r}"
+    ),
+    "it may be newer than that, or no language model": "它可能更新，或不是语言模型",
+    "{name}: there is no tokenizer.json": "{name}：没有 tokenizer.json",
+    "the tokenizers that transformers has in Python are not used": (
+        "不使用 transformers 中以 Python 写的分词器"
+    ),
+    "{name}: there is no chat template": "{name}：没有聊天模板",
+    "it is a base model, which goes on with texts; look for its chat or instruct version": (
+        "这是续写文本的基础模型；请找它的 chat 或 instruct 版本"
+    ),
+    "{name}: the tensor {tensor} is missing": "{name}：缺少张量 {tensor}",
+    "{name}: {kind} keeps its context in a way that is not supported": (
+        "{name}：不支持 {kind} 保存上下文的方式"
+    ),
+    "{name}: the weights are quantised with GPTQ, which takes a CUDA GPU for this model": (
+        "{name}：权重以 GPTQ 量化，此模型需要 CUDA GPU"
+    ),
+    "look for the model's unquantised safetensors, or for a GGUF file": (
+        "请找该模型未量化的 safetensors 版本，或 GGUF 文件"
+    ),
+    "{name}: the weights are quantised with GPTQ, and auto-gptq is not here: {reason}": (
+        "{name}：权重以 GPTQ 量化，而此处没有 auto-gptq：{reason}"
+    ),
+    "install auto-gptq 0.7.1, which takes Python 3.11 or older": (
+        "请安装 auto-gptq 0.7.1，需要 Python 3.11 或更早版本"
+    ),
+    "the chat template cannot be read: {reason}": "无法读取聊天模板：{reason}",
+    "the chat template refuses the chat: {reason}": "聊天模板拒绝此对话：{reason}",
+    "the chat template leaves out a message, repeats it or moves it": "聊天模板漏掉、重复或移动了消息",
+    "the chat template changes what the {role} said, in a way that cannot be followed": (
+        "聊天模板改动了 {role} 的话，无法看出改动了什么"
+    ),
+    "this model cannot hold this chat": "此模型不能进行这个对话",
+    "this model cannot hold a chat": "此模型不能进行对话",
+    "say it in other words": "请换一种说法",
+    "the {role} says {border}, with which this model tells turns apart": (
+        "{role} 的话里有 {border}，而此模型靠它区分各轮"
+    ),
+    "the message holds what this model's tokenizer can only read as a control token": (
+        "消息里有此模型的分词器只能读作控制 token 的文字"
+    ),
+    # --- loading, whatever runs the model -------------------------------------------------------------

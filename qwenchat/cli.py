@@ -26,7 +26,6 @@ from qwenchat.options import Flags, with_flags
 
 if TYPE_CHECKING:
     from qwenchat.backends.base import Backend
-    from qwenchat.backends.native import NativeBackend
     from qwenchat.chat.messages import ReplyEnd
     from qwenchat.config import ResolvedSettings
     from qwenchat.oneshot import ReplyWriter
@@ -209,13 +208,14 @@ def _no_notice(line: str) -> None:
 def _loader(name: str, settings: Settings) -> Load:
     """What loads a model, told how it gets on."""
 
-    def load(progress: Progress, notice: Notice) -> NativeBackend:
+    def load(progress: Progress, notice: Notice) -> Backend:
         from qwenchat.backends.load import load as load_model
 
         backend = load_model(
             name,
             checkpoint=settings.checkpoint,
             device=settings.device,
+            backend=settings.backend,
             dtype=settings.dtype,
             context=settings.context,
             kv_cache=settings.kv_cache,
@@ -231,7 +231,7 @@ def _loader(name: str, settings: Settings) -> Load:
 
 def _load(name: str, settings: Settings) -> Backend:
     """Loads a model while somebody waits for it."""
-    from qwenchat.backends.load import Routine
+    from qwenchat.backends.loading import Routine
     from qwenchat.terminal import theme
 
     # A terminal sees every stage pass by; a log file need not hear of what is the same every time.

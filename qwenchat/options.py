@@ -167,6 +167,7 @@ _FLAGS: dict[str, Any] = {
         "What the context is held in: auto, or int8 for half the memory.",
         metavar="KIND",
         autocompletion=_words("kv_cache"),
+    "backend": _choice("backend", "What runs the model: auto, native or huggingface."),
     ),
     "theme": _choice("theme", "Colours: terminal, dark, light or mono."),
     "keys": _choice("keys", "Keys of the prompt: emacs or vi."),

@@ -79,6 +79,14 @@ class Settings(BaseModel):
         Field(description='The checkpoint that model = "auto" looks for first.'),
         Help("a known name or a folder"),
     ] = "Qwen/Qwen-7B-Chat-Int8"
+    backend: Annotated[
+        Literal["auto", "native", "huggingface"],
+        Field(
+            description="What runs the model: native is our own engine, for the first Qwen generation, "
+            "huggingface is transformers, for all others; auto takes the one that reads the checkpoint.",
+        ),
+        Help('"auto", "native" or "huggingface"'),
+    ] = "auto"
     device: Annotated[
         str,
         Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$", description="Where the model runs."),

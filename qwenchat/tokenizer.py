@@ -167,35 +167,31 @@ class QwenTokenizer:
         return self._bytes_of.get(token_id, "\ufffd".encode())
 
 
-class IncrementalDecoder:
-    """Token ids to text as they come, for a reply.
+class StopStrings:
+    """Text as it comes, up to the first stop string.
 
-    Text is given out as soon as it is certain: a character once its last byte is there, and what
-    could be the beginning of a stop string once it is not.
+    Text is given out as soon as it is certain: what could be the beginning of a stop string once it is not.
 
     Args:
-        tokenizer: of the ids.
-        stop: strings that end the reply; neither they nor what follows is given out.
+        stop: strings that end the text; neither they nor what follows is given out.
 
     Attributes:
-        stopped: whether a stop string was met.
+        stopped: whether one was met.
     """
 
-    def __init__(self, tokenizer: QwenTokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(self, stop: Sequence[str] = ()) -> None:
         if "" in stop:
             raise PromptError("a stop string is empty", "leave it out")
-        self._tokenizer = tokenizer
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stop = tuple(stop)
         self._held = ""
         self.stopped = False
 
-    def push(self, token_id: int) -> str:
-        """Takes the next token; returns the text that became certain, perhaps none."""
+    def push(self, text: str) -> str:
+        """Takes the next piece; returns the text that became certain, perhaps none."""
         if self.stopped:
             return ""
-        text = self._held + self._utf8.decode(self._tokenizer.reply_bytes(token_id))
-        # The one that is whole first, wherever tokens are cut; of two that end together the longer.
+        text = self._held + text
+        # The one that is whole first, wherever pieces are cut; of two that end together the longer.
         matches = [(start + len(s), start) for s in self._stop if (start := text.find(s)) >= 0]
         if matches:
             self.stopped, self._held = True, ""
@@ -205,9 +201,36 @@ class IncrementalDecoder:
         return text[: len(text) - keep]
 
     def finish(self) -> str:
-        """The text still held back. Half a character at the very end is dropped."""
+        """The text still held back."""
         held, self._held = self._held, ""
         return held
+
+
+class IncrementalDecoder:
+    """Token ids to text as they come, for a reply; a character is given out once its last byte is there.
+
+    Args:
+        tokenizer: of the ids.
+        stop: as of :class:`StopStrings`.
+    """
+
+    def __init__(self, tokenizer: QwenTokenizer, stop: Sequence[str] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stops = StopStrings(stop)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was met."""
+        return self._stops.stopped
+
+    def push(self, token_id: int) -> str:
+        """Takes the next token; returns the text that became certain, perhaps none."""
+        return self._stops.push(self._utf8.decode(self._tokenizer.reply_bytes(token_id)))
+
+    def finish(self) -> str:
+        """The text still held back. Half a character at the very end is dropped."""
+        return self._stops.finish()
 
 
 def _cut_whitespace(text: str) -> Iterator[str]:

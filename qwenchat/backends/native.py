@@ -10,20 +10,11 @@ from collections.abc import Generator, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from qwenchat.backends.replies import chat_of, options_of, reply_events, sampling_params
 from qwenchat.chat.chatml import content_ids, prompt_ids
-from qwenchat.chat.messages import (
-    Event,
-    GenerationOptions,
-    Message,
-    PrefillProgress,
-    ReplyEnd,
-    Role,
-    TextDelta,
-    Timings,
-    Usage,
-)
+from qwenchat.chat.messages import Event, GenerationOptions, Message, Role
 from qwenchat.chat.window import too_long
-from qwenchat.errors import CheckpointError, PromptError, UsageError
+from qwenchat.errors import CheckpointError
 from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
 
 if TYPE_CHECKING:
@@ -31,7 +22,6 @@ if TYPE_CHECKING:
 
     from qwenchat.engine.config import GenerationDefaults
     from qwenchat.engine.generate import Engine, Generation
-    from qwenchat.engine.sampling import SamplingParams
 
 
 class NativeBackend:
@@ -106,7 +96,7 @@ class NativeBackend:
             UsageError: a sampling value is out of range.
         """
         stop_ids = () if ignore_eos else self._defaults.eos_token_ids
-        params = self._sampling_params(_options(sampling))
+        params = sampling_params(options_of(sampling), self._defaults)
         return self.engine.generate(
             ids, params, max_new_tokens=max_new_tokens, stop_ids=stop_ids, cancel=cancel
         )
@@ -125,10 +115,7 @@ class NativeBackend:
             cancel: set it from any thread to stop.
             options: fields of :class:`~qwenchat.chat.messages.GenerationOptions`.
         """
-        chat = [Message.of(m) for m in messages]
-        if not chat:
-            raise PromptError("there is no message to answer", "give at least one")
-        return self.stream(chat, _options(options), cancel)
+        return self.stream(chat_of(messages), options_of(options), cancel)
 
     def stream(
         self,
@@ -145,7 +132,7 @@ class NativeBackend:
             raise too_long(len(prompt), self.context)
         generation = self.engine.generate(
             prompt,
-            self._sampling_params(options),
+            sampling_params(options, self._defaults),
             max_new_tokens=room if options.max_new_tokens is None else min(room, options.max_new_tokens),
             stop_ids=self._stop_ids(tokenizer),
             cancel=cancel,
@@ -154,7 +141,7 @@ class NativeBackend:
         begun = content_ids(tokenizer, messages[-1]) if messages[-1].role is Role.ASSISTANT else []
         for token_id in begun:  # it may end in half a character
             decoder.push(token_id)
-        return self._events(generation, decoder, started)
+        return reply_events(generation, decoder, started)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """As :meth:`qwenchat.backends.base.Backend.count_tokens`."""
@@ -164,57 +151,7 @@ class NativeBackend:
         """Frees the weights and the cache; the backend cannot be used after it. Twice is as good as once."""
         self.__dict__.pop("engine", None)
 
-    def _events(
-        self, generation: Generation, decoder: IncrementalDecoder, started: float
-    ) -> Generator[Event, None, None]:
-        from qwenchat.engine.generate import Prefilled
-
-        first_token = 0.0
-        stats = generation.stats
-        token_ids = []
-        for step in generation.steps:
-            if isinstance(step, Prefilled):
-                yield PrefillProgress(step.done, step.total)
-                continue
-            first_token = first_token or perf_counter() - started
-            token_ids.append(step)
-            if text := decoder.push(step):
-                yield TextDelta(text)
-            if decoder.stopped:
-                break
-        generation.close()
-        if rest := decoder.finish():
-            yield TextDelta(rest)
-        yield ReplyEnd(
-            finish_reason="stop" if decoder.stopped else stats.finish_reason or "cancelled",
-            usage=Usage(stats.prompt_tokens, stats.reused_tokens, stats.new_tokens),
-            timings=Timings(first_token, stats.prefill_seconds, stats.decode_seconds),
-            seed=stats.seed,
-            token_ids=None if decoder.stopped else tuple(token_ids),
-            alpha_changed=stats.alpha_changed,
-        )
-
-    def _sampling_params(self, options: GenerationOptions) -> SamplingParams:
-        """The caller's options over the checkpoint's defaults over the sampler's."""
-        from qwenchat.engine.sampling import SamplingParams
-
-        names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-        chosen = {}
-        for name in names:
-            value = getattr(options, name)
-            chosen[name] = getattr(self._defaults, name) if value is None else value
-        return SamplingParams(**{n: v for n, v in chosen.items() if v is not None}, seed=options.seed)
-
     def _stop_ids(self, tokenizer: QwenTokenizer) -> set[int]:
         # The chat's own ends, and <|im_start|> as in Qwen's chat(): a turn must not open another.
         ends = {tokenizer.endoftext_id, tokenizer.im_end_id, tokenizer.im_start_id}
         return ends.union(self._defaults.eos_token_ids)
-
-
-def _options(values: Mapping[str, Any]) -> GenerationOptions:
-    try:
-        return GenerationOptions(**values)
-    except TypeError:
-        known = GenerationOptions.__dataclass_fields__
-        unknown = sorted(set(values) - set(known))
-        raise UsageError(f"unknown option {', '.join(unknown)}", f"known are {', '.join(known)}") from None

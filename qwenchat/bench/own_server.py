@@ -37,14 +37,17 @@ class Own:
 
     def _load(self, request: Message) -> Message:
         from qwenchat.backends.load import load
+        from qwenchat.backends.native import NativeBackend
 
         backend = load(
             request["model"],
+            backend="native",
             device="cpu",
             dtype=request["dtype"],
             context=request["context"],
             threads=request.get("threads"),
         )
+        assert isinstance(backend, NativeBackend)
         self._backend = backend
         return {"description": backend.description}
 

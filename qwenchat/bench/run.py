@@ -15,8 +15,10 @@ from pathlib import Path
 
 import torch
 
-from qwenchat.backends.load import KV_CACHES, open_cpu_kernels, pick_device, pick_dtype
 from qwenchat.backends.load import load as load_backend
+from qwenchat.backends.loading import KV_CACHES, pick_device, pick_dtype
+from qwenchat.backends.native import NativeBackend
+from qwenchat.backends.native_load import open_cpu_kernels
 from qwenchat.bench import ceilings, checkpoint, peer, protocol, random_weights, start
 from qwenchat.bench.protocol import Loaded, Protocol, Result, Subject, Tell
 from qwenchat.bench.random_weights import Shape
@@ -121,12 +123,14 @@ def _checkpoint_subject(request: Request, device: torch.device, dtype: str, tell
     def load() -> Loaded:
         backend = load_backend(
             request.model,
+            backend="native",
             device=str(device),
             dtype=dtype,
             context=_PLENTY,
             threads=request.threads,
             notice=tell,
         )
+        assert isinstance(backend, NativeBackend)
         engine = backend.engine
         kernels = backend.description.rpartition(", ")[2]
         loaded = Loaded(engine.model, engine.weights, kernels)

@@ -20,11 +20,8 @@ from typing import Protocol
 from qwenchat.chat.messages import Message, Role
 
 
-class ChatTokenizer(Protocol):
-    """What ChatML needs of a tokenizer."""
-
-    im_start_id: int
-    im_end_id: int
+class ReplyTokenizer(Protocol):
+    """What a reply's text needs of a tokenizer."""
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``, special forms read as plain text."""
@@ -33,12 +30,19 @@ class ChatTokenizer(Protocol):
         """The text of a reply of these tokens; None if one of them is a control token."""
 
 
+class ChatTokenizer(ReplyTokenizer, Protocol):
+    """What ChatML needs of a tokenizer."""
+
+    im_start_id: int
+    im_end_id: int
+
+
 def turn_ids(tokenizer: ChatTokenizer, message: Message) -> list[int]:
     """One message between its control tokens."""
     return [*_open(tokenizer, message.role), *content_ids(tokenizer, message), tokenizer.im_end_id]
 
 
-def content_ids(tokenizer: ChatTokenizer, message: Message) -> list[int]:
+def content_ids(tokenizer: ReplyTokenizer, message: Message) -> list[int]:
     """A message's text as ids: the ones it was made of where they are known, so that the KV cache still
     holds them, otherwise its text encoded.
 

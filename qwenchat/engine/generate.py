@@ -157,7 +157,7 @@ class Engine:
             ContextLengthError: the prompt leaves no room for a token.
             BusyError: on the first token, if another generation has not ended.
         """
-        ids = self._check_prompt(prompt)
+        ids = check_ids(prompt, self.config.vocab_size)
         limit = self._token_limit(len(ids), max_new_tokens)
         stats = GenerationStats(prompt_tokens=len(ids))
         steps = self._generate(ids, params or SamplingParams(temperature=0.0), limit, stop_ids, cancel, stats)
@@ -169,7 +169,7 @@ class Engine:
         Raises:
             PromptError, ContextLengthError: as :meth:`generate`.
         """
-        checked = self._check_prompt(ids)
+        checked = check_ids(ids, self.config.vocab_size)
         if len(checked) > self.config.max_position_embeddings:
             raise self._too_long(len(checked), self.config.max_position_embeddings)
         cache = self._new_cache(len(checked))
@@ -214,7 +214,7 @@ class Engine:
         except Cancelled:
             pass
         except torch.OutOfMemoryError as error:
-            trouble = _out_of_memory(error)
+            trouble = out_of_memory(error)
         finally:
             if stats.finish_reason is None:  # cancelled, closed by the caller, or interrupted
                 stats.finish_reason = "cancelled"
@@ -291,7 +291,7 @@ class Engine:
         """
         if self._prompt_end is not None and self._prompt_end[0] == ids:
             return len(ids)
-        common = _common_prefix(self._cached_ids, ids)
+        common = common_prefix(self._cached_ids, ids)
         turns_off = common < min(len(ids), len(self._cached_ids))
         return 0 if turns_off and common < WORTH_REUSING else min(common, len(ids) - 1)
 
@@ -328,7 +328,7 @@ class Engine:
             self._graph = self._new_graph()
             return
         except torch.OutOfMemoryError as error:
-            trouble = _out_of_memory(error)
+            trouble = out_of_memory(error)
         # Outside: whoever keeps the error must not keep the frames, and with them the cache.
         self._free()
         raise trouble
@@ -353,24 +353,6 @@ class Engine:
     def _new_cache(self, capacity: int) -> KVCache:
         return self.model.new_cache(capacity, int8=self._int8_cache)
 
-    def _check_prompt(self, ids: Sequence[int]) -> list[int]:
-        if isinstance(ids, str):
-            raise PromptError("the prompt is text, expected token ids", "encode it first")
-        try:
-            checked = [operator.index(i) for i in ids]
-        except TypeError:
-            raise PromptError(
-                "the prompt holds something that is no token id, expected whole numbers"
-            ) from None
-        if not checked:
-            raise PromptError("the prompt is empty", "give at least one token")
-        outside = next((i for i in checked if not 0 <= i < self.config.vocab_size), None)
-        if outside is not None:
-            raise PromptError(
-                f"the token id {outside} is outside the vocabulary (0 to {self.config.vocab_size - 1})"
-            )
-        return checked
-
     def _token_limit(self, prompt_length: int, max_new_tokens: int | None) -> int:
         if max_new_tokens is not None and (not isinstance(max_new_tokens, int) or max_new_tokens < 1):
             raise PromptError(f"max_new_tokens is {max_new_tokens!r}, expected a whole number of 1 or more")
@@ -388,7 +370,28 @@ class Engine:
         )
 
 
-def _out_of_memory(error: torch.OutOfMemoryError) -> InsufficientMemoryError:
+def check_ids(ids: Sequence[int], vocab_size: int) -> list[int]:
+    """A prompt's token ids, at least one, each in 0..vocab_size-1.
+
+    Raises:
+        PromptError: they are not.
+    """
+    if isinstance(ids, str):
+        raise PromptError("the prompt is text, expected token ids", "encode it first")
+    try:
+        checked = [operator.index(i) for i in ids]
+    except TypeError:
+        raise PromptError("the prompt holds something that is no token id, expected whole numbers") from None
+    if not checked:
+        raise PromptError("the prompt is empty", "give at least one token")
+    outside = next((i for i in checked if not 0 <= i < vocab_size), None)
+    if outside is not None:
+        raise PromptError(f"the token id {outside} is outside the vocabulary (0 to {vocab_size - 1})")
+    return checked
+
+
+def out_of_memory(error: Exception) -> InsufficientMemoryError:
+    """The error for a generation that took more memory than there was."""
     first = str(error).partition(". ")[0]
     return InsufficientMemoryError(f"memory ran out: {first}", "a shorter --context or another model may fit")
 
@@ -397,5 +400,6 @@ def _is_set(cancel: threading.Event | None) -> bool:
     return cancel is not None and cancel.is_set()
 
 
-def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many ids both begin with."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

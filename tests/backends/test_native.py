@@ -17,8 +17,9 @@ import torch
 
 import qwenchat
 from qwenchat import cli
-from qwenchat.backends import load
+from qwenchat.backends import loading, native_load
 from qwenchat.backends.native import NativeBackend
+from qwenchat.backends.replies import sampling_params
 from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, Role, TextDelta
 from qwenchat.engine import generate, linear, loader
 from qwenchat.engine.linear import Kernels, Plan
@@ -67,8 +68,8 @@ def test_a_reply_is_as_long_as_the_context_leaves_not_as_the_checkpoint_says(mod
 
 
 def test_the_checkpoints_sampling_defaults_hold_where_the_caller_says_nothing(model: NativeBackend) -> None:
-    assert model._sampling_params(GenerationOptions()).top_p == 0.8
-    assert model._sampling_params(GenerationOptions(top_p=0.5)).top_p == 0.5
+    assert sampling_params(GenerationOptions(), model._defaults).top_p == 0.8
+    assert sampling_params(GenerationOptions(top_p=0.5), model._defaults).top_p == 0.5
 
 
 def test_a_stop_string_ends_the_reply_and_is_not_in_it(model: NativeBackend) -> None:
@@ -312,10 +313,10 @@ def test_what_is_no_token_id_is_refused(model: NativeBackend, ids: Any) -> None:
 def test_what_memory_is_needed_and_free_is_a_stage_before_the_weights(tiny_chat: Path) -> None:
     stages: list[str] = []
     qwenchat.load(tiny_chat, device="cpu", progress=lambda stage, fraction: stages.append(stage))
-    first = stages.index(load.LOADING)
+    first = stages.index(loading.LOADING)
     assert re.fullmatch(r"needs 0\.0 GiB, \d+\.\d GiB are free", stages[first - 1])
     # Every start says it: no news off a terminal.
-    assert all(isinstance(stage, load.Routine) for stage in stages)
+    assert all(isinstance(stage, loading.Routine) for stage in stages)
 
 
 def without_kernels(reason: str | None) -> Callable[..., Plan]:
@@ -369,18 +370,18 @@ def test_tritons_cache_lies_in_ours_and_is_known_to_be_empty(
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", "")  # so that what is set here is taken back
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert load._begin_triton_cache(torch.device("cuda"))
+    assert native_load._begin_triton_cache(torch.device("cuda"))
     folder = Path(os.environ["TRITON_CACHE_DIR"])
     assert folder.parent == home / "cache" / "triton"
     assert folder.name.endswith("-sm90")
     (folder / "a kernel").mkdir(parents=True)
-    assert not load._begin_triton_cache(torch.device("cuda"))
+    assert not native_load._begin_triton_cache(torch.device("cuda"))
     assert Path(os.environ["TRITON_CACHE_DIR"]) == folder
 
 
 def test_where_the_user_put_tritons_cache_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "mine"))
-    assert load._begin_triton_cache(torch.device("cuda"))
+    assert native_load._begin_triton_cache(torch.device("cuda"))
     assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "mine")
 
 
@@ -391,9 +392,9 @@ def test_an_error_of_memory_that_is_kept_keeps_nothing_that_was_loaded(
     models: list[weakref.ref[Qwen]] = []
     fill = loader._fill
 
-    def watched(model: Qwen, *args: Any) -> None:
-        models.append(weakref.ref(model))
-        fill(model, *args)
+    def watched(work: Any, *args: Any) -> None:
+        models.append(weakref.ref(work.model))
+        fill(work, *args)
         if step == "load_model":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 

@@ -1,0 +1,144 @@
+"""What lies in a checkpoint folder of the Hub, and whether that can be loaded without running its code.
+
+Looks at names and JSON alone: nothing here imports torch or transformers. Every refusal names its reason.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+from qwenchat.engine.config import read_json
+from qwenchat.errors import CheckpointError
+from qwenchat.language import tr
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_MAX_HEADER_BYTES = 100 * 10**6  # as much as safetensors itself reads
+
+Kind = Literal["floats", "gptq", "gguf"]
+
+
+@dataclass(frozen=True, slots=True)
+class HubFiles:
+    """A checkpoint that may be loaded.
+
+    Attributes:
+        folder: where it lies.
+        kind: what its weights are.
+        gguf: the name of its GGUF file; empty if it is none.
+        config: its ``config.json``; empty for a GGUF file, which has all in itself.
+    """
+
+    folder: Path
+    kind: Kind
+    gguf: str
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> Path:
+        """What an error calls it."""
+        return self.folder / self.gguf if self.gguf else self.folder
+
+
+def gguf_file(place: Path) -> Path | None:
+    """The GGUF file that ``place`` is, or that is alone in it; None for any other checkpoint."""
+    if place.suffix == ".gguf" and place.is_file():
+        return place
+    found = sorted(place.glob("*.gguf"))
+    return found[0] if len(found) == 1 and not any(place.glob("*.safetensors")) else None
+
+
+def look(place: Path) -> HubFiles:
+    """What the checkpoint is.
+
+    Args:
+        place: a folder, or a GGUF file.
+
+    Raises:
+        CheckpointError: nothing in it can be loaded, or not without running code from it.
+    """
+    gguf = gguf_file(place)
+    if gguf is not None:
+        return HubFiles(gguf.parent, "gguf", gguf.name, {})
+    if (place / "adapter_config.json").exists():
+        raise CheckpointError(
+            tr("{name}: this is an adapter, not a model: adapter_config.json", name=place),
+            tr("merge it into its base model, and give that folder"),
+        )
+    config = read_json(place / "config.json")
+    if not any(place.glob("*.safetensors")):
+        raise _no_safetensors(place)
+    return HubFiles(place, _kind_of(place, config), "", config)
+
+
+def _no_safetensors(folder: Path) -> CheckpointError:
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if pickles:
+        return CheckpointError(
+            tr(
+                "{name}: the weights are a pickle ({file}), which could run any code",
+                name=folder,
+                file=pickles[0],
+            ),
+            tr("look for the model's safetensors"),
+        )
+    return CheckpointError(
+        tr("{name}: there are no weights, expected *.safetensors", name=folder),
+        tr("the download is not complete; fetch it again"),
+    )
+
+
+def _kind_of(folder: Path, config: dict[str, Any]) -> Kind:
+    section = config.get("quantization_config")
+    if section is None and (folder / "quantize_config.json").exists():
+        return "gptq"  # where auto-gptq wrote it before transformers moved it into config.json
+    if section is None:
+        return "floats"
+    method = section.get("quant_method") if isinstance(section, dict) else section
+    if method != "gptq":
+        raise CheckpointError(
+            tr(
+                "{name}: the weights are quantised with {method}, expected floats or GPTQ",
+                name=folder,
+                method=method,
+            ),
+            tr("look for the model's unquantised safetensors"),
+        )
+    return "gptq"
+
+
+def stored_tensors(folder: Path) -> Iterator[tuple[str, int, int]]:
+    """Of every tensor in the safetensors of a folder its dtype, its numbers and its bytes.
+
+    Raises:
+        CheckpointError: a file is no safetensors.
+    """
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with path.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                if length > _MAX_HEADER_BYTES:
+                    raise ValueError("the header is too long")
+                table = json.loads(file.read(length))
+            for name, entry in table.items():
+                if name != "__metadata__":
+                    begin, end = entry["data_offsets"]
+                    yield str(entry["dtype"]), prod(entry["shape"]), int(end) - int(begin)
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            struct.error,
+        ) as error:
+            raise CheckpointError(
+                tr("{name}: this is no safetensors file: {reason}", name=path, reason=error),
+                tr("the download is not complete; fetch it again"),
+            ) from error

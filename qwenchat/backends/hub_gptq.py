@@ -1,0 +1,48 @@
+"""GPTQ checkpoints of other architectures than Qwen's first, by auto-gptq, which needs a GPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qwenchat.backends.hub_files import HubFiles
+from qwenchat.errors import CheckpointError
+from qwenchat.language import tr
+
+if TYPE_CHECKING:
+    import torch
+
+
+def read_gptq(files: HubFiles, device: torch.device, dtype: torch.dtype) -> Any:
+    """The model of transformers, with auto-gptq's layers in it.
+
+    Raises:
+        CheckpointError: there is no GPU or no auto-gptq for it.
+    """
+    if device.type != "cuda":
+        raise CheckpointError(
+            tr(
+                "{name}: the weights are quantised with GPTQ, which takes a CUDA GPU for this model",
+                name=files.name,
+            ),
+            tr("look for the model's unquantised safetensors, or for a GGUF file"),
+        )
+    try:
+        from auto_gptq import AutoGPTQForCausalLM
+    except ImportError as error:
+        raise CheckpointError(
+            tr(
+                "{name}: the weights are quantised with GPTQ, and auto-gptq is not here: {reason}",
+                name=files.name,
+                reason=error,
+            ),
+            tr("install auto-gptq 0.7.1, which takes Python 3.11 or older"),
+        ) from error
+    wrapped = AutoGPTQForCausalLM.from_quantized(
+        str(files.folder),
+        device=str(device),
+        torch_dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+    )
+    return wrapped.model

@@ -1,0 +1,375 @@
+"""A checkpoint of the Hub, loaded by transformers: no network, no pickle, no code but transformers' own.
+
+Owns the order of what happens on that way and what is told of each stage. Everything heavy is imported when a
+model is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from qwenchat.backends.hub_files import HubFiles, look, stored_tensors
+from qwenchat.backends.importing import open_torch_libraries
+from qwenchat.backends.loading import (
+    IMPORTING,
+    LOADING,
+    Progress,
+    Request,
+    Routine,
+    pick_context,
+    pick_device,
+    pick_dtype,
+)
+from qwenchat.errors import CheckpointError, QwenchatError, UsageError
+from qwenchat.language import tr
+
+if TYPE_CHECKING:
+    import torch
+
+    from qwenchat.backends.hub_prompt import ChatPrompt
+    from qwenchat.backends.huggingface import HuggingFaceBackend
+    from qwenchat.engine.config import GenerationDefaults
+    from qwenchat.engine.memory import Need
+
+T = TypeVar("T")
+
+_MAX_LAYERS = 1024
+_CUDA_RUNTIME = 384 * 2**20
+_CONTEXT_STEP = 1024
+
+
+def load_huggingface(place: Path, request: Request) -> HuggingFaceBackend:
+    """Loads the checkpoint in a folder, or a GGUF file.
+
+    Raises:
+        ModelError: it is unusable, or memory does not suffice.
+        UsageError: the request has a value that it cannot have on this machine or with this model.
+    """
+    files = look(place)
+    if request.kv_cache != "auto":
+        raise UsageError(
+            tr("--kv-cache {kind} is for the native backend alone", kind=request.kv_cache),
+            tr("leave out --kv-cache: {name} is loaded by transformers", name=request.name),
+        )
+    request.progress(IMPORTING, None)
+    open_torch_libraries()
+    with _quiet():
+        config = _read_config(files)
+        prompt = _read_prompt(files)
+        defaults = _read_defaults(files, config)
+        device = pick_device(request.device)
+        dtype = _pick_dtype(request, device, config)
+        window = _check_memory(files, config, device, dtype, request)
+        request.progress(LOADING, None)
+        model = _read_model(files, config, device, dtype, request)
+    from qwenchat.backends.hub_engine import HubEngine
+    from qwenchat.backends.huggingface import HuggingFaceBackend
+
+    if not prompt.template.takes_system():
+        request.notice(tr("this model knows no system prompt: it is put before the first message"))
+    text_config = config.get_text_config()
+    engine = HubEngine(model, vocab_size=text_config.vocab_size, context=window)
+    number = str(dtype).removeprefix("torch.")
+    kind = {"floats": "", "gptq": " GPTQ", "gguf": " GGUF"}[files.kind]
+    return HuggingFaceBackend(
+        engine,
+        prompt,
+        defaults,
+        name=request.name,
+        description=f"{type(model).__name__}{kind}, {device} {number}, transformers",
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing that transformers says reaches the terminal. What matters of it, is told as errors here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import logging as levels
+
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+        from transformers.utils import logging
+
+        logging.set_verbosity(levels.CRITICAL)
+        logging.disable_progress_bar()
+        disable_progress_bars()
+        yield
+
+
+def _trying(what: str, files: HubFiles, read: Callable[[], T]) -> T:
+    """What ``read`` gives; whatever a hostile or damaged file makes of it becomes one line."""
+    import torch
+
+    from qwenchat.engine.memory import ran_out_loading
+
+    try:
+        return read()
+    except (QwenchatError, MemoryError):
+        raise
+    except torch.OutOfMemoryError as error:
+        raise ran_out_loading() from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise CheckpointError(
+            tr("{name}: {what} cannot be read: {reason}", name=files.name, what=what, reason=reason),
+            tr(
+                "it is damaged, or of a kind that transformers {version} does not read",
+                version=_version(),
+            ),
+        ) from error
+
+
+def _version() -> str:
+    import transformers
+
+    return str(transformers.__version__)
+
+
+def _where(files: HubFiles) -> dict[str, Any]:
+    """The arguments that every reader of transformers gets: from this folder, and no code from there."""
+    where: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(files.folder),
+        "local_files_only": True,
+        "trust_remote_code": False,
+    }
+    return {**where, "gguf_file": files.gguf} if files.gguf else where
+
+
+def _read_config(files: HubFiles) -> Any:
+    """The model's configuration, of an architecture that can chat here."""
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = files.config.get("model_type")
+    if not files.gguf and (not isinstance(kind, str) or kind not in CONFIG_MAPPING_NAMES):
+        raise _unknown(files, kind)
+    config = _trying("config.json", files, lambda: AutoConfig.from_pretrained(**_where(files)))
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    names = files.config.get("architectures") or [causal]
+    if (
+        config.is_encoder_decoder
+        or causal is None
+        or not set(names) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    ):
+        raise CheckpointError(
+            tr("{name}: {kind} is no model that goes on with a text", name=files.name, kind=names[0] or kind),
+            tr("a chat needs one of the kind ForCausalLM"),
+        )
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+    if not isinstance(layers, int) or not 1 <= layers <= _MAX_LAYERS:
+        raise CheckpointError(f"{files.name}: num_hidden_layers is {layers!r}, expected 1 to {_MAX_LAYERS}")
+    return config
+
+
+def _unknown(files: HubFiles, kind: object) -> CheckpointError:
+    if "auto_map" in files.config:
+        return CheckpointError(
+            tr(
+                "{name}: model_type {kind!r} needs code of its own (auto_map), which is never run",
+                name=files.name,
+                kind=kind,
+            ),
+            tr("look for the model in transformers' own format"),
+        )
+    return CheckpointError(
+        tr(
+            "{name}: transformers {version} knows no model_type {kind!r}",
+            name=files.name,
+            version=_version(),
+            kind=kind,
+        ),
+        tr("it may be newer than that, or no language model"),
+    )
+
+
+def _read_prompt(files: HubFiles) -> ChatPrompt:
+    from transformers import AutoTokenizer
+
+    from qwenchat.backends.hub_prompt import ChatPrompt
+
+    tokenizer = _trying(tr("the tokenizer"), files, lambda: AutoTokenizer.from_pretrained(**_where(files)))
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            tr("{name}: there is no tokenizer.json", name=files.name),
+            tr("the tokenizers that transformers has in Python are not used"),
+        )
+    source = tokenizer.chat_template
+    if isinstance(source, dict):
+        source = source.get("default")
+    if not isinstance(source, str):
+        raise CheckpointError(
+            tr("{name}: there is no chat template", name=files.name),
+            tr("it is a base model, which goes on with texts; look for its chat or instruct version"),
+        )
+    return ChatPrompt(tokenizer, source)
+
+
+def _read_defaults(files: HubFiles, config: Any) -> GenerationDefaults:
+    from qwenchat.engine.config import GenerationDefaults, read_generation_defaults
+
+    defaults = GenerationDefaults() if files.gguf else read_generation_defaults(files.folder)
+    eos = config.get_text_config().eos_token_id
+    ends = [i for i in (eos if isinstance(eos, list) else [eos]) if isinstance(i, int)]
+    return replace(defaults, eos_token_ids=(*defaults.eos_token_ids, *ends))
+
+
+def _pick_dtype(request: Request, device: torch.device, config: Any) -> torch.dtype:
+    import torch
+
+    own: torch.dtype | None = config.get_text_config().dtype
+    if request.dtype == "auto" and device.type == "cuda" and own in (torch.float16, torch.bfloat16):
+        # Not always float16, in which a model made in bfloat16 may overflow.
+        return own
+    return pick_dtype(request.dtype, device)
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def _check_memory(
+    files: HubFiles, config: Any, device: torch.device, dtype: torch.dtype, request: Request
+) -> int:
+    """The context window, for which memory suffices."""
+    from qwenchat.engine.memory import available_bytes, check_memory
+
+    text = config.get_text_config()
+    trained = getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None) or 2048
+    window = pick_context(request.context, trained, trained)
+    needed = _need(files, config, device, dtype, window)
+    if request.context is None:
+        # The cache grows with the chat, so a context of 128k need not stop whoever has memory for 16k.
+        room = int((available_bytes(device) * 0.9 - needed.weights - needed.working) / needed.per_token)
+        if _CONTEXT_STEP <= room < window:
+            window = room - room % _CONTEXT_STEP
+            needed = replace(needed, context=window)
+            request.notice(
+                tr(
+                    "the context is {tokens} of {most} tokens, as many as memory holds",
+                    tokens=window,
+                    most=trained,
+                )
+            )
+    free = check_memory(needed, device=device, dtype=dtype)
+    line = tr(
+        "needs {needed} GiB, {free} GiB are free",
+        needed=f"{needed.total / 2**30:.1f}",
+        free=f"{free / 2**30:.1f}",
+    )
+    request.progress(Routine(line), None)
+    return window
+
+
+def _need(files: HubFiles, config: Any, device: torch.device, dtype: torch.dtype, context: int) -> Need:
+    from qwenchat.engine.memory import Need
+
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    if files.kind == "gptq":
+        weights, reading = sum(size for _, _, size in stored_tensors(files.folder)), 0
+    elif files.kind == "floats":
+        weights, reading = sum(n for _, n, _ in stored_tensors(files.folder)) * dtype.itemsize, 0
+    else:
+        numbers = _numbers(files, config)
+        weights, reading = numbers * dtype.itemsize, numbers * 4  # made float32 before it is copied
+    working = _CUDA_RUNTIME if device.type == "cuda" else 0
+    return Need(
+        weights, reading, working, 2 * text.num_hidden_layers * heads * width * dtype.itemsize, context
+    )
+
+
+def _numbers(files: HubFiles, config: Any) -> int:
+    """Of a model that is not there yet."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    def count() -> int:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return sum(p.numel() for p in model.parameters())
+
+    return _trying("config.json", files, count)
+
+
+# --- the model -----------------------------------------------------------------------------------
+
+
+def _read_model(
+    files: HubFiles, config: Any, device: torch.device, dtype: torch.dtype, request: Request
+) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if request.threads is not None and device.type == "cpu":
+        torch.set_num_threads(request.threads)
+    if files.kind == "gptq":
+        from qwenchat.backends.hub_gptq import read_gptq
+
+        return _trying(tr("the model"), files, lambda: read_gptq(files, device, dtype))
+    # Named here, for what the config names may be code to be fetched from the Hub.
+    attention = "sdpa" if _class_of(config)._supports_sdpa else "eager"
+
+    def read() -> Any:
+        with _gguf_progress(request.progress):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                **_where(files),
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                attn_implementation=attention,
+                output_loading_info=True,
+            )
+        model, info = loaded
+        if missing := info["missing_keys"]:  # transformers makes them up, at random
+            raise CheckpointError(
+                tr(
+                    "{name}: the tensor {tensor} is missing",
+                    name=files.name,
+                    tensor=min(missing),
+                ),
+                tr("the download is not complete; fetch it again"),
+            )
+        return model.to(device)
+
+    model = _trying(tr("the model"), files, read)
+    if not model._supports_default_dynamic_cache():
+        raise CheckpointError(
+            tr(
+                "{name}: {kind} keeps its context in a way that is not supported",
+                name=files.name,
+                kind=type(model).__name__,
+            ),
+        )
+    return model
+
+
+def _class_of(config: Any) -> Any:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+
+
+@contextmanager
+def _gguf_progress(progress: Progress) -> Iterator[None]:
+    """Tells us what transformers tells the terminal while it reads a GGUF file: there is no switch for it."""
+    module = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+
+    def told(tensors: Iterable[T], **_: Any) -> Iterator[T]:
+        tensors = list(tensors)
+        for done, tensor in enumerate(tensors):
+            progress(LOADING, done / len(tensors))
+            yield tensor
+
+    before = vars(module)["tqdm"]
+    vars(module)["tqdm"] = told
+    try:
+        yield
+    finally:
+        vars(module)["tqdm"] = before

@@ -1,0 +1,123 @@
+"""Messages to the prompt of a Hub model: its chat template and its tokenizer, joined.
+
+Owns which tokens are control tokens, which texts divide turns where no token does, and what ends a reply.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from qwenchat.backends.hub_template import ChatTemplate, Piece
+from qwenchat.backends.hub_tokenizer import HubTokenizer
+from qwenchat.chat.chatml import content_ids
+from qwenchat.chat.messages import Message, Role
+from qwenchat.errors import CheckpointError, PromptError
+from qwenchat.language import tr
+
+_PROBE = (
+    Message(Role.SYSTEM, "one"),
+    Message(Role.USER, "two"),
+    Message(Role.ASSISTANT, "three"),
+    Message(Role.USER, "four"),
+)
+_BRACKETED = re.compile(r"<[^\s<>]+>|\[[^\s\[\]]+\]|<<[^\s<>]+>>")
+
+
+class ChatPrompt:
+    """What turns messages into a model's prompt.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        source: the chat template.
+
+    Attributes:
+        tokenizer: for whoever wants ids without a chat.
+        template: the chat template.
+        ends: ids that end a turn, as the template says.
+
+    Raises:
+        CheckpointError: the template cannot hold a chat.
+    """
+
+    def __init__(self, tokenizer: Any, source: str) -> None:
+        names = {
+            name: str(form) for name, form in tokenizer.special_tokens_map.items() if isinstance(form, str)
+        }
+        self.template = ChatTemplate(source, names)
+        probe = self._probe()
+        written = [piece.text for piece in probe if not piece.verbatim]
+        added = {str(token.content): i for i, token in tokenizer.added_tokens_decoder.items()}
+        special = {str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special}
+        # Not only those that call themselves special: also what the template has for itself, as far as it is
+        # no white space, of which some vocabularies have tokens too.
+        borders = {
+            form for form in added if form in special or (form.strip() and any(form in t for t in written))
+        }
+        control = {form for form in added if form in borders or (form.strip() and form in source)}
+        self.tokenizer = HubTokenizer(
+            tokenizer.backend_tokenizer,
+            {form: added[form] for form in control},
+            [added[form] for form in borders],
+        )
+        forms = re.compile("|".join(map(re.escape, sorted(borders, key=len, reverse=True))) or r"(?!)")
+        self._plain_borders = _plain_borders(written, forms)
+        after_reply = forms.search(written[-2])
+        self.ends = {added[after_reply[0]]} if after_reply else set()
+
+    def ids(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt that asks for the assistant's next turn.
+
+        If the last message is the assistant's, its turn is left open, to be gone on with.
+
+        Raises:
+            PromptError: the template refuses the messages, or one of them could be taken for more than it is.
+        """
+        begun: list[int] = []
+        if messages and messages[-1].role is Role.ASSISTANT:
+            begun = content_ids(self.tokenizer, messages[-1])
+            messages = messages[:-1]
+        for message in messages:
+            self._refuse_borders(message)
+        return [*self.tokenizer.encode_pieces(self.template.pieces(messages)), *begun]
+
+    def _refuse_borders(self, message: Message) -> None:
+        border = next((b for b in self._plain_borders if b in message.content), None)
+        if border is not None:
+            raise PromptError(
+                tr(
+                    "the {role} says {border}, with which this model tells turns apart",
+                    role=message.role.value,
+                    border=border,
+                ),
+                tr("say it in other words"),
+            )
+
+    def _probe(self) -> list[Piece]:
+        """A chat as the template has it, to see what it writes."""
+        try:
+            return self.template.pieces(_PROBE)
+        except PromptError as error:
+            raise CheckpointError(error.message, tr("this model cannot hold a chat")) from error
+
+
+def _plain_borders(written: Sequence[str], control: re.Pattern[str]) -> tuple[str, ...]:
+    """The texts that tell turns apart, if somewhere no control token does.
+
+    Args:
+        written: what a template wrote before, between and behind the messages of a chat.
+        control: finds control tokens.
+    """
+    if all(control.search(text) or not text.strip() for text in written[1:]):
+        return ()
+    borders = set(_lines(control, written[0])[-1:])
+    for text in written[1:]:
+        borders.update(_lines(control, text))
+    borders.update(word for line in [*borders] for word in _BRACKETED.findall(line))
+    return tuple(sorted(borders, key=len))
+
+
+def _lines(control: re.Pattern[str], text: str) -> list[str]:
+    """The lines of plain text between control tokens, without white space around them."""
+    return [line.strip() for part in control.split(text) for line in part.splitlines() if line.strip()]

@@ -1,0 +1,140 @@
+"""A Hub model's tokenizer: text to token ids and back, where no text but the template's makes control tokens.
+
+Stands on the tokenizers library. A second tokenizer, alike but for its control tokens, which are written as
+random words in it, encodes prompts: the template's control tokens are put in by these words, and the written
+forms that others know are plain text to it. So the rest is encoded to the letter as transformers would.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from qwenchat.backends.hub_template import Piece
+from qwenchat.errors import PromptError
+from qwenchat.language import tr
+from qwenchat.tokenizer import StopStrings
+
+_HALF = "\ufffd"
+_PATIENCE = 8
+"""Tokens that a character may take; what is no character after so many never becomes one."""
+
+
+class HubTokenizer:
+    """Text to token ids and back.
+
+    Args:
+        tokenizer: a ``tokenizers.Tokenizer``.
+        control: the written forms that no text may make, with their ids.
+        special_ids: ids that are never part of a reply's text.
+    """
+
+    def __init__(self, tokenizer: Any, control: Mapping[str, int], special_ids: Collection[int]) -> None:
+        self._tokenizer = tokenizer
+        self._control_ids = frozenset(control.values())
+        self._special_ids = frozenset(special_ids)
+        self._words = {form: secrets.token_hex(16) for form in control}
+        self._forms = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
+        self._guarded, self._ids = self._guard()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``; what looks like a control token is ordinary text.
+
+        Raises:
+            PromptError: the vocabulary has no ordinary tokens for it.
+        """
+        return self.encode_pieces([Piece(text, verbatim=True)])
+
+    def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
+        """Token ids of a prompt.
+
+        Raises:
+            PromptError: a message's text would become a control token even so.
+        """
+        placed: list[str] = []
+
+        def place(found: re.Match[str]) -> str:
+            placed.append(found[0])
+            return self._words[found[0]]
+
+        text = "".join(p.text if p.verbatim else self._forms.sub(place, p.text) for p in pieces)
+        ids = [self._ids.get(i, i) for i in self._guarded.encode(text, add_special_tokens=False).ids]
+        if [i for i in ids if i in self._control_ids] != [self._tokenizer.token_to_id(f) for f in placed]:
+            raise PromptError(
+                tr("the message holds what this model's tokenizer can only read as a control token"),
+                tr("say it in other words"),
+            )
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ``ids`` without special tokens. It is not tidied up, as transformers may do: that would
+        change code."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def reply_text(self, ids: Sequence[int]) -> str | None:
+        """The text that a reply of these tokens has, as :class:`WindowDecoder` gives it out.
+
+        None if one of them is special, or none of this vocabulary.
+        """
+        known = range(self._tokenizer.get_vocab_size())
+        if not self._special_ids.isdisjoint(ids) or not all(i in known for i in ids):
+            return None
+        return self.decode(ids).rstrip(_HALF)
+
+    def _guard(self) -> tuple[Any, dict[int, int]]:
+        """The tokenizer for prompts, and which of its ids stand for others."""
+        layout = json.loads(self._tokenizer.to_str())
+        # Prompts are cut and filled up by nobody.
+        layout["truncation"] = layout["padding"] = None
+        names = {}
+        for token in layout["added_tokens"]:
+            form = token["content"]
+            token["content"] = names[form] = self._words.get(form, form)
+        guarded = type(self._tokenizer).from_str(json.dumps(layout))
+        ids = {guarded.token_to_id(name): self._tokenizer.token_to_id(form) for form, name in names.items()}
+        return guarded, ids
+
+
+class WindowDecoder:
+    """Token ids to text as they come, for a reply, whatever the tokenizer.
+
+    What a token adds may depend on those before it, so it is read off from a decoding of the last few. A
+    character is given out once it is whole.
+
+    Args:
+        tokenizer: of the ids.
+        stop: as of :class:`~qwenchat.tokenizer.StopStrings`.
+    """
+
+    def __init__(self, tokenizer: HubTokenizer, stop: Sequence[str] = ()) -> None:
+        self._decode = tokenizer.decode
+        self._stops = StopStrings(stop)
+        # The last tokens, how many of them have been given out, and the text of these.
+        self._ids: list[int] = []
+        self._told, self._told_text = 0, ""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was met."""
+        return self._stops.stopped
+
+    def push(self, token_id: int) -> str:
+        """Takes the next token; returns the text that became certain, perhaps none."""
+        self._ids.append(token_id)
+        text = self._decode(self._ids)
+        waiting = text.endswith(_HALF) and len(self._ids) - self._told < _PATIENCE
+        if waiting or len(text) <= len(self._told_text):
+            return ""
+        fresh = text[len(self._told_text) :]
+        self._ids = self._ids[self._told :]
+        self._told, self._told_text = len(self._ids), self._decode(self._ids)
+        return self._stops.push(fresh)
+
+    def finish(self) -> str:
+        """The text still held back. Half a character at the very end is dropped."""
+        rest = self._decode(self._ids)[len(self._told_text) :].rstrip(_HALF)
+        return self._stops.push(rest) + self._stops.finish()

@@ -1,0 +1,111 @@
+"""What loading a model has in common, whatever runs it: the request, its stages, the device and the dtype.
+
+Owns the values that a request may have. Knows neither checkpoints nor backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qwenchat.engine.cpu.layout import MOST_THREADS
+from qwenchat.errors import UsageError
+from qwenchat.language import tr
+
+if TYPE_CHECKING:
+    import torch
+
+Progress = Callable[[str, float | None], None]
+"""Told a stage's name and the fraction done, None where it cannot be known."""
+
+
+class Routine(str):
+    """A stage that every load passes through: to be seen while it lasts, but no news in a log."""
+
+    __slots__ = ()
+
+
+IMPORTING, LOADING, PREPARING = map(Routine, ("importing torch", "loading weights", "preparing kernels"))
+COMPILING = "compiling kernels, once"
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+KV_CACHES = ("auto", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How a model is to be loaded; the fields are the arguments of :func:`qwenchat.backends.load.load`.
+
+    Raises:
+        UsageError: a field has a value that it cannot have, whatever the model.
+    """
+
+    name: str
+    device: str = "auto"
+    dtype: str = "auto"
+    context: int | None = None
+    kv_cache: str = "auto"
+    threads: int | None = None
+    progress: Progress = lambda stage, fraction: None
+    notice: Callable[[str], None] = lambda line: None
+
+    def __post_init__(self) -> None:
+        if self.kv_cache not in KV_CACHES:
+            raise UsageError(f"the KV cache is {self.kv_cache!r}, expected {', '.join(KV_CACHES)}")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            hint = tr("give 1 to {most}", most=MOST_THREADS)
+            raise UsageError(tr("--threads {count} is out of range", count=self.threads), hint)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdecimal())):
+        raise UsageError(f"the device is {name!r}, expected auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UsageError(tr("there is no device {name} here", name=name), tr("use --device cpu"))
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of that name, one of :data:`DTYPES`; "auto" for what the device does well.
+
+    Raises:
+        UsageError: there is no such dtype.
+    """
+    import torch
+
+    if name not in DTYPES:
+        raise UsageError(f"the dtype is {name!r}, expected {', '.join(DTYPES)}")
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if device.type == "cuda":
+        return torch.float16
+    # Half the bytes are half the time, but only where the processor multiplies bfloat16 itself.
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def pick_context(asked: int | None, trained: int, most: int) -> int:
+    """The context window: what was asked for, else what the model was trained on.
+
+    Raises:
+        UsageError: it is more than ``most``, or nothing.
+    """
+    if asked is None:
+        return trained
+    if not 1 <= asked <= most:
+        raise UsageError(
+            tr("--context {asked} is out of range", asked=asked),
+            tr("this model takes 1 to {most} tokens", most=most),
+        )
+    return asked

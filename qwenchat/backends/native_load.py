@@ -1,0 +1,191 @@
+"""A first-generation Qwen checkpoint, loaded into our own engine.
+
+Owns the order of what happens on that way and what is told of each stage. Everything heavy is imported
+when a model is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwenchat.backends.importing import torch_libraries_opening
+from qwenchat.backends.loading import (
+    COMPILING,
+    IMPORTING,
+    LOADING,
+    PREPARING,
+    Progress,
+    Request,
+    Routine,
+    pick_context,
+    pick_device,
+    pick_dtype,
+)
+from qwenchat.backends.native import NativeBackend
+from qwenchat.errors import CheckpointError, ModelError, QwenchatError
+from qwenchat.language import tr
+from qwenchat.tokenizer import QwenTokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from qwenchat.engine.cpu.team import Team
+    from qwenchat.engine.memory import Need
+
+_TRITON_CACHE = "TRITON_CACHE_DIR"
+
+
+def load_native(folder: Path, request: Request) -> NativeBackend:
+    """Loads the checkpoint in ``folder``.
+
+    Raises:
+        ModelError: it is unusable, or memory does not suffice.
+        UsageError: the request has a value that it cannot have on this machine or with this model.
+    """
+    from qwenchat.engine.config import read_generation_defaults, read_model_config
+
+    # What can be wrong is looked at first, before seconds go into torch and the weights.
+    report, notice = request.progress, request.notice
+    int8_cache = request.kv_cache == "int8"
+    config = read_model_config(folder)
+    defaults = read_generation_defaults(folder)
+    window = pick_context(request.context, config.seq_length, config.max_position_embeddings)
+    report(IMPORTING, None)
+    with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second
+        tokenizer = _read_tokenizer(folder, config.vocab_size)
+    import torch
+
+    from qwenchat.engine.generate import Engine
+    from qwenchat.engine.linear import pack, plan
+    from qwenchat.engine.loader import load_model
+
+    def tell_memory(need: Need, free: int) -> None:
+        line = tr(
+            "needs {needed} GiB, {free} GiB are free",
+            needed=f"{need.total / 2**30:.1f}",
+            free=f"{free / 2**30:.1f}",
+        )
+        report(Routine(line), None)
+
+    target = pick_device(request.device)
+    number_type = pick_dtype(request.dtype, target)
+    on_gpu = target.type == "cuda"
+    stage = (COMPILING if _begin_triton_cache(target) else PREPARING) if on_gpu else None
+
+    def open_team() -> Team:
+        return open_cpu_kernels(request.threads, report, notice)
+
+    if request.threads is not None and not on_gpu:
+        torch.set_num_threads(request.threads)
+    how = plan(config, target, number_type, open_team)
+    weights = load_model(
+        folder,
+        device=target,
+        dtype=number_type,
+        context=window,
+        progress=lambda fraction: report(LOADING, fraction),
+        preflight=tell_memory,
+        packing=how.packing,
+        int8_cache=int8_cache,
+    )
+    kernels = pack(weights, how, number_type)
+    if kernels.why_not:
+        kind = "CUDA" if on_gpu else "CPU"
+        reason = kernels.why_not
+        notice(
+            tr(
+                "the fast {kind} kernels are not used, but {path}: {reason}",
+                kind=kind,
+                path=kernels.name,
+                reason=reason,
+            )
+        )
+    if kernels.weights and stage:
+        report(stage, None)
+    quant = f"Int{config.quant.bits}" if config.quant else "unquantised"
+    number = str(number_type).removeprefix("torch.")
+    cache = ", int8 KV cache" if int8_cache else ""
+    description = f"{quant}, {target} {number}{cache}, {kernels.name}"
+    try:
+        engine = Engine(kernels.model, context=window, weights=kernels.weights, int8_cache=int8_cache)
+    except QwenchatError:
+        raise
+    except Exception as error:
+        if kernels.weights is None:
+            raise
+        first_line = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            tr(
+                "the CUDA kernels cannot be compiled: {reason}",
+                reason=f"{type(error).__name__}: {first_line}",
+            ),
+            tr("use --device cpu"),
+        ) from error
+    return NativeBackend(
+        engine,
+        tokenizer,
+        defaults,
+        name=request.name,
+        description=description,
+    )
+
+
+def open_cpu_kernels(threads: int | None, report: Progress, notice: Callable[[str], None]) -> Team:
+    """The threads that run the CPU kernels, which are compiled into our cache folder the first time.
+
+    Raises:
+        CannotCompile: there are none, for the reason that it tells.
+    """
+    from qwenchat.engine.cpu import compiled
+    from qwenchat.engine.cpu.cores import default_threads
+    from qwenchat.engine.cpu.team import Team
+
+    count = threads or default_threads()
+    enter, name = compiled.open_kernels(
+        _kernels_folder(), compiling=lambda: report(COMPILING, None), notice=notice
+    )
+    return Team(enter, count, name)
+
+
+def _kernels_folder() -> Path:
+    """Where the CPU kernels are kept: in our cache folder, unless somebody has said where Numba's go."""
+    from qwenchat import folders
+
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    return Path(named) / "qwenchat" if named else folders.cache_dir() / "kernels"
+
+
+def _read_tokenizer(folder: Path, vocab_size: int) -> QwenTokenizer | None:
+    """The folder's tokenizer, held against the model; None where there is none, to run ids alone."""
+    if not any(folder.glob("*.tiktoken")):
+        return None
+    tokenizer = QwenTokenizer.from_folder(folder)
+    if tokenizer.n_vocab > vocab_size:
+        raise CheckpointError(
+            f"{folder}: the vocabulary has {tokenizer.n_vocab} tokens, the model {vocab_size}",
+            "the .tiktoken file belongs to another checkpoint",
+        )
+    return tokenizer
+
+
+def _begin_triton_cache(device: torch.device) -> bool:
+    """Lets Triton keep what it compiles in our cache folder, unless somebody has said where.
+
+    Returns:
+        Whether nothing is there yet. (A version's kernels for a kind of GPU have a folder of their own.)
+    """
+    import torch
+
+    from qwenchat import __version__, folders
+
+    if not os.environ.get(_TRITON_CACHE):
+        major, minor = torch.cuda.get_device_capability(device)
+        kind = f"{__version__}-torch{torch.__version__}-sm{major}{minor}"
+        os.environ[_TRITON_CACHE] = str(folders.cache_dir() / "triton" / kind)
+    try:
+        return not any(Path(os.environ[_TRITON_CACHE]).iterdir())
+    except OSError:
+        return True
