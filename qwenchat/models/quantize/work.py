@@ -51,15 +51,16 @@ class Work:
         before = _read_progress(self.folder)
         if before.get("key") == self._key:
             self.done, self.found = int(before["done"]), dict(before["found"])
-            return
-        self.restarted = bool(before.get("done"))
-        for path in self.folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != _LOCK:
-                path.unlink()
-        self.checkpoint.mkdir()
-        self._save()
+        else:
+            self.restarted = bool(before.get("done"))
+            self._save()  # from here on nothing of what was there counts
+        if self.done == 0:
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name not in (_PROGRESS, _LOCK):
+                    path.unlink()
+            self.checkpoint.mkdir()
 
     def states(self, piece: int) -> Path:
         """The states after a piece; those before it are the states after the one before it."""
@@ -105,7 +106,7 @@ def opened(dest: Path, key: str, pieces: int) -> Iterator[Work]:
     folder = folder_of(dest)
     folder.mkdir(exist_ok=True)
     names = {path.name for path in folder.iterdir()}
-    if names - {_LOCK} and _PROGRESS not in names:
+    if _PROGRESS not in names and not all(name == _LOCK or name.startswith(_PROGRESS) for name in names):
         raise UsageError(
             tr("{folder} is in the way", folder=folder), tr("move it, or give another destination")
         )
