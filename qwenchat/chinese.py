@@ -390,11 +390,148 @@ CHINESE: Mapping[str, str] = {
     "unpacking": "正在解压",
     "converting": "正在转换",
     # --- the command line: the models -------------------------------------------------------------
-    "{name} cannot be managed here yet": "暂不支持在此管理 {name}",
     "the built-in model is called demo": "内置模型名为 demo",
     "{model} is in {folder}": "{model} 位于 {folder}",
     "{model} is not on this machine": "本机没有 {model}",
-    "freed {megabytes} MB": "已释放 {megabytes} MB",
+    "model": "模型",
+    "disk": "磁盘",
+    "context": "上下文",
+    "memory, {device}": "内存（{device}）",
+    "folder": "文件夹",
+    "source": "来源",
+    "revision": "版本",
+    "model type": "模型类型",
+    "format": "格式",
+    "quantised": "量化",
+    "licence": "许可证",
+    "built in": "内置",
+    "a folder": "文件夹中",
+    "the Hub's cache": "Hub 缓存",
+    "ModelScope's cache": "ModelScope 缓存",
+    "its pull has not ended": "下载尚未完成",
+    "there are no models on this machine yet": "本机还没有模型",
+    "{model} is not whole on this machine": "本机的 {model} 不完整",
+    "qwenchat models pull {name} fetches it": "可用 qwenchat models pull {name} 下载",
+    "{name} is not the name of a model": "{name} 不是模型名称",
+    "give a name like org/model, or demo": "请给出 org/model 形式的名称，或 demo",
+    "there is no source {name}": "没有名为 {name} 的来源",
+    "--from is for the built-in model": "--from 只用于内置模型",
+    "fetching {name}": "正在下载 {name}",
+    "verifying {name}": "正在校验 {name}",
+    "{stage}, {done} of {total}": "{stage}，已完成 {done}/{total}",
+    "{text}, {speed}/s, {left} left": "{text}，{speed}/秒，还需 {left}",
+    "{hours} h": "{hours} 小时",
+    "{reason}; trying ModelScope": "{reason}；改用 ModelScope",
+    "interrupted; what has been fetched stays": "已中断；已下载的部分会保留",
+    "it is missing": "缺失",
+    "it cannot be read: {reason}": "无法读取：{reason}",
+    "it has {size} bytes, expected {expected}": "大小为 {size} 字节，应为 {expected} 字节",
+    "its content is not what was published": "内容与发布的不一致",
+    "{model}: all {count} files are what was pulled": "{model}：全部 {count} 个文件与下载时一致",
+    "{model}: all {count} files have the hashes that name them": (
+        "{model}：全部 {count} 个文件与其名称中的哈希一致"
+    ),
+    "{model}: all {count} files are what the Hub has": "{model}：全部 {count} 个文件与 Hub 上的一致",
+    "{model}: all {count} files have their sizes; no hash is known": (
+        "{model}：全部 {count} 个文件大小正确；哈希未知"
+    ),
+    "{model}: no file is missing; no hash is known": "{model}：没有缺失文件；哈希未知",
+    "{model}: bad or missing: {files}": "{model}：损坏或缺失：{files}",
+    "qwenchat models pull {name} fetches what is bad again": (
+        "可用 qwenchat models pull {name} 重新下载损坏的文件"
+    ),
+    "qwenchat models remove demo, then pull demo, makes it anew": (
+        "先运行 qwenchat models remove demo，再 pull demo，即可重新生成"
+    ),
+    "put good files in their place": "请换成完好的文件",
+    "{path} is a single file, and nothing tells what it must be": "{path} 是单个文件，没有可供核对的信息",
+    "remove {name}? It frees {size}": "删除 {name}？将释放 {size}",
+    "--yes removes without asking": "--yes 可直接删除，不再询问",
+    "nothing was removed": "没有删除任何内容",
+    "freed {size}": "已释放 {size}",
+    "{path} cannot be removed: {reason}": "无法删除 {path}：{reason}",
+    "{name} is not in a place that this command may change": "{name} 不在此命令可以更改的位置",
+    "give a model's name; a folder of yours is yours to remove": "请给出模型名称；您自己的文件夹请自行删除",
+    "there is no revision {revision} of {name} in the Hub's cache": "Hub 缓存中没有 {name} 的版本 {revision}",
+    "HF_HUB_OFFLINE is set": "已设置 HF_HUB_OFFLINE",
+    "HF_HUB_OFFLINE is set, so nothing is fetched": "已设置 HF_HUB_OFFLINE，因此不下载任何内容",
+    "unset it, or give a folder": "请取消该设置，或给出文件夹",
+    "{host} cannot be reached: {reason}": "无法连接 {host}：{reason}",
+    "HF_ENDPOINT names a mirror, and --source modelscope another source": (
+        "可用 HF_ENDPOINT 指定镜像，或用 --source modelscope 换一个来源"
+    ),
+    "its name is not known": "域名无法解析",
+    "the connection is refused": "连接被拒绝",
+    "the connection was lost": "连接中断",
+    "the proxy does not answer": "代理没有响应",
+    "its certificate is not accepted": "证书不被接受",
+    "there was no answer in time": "没有及时响应",
+    "there is no network": "没有网络",
+    "it answers with error {status}": "返回错误 {status}",
+    "{host} answers with error {status}": "{host} 返回错误 {status}",
+    "try again later; what has been fetched stays": "请稍后再试；已下载的部分会保留",
+    "{host} does not answer as the Hub does": "{host} 的响应不像 Hub",
+    "look at HF_ENDPOINT and your proxy": "请检查 HF_ENDPOINT 和代理设置",
+    "{host} has no model {name}, or does not show it": "{host} 上没有模型 {name}，或不对外公开",
+    "{host} has no model {name}, or lacks a file of it": "{host} 上没有模型 {name}，或缺少其中的文件",
+    "look at the spelling; for a private one set HF_TOKEN": "请检查拼写；私有模型请设置 HF_TOKEN",
+    "look at the spelling; for a private one set MODELSCOPE_API_TOKEN": (
+        "请检查拼写；私有模型请设置 MODELSCOPE_API_TOKEN"
+    ),
+    "{name} has no revision {revision}": "{name} 没有版本 {revision}",
+    "--revision takes a branch, a tag or a commit; without it, main is fetched": (
+        "--revision 可为分支、标签或提交；不给出时下载 main"
+    ),
+    "{host} gives {name} only to those who have signed in": "{host} 仅向已登录的用户提供 {name}",
+    "{host} does not give {name} to the owner of this token": "{host} 不向此令牌的所有者提供 {name}",
+    "accept its terms on {page}, then set HF_TOKEN": "请在 {page} 接受条款，然后设置 HF_TOKEN",
+    "ask for access on {page}, or set another HF_TOKEN": "请在 {page} 申请访问权限，或换一个 HF_TOKEN",
+    "set MODELSCOPE_API_TOKEN": "请设置 MODELSCOPE_API_TOKEN",
+    "{host} does not give {name}: {reason}": "{host} 未提供 {name}：{reason}",
+    "{host} has had too many requests from here": "向 {host} 发出的请求过多",
+    "try again in {seconds} s; a token in HF_TOKEN allows more": (
+        "请在 {seconds} 秒后再试；设置 HF_TOKEN 可放宽限制"
+    ),
+    "try again in some minutes; a token in HF_TOKEN allows more": "请过几分钟再试；设置 HF_TOKEN 可放宽限制",
+    "try again in some minutes": "请过几分钟再试",
+    "the sizes of what is here and there do not agree": "本地与服务器上的文件大小不符",
+    "the file that came has not the size that was announced": "收到的文件与声明的大小不符",
+    "{file} did not verify: {reason}": "{file} 校验失败：{reason}",
+    "it came twice like that; try again later, or from another source": (
+        "两次下载结果都是如此；请稍后再试，或换一个来源"
+    ),
+    "no hash of {file} is told, so it could not be verified": "没有提供 {file} 的哈希，无法校验",
+    "the mirror that HF_ENDPOINT names leaves it out": "HF_ENDPOINT 指定的镜像没有提供",
+    "{name} lacks {files}": "{name} 缺少 {files}",
+    "it is no checkpoint that can be loaded": "它不是可以加载的检查点",
+    "{name} has its weights only as GGUF": "{name} 只有 GGUF 格式的权重",
+    "fetch one of these files, and name its path": "请下载其中一个文件，并给出其路径",
+    "{name} has its weights only as pickles, which can run code while they are read": (
+        "{name} 只有 pickle 格式的权重，读取时可能执行代码"
+    ),
+    "look for a repository of the same model with safetensors": "请寻找同一模型的 safetensors 版本",
+    "{name} has no weights as safetensors": "{name} 没有 safetensors 格式的权重",
+    "look for a repository with safetensors": "请寻找带有 safetensors 的仓库",
+    "{name} takes {missing} GB more, and {folder} has {free} GB free": (
+        "{name} 还需 {missing} GB，而 {folder} 只剩 {free} GB"
+    ),
+    "free some, or name another place with HF_HOME, or for ModelScope with MODELSCOPE_CACHE": (
+        "请腾出空间，或用 HF_HOME 指定其他位置，ModelScope 则用 MODELSCOPE_CACHE"
+    ),
+    "the disk of {folder} is full": "{folder} 所在的磁盘已满",
+    "free some, or name another place with HF_HOME; what has been fetched stays": (
+        "请腾出空间，或用 HF_HOME 指定其他位置；已下载的部分会保留"
+    ),
+    "{folder} cannot be written: {reason}": "无法写入 {folder}：{reason}",
+    "HF_HOME names another place": "可用 HF_HOME 指定其他位置",
+    "MODELSCOPE_CACHE names another place; what has been fetched stays": (
+        "可用 MODELSCOPE_CACHE 指定其他位置；已下载的部分会保留"
+    ),
+    "MODELSCOPE_ENDPOINT names another address; what has been fetched stays": (
+        "可用 MODELSCOPE_ENDPOINT 指定其他地址；已下载的部分会保留"
+    ),
+    "ModelScope's client is not installed": "未安装 ModelScope 的客户端",
+    "pip install 'qwenchat[modelscope]' installs it": "可用 pip install 'qwenchat[modelscope]' 安装",
     # --- the command line: one answer -------------------------------------------------------------
     "there is nothing to answer": "没有可回答的内容",
     'say qwenchat ask "...", or pipe a text into qwenchat': (
@@ -593,48 +730,9 @@ CHINESE: Mapping[str, str] = {
     "the built-in model ({name})": "内置模型（{name}）",
     "answering with {model}": "使用 {model} 回答",
     "answering with {model} and its {tokens} tokens": "使用 {model} 回答，上下文为 {tokens} 个 token",
-    "put the checkpoint into {folder}, or give a folder": "请把检查点放入 {folder}，或指定一个文件夹",
     "there is no model or folder called {name}": "没有名为 {name} 的模型或文件夹",
     "give a checkpoint folder, a known name, or demo": "请指定检查点文件夹、已知名称或 demo",
     "there is no device {name} here": "本机没有设备 {name}",
-    "use --device cpu": "请使用 --device cpu",
-    "--context {asked} is out of range": "--context {asked} 超出范围",
-    "this model takes 1 to {most} tokens": "此模型可取 1 到 {most} 个 token",
-    "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
-    "{tokens} tokens of context {cache}, work {work}), {free} GiB are free": (
-        "模型以 {dtype} 在 {device} 上需要 {needed} GiB（权重 {weights}，"
-        "{tokens} 个 token 的上下文 {cache}，计算 {work}），可用 {free} GiB"
-    ),
-    "memory ran out while the model was loaded": "加载模型时内存耗尽",
-    "--context {tokens} would fit": "--context {tokens} 可以放下",
-    "a smaller or more strongly quantised model may fit": "更小或量化程度更高的模型也许可以放下",
-    "out of memory while loading the model": "加载模型时内存不足",
-    "a smaller model may fit": "更小的模型也许可以放下",
-    "the model failed to load: {error}": "模型加载失败：{error}",
-    "taken back: the model is still loading": "已收回：模型仍在加载",
-    "{problem}: this begins anew, and the first question moves the file aside": (
-        "{problem}：这里从头开始，提出第一个问题时该文件会被移到一旁"
-    ),
-    "this chat is not on the disk yet: {reason}": "这个对话还没有写入磁盘：{reason}",
-    "/export writes it elsewhere, /quit leaves it": "/export 可另存到别处，/quit 则放弃",
-    "a file for the editor cannot be written: {reason}": "无法为编辑器写入文件：{reason}",
-    "what is typed is not kept: {path}: {reason}": "输入历史无法保存：{path}：{reason}",
-    "/model NAME tries another; /retry then asks again": "/model NAME 可改用其他模型，之后用 /retry 重新提问",
-    "--continue and --session exclude each other": "--continue 与 --session 不能同时使用",
-    "the system prompt is now {text!r}; the chat is read anew": "系统提示词现为 {text!r}，对话将重新读取",
-    "there is no system prompt any more; the chat is read anew": "系统提示词已去掉，对话将重新读取",
-    "{count} earlier turns are not shown": "更早的 {count} 轮未显示",
-    "which turn?": "哪一轮？",
-    "give its number": "请给出轮次的编号",
-    # --- the config file ------------------------------------------------------------------------------
-    "{path}: unknown key {key}": "{path}：未知的键 {key}",
-    "settings stand at the top level, not in [tables]": "设置应写在顶层，而不在 [表] 里",
-    "the keys are {names}": "可用的键：{names}",
-    "{variable} names it": "由 {variable} 指定",
-    "a config file was expected": "此处应为配置文件",
-    "{place}: not UTF-8 (byte {n})": "{place}：不是 UTF-8（第 {n} 字节）",
-    "{place}: not valid TOML: {reason}": "{place}：不是有效的 TOML：{reason}",
-}
     # --- any chat model of the Hub --------------------------------------------------------------------
     "{name}: the {backend} backend does not read {kind}": "{name}：{backend} 后端不能读取 {kind}",
     "leave out --backend: {other} reads it": "请去掉 --backend：{other} 可以读取",
@@ -719,3 +817,41 @@ CHINESE: Mapping[str, str] = {
         "消息里有此模型的分词器只能读作控制 token 的文字"
     ),
     # --- loading, whatever runs the model -------------------------------------------------------------
+    "use --device cpu": "请使用 --device cpu",
+    "--context {asked} is out of range": "--context {asked} 超出范围",
+    "this model takes 1 to {most} tokens": "此模型可取 1 到 {most} 个 token",
+    "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
+    "{tokens} tokens of context {cache}, work {work}), {free} GiB are free": (
+        "模型以 {dtype} 在 {device} 上需要 {needed} GiB（权重 {weights}，"
+        "{tokens} 个 token 的上下文 {cache}，计算 {work}），可用 {free} GiB"
+    ),
+    "memory ran out while the model was loaded": "加载模型时内存耗尽",
+    "--context {tokens} would fit": "--context {tokens} 可以放下",
+    "a smaller or more strongly quantised model may fit": "更小或量化程度更高的模型也许可以放下",
+    "out of memory while loading the model": "加载模型时内存不足",
+    "a smaller model may fit": "更小的模型也许可以放下",
+    "the model failed to load: {error}": "模型加载失败：{error}",
+    "taken back: the model is still loading": "已收回：模型仍在加载",
+    "{problem}: this begins anew, and the first question moves the file aside": (
+        "{problem}：这里从头开始，提出第一个问题时该文件会被移到一旁"
+    ),
+    "this chat is not on the disk yet: {reason}": "这个对话还没有写入磁盘：{reason}",
+    "/export writes it elsewhere, /quit leaves it": "/export 可另存到别处，/quit 则放弃",
+    "a file for the editor cannot be written: {reason}": "无法为编辑器写入文件：{reason}",
+    "what is typed is not kept: {path}: {reason}": "输入历史无法保存：{path}：{reason}",
+    "/model NAME tries another; /retry then asks again": "/model NAME 可改用其他模型，之后用 /retry 重新提问",
+    "--continue and --session exclude each other": "--continue 与 --session 不能同时使用",
+    "the system prompt is now {text!r}; the chat is read anew": "系统提示词现为 {text!r}，对话将重新读取",
+    "there is no system prompt any more; the chat is read anew": "系统提示词已去掉，对话将重新读取",
+    "{count} earlier turns are not shown": "更早的 {count} 轮未显示",
+    "which turn?": "哪一轮？",
+    "give its number": "请给出轮次的编号",
+    # --- the config file ------------------------------------------------------------------------------
+    "{path}: unknown key {key}": "{path}：未知的键 {key}",
+    "settings stand at the top level, not in [tables]": "设置应写在顶层，而不在 [表] 里",
+    "the keys are {names}": "可用的键：{names}",
+    "{variable} names it": "由 {variable} 指定",
+    "a config file was expected": "此处应为配置文件",
+    "{place}: not UTF-8 (byte {n})": "{place}：不是 UTF-8（第 {n} 字节）",
+    "{place}: not valid TOML: {reason}": "{place}：不是有效的 TOML：{reason}",
+}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 import qwenchat
-from qwenchat import cli_bench, cli_sessions, cli_setup, exits, language
+from qwenchat import cli_bench, cli_models, cli_quantize, cli_sessions, cli_setup, exits, language
 from qwenchat.errors import Interrupted, UsageError
 from qwenchat.language import tr
 from qwenchat.options import Flags, with_flags
@@ -42,7 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cli_sessions.app, name="sessions")
-app.add_typer(cli_setup.models_app, name="models")
+app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_setup.config_app, name="config")
 
 
@@ -92,6 +92,7 @@ def ask(
 
 
 app.command("bench")(cli_bench.bench)
+app.command("quantize")(cli_quantize.quantize)
 
 
 def _answer(prompt: str | None, flags: Flags) -> None:
@@ -180,7 +181,7 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
         lambda name: _loader(name, settings),
         check_model=catalog.check,
         history=data_dir() / "history",
-        model_names=(catalog.AUTO, catalog.DEMO, *catalog.KNOWN),
+        model_names=catalog.names(),
     ).run()
 
 
@@ -214,8 +215,8 @@ def _loader(name: str, settings: Settings) -> Load:
         backend = load_model(
             name,
             checkpoint=settings.checkpoint,
-            device=settings.device,
             backend=settings.backend,
+            device=settings.device,
             dtype=settings.dtype,
             context=settings.context,
             kv_cache=settings.kv_cache,

@@ -12,20 +12,27 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qwenchat.errors import Interrupted, SessionError, UsageError
+from qwenchat.cli_output import (
+    check_terminal,
+    columns,
+    confirm,
+    painter,
+    print_lines,
+    print_object,
+    print_objects,
+)
+from qwenchat.errors import SessionError, UsageError
 from qwenchat.language import tr
-from qwenchat.session_lines import Look, Paint, as_object, described, hit_lines, list_lines, local_time
+from qwenchat.session_lines import as_object, described, hit_lines, list_lines, local_time
 
 if TYPE_CHECKING:
     from qwenchat.session_listing import SessionInfo
@@ -108,9 +115,9 @@ def list_sessions(ctx: typer.Context, limit: _Limit = None, as_json: _Json = Fal
     """List the sessions, the one saved last first."""
     infos = _store().list()[:limit]
     if _wants_json(ctx, as_json):
-        _print_objects(as_object(info) for info in infos)
+        print_objects(as_object(info) for info in infos)
     elif infos:
-        _print(*list_lines(infos, _columns(), _painter()))
+        print_lines(*list_lines(infos, columns(), painter()))
     else:
         _say(ctx, tr("there are no sessions yet"))
 
@@ -127,9 +134,9 @@ def show(
 
     record = _store().record(name)
     if _wants_json(ctx, as_json):
-        _print_object(json.loads(to_json(record)))
-    elif _columns() is None:
-        _print(to_markdown(record))
+        print_object(json.loads(to_json(record)))
+    elif columns() is None:
+        print_lines(to_markdown(record))
     else:
         from qwenchat.terminal.live import render_markdown
 
@@ -154,7 +161,7 @@ def rename(
     """Give a session another title."""
     info = _store().rename(name, " ".join(title))
     if _wants_json(ctx, as_json):
-        _print_object(as_object(info))
+        print_object(as_object(info))
     else:
         _say(ctx, tr("{id} is called {title!r} now", id=info.id, title=info.title))
 
@@ -175,9 +182,9 @@ def search(
         raise UsageError(tr("there is nothing to search for"), "qwenchat sessions search TEXT")
     hits = _store().search(text)[:limit]
     if _wants_json(ctx, as_json):
-        _print_objects(as_object(hit.info) | {"node_id": hit.node_id, "excerpt": hit.excerpt} for hit in hits)
+        print_objects(as_object(hit.info) | {"node_id": hit.node_id, "excerpt": hit.excerpt} for hit in hits)
     elif hits:
-        _print(*hit_lines(hits, text, _columns(), _painter()))
+        print_lines(*hit_lines(hits, text, columns(), painter()))
     else:
         _say(ctx, tr("no session holds {text!r}", text=text))
 
@@ -194,9 +201,9 @@ def fork(
     with store.fork(name, title) as copy:
         info = store.find(copy.id)
     if _wants_json(ctx, as_json):
-        _print_object(as_object(info))
+        print_object(as_object(info))
     else:
-        _print(f"{info.id}\n")
+        print_lines(f"{info.id}\n")
 
 
 @app.command()
@@ -227,7 +234,7 @@ def delete(
         except SessionError as error:  # what is in use does not keep the others
             failures.append(error)
     if _wants_json(ctx, as_json):
-        _print_objects(as_object(info) for info in deleted)
+        print_objects(as_object(info) for info in deleted)
     elif len(deleted) == 1:
         _say(ctx, tr("deleted {title!r}", title=_called(deleted[0])))
     elif deleted or not failures:
@@ -274,12 +281,12 @@ def export(
             raise UsageError(tr("{path} exists already", path=path), tr("--force replaces it"))
         write_text(path, text, overwrite=force)
         _say(ctx, tr("wrote {path}", path=path))
-    elif _columns() is None:
-        _print(text)
+    elif columns() is None:
+        print_lines(text)
     elif kind == "json":
-        _print_object(json.loads(text))
+        print_object(json.loads(text))
     else:
-        _print(sanitize(text))
+        print_lines(sanitize(text))
 
 
 def _format(given: str, path: Path | None) -> str:
@@ -324,10 +331,9 @@ def _ask_to_delete(infos: Sequence[SessionInfo]) -> None:
         UsageError: nobody can answer.
     """
     from qwenchat.terminal import theme
-    from qwenchat.terminal.sanitize import sanitize_line
 
-    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
-        raise UsageError(tr("there is no terminal to ask on"), tr("--yes deletes without asking"))
+    unasked = tr("--yes deletes without asking")
+    check_terminal(unasked)
     if len(infos) == 1:
         question = tr("delete {session}?", session=described(infos[0]))
     else:
@@ -336,13 +342,7 @@ def _ask_to_delete(infos: Sequence[SessionInfo]) -> None:
         if len(infos) > _NAMED:
             theme.say(tr("and {n} more", n=len(infos) - _NAMED))
         question = tr("delete these {n} sessions?", n=len(infos))
-    sys.stderr.write(f"{sanitize_line(question)} [y/N] ")
-    sys.stderr.flush()
-    answer = sys.stdin.readline()
-    if not answer:  # Ctrl-D: the line is still open
-        sys.stderr.write("\n")
-    if answer.strip().lower() not in ("y", "yes"):
-        raise Interrupted(tr("nothing was deleted"))
+    confirm(question, unasked=unasked, declined=tr("nothing was deleted"))
 
 
 def _called(info: SessionInfo) -> str:
@@ -375,47 +375,3 @@ def _say(ctx: typer.Context, line: str) -> None:
 
     if not _settings(ctx).quiet:
         theme.say(line)
-
-
-def _columns() -> int | None:
-    """The width of the terminal that stdout is; None if it is none."""
-    on_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return shutil.get_terminal_size().columns if on_terminal else None
-
-
-def _painter() -> Paint:
-    """What gives a text its look on stdout; nothing changes where there are no styles."""
-    if _columns() is None:
-        return _unpainted
-    from qwenchat.terminal import theme
-    from qwenchat.terminal.rows import Span, paint
-    from qwenchat.terminal.styles import current
-
-    colors = theme.colors(theme.stdout_console())
-    if colors is None:
-        return _unpainted
-    return lambda text, look: paint([Span(text, getattr(current(), look))], colors)
-
-
-def _unpainted(text: str, look: Look) -> str:
-    return text
-
-
-def _print_objects(objects: Iterable[dict[str, Any]]) -> None:
-    """A JSON array, an object a line."""
-    from qwenchat.oneshot import json_line
-
-    lines = ",\n".join(json_line(value).rstrip("\n") for value in objects)
-    _print(f"[\n{lines}\n]\n" if lines else "[]\n")
-
-
-def _print_object(value: dict[str, Any]) -> None:
-    from qwenchat.oneshot import json_line
-
-    _print(json_line(value))
-
-
-def _print(*lines: str) -> None:
-    from qwenchat.oneshot import stdout, write
-
-    write(stdout(), "".join(lines))

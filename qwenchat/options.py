@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Optional, get_args
@@ -75,9 +76,15 @@ def _words(key: str) -> Callable[[], list[str]]:
 
 
 def _models() -> Iterable[str]:
-    from qwenchat.models.catalog import AUTO, DEMO, KNOWN
+    from qwenchat.models import catalog, published
 
-    return AUTO, DEMO, *KNOWN
+    names = (*catalog.names(), *(known.short for known in published.KNOWN))
+    # A folder's name may have anything in it, and Typer hands completions to the shell unquoted.
+    return [name for name in names if re.fullmatch(r"[\w.][\w./-]*", name, re.ASCII)]
+
+
+complete_model = _complete(_models)
+"""Names of models, for a shell."""
 
 
 def _prompts() -> Iterable[str]:
@@ -120,7 +127,7 @@ _FLAGS: dict[str, Any] = {
         "--model",
         "-m",
         metavar="MODEL",
-        autocompletion=_complete(_models),
+        autocompletion=complete_model,
     ),
     "system": _flag(
         str,
@@ -160,6 +167,7 @@ _FLAGS: dict[str, Any] = {
         metavar="DEVICE",
         autocompletion=_complete(lambda: ("auto", "cpu", "cuda")),
     ),
+    "backend": _choice("backend", "What runs the model: auto, native or huggingface."),
     "dtype": _choice("dtype", "auto, float32, bfloat16 or float16."),
     "threads": _flag(int, "Threads that compute where there is no GPU.", metavar="COUNT"),
     "kv_cache": _flag(
@@ -167,7 +175,6 @@ _FLAGS: dict[str, Any] = {
         "What the context is held in: auto, or int8 for half the memory.",
         metavar="KIND",
         autocompletion=_words("kv_cache"),
-    "backend": _choice("backend", "What runs the model: auto, native or huggingface."),
     ),
     "theme": _choice("theme", "Colours: terminal, dark, light or mono."),
     "keys": _choice("keys", "Keys of the prompt: emacs or vi."),

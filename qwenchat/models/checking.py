@@ -1,0 +1,110 @@
+"""Whether the files of a checkpoint on this machine are what they must be.
+
+Owns where that is known from: our record of the pull; else the Hub's cache, in which files have their hashes
+as names; else the Hub, for what is published there. The first two work without a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from qwenchat.language import tr
+from qwenchat.models import demo, digests, places, published, records
+from qwenchat.models.places import Place
+from qwenchat.models.records import File
+
+Against = Literal["record", "cache", "hub", "sizes", "nothing"]
+"""What files are held against: our record, the names in the Hub's cache, what the Hub tells; where no more is
+known, their sizes alone, or nothing."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found out.
+
+    Attributes:
+        place: the checkpoint.
+        against: where it is known from what its files must be.
+        files: those that were looked at.
+        bad: by its name, why a file is not what it must be.
+    """
+
+    place: Place
+    against: Against
+    files: tuple[File, ...]
+    bad: dict[str, str]
+
+
+def check(place: Place, progress: Progress = lambda stage, done, total: None) -> Checked:
+    """Looks at every file of a checkpoint, and reads each from begin to end.
+
+    Args:
+        place: where it lies, whole or not.
+        progress: told how it gets on.
+
+    Raises:
+        DownloadError: only the Hub knows what the files must be, and does not tell.
+    """
+    against, files = _expected(place)
+    total = sum(file.size for file in files)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(tr("verifying {name}", name=place.name), done, total)
+
+    bad = {}
+    for file in files:
+        reason = digests.why_bad(place.folder / file.name, file, advance)
+        if reason:
+            bad[file.name] = reason
+    for name in places.missing(place.folder):
+        bad.setdefault(name, tr("it is missing"))
+    return Checked(place, against, tuple(files), bad)
+
+
+def _expected(place: Place) -> tuple[Against, list[File]]:
+    """What the files must be, and where that is known from."""
+    if place.source == "demo":
+        files = demo.files_of(place.folder)
+        return ("record" if all(file.digest for file in files) else "sizes"), files
+    record = records.read(place.folder)
+    if record:
+        return "record", list(record.files)
+    if place.source == "hub":
+        named = _named_by_hash(place.folder)
+        if named:
+            return "cache", named
+    if published.of(place.name):
+        return "hub", _told_by_hub(place)
+    return "nothing", []
+
+
+def _named_by_hash(snapshot: Path) -> list[File]:
+    """The files of a revision in the Hub's cache whose content has its hash as a name."""
+    files = []
+    for path in sorted(snapshot.iterdir()):
+        try:
+            blob = path.resolve(strict=False)
+            digest = digests.by_name_of(blob.name) if path.is_symlink() else None
+            size = blob.stat().st_size if blob.exists() else 0
+        except OSError:
+            continue
+        if digest:
+            files.append(File(path.name, size, digest))
+    return files
+
+
+def _told_by_hub(place: Place) -> list[File]:
+    """What the Hub has under that name, but the README."""
+    from qwenchat.models.hub import Hub
+    from qwenchat.models.pull import chosen
+
+    listing = Hub().listing(place.name, place.revision if place.source == "hub" else None)
+    return [file for file in chosen(listing) if file.name != "README.md"]

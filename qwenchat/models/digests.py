@@ -1,0 +1,69 @@
+"""Whether a file is what it must be: its size, then its hash.
+
+Owns the two kinds of hashes that the Hub gives its files: SHA-256 for the large ones, and for the small ones
+the name that git gives their content, SHA-1 over "blob", the size, a null byte and the content
+(https://git-scm.com/book/en/v2/Git-Internals-Git-Objects).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from qwenchat.language import tr
+from qwenchat.models.records import File
+
+_CHUNK = 2**20
+
+
+def why_bad(path: Path, file: File, advance: Callable[[int], None] = lambda count: None) -> str | None:
+    """Why what lies at a path is not that file, in words; None if it is.
+
+    Args:
+        advance: told the bytes that were read since it was told last.
+    """
+    try:
+        size = path.stat().st_size
+        if size != file.size:
+            return tr("it has {size} bytes, expected {expected}", size=size, expected=file.size)
+        if not file.digest:
+            return None
+        kind, _, expected = file.digest.partition(":")
+        found = of(path, kind, advance)
+    except FileNotFoundError:
+        return tr("it is missing")
+    except OSError as error:
+        return tr("it cannot be read: {reason}", reason=error.strerror or str(error))
+    return None if found == expected else tr("its content is not what was published")
+
+
+def of(path: Path, kind: str, advance: Callable[[int], None] = lambda count: None) -> str:
+    """The hash of a file, in hexadecimal.
+
+    Args:
+        kind: "sha256" or "git".
+        advance: told the bytes that were read since it was told last.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb", buffering=0) as source:
+        if kind == "git":  # a name, which keeps no secret; it was told over TLS
+            size = os.fstat(source.fileno()).st_size
+            digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        else:
+            digest = hashlib.sha256()
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+            advance(len(chunk))
+    return digest.hexdigest()
+
+
+def by_name_of(blob: str) -> str | None:
+    """The digest that the name of a file in the Hub's cache says; None if it is no hash."""
+    if re.fullmatch(r"[0-9a-f]{64}", blob):
+        return f"sha256:{blob}"
+    return f"git:{blob}" if re.fullmatch(r"[0-9a-f]{40}", blob) else None

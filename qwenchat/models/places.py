@@ -1,0 +1,214 @@
+"""Where checkpoints lie on this machine, and which of them are whole.
+
+Owns the layouts of three kinds of places: our own folder, the Hub's cache, and ModelScope's cache, in which
+others put files too. Looks, and changes nothing; knows no model by name.
+
+The Hub's cache is described at https://huggingface.co/docs/huggingface_hub/guides/manage-cache. ModelScope's
+has had four layouts; they are those that modelscope_hub 0.5 looks for.
+
+A checkpoint counts only when it is whole: its config, every file of weights, a vocabulary; and when no record
+of ours says that its pull has not ended.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from qwenchat import folders
+from qwenchat.engine.config import read_json
+from qwenchat.errors import CheckpointError
+from qwenchat.models import records
+
+Source = Literal["demo", "folder", "hub", "modelscope"]
+"""What put a checkpoint there: this program, as the built-in model; the user; the Hub; ModelScope."""
+
+INDEX = "model.safetensors.index.json"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
+# One of these, each enough by itself.
+_VOCABULARIES = ("*.tiktoken", "tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder that may hold a checkpoint.
+
+    Attributes:
+        name: "org/model", or the folder's own name where it has no other.
+        folder: of its files.
+        source: what put it there.
+        revision: a commit of the Hub, a branch of ModelScope; empty where there are none.
+    """
+
+    name: str
+    folder: Path
+    source: Source
+    revision: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """What its files take on disk; 0 for those that cannot be looked at."""
+        total = 0
+        for path in _entries(self.folder):
+            with suppress(OSError):
+                total += path.stat().st_size if path.is_file() else 0
+        return total
+
+    @property
+    def whole(self) -> bool:
+        """Whether it can be loaded: nothing is missing, and its pull, if it was ours, has ended."""
+        return not missing(self.folder) and not records.is_begun(self.folder)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be a repository's name, "org/model"."""
+    return bool(_NAME.fullmatch(text)) and "--" not in text and ".." not in text
+
+
+def is_plain(name: str) -> bool:
+    """Whether a file of that name lies in the folder itself, is not hidden, and has nothing strange in it."""
+    return bool(_PLAIN.fullmatch(name)) and ".." not in name and len(name) < 200
+
+
+def missing(folder: Path) -> list[str]:
+    """What a folder lacks of a checkpoint; empty for a whole one."""
+    lacking = [] if (folder / "config.json").is_file() else ["config.json"]
+    weights = _weights(folder)
+    if weights is None:
+        lacking.append(INDEX)
+    lacking += [name for name in weights or () if not (folder / name).is_file()]
+    if not any(path.is_file() for pattern in _VOCABULARIES for path in folder.glob(pattern)):
+        lacking.append("*.tiktoken")
+    return lacking
+
+
+def _weights(folder: Path) -> list[str] | None:
+    """The files of weights that there should be; None if there is an index that names none."""
+    if not (folder / INDEX).exists():
+        return [path.name for path in folder.glob("*.safetensors")] or ["model.safetensors"]
+    try:
+        names = read_json(folder / INDEX).get("weight_map")
+    except CheckpointError:
+        return None
+    shards = set(names.values()) if isinstance(names, dict) else set()
+    if not shards or not all(isinstance(name, str) and is_plain(name) for name in shards):
+        return None
+    return sorted(shards)
+
+
+# --- places by name ------------------------------------------------------------------------------
+
+
+def of(name: str) -> Iterator[Place]:
+    """Where a checkpoint called "org/model" lies or may lie, the best place first."""
+    yield Place(name, ours() / name, "folder")
+    yield from in_hub_cache(name)
+    yield from in_modelscope_cache(name)
+
+
+def everywhere() -> Iterator[Place]:
+    """Every place on this machine where a checkpoint lies or may lie."""
+    for folder in _entries(ours()):
+        if (folder / "config.json").exists():
+            yield Place(folder.name, folder, "folder")
+        else:
+            yield from (Place(f"{folder.name}/{inner.name}", inner, "folder") for inner in _entries(folder))
+    for folder in _entries(hub_cache()):
+        kind, _, name = folder.name.partition("--")
+        if kind == "models":
+            yield from in_hub_cache(name.replace("--", "/"))
+    for name in sorted(_names_in_modelscope_cache()):
+        yield from in_modelscope_cache(name)
+
+
+def ours() -> Path:
+    """Where checkpoints of the user's lie, by their names."""
+    return folders.data_dir() / "models"
+
+
+def hub_cache() -> Path:
+    """The Hub's cache, where its own client has it."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if os.environ.get(variable):
+            return _path(os.environ[variable])
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return _path(os.environ.get("HF_HOME") or f"{cache}/huggingface") / "hub"
+
+
+def hub_folder(name: str) -> Path:
+    """A repository's folder in the Hub's cache: ``blobs`` has its files, ``snapshots`` its revisions."""
+    return hub_cache() / f"models--{name.replace('/', '--')}"
+
+
+def in_hub_cache(name: str) -> Iterator[Place]:
+    """A model's revisions in the Hub's cache: pulled here, the last one first; then ``main``; then by age."""
+    repository = hub_folder(name)
+    main = ""
+    with suppress(OSError, ValueError):
+        main = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+
+    def rank(folder: Path) -> tuple[str, bool, float]:
+        changed = 0.0
+        with suppress(OSError):
+            changed = folder.stat().st_mtime
+        return records.ended(folder), folder.name == main, changed
+
+    for folder in sorted(_entries(repository / "snapshots"), key=rank, reverse=True):
+        yield Place(name, folder, "hub", folder.name)
+
+
+def modelscope_cache() -> Path:
+    """ModelScope's cache, where its own client has it."""
+    return _path(os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope")
+
+
+def modelscope_folder(name: str, revision: str) -> Path:
+    """A revision's folder in ModelScope's cache."""
+    return modelscope_cache() / "models" / name.replace("/", "--") / "snapshots" / revision
+
+
+def in_modelscope_cache(name: str) -> Iterator[Place]:
+    """A model's revisions in ModelScope's cache, ``master`` first, then what older clients put there."""
+    snapshots = modelscope_folder(name, "master").parent
+    for folder in sorted(_entries(snapshots), key=lambda folder: (folder.name != "master", folder.name)):
+        yield Place(name, folder, "modelscope", folder.name)
+    owner, _, model = name.partition("/")
+    for root in _older_modelscope_roots():
+        folder = root / owner / model.replace(".", "___")
+        if folder.is_dir():
+            yield Place(name, folder, "modelscope")
+
+
+def _names_in_modelscope_cache() -> set[str]:
+    names = {
+        folder.name.replace("--", "/")
+        for folder in _entries(modelscope_cache() / "models")
+        if "--" in folder.name and (folder / "snapshots").is_dir()
+    }
+    for root in _older_modelscope_roots():
+        for owner in _entries(root):
+            names |= {f"{owner.name}/{model.name.replace('___', '.')}" for model in _entries(owner)}
+    return {name for name in names if is_name(name)}
+
+
+def _older_modelscope_roots() -> tuple[Path, ...]:
+    base = modelscope_cache()
+    return base / "models", base / "hub" / "models", base / "hub"
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, in the order of the names; nothing where it cannot be looked into."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expandvars(text)).expanduser().absolute()

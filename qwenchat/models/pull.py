@@ -1,0 +1,304 @@
+"""From a model's name to a verified checkpoint: what is fetched, in which order, and what is made sure of.
+
+Owns the steps and their order: list, choose, look for room, record that it has begun, bring and verify each
+file, record that it is whole. Knows of the Hub and of ModelScope only that each is an :class:`Origin`.
+
+A pull may end anywhere, of a signal or a lost connection: until the last step its record says "begun", and
+nothing takes the folder for a checkpoint. The next pull of the same verifies what is there and goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Protocol
+
+from qwenchat.errors import DownloadError
+from qwenchat.language import tr
+from qwenchat.models import digests, places, records
+from qwenchat.models.hub import Dropped, Hub, Listing, Unreachable
+from qwenchat.models.records import File, Record
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done, how many bytes of it, and of how many; from one thread at a time."""
+
+SPARE = 512 * 2**20
+"""Bytes of the disk that are left free."""
+ATTEMPTS = 5
+"""How often in a row a cut transfer is taken up without a byte coming."""
+PAUSE = 2.0
+"""Seconds before that."""
+_WATCH_SECONDS = 0.2
+_LONG = 64 * 2**20  # bytes of which the hash takes a while
+
+_WEIGHTS = "*.safetensors"
+_WANTED = (
+    "*.json",
+    "*.tiktoken",
+    "tokenizer.model",
+    "merges.txt",
+    "vocab.txt",
+    "*.jinja",
+    "LICENSE*",
+    "LICENCE*",
+    "NOTICE*",
+    "README.md",
+)
+_TEXT_SUFFIXES = ("", ".md", ".txt")  # of licences and notices
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
+
+
+class Origin(Protocol):
+    """Where files come from: the Hub, or ModelScope."""
+
+    source: places.Source
+
+    def listing(self, name: str, revision: str | None) -> Listing:
+        """What it has of a model."""
+
+    def fetch(self, listing: Listing, file: File) -> None:
+        """Brings a file to its place, going on with what is there of it."""
+
+    def present(self, listing: Listing, file: File) -> int:
+        """How many bytes of a file are there."""
+
+    def discard(self, listing: Listing, file: File) -> None:
+        """Removes all that is there of a file."""
+
+    def finish(self, listing: Listing) -> None:
+        """Takes note that all of it is there."""
+
+
+def pull(
+    name: str,
+    *,
+    revision: str | None = None,
+    source: str = "auto",
+    progress: Progress = lambda stage, done, total: None,
+    notice: Callable[[str], None] = lambda line: None,
+) -> Record:
+    """Fetches a model, or what is missing of it, and verifies all of it.
+
+    Args:
+        name: "org/model".
+        revision: a branch, tag or commit; by default the main one.
+        source: "hub", "modelscope", or "auto" for the Hub, and ModelScope where that cannot be reached.
+        progress: told how it gets on.
+        notice: told in one line what "auto" chose.
+
+    Returns:
+        What was pulled, from where, and the files with their hashes.
+
+    Raises:
+        DownloadError: it could not be fetched or did not verify; what has been fetched stays.
+    """
+    if source == "modelscope":
+        return _pull_from(_modelscope(), name, revision, progress)
+    try:
+        return _pull_from(Hub(), name, revision, progress)
+    except Unreachable as error:
+        if source == "hub":
+            raise
+        try:
+            other = _modelscope()
+        except DownloadError as missing:
+            raise Unreachable(error.message, missing.hint) from error
+        notice(tr("{reason}; trying ModelScope", reason=error.message))
+        return _pull_from(other, name, None if revision == "main" else revision, progress)
+
+
+def _modelscope() -> Origin:
+    from qwenchat.models.modelscope import ModelScope
+
+    return ModelScope()
+
+
+def _pull_from(origin: Origin, name: str, revision: str | None, progress: Progress) -> Record:
+    listing = origin.listing(name, revision)
+    files = chosen(listing)
+    record = Record(name, origin.source, listing.revision, listing.folder, tuple(files))
+    try:
+        with records.locked(listing.folder, lambda: progress(tr("waiting for another qwenchat"), 0, 0)):
+            _check_room(origin, listing, files)
+            records.keep(record)
+            _bring_all(origin, listing, files, progress)
+            origin.finish(listing)
+            if lacking := places.missing(listing.folder):
+                raise DownloadError(
+                    tr("{name} lacks {files}", name=name, files=", ".join(lacking)),
+                    tr("it is no checkpoint that can be loaded"),
+                )
+            record = replace(record, ended=datetime.now(timezone.utc).isoformat())
+            records.keep(record)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DownloadError(
+            tr("{folder} cannot be written: {reason}", folder=error.filename or listing.folder, reason=reason)
+        ) from error
+    return record
+
+
+def chosen(listing: Listing) -> list[File]:
+    """The files of a model that are fetched: weights as safetensors, JSON, vocabulary, licence, README.
+
+    Nothing that could run is among them, nor what does not lie in the repository's first folder.
+
+    Raises:
+        DownloadError: there are no weights that can be read without running code, or a hash is not told.
+    """
+    files = [file for file in listing.files if places.is_plain(file.name)]
+    weights = [file for file in files if fnmatchcase(file.name, _WEIGHTS)]
+    # Some repositories have the same weights a second time, under another name.
+    weights = [file for file in weights if file.name.startswith("model")] or weights
+    if not weights:
+        raise _no_weights(listing.name, [file.name for file in listing.files])
+    wanted = [file for file in files if _is_wanted(file.name)]
+    for file in (*weights, *wanted):
+        if not file.digest or file.size < 0:
+            raise DownloadError(
+                tr("no hash of {file} is told, so it could not be verified", file=file.name),
+                tr("the mirror that HF_ENDPOINT names leaves it out"),
+            )
+    # The small ones first: what is wrong with them is known before gigabytes have come.
+    return sorted(wanted, key=lambda file: file.name) + sorted(weights, key=lambda file: file.name)
+
+
+def _is_wanted(name: str) -> bool:
+    if not any(fnmatchcase(name, pattern) for pattern in _WANTED):
+        return False
+    is_licence = name.startswith(("LICEN", "NOTICE"))
+    return not is_licence or Path(name).suffix in _TEXT_SUFFIXES
+
+
+def _no_weights(name: str, names: Sequence[str]) -> DownloadError:
+    def has(*patterns: str) -> bool:
+        return any(fnmatchcase(file.lower(), pattern) for file in names for pattern in patterns)
+
+    if has("*.gguf"):
+        return DownloadError(
+            tr("{name} has its weights only as GGUF", name=name),
+            tr("fetch one of these files, and name its path"),
+        )
+    if has(*_PICKLES):
+        return DownloadError(
+            tr("{name} has its weights only as pickles, which can run code while they are read", name=name),
+            tr("look for a repository of the same model with safetensors"),
+        )
+    return DownloadError(
+        tr("{name} has no weights as safetensors", name=name), tr("look for a repository with safetensors")
+    )
+
+
+def _check_room(origin: Origin, listing: Listing, files: Sequence[File]) -> None:
+    """Looks for room before anything is fetched.
+
+    Raises:
+        DownloadError: there is not enough.
+    """
+    missing = sum(max(file.size - origin.present(listing, file), 0) for file in files)
+    place = listing.folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if missing and free < missing + SPARE:
+        raise DownloadError(
+            tr(
+                "{name} takes {missing} GB more, and {folder} has {free} GB free",
+                name=listing.name,
+                missing=f"{missing / 1e9:.1f}",
+                folder=place,
+                free=f"{free / 1e9:.1f}",
+            ),
+            tr("free some, or name another place with HF_HOME, or for ModelScope with MODELSCOPE_CACHE"),
+        )
+
+
+def _bring_all(origin: Origin, listing: Listing, files: Sequence[File], progress: Progress) -> None:
+    stage, total = tr("fetching {name}", name=listing.name), sum(file.size for file in files)
+    before = 0
+    for file in files:
+
+        def report(present: int, before: int = before, most: int = file.size) -> None:
+            progress(stage, before + min(present, most), total)
+
+        _bring(origin, listing, file, report, progress)
+        before += file.size
+
+
+def _bring(
+    origin: Origin, listing: Listing, file: File, report: Callable[[int], None], progress: Progress
+) -> None:
+    """Brings one file, verified; what turns out bad is fetched once more from its begin."""
+    path, reason = listing.folder / file.name, ""
+    for _ in range(2):
+        if origin.present(listing, file) > file.size:
+            origin.discard(listing, file)
+        if not path.exists():
+            with _watched(lambda: origin.present(listing, file), report):
+                _fetch(origin, listing, file)
+        reason = _verify(path, file, progress) or ""
+        if not reason:
+            return
+        origin.discard(listing, file)
+    raise DownloadError(
+        tr("{file} did not verify: {reason}", file=file.name, reason=reason),
+        tr("it came twice like that; try again later, or from another source"),
+    )
+
+
+def _fetch(origin: Origin, listing: Listing, file: File) -> None:
+    """Fetches a file, taking it up again where it was cut for as long as that brings more of it."""
+    idle, before = 0, origin.present(listing, file)
+    while True:
+        try:
+            return origin.fetch(listing, file)
+        except Unreachable as error:  # the client has tried for a while
+            raise DownloadError(error.message, tr("the same command goes on where it stopped")) from error
+        except Dropped:
+            now = origin.present(listing, file)
+            if now > file.size:  # more than there is cannot go on
+                origin.discard(listing, file)
+            idle = 0 if now > before else idle + 1
+            before = now
+            if idle == ATTEMPTS:
+                raise
+            time.sleep(PAUSE)
+
+
+def _verify(path: Path, file: File, progress: Progress) -> str | None:
+    stage = tr("verifying {name}", name=file.name)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if file.size >= _LONG:  # else it is over before anybody could read that
+            progress(stage, done, file.size)
+
+    return digests.why_bad(path, file, advance)
+
+
+@contextmanager
+def _watched(size: Callable[[], int], report: Callable[[int], None]) -> Iterator[None]:
+    """Reports the size of what grows, as long as the context lasts: the client says nothing meanwhile."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_WATCH_SECONDS):
+            report(size())
+
+    report(size())
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()

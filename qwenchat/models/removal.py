@@ -1,0 +1,129 @@
+"""Removing a model from this machine: what would go, what that frees, and doing it.
+
+Owns what belongs to a model: its repository's folders in the caches, with what pulls have left there, and its
+folder in ours. A folder that the user keeps elsewhere is never removed. Asks nobody; that is the caller's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwenchat.errors import DownloadError, ModelNotFoundError
+from qwenchat.language import tr
+from qwenchat.models import places, records
+from qwenchat.models.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What is to be removed.
+
+    Attributes:
+        name: the model's.
+        folders: that hold its files; they are removed with all that is in them.
+        files: besides, contents in a cache that nothing else needs.
+        records: of its pulls.
+        bytes: that this frees.
+    """
+
+    name: str
+    folders: tuple[Path, ...]
+    files: tuple[Path, ...]
+    records: tuple[Record, ...]
+    bytes: int
+
+
+def plan(name: str, revision: str | None = None) -> Removal:
+    """What removing a model would remove.
+
+    Args:
+        name: "org/model".
+        revision: only this one of the Hub's cache, by its commit; by default all of the model.
+
+    Raises:
+        ModelNotFoundError: there is nothing of it.
+    """
+    if revision is not None:
+        return _plan_revision(name, revision)
+    mine = {place.folder for place in places.of(name) if place.source != "hub"}
+    candidates = [places.ours() / name, places.hub_folder(name), *mine]
+    # The folder of a ModelScope revision is inside the model's.
+    snapshots = places.modelscope_folder(name, "master").parent
+    candidates = [snapshots.parent if path.parent == snapshots else path for path in candidates]
+    folders = tuple(dict.fromkeys(path for path in candidates if path.is_dir() and not path.is_symlink()))
+    pulls = tuple(record for record in records.everything() if record.name == name)
+    if not folders and not pulls:
+        raise ModelNotFoundError(tr("{model} is not on this machine", model=name))
+    return Removal(name, folders, (), pulls, _bytes(folders))
+
+
+def _plan_revision(name: str, revision: str) -> Removal:
+    """One revision; what it shares with others stays, as huggingface_hub finds out."""
+    commits = [place.revision for place in places.in_hub_cache(name)]
+    found = [commit for commit in commits if commit.startswith(revision)] if len(revision) >= 5 else []
+    if len(found) != 1:
+        raise ModelNotFoundError(
+            tr("there is no revision {revision} of {name} in the Hub's cache", revision=revision, name=name),
+            tr("there are {names}", names=", ".join(commits)) if commits else "",
+        )
+    pulls = tuple(
+        record for record in records.everything() if record.name == name and record.revision == found[0]
+    )
+    if len(commits) == 1:
+        folder = places.hub_folder(name)
+        return Removal(name, (folder,), (), pulls, _bytes([folder]))
+    strategy = _scan().delete_revisions(*found)
+    files = (*strategy.refs, *strategy.blobs)
+    return Removal(name, tuple(strategy.snapshots), files, pulls, int(strategy.expected_freed_size))
+
+
+def _scan() -> Any:
+    from huggingface_hub import scan_cache_dir
+
+    return scan_cache_dir(places.hub_cache())
+
+
+def remove(removal: Removal) -> int:
+    """Removes it, and returns how many bytes that freed.
+
+    Raises:
+        DownloadError: something could not be removed; the rest is gone.
+    """
+    try:
+        for folder in removal.folders:
+            # First what makes it a checkpoint: whatever ends this, no part is taken for the whole.
+            for path in (folder / "snapshots", folder / "refs", folder):
+                if path.exists():
+                    shutil.rmtree(path)
+            _remove_if_empty(folder.parent)
+        for file in removal.files:
+            file.unlink(missing_ok=True)
+        for record in removal.records:
+            records.forget(record)
+    except OSError as error:
+        place, reason = error.filename, error.strerror or str(error)
+        raise DownloadError(tr("{path} cannot be removed: {reason}", path=place, reason=reason)) from error
+    shutil.rmtree(places.hub_cache() / ".locks" / places.hub_folder(removal.name).name, ignore_errors=True)
+    return removal.bytes
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Removes the folder of an organisation that has no model left."""
+    if folder.parent == places.ours() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _bytes(folders: Iterable[Path]) -> int:
+    """What is in these folders; a file counts once, under however many names."""
+    seen: dict[tuple[int, int], int] = {}
+    for folder in folders:
+        for root, _, names in os.walk(folder):
+            for name in names:
+                status = (Path(root) / name).lstat()
+                seen[status.st_dev, status.st_ino] = status.st_size
+    return sum(seen.values())

