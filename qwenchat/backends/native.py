@@ -56,10 +56,7 @@ class NativeBackend:
             CheckpointError: the checkpoint has none.
         """
         if self._tokenizer is None:
-            raise CheckpointError(
-                f"{self.name}: there is no .tiktoken file in the checkpoint",
-                "without its vocabulary it cannot chat; fetch it again",
-            )
+            raise no_vocabulary(self.name)
         return self._tokenizer
 
     def logits(self, ids: Sequence[int]) -> torch.Tensor:
@@ -155,3 +152,11 @@ class NativeBackend:
         # The chat's own ends, and <|im_start|> as in Qwen's chat(): a turn must not open another.
         ends = {tokenizer.endoftext_id, tokenizer.im_end_id, tokenizer.im_start_id}
         return ends.union(self._defaults.eos_token_ids)
+
+
+def no_vocabulary(name: str) -> CheckpointError:
+    """The error for a checkpoint that has weights and no tokenizer."""
+    return CheckpointError(
+        f"{name}: there is no .tiktoken file in the checkpoint",
+        "without its vocabulary it cannot chat; fetch it again",
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from qwenchat.backends.loading import (
     pick_device,
     pick_dtype,
 )
-from qwenchat.backends.native import NativeBackend
+from qwenchat.backends.native import NativeBackend, no_vocabulary
 from qwenchat.errors import CheckpointError, ModelError, QwenchatError
 from qwenchat.language import tr
 from qwenchat.tokenizer import QwenTokenizer
@@ -32,7 +33,9 @@ from qwenchat.tokenizer import QwenTokenizer
 if TYPE_CHECKING:
     import torch
 
+    from qwenchat.engine.config import GenerationDefaults, ModelConfig
     from qwenchat.engine.cpu.team import Team
+    from qwenchat.engine.linear import Plan
     from qwenchat.engine.memory import Need
 
 _TRITON_CACHE = "TRITON_CACHE_DIR"
@@ -45,21 +48,10 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
         ModelError: it is unusable, or memory does not suffice.
         UsageError: the request has a value that it cannot have on this machine or with this model.
     """
-    from qwenchat.engine.config import read_generation_defaults, read_model_config
-
-    # What can be wrong is looked at first, before seconds go into torch and the weights.
-    report, notice = request.progress, request.notice
-    int8_cache = request.kv_cache == "int8"
-    config = read_model_config(folder)
-    defaults = read_generation_defaults(folder)
-    window = pick_context(request.context, config.seq_length, config.max_position_embeddings)
-    report(IMPORTING, None)
-    with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second
-        tokenizer = _read_tokenizer(folder, config.vocab_size)
-    import torch
-
+    found = _look(folder, request)
+    config, window = found.config, found.window
     from qwenchat.engine.generate import Engine
-    from qwenchat.engine.linear import pack, plan
+    from qwenchat.engine.linear import pack
     from qwenchat.engine.loader import load_model
 
     def tell_memory(need: Need, free: int) -> None:
@@ -68,49 +60,39 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
             needed=f"{need.total / 2**30:.1f}",
             free=f"{free / 2**30:.1f}",
         )
-        report(Routine(line), None)
+        request.progress(Routine(line), None)
 
-    target = pick_device(request.device)
-    number_type = pick_dtype(request.dtype, target)
-    on_gpu = target.type == "cuda"
-    stage = (COMPILING if _begin_triton_cache(target) else PREPARING) if on_gpu else None
-
-    def open_team() -> Team:
-        return open_cpu_kernels(request.threads, report, notice)
-
-    if request.threads is not None and not on_gpu:
-        torch.set_num_threads(request.threads)
-    how = plan(config, target, number_type, open_team)
+    on_gpu = found.device.type == "cuda"
+    stage = (COMPILING if _begin_triton_cache(found.device) else PREPARING) if on_gpu else None
+    how = _plan(found, request, lambda: open_cpu_kernels(request.threads, request.progress, request.notice))
     weights = load_model(
         folder,
-        device=target,
-        dtype=number_type,
+        device=found.device,
+        dtype=found.dtype,
         context=window,
-        progress=lambda fraction: report(LOADING, fraction),
+        progress=lambda fraction: request.progress(LOADING, fraction),
         preflight=tell_memory,
         packing=how.packing,
-        int8_cache=int8_cache,
+        int8_cache=found.int8_cache,
     )
-    kernels = pack(weights, how, number_type)
+    kernels = pack(weights, how, found.dtype)
     if kernels.why_not:
-        kind = "CUDA" if on_gpu else "CPU"
-        reason = kernels.why_not
-        notice(
+        request.notice(
             tr(
                 "the fast {kind} kernels are not used, but {path}: {reason}",
-                kind=kind,
+                kind="CUDA" if on_gpu else "CPU",
                 path=kernels.name,
-                reason=reason,
+                reason=kernels.why_not,
             )
         )
     if kernels.weights and stage:
-        report(stage, None)
+        request.progress(stage, None)
     quant = f"Int{config.quant.bits}" if config.quant else "unquantised"
-    number = str(number_type).removeprefix("torch.")
-    cache = ", int8 KV cache" if int8_cache else ""
-    description = f"{quant}, {target} {number}{cache}, {kernels.name}"
+    number = str(found.dtype).removeprefix("torch.")
+    cache = ", int8 KV cache" if found.int8_cache else ""
+    description = f"{quant}, {found.device} {number}{cache}, {kernels.name}"
     try:
-        engine = Engine(kernels.model, context=window, weights=kernels.weights, int8_cache=int8_cache)
+        engine = Engine(kernels.model, context=window, weights=kernels.weights, int8_cache=found.int8_cache)
     except QwenchatError:
         raise
     except Exception as error:
@@ -126,11 +108,78 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
         ) from error
     return NativeBackend(
         engine,
-        tokenizer,
-        defaults,
+        found.tokenizer,
+        found.defaults,
         name=request.name,
         description=description,
     )
+
+
+def check_native(folder: Path, request: Request, open_team: Callable[[], Team]) -> None:
+    """Goes the way of :func:`load_native` up to the weights.
+
+    Args:
+        open_team: opens the CPU kernels, or raises CannotCompile.
+
+    Raises:
+        QwenchatError: as loading it would, or chatting with it.
+    """
+    from qwenchat.engine.loader import weigh
+    from qwenchat.engine.memory import check_memory
+
+    found = _look(folder, request)
+    if found.tokenizer is None:
+        raise no_vocabulary(request.name)
+    needed = weigh(
+        folder,
+        device=found.device,
+        dtype=found.dtype,
+        context=found.window,
+        packing=_plan(found, request, open_team).packing,
+        int8_cache=found.int8_cache,
+    )
+    check_memory(needed, device=found.device, dtype=found.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is known before a weight is read: the checkpoint's JSON and vocabulary, and what was asked for."""
+
+    config: ModelConfig
+    defaults: GenerationDefaults
+    window: int
+    tokenizer: QwenTokenizer | None
+    device: torch.device
+    dtype: torch.dtype
+    int8_cache: bool
+
+
+def _look(folder: Path, request: Request) -> _Found:
+    """What can be wrong is looked at first, before seconds go into torch and the weights."""
+    from qwenchat.engine.config import read_generation_defaults, read_model_config
+
+    config = read_model_config(folder)
+    defaults = read_generation_defaults(folder)
+    window = pick_context(request.context, config.seq_length, config.max_position_embeddings)
+    request.progress(IMPORTING, None)
+    # GNU's OpenMP, which torch has, lets its threads look for work so often before they sleep. Its own number
+    # is so high that after a prefill they keep our kernels from the processors for two tokens.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second
+        tokenizer = _read_tokenizer(folder, config.vocab_size)
+    device = pick_device(request.device)
+    dtype = pick_dtype(request.dtype, device)
+    return _Found(config, defaults, window, tokenizer, device, dtype, request.kv_cache == "int8")
+
+
+def _plan(found: _Found, request: Request, open_team: Callable[[], Team]) -> Plan:
+    import torch
+
+    from qwenchat.engine.linear import plan
+
+    if request.threads is not None and found.device.type != "cuda":
+        torch.set_num_threads(request.threads)
+    return plan(found.config, found.device, found.dtype, open_team)
 
 
 def open_cpu_kernels(threads: int | None, report: Progress, notice: Callable[[str], None]) -> Team:
