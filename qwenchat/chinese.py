@@ -418,8 +418,8 @@ CHINESE: Mapping[str, str] = {
     "--from is for the built-in model": "--from 只用于内置模型",
     "fetching {name}": "正在下载 {name}",
     "verifying {name}": "正在校验 {name}",
-    "{stage}, {done} of {total}": "{stage}，已完成 {done}/{total}",
-    "{text}, {speed}/s, {left} left": "{text}，{speed}/秒，还需 {left}",
+    "{done} of {total}": "已完成 {done}/{total}",
+    "{part}, {speed}/s, {left} left": "{part}，{speed}/秒，还需 {left}",
     "{hours} h": "{hours} 小时",
     "{reason}; trying ModelScope": "{reason}；改用 ModelScope",
     "interrupted; what has been fetched stays": "已中断；已下载的部分会保留",
@@ -608,6 +608,12 @@ CHINESE: Mapping[str, str] = {
     "what would: {sizes}, or -1 for one scale a row": "可用：{sizes}，或 -1（每行一个缩放系数）",
     "matrices of {widths} inputs cannot be packed": "输入数为 {widths} 的矩阵无法打包",
     "GPTQ takes multiples of 32": "GPTQ 要求 32 的倍数",
+    "{path} is no folder": "{path} 不是文件夹",
+    "a float checkpoint is a folder with config.json and safetensors": (
+        "浮点检查点是含有 config.json 和 safetensors 的文件夹"
+    ),
+    "the built-in model is quantised already": "内置模型已经量化",
+    "give a float checkpoint as SOURCE": "请把浮点检查点作为 SOURCE 给出",
     "{folder} is quantised already ({bits} bits)": "{folder} 已经量化（{bits} 位）",
     "take the float checkpoint that it was made from": "请使用量化之前的浮点检查点",
     "{folder} cannot be read: {reason}": "无法读取 {folder}：{reason}",
@@ -662,7 +668,6 @@ CHINESE: Mapping[str, str] = {
     "putting the checkpoint together": "组装检查点",
     "{seconds} s": "{seconds} 秒",
     "{minutes} min": "{minutes} 分钟",
-    "{hours} h {minutes} min": "{hours} 小时 {minutes} 分钟",
     "layer {n}: {problem}": "第 {n} 层：{problem}",
     "the activations are not finite": "激活值不是有限数",
     "the checkpoint is damaged, or its training went astray": "检查点已损坏，或其训练出了问题",
@@ -674,7 +679,7 @@ CHINESE: Mapping[str, str] = {
         "校准文本不足以反映输入，无法据此量化"
     ),
     "give more and more varied text with --calibration": "请用 --calibration 提供更多、更多样的文本",
-    "{folder}: {size} MB, made in {time}": "{folder}：{size} MB，用时 {time}",
+    "{folder}: {size}, made in {time}": "{folder}：{size}，用时 {time}",
     "perplexity {before} before, {after} after ({change}), on {tokens} tokens that it was not made for": (
         "困惑度：量化前 {before}，量化后 {after}（{change}），在未用于校准的 {tokens} 个词元上测得"
     ),
@@ -690,6 +695,7 @@ CHINESE: Mapping[str, str] = {
     "{folder} cannot be written": "{folder} 不可写",
     "QWENCHAT_HOME and HF_HOME name other places": "可用 QWENCHAT_HOME 与 HF_HOME 指定其他位置",
     "{endpoint} answers": "{endpoint} 可以访问",
+    "{endpoint} cannot be reached: {reason}": "无法访问 {endpoint}：{reason}",
     "what is on this machine works without it": "本机已有的模型不受影响",
     "auto-gptq is not installed, so qwenchat quantize does not work": (
         "未安装 auto-gptq，因此 qwenchat quantize 不可用"
@@ -703,8 +709,7 @@ CHINESE: Mapping[str, str] = {
     "{free} of {total} GiB free": (
         "{device}：{name}，计算能力 {capability}，CUDA {cuda}，驱动 {driver}，可用 {free} / {total} GiB"
     ),
-    "{name}, {threads} threads": "{name}，{threads} 个线程",
-    "{processor}; plain torch computes: {reason}": "{processor}；由普通 torch 计算：{reason}",
+    "{name}; plain torch computes: {reason}": "{name}；由普通 torch 计算：{reason}",
     "{free} of {total} GiB free": "可用 {free} / {total} GiB",
     "known models (on disk; memory with the whole context)": "已知的模型（磁盘占用；含全部上下文的内存）",
     "here": "在本机",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 import qwenchat
-from qwenchat import cli_bench, cli_models, cli_quantize, cli_sessions, cli_setup, exits, language
+from qwenchat import cli_bench, cli_doctor, cli_models, cli_quantize, cli_sessions, cli_setup, exits, language
 from qwenchat.errors import Interrupted, UsageError
 from qwenchat.language import tr
 from qwenchat.options import Flags, with_flags
@@ -92,6 +92,7 @@ def ask(
 
 
 app.command("bench")(cli_bench.bench)
+app.command("doctor")(cli_doctor.doctor)
 app.command("quantize")(cli_quantize.quantize)
 
 

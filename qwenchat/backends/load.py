@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, ParamSpec, TypeAlias, Union
 
 from qwenchat.backends.importing import no_garbage_collection
 from qwenchat.backends.loading import Progress, Request
-from qwenchat.backends.loading import pick_dtype as pick_dtype
-from qwenchat.backends.native_load import open_cpu_kernels as open_cpu_kernels
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, UsageError
 from qwenchat.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.backends.huggingface import HuggingFaceBackend
     from qwenchat.backends.native import NativeBackend
+    from qwenchat.engine.cpu.team import Team
 
 Arguments = ParamSpec("Arguments")
 Model: TypeAlias = Union["NativeBackend", "HuggingFaceBackend"]
@@ -149,6 +148,36 @@ def load_folder(
         progress=progress or (lambda stage, fraction: None),
         notice=notice or (lambda line: None),
     )
+    if _reader(folder, backend) == NATIVE:
+        from qwenchat.backends.native_load import load_native
+
+        return load_native(folder, request)
+    from qwenchat.backends.hub_load import load_huggingface
+
+    return load_huggingface(folder, request)
+
+
+def check_folder(folder: Path, request: Request, *, backend: str, open_team: Callable[[], Team]) -> None:
+    """Goes the way of :func:`load_folder` up to the weights.
+
+    Args:
+        open_team: opens the CPU kernels, or raises CannotCompile.
+
+    Raises:
+        QwenchatError: as loading it would, or chatting with it.
+    """
+    if _reader(folder, backend) == NATIVE:
+        from qwenchat.backends.native_load import check_native
+
+        check_native(folder, request, open_team)
+    else:
+        from qwenchat.backends.hub_load import check_huggingface
+
+        check_huggingface(folder, request)
+
+
+def _reader(folder: Path, backend: str) -> str:
+    """The backend that reads a checkpoint, which must be the one that was asked for."""
     if backend not in BACKENDS:
         raise UsageError(f"the backend is {backend!r}, expected {', '.join(BACKENDS)}")
     reads, kind = backend_for(folder)
@@ -157,13 +186,7 @@ def load_folder(
             tr("{name}: the {backend} backend does not read {kind}", name=folder, backend=backend, kind=kind),
             tr("leave out --backend: {other} reads it", other=reads),
         )
-    if reads == NATIVE:
-        from qwenchat.backends.native_load import load_native
-
-        return load_native(folder, request)
-    from qwenchat.backends.hub_load import load_huggingface
-
-    return load_huggingface(folder, request)
+    return reads
 
 
 def backend_for(folder: Path) -> tuple[str, str]:

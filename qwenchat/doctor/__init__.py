@@ -1,0 +1,1 @@
+"""What ``qwenchat doctor`` looks at, and what it means for a chat."""

