@@ -27,7 +27,7 @@ _SOURCE = "A float Qwen checkpoint: a folder, or a known name."
 _DEST = "The folder to make; it appears when all is done."
 _GROUP = "Inputs that share a scale; -1 for a whole row."
 _CALIBRATION = "Chats (.jsonl) or plain text to quantise for; if not given a small set that ships."
-_ACT_ORDER = "Round the inputs that matter most first: better at 4 bits, but slower on a GPU."
+_ACT_ORDER = "Round the inputs that matter most first; it helps most at 4 bits."
 
 
 def quantize(
@@ -50,18 +50,23 @@ def quantize(
 
     It works layer by layer and can be stopped at any moment: the same command goes on where it stopped.
     """
+    from qwenchat import cli
+    from qwenchat.cli_output import print_lines, print_object
     from qwenchat.models import catalog
     from qwenchat.models.quantize.run import quantize as make
     from qwenchat.models.quantize.solver import Recipe
-    from qwenchat.oneshot import json_line, stdout, write
     from qwenchat.terminal import theme
 
     flags: Flags = ctx.obj
-    quiet = bool(flags.settings["quiet"])
+    settings = cli.settings_of(flags).settings
     if bits not in (4, 8):
         raise UsageError(tr("--bits is {bits}, expected 4 or 8", bits=bits))
+    if source == catalog.DEMO:  # no need to fetch it first
+        raise UsageError(
+            tr("the built-in model is quantised already"), tr("give a float checkpoint as SOURCE")
+        )
     folder = catalog.locate(source)
-    with theme.progress_reporter(quiet=quiet) as show:
+    with theme.progress_reporter(quiet=settings.quiet) as show:
         show(tr("starting"), None)
         from qwenchat.backends.loading import pick_device
 
@@ -70,48 +75,41 @@ def quantize(
             dest,
             Recipe(bits, group_size, act_order),
             calibration=calibration,
-            device=pick_device(device or flags.settings["device"] or "auto"),
+            device=pick_device(device or settings.device),
             progress=_shown(show),
-            notice=(lambda line: None) if quiet else theme.say,
+            notice=(lambda line: None) if settings.quiet else theme.say,
         )
     if as_json or flags.as_json:
-        write(stdout(), json_line(_as_object(result, bits, group_size, act_order)))
+        print_object(_as_object(result, bits, group_size, act_order))
     else:
-        write(stdout(), "".join(f"{line}\n" for line in _lines(result)))
+        print_lines(*(f"{line}\n" for line in _lines(result)))
 
 
 def _shown(show: Report) -> Callable[[Step], None]:
     """Shows the steps: on a terminal with the time that is left, elsewhere each stage once."""
+    from qwenchat.meter import time_text
+
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def progress(step: Step) -> None:
         if on_terminal and step.seconds_left is not None:
-            show(tr("quantising, {time} left", time=duration(step.seconds_left)), step.fraction)
+            show(tr("quantising, {time} left", time=time_text(round(step.seconds_left))), step.fraction)
         else:
             show(step.stage, step.fraction)
 
     return progress
 
 
-def duration(seconds: float) -> str:
-    """A time as people tell it: to the second below two minutes, to the minute from there on."""
-    if seconds < 120:
-        return tr("{seconds} s", seconds=round(seconds))
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return tr("{minutes} min", minutes=minutes)
-    return tr("{hours} h {minutes} min", hours=minutes // 60, minutes=minutes % 60)
-
-
 def _lines(result: Result) -> Iterator[str]:
+    from qwenchat.meter import size_text, time_text
     from qwenchat.terminal.sanitize import sanitize_line
 
     yield sanitize_line(
         tr(
-            "{folder}: {size} MB, made in {time}",
+            "{folder}: {size}, made in {time}",
             folder=result.folder,
-            size=f"{result.bytes / 1e6:,.0f}",
-            time=duration(result.seconds),
+            size=size_text(result.bytes),
+            time=time_text(round(result.seconds)),
         )
     )
     yield tr(

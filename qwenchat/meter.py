@@ -15,20 +15,33 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 def size_text(size: int) -> str:
     """A number of bytes for a person: "9.1 GB"."""
-    value, unit = float(size), 0
-    while value >= 999.5 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.{0 if unit == 0 or value >= 99.5 else 1}f} {_UNITS[unit]}"
+    return " ".join(_in_unit(size, _unit(size)))
+
+
+def part_text(done: int, total: int) -> str:
+    """How much of a number of bytes there is, for a person: "0.3 of 9.1 GB"."""
+    unit = _unit(total)
+    return tr("{done} of {total}", done=_in_unit(done, unit)[0], total=" ".join(_in_unit(total, unit)))
+
+
+def _unit(size: int) -> int:
+    """The power of 1000 that a size is told in."""
+    return next((power for power in range(len(_UNITS)) if size < 999.5 * 1000**power), len(_UNITS) - 1)
+
+
+def _in_unit(size: int, power: int) -> tuple[str, str]:
+    value = size / 1000**power
+    return f"{value:.{0 if power == 0 or value >= 99.5 else 1}f}", _UNITS[power]
 
 
 class Meter:
     """Tells how a long transfer gets on: how much of it is done, how fast it is, and what time is left.
 
-    Off a terminal only what is done is told, once, for each line there stays.
+    Without figures only the stage is told, as is fit for a log.
 
     Args:
         show: takes a stage and the fraction of it that is done.
-        detailed: whether the figures are wanted.
+        detailed: whether figures are wanted.
         clock: seconds.
     """
 
@@ -61,22 +74,21 @@ class Meter:
         return self._show(self._text, done / total)
 
     def _figures(self, stage: str, done: int, total: int) -> str:
-        if not self._detailed:
-            return stage
-        text = tr("{stage}, {done} of {total}", stage=stage, done=size_text(done), total=size_text(total))
+        """The figures alone, for beside the bar there is room for no more; the stage until there are any."""
         (begin, before), (end, after) = self._seen[0], self._seen[-1]
-        if after <= before or end <= begin:
-            return text
+        if not self._detailed or after <= before or end <= begin:
+            return stage
         speed = (after - before) / (end - begin)
         return tr(
-            "{text}, {speed}/s, {left} left",
-            text=text,
+            "{part}, {speed}/s, {left} left",
+            part=part_text(done, total),
             speed=size_text(round(speed)),
-            left=_time_text(round((total - done) / speed)),
+            left=time_text(round((total - done) / speed)),
         )
 
 
-def _time_text(seconds: int) -> str:
+def time_text(seconds: int) -> str:
+    """A time for a person: "41 min"."""
     if seconds < 100:
         return tr("{seconds} s", seconds=seconds)
     minutes = round(seconds / 60)

@@ -52,6 +52,11 @@ class Source:
         from qwenchat.engine.model import Qwen
         from qwenchat.engine.tensor_files import TensorFiles
 
+        if not folder.is_dir():  # a GGUF file has a name too
+            raise CheckpointError(
+                tr("{path} is no folder", path=folder),
+                tr("a float checkpoint is a folder with config.json and safetensors"),
+            )
         self.folder, self.config, self._recipe = folder, read_model_config(folder), recipe
         if self.config.quant is not None:
             raise CheckpointError(
@@ -70,6 +75,11 @@ class Source:
         for name, shape in self._shapes.items():
             self._files.check(name, shape, _FLOATS)
         self._files.check_all_known()
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of all tensors that it needs."""
+        return tuple(self._shapes)
 
     def read(self, name: str) -> Tensor:
         """A tensor as it is stored, backed by the file."""
