@@ -5,8 +5,9 @@ The map of the package; each module's docstring says what it owns.
 Where a command goes::
 
     __main__      the entry point
-    cli           the commands: parse, call; cli_sessions has those about sessions, cli_setup
-                  models and config, cli_bench the benchmark, options the shared flags
+    cli           the commands: parse, call; cli_sessions has those about sessions, cli_models about
+                  models, cli_setup config, cli_bench the benchmark; options has the shared flags,
+                  cli_output what they share in telling
     start         what a chat begins with: settings, a session, flags over both
     oneshot       ask and pipes: one question, one answer
     exits         the one place where an error becomes a line and an exit code
@@ -25,7 +26,8 @@ Where tokens come from::
     backends      the protocol between a chat and a model, and the models behind it
     engine        token ids in, token ids out: the checkpoint reader, the model, sampling; in cpu and kernels
                   what computes on a CPU and on a GPU
-    models        checkpoints on disk: names, folders, the built-in model
+    models        checkpoints on disk: names, places, pulling, checking, the built-in model;
+                  model_lines tells them, meter how a transfer gets on
     tokenizer     text to token ids and back
     bench         speed and fidelity, measured
 

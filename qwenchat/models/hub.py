@@ -29,10 +29,10 @@ from qwenchat.models.records import File
 if TYPE_CHECKING:
     import requests
 
-CHUNK = 2**20
-"""Bytes that are lost at most when a transfer is cut; the client's own are ten times as many."""
+CHUNK = 2**18
+"""Bytes that are lost at most when a transfer is cut; the client's own are forty times as many."""
 _TIMEOUT = 10.0  # seconds
-_REACHABLE_TIMEOUT = 4.0
+_REACHABLE_TIMEOUT = 3.0
 _SILENT = 60  # above every level of the standard library's logging
 _MAIN = "main"
 _ETAG = re.compile(r"[\w.:=+-]{1,200}", re.ASCII)
@@ -180,8 +180,8 @@ def _guarded_session() -> requests.Session:
 
 
 def _check_names(response: requests.Response, **_: object) -> None:
-    """Stops at a response that would name a file outside of the cache: an ETag becomes a file's name."""
-    for header in ("ETag", "X-Linked-ETag"):
+    """Stops at a response that would name a file outside of the cache: a HEAD's ETag becomes a name."""
+    for header in ("ETag", "X-Linked-ETag") if response.request.method == "HEAD" else ():
         value = response.headers.get(header)
         if value is not None and not _ETAG.fullmatch(value.removeprefix("W/").strip('"')):
             response.close()

@@ -41,7 +41,7 @@ class Place:
 
     Attributes:
         name: "org/model", or the folder's own name where it has no other.
-        folder: of its files.
+        folder: of its files, or a GGUF file.
         source: what put it there.
         revision: a commit of the Hub, a branch of ModelScope; empty where there are none.
     """
@@ -55,7 +55,7 @@ class Place:
     def bytes(self) -> int:
         """What its files take on disk; 0 for those that cannot be looked at."""
         total = 0
-        for path in _entries(self.folder):
+        for path in _entries(self.folder) if self.folder.is_dir() else [self.folder]:
             with suppress(OSError):
                 total += path.stat().st_size if path.is_file() else 0
         return total

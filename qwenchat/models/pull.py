@@ -238,8 +238,6 @@ def _bring(
     """Brings one file, verified; what turns out bad is fetched once more from its begin."""
     path, reason = listing.folder / file.name, ""
     for _ in range(2):
-        if origin.present(listing, file) > file.size:
-            origin.discard(listing, file)
         if not path.exists():
             with _watched(lambda: origin.present(listing, file), report):
                 _fetch(origin, listing, file)

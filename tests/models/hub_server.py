@@ -34,6 +34,7 @@ class Repository:
         sent: what is sent instead of a file, by its name.
         etags: what a file's ETag is instead, by its name.
         announced: what the headers say is a file's size instead, by its name.
+        xet: whether large files are offered by way of Xet too.
     """
 
     files: dict[str, bytes]
@@ -43,6 +44,7 @@ class Repository:
     sent: dict[str, bytes] = field(default_factory=dict)
     etags: dict[str, str] = field(default_factory=dict)
     announced: dict[str, int] = field(default_factory=dict)
+    xet: bool = False
 
 
 @dataclass
@@ -52,7 +54,7 @@ class HubServer:
     Attributes:
         repositories: by name.
         status: answers everything with this error.
-        headers: that go with it.
+        headers: that go with it, and with large files.
         drop_after: how many bytes of a file are sent before the connection is closed, asked for each transfer
             with the file's name; None for all.
         pause: seconds to wait before each piece of a file.
@@ -170,6 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": repository.commit, "ETag": f'"{etag}"'}
         if large:
             headers |= {"X-Linked-ETag": f'"{etag}"', "X-Linked-Size": size, "Content-Length": "0"}
+            if repository.xet:
+                headers |= {"X-Xet-Hash": "0" * 64, "X-Xet-Refresh-Route": f"{self.hub.url}/xet/token"}
             self.send_response(302)
             for key, value in (headers | {"Location": f"{self.hub.url}/lfs/{name}/{file}"}).items():
                 self.send_header(key, value)
@@ -177,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._file(repository, file, headers)
 
     def _lfs(self, name: str, repository: Repository, file: str) -> None:
-        self._file(repository, file)
+        self._file(repository, file, self.hub.headers)
 
     def _file(self, repository: Repository, file: str, headers: dict[str, str] | None = None) -> None:
         if file not in repository.files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import random
 import socket
 import sys
@@ -94,6 +95,20 @@ def test_the_client_says_nothing_by_itself(hub: HubServer, capfd: pytest.Capture
     hub.drop_after = _once_each(lambda name: 2000)
     pull(NAME)
     assert capfd.readouterr() == ("", "")
+    assert not logging.getLogger("huggingface_hub").isEnabledFor(logging.CRITICAL)
+
+
+def test_what_is_offered_by_way_of_xet_comes_over_http_which_goes_on(hub: HubServer) -> None:
+    hub.repositories[NAME].xet = True
+    hub.drop_after = _once_each(lambda name: 9000 if name == SHARD else None)
+    assert pull(NAME).ended
+    assert not [request for request in hub.requests if "xet" in request]
+
+
+@pytest.mark.parametrize("etag", ["W/0123", "a/b=="])
+def test_what_sends_the_files_may_tag_them_as_it_likes(hub: HubServer, etag: str) -> None:
+    hub.headers = {"ETag": f'"{etag}"'}
+    assert pull(NAME).ended
 
 
 # --- interruptions -------------------------------------------------------------------------------
