@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,6 +18,7 @@ from qwenchat.errors import CheckpointError
 from qwenchat.language import tr
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_MAX_LAYERS, _MAX_COUNT = 1024, 2**20  # far above any published model
 _MAX_HEADER_BYTES = 100 * 10**6  # as much as safetensors itself reads
 
 Kind = Literal["floats", "gptq", "gguf"]
@@ -71,9 +72,24 @@ def look(place: Path) -> HubFiles:
             tr("merge it into its base model, and give that folder"),
         )
     config = read_json(place / "config.json")
+    check_counts(place / "config.json", config)
     if not any(place.glob("*.safetensors")):
         raise _no_safetensors(place)
     return HubFiles(place, _kind_of(place, config), "", config)
+
+
+def check_counts(path: Path, config: Mapping[str, Any]) -> None:
+    """Raises CheckpointError for a number of layers or the like that no model has.
+
+    transformers makes lists of these lengths, before anybody can ask it what it has read.
+    """
+    for key, value in config.items():
+        if isinstance(value, dict):  # of a part: the text model of one that also sees
+            check_counts(path, value)
+        most = _MAX_LAYERS if key.endswith(("layers", "n_layer", "block_count")) else _MAX_COUNT
+        counted = key.startswith("num_") or most == _MAX_LAYERS
+        if counted and isinstance(value, (int, float)) and not 0 <= value <= most:
+            raise CheckpointError(f"{path}: {key} is {value!r}, expected a whole number up to {most}")
 
 
 def _no_safetensors(folder: Path) -> CheckpointError:

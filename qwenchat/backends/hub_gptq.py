@@ -12,12 +12,8 @@ if TYPE_CHECKING:
     import torch
 
 
-def read_gptq(files: HubFiles, device: torch.device, dtype: torch.dtype) -> Any:
-    """The model of transformers, with auto-gptq's layers in it.
-
-    Raises:
-        CheckpointError: there is no GPU or no auto-gptq for it.
-    """
+def check_gptq(files: HubFiles, device: torch.device) -> None:
+    """Raises CheckpointError where there is no GPU or no auto-gptq for it."""
     if device.type != "cuda":
         raise CheckpointError(
             tr(
@@ -27,7 +23,7 @@ def read_gptq(files: HubFiles, device: torch.device, dtype: torch.dtype) -> Any:
             tr("look for the model's unquantised safetensors, or for a GGUF file"),
         )
     try:
-        from auto_gptq import AutoGPTQForCausalLM
+        import auto_gptq as auto_gptq
     except ImportError as error:
         raise CheckpointError(
             tr(
@@ -37,6 +33,12 @@ def read_gptq(files: HubFiles, device: torch.device, dtype: torch.dtype) -> Any:
             ),
             tr("install auto-gptq 0.7.1, which takes Python 3.11 or older"),
         ) from error
+
+
+def read_gptq(files: HubFiles, device: torch.device, dtype: torch.dtype) -> Any:
+    """The model of transformers, with auto-gptq's layers in it."""
+    from auto_gptq import AutoGPTQForCausalLM
+
     wrapped = AutoGPTQForCausalLM.from_quantized(
         str(files.folder),
         device=str(device),

@@ -6,20 +6,19 @@ model is loaded.
 
 from __future__ import annotations
 
-import importlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwenchat.backends.hub_files import HubFiles, look, stored_tensors
+from qwenchat.backends.hub_files import HubFiles, check_counts, look, stored_tensors
+from qwenchat.backends.hub_gptq import check_gptq, read_gptq
 from qwenchat.backends.importing import open_torch_libraries
 from qwenchat.backends.loading import (
     IMPORTING,
     LOADING,
-    Progress,
     Request,
     Routine,
     pick_context,
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MAX_LAYERS = 1024
 _CUDA_RUNTIME = 384 * 2**20
 _CONTEXT_STEP = 1024
 
@@ -51,6 +49,65 @@ def load_huggingface(place: Path, request: Request) -> HuggingFaceBackend:
         ModelError: it is unusable, or memory does not suffice.
         UsageError: the request has a value that it cannot have on this machine or with this model.
     """
+    with _reading(place, request) as files:
+        found = _look(files, request)
+        request.progress(LOADING, None)
+        model = _read_model(files, found, request)
+    from qwenchat.backends.hub_engine import HubEngine
+    from qwenchat.backends.huggingface import HuggingFaceBackend
+
+    if not found.prompt.template.takes_system():
+        request.notice(tr("this model knows no system prompt: it is put before the first message"))
+    vocab_size = found.config.get_text_config().vocab_size
+    number = str(found.dtype).removeprefix("torch.")
+    kind = {"floats": "", "gptq": " GPTQ", "gguf": " GGUF"}[files.kind]
+    return HuggingFaceBackend(
+        HubEngine(model, vocab_size=vocab_size, context=found.window),
+        found.prompt,
+        found.defaults,
+        name=request.name,
+        description=f"{type(model).__name__}{kind}, {found.device} {number}, transformers",
+    )
+
+
+def check_huggingface(place: Path, request: Request) -> None:
+    """Goes the way of :func:`load_huggingface` up to the weights.
+
+    Raises:
+        QwenchatError: as loading it would.
+    """
+    with _reading(place, request) as files:
+        _look(files, request)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is known before a weight is read."""
+
+    config: Any  # transformers' configuration
+    prompt: ChatPrompt
+    defaults: GenerationDefaults
+    device: torch.device
+    dtype: torch.dtype
+    window: int
+
+
+def _look(files: HubFiles, request: Request) -> _Found:
+    """What can be wrong is looked at first, before seconds go into the weights."""
+    config = _read_config(files)
+    prompt = _read_prompt(files)
+    defaults = _read_defaults(files, config)
+    device = pick_device(request.device)
+    dtype = _pick_dtype(request, device, config)
+    if files.kind == "gptq":
+        check_gptq(files, device)
+    window = _check_memory(files, config, device, dtype, request)
+    return _Found(config, prompt, defaults, device, dtype, window)
+
+
+@contextmanager
+def _reading(place: Path, request: Request) -> Iterator[HubFiles]:
+    """The checkpoint, ready to be read by transformers."""
     files = look(place)
     if request.kv_cache != "auto":
         raise UsageError(
@@ -59,31 +116,12 @@ def load_huggingface(place: Path, request: Request) -> HuggingFaceBackend:
         )
     request.progress(IMPORTING, None)
     open_torch_libraries()
-    with _quiet():
-        config = _read_config(files)
-        prompt = _read_prompt(files)
-        defaults = _read_defaults(files, config)
-        device = pick_device(request.device)
-        dtype = _pick_dtype(request, device, config)
-        window = _check_memory(files, config, device, dtype, request)
-        request.progress(LOADING, None)
-        model = _read_model(files, config, device, dtype, request)
-    from qwenchat.backends.hub_engine import HubEngine
-    from qwenchat.backends.huggingface import HuggingFaceBackend
+    with _quiet(), ExitStack() as stack:
+        if files.gguf:
+            from qwenchat.backends.hub_gguf import gguf_reading
 
-    if not prompt.template.takes_system():
-        request.notice(tr("this model knows no system prompt: it is put before the first message"))
-    text_config = config.get_text_config()
-    engine = HubEngine(model, vocab_size=text_config.vocab_size, context=window)
-    number = str(dtype).removeprefix("torch.")
-    kind = {"floats": "", "gptq": " GPTQ", "gguf": " GGUF"}[files.kind]
-    return HuggingFaceBackend(
-        engine,
-        prompt,
-        defaults,
-        name=request.name,
-        description=f"{type(model).__name__}{kind}, {device} {number}, transformers",
-    )
+            stack.enter_context(gguf_reading(lambda fraction: request.progress(LOADING, fraction)))
+        yield files
 
 
 @contextmanager
@@ -150,6 +188,11 @@ def _read_config(files: HubFiles) -> Any:
     kind = files.config.get("model_type")
     if not files.gguf and (not isinstance(kind, str) or kind not in CONFIG_MAPPING_NAMES):
         raise _unknown(files, kind)
+    if files.gguf:
+        from qwenchat.backends.hub_gguf import read_values
+
+        values = _trying(tr("the model"), files, lambda: read_values(files.name))
+        check_counts(files.name, values)
     config = _trying("config.json", files, lambda: AutoConfig.from_pretrained(**_where(files)))
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     names = files.config.get("architectures") or [causal]
@@ -162,9 +205,6 @@ def _read_config(files: HubFiles) -> Any:
             tr("{name}: {kind} is no model that goes on with a text", name=files.name, kind=names[0] or kind),
             tr("a chat needs one of the kind ForCausalLM"),
         )
-    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
-    if not isinstance(layers, int) or not 1 <= layers <= _MAX_LAYERS:
-        raise CheckpointError(f"{files.name}: num_hidden_layers is {layers!r}, expected 1 to {_MAX_LAYERS}")
     return config
 
 
@@ -301,43 +341,17 @@ def _numbers(files: HubFiles, config: Any) -> int:
 # --- the model -----------------------------------------------------------------------------------
 
 
-def _read_model(
-    files: HubFiles, config: Any, device: torch.device, dtype: torch.dtype, request: Request
-) -> Any:
+def _read_model(files: HubFiles, found: _Found, request: Request) -> Any:
+    """The model of transformers, on its device."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    if request.threads is not None and device.type == "cpu":
+    if request.threads is not None and found.device.type == "cpu":
         torch.set_num_threads(request.threads)
-    if files.kind == "gptq":
-        from qwenchat.backends.hub_gptq import read_gptq
-
-        return _trying(tr("the model"), files, lambda: read_gptq(files, device, dtype))
-    # Named here, for what the config names may be code to be fetched from the Hub.
-    attention = "sdpa" if _class_of(config)._supports_sdpa else "eager"
-
-    def read() -> Any:
-        with _gguf_progress(request.progress):
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                **_where(files),
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                attn_implementation=attention,
-                output_loading_info=True,
-            )
-        model, info = loaded
-        if missing := info["missing_keys"]:  # transformers makes them up, at random
-            raise CheckpointError(
-                tr(
-                    "{name}: the tensor {tensor} is missing",
-                    name=files.name,
-                    tensor=min(missing),
-                ),
-                tr("the download is not complete; fetch it again"),
-            )
-        return model.to(device)
-
+    read = (
+        (lambda: read_gptq(files, found.device, found.dtype))
+        if files.kind == "gptq"
+        else (lambda: _read_floats(files, found))
+    )
     model = _trying(tr("the model"), files, read)
     if not model._supports_default_dynamic_cache():
         raise CheckpointError(
@@ -345,31 +359,33 @@ def _read_model(
                 "{name}: {kind} keeps its context in a way that is not supported",
                 name=files.name,
                 kind=type(model).__name__,
-            ),
+            )
         )
     return model
+
+
+def _read_floats(files: HubFiles, found: _Found) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        **_where(files),
+        config=found.config,
+        dtype=found.dtype,
+        use_safetensors=True,
+        # Named here, for what the config names may be code to be fetched from the Hub.
+        attn_implementation="sdpa" if _class_of(found.config)._supports_sdpa else "eager",
+        output_loading_info=True,
+    )
+    model, info = loaded
+    if missing := info["missing_keys"]:  # transformers makes them up, at random
+        raise CheckpointError(
+            tr("{name}: the tensor {tensor} is missing", name=files.name, tensor=min(missing)),
+            tr("the download is not complete; fetch it again"),
+        )
+    return model.to(found.device)
 
 
 def _class_of(config: Any) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-
-
-@contextmanager
-def _gguf_progress(progress: Progress) -> Iterator[None]:
-    """Tells us what transformers tells the terminal while it reads a GGUF file: there is no switch for it."""
-    module = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
-
-    def told(tensors: Iterable[T], **_: Any) -> Iterator[T]:
-        tensors = list(tensors)
-        for done, tensor in enumerate(tensors):
-            progress(LOADING, done / len(tensors))
-            yield tensor
-
-    before = vars(module)["tqdm"]
-    vars(module)["tqdm"] = told
-    try:
-        yield
-    finally:
-        vars(module)["tqdm"] = before

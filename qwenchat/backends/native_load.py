@@ -162,9 +162,6 @@ def _look(folder: Path, request: Request) -> _Found:
     defaults = read_generation_defaults(folder)
     window = pick_context(request.context, config.seq_length, config.max_position_embeddings)
     request.progress(IMPORTING, None)
-    # GNU's OpenMP, which torch has, lets its threads look for work so often before they sleep. Its own number
-    # is so high that after a prefill they keep our kernels from the processors for two tokens.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second
         tokenizer = _read_tokenizer(folder, config.vocab_size)
     device = pick_device(request.device)

@@ -1,0 +1,266 @@
+"""What is refused when a checkpoint of the Hub is loaded, and the reason that is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import qwenchat
+from qwenchat.backends import hub_gptq
+from qwenchat.backends.hub_files import HubFiles, gguf_file, look
+from qwenchat.backends.hub_load import check_huggingface
+from qwenchat.backends.load import backend_for
+from qwenchat.backends.loading import Request
+from qwenchat.errors import CheckpointError
+
+
+@pytest.fixture
+def folder(hub_folders: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A checkpoint that a test may spoil."""
+    return Path(shutil.copytree(hub_folders("qwen2"), tmp_path / "spoilt"))
+
+
+def change(path: Path, **values: Any) -> None:
+    """Changes a JSON file; None takes a key out."""
+    content = {**json.loads(path.read_text()), **values}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def refusal(folder: Path, **options: Any) -> CheckpointError:
+    with pytest.raises(CheckpointError) as error:
+        qwenchat.load(folder, device="cpu", **options)
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 3
+    return error.value
+
+
+def test_an_architecture_that_transformers_does_not_know(folder: Path) -> None:
+    change(folder / "config.json", model_type="qwen99")
+    error = refusal(folder)
+    assert "knows no model_type 'qwen99'" in error.message
+    assert "newer" in error.hint
+
+
+def test_one_that_needs_code_of_its_own(folder: Path) -> None:
+    change(folder / "config.json", model_type="chatglm", auto_map={"AutoConfig": "modeling_qwen.Config"})
+    assert "needs code of its own (auto_map), which is never run" in refusal(folder).message
+
+
+def test_a_config_without_a_model_type(folder: Path) -> None:
+    change(folder / "config.json", model_type=None)
+    assert "knows no model_type None" in refusal(folder).message
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pth"])
+def test_pickled_weights(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").rename(folder / name)
+    error = refusal(folder)
+    assert f"the weights are a pickle ({name}), which could run any code" in error.message
+    assert "safetensors" in error.hint
+
+
+def test_no_weights_at_all(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert "there are no weights" in refusal(folder).message
+
+
+def test_no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    assert "config.json is missing" in refusal(folder).message
+
+
+def test_an_adapter(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/base"}')
+    error = refusal(folder)
+    assert "adapter" in error.message
+    assert "merge" in error.hint
+
+
+def test_no_chat_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    error = refusal(folder)
+    assert "there is no chat template" in error.message
+    assert "base model" in error.hint
+
+
+def test_a_chat_template_that_is_none(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{% for %}")
+    assert "the chat template cannot be read" in refusal(folder).message
+
+
+def test_a_chat_template_that_never_ends(folder: Path) -> None:
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(endless)
+    assert "makes more than any chat template has reason to" in refusal(folder).message
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture"), [("bert", "BertForMaskedLM"), ("qwen2", "Qwen2ForSequenceClassification")]
+)
+def test_a_model_that_does_not_go_on_with_texts(folder: Path, kind: str, architecture: str) -> None:
+    change(folder / "config.json", model_type=kind, architectures=[architecture])
+    error = refusal(folder)
+    assert f"{architecture} is no model that goes on with a text" in error.message
+    assert "ForCausalLM" in error.hint
+
+
+def test_an_encoder_with_a_decoder(folder: Path) -> None:
+    change(folder / "config.json", model_type="t5", architectures=None)
+    assert "is no model that goes on with a text" in refusal(folder).message
+
+
+@pytest.mark.parametrize("method", ["awq", "bitsandbytes", "fp8"])
+def test_another_quantisation(folder: Path, method: str) -> None:
+    change(folder / "config.json", quantization_config={"quant_method": method})
+    assert f"quantised with {method}, expected floats or GPTQ" in refusal(folder).message
+
+
+def test_a_tensor_that_is_missing_is_not_made_up(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    assert "the tensor model.layers.1.mlp.up_proj.weight is missing" in refusal(folder).message
+
+
+def test_a_tensor_of_another_shape(folder: Path) -> None:
+    change(folder / "config.json", intermediate_size=48)
+    assert "the model cannot be read" in refusal(folder).message
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "tokenizer.json", "generation_config.json"]
+)
+def test_a_damaged_file_is_one_line(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    assert refusal(folder).message
+
+
+@pytest.mark.parametrize(
+    "counts", [{"num_hidden_layers": 10**9}, {"num_labels": 10**9}, {"num_hidden_layers": -1}]
+)
+def test_a_number_of_things_that_no_model_has_is_not_even_counted_to(
+    folder: Path, counts: dict[str, int]
+) -> None:
+    change(folder / "config.json", layer_types=None, **counts)
+    assert "expected a whole number up to" in refusal(folder).message
+
+
+def test_counts_that_are_no_numbers_are_one_line(folder: Path) -> None:
+    change(folder / "config.json", num_hidden_layers="many", layer_types=None)
+    assert refusal(folder).message
+
+
+def test_no_tokenizer_of_the_library(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    assert "tokenizer" in refusal(folder).message
+
+
+def test_attention_from_elsewhere_is_never_asked_for(folder: Path) -> None:
+    # transformers fetches an implementation of such a name from the Hub, as code.
+    change(folder / "config.json", attn_implementation="evil/kernels", _attn_implementation="evil/kernels")
+    model = qwenchat.load(folder, device="cpu", dtype="float32")
+    assert model.engine._model.config._attn_implementation == "sdpa"
+
+
+# --- GPTQ ----------------------------------------------------------------------------------------
+
+
+def quantised(folder: Path) -> Path:
+    change(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128})
+    return folder
+
+
+def test_gptq_without_a_gpu_says_what_to_do(folder: Path) -> None:
+    error = refusal(quantised(folder))
+    assert "quantised with GPTQ, which takes a CUDA GPU for this model" in error.message
+    assert "GGUF" in error.hint
+
+
+def test_the_older_file_of_auto_gptq_counts_as_well(folder: Path) -> None:
+    (folder / "quantize_config.json").write_text('{"bits": 4, "group_size": 128}')
+    assert look(folder).kind == "gptq"
+
+
+def test_gptq_without_auto_gptq_says_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "auto_gptq", None)
+    with pytest.raises(CheckpointError, match=r"auto-gptq is not here: .*install auto-gptq 0.7.1"):
+        hub_gptq.check_gptq(look(quantised(folder)), torch.device("cuda"))
+
+
+def test_auto_gptq_is_asked_for_safetensors_and_no_remote_code(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    class AutoGPTQForCausalLM:
+        model = "the model"
+
+        @classmethod
+        def from_quantized(cls, name: str, **options: Any) -> type:
+            asked.update(options, name=name)
+            return cls
+
+    fake = types.ModuleType("auto_gptq")
+    fake.AutoGPTQForCausalLM = AutoGPTQForCausalLM  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "auto_gptq", fake)
+    files = HubFiles(folder, "gptq", "", {})
+    assert hub_gptq.read_gptq(files, torch.device("cuda:1"), torch.float16) == "the model"
+    assert asked == {
+        "name": str(folder),
+        "device": "cuda:1",
+        "torch_dtype": torch.float16,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "local_files_only": True,
+    }
+
+
+# --- without loading -----------------------------------------------------------------------------
+
+
+def test_what_would_be_refused_is_known_without_loading_it(folder: Path) -> None:
+    check_huggingface(folder, Request(name="tiny", device="cpu"))
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(CheckpointError, match="there is no chat template"):
+        check_huggingface(folder, Request(name="tiny", device="cpu"))
+
+
+# --- which backend -------------------------------------------------------------------------------
+
+
+def test_the_backend_is_the_one_that_reads_the_model_type(
+    folder: Path, tiny_chat: Path, tmp_path: Path
+) -> None:
+    assert backend_for(folder)[0] == "huggingface"
+    assert backend_for(tiny_chat)[0] == "native"
+    alone = tmp_path / "gguf" / "model.gguf"
+    alone.parent.mkdir()
+    alone.write_bytes(b"GGUF")
+    assert backend_for(alone) == backend_for(alone.parent) == ("huggingface", "GGUF")
+
+
+def test_a_gguf_beside_safetensors_or_others_is_not_taken(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    assert gguf_file(folder) is None
+    assert gguf_file(folder / "model.gguf") == folder / "model.gguf"
+    two = tmp_path / "two"
+    two.mkdir()
+    for name in ("a.gguf", "b.gguf"):
+        (two / name).write_bytes(b"GGUF")
+    assert gguf_file(two) is None
+
+
+def test_a_damaged_gguf_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + b"\0" * 100)
+    assert "cannot be read" in refusal(tmp_path).message

@@ -1,0 +1,428 @@
+"""Chatting through transformers: the events, options, ends and errors that every backend has."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import qwenchat
+from qwenchat import cli
+from qwenchat.backends import hub_engine
+from qwenchat.backends.huggingface import HuggingFaceBackend
+from qwenchat.chat.messages import Message, PrefillProgress, ReplyEnd, Role, TextDelta
+from qwenchat.errors import (
+    BusyError,
+    CheckpointError,
+    ContextLengthError,
+    InsufficientMemoryError,
+    PromptError,
+    UsageError,
+)
+from qwenchat.language import tr
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def load(folder: Path, **options: Any) -> HuggingFaceBackend:
+    model = qwenchat.load(folder, device="cpu", **{"dtype": "float32", **options})
+    assert isinstance(model, HuggingFaceBackend)
+    return model
+
+
+@pytest.fixture(scope="module")
+def loaded(hub_folders: Callable[[str], Path]) -> HuggingFaceBackend:
+    return load(hub_folders("qwen2"))
+
+
+@pytest.fixture
+def model(loaded: HuggingFaceBackend) -> Iterator[HuggingFaceBackend]:
+    """With nothing in its cache."""
+    loaded.engine._forget()
+    return loaded
+
+
+def reply(model: HuggingFaceBackend, messages: Any = HELLO, **options: Any) -> tuple[str, ReplyEnd]:
+    *events, end = model.chat(messages, **options)
+    assert isinstance(end, ReplyEnd)
+    return "".join(event.text for event in events), end
+
+
+def theirs(folder: Path, prompt: list[int], **options: Any) -> list[int]:
+    """What generate() of transformers makes of a prompt."""
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    # Set, not passed: where what is passed is a default, the checkpoint's own do_sample would count.
+    model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0, **options)
+    ids = model.generate(torch.tensor([prompt]))
+    return list(ids[0, len(prompt) :].tolist())
+
+
+@pytest.mark.parametrize("style", ["qwen2", "qwen3", "llama3", "gemma"])
+def test_greedy_tokens_are_those_of_transformers_own_generate(
+    hub_folders: Callable[[str], Path], style: str
+) -> None:
+    model = load(hub_folders(style))
+    prompt = model.tokenizer.encode("The quick brown fox jumps over the lazy dog.")
+    ours = list(model.generate(prompt, temperature=0, max_new_tokens=30, ignore_eos=True))
+    assert ours == theirs(hub_folders(style), prompt, max_new_tokens=30)
+    penalised = list(
+        model.generate(prompt, temperature=0, repetition_penalty=1.3, max_new_tokens=30, ignore_eos=True)
+    )
+    assert penalised == theirs(hub_folders(style), prompt, repetition_penalty=1.3, max_new_tokens=30)
+
+
+def test_events_are_progress_text_and_one_end_with_the_usage(model: HuggingFaceBackend) -> None:
+    *events, end = model.chat(HELLO, temperature=1.0, seed=5, max_new_tokens=20)
+    assert isinstance(end, ReplyEnd)
+    assert all(isinstance(event, (TextDelta, PrefillProgress)) for event in events)
+    assert all(event.text for event in events if isinstance(event, TextDelta))
+    assert end.finish_reason == "length"
+    assert end.usage.completion_tokens == 20
+    assert end.usage.prompt_tokens == model.count_tokens([Message(Role.USER, "hello")])
+    assert end.timings.first_token > 0
+    assert end.seed == 5
+    assert end.token_ids is not None
+    assert len(end.token_ids) == 20
+
+
+def test_a_seed_gives_the_same_reply_again_and_another_one_another(model: HuggingFaceBackend) -> None:
+    options = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 20}
+    first, _ = reply(model, seed=3, **options)
+    torch.manual_seed(99)  # whoever else draws
+    assert reply(model, seed=3, **options)[0] == first
+    model.engine._forget()
+    assert reply(model, seed=3, **options)[0] == first
+    assert reply(model, seed=4, **options)[0] != first
+
+
+@pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])
+def test_the_filters_that_leave_the_likeliest_token_leave_it(
+    model: HuggingFaceBackend, narrow: dict[str, float]
+) -> None:
+    greedy, _ = reply(model, temperature=0, max_new_tokens=15)
+    assert reply(model, temperature=5.0, max_new_tokens=15, **narrow)[0] == greedy
+
+
+def test_the_checkpoints_defaults_hold_where_the_caller_says_nothing(
+    hub_folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(hub_folders("qwen2"), tmp_path / "greedy")
+    (folder / "generation_config.json").write_text(json.dumps({"do_sample": False, "max_new_tokens": 7}))
+    _, end = reply(load(folder, context=64))
+    assert end.seed is None  # nothing was drawn
+    # Its max_new_tokens is not a default: replies are as long as the context leaves.
+    assert end.usage.prompt_tokens + end.usage.completion_tokens == 64 or end.finish_reason == "stop"
+
+
+def test_every_end_token_of_the_checkpoint_ends_a_reply(
+    hub_folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = load(hub_folders("qwen2"))
+    _, end = reply(model, temperature=0, max_new_tokens=10)
+    assert end.token_ids is not None
+    folder = shutil.copytree(hub_folders("qwen2"), tmp_path / "ends")
+    ends = {"eos_token_id": [model.tokenizer.encode("x")[0], end.token_ids[5]]}
+    (folder / "generation_config.json").write_text(json.dumps(ends))
+    _, cut = reply(load(folder), temperature=0, max_new_tokens=10)
+    assert cut.finish_reason == "stop"
+    assert cut.token_ids == end.token_ids[: end.token_ids.index(end.token_ids[5])]
+
+
+def test_the_end_of_a_turn_as_the_template_has_it_ends_a_reply(
+    hub_folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    # Gemma's <end_of_turn> is not its eos.
+    model = load(hub_folders("gemma"))
+    assert {
+        model.tokenizer._tokenizer.token_to_id(form) for form in ("<end_of_turn>", "<eos>")
+    } == model._stop_ids()
+
+
+def test_a_stop_string_ends_the_reply_and_is_not_in_it(model: HuggingFaceBackend) -> None:
+    whole, _ = reply(model, temperature=0, max_new_tokens=60)
+    stop = whole[5:8]
+    text, end = reply(model, temperature=0, max_new_tokens=60, stop=(stop,))
+    assert text == whole[: whole.index(stop)]
+    assert end.finish_reason == "stop"
+    assert end.token_ids is None
+    assert reply(model, max_new_tokens=1)  # the engine is free
+
+
+def test_a_cancel_ends_within_a_token_and_keeps_the_part(model: HuggingFaceBackend) -> None:
+    cancel = threading.Event()
+    seen = []
+    for event in model.chat(HELLO, temperature=0, cancel=cancel):
+        if isinstance(event, TextDelta):
+            seen.append(event)
+            cancel.set()
+    assert isinstance(event, ReplyEnd)
+    assert event.finish_reason == "cancelled"
+    assert len(seen) <= 2
+    # What comes after is as if nothing had happened.
+    after, _ = reply(model, temperature=0, max_new_tokens=12)
+    model.engine._forget()
+    assert reply(model, temperature=0, max_new_tokens=12)[0] == after
+
+
+@pytest.mark.parametrize("layers", [1, 4, 5])
+def test_a_cancel_is_heard_between_two_layers_of_a_prefill(
+    model: HuggingFaceBackend, monkeypatch: pytest.MonkeyPatch, layers: int
+) -> None:
+    monkeypatch.setitem(hub_engine.PREFILL_CHUNK, "cpu", 32)
+    long = [{"role": "user", "content": "the quick brown fox " * 20}]
+    cancel = threading.Event()
+    passed = []
+
+    def count(*args: object) -> None:
+        passed.append(args)
+        if len(passed) == layers:
+            cancel.set()
+
+    hooks = [layer.register_forward_hook(count) for layer in model.engine._model.model.layers]
+    *_, end = model.chat(long, temperature=0, max_new_tokens=5, cancel=cancel)
+    for hook in hooks:
+        hook.remove()
+    assert len(passed) == layers
+    assert isinstance(end, ReplyEnd)
+    assert (end.finish_reason, end.usage.completion_tokens) == ("cancelled", 0)
+    # The layers' caches, of unequal lengths now, serve the next prompt as if it were the first.
+    after, again = reply(model, long, temperature=0, max_new_tokens=12)
+    assert again.usage.reused_tokens == layers // 2 * 32
+    model.engine._forget()
+    assert reply(model, long, temperature=0, max_new_tokens=12)[0] == after
+
+
+def test_a_long_prefill_tells_its_progress_and_gives_the_same_reply(
+    model: HuggingFaceBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = [{"role": "user", "content": "The quick brown fox. " * 20}]
+    whole, _ = reply(model, long, temperature=0, max_new_tokens=20)
+    model.engine._forget()
+    monkeypatch.setitem(hub_engine.PREFILL_CHUNK, "cpu", 50)
+    events = list(model.chat(long, temperature=0, max_new_tokens=20))
+    progress = [event for event in events if isinstance(event, PrefillProgress)]
+    total = progress[-1].total
+    assert [event.done for event in progress] == [*range(50, total, 50), total]
+    assert "".join(event.text for event in events) == whole
+
+
+def test_the_same_prompt_again_serves_whole_and_gives_the_same_reply(model: HuggingFaceBackend) -> None:
+    first, _ = reply(model, temperature=0, max_new_tokens=10)
+    again, end = reply(model, temperature=0, max_new_tokens=10)
+    assert again == first
+    assert end.usage.reused_tokens == end.usage.prompt_tokens
+
+
+def test_the_next_turn_runs_only_what_is_new(model: HuggingFaceBackend) -> None:
+    chat = [Message(Role.USER, "hello")]
+    _, end = reply(model, chat, temperature=0, max_new_tokens=6)
+    longer = [*chat, Message(Role.ASSISTANT, "fine"), Message(Role.USER, "and now?")]
+    warm, second = reply(model, longer, temperature=0, max_new_tokens=10)
+    # Up to the reply both prompts are one.
+    assert second.usage.reused_tokens == end.usage.prompt_tokens
+    model.engine._forget()
+    cold, fresh = reply(model, longer, temperature=0, max_new_tokens=10)
+    assert fresh.usage.reused_tokens == 0
+    assert warm == cold
+
+
+def test_a_reply_that_broke_off_is_gone_on_with_to_the_token(model: HuggingFaceBackend) -> None:
+    question = Message(Role.USER, "hello")
+    whole, _ = reply(model, [question], temperature=0, max_new_tokens=30)
+    begun, end = reply(model, [question], temperature=0, max_new_tokens=11)
+    rest, more = reply(
+        model, [question, Message(Role.ASSISTANT, begun, end.token_ids)], temperature=0, max_new_tokens=19
+    )
+    assert begun + rest == whole
+    assert more.usage.reused_tokens >= end.usage.prompt_tokens
+
+
+def test_what_has_no_room_is_an_error_and_not_cut(model: HuggingFaceBackend) -> None:
+    with pytest.raises(ContextLengthError, match="512"):
+        model.chat([{"role": "user", "content": "x" * 600}])
+
+
+def test_a_reply_ends_with_the_context(hub_folders: Callable[[str], Path]) -> None:
+    model = load(hub_folders("qwen2"), context=48)
+    _, end = reply(model, temperature=1.0, seed=2)
+    assert model.context == 48
+    assert end.finish_reason in ("length", "stop")
+    assert end.usage.prompt_tokens + end.usage.completion_tokens <= 48
+
+
+@pytest.mark.parametrize("context", [0, 513])
+def test_a_context_beyond_the_model_is_refused(hub_folders: Callable[[str], Path], context: int) -> None:
+    with pytest.raises(UsageError, match=r"--context .* out of range; this model takes 1 to 512"):
+        load(hub_folders("qwen2"), context=context)
+
+
+def test_two_replies_at_once_are_refused_not_mixed(model: HuggingFaceBackend) -> None:
+    first = model.chat(HELLO, max_new_tokens=5)
+    next(first)
+    with pytest.raises(BusyError):
+        list(model.chat(HELLO))
+    first.close()
+    assert list(model.chat(HELLO, max_new_tokens=2))
+
+
+@pytest.mark.parametrize("options", [{"top_p": 2}, {"temperature": -1}, {"max_new_tokens": 0}, {"seed": -3}])
+def test_an_option_out_of_range_is_refused(model: HuggingFaceBackend, options: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        list(model.chat(HELLO, **options))
+
+
+@pytest.mark.parametrize("ids", ["123", [], [10**6], [None]])
+def test_what_is_no_prompt_is_refused(model: HuggingFaceBackend, ids: Any) -> None:
+    with pytest.raises(PromptError):
+        model.generate(ids)
+    with pytest.raises(PromptError):
+        model.logits(ids)
+
+
+def test_logits_are_the_models_and_leave_the_cache_alone(model: HuggingFaceBackend) -> None:
+    reply(model, temperature=0, max_new_tokens=3)
+    held = list(model.engine._held)
+    logits = model.logits([5, 6, 7])
+    assert logits.shape == (3, model.engine.vocab_size)
+    assert logits.dtype == torch.float32
+    assert int(logits[-1].argmax()) == next(model.generate([5, 6, 7], temperature=0, ignore_eos=True))
+    model.engine._forget()
+    assert held
+
+
+def test_memory_that_runs_out_is_an_error_that_the_chat_survives(
+    model: HuggingFaceBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = reply(model, temperature=0, max_new_tokens=5)
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory. tried"
+        )
+
+    with monkeypatch.context() as broken:
+        broken.setattr(model.engine._model, "forward", fail)
+        with pytest.raises(InsufficientMemoryError, match="memory ran out"):
+            list(model.chat([{"role": "user", "content": "other"}]))
+    assert reply(model, temperature=0, max_new_tokens=5)[0] == before
+
+
+def test_more_memory_than_is_free_is_refused_before_the_weights_are_read(
+    hub_folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qwenchat.engine import memory
+
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 10**4)
+    stages: list[str] = []
+    with pytest.raises(InsufficientMemoryError, match=r"the model needs 0\.0 GiB on cpu in float32"):
+        load(hub_folders("qwen2"), progress=lambda stage, fraction: stages.append(stage))
+    assert "loading weights" not in stages
+
+
+def test_a_context_for_which_memory_does_not_suffice_is_shortened_unless_asked_for(
+    write_hub_model: Callable[..., Path],
+    styles: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from qwenchat.engine import memory
+
+    folder = write_hub_model(tmp_path / "long", styles["qwen2"], max_position_embeddings=2**20)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 2 * 2**20)
+    told: list[str] = []
+    model = load(folder, notice=told.append)
+    assert 1024 <= model.context < 2**20
+    assert told == [
+        f"the context is {model.context} of {2**20} tokens, as many as memory holds",
+    ]
+    with pytest.raises(InsufficientMemoryError, match=r"--context .* would fit"):
+        load(folder, context=2**20)
+
+
+def test_stages_are_told_as_for_every_model(hub_folders: Callable[[str], Path]) -> None:
+    stages: list[str] = []
+    load(hub_folders("qwen2"), progress=lambda stage, fraction: stages.append(stage))
+    assert stages[0] == "importing torch"
+    assert stages[-1] == "loading weights"
+    assert "are free" in stages[-2]
+
+
+def test_an_int8_cache_is_refused_not_ignored(hub_folders: Callable[[str], Path]) -> None:
+    with pytest.raises(UsageError, match="--kv-cache int8 is for the native backend alone"):
+        load(hub_folders("qwen2"), kv_cache="int8")
+
+
+def test_dtype_and_threads_are_as_asked(hub_folders: Callable[[str], Path]) -> None:
+    before = torch.get_num_threads()
+    try:
+        model = load(hub_folders("qwen2"), dtype="bfloat16", threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert model.description == "Qwen2ForCausalLM, cpu bfloat16, transformers"
+    assert next(model.engine._model.parameters()).dtype == torch.bfloat16
+    assert reply(model, temperature=0, max_new_tokens=3)
+
+
+def test_a_model_without_a_system_prompt_says_so_once(hub_folders: Callable[[str], Path]) -> None:
+    told: list[str] = []
+    model = load(hub_folders("gemma"), notice=told.append)
+    chat = [Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "hello")]
+    assert reply(model, chat, max_new_tokens=2)
+    assert told == [tr("this model knows no system prompt: it is put before the first message")]
+
+
+def test_a_closed_model_is_out_of_memory(hub_folders: Callable[[str], Path]) -> None:
+    import gc
+    import weakref
+
+    model = load(hub_folders("qwen2"))
+    reply(model, max_new_tokens=2)
+    weights = weakref.ref(model.engine._model)
+    model.close()
+    model.close()
+    gc.collect()
+    assert weights() is None
+
+
+# --- the backend's name ------------------------------------------------------------------------
+
+
+def test_a_backend_that_does_not_read_the_checkpoint_says_so(
+    hub_folders: Callable[[str], Path], tiny_chat: Path
+) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"native backend does not read model_type 'qwen2'.*huggingface reads it"
+    ):
+        qwenchat.load(hub_folders("qwen2"), backend="native")
+    with pytest.raises(
+        CheckpointError, match=r"huggingface backend does not read model_type 'qwen'.*native reads it"
+    ):
+        qwenchat.load(tiny_chat, backend="huggingface")
+    with pytest.raises(UsageError, match="expected auto, native, huggingface"):
+        qwenchat.load(tiny_chat, backend="ollama")
+
+
+def test_ask_answers_by_such_a_model_and_keeps_stderr_clean(
+    hub_folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    folder = str(hub_folders("qwen2"))
+    ask = ("ask", "hello", "-m", folder, "--temperature", "0", "--max-new-tokens", "8", "--dtype", "float32")
+    assert cli.run([*ask, "--backend", "huggingface"]) == 0
+    out, err = capsys.readouterr()
+    assert out.strip()
+    assert err == "the reply was cut after 8 tokens by --max-new-tokens\n"
+    # The session goes on with it, and with a kernel cache that has nothing to do with it.
+    assert cli.run(["ask", "more", "--continue", "--max-new-tokens", "2", "--quiet"]) == 0
+    assert cli.run([*ask, "--backend", "native"]) == 3
+    assert "leave out --backend" in capsys.readouterr().err
