@@ -504,6 +504,10 @@ CHINESE: Mapping[str, str] = {
     ),
     "no hash of {file} is told, so it could not be verified": "没有提供 {file} 的哈希，无法校验",
     "the mirror that HF_ENDPOINT names leaves it out": "HF_ENDPOINT 指定的镜像没有提供",
+    "a file of {name} is too large for the Hub's client to fetch in one piece": (
+        "{name} 中有文件过大，Hub 的客户端无法一次下载"
+    ),
+    "look for a repository with smaller files": "请寻找文件较小的仓库",
     "{name} lacks {files}": "{name} 缺少 {files}",
     "it is no checkpoint that can be loaded": "它不是可以加载的检查点",
     "{name} has its weights only as GGUF": "{name} 只有 GGUF 格式的权重",
@@ -756,6 +760,10 @@ CHINESE: Mapping[str, str] = {
     "{name}: this is an adapter, not a model: adapter_config.json": (
         "{name}：这是适配器，不是模型：adapter_config.json"
     ),
+    "{name}: the model generates with code of its own (custom_generate), which is never run": (
+        "{name}：模型用自带的代码生成（custom_generate），而这从不允许"
+    ),
+    "without that folder it would generate as others do": "去掉该文件夹，它就像其他模型一样生成",
     "merge it into its base model, and give that folder": "请把它合并到基础模型，再指定合并后的文件夹",
     "{name}: the weights are a pickle ({file}), which could run any code": (
         "{name}：权重是 pickle（{file}），可能运行任意代码"

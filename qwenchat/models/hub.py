@@ -99,9 +99,9 @@ class Hub:
             Dropped: the transfer was cut.
             DownloadError: it is not given, or cannot be written.
         """
+        client = _client()
         from huggingface_hub import constants
 
-        client = _client()
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK
         try:
             client.hf_hub_download(
@@ -162,11 +162,13 @@ def _client() -> Any:
     import huggingface_hub
     from huggingface_hub import constants
     from huggingface_hub.utils import logging
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
     constants.HF_HUB_DISABLE_XET = True
     constants.HF_HUB_ENABLE_HF_TRANSFER = False  # it cannot go on where it stopped either
     logging.set_verbosity(_SILENT)
+    disable_progress_bars()
     huggingface_hub.configure_http_backend(_guarded_session)
     return huggingface_hub
 
@@ -266,6 +268,11 @@ def in_words(error: Exception, name: str, revision: str) -> DownloadError:
         )
     if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
         return _of_system(error)
+    if isinstance(error, ValueError) and "too large" in str(error):
+        return DownloadError(
+            tr("a file of {name} is too large for the Hub's client to fetch in one piece", name=name),
+            tr("look for a repository with smaller files"),
+        )
     return _strange()
 
 

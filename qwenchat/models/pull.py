@@ -1,10 +1,11 @@
 """From a model's name to a verified checkpoint: what is fetched, in which order, and what is made sure of.
 
-Owns the steps and their order: list, choose, look for room, record that it has begun, bring and verify each
-file, record that it is whole. Knows of the Hub and of ModelScope only that each is an :class:`Origin`.
+Owns the steps and their order: list, choose, look for room, verify each file or bring it, record that all is
+there. Knows of the Hub and of ModelScope only that each is an :class:`Origin`.
 
-A pull may end anywhere, of a signal or a lost connection: until the last step its record says "begun", and
-nothing takes the folder for a checkpoint. The next pull of the same verifies what is there and goes on.
+A pull may end anywhere, of a signal or a lost connection. From before its first change to the last step its
+record says that it has begun, and nothing takes the folder for a checkpoint; the next pull of the same
+verifies what is there and goes on. Where all is there already, nothing changes but the record.
 """
 
 from __future__ import annotations
@@ -127,22 +128,21 @@ def _pull_from(origin: Origin, name: str, revision: str | None, progress: Progre
     try:
         with records.locked(listing.folder, lambda: progress(tr("waiting for another qwenchat"), 0, 0)):
             _check_room(origin, listing, files)
-            records.keep(record)
-            _bring_all(origin, listing, files, progress)
+            _bring_all(origin, listing, files, lambda: records.keep(record), progress)
             origin.finish(listing)
             if lacking := places.missing(listing.folder):
                 raise DownloadError(
                     tr("{name} lacks {files}", name=name, files=", ".join(lacking)),
                     tr("it is no checkpoint that can be loaded"),
                 )
-            record = replace(record, ended=datetime.now(timezone.utc).isoformat())
-            records.keep(record)
+            whole = replace(record, ended=datetime.now(timezone.utc).isoformat())
+            records.keep(whole)
     except OSError as error:
         reason = error.strerror or str(error)
         raise DownloadError(
             tr("{folder} cannot be written: {reason}", folder=error.filename or listing.folder, reason=reason)
         ) from error
-    return record
+    return whole
 
 
 def chosen(listing: Listing) -> list[File]:
@@ -220,33 +220,42 @@ def _check_room(origin: Origin, listing: Listing, files: Sequence[File]) -> None
         )
 
 
-def _bring_all(origin: Origin, listing: Listing, files: Sequence[File], progress: Progress) -> None:
+def _bring_all(
+    origin: Origin, listing: Listing, files: Sequence[File], begin: Callable[[], None], progress: Progress
+) -> None:
+    """Brings what is missing or bad; ``begin`` is called before the first change."""
     stage, total = tr("fetching {name}", name=listing.name), sum(file.size for file in files)
-    before = 0
+    before, changes = 0, False
     for file in files:
 
         def report(present: int, before: int = before, most: int = file.size) -> None:
             progress(stage, before + min(present, most), total)
 
-        _bring(origin, listing, file, report, progress)
+        if _verify(listing.folder / file.name, file, progress) is not None:
+            if not changes:
+                begin()
+            changes = True
+            _bring(origin, listing, file, report, progress)
+        report(file.size)
         before += file.size
 
 
 def _bring(
     origin: Origin, listing: Listing, file: File, report: Callable[[int], None], progress: Progress
 ) -> None:
-    """Brings one file, verified; what turns out bad is fetched once more from its begin."""
-    path, reason = listing.folder / file.name, ""
+    """Brings one file, verified; what comes bad is fetched once more from its begin."""
+    path, why_bad = listing.folder / file.name, ""
     for _ in range(2):
-        if not path.exists():
-            with _watched(lambda: origin.present(listing, file), report):
-                _fetch(origin, listing, file)
-        reason = _verify(path, file, progress) or ""
-        if not reason:
+        if path.exists():
+            origin.discard(listing, file)
+        with _watched(lambda: origin.present(listing, file), report):
+            _fetch(origin, listing, file)
+        why_bad = _verify(path, file, progress) or ""
+        if not why_bad:
             return
-        origin.discard(listing, file)
+    origin.discard(listing, file)
     raise DownloadError(
-        tr("{file} did not verify: {reason}", file=file.name, reason=reason),
+        tr("{file} did not verify: {reason}", file=file.name, reason=why_bad),
         tr("it came twice like that; try again later, or from another source"),
     )
 
