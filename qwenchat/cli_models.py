@@ -39,15 +39,13 @@ _SETTINGS = "qwenchat.settings"  # their place in a command's context
 
 # --- the commands --------------------------------------------------------------------------------
 
-_Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME",
-        help="qwen-7b-chat-int8, org/model, demo, or a folder.",
-        show_default=False,
-        autocompletion=complete_model,
-    ),
-]
+
+def _name(help_text: str) -> Any:
+    return typer.Argument(metavar="NAME", help=help_text, show_default=False, autocompletion=complete_model)
+
+
+_Name = Annotated[str, _name("qwen-7b-chat-int8, org/model, or demo.")]
+_NameOrPath = Annotated[str, _name("qwen-7b-chat-int8, org/model, demo, or a folder.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -68,7 +66,7 @@ def list_models(
     here: Annotated[bool, typer.Option("--here", help="Only those on this machine.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """List the known models and those on this machine, and what each takes."""
+    """List the known models and those that are here."""
     from qwenchat import model_lines
 
     device, listed = _all(_settings(ctx))
@@ -82,8 +80,8 @@ def list_models(
 
 
 @app.command()
-def show(ctx: typer.Context, name: _Name, as_json: _Json = False) -> None:
-    """Tell all about a model: where it is, its files, its kind, its licence, what it takes."""
+def show(ctx: typer.Context, name: _NameOrPath, as_json: _Json = False) -> None:
+    """Tell all about a model: its place, files, kind, licence and needs."""
     from qwenchat import model_lines
     from qwenchat.models import about, catalog, published
 
@@ -173,8 +171,8 @@ def pull(
 
 
 @app.command()
-def check(ctx: typer.Context, name: _Name, as_json: _Json = False) -> None:
-    """Read every file of a model, and say which is not what was published."""
+def check(ctx: typer.Context, name: _NameOrPath, as_json: _Json = False) -> None:
+    """Read every file of a model, and name those that are bad."""
     from qwenchat import model_lines
     from qwenchat.models import catalog, checking
 
@@ -203,7 +201,7 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Remove a model from this machine; says what that frees, and asks first."""
+    """Remove a model, and say what that frees; asks first."""
     from qwenchat.meter import size_text
     from qwenchat.models import catalog, removal
 
