@@ -92,8 +92,8 @@ def _shown(show: Report) -> Callable[[Step], None]:
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def progress(step: Step) -> None:
-        if on_terminal and step.seconds_left is not None:
-            show(tr("quantising, {time} left", time=time_text(round(step.seconds_left))), step.fraction)
+        if on_terminal and step.seconds_left is not None:  # beside the bar there is room for no more
+            show(tr("{time} left", time=time_text(round(step.seconds_left))), step.fraction)
         else:
             show(step.stage, step.fraction)
 

