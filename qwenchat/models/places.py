@@ -31,6 +31,7 @@ Source = Literal["demo", "folder", "hub", "modelscope"]
 INDEX = "model.safetensors.index.json"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
+_SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 # One of these, each enough by itself.
 _VOCABULARIES = ("*.tiktoken", "tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -89,9 +90,11 @@ def missing(folder: Path) -> list[str]:
 
 
 def _weights(folder: Path) -> list[str] | None:
-    """The files of weights that there should be; None if there is an index that names none."""
+    """The files of weights that there should be; None if an index is missing or names none."""
     if not (folder / INDEX).exists():
-        return [path.name for path in folder.glob("*.safetensors")] or ["model.safetensors"]
+        found = [path.name for path in folder.glob("*.safetensors")] or ["model.safetensors"]
+        # Of a part of several it is not known what the others are called.
+        return None if any(_SHARD.search(name) for name in found) else found
     try:
         names = read_json(folder / INDEX).get("weight_map")
     except CheckpointError:

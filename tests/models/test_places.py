@@ -49,7 +49,7 @@ def record(folder: Path, *, ended: str) -> Record:
 # --- what is whole -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", ["config.json", *SHARDS, "qwen.tiktoken"])
+@pytest.mark.parametrize("file", ["config.json", *SHARDS, places.INDEX, "qwen.tiktoken"])
 def test_a_folder_that_lacks_a_file_is_not_whole(file: str) -> None:
     put(in_hub_cache(), without=file)
     assert catalog.find(NAME) is None
