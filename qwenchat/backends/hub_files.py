@@ -71,6 +71,14 @@ def look(place: Path) -> HubFiles:
             tr("{name}: this is an adapter, not a model: adapter_config.json", name=place),
             tr("merge it into its base model, and give that folder"),
         )
+    if (place / "custom_generate").exists():  # transformers would look into it before it refuses to run it
+        raise CheckpointError(
+            tr(
+                "{name}: the model generates with code of its own (custom_generate), which is never run",
+                name=place,
+            ),
+            tr("without that folder it would generate as others do"),
+        )
     config = read_json(place / "config.json")
     check_counts(place / "config.json", config)
     if not any(place.glob("*.safetensors")):
