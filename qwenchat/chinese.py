@@ -824,7 +824,7 @@ CHINESE: Mapping[str, str] = {
     ),
     "this model cannot hold this chat": "此模型不能进行这个对话",
     "this model cannot hold a chat": "此模型不能进行对话",
-    "say it in other words": "请换一种说法",
+    "say it in other words; in a chat, /undo takes it back": "请换一种说法；在对话中可用 /undo 收回",
     "the {role} says {border}, with which this model tells turns apart": (
         "{role} 的话里有 {border}，而此模型靠它区分各轮"
     ),

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from qwenchat.engine.generate import (
-    PREFILL_CHUNK,
     Generation,
     GenerationStats,
     Prefilled,
@@ -24,6 +23,7 @@ from qwenchat.engine.generate import (
     common_prefix,
     out_of_memory,
 )
+from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.model import Cancelled
 from qwenchat.engine.sampling import Sampler, SamplingParams
 from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError

@@ -16,7 +16,7 @@ def read_values(path: Path) -> dict[str, Any]:
     """The single values of a GGUF file's table, such as ``llama.block_count``."""
     import gguf
 
-    fields = gguf.GGUFReader(path).fields
+    fields = gguf.GGUFReader(str(path)).fields
     return {name: field.contents() for name, field in fields.items() if len(field.types) == 1}
 
 
@@ -25,8 +25,9 @@ def gguf_reading(progress: Callable[[float], None]) -> Iterator[None]:
     """While this lasts, transformers opens a GGUF file once and tells its progress to ``progress``.
 
     It asks for the file's table for the configuration, for the tokenizer and twice for the weights, and
-    parses tens of thousands of words each time: two seconds of it for 49,152. And it draws a bar on the
-    terminal, for which it has no switch. So what it calls is exchanged for as long as it works.
+    parses tens of thousands of words each time: two seconds of it for 49,152; and it makes the table of
+    tensors' names anew for every part of the model. And it draws a bar on the terminal, for which it has no
+    switch. So what it calls is exchanged for as long as it works.
     """
     import gguf
 
@@ -38,8 +39,11 @@ def gguf_reading(progress: Callable[[float], None]) -> Iterator[None]:
             progress(done / len(tensors))
             yield tensor
 
-    open_once = lru_cache(maxsize=1)(gguf.GGUFReader)
-    exchanged = ((gguf, "GGUFReader", open_once), (reading, "tqdm", told))
+    exchanged = (
+        (gguf, "GGUFReader", lru_cache(maxsize=1)(gguf.GGUFReader)),
+        (gguf, "get_tensor_name_map", lru_cache(maxsize=1)(gguf.get_tensor_name_map)),
+        (reading, "tqdm", told),
+    )
     before = [getattr(module, name) for module, name, _ in exchanged]
     try:
         for module, name, ours in exchanged:

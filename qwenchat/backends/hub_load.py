@@ -345,8 +345,10 @@ def _read_model(files: HubFiles, found: _Found, request: Request) -> Any:
     """The model of transformers, on its device."""
     import torch
 
-    if request.threads is not None and found.device.type == "cpu":
-        torch.set_num_threads(request.threads)
+    from qwenchat.engine.cpu.cores import default_threads
+
+    if found.device.type == "cpu":
+        torch.set_num_threads(request.threads or default_threads())
     read = (
         (lambda: read_gptq(files, found.device, found.dtype))
         if files.kind == "gptq"
@@ -372,7 +374,7 @@ def _read_floats(files: HubFiles, found: _Found) -> Any:
         config=found.config,
         dtype=found.dtype,
         use_safetensors=True,
-        # Named here, for what the config names may be code to be fetched from the Hub.
+        # Never what the config names: that may be code to be fetched from the Hub.
         attn_implementation="sdpa" if _class_of(found.config)._supports_sdpa else "eager",
         output_loading_info=True,
     )

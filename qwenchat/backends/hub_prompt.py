@@ -42,20 +42,17 @@ class ChatPrompt:
     """
 
     def __init__(self, tokenizer: Any, source: str) -> None:
-        names = {
-            name: str(form) for name, form in tokenizer.special_tokens_map.items() if isinstance(form, str)
-        }
-        self.template = ChatTemplate(source, names)
-        probe = self._probe()
-        written = [piece.text for piece in probe if not piece.verbatim]
-        added = {str(token.content): i for i, token in tokenizer.added_tokens_decoder.items()}
-        special = {str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special}
+        names = tokenizer.special_tokens_map.items()
+        self.template = ChatTemplate(source, {name: form for name, form in names if isinstance(form, str)})
+        written = [piece.text for piece in self._probe() if not piece.verbatim]
+        tokens = tokenizer.added_tokens_decoder.items()
+        added = {str(token.content): token_id for token_id, token in tokens}
+        special = {str(token.content) for _, token in tokens if token.special}
         # Not only those that call themselves special: also what the template has for itself, as far as it is
         # no white space, of which some vocabularies have tokens too.
-        borders = {
-            form for form in added if form in special or (form.strip() and any(form in t for t in written))
-        }
-        control = {form for form in added if form in borders or (form.strip() and form in source)}
+        words = [form for form in added if form.strip()]
+        borders = special.union(form for form in words if any(form in text for text in written))
+        control = borders.union(form for form in words if form in source)
         self.tokenizer = HubTokenizer(
             tokenizer.backend_tokenizer,
             {form: added[form] for form in control},
@@ -82,6 +79,16 @@ class ChatPrompt:
             self._refuse_borders(message)
         return [*self.tokenizer.encode_pieces(self.template.pieces(messages)), *begun]
 
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt; of one that is refused those of its texts.
+
+        For who counts does not ask for a reply: a toolbar has no use for a refusal.
+        """
+        try:
+            return len(self.ids(messages))
+        except PromptError:
+            return sum(self.tokenizer.count(message.content) for message in messages)
+
     def _refuse_borders(self, message: Message) -> None:
         border = next((b for b in self._plain_borders if b in message.content), None)
         if border is not None:
@@ -91,7 +98,7 @@ class ChatPrompt:
                     role=message.role.value,
                     border=border,
                 ),
-                tr("say it in other words"),
+                tr("say it in other words; in a chat, /undo takes it back"),
             )
 
     def _probe(self) -> list[Piece]:

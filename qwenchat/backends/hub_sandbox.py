@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -77,6 +78,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
             finalize=self._pay_for,
         )
         self._round = 1 + len(source)
+        self._lock = threading.Lock()  # a toolbar counts while a reply is asked for
         self._now = datetime.now()
         self.filters = {
             **{name: self._counted(FILTERS[name]) for name in _FILTERS},
@@ -101,10 +103,11 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         Raises:
             TemplateError: it refuses them, or does what it may not.
         """
-        self._now = now
-        self._begin(values.get("messages", ()))
         try:
-            text: str = self._template.render(values)
+            with self._lock:
+                self._now = now
+                self._begin(values.get("messages", ()))
+                text: str = self._template.render(values)
             return text
         except TemplateError:
             raise

@@ -158,7 +158,7 @@ def _changed(message: Message) -> PromptError:
             "the chat template changes what the {role} said, in a way that cannot be followed",
             role=message.role.value,
         ),
-        tr("say it in other words"),
+        tr("say it in other words; in a chat, /undo takes it back"),
     )
 
 

@@ -65,9 +65,13 @@ class HubTokenizer:
         if [i for i in ids if i in self._control_ids] != [self._tokenizer.token_to_id(f) for f in placed]:
             raise PromptError(
                 tr("the message holds what this model's tokenizer can only read as a control token"),
-                tr("say it in other words"),
+                tr("say it in other words; in a chat, /undo takes it back"),
             )
         return ids
+
+    def count(self, text: str) -> int:
+        """How many tokens a text takes, whatever they are."""
+        return len(self._guarded.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ``ids`` without special tokens. It is not tidied up, as transformers may do: that would

@@ -141,7 +141,7 @@ class HuggingFaceBackend:
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """As :meth:`qwenchat.backends.base.Backend.count_tokens`."""
-        return len(self._prompt.ids(messages))
+        return self._prompt.count(messages)
 
     def close(self) -> None:
         """Frees the weights and the cache; the backend cannot be used after it. Twice is as good as once."""
