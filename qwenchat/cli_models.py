@@ -10,7 +10,7 @@ to stderr.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from qwenchat.meter import Meter
     from qwenchat.model_lines import Listed
     from qwenchat.models.places import Place
+    from qwenchat.models.published import Published
     from qwenchat.models.removal import Removal
     from qwenchat.settings import Settings
 
@@ -247,17 +248,17 @@ def _all(settings: Settings) -> tuple[str, list[Listed]]:
     return device, listed + others
 
 
-def _memory(settings: Settings) -> tuple[str, Any]:
+def _memory(settings: Settings) -> tuple[str, Callable[[Published], int]]:
     """The device that a model would go to, and what gives the memory that a published one takes there."""
-    from qwenchat.backends.loading import pick_device, pick_dtype
+    from qwenchat.backends.loading import foresee
 
-    device = pick_device(settings.device)
-    dtype = pick_dtype(settings.dtype, device)
+    device, itemsize = foresee(settings.device, settings.dtype)
 
-    def memory(known: Any) -> int:
-        return int(known.memory_bytes(device, dtype, int8_cache=settings.kv_cache == "int8"))
+    def memory(known: Published) -> int:
+        int8 = settings.kv_cache == "int8"
+        return known.memory_bytes(cuda=device == "cuda", itemsize=itemsize, int8_cache=int8)
 
-    return device.type, memory
+    return device, memory
 
 
 def _begun() -> set[str]:
@@ -322,9 +323,6 @@ def _meter(ctx: typer.Context) -> Iterator[Meter]:
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
     with theme.progress_reporter(quiet=_settings(ctx).quiet) as show:
         yield Meter(show, detailed=on_terminal)
-
-
-# --- checking ------------------------------------------------------------------------------------
 
 
 # --- removing ------------------------------------------------------------------------------------

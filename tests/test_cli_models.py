@@ -19,6 +19,8 @@ from hub_fixture import NAME, WANTED, hub, tiny_checkpoint
 from hub_server import HubServer, Repository
 
 from qwenchat import cli, meter
+from qwenchat.backends import loading
+from qwenchat.errors import UsageError
 from qwenchat.models import catalog, demo, places, published
 from qwenchat.options import complete_model
 from qwenchat.terminal import theme
@@ -398,6 +400,30 @@ def test_help_and_completion_load_nothing_heavy() -> None:
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert process.stdout.splitlines()[-1] == "[]"
+
+
+def test_list_show_and_check_load_no_torch(hub: HubServer) -> None:
+    code = (
+        "import sys; from qwenchat import cli; from qwenchat.models.pull import pull; "
+        f"pull({NAME!r}); codes = [cli.run(['models', *words]) for words in "
+        f"(['list'], ['show', '7b'], ['show', {NAME!r}], ['check', {NAME!r}])]; "
+        "print(codes, 'torch' in sys.modules)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[-1] == "[0, 0, 0, 0] False"
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+@pytest.mark.parametrize("dtype", loading.DTYPES)
+def test_memory_is_told_for_what_a_chat_would_take(device: str, dtype: str) -> None:
+    picked = loading.pick_device(device)
+    assert loading.foresee(device, dtype) == (picked.type, loading.pick_dtype(dtype, picked).itemsize)
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("gpu", "auto"), ("cpu:1", "auto"), ("auto", "int3")])
+def test_a_device_or_a_dtype_that_there_is_not_is_told(device: str, dtype: str) -> None:
+    with pytest.raises(UsageError, match="expected auto, "):
+        loading.foresee(device, dtype)
 
 
 def test_a_size_is_told_with_two_figures_at_least() -> None:

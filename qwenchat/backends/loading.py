@@ -5,8 +5,12 @@ Owns the values that a request may have. Knows neither checkpoints nor backends.
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.engine.cpu.layout import MOST_THREADS
@@ -68,9 +72,7 @@ def pick_device(name: str) -> torch.device:
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdecimal())):
-        raise UsageError(f"the device is {name!r}, expected auto, cpu, cuda or cuda:N")
+    kind, index = _kind_of_device(name)
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UsageError(tr("there is no device {name} here", name=name), tr("use --device cpu"))
     return torch.device(name)
@@ -84,15 +86,60 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """
     import torch
 
+    dtype: torch.dtype = getattr(torch, _name_of_dtype(name, device.type))
+    return dtype
+
+
+def foresee(device: str, dtype: str) -> tuple[str, int]:
+    """What :func:`pick_device` and :func:`pick_dtype` would come to, without the seconds that torch takes.
+
+    Returns:
+        "cpu" or "cuda", and the bytes of a value. Whether there is a device "cuda:N" is not looked for.
+
+    Raises:
+        UsageError: a device or a dtype cannot have that name.
+    """
+    kind = ("cuda" if _has_gpu() else "cpu") if device == "auto" else _kind_of_device(device)[0]
+    return kind, 4 if _name_of_dtype(dtype, kind) == "float32" else 2
+
+
+def _kind_of_device(name: str) -> tuple[str, str]:
+    """ "cpu" or "cuda", and the number of a GPU if one is named."""
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdecimal())):
+        raise UsageError(f"the device is {name!r}, expected auto, cpu, cuda or cuda:N")
+    return kind, index
+
+
+def _name_of_dtype(name: str, kind: str) -> str:
+    """What "auto" stands for on a kind of device; else the name itself."""
     if name not in DTYPES:
         raise UsageError(f"the dtype is {name!r}, expected {', '.join(DTYPES)}")
     if name != "auto":
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
-    if device.type == "cuda":
-        return torch.float16
+        return name
+    if kind == "cuda":
+        return "float16"
+    from llvmlite.binding import get_host_cpu_features
+
     # Half the bytes are half the time, but only where the processor multiplies bfloat16 itself.
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return "bfloat16" if get_host_cpu_features().get("avx512bf16") else "float32"
+
+
+def _has_gpu() -> bool:
+    """Whether torch is built for CUDA, and the driver has a GPU for it."""
+    windows = os.name == "nt"
+    torch = importlib.util.find_spec("torch")
+    library = "torch_cuda.dll" if windows else "libtorch_cuda.so"
+    if torch is None or torch.origin is None or not (Path(torch.origin).parent / "lib" / library).exists():
+        return False
+    count = ctypes.c_int()
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if windows else "libcuda.so.1")
+        # https://docs.nvidia.com/cuda/cuda-driver-api: both give 0 for success.
+        failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    except (OSError, AttributeError):
+        return False
+    return not failed and count.value > 0
 
 
 def pick_context(asked: int | None, trained: int, most: int) -> int:

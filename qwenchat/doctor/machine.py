@@ -154,8 +154,8 @@ class Machine:
         dtype = pick_dtype(settings.dtype, device)
         plan = linear.plan(model.config, device, dtype, self._open_team)
         needed = model.memory_bytes(
-            device,
-            dtype,
+            cuda=device.type == "cuda",
+            itemsize=dtype.itemsize,
             context=settings.context,
             int8_cache=settings.kv_cache == "int8",
             packed=plan.packing is not None,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from qwenchat.engine.cpu.team import torch_alone
 from qwenchat.engine.kv_cache import KVCache
+from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.model import Cancelled, Qwen, Rotary, ntk_alpha
 from qwenchat.engine.sampling import Sampler, SamplingParams
 from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError, PromptError
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 WORTH_REUSING = 32
 """A shorter prefix is run again where a prompt turns off from the one before."""
-PREFILL_CHUNK = {"cpu": 256, "cuda": 2048}
-"""Tokens prefilled at a time; so often is the progress told. A cancel is heard between two layers."""
 
 FinishReason = Literal["stop", "length", "cancelled"]
 

@@ -127,12 +127,6 @@ class KVCache:
             int8=int8,
         )
 
-    @staticmethod
-    def bytes_per_token(config: ModelConfig, *, dtype: torch.dtype, int8: bool = False) -> int:
-        """What one position of a model takes, in bytes."""
-        row = config.head_dim + _SCALE.itemsize if int8 else config.head_dim * dtype.itemsize
-        return 2 * config.num_layers * config.num_heads * row
-
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores a chunk's keys and values of one layer after the filled positions.
 

@@ -1,19 +1,25 @@
-"""How much memory a model takes, and how much is free, on the machine or on a device."""
+"""How much memory a model takes, and how much is free, on the machine or on a device.
+
+What a model takes is counted without torch, so that a list of models need not wait for it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from qwenchat.engine.config import ModelConfig
-from qwenchat.engine.generate import PREFILL_CHUNK
-from qwenchat.engine.kv_cache import KVCache
 from qwenchat.errors import InsufficientMemoryError
 from qwenchat.language import tr
 
+if TYPE_CHECKING:
+    import torch
+
 GIB = 2**30
+PREFILL_CHUNK = {"cpu": 256, "cuda": 2048}
+"""Tokens prefilled at a time; so often is the progress told. A cancel is heard between two layers."""
+_SCALE_BYTES = 4  # of what a row of an 8-bit KV cache is multiplied with
 # What a CUDA device gives up besides tensors, once work begins: code that is loaded when it is first used,
 # cuBLAS's workspace, the captured graph.
 _CUDA_RUNTIME = 384 * 2**20
@@ -55,8 +61,8 @@ def need(
     *,
     weights: int,
     reading: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    cuda: bool,
+    itemsize: int,
     context: int,
     packed: bool,
     int8_cache: bool = False,
@@ -65,23 +71,35 @@ def need(
 
     Args:
         weights, reading: as of :class:`Need`; the loader knows.
-        device, dtype: where the model goes, and what it computes in.
+        cuda: whether the model goes to a GPU.
+        itemsize: bytes of a value of the dtype that it computes in.
         context: positions of the KV cache.
         packed: whether quantised layers stay in their codes.
         int8_cache: whether the KV cache is held in 8 bits.
     """
-    per_token = KVCache.bytes_per_token(config, dtype=dtype, int8=int8_cache)
+    per_token = cache_bytes_per_token(config, itemsize, int8=int8_cache)
     working = 0
-    if device.type == "cuda":
-        working = _CUDA_RUNTIME + _working(config, dtype, context, packed)
+    if cuda:
+        working = _CUDA_RUNTIME + _working(config, itemsize, context, packed)
         if int8_cache:  # a prefill makes one layer's keys and values floats again
-            working += 2 * context * config.hidden_size * dtype.itemsize
+            working += 2 * context * config.hidden_size * itemsize
     return Need(weights, reading, working, per_token, context)
 
 
-def _working(config: ModelConfig, dtype: torch.dtype, context: int, packed: bool) -> int:
+def cache_bytes_per_token(config: ModelConfig, itemsize: int, *, int8: bool = False) -> int:
+    """What one position of the KV cache takes, in bytes.
+
+    Args:
+        itemsize: bytes of a value of the dtype that the model computes in.
+        int8: whether the cache is held in 8 bits, with a scale for each row.
+    """
+    row = config.head_dim + _SCALE_BYTES if int8 else config.head_dim * itemsize
+    return 2 * config.num_layers * config.num_heads * row
+
+
+def _working(config: ModelConfig, size: int, context: int, packed: bool) -> int:
     """Bytes of the tensors that come and go while a prompt is prefilled and a reply decoded."""
-    hidden, mlp, size = config.hidden_size, config.mlp_size, dtype.itemsize
+    hidden, mlp = config.hidden_size, config.mlp_size
     tokens = min(context, PREFILL_CHUNK["cuda"])
     # Of a token: in the MLP both halves as they come, in the order of the model, and what becomes of them;
     # in attention q, k and v, and q and k four times in float32 while they are rotated.
@@ -133,6 +151,8 @@ def ran_out_loading() -> InsufficientMemoryError:
 def available_bytes(device: torch.device) -> int:
     """Bytes that can be allocated on ``device`` now, as far as the system tells."""
     if device.type == "cuda":
+        import torch
+
         free, _ = torch.cuda.mem_get_info(device)
         # What torch holds of memory that was freed serves again.
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

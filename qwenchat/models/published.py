@@ -1,12 +1,12 @@
 """The published chats of the first Qwen generation: their names, shapes, formats and sizes.
 
 Owns what is known of them without a file of theirs. Knows nothing of what is on this machine, and loads no
-torch but to count memory.
+torch.
 
 Facts, as their ``config.json`` and the README of https://github.com/QwenLM/Qwen state them: the names, the
 shapes, the vocabulary, the context that each was trained on; that 1.8B, 7B and 14B stretch it with dynamic
-NTK and LogN, while the 72B has a larger rotary base instead ("Long-Context Understanding" there). That this
-base is 1,000,000 could not be looked up again where this was written; no figure here depends on it.
+NTK and LogN, while the 72B has a larger rotary base instead ("Long-Context Understanding" there). The base
+enters no size.
 
 Computed from the shapes: sizes on disk and in memory. On disk a quantised matrix is what auto-gptq writes:
 codes, a float16 scale and a zero point for every 128 inputs, ``g_idx``, and a bias, also where the model has
@@ -18,12 +18,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from qwenchat.engine.config import ModelConfig, QuantConfig
-
-if TYPE_CHECKING:
-    import torch
+from qwenchat.engine.memory import need
 
 GROUP = 128
 """Inputs that share a scale, in every quantised one."""
@@ -121,9 +118,9 @@ class Published:
 
     def memory_bytes(
         self,
-        device: torch.device,
-        dtype: torch.dtype,
         *,
+        cuda: bool,
+        itemsize: int,
         context: int | None = None,
         int8_cache: bool = False,
         packed: bool = True,
@@ -133,26 +130,22 @@ class Published:
         It is counted as the engine does before it loads a model.
 
         Args:
-            device, dtype: where the model goes, and what it computes in.
+            cuda: whether the model goes to a GPU.
+            itemsize: bytes of a value of the dtype that it computes in.
             context: positions of the KV cache; by default the context that it was trained on.
             int8_cache: whether the KV cache is held in 8 bits.
             packed: whether our kernels compute, which keep quantised matrices in their codes.
         """
-        from qwenchat.engine.memory import need
-
-        on_gpu = device.type == "cuda"
         if packed:
-            weights = _packed_bytes(
-                self.config, floats=dtype.itemsize if on_gpu else 2, zeros=1 if on_gpu else 4
-            )
+            weights = _packed_bytes(self.config, floats=itemsize if cuda else 2, zeros=1 if cuda else 4)
         else:
-            weights = dtype.itemsize * (_matrix_values(self.config) + _other_values(self.config))
+            weights = itemsize * (_matrix_values(self.config) + _other_values(self.config))
         return need(
             self.config,
             weights=weights,
             reading=0,  # less than the KV cache takes later, which has not been made by then
-            device=device,
-            dtype=dtype,
+            cuda=cuda,
+            itemsize=itemsize,
             context=context or self.context,
             packed=packed,
             int8_cache=int8_cache,

@@ -221,7 +221,8 @@ def _live_line() -> Iterator[Report]:
             if task is not None:
                 progress.remove_task(task)
             label = Text(sanitize_line(stage))
-            label.truncate(max(8, console.width - cells - len("  100%")), overflow="ellipsis")
+            # Three cells stay free: a row that wraps, of ^C as the terminal echoes it, is not wiped away.
+            label.truncate(max(5, console.width - cells - len("  100%   ")), overflow="ellipsis")
             task = progress.add_task(label.plain, total=1.0 if known else None)
             shown = (stage, known)
         if task is not None and fraction is not None:

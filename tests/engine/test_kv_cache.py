@@ -11,6 +11,7 @@ import torch
 
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.loader import load_model
+from qwenchat.engine.memory import cache_bytes_per_token
 from qwenchat.engine.model import Qwen, Rotary
 
 CPU = torch.device("cpu")
@@ -47,7 +48,7 @@ def test_a_token_takes_what_is_reckoned_for_it(dtype: torch.dtype, int8: bool) -
     layer = cache.layer(0)
     parts = (layer.keys, layer.values, layer.key_scales, layer.value_scales)
     of_a_layer = sum(part.nbytes for part in parts if part is not None)
-    assert KVCache.bytes_per_token(config, dtype=dtype, int8=int8) * 7 == 2 * of_a_layer
+    assert cache_bytes_per_token(config, dtype.itemsize, int8=int8) * 7 == 2 * of_a_layer
 
 
 @torch.inference_mode()

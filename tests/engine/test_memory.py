@@ -55,14 +55,14 @@ def test_enough_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_on_a_gpu_the_work_of_a_chunk_is_counted_and_what_cuda_keeps() -> None:
-    def working(config: ModelConfig, device: torch.device, context: int = 8192) -> int:
+    def working(config: ModelConfig, cuda: bool = True, context: int = 8192) -> int:
         return memory.need(
-            config, weights=0, reading=0, device=device, dtype=torch.float16, context=context, packed=True
+            config, weights=0, reading=0, cuda=cuda, itemsize=2, context=context, packed=True
         ).working
 
-    assert working(SEVEN_B, CPU) == 0
-    mib = working(SEVEN_B, CUDA) / 2**20
+    assert working(SEVEN_B, cuda=False) == 0
+    mib = working(SEVEN_B) / 2**20
     assert 700 < mib < 1200
     # Nothing is dequantised where nothing is quantised; a short context is prefilled in a short chunk.
-    assert working(SEVEN_B, CUDA) - working(replace(SEVEN_B, quant=None), CUDA) == 2 * 11008 * 4096 * 2
-    assert working(SEVEN_B, CUDA, 256) < working(SEVEN_B, CUDA) / 1.5
+    assert working(SEVEN_B) - working(replace(SEVEN_B, quant=None)) == 2 * 11008 * 4096 * 2
+    assert working(SEVEN_B, context=256) < working(SEVEN_B) / 1.5

@@ -67,7 +67,7 @@ def test_sizes_are_those_of_a_checkpoint_of_these_shapes(tmp_path: Path, bits: i
     assert 0 < written - (tiny.disk_bytes - biases) < 8000
     packing = Blocks(c, torch.float32, None)  # type: ignore[arg-type]
     need = weigh(tmp_path, device=CPU, dtype=torch.float32, context=64, packing=packing)
-    counted = tiny.memory_bytes(CPU, torch.float32, context=64)
+    counted = tiny.memory_bytes(cuda=False, itemsize=4, context=64)
     # Norms and biases become float32 there, which at these sizes is something.
     assert counted == pytest.approx(need.weights + need.cache, rel=1e-3)
     rows = weigh(tmp_path, device=CPU, dtype=torch.float16, context=64, packing=Rows(torch.float16))
@@ -76,16 +76,16 @@ def test_sizes_are_those_of_a_checkpoint_of_these_shapes(tmp_path: Path, bits: i
 
 def test_a_gpu_takes_its_work_besides_and_a_short_context_less() -> None:
     model = _known("7b-int8")
-    gpu = torch.device("cuda")
-    whole = model.memory_bytes(gpu, torch.float16)
+    whole = model.memory_bytes(cuda=True, itemsize=2)
     assert 13 < whole / 2**30 < 14
-    assert model.memory_bytes(gpu, torch.float16, context=1024) < whole - 3 * 2**30
-    assert model.memory_bytes(gpu, torch.float16, int8_cache=True) < whole - 2**30
+    assert model.memory_bytes(cuda=True, itemsize=2, context=1024) < whole - 3 * 2**30
+    assert model.memory_bytes(cuda=True, itemsize=2, int8_cache=True) < whole - 2**30
 
 
 def test_names_and_sizes_load_no_torch() -> None:
     code = (
-        "import sys; from qwenchat.models import published; published.KNOWN[0].disk_bytes; "
+        "import sys; from qwenchat.models.published import DEFAULT; "
+        "assert DEFAULT.disk_bytes < DEFAULT.memory_bytes(cuda=True, itemsize=2); "
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -420,7 +420,7 @@ def test_progress_is_one_row_however_narrow_the_terminal(columns: int) -> None:
     written = SGR.sub("", in_a_terminal(PROGRESS, COLUMNS=str(columns)))
     lines = [line for line in re.split(r"[\r\n]|\x1b\[[0-9;?]*[A-Za-z]", written) if "━" in line]
     assert lines
-    assert max(map(len, lines)) <= columns
+    assert max(map(len, lines)) <= columns - 3  # ^C, as the terminal echoes it, makes none wrap
     assert any(line.endswith("━ 100%") for line in lines)
 
 
