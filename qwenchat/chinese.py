@@ -804,6 +804,7 @@ CHINESE: Mapping[str, str] = {
     "{name}: {kind} keeps its context in a way that is not supported": (
         "{name}：不支持 {kind} 保存上下文的方式"
     ),
+    "models with attention in every layer are": "每层都有注意力的模型才受支持",
     "{name}: the weights are quantised with GPTQ, which takes a CUDA GPU for this model": (
         "{name}：权重以 GPTQ 量化，此模型需要 CUDA GPU"
     ),

@@ -205,6 +205,15 @@ def _read_config(files: HubFiles) -> Any:
             tr("{name}: {kind} is no model that goes on with a text", name=files.name, kind=names[0] or kind),
             tr("a chat needs one of the kind ForCausalLM"),
         )
+    if not _class_of(config)._supports_default_dynamic_cache():
+        raise CheckpointError(
+            tr(
+                "{name}: {kind} keeps its context in a way that is not supported",
+                name=files.name,
+                kind=causal,
+            ),
+            tr("models with attention in every layer are"),
+        )
     return config
 
 
@@ -354,16 +363,7 @@ def _read_model(files: HubFiles, found: _Found, request: Request) -> Any:
         if files.kind == "gptq"
         else (lambda: _read_floats(files, found))
     )
-    model = _trying(tr("the model"), files, read)
-    if not model._supports_default_dynamic_cache():
-        raise CheckpointError(
-            tr(
-                "{name}: {kind} keeps its context in a way that is not supported",
-                name=files.name,
-                kind=type(model).__name__,
-            )
-        )
-    return model
+    return _trying(tr("the model"), files, read)
 
 
 def _read_floats(files: HubFiles, found: _Found) -> Any:

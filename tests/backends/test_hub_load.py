@@ -7,6 +7,7 @@ import shutil
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,13 @@ def test_a_model_that_does_not_go_on_with_texts(folder: Path, kind: str, archite
 def test_an_encoder_with_a_decoder(folder: Path) -> None:
     change(folder / "config.json", model_type="t5", architectures=None)
     assert "is no model that goes on with a text" in refusal(folder).message
+
+
+def test_a_model_without_a_cache_of_keys_and_values(
+    write_hub_model: Callable[..., Path], styles: dict[str, Any], tmp_path: Path
+) -> None:
+    mamba = write_hub_model(tmp_path / "mamba", replace(styles["qwen2"], model="mamba"))
+    assert "MambaForCausalLM keeps its context in a way that is not supported" in refusal(mamba).message
 
 
 @pytest.mark.parametrize("method", ["awq", "bitsandbytes", "fp8"])

@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,28 @@ def test_greedy_tokens_are_those_of_transformers_own_generate(
         model.generate(prompt, temperature=0, repetition_penalty=1.3, max_new_tokens=30, ignore_eos=True)
     )
     assert penalised == theirs(hub_folders(style), prompt, repetition_penalty=1.3, max_new_tokens=30)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma3_text"])
+def test_a_sliding_window_changes_neither_the_tokens_nor_what_can_be_reused(
+    write_hub_model: Callable[..., Path],
+    styles: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    monkeypatch.setitem(hub_engine.PREFILL_CHUNK, "cpu", 20)
+    folder = write_hub_model(tmp_path / kind, replace(styles["qwen2"], model=kind), sliding_window=16)
+    model = load(folder)
+    prompt = model.tokenizer.encode("The quick brown fox jumps over the lazy dog. " * 3)
+    options: dict[str, Any] = {"temperature": 0, "ignore_eos": True}
+    first = list(model.generate(prompt, max_new_tokens=30, **options))
+    assert first == theirs(folder, prompt, max_new_tokens=30)
+    turned_off = [*prompt, *first[:10], *prompt[:5]]
+    warm = list(model.generate(turned_off, max_new_tokens=15, **options))
+    assert model.engine._held[: len(prompt)] == prompt
+    model.engine._forget()
+    assert list(model.generate(turned_off, max_new_tokens=15, **options)) == warm
 
 
 def test_events_are_progress_text_and_one_end_with_the_usage(model: HuggingFaceBackend) -> None:
