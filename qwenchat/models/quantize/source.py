@@ -97,7 +97,8 @@ class Source:
 
         tensor = self._files.read(name)
         stored = tensor.to(torch.float16, copy=True)
-        if not stored.isfinite().all():
+        # The least and the largest are NaN if any is; an embedding has no room for a mask of its size.
+        if not all(end.isfinite() for end in torch.aminmax(stored)):
             raise CheckpointError(
                 tr(
                     "{path}: the tensor {name} is not finite, or too large for float16",
@@ -179,21 +180,26 @@ class Source:
         self._check_memory(device)
 
     def _check_memory(self, device: torch.device) -> None:
+        import torch
+
         from qwenchat.engine.memory import GIB, available_bytes
 
-        needed, free = self.memory_needed(), available_bytes(device)
-        if free < needed:
-            raise InsufficientMemoryError(
-                tr(
-                    "quantising needs {needed} GiB on {device}, {free} GiB are free",
-                    needed=f"{needed / GIB:.1f}",
-                    device=device,
-                    free=f"{free / GIB:.1f}",
+        working, embedding = self.memory_needed()
+        on_device = working if device.type != "cpu" else max(working, embedding)
+        for where, needed in ((device, on_device), (torch.device("cpu"), embedding)):
+            free = available_bytes(where)
+            if free < needed:
+                raise InsufficientMemoryError(
+                    tr(
+                        "quantising needs {needed} GiB on {device}, {free} GiB are free",
+                        needed=f"{needed / GIB:.1f}",
+                        device=where,
+                        free=f"{free / GIB:.1f}",
+                    )
                 )
-            )
 
-    def memory_needed(self) -> int:
-        """Bytes that quantising takes at most, whatever the number of layers."""
+    def memory_needed(self) -> tuple[int, int]:
+        """Bytes that quantising a layer takes, whatever their number, and that the embedding takes."""
         c = self.config
         hidden, mlp = c.hidden_size, c.mlp_size
         layer = ITEMSIZE * (4 * hidden * hidden + 3 * hidden * mlp)
@@ -203,8 +209,8 @@ class Source:
             for outputs, inputs in ((3 * hidden, hidden), (2 * mlp, hidden), (hidden, mlp))
         )
         activations = ITEMSIZE * CHUNK * (6 * mlp + 8 * hidden)
-        embedding = 2 * ITEMSIZE * c.vocab_size * hidden // 2
-        return _RUNTIME + max(layer + solving + activations, embedding)
+        embedding = 2 * 2 * c.vocab_size * hidden  # as it is stored in the source, and in float16
+        return _RUNTIME + layer + solving + activations, _RUNTIME + embedding
 
     def _bytes_of(self, name: str) -> int:
         shape = self._shapes[name]
