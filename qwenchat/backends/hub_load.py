@@ -6,6 +6,7 @@ model is loaded.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -50,7 +51,7 @@ def load_huggingface(place: Path, request: Request) -> HuggingFaceBackend:
         UsageError: the request has a value that it cannot have on this machine or with this model.
     """
     with _reading(place, request) as files:
-        found = _look(files, request)
+        found = _trying(tr("the model"), files, lambda: _look(files, request))
         request.progress(LOADING, None)
         model = _read_model(files, found, request)
     from qwenchat.backends.hub_engine import HubEngine
@@ -77,7 +78,7 @@ def check_huggingface(place: Path, request: Request) -> None:
         QwenchatError: as loading it would.
     """
     with _reading(place, request) as files:
-        _look(files, request)
+        _trying(tr("the model"), files, lambda: _look(files, request))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +130,11 @@ def _quiet() -> Iterator[None]:
     """Nothing that transformers says reaches the terminal. What matters of it, is told as errors here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import logging as levels
-
         from huggingface_hub.utils.tqdm import disable_progress_bars
-        from transformers.utils import logging
+        from transformers.utils import logging as theirs
 
-        logging.set_verbosity(levels.CRITICAL)
-        logging.disable_progress_bar()
+        theirs.set_verbosity(logging.CRITICAL)
+        theirs.disable_progress_bar()
         disable_progress_bars()
         yield
 
@@ -196,11 +195,8 @@ def _read_config(files: HubFiles) -> Any:
     config = _trying("config.json", files, lambda: AutoConfig.from_pretrained(**_where(files)))
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     names = files.config.get("architectures") or [causal]
-    if (
-        config.is_encoder_decoder
-        or causal is None
-        or not set(names) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    ):
+    goes_on = not set(names).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    if config.is_encoder_decoder or causal is None or not goes_on:
         raise CheckpointError(
             tr("{name}: {kind} is no model that goes on with a text", name=files.name, kind=names[0] or kind),
             tr("a chat needs one of the kind ForCausalLM"),

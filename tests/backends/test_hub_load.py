@@ -164,8 +164,21 @@ def test_a_number_of_things_that_no_model_has_is_not_even_counted_to(
     assert "expected a whole number up to" in refusal(folder).message
 
 
-def test_counts_that_are_no_numbers_are_one_line(folder: Path) -> None:
-    change(folder / "config.json", num_hidden_layers="many", layer_types=None)
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_hidden_layers": "many", "layer_types": None},
+        {"architectures": 5},
+        {"architectures": [{}]},
+        {"max_position_embeddings": "long"},
+        {"quantization_config": [1]},
+        {"hidden_size": 10**12},
+        {"dtype": "float99"},
+        {"rope_scaling": {"rope_type": "evil"}},
+    ],
+)
+def test_a_config_of_nonsense_is_one_line(folder: Path, values: dict[str, Any]) -> None:
+    change(folder / "config.json", **values)
     assert refusal(folder).message
 
 
