@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import pytest
 import torch
 
 import qwenchat
-from qwenchat import cli
+from qwenchat import cli, turn
 from qwenchat.backends import hub_engine
 from qwenchat.backends.huggingface import HuggingFaceBackend
-from qwenchat.chat.messages import Message, PrefillProgress, ReplyEnd, Role, TextDelta
+from qwenchat.chat.conversation import Conversation
+from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, Role, TextDelta
 from qwenchat.errors import (
     BusyError,
     CheckpointError,
@@ -28,6 +30,7 @@ from qwenchat.errors import (
     UsageError,
 )
 from qwenchat.language import tr
+from qwenchat.sessions import SessionStore
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -267,6 +270,31 @@ def test_a_reply_that_broke_off_is_gone_on_with_to_the_token(model: HuggingFaceB
     )
     assert begun + rest == whole
     assert more.usage.reused_tokens >= end.usage.prompt_tokens
+
+
+def test_a_session_keeps_a_replys_tokens_and_continue_goes_on_with_them(
+    model: HuggingFaceBackend, tmp_path: Path
+) -> None:
+    session = SessionStore(tmp_path / "sessions").create(Conversation("Be brief."))
+    chat = session.conversation
+    chat.ask("hello", turn.now())
+
+    def go_on(tokens: int) -> None:
+        options = GenerationOptions(temperature=0, max_new_tokens=tokens)
+        fit = turn.fit_turns(chat, model, options)
+        list(turn.stream_reply(chat, fit.messages, model, options, session.save, threading.Event()))
+
+    go_on(9)
+    assert turn.broke_off(chat)
+    session.close()
+    with closing(SessionStore(tmp_path / "sessions").open(session.id)) as again:
+        session, chat = again, again.conversation
+        go_on(21)
+        kept = chat.current.reply if chat.current else None
+    assert kept is not None
+    asked = [Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "hello")]
+    whole, end = reply(model, asked, temperature=0, max_new_tokens=30)
+    assert (kept.text, kept.token_ids) == (whole, end.token_ids)
 
 
 def test_what_has_no_room_is_an_error_and_not_cut(model: HuggingFaceBackend) -> None:
