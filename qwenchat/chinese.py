@@ -426,6 +426,7 @@ CHINESE: Mapping[str, str] = {
     "{reason}; trying ModelScope": "{reason}；改用 ModelScope",
     "interrupted; what has been fetched stays": "已中断；已下载的部分会保留",
     "it is missing": "缺失",
+    "it is not a file": "不是文件",
     "it cannot be read: {reason}": "无法读取：{reason}",
     "it has {size} bytes, expected {expected}": "大小为 {size} 字节，应为 {expected} 字节",
     "its content is not what was published": "内容与发布的不一致",
@@ -474,6 +475,12 @@ CHINESE: Mapping[str, str] = {
     "try again later; what has been fetched stays": "请稍后再试；已下载的部分会保留",
     "{host} does not answer as the Hub does": "{host} 的响应不像 Hub",
     "look at HF_ENDPOINT and your proxy": "请检查 HF_ENDPOINT 和代理设置",
+    "the token cannot be sent": "令牌无法发送",
+    "look at HF_TOKEN": "请检查 HF_TOKEN",
+    "{path} is a link to elsewhere": "{path} 是指向别处的链接",
+    "what is kept elsewhere is yours to remove": "放在别处的内容请自行删除",
+    "another qwenchat is pulling {name}": "另一个 qwenchat 正在下载 {name}",
+    "try again when it has ended": "请等它结束后再试",
     "{host} has no model {name}, or does not show it": "{host} 上没有模型 {name}，或不对外公开",
     "{host} has no model {name}, or lacks a file of it": "{host} 上没有模型 {name}，或缺少其中的文件",
     "look at the spelling; for a private one set HF_TOKEN": "请检查拼写；私有模型请设置 HF_TOKEN",
@@ -518,8 +525,8 @@ CHINESE: Mapping[str, str] = {
     "look for a repository of the same model with safetensors": "请寻找同一模型的 safetensors 版本",
     "{name} has no weights as safetensors": "{name} 没有 safetensors 格式的权重",
     "look for a repository with safetensors": "请寻找带有 safetensors 的仓库",
-    "{name} takes {missing} GB more, and {folder} has {free} GB free": (
-        "{name} 还需 {missing} GB，而 {folder} 只剩 {free} GB"
+    "{name} takes {missing} more, and {folder} has {free} free, of which {spare} are left alone": (
+        "{name} 还需 {missing}，而 {folder} 只剩 {free}，其中 {spare} 须留空"
     ),
     "free some, or name another place with HF_HOME, or for ModelScope with MODELSCOPE_CACHE": (
         "请腾出空间，或用 HF_HOME 指定其他位置，ModelScope 则用 MODELSCOPE_CACHE"

@@ -175,12 +175,12 @@ def pull(
 def check(ctx: typer.Context, name: _NameOrPath, as_json: _Json = False) -> None:
     """Read every file of a model, and name those that are bad."""
     from qwenchat import model_lines
-    from qwenchat.models import catalog, checking
+    from qwenchat.models import catalog, checking, places
 
     place = catalog.place_of(name) or _unfinished(name)
     if place is None:
         raise catalog.not_found(name)
-    if not place.folder.is_dir():
+    if not places.is_folder(place.folder):
         raise UsageError(tr("{path} is a single file, and nothing tells what it must be", path=place.folder))
     with _meter(ctx) as meter:
         checked = checking.check(place, meter)
@@ -209,12 +209,14 @@ def remove(
     if name == catalog.DEMO:
         freed, folders = _remove_demo(yes)
     else:
-        if catalog.full_name(name) is None or catalog.path_of(name) is not None:
+        place = catalog.place_of(name)
+        full = catalog.full_name(name) or (place.name if place else None)
+        if full is None or catalog.path_of(name) is not None:
             raise UsageError(
                 tr("{name} is not in a place that this command may change", name=name),
                 tr("give a model's name; a folder of yours is yours to remove"),
             )
-        plan = removal.plan(_repository(name), revision)
+        plan = removal.plan(full, revision)
         if not yes:
             _ask(plan)
         freed, folders = removal.remove(plan), [str(folder) for folder in plan.folders]
@@ -223,7 +225,8 @@ def remove(
     elif folders:
         _say(ctx, tr("freed {size}", size=size_text(freed)))
     else:
-        _say(ctx, tr("{model} is not on this machine", model=catalog.demo_title()))
+        title = catalog.demo_title() if name == catalog.DEMO else name
+        _say(ctx, tr("{model} is not on this machine", model=title))
 
 
 # --- listing -------------------------------------------------------------------------------------
@@ -273,7 +276,8 @@ def _unfinished(name: str) -> Place | None:
     from qwenchat.models import catalog, places
 
     full = catalog.full_name(name)
-    return next((place for place in places.of(full) if place.folder.is_dir()), None) if full else None
+    found = places.of(full) if full else ()
+    return next((place for place in found if places.is_folder(place.folder)), None)
 
 
 # --- pulling -------------------------------------------------------------------------------------

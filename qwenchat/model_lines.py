@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,10 +162,14 @@ def about_object(about: About | None, files: Iterable[tuple[str, int]]) -> dict[
 
 def files_of(path: Path) -> list[tuple[str, int]]:
     """The files of a checkpoint with their sizes, those that are none of a model's left out."""
-    if path.is_file():
-        return [(path.name, path.stat().st_size)]
-    found = [entry for entry in sorted(path.iterdir()) if entry.is_file() and not entry.name.startswith(".")]
-    return [(entry.name, entry.stat().st_size) for entry in found]
+    from qwenchat.models.places import entries
+
+    found = []
+    for entry in entries(path) or [path]:
+        with suppress(OSError):
+            if entry.is_file() and not entry.name.startswith("."):
+                found.append((entry.name, entry.stat().st_size))
+    return found
 
 
 def _columns(rows: Iterable[tuple[str, ...]], width: int | None, paint: Paint) -> list[str]:

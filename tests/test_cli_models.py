@@ -338,6 +338,16 @@ def test_a_removal_as_json_is_one_object(run: Run) -> None:
     assert removed["freed_bytes"] > 60_000
 
 
+def test_a_model_of_ours_without_an_organisation_is_shown_checked_and_removed(
+    run: Run, tiny_chat: Path
+) -> None:
+    places.ours().mkdir(parents=True)
+    tiny_chat.rename(places.ours() / "my-own")
+    assert [run(command, "my-own")[0] for command in ("show", "check")] == [0, 0]
+    assert run("remove", "my-own", "--yes")[0] == 0
+    assert not (places.ours() / "my-own").exists()
+
+
 def test_a_folder_of_the_users_is_left_alone(run: Run, tiny_chat: Path) -> None:
     assert run("remove", str(tiny_chat), "--yes")[0] == 2
     assert (tiny_chat / "config.json").exists()

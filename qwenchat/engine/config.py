@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,7 +222,10 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: it cannot be read, is not JSON, or is not an object.
     """
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
+            raise CheckpointError(f"{path} is not a file", "a checkpoint is a folder with config.json in it")
+        if status.st_size > _MAX_JSON_BYTES:
             raise CheckpointError(
                 f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB, expected a small JSON file"
             )

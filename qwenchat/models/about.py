@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qwenchat import atomic
 from qwenchat.engine.config import read_json
 from qwenchat.errors import CheckpointError
 
@@ -43,7 +44,7 @@ def of(path: Path) -> About:
     kind = config.get("model_type")
     context = config.get("seq_length") or config.get("max_position_embeddings")
     return About(
-        kind if isinstance(kind, str) else None,
+        kind[:_LONGEST] if isinstance(kind, str) else None,
         "safetensors" if any(path.glob("*.safetensors")) else None,
         _quantization(config.get("quantization_config") or _json(path / "quantize_config.json")),
         context if isinstance(context, int) else None,
@@ -71,15 +72,16 @@ def _quantization(section: Any) -> str | None:
     if not isinstance(section, dict) or not section:
         return None
     method, bits = section.get("quant_method", "gptq"), section.get("bits")
-    return f"{method}, {bits} bits" if isinstance(bits, int) else str(method)
+    name = str(method)[:_LONGEST]
+    return f"{name}, {bits} bits" if isinstance(bits, int) else name
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        with path.open(encoding="utf-8", errors="replace") as text:
-            return text.read(_README_BYTES).splitlines()
-    except OSError:
+        content, _ = atomic.read(path.resolve(), _README_BYTES)  # in the Hub's cache it is a link
+    except (OSError, RuntimeError):  # a circle of links is a RuntimeError
         return []
+    return content.decode(errors="replace").splitlines()
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def place_of(model: str) -> Place | None:
     if path is not None:
         known = next((place for place in places.everywhere() if place.folder == path.absolute()), None)
         return known or Place(path.absolute().name, path, "folder")
-    name = full_name(model)
+    name = full_name(model) or (model if places.is_plain(model) else None)  # ours need no organisation
     return next((place for place in places.of(name) if place.whole), None) if name else None
 
 
@@ -90,11 +90,17 @@ def path_of(model: str | Path) -> Path | None:
 
 
 def full_name(model: str) -> str | None:
-    """The "org/model" that a text means: a published chat in any spelling, or a repository's name."""
+    """The "org/model" that a text means: a published chat in any spelling, or a repository's name.
+
+    To the Hub capitals are the same as small letters: what is here is meant by both.
+    """
     known = published.of(model)
     if known:
         return known.name
-    return model if places.is_name(model) else None
+    if not places.is_name(model):
+        return None
+    here = {place.name for place in places.everywhere() if place.name.lower() == model.lower()}
+    return model if model in here else min(here, default=model)
 
 
 def on_this_machine() -> Iterator[Place]:
@@ -121,7 +127,7 @@ def not_found(model: str) -> ModelNotFoundError:
     name = full_name(model)
     if name:
         message = tr("{model} is not on this machine", model=name)
-        if any(not place.whole and place.folder.is_dir() for place in places.of(name)):
+        if any(not place.whole and places.is_folder(place.folder) for place in places.of(name)):
             message = tr("{model} is not whole on this machine", model=name)
         return ModelNotFoundError(message, tr("qwenchat models pull {name} fetches it", name=name))
     close = near(model)

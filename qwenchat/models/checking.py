@@ -89,12 +89,12 @@ def _expected(place: Place) -> tuple[Against, list[File]]:
 def _named_by_hash(snapshot: Path) -> list[File]:
     """The files of a revision in the Hub's cache whose content has its hash as a name."""
     files = []
-    for path in sorted(snapshot.iterdir()):
+    for path in places.entries(snapshot):
         try:
             blob = path.resolve(strict=False)
             digest = digests.by_name_of(blob.name) if path.is_symlink() else None
             size = blob.stat().st_size if blob.exists() else 0
-        except OSError:
+        except (OSError, RuntimeError):  # a circle of links is a RuntimeError
             continue
         if digest:
             files.append(File(path.name, size, digest))

@@ -27,6 +27,8 @@ def why_bad(path: Path, file: File, advance: Callable[[int], None] = lambda coun
     """
     try:
         size = path.stat().st_size
+        if not path.is_file():  # a pipe would be waited for without end
+            return tr("it is not a file")
         if size != file.size:
             return tr("it has {size} bytes, expected {expected}", size=size, expected=file.size)
         if not file.digest:

@@ -14,7 +14,9 @@ import errno
 import os
 import re
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,7 +37,10 @@ _TIMEOUT = 10.0  # seconds
 _REACHABLE_TIMEOUT = 3.0
 _SILENT = 60  # above every level of the standard library's logging
 _MAIN = "main"
-_ETAG = re.compile(r"[\w.:=+-]{1,200}", re.ASCII)
+_ETAG = re.compile(r"[\w:=+-][\w.:=+-]{,199}", re.ASCII)
+_LONGEST = 32 * 2**20  # bytes of an answer that is no file
+_MOST: ContextVar[int] = ContextVar("_MOST", default=_LONGEST)
+"""Bytes that an answer may have: without an end to it, it would fill the memory or the disk."""
 
 
 class Unreachable(DownloadError):
@@ -51,7 +56,7 @@ class Listing:
     """What a source has of a model.
 
     Attributes:
-        name: "org/model".
+        name: "org/model", as the source spells it.
         revision: the one that was found: a commit of the Hub, a branch of ModelScope.
         folder: where its files will be.
         files: all of them, with names as they came; a digest is empty where none was told.
@@ -84,7 +89,7 @@ class Hub:
             api = _client().HfApi(endpoint=endpoint())
             info = api.model_info(name, revision=asked, files_metadata=True, timeout=_TIMEOUT)
             files = tuple(_file(sibling) for sibling in info.siblings or ())
-            commit = str(info.sha)
+            name, commit = _own_spelling(str(info.id), name), str(info.sha)
         except Exception as error:
             raise in_words(error, name, asked) from error
         if not re.fullmatch(r"[0-9a-f]{40}", commit):
@@ -103,6 +108,7 @@ class Hub:
         from huggingface_hub import constants
 
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK
+        most = _MOST.set(max(file.size, _LONGEST))
         try:
             client.hf_hub_download(
                 listing.name,
@@ -113,6 +119,8 @@ class Hub:
             )
         except Exception as error:
             raise in_words(error, listing.name, listing.asked) from error
+        finally:
+            _MOST.reset(most)
 
     def present(self, listing: Listing, file: File) -> int:
         """How many bytes of a file are there, verified or not."""
@@ -123,17 +131,30 @@ class Hub:
 
     def discard(self, listing: Listing, file: File) -> None:
         """Removes all that is there of a file."""
-        for path in (listing.folder / file.name, *_blobs(listing, file)):
+        link, blobs = listing.folder / file.name, _blobs(listing, file)
+        with suppress(OSError, RuntimeError):  # a circle of links is a RuntimeError
+            content = link.resolve()
+            if content.parent == blobs[0].parent.resolve():  # under whatever name the server gave it
+                content.unlink()
+        for path in (link, *blobs):
             path.unlink(missing_ok=True)
 
     def finish(self, listing: Listing) -> None:
         """Makes the revision the one that its branch or tag means in this cache."""
         if places.is_plain(listing.asked) and listing.asked != listing.revision:
             refs = places.hub_folder(listing.name) / "refs"
+            with suppress(OSError, ValueError):  # a cache that is whole need not be writable
+                if (refs / listing.asked).read_text(encoding="utf-8") == listing.revision:
+                    return
             refs.mkdir(parents=True, exist_ok=True)
             fresh = refs / f".{listing.asked}.{os.getpid()}"
             fresh.write_text(listing.revision, encoding="utf-8")
             fresh.replace(refs / listing.asked)
+
+
+def _own_spelling(told: str, asked: str) -> str:
+    """The name as the Hub spells it, where that differs in capitals alone: a model lies in one place."""
+    return told if places.is_name(told) and told.lower() == asked.lower() else asked
 
 
 def _file(sibling: Any) -> File:
@@ -177,8 +198,24 @@ def _guarded_session() -> requests.Session:
     from huggingface_hub.utils._http import _default_backend_factory
 
     session = _default_backend_factory()
-    session.hooks["response"].append(_check_names)
+    session.hooks["response"] += [_check_names, _limit]
     return session
+
+
+def _limit(response: requests.Response, **_: object) -> None:
+    """Stops a response that does not end where it should; what it announces is not believed."""
+    stream = response.raw.stream
+
+    def limited(*arguments: Any, **options: Any) -> Iterator[bytes]:
+        left = _MOST.get()
+        for piece in stream(*arguments, **options):
+            left -= len(piece)
+            if left < 0:
+                response.close()
+                raise _strange()
+            yield piece
+
+    response.raw.stream = limited
 
 
 def _check_names(response: requests.Response, **_: object) -> None:
@@ -256,6 +293,8 @@ def in_words(error: Exception, name: str, revision: str) -> DownloadError:
     response = getattr(error, "response", None)
     if response is not None:
         return _of_status(response, name)
+    if isinstance(error, (requests.exceptions.InvalidHeader, UnicodeEncodeError)):
+        return DownloadError(tr("the token cannot be sent"), tr("look at HF_TOKEN"))
     if isinstance(error, FileMetadataError):
         return _strange()
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
@@ -280,15 +319,12 @@ def _of_status(response: requests.Response, name: str) -> DownloadError:
     status, host = response.status_code, _host()
     if status in (401, 403):
         page = f"{endpoint()}/{name}"
+        told = tr("{host} does not give {name} to the owner of this token", host=host, name=name)
+        hint = tr("ask for access on {page}, or set another HF_TOKEN", page=page)
         if _client().get_token() is None:
-            return DownloadError(
-                tr("{host} gives {name} only to those who have signed in", host=host, name=name),
-                tr("accept its terms on {page}, then set HF_TOKEN", page=page),
-            )
-        return DownloadError(
-            tr("{host} does not give {name} to the owner of this token", host=host, name=name),
-            tr("ask for access on {page}, or set another HF_TOKEN", page=page),
-        )
+            told = tr("{host} gives {name} only to those who have signed in", host=host, name=name)
+            hint = tr("accept its terms on {page}, then set HF_TOKEN", page=page)
+        return DownloadError(told, hint)
     if status == 404:
         return DownloadError(
             tr("{host} has no model {name}, or lacks a file of it", host=host, name=name),

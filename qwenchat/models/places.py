@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qwenchat import folders
+from qwenchat import atomic, folders
 from qwenchat.engine.config import read_json
 from qwenchat.errors import CheckpointError
 from qwenchat.models import records
@@ -29,7 +29,8 @@ Source = Literal["demo", "folder", "hub", "modelscope"]
 """What put a checkpoint there: this program, as the built-in model; the user; the Hub; ModelScope."""
 
 INDEX = "model.safetensors.index.json"
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+# What the Hub's client lets pass, too: 96 characters at most in a part, the last one no dot or hyphen.
+_NAME = re.compile(r"[A-Za-z0-9]([\w.-]{,94}\w)?/[A-Za-z0-9]([\w.-]{,94}\w)?(?<!\.git)", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 # One of these, each enough by itself.
@@ -56,7 +57,7 @@ class Place:
     def bytes(self) -> int:
         """What its files take on disk; 0 for those that cannot be looked at."""
         total = 0
-        for path in _entries(self.folder) if self.folder.is_dir() else [self.folder]:
+        for path in entries(self.folder) if is_folder(self.folder) else [self.folder]:
             with suppress(OSError):
                 total += path.stat().st_size if path.is_file() else 0
         return total
@@ -77,8 +78,31 @@ def is_plain(name: str) -> bool:
     return bool(_PLAIN.fullmatch(name)) and ".." not in name and len(name) < 200
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is that of a folder, as far as it can be looked at."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, in the order of the names; nothing where it cannot be looked into."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
 def missing(folder: Path) -> list[str]:
-    """What a folder lacks of a checkpoint; empty for a whole one."""
+    """What a folder lacks of a checkpoint; empty for a whole one. What cannot be looked at is not there."""
+    try:
+        return _missing(folder)
+    except OSError:
+        return ["config.json"]
+
+
+def _missing(folder: Path) -> list[str]:
     lacking = [] if (folder / "config.json").is_file() else ["config.json"]
     weights = _weights(folder)
     if weights is None:
@@ -117,12 +141,13 @@ def of(name: str) -> Iterator[Place]:
 
 def everywhere() -> Iterator[Place]:
     """Every place on this machine where a checkpoint lies or may lie."""
-    for folder in _entries(ours()):
-        if (folder / "config.json").exists():
+    for folder in entries(ours()):
+        inside = entries(folder)
+        if any(path.name == "config.json" for path in inside):
             yield Place(folder.name, folder, "folder")
         else:
-            yield from (Place(f"{folder.name}/{inner.name}", inner, "folder") for inner in _entries(folder))
-    for folder in _entries(hub_cache()):
+            yield from (Place(f"{folder.name}/{inner.name}", inner, "folder") for inner in inside)
+    for folder in entries(hub_cache()):
         kind, _, name = folder.name.partition("--")
         if kind == "models":
             yield from in_hub_cache(name.replace("--", "/"))
@@ -154,7 +179,7 @@ def in_hub_cache(name: str) -> Iterator[Place]:
     repository = hub_folder(name)
     main = ""
     with suppress(OSError, ValueError):
-        main = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+        main = atomic.read(repository / "refs" / "main", 100)[0].decode().strip()
 
     def rank(folder: Path) -> tuple[str, bool, float]:
         changed = 0.0
@@ -162,7 +187,7 @@ def in_hub_cache(name: str) -> Iterator[Place]:
             changed = folder.stat().st_mtime
         return records.ended(folder), folder.name == main, changed
 
-    for folder in sorted(_entries(repository / "snapshots"), key=rank, reverse=True):
+    for folder in sorted(entries(repository / "snapshots"), key=rank, reverse=True):
         yield Place(name, folder, "hub", folder.name)
 
 
@@ -179,24 +204,24 @@ def modelscope_folder(name: str, revision: str) -> Path:
 def in_modelscope_cache(name: str) -> Iterator[Place]:
     """A model's revisions in ModelScope's cache, ``master`` first, then what older clients put there."""
     snapshots = modelscope_folder(name, "master").parent
-    for folder in sorted(_entries(snapshots), key=lambda folder: (folder.name != "master", folder.name)):
+    for folder in sorted(entries(snapshots), key=lambda folder: (folder.name != "master", folder.name)):
         yield Place(name, folder, "modelscope", folder.name)
     owner, _, model = name.partition("/")
     for root in _older_modelscope_roots():
         folder = root / owner / model.replace(".", "___")
-        if folder.is_dir():
+        if is_folder(folder):
             yield Place(name, folder, "modelscope")
 
 
 def _names_in_modelscope_cache() -> set[str]:
     names = {
         folder.name.replace("--", "/")
-        for folder in _entries(modelscope_cache() / "models")
-        if "--" in folder.name and (folder / "snapshots").is_dir()
+        for folder in entries(modelscope_cache() / "models")
+        if "--" in folder.name and is_folder(folder / "snapshots")
     }
     for root in _older_modelscope_roots():
-        for owner in _entries(root):
-            names |= {f"{owner.name}/{model.name.replace('___', '.')}" for model in _entries(owner)}
+        for owner in entries(root):
+            names |= {f"{owner.name}/{model.name.replace('___', '.')}" for model in entries(owner)}
     return {name for name in names if is_name(name)}
 
 
@@ -205,13 +230,6 @@ def _older_modelscope_roots() -> tuple[Path, ...]:
     return base / "models", base / "hub" / "models", base / "hub"
 
 
-def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, in the order of the names; nothing where it cannot be looked into."""
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
-
-
 def _path(text: str) -> Path:
-    return Path(os.path.expandvars(text)).expanduser().absolute()
+    # As the Hub's client does; pathlib would not put up with ~ and the name of nobody.
+    return Path(os.path.expandvars(os.path.expanduser(text))).absolute()  # noqa: PTH111

@@ -23,6 +23,7 @@ from typing import Protocol
 
 from qwenchat.errors import DownloadError
 from qwenchat.language import tr
+from qwenchat.meter import size_text
 from qwenchat.models import digests, places, records
 from qwenchat.models.hub import Dropped, Hub, Listing, Unreachable
 from qwenchat.models.records import File, Record
@@ -124,7 +125,7 @@ def _modelscope() -> Origin:
 def _pull_from(origin: Origin, name: str, revision: str | None, progress: Progress) -> Record:
     listing = origin.listing(name, revision)
     files = chosen(listing)
-    record = Record(name, origin.source, listing.revision, listing.folder, tuple(files))
+    record = Record(listing.name, origin.source, listing.revision, listing.folder, tuple(files))
     try:
         with records.locked(listing.folder, lambda: progress(tr("waiting for another qwenchat"), 0, 0)):
             _check_room(origin, listing, files)
@@ -210,11 +211,12 @@ def _check_room(origin: Origin, listing: Listing, files: Sequence[File]) -> None
     if missing and free < missing + SPARE:
         raise DownloadError(
             tr(
-                "{name} takes {missing} GB more, and {folder} has {free} GB free",
+                "{name} takes {missing} more, and {folder} has {free} free, of which {spare} are left alone",
                 name=listing.name,
-                missing=f"{missing / 1e9:.1f}",
+                missing=size_text(missing),
                 folder=place,
-                free=f"{free / 1e9:.1f}",
+                free=size_text(free),
+                spare=size_text(SPARE),
             ),
             tr("free some, or name another place with HF_HOME, or for ModelScope with MODELSCOPE_CACHE"),
         )

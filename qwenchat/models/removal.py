@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from qwenchat.errors import DownloadError, ModelNotFoundError
+from qwenchat import atomic
+from qwenchat.errors import DownloadError, ModelNotFoundError, UsageError
 from qwenchat.language import tr
 from qwenchat.models import places, records
 from qwenchat.models.records import Record
@@ -47,6 +49,7 @@ def plan(name: str, revision: str | None = None) -> Removal:
 
     Raises:
         ModelNotFoundError: there is nothing of it.
+        UsageError: a folder of it is a link.
     """
     if revision is not None:
         return _plan_revision(name, revision)
@@ -55,7 +58,11 @@ def plan(name: str, revision: str | None = None) -> Removal:
     # The folder of a ModelScope revision is inside the model's.
     snapshots = places.modelscope_folder(name, "master").parent
     candidates = [snapshots.parent if path.parent == snapshots else path for path in candidates]
-    folders = tuple(dict.fromkeys(path for path in candidates if path.is_dir() and not path.is_symlink()))
+    if link := next((path for path in candidates if path.is_symlink()), None):
+        raise UsageError(
+            tr("{path} is a link to elsewhere", path=link), tr("what is kept elsewhere is yours to remove")
+        )
+    folders = tuple(dict.fromkeys(path for path in candidates if places.is_folder(path)))
     pulls = tuple(record for record in records.everything() if record.name == name)
     if not folders and not pulls:
         raise ModelNotFoundError(tr("{model} is not on this machine", model=name))
@@ -63,7 +70,7 @@ def plan(name: str, revision: str | None = None) -> Removal:
 
 
 def _plan_revision(name: str, revision: str) -> Removal:
-    """One revision; what it shares with others stays, as huggingface_hub finds out."""
+    """One revision; what it shares with others stays."""
     commits = [place.revision for place in places.in_hub_cache(name)]
     found = [commit for commit in commits if commit.startswith(revision)] if len(revision) >= 5 else []
     if len(found) != 1:
@@ -74,42 +81,70 @@ def _plan_revision(name: str, revision: str) -> Removal:
     pulls = tuple(
         record for record in records.everything() if record.name == name and record.revision == found[0]
     )
+    folder = places.hub_folder(name)
     if len(commits) == 1:
-        folder = places.hub_folder(name)
         return Removal(name, (folder,), (), pulls, _bytes([folder]))
-    strategy = _scan().delete_revisions(*found)
-    files = (*strategy.refs, *strategy.blobs)
-    return Removal(name, tuple(strategy.snapshots), files, pulls, int(strategy.expected_freed_size))
+    snapshots = {commit: folder / "snapshots" / commit for commit in commits}
+    removed = snapshots.pop(found[0])
+    contents = _contents(removed) - set().union(*map(_contents, snapshots.values()))
+    refs = [path for path in (folder / "refs").rglob("*") if _means(path, found[0])]
+    size = _bytes([removed]) + sum(path.stat().st_size for path in contents)
+    return Removal(name, (removed,), (*refs, *sorted(contents)), pulls, size)
 
 
-def _scan() -> Any:
-    from huggingface_hub import scan_cache_dir
+def _contents(snapshot: Path) -> set[Path]:
+    """The files in the cache's ``blobs`` that a revision's names point to."""
+    blobs = snapshot.parents[1].resolve() / "blobs"
+    found = set()
+    for path in snapshot.rglob("*"):
+        with suppress(OSError, RuntimeError):  # a circle of links is a RuntimeError
+            found.add(path.resolve(strict=True))
+    return {path for path in found if path.parent == blobs and path.is_file()}
 
-    return scan_cache_dir(places.hub_cache())
+
+def _means(ref: Path, commit: str) -> bool:
+    """Whether a branch or tag of the cache means a commit."""
+    try:
+        return atomic.read(ref, 100)[0].decode().strip() == commit
+    except (OSError, ValueError):
+        return False
 
 
 def remove(removal: Removal) -> int:
     """Removes it, and returns how many bytes that freed.
 
     Raises:
-        DownloadError: something could not be removed; the rest is gone.
+        DownloadError: something could not be removed; the rest is gone. Or it is being pulled.
     """
+
+    def busy() -> None:
+        raise DownloadError(
+            tr("another qwenchat is pulling {name}", name=removal.name), tr("try again when it has ended")
+        )
+
     try:
-        for folder in removal.folders:
-            # First what makes it a checkpoint: whatever ends this, no part is taken for the whole.
-            for path in (folder / "snapshots", folder / "refs", folder):
-                if path.exists():
-                    shutil.rmtree(path)
-            _remove_if_empty(folder.parent)
-        for file in removal.files:
-            file.unlink(missing_ok=True)
-        for record in removal.records:
-            records.forget(record)
+        with ExitStack() as locks:
+            for record in removal.records:
+                locks.enter_context(records.locked(record.folder, busy))
+            _remove(removal)
     except OSError as error:
         place, reason = error.filename, error.strerror or str(error)
         raise DownloadError(tr("{path} cannot be removed: {reason}", path=place, reason=reason)) from error
-    shutil.rmtree(places.hub_cache() / ".locks" / places.hub_folder(removal.name).name, ignore_errors=True)
     return removal.bytes
+
+
+def _remove(removal: Removal) -> None:
+    for folder in removal.folders:
+        # First what makes it a checkpoint: whatever ends this, no part is taken for the whole.
+        for path in (folder / "snapshots", folder / "refs", folder):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+        _remove_if_empty(folder.parent)
+    for file in removal.files:
+        file.unlink(missing_ok=True)
+    for record in removal.records:
+        records.forget(record)
+    shutil.rmtree(places.hub_cache() / ".locks" / places.hub_folder(removal.name).name, ignore_errors=True)
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -119,11 +154,13 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _bytes(folders: Iterable[Path]) -> int:
-    """What is in these folders; a file counts once, under however many names."""
+    """What is in these folders; a file counts once, under however many names, and a link not at all."""
     seen: dict[tuple[int, int], int] = {}
     for folder in folders:
         for root, _, names in os.walk(folder):
             for name in names:
-                status = (Path(root) / name).lstat()
-                seen[status.st_dev, status.st_ino] = status.st_size
+                with suppress(OSError):  # gone meanwhile
+                    status = (Path(root) / name).lstat()
+                    if not stat.S_ISLNK(status.st_mode):
+                        seen[status.st_dev, status.st_ino] = status.st_size
     return sum(seen.values())

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -59,6 +59,9 @@ class HubServer:
             with the file's name; None for all.
         pause: seconds to wait before each piece of a file.
         ignores_range: sends a file from its begin, whatever part was asked for.
+        endless: what path the answer to never ends, if any.
+        files_at: the address of another server that gives out the large files.
+        with_token: paths that were asked for with a token.
         requests: method and path of everything that was asked for.
         sent: bytes of files that were sent.
     """
@@ -69,6 +72,9 @@ class HubServer:
     drop_after: Callable[[str], int | None] = lambda name: None
     pause: float = 0.0
     ignores_range: bool = False
+    endless: str = ""
+    files_at: str = ""
+    with_token: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     sent: int = 0
     url: str = ""
@@ -120,8 +126,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
+        if "Authorization" in self.headers:
+            self.hub.with_token.append(path)
         if self.hub.status is not None:
             return self._error(self.hub.status, **self.hub.headers)
+        if self.hub.endless and self.hub.endless in path and self.command == "GET":
+            return self._go_on_and_on()
         for name, repository in self.hub.repositories.items():
             for begin, answer in (
                 (f"/api/models/{name}", self._list),
@@ -131,6 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
             ):
                 if path.startswith(begin):
                     return answer(name, repository, path.removeprefix(begin))
+                if path.lower().startswith(begin.lower()):  # as the Hub does where only capitals differ
+                    return self._error(307, Location=begin + path[len(begin) :])
         return self._error(404, X_Error_Code="RepoNotFound") if path != "/" else self._body(b"", {})
 
     def _list(self, name: str, repository: Repository, rest: str) -> None:
@@ -175,7 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
             if repository.xet:
                 headers |= {"X-Xet-Hash": "0" * 64, "X-Xet-Refresh-Route": f"{self.hub.url}/xet/token"}
             self.send_response(302)
-            for key, value in (headers | {"Location": f"{self.hub.url}/lfs/{name}/{file}"}).items():
+            for key, value in (
+                headers | {"Location": f"{self.hub.files_at or self.hub.url}/lfs/{name}/{file}"}
+            ).items():
                 self.send_header(key, value)
             return self.end_headers()
         return self._file(repository, file, headers)
@@ -221,6 +235,16 @@ class _Handler(BaseHTTPRequestHandler):
         if limit is not None and limit < len(content):
             self.wfile.flush()
             self.close_connection = True
+
+    def _go_on_and_on(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.close_connection = True
+        with suppress(OSError):  # the client has had enough
+            while self.hub.sent < 100 * 2**20:
+                self.wfile.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+                self.hub.sent += 0x10000
 
     def _body(self, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(200)

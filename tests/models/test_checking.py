@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hub_fixture import NAME, WANTED, hub, tiny_checkpoint
 from hub_server import HubServer, Repository
 
-from qwenchat.errors import DownloadError
+from qwenchat.errors import DownloadError, UsageError
 from qwenchat.models import catalog, checking, demo, digests, places, records, removal
 from qwenchat.models.places import Place
 from qwenchat.models.pull import pull
@@ -66,7 +67,7 @@ def test_a_file_that_is_no_more_the_same_is_named_with_the_reason(hub: HubServer
             path.mkdir()
     bad = checking.check(place).bad
     assert set(bad) == {"tokenizer_config.json"}
-    assert ("bytes, expected 3" in bad[path.name]) == (change in ("truncated", "longer", "a folder"))
+    assert ("bytes, expected 3" in bad[path.name]) == (change in ("truncated", "longer"))
 
 
 def test_a_pull_makes_good_what_a_check_found(hub: HubServer) -> None:
@@ -186,3 +187,43 @@ def test_a_revision_takes_only_what_no_other_needs(hub: HubServer) -> None:
     assert catalog.find(NAME) == second
     assert checking.check(found()).bad == {}
     assert len(list(records.everything())) == 1
+    assert (places.hub_folder(NAME) / "refs" / "main").read_text() == second.name
+
+
+def test_a_revision_goes_also_where_another_has_gone_bad(hub: HubServer) -> None:
+    first = pull(NAME).folder
+    hub.repositories[NAME].commit = "d" * 40
+    second = pull(NAME).folder
+    (second / "config.json").resolve().unlink()
+    removal.remove(removal.plan(NAME, second.name))
+    assert not second.exists()
+    assert not (places.hub_folder(NAME) / "refs" / "main").exists()
+    assert set(checking.check(Place(NAME, first, "hub", first.name)).bad) == {"config.json"}
+
+
+def test_what_is_being_pulled_is_not_removed(hub: HubServer) -> None:
+    folder = pull(NAME).folder
+    plan = removal.plan(NAME)
+    with (
+        records.locked(folder),
+        pytest.raises(DownloadError, match="another qwenchat is pulling org/tiny; try again"),
+    ):
+        removal.remove(plan)
+    assert catalog.find(NAME) == folder
+    assert removal.remove(plan)
+
+
+def test_what_a_link_leads_to_is_the_users(hub: HubServer, tmp_path: Path) -> None:
+    folder = pull(NAME).folder
+    elsewhere = places.hub_folder(NAME).rename(tmp_path / "elsewhere")
+    places.hub_folder(NAME).symlink_to(elsewhere)
+    assert catalog.find(NAME) == folder
+    with pytest.raises(UsageError, match="models--org--tiny is a link to elsewhere; what is kept elsewhere"):
+        removal.plan(NAME)
+    assert catalog.find(NAME) == folder
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "empty")
+    assert digests.why_bad(tmp_path / "empty", records.File("empty", 0, "git:x")) == "it is not a file"

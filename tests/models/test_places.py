@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from hub_fixture import tiny_checkpoint
 
 from qwenchat.errors import ModelNotFoundError
-from qwenchat.models import catalog, places, records
+from qwenchat.models import about, catalog, checking, places, records
 from qwenchat.models.records import File, Record
 
 NAME = "org/tiny"
@@ -113,6 +114,48 @@ def test_a_record_that_cannot_be_read_is_none(content: str) -> None:
     assert list(records.everything()) == []
 
 
+def in_the_way(path: Path) -> None:
+    """Puts a pipe in the place of a file: who reads it waits for ever."""
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.parametrize("name", ["config.json", places.INDEX, "qwen.tiktoken", SHARDS[0]])
+def test_a_pipe_is_no_file_of_a_checkpoint_and_is_not_waited_for(name: str) -> None:
+    folder = put(in_hub_cache())
+    in_the_way(folder / name)
+    in_the_way(places.hub_folder(NAME) / "refs" / "main")
+    assert catalog.find(NAME) is None
+    assert about.of(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_tells_nothing_of_a_model(tmp_path: Path) -> None:
+    for name in ("config.json", "README.md", "LICENSE", "quantize_config.json"):
+        in_the_way(tmp_path / name)
+    assert about.of(tmp_path) == about.About(None, None, None, None, None)
+
+
+def test_what_cannot_be_looked_into_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    good, closed = put(in_hub_cache()), put(in_hub_cache(commit="b" * 40))
+    shut = {closed, places.ours() / "shut", places.modelscope_cache() / "models" / "org" / "tiny"}
+    for folder in shut - {closed}:
+        put(folder)
+    real = Path.stat
+
+    def stat(self: Path, **options: bool) -> os.stat_result:
+        if shut & {self, *self.parents}:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert [place.folder for place in catalog.on_this_machine()] == [good]
+    assert catalog.find(NAME) == good
+    assert all(checking.check(place) for place in places.of(NAME))
+
+
 # --- where they are found ------------------------------------------------------------------------
 
 
@@ -149,6 +192,24 @@ def test_without_variables_it_is_in_the_users_cache(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("~/hf", "{home}/hf/hub"),
+        ("$MINE/hf", "/mine/hf/hub"),
+        ("hf", "{here}/hf/hub"),
+        ("~no-such/x", "{here}/~no-such/x/hub"),
+    ],
+)
+def test_hf_home_means_what_it_means_to_the_hubs_client(
+    value: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINE", "/mine")
+    monkeypatch.setenv("HF_HOME", value)
+    assert str(places.hub_cache()) == expected.format(home=Path.home(), here=tmp_path)
+
+
+@pytest.mark.parametrize(
     "place",
     [
         "models/org--my.tiny/snapshots/master",
@@ -170,6 +231,21 @@ def test_our_folder_comes_first_and_needs_no_organisation() -> None:
     mine, other = put(places.ours() / NAME), put(places.ours() / "my-own")
     assert catalog.find(NAME) == mine
     assert {found.folder for found in catalog.on_this_machine()} == {mine, other, in_hub_cache()}
+
+
+def test_every_model_that_is_found_can_be_named() -> None:
+    put(places.ours() / "my-own")
+    put(places.hub_cache() / "models--gpt2" / "snapshots" / ("a" * 40))
+    for place in catalog.on_this_machine():
+        assert catalog.find(place.name) == place.folder
+
+
+def test_capitals_make_no_other_model() -> None:
+    folder = put(in_hub_cache("Org/Tiny-Chat"))
+    assert catalog.find("org/tiny-chat") == folder
+    other = put(in_hub_cache("org/tiny-chat"))
+    assert catalog.find("org/tiny-chat") == other
+    assert catalog.find("Org/Tiny-Chat") == folder
 
 
 def test_bytes_are_those_of_the_files() -> None:
@@ -197,7 +273,20 @@ def test_a_folder_and_a_gguf_file_stand_for_themselves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "x" * 5000, "a\0b", "~nobody-of-that-name/x", "../x/y", "org/--x", "a/b/c"]
+    "name",
+    [
+        "",
+        "x" * 5000,
+        "a\0b",
+        "~nobody-of-that-name/x",
+        "../x/y",
+        "org/--x",
+        "a/b/c",
+        "org/tiny.",
+        "org/tiny-",
+        "org/tiny.git",
+        "org/" + "x" * 97,
+    ],
 )
 def test_what_is_no_name_is_not_found(name: str) -> None:
     assert catalog.find(name) is None

@@ -8,12 +8,13 @@ import random
 import socket
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_fixture import CHUNK, NAME, UNWANTED, WANTED, hub, tiny_checkpoint
-from hub_server import HubServer, Repository, sha256
+from hub_server import HubServer, Repository, serving, sha256
 
 from qwenchat.errors import DownloadError
 from qwenchat.models import catalog, places, records
@@ -141,6 +142,23 @@ def test_what_is_offered_by_way_of_xet_comes_over_http_which_goes_on(hub: HubSer
 def test_what_sends_the_files_may_tag_them_as_it_likes(hub: HubServer, etag: str) -> None:
     hub.headers = {"ETag": f'"{etag}"'}
     assert pull(NAME).ended
+
+
+def test_what_is_whole_is_not_written_to_for_the_cache_may_be_read_only(hub: HubServer) -> None:
+    pull(NAME)
+
+    def state() -> dict[Path, int]:
+        return {path: path.lstat().st_mtime_ns for path in places.hub_cache().rglob("*")}
+
+    before = state()
+    assert pull(NAME).ended
+    assert state() == before
+
+
+def test_a_model_in_other_capitals_is_the_same_one(hub: HubServer) -> None:
+    folder = pull("ORG/Tiny").folder
+    assert folder.parents[1] == places.hub_folder(NAME)
+    assert catalog.find("ORG/Tiny") == catalog.find(NAME) == folder
 
 
 # --- interruptions -------------------------------------------------------------------------------
@@ -417,6 +435,43 @@ def test_a_file_without_a_hash_is_refused(hub: HubServer, told: dict[str, Any]) 
         pull(NAME)
 
 
+@pytest.mark.parametrize("etag", ["..", ".", "../x"])
+def test_an_etag_names_no_folder(hub: HubServer, etag: str) -> None:
+    hub.repositories[NAME].etags = {"config.json": etag}
+    with pytest.raises(DownloadError, match="does not answer as the Hub does"):
+        pull(NAME)
+
+
+def test_a_token_goes_to_no_other_host(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    with serving(HubServer(dict(hub.repositories))) as other:
+        hub.files_at = other.url
+        assert pull(NAME).ended
+        assert other.sent
+        assert other.with_token == []
+    assert hub.with_token
+
+
+def test_a_token_that_cannot_be_sent_is_told(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "令牌")
+    with pytest.raises(DownloadError, match="the token cannot be sent; look at HF_TOKEN"):
+        pull(NAME)
+
+
+@pytest.mark.parametrize("path", ["/api/models", "config.json", SHARD])
+def test_an_answer_without_an_end_is_cut(hub: HubServer, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "_LONGEST", 200_000)
+    monkeypatch.setattr(hub_module, "_MOST", ContextVar("_MOST", default=200_000))
+    hub.endless = path
+    with pytest.raises(DownloadError, match="does not answer as the Hub does"):
+        pull(NAME)
+    assert catalog.find(NAME) is None
+    kept = [path.stat().st_size for path in places.hub_cache().rglob("*") if path.is_file()]
+    assert max(kept, default=0) <= 200_000
+    hub.endless = ""
+    assert pull(NAME).ended
+
+
 # --- lies ----------------------------------------------------------------------------------------
 
 
@@ -430,6 +485,16 @@ def test_other_content_of_the_same_size_does_not_verify(hub: HubServer, name: st
     assert not (places.hub_folder(NAME) / "snapshots" / repository.commit / name).exists()
     repository.sent.clear()
     assert pull(NAME).ended
+
+
+def test_bad_content_under_a_name_of_the_servers_is_not_kept(hub: HubServer) -> None:
+    repository = hub.repositories[NAME]
+    repository.etags = {SHARD: "v1"}
+    repository.sent[SHARD] = bytes(40_000)
+    with pytest.raises(DownloadError, match="did not verify"):
+        pull(NAME)
+    repository.sent.clear()
+    assert (pull(NAME).folder / SHARD).read_bytes() == tiny_checkpoint()[SHARD]
 
 
 @pytest.mark.parametrize("announced", [39_000, 45_000])
@@ -466,7 +531,9 @@ def test_a_disk_without_room_is_told_before_anything_is_fetched(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pull_module, "SPARE", 10**18)
-    with pytest.raises(DownloadError, match=r"org/tiny takes 0\.0 GB more, and .* GB free; free some"):
+    with pytest.raises(
+        DownloadError, match=r"org/tiny takes 63\.. kB more, and .* free, of which .* left alone; free some"
+    ):
         pull(NAME)
     assert len(hub.requests) == 1
 
