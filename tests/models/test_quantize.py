@@ -73,8 +73,9 @@ def test_the_checkpoint_loads_and_answers_like_the_model_it_was_made_of(
 
 
 def test_the_perplexities_are_those_of_the_loaded_models(
-    quantize: Quantize, tiny_chat: Path, held_out: Path
+    quantize: Quantize, tiny_chat: Path, held_out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(run, "_VOCABULARY_CHUNK", 100)  # the head is taken in pieces
     held_out.write_text("This one fits into the context. " * 12)
     made = quantize(recipe=Recipe(4, 32))
     ids = list(held_out.read_bytes())
@@ -260,6 +261,17 @@ def test_matrices_of_the_same_inputs_are_solved_as_if_each_were_alone() -> None:
         ).float()
         assert different.mean() < 0.01  # sums in another order tip a few codes over
         assert torch.equal(together["scales"][0], alone["scales"][0])
+
+
+def test_codes_are_chosen_for_the_scales_that_float16_holds() -> None:
+    weight = torch.randn(64, 128, generator=torch.Generator().manual_seed(0)) * 1e-5
+    inputs = correlated(512, 128)
+    solver = Solver([weight], Recipe(8, 64))
+    solver.add(inputs)
+    (found,) = solver.solve()  # of scales between two and four times the smallest number
+    values = gptq.dequantize(gptq.Codes(**found, bits=8, group=64))
+    expected = inputs @ weight.T
+    assert (inputs @ values.T - expected).norm() / expected.norm() < 0.05
 
 
 def test_nothing_of_torch_is_changed_for_others(monkeypatch: pytest.MonkeyPatch) -> None:

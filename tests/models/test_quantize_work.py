@@ -210,7 +210,28 @@ def test_a_rename_that_was_cut_off_from_its_clearing_up_is_no_harm(
         job.run()
     monkeypatch.undo()
     assert digests(job.dest) == expected
+    assert job.partial.exists()
     with pytest.raises(QwenchatError, match="exists already"):
+        job.run()
+    assert not job.partial.exists()
+    assert digests(job.dest) == expected
+
+
+def test_a_checkpoint_that_was_moved_away_is_made_again(
+    job: Job, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.rmtree", lambda *arguments, **options: None)
+    job.run()
+    monkeypatch.undo()
+    job.dest.rename(job.dest.with_name("elsewhere"))
+    job.run()
+    assert digests(job.dest) == expected
+
+
+def test_a_piece_that_is_gone_is_said(job: Job) -> None:
+    job.stop(8)
+    next((job.partial / "checkpoint").iterdir()).unlink()
+    with pytest.raises(QwenchatError, match=r"checkpoint is damaged; remove .* and begin anew"):
         job.run()
 
 

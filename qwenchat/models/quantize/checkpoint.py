@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SINGLE_BYTES = 2 * 10**9
 """What takes no more becomes one file."""
 
+JOINED = "model.safetensors"
+"""What that one is called."""
+
 _COPIED = (
     "*.tiktoken",
     "tokenizer_config.json",
@@ -138,7 +141,7 @@ def _join(folder: Path) -> None:
     """One file, if it is not large; otherwise an index of them."""
     from safetensors import safe_open
 
-    joined = folder / "model.safetensors"
+    joined = folder / JOINED
     pieces = sorted(folder.glob("model-*.safetensors"))
     if sum(piece.stat().st_size for piece in pieces) <= SINGLE_BYTES:
         if not joined.exists():

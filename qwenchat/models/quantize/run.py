@@ -300,6 +300,7 @@ def _check_places(source: Path, dest: Path) -> None:
     if not dest.absolute().parent.is_dir():
         raise UsageError(tr("there is no folder {folder}", folder=dest.absolute().parent))
     if dest.is_symlink() or (dest.exists() and not (dest.is_dir() and not any(dest.iterdir()))):
+        work.clear_up(dest)
         raise UsageError(tr("{path} exists already", path=dest), tr("give another name"))
 
 

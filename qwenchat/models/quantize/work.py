@@ -23,10 +23,11 @@ from typing import Any
 from qwenchat import atomic
 from qwenchat.errors import QwenchatError, UsageError
 from qwenchat.language import tr
-from qwenchat.models.quantize.checkpoint import piece_name
+from qwenchat.models.quantize.checkpoint import JOINED, piece_name
 
 _PROGRESS = "progress.json"
 _LOCK = "lock"
+_CHECKPOINT = "checkpoint"
 
 
 class Work:
@@ -41,7 +42,7 @@ class Work:
     def __init__(self, dest: Path, key: str, pieces: int) -> None:
         self._dest, self._key, self._pieces = dest, key, pieces
         self.folder = folder_of(dest)
-        self.checkpoint = self.folder / "checkpoint"
+        self.checkpoint = self.folder / _CHECKPOINT
         self.done = 0
         self.found: dict[str, Any] = {}
         self.restarted = False
@@ -49,10 +50,12 @@ class Work:
     def resume(self) -> None:
         """Takes up what is there, or begins."""
         before = _read_progress(self.folder)
-        if before.get("key") == self._key:
+        same = before.get("key") == self._key
+        if same and self.checkpoint.is_dir():
             self.done, self.found = int(before["done"]), dict(before["found"])
+            self._check_pieces()
         else:
-            self.restarted = bool(before.get("done"))
+            self.restarted = bool(before.get("done")) and not same
             self._save()  # from here on nothing of what was there counts
         if self.done == 0:
             for path in self.folder.iterdir():
@@ -83,6 +86,14 @@ class Work:
         self.checkpoint.rename(self._dest)
         atomic.sync_folder(self._dest.parent)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _check_pieces(self) -> None:
+        joined = self.done == self._pieces and (self.checkpoint / JOINED).exists()
+        if not joined and not all(self.piece(number).exists() for number in range(self.done)):
+            raise QwenchatError(
+                tr("{path} is damaged", path=self.checkpoint),
+                tr("remove {folder} and begin anew", folder=self.folder),
+            )
 
     def _save(self) -> None:
         state = {"key": self._key, "done": self.done, "found": self.found}
@@ -128,6 +139,13 @@ def opened(dest: Path, key: str, pieces: int) -> Iterator[Work]:
 def folder_of(dest: Path) -> Path:
     """Where the work lies until it is done."""
     return dest.with_name(dest.name + ".partial")
+
+
+def clear_up(dest: Path) -> None:
+    """Removes what a run left that was stopped after the checkpoint had got to its destination."""
+    folder = folder_of(dest)
+    if (folder / _PROGRESS).exists() and not (folder / _CHECKPOINT).exists():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def bytes_in(dest: Path) -> int:
