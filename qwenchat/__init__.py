@@ -6,8 +6,8 @@ Where a command goes::
 
     __main__      the entry point
     cli           the commands: parse, call; cli_sessions has those about sessions, cli_models about
-                  models, cli_setup config, cli_bench the benchmark; options has the shared flags,
-                  cli_output what they share in telling
+                  models, cli_quantize quantising, cli_setup config, cli_bench the benchmark; options
+                  has the shared flags, cli_output what they share in telling
     start         what a chat begins with: settings, a session, flags over both
     oneshot       ask and pipes: one question, one answer
     exits         the one place where an error becomes a line and an exit code
