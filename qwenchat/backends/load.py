@@ -17,7 +17,7 @@ from qwenchat.errors import CheckpointError, InsufficientMemoryError, UsageError
 from qwenchat.language import tr
 
 if TYPE_CHECKING:
-    from qwenchat.backends.huggingface import HuggingFaceBackend
+    from qwenchat.backends.huggingface.backend import HuggingFaceBackend
     from qwenchat.backends.native import NativeBackend
     from qwenchat.engine.cpu.team import Team
 
@@ -152,7 +152,7 @@ def load_folder(
         from qwenchat.backends.native_load import load_native
 
         return load_native(folder, request)
-    from qwenchat.backends.hub_load import load_huggingface
+    from qwenchat.backends.huggingface.load import load_huggingface
 
     return load_huggingface(folder, request)
 
@@ -171,7 +171,7 @@ def check_folder(folder: Path, request: Request, *, backend: str, open_team: Cal
 
         check_native(folder, request, open_team)
     else:
-        from qwenchat.backends.hub_load import check_huggingface
+        from qwenchat.backends.huggingface.load import check_huggingface
 
         check_huggingface(folder, request)
 
@@ -198,7 +198,7 @@ def backend_for(folder: Path) -> tuple[str, str]:
     Raises:
         CheckpointError: there is no readable ``config.json``.
     """
-    from qwenchat.backends.hub_files import gguf_file
+    from qwenchat.backends.huggingface.files import gguf_file
     from qwenchat.engine.config import read_json
 
     if gguf_file(folder) is not None:

@@ -7,8 +7,8 @@ from datetime import datetime
 import pytest
 from jinja2 import TemplateError
 
-from qwenchat.backends import hub_sandbox
-from qwenchat.backends.hub_sandbox import BoundedSandbox, TooMuch
+from qwenchat.backends.huggingface import sandbox
+from qwenchat.backends.huggingface.sandbox import BoundedSandbox, TooMuch
 
 MESSAGES = [
     {"role": "system", "content": "one"},
@@ -132,7 +132,7 @@ def test_it_gets_at_nothing(source: str) -> None:
     ],
 )
 def test_it_ends_and_takes_no_memory(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_sandbox, "_BUDGET", 10**5)
+    monkeypatch.setattr(sandbox, "_BUDGET", 10**5)
     with pytest.raises(TemplateError):
         render(source)
 
@@ -140,7 +140,7 @@ def test_it_ends_and_takes_no_memory(source: str, monkeypatch: pytest.MonkeyPatc
 def test_a_template_that_is_slow_in_small_steps_is_ended_by_the_clock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hub_sandbox, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.0)
     with pytest.raises(TooMuch):
         render("{% for m in messages %}{{ m.content }}{% endfor %}")
 

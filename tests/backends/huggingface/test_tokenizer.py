@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwenchat.backends.hub_tokenizer import HubTokenizer, WindowDecoder
+from qwenchat.backends.huggingface.tokenizer import HubTokenizer, WindowDecoder
 
 TEXTS = st.text(
     st.one_of(st.characters(exclude_categories=("Cs",)), st.sampled_from("你好🦊é  \nfox")), max_size=40

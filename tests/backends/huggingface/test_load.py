@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import qwenchat
-from qwenchat.backends import hub_gptq
-from qwenchat.backends.hub_files import HubFiles, gguf_file, look
-from qwenchat.backends.hub_load import check_huggingface
+from qwenchat.backends.huggingface import gptq
+from qwenchat.backends.huggingface.files import HubFiles, gguf_file, look
+from qwenchat.backends.huggingface.load import check_huggingface
 from qwenchat.backends.load import backend_for
 from qwenchat.backends.loading import Request
 from qwenchat.errors import CheckpointError
@@ -216,7 +216,7 @@ def test_the_older_file_of_auto_gptq_counts_as_well(folder: Path) -> None:
 def test_gptq_without_auto_gptq_says_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "auto_gptq", None)
     with pytest.raises(CheckpointError, match=r"auto-gptq is not here: .*install auto-gptq 0.7.1"):
-        hub_gptq.check_gptq(look(quantised(folder)), torch.device("cuda"))
+        gptq.check_gptq(look(quantised(folder)), torch.device("cuda"))
 
 
 def test_auto_gptq_is_asked_for_safetensors_and_no_remote_code(
@@ -236,7 +236,7 @@ def test_auto_gptq_is_asked_for_safetensors_and_no_remote_code(
     fake.AutoGPTQForCausalLM = AutoGPTQForCausalLM  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "auto_gptq", fake)
     files = HubFiles(folder, "gptq", "", {})
-    assert hub_gptq.read_gptq(files, torch.device("cuda:1"), torch.float16) == "the model"
+    assert gptq.read_gptq(files, torch.device("cuda:1"), torch.float16) == "the model"
     assert asked == {
         "name": str(folder),
         "device": "cuda:1",

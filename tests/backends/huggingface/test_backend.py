@@ -17,8 +17,8 @@ import torch
 
 import qwenchat
 from qwenchat import cli, turn
-from qwenchat.backends import hub_engine
-from qwenchat.backends.huggingface import HuggingFaceBackend
+from qwenchat.backends.huggingface import engine
+from qwenchat.backends.huggingface.backend import HuggingFaceBackend
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, Role, TextDelta
 from qwenchat.errors import (
@@ -92,7 +92,7 @@ def test_a_sliding_window_changes_neither_the_tokens_nor_what_can_be_reused(
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
 ) -> None:
-    monkeypatch.setitem(hub_engine.PREFILL_CHUNK, "cpu", 20)
+    monkeypatch.setitem(engine.PREFILL_CHUNK, "cpu", 20)
     folder = write_hub_model(tmp_path / kind, replace(styles["qwen2"], model=kind), sliding_window=16)
     model = load(folder)
     prompt = model.tokenizer.encode("The quick brown fox jumps over the lazy dog. " * 3)
@@ -203,7 +203,7 @@ def test_a_cancel_ends_within_a_token_and_keeps_the_part(model: HuggingFaceBacke
 def test_a_cancel_is_heard_between_two_layers_of_a_prefill(
     model: HuggingFaceBackend, monkeypatch: pytest.MonkeyPatch, layers: int
 ) -> None:
-    monkeypatch.setitem(hub_engine.PREFILL_CHUNK, "cpu", 32)
+    monkeypatch.setitem(engine.PREFILL_CHUNK, "cpu", 32)
     long = [{"role": "user", "content": "the quick brown fox " * 20}]
     cancel = threading.Event()
     passed = []
@@ -233,7 +233,7 @@ def test_a_long_prefill_tells_its_progress_and_gives_the_same_reply(
     long = [{"role": "user", "content": "The quick brown fox. " * 20}]
     whole, _ = reply(model, long, temperature=0, max_new_tokens=20)
     model.engine._forget()
-    monkeypatch.setitem(hub_engine.PREFILL_CHUNK, "cpu", 50)
+    monkeypatch.setitem(engine.PREFILL_CHUNK, "cpu", 50)
     events = list(model.chat(long, temperature=0, max_new_tokens=20))
     progress = [event for event in events if isinstance(event, PrefillProgress)]
     total = progress[-1].total

@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from qwenchat.backends.hub_template import ChatTemplate, Piece
-from qwenchat.backends.hub_tokenizer import HubTokenizer
+from qwenchat.backends.huggingface.template import ChatTemplate, Piece
+from qwenchat.backends.huggingface.tokenizer import HubTokenizer
 from qwenchat.chat.chatml import content_ids
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import CheckpointError, PromptError

@@ -12,7 +12,7 @@ import pytest
 import qwenchat
 from qwenchat import cli
 from qwenchat.backends import load
-from qwenchat.backends.huggingface import HuggingFaceBackend
+from qwenchat.backends.huggingface.backend import HuggingFaceBackend
 from qwenchat.backends.native import NativeBackend
 from qwenchat.chat.messages import Message, Role
 from qwenchat.models import demo

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwenchat.backends.hub_prompt import ChatPrompt
-from qwenchat.backends.hub_template import ChatTemplate
+from qwenchat.backends.huggingface.prompt import ChatPrompt
+from qwenchat.backends.huggingface.template import ChatTemplate
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import CheckpointError, PromptError
 

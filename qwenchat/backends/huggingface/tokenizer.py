@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from qwenchat.backends.hub_template import Piece
+from qwenchat.backends.huggingface.template import Piece
 from qwenchat.errors import PromptError
 from qwenchat.language import tr
 from qwenchat.tokenizer import StopStrings

@@ -15,7 +15,7 @@ from datetime import datetime
 
 from jinja2 import TemplateError
 
-from qwenchat.backends.hub_sandbox import BoundedSandbox
+from qwenchat.backends.huggingface.sandbox import BoundedSandbox
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import CheckpointError, PromptError
 from qwenchat.language import tr

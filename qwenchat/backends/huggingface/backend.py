@@ -1,7 +1,7 @@
 """Any chat model of the Hub as a backend: messages in, events out; and for the curious its tokens and logits.
 
 Joins a model's chat prompt and the engine on transformers. How it gets into memory is in
-:mod:`qwenchat.backends.hub_load`.
+:mod:`qwenchat.backends.huggingface.load`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Generator, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from qwenchat.backends.hub_prompt import ChatPrompt
-from qwenchat.backends.hub_tokenizer import HubTokenizer, WindowDecoder
+from qwenchat.backends.huggingface.prompt import ChatPrompt
+from qwenchat.backends.huggingface.tokenizer import HubTokenizer, WindowDecoder
 from qwenchat.backends.replies import chat_of, options_of, reply_events, sampling_params
 from qwenchat.chat.chatml import content_ids
 from qwenchat.chat.messages import Event, GenerationOptions, Message, Role
@@ -21,7 +21,7 @@ from qwenchat.chat.window import too_long
 if TYPE_CHECKING:
     import torch
 
-    from qwenchat.backends.hub_engine import HubEngine
+    from qwenchat.backends.huggingface.engine import HubEngine
     from qwenchat.engine.config import GenerationDefaults
     from qwenchat.engine.generate import Generation
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qwenchat.backends.hub_files import HubFiles
+from qwenchat.backends.huggingface.files import HubFiles
 from qwenchat.errors import CheckpointError
 from qwenchat.language import tr
 

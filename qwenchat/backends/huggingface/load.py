@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwenchat.backends.hub_files import HubFiles, check_counts, look, stored_tensors
-from qwenchat.backends.hub_gptq import check_gptq, read_gptq
+from qwenchat.backends.huggingface.files import HubFiles, check_counts, look, stored_tensors
+from qwenchat.backends.huggingface.gptq import check_gptq, read_gptq
 from qwenchat.backends.importing import open_torch_libraries
 from qwenchat.backends.loading import (
     IMPORTING,
@@ -32,8 +32,8 @@ from qwenchat.language import tr
 if TYPE_CHECKING:
     import torch
 
-    from qwenchat.backends.hub_prompt import ChatPrompt
-    from qwenchat.backends.huggingface import HuggingFaceBackend
+    from qwenchat.backends.huggingface.backend import HuggingFaceBackend
+    from qwenchat.backends.huggingface.prompt import ChatPrompt
     from qwenchat.engine.config import GenerationDefaults
     from qwenchat.engine.memory import Need
 
@@ -54,8 +54,8 @@ def load_huggingface(place: Path, request: Request) -> HuggingFaceBackend:
         found = _trying(tr("the model"), files, lambda: _look(files, request))
         request.progress(LOADING, None)
         model = _read_model(files, found, request)
-    from qwenchat.backends.hub_engine import HubEngine
-    from qwenchat.backends.huggingface import HuggingFaceBackend
+    from qwenchat.backends.huggingface.backend import HuggingFaceBackend
+    from qwenchat.backends.huggingface.engine import HubEngine
 
     if not found.prompt.template.takes_system():
         request.notice(tr("this model knows no system prompt: it is put before the first message"))
@@ -119,7 +119,7 @@ def _reading(place: Path, request: Request) -> Iterator[HubFiles]:
     open_torch_libraries()
     with _quiet(), ExitStack() as stack:
         if files.gguf:
-            from qwenchat.backends.hub_gguf import gguf_reading
+            from qwenchat.backends.huggingface.gguf import gguf_reading
 
             stack.enter_context(gguf_reading(lambda fraction: request.progress(LOADING, fraction)))
         yield files
@@ -188,7 +188,7 @@ def _read_config(files: HubFiles) -> Any:
     if not files.gguf and (not isinstance(kind, str) or kind not in CONFIG_MAPPING_NAMES):
         raise _unknown(files, kind)
     if files.gguf:
-        from qwenchat.backends.hub_gguf import read_values
+        from qwenchat.backends.huggingface.gguf import read_values
 
         values = _trying(tr("the model"), files, lambda: read_values(files.name))
         check_counts(files.name, values)
@@ -237,7 +237,7 @@ def _unknown(files: HubFiles, kind: object) -> CheckpointError:
 def _read_prompt(files: HubFiles) -> ChatPrompt:
     from transformers import AutoTokenizer
 
-    from qwenchat.backends.hub_prompt import ChatPrompt
+    from qwenchat.backends.huggingface.prompt import ChatPrompt
 
     tokenizer = _trying(tr("the tokenizer"), files, lambda: AutoTokenizer.from_pretrained(**_where(files)))
     if not tokenizer.is_fast:
