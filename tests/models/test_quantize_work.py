@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from qwenchat.errors import Interrupted, QwenchatError
+from qwenchat.errors import InsufficientMemoryError, Interrupted, QwenchatError
 from qwenchat.models.quantize import checkpoint, run, work
 from qwenchat.models.quantize.run import Step
 from qwenchat.models.quantize.solver import Recipe
@@ -180,6 +180,16 @@ def test_a_disk_that_fills_with_states_is_said_too(job: Job) -> None:
     (job.partial / "states-1").unlink(missing_ok=True)
     (job.partial / "states-1").symlink_to("/dev/full")
     with pytest.raises(QwenchatError, match="No space left on device"):
+        job.run()
+    assert job.done == 1
+
+
+def test_memory_that_runs_out_is_said_and_the_work_kept(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("qwenchat.models.quantize.layers.quantize_block", run_out)
+    with pytest.raises(InsufficientMemoryError, match="memory ran out while a layer was quantised; the same"):
         job.run()
     assert job.done == 1
 

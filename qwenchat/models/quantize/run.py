@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qwenchat.errors import CheckpointError, Interrupted, QwenchatError, UsageError
+from qwenchat.errors import CheckpointError, InsufficientMemoryError, Interrupted, QwenchatError, UsageError
 from qwenchat.language import tr
 from qwenchat.models.quantize import calibration as calibrations
 from qwenchat.models.quantize import checkpoint, layers, work
@@ -322,11 +322,15 @@ def _check_ids(source: Source, given: Calibration, held_out: Sequence[Sequence[i
 @contextmanager
 def _told(dest: Path) -> Iterator[None]:
     """Turns what may stop the work into words that say how it goes on."""
+    import torch
+
     again = tr("the same command goes on where it stopped")
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(tr("interrupted"), again) from None
+    except torch.OutOfMemoryError:
+        raise InsufficientMemoryError(tr("memory ran out while a layer was quantised"), again) from None
     except OSError as error:
         raise QwenchatError(
             tr(
