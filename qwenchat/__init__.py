@@ -6,8 +6,8 @@ Where a command goes::
 
     __main__      the entry point
     cli           the commands: parse, call; cli_sessions has those about sessions, cli_models about
-                  models, cli_quantize quantising, cli_setup config, cli_bench the benchmark; options
-                  has the shared flags, cli_output what they share in telling
+                  models, cli_quantize quantising, cli_doctor the doctor, cli_setup config, cli_bench
+                  the benchmark; options has the shared flags, cli_output what they share in telling
     start         what a chat begins with: settings, a session, flags over both
     oneshot       ask and pipes: one question, one answer
     exits         the one place where an error becomes a line and an exit code
@@ -23,11 +23,13 @@ What a chat is::
 
 Where tokens come from::
 
-    backends      the protocol between a chat and a model, and the models behind it
+    backends      the protocol between a chat and a model, and what is behind it: our engine, or
+                  transformers for any other chat model of the Hub
     engine        token ids in, token ids out: the checkpoint reader, the model, sampling; in cpu and kernels
                   what computes on a CPU and on a GPU
-    models        checkpoints on disk: names, places, pulling, checking, the built-in model;
-                  model_lines tells them, meter how a transfer gets on
+    models        checkpoints on disk: names, places, pulling, checking, quantising, the built-in
+                  model; model_lines tells them, meter how a transfer gets on
+    doctor        what this machine makes of a chat
     tokenizer     text to token ids and back
     bench         speed and fidelity, measured
 
