@@ -80,10 +80,10 @@ class Meter:
             return stage
         speed = (after - before) / (end - begin)
         return tr(
-            "{part}, {speed}/s, {left} left",
+            "{part}, {left} left, {speed}/s",  # what a narrow terminal cuts off is the least of it
             part=part_text(done, total),
-            speed=size_text(round(speed)),
             left=time_text(round((total - done) / speed)),
+            speed=size_text(round(speed)),
         )
 
 

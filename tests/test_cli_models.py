@@ -450,7 +450,7 @@ def test_a_meter_tells_speed_and_time_left_once_a_second() -> None:
         now = done / 2
         told("fetching x", done * 10**6, 100 * 10**6)
     assert shown[0] == ("fetching x", 0.0)
-    assert shown[-1] == ("10.0 of 100 MB, 2.0 MB/s, 45 s left", 0.1)
+    assert shown[-1] == ("10.0 of 100 MB, 45 s left, 2.0 MB/s", 0.1)
     assert len({text for text, _ in shown}) == 6
     told("waiting", 0, 0)
     assert shown[-1] == ("waiting", None)

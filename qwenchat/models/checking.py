@@ -66,6 +66,11 @@ def check(place: Place, progress: Progress = lambda stage, done, total: None) ->
             bad[file.name] = reason
     for name in places.missing(place.folder):
         bad.setdefault(name, tr("it is missing"))
+    if against == "cache":
+        known = {file.name for file in files}
+        for path in place.folder.glob("*.safetensors"):
+            if path.name not in known:
+                bad.setdefault(path.name, tr("nothing tells what it must be"))
     return Checked(place, against, tuple(files), bad)
 
 

@@ -31,7 +31,7 @@ from qwenchat.models.records import File, Record
 Progress = Callable[[str, int, int], None]
 """Told what is done, how many bytes of it, and of how many; from one thread at a time."""
 
-SPARE = 512 * 2**20
+SPARE = 500 * 10**6
 """Bytes of the disk that are left free."""
 ATTEMPTS = 5
 """How often in a row a cut transfer is taken up without a byte coming."""

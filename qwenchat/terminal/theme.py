@@ -33,7 +33,7 @@ ERASE_BELOW = "\r\x1b[K\x1b[C\x1b[J\r"
 """Erases from the begin of the cursor's row on. Not just ESC [J: tmux takes that for clearing the screen
 when the cursor is in its first cell, and saves what is there to the scrollback."""
 
-_BAR = 24  # cells of a progress bar, or a third of the terminal if that is less
+_BAR = 24  # cells of a progress bar, or a quarter of the terminal if that is less
 
 # What reports progress: a stage ("loading weights") and how far it is, 0 to 1, or None if unknown.
 Report = Callable[[str, "float | None"], None]
@@ -199,7 +199,7 @@ def _live_line() -> Iterator[Report]:
             return Text.assemble(*_bar(cells, fraction, task.get_time()))
 
     console = stderr_console()
-    cells = min(_BAR, console.width // 3)
+    cells = min(_BAR, console.width // 4)
     style = current().progress
     progress = Progress(
         TextColumn("{task.description}", style=style, markup=False),

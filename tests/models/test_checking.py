@@ -53,6 +53,15 @@ def test_fifty_flipped_bits_are_all_caught(hub: HubServer, against: str) -> None
     assert checking.check(place).bad == {}
 
 
+def test_weights_that_no_hash_names_are_not_called_good(hub: HubServer) -> None:
+    record = pull(NAME)
+    records.forget(record)
+    shard = record.folder / "model-00002-of-00002.safetensors"
+    shard.unlink()
+    shard.write_bytes(bytes(20_000))
+    assert checking.check(found()).bad == {shard.name: "nothing tells what it must be"}
+
+
 @pytest.mark.parametrize("change", ["truncated", "longer", "missing", "a folder"])
 def test_a_file_that_is_no_more_the_same_is_named_with_the_reason(hub: HubServer, change: str) -> None:
     path = pull(NAME).folder / "tokenizer_config.json"
