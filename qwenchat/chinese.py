@@ -421,6 +421,7 @@ CHINESE: Mapping[str, str] = {
     "fetching {name}": "正在下载 {name}",
     "verifying {name}": "正在校验 {name}",
     "{done} of {total}": "已完成 {done}/{total}",
+    "looking for {name}": "正在查找 {name}",
     "{part}, {left} left, {speed}/s": "{part}，还需 {left}，{speed}/秒",
     "{hours} h": "{hours} 小时",
     "{reason}; trying ModelScope": "{reason}；改用 ModelScope",

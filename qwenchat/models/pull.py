@@ -123,6 +123,7 @@ def _modelscope() -> Origin:
 
 
 def _pull_from(origin: Origin, name: str, revision: str | None, progress: Progress) -> Record:
+    progress(tr("looking for {name}", name=name), 0, 0)
     listing = origin.listing(name, revision)
     files = chosen(listing)
     record = Record(listing.name, origin.source, listing.revision, listing.folder, tuple(files))

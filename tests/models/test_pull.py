@@ -121,7 +121,8 @@ def test_progress_tells_the_bytes_of_all_files_and_never_goes_back(hub: HubServe
     pull(NAME, progress=lambda *told: seen.append(told))
     fetched = [done for stage, done, _ in seen if stage == f"fetching {NAME}"]
     assert fetched == sorted(fetched)
-    assert {total for _, _, total in seen} == {sum(len(tiny_checkpoint()[name]) for name in WANTED)}
+    assert seen[0] == (f"looking for {NAME}", 0, 0)
+    assert {total for _, _, total in seen[1:]} == {sum(len(tiny_checkpoint()[name]) for name in WANTED)}
 
 
 def test_the_client_says_nothing_by_itself(hub: HubServer, capfd: pytest.CaptureFixture[str]) -> None:
