@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,21 @@ def test_a_folder_is_shown_too(run: Run, tiny_chat: Path) -> None:
     shown = json.loads(run("show", str(tiny_chat), "--json")[1])
     assert (shown["source"], shown["folder"], shown["model_type"]) == ("folder", str(tiny_chat), "qwen")
     assert {"name": "config.json", "size": (tiny_chat / "config.json").stat().st_size} in shown["files"]
+
+
+def test_a_folder_is_told_by_its_whole_path(
+    run: Run, tiny_chat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_chat.parent)
+    shown = json.loads(run("show", tiny_chat.name, "--json")[1])
+    assert (shown["name"], shown["folder"]) == (tiny_chat.name, str(tiny_chat))
+    assert run("check", "/")[2].startswith("qwenchat: /: bad or missing: config.json")
+
+
+def test_a_strange_config_tells_only_what_makes_sense(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"seq_length": true, "quantization_config": {"bits": true}}')
+    shown = json.loads(run("show", str(tmp_path), "--json")[1])
+    assert (shown["trained_context"], shown["quantization"]) == (None, "gptq")
 
 
 def test_a_gguf_file_is_shown_too(run: Run, tmp_path: Path) -> None:
@@ -430,6 +446,28 @@ def test_list_show_and_check_load_no_torch(hub: HubServer) -> None:
 def test_memory_is_told_for_what_a_chat_would_take(device: str, dtype: str) -> None:
     picked = loading.pick_device(device)
     assert loading.foresee(device, dtype) == (picked.type, loading.pick_dtype(dtype, picked).itemsize)
+
+
+@pytest.mark.parametrize(("built", "count", "kind"), [(True, 2, "cuda"), (True, 0, "cpu"), (False, 2, "cpu")])
+def test_a_gpu_is_seen_without_torch(
+    built: bool, count: int, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Driver:
+        def cuInit(self, flags: int) -> int:
+            return 0
+
+        def cuDeviceGetCount(self, found: Any) -> int:
+            found._obj.value = count
+            return 0
+
+    (tmp_path / "lib").mkdir()
+    if built:
+        for name in ("libtorch_cuda.so", "torch_cuda.dll"):
+            (tmp_path / "lib" / name).touch()
+    spec = ModuleSpec("torch", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
+    monkeypatch.setattr("ctypes.CDLL", lambda name: Driver())
+    assert loading.foresee("auto", "float16") == (kind, 2)
 
 
 @pytest.mark.parametrize(("device", "dtype"), [("gpu", "auto"), ("cpu:1", "auto"), ("auto", "int3")])

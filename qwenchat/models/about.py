@@ -47,7 +47,7 @@ def of(path: Path) -> About:
         kind[:_LONGEST] if isinstance(kind, str) else None,
         "safetensors" if any(path.glob("*.safetensors")) else None,
         _quantization(config.get("quantization_config") or _json(path / "quantize_config.json")),
-        context if isinstance(context, int) else None,
+        context if type(context) is int else None,  # no bool
         licence_of(path),
     )
 
@@ -73,7 +73,7 @@ def _quantization(section: Any) -> str | None:
         return None
     method, bits = section.get("quant_method", "gptq"), section.get("bits")
     name = str(method)[:_LONGEST]
-    return f"{name}, {bits} bits" if isinstance(bits, int) else name
+    return f"{name}, {bits} bits" if type(bits) is int else name
 
 
 def _lines(path: Path) -> list[str]:

@@ -73,8 +73,9 @@ def place_of(model: str) -> Place | None:
         return Place(DEMO, folder, "demo") if folder else None
     path = path_of(model)
     if path is not None:
-        known = next((place for place in places.everywhere() if place.folder == path.absolute()), None)
-        return known or Place(path.absolute().name, path, "folder")
+        path = path.absolute()
+        known = next((place for place in places.everywhere() if place.folder == path), None)
+        return known or Place(path.name or str(path), path, "folder")
     name = full_name(model) or (model if places.is_plain(model) else None)  # ours need no organisation
     return next((place for place in places.of(name) if place.whole), None) if name else None
 

@@ -1,7 +1,7 @@
 """The Hub: which files a repository has, and how they get into the Hub's own cache.
 
-Owns the dealings with huggingface_hub: what it is told, and what its errors mean to a user. Decides nothing:
-which files, how often it is tried again and what is verified is ``pull``'s.
+Owns the dealings with huggingface_hub and what it is told; what its errors mean is ``hub_errors``'s. Decides
+nothing: which files, how often it is tried again and what is verified is ``pull``'s.
 
 huggingface_hub does the fetching because other programs share its cache, and users have set it up: HF_HOME,
 HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN, their proxies and certificates hold. It is kept from printing, from
@@ -10,7 +10,6 @@ telemetry, and from Xet, whose transfers begin anew where these go on.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import threading
@@ -21,11 +20,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from qwenchat.errors import DownloadError
 from qwenchat.language import tr
 from qwenchat.models import digests, places
+from qwenchat.models.hub_errors import endpoint as endpoint
+from qwenchat.models.hub_errors import in_words, offline_error, strange, why_unreachable
 from qwenchat.models.records import File
 
 if TYPE_CHECKING:
@@ -41,14 +40,6 @@ _ETAG = re.compile(r"[\w:=+-][\w.:=+-]{,199}", re.ASCII)
 _LONGEST = 32 * 2**20  # bytes of an answer that is no file
 _MOST: ContextVar[int] = ContextVar("_MOST", default=_LONGEST)
 """Bytes that an answer may have: without an end to it, it would fill the memory or the disk."""
-
-
-class Unreachable(DownloadError):
-    """There is no answer from where the files are; they may be had elsewhere."""
-
-
-class Dropped(DownloadError):
-    """A transfer was cut before its end; it can go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +74,7 @@ class Hub:
             DownloadError: it has no such model or revision, or does not give it.
         """
         if offline():
-            raise _offline_error()
+            raise offline_error()
         asked = revision or _MAIN
         try:
             api = _client().HfApi(endpoint=endpoint())
@@ -93,7 +84,7 @@ class Hub:
         except Exception as error:
             raise in_words(error, name, asked) from error
         if not re.fullmatch(r"[0-9a-f]{40}", commit):
-            raise _strange()
+            raise strange()
         folder = places.hub_folder(name) / "snapshots" / commit
         return Listing(name, commit, folder, files, asked)
 
@@ -161,7 +152,10 @@ def _file(sibling: Any) -> File:
     lfs = sibling.lfs
     digest = f"sha256:{lfs.sha256}" if lfs else f"git:{sibling.blob_id}"
     known = digests.by_name_of(digest.partition(":")[2]) == digest
-    return File(str(sibling.rfilename), int(lfs.size if lfs else sibling.size), digest if known else "")
+    size = int(lfs.size if lfs else sibling.size)
+    if size >= 2**63:
+        raise ValueError(size)
+    return File(str(sibling.rfilename), size, digest if known else "")
 
 
 def _blobs(listing: Listing, file: File) -> tuple[Path, Path]:
@@ -212,7 +206,7 @@ def _limit(response: requests.Response, **_: object) -> None:
             left -= len(piece)
             if left < 0:
                 response.close()
-                raise _strange()
+                raise strange()
             yield piece
 
     response.raw.stream = limited
@@ -224,12 +218,7 @@ def _check_names(response: requests.Response, **_: object) -> None:
         value = response.headers.get(header)
         if value is not None and not _ETAG.fullmatch(value.removeprefix("W/").strip('"')):
             response.close()
-            raise _strange()
-
-
-def endpoint() -> str:
-    """The Hub's address: HF_ENDPOINT, or the public one."""
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+            raise strange()
 
 
 def offline() -> bool:
@@ -257,144 +246,3 @@ def reachable() -> str | None:
     asking.start()
     asking.join(2 * _REACHABLE_TIMEOUT)
     return reason[0]
-
-
-# --- errors in words -----------------------------------------------------------------------------
-
-
-def in_words(error: Exception, name: str, revision: str) -> DownloadError:
-    """What an error of the client means to a user."""
-    import requests
-    from huggingface_hub.errors import (
-        FileMetadataError,
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    if isinstance(error, DownloadError):
-        return error
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        return in_words(error.__cause__, name, revision)  # it only tells that there is nothing else
-    if isinstance(error, OfflineModeIsEnabled):
-        return _offline_error()
-    if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
-        return DownloadError(
-            tr("{host} has no model {name}, or does not show it", host=_host(), name=name),
-            tr("look at the spelling; for a private one set HF_TOKEN"),
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return DownloadError(
-            tr("{name} has no revision {revision}", name=name, revision=revision),
-            tr("--revision takes a branch, a tag or a commit; without it, main is fetched"),
-        )
-    response = getattr(error, "response", None)
-    if response is not None:
-        return _of_status(response, name)
-    if isinstance(error, (requests.exceptions.InvalidHeader, UnicodeEncodeError)):
-        return DownloadError(tr("the token cannot be sent"), tr("look at HF_TOKEN"))
-    if isinstance(error, FileMetadataError):
-        return _strange()
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return Dropped(*_lost(tr("the connection was lost")))
-    if isinstance(error, (requests.ConnectionError, requests.Timeout)):
-        reason = why_unreachable(error)
-        return Unreachable(
-            tr("{host} cannot be reached: {reason}", host=_host(), reason=reason),
-            tr("HF_ENDPOINT names a mirror, and --source modelscope another source"),
-        )
-    if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
-        return _of_system(error)
-    if isinstance(error, ValueError) and "too large" in str(error):
-        return DownloadError(
-            tr("a file of {name} is too large for the Hub's client to fetch in one piece", name=name),
-            tr("look for a repository with smaller files"),
-        )
-    return _strange()
-
-
-def _of_status(response: requests.Response, name: str) -> DownloadError:
-    status, host = response.status_code, _host()
-    if status in (401, 403):
-        page = f"{endpoint()}/{name}"
-        told = tr("{host} does not give {name} to the owner of this token", host=host, name=name)
-        hint = tr("ask for access on {page}, or set another HF_TOKEN", page=page)
-        if _client().get_token() is None:
-            told = tr("{host} gives {name} only to those who have signed in", host=host, name=name)
-            hint = tr("accept its terms on {page}, then set HF_TOKEN", page=page)
-        return DownloadError(told, hint)
-    if status == 404:
-        return DownloadError(
-            tr("{host} has no model {name}, or lacks a file of it", host=host, name=name),
-            tr("look at the spelling; for a private one set HF_TOKEN"),
-        )
-    if status == 429:
-        wait = response.headers.get("Retry-After", "")
-        if wait.isdecimal() and len(wait) < 6:
-            hint = tr("try again in {seconds} s; a token in HF_TOKEN allows more", seconds=wait)
-        else:
-            hint = tr("try again in some minutes; a token in HF_TOKEN allows more")
-        return DownloadError(tr("{host} has had too many requests from here", host=host), hint)
-    if status == 416:  # more was asked for than there is
-        return Dropped(*_lost(tr("the sizes of what is here and there do not agree")))
-    return DownloadError(
-        tr("{host} answers with error {status}", host=host, status=status),
-        tr("try again later; what has been fetched stays"),
-    )
-
-
-def _of_system(error: OSError) -> DownloadError:
-    """An error of the disk; without a number it is the client's, which got more or less than announced."""
-    cache_folder = places.hub_cache()
-    if error.errno is None:
-        return Dropped(*_lost(tr("the file that came has not the size that was announced")))
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DownloadError(
-            tr("the disk of {folder} is full", folder=cache_folder),
-            tr("free some, or name another place with HF_HOME; what has been fetched stays"),
-        )
-    return DownloadError(
-        tr("{folder} cannot be written: {reason}", folder=cache_folder, reason=error.strerror or str(error)),
-        tr("HF_HOME names another place"),
-    )
-
-
-def why_unreachable(error: BaseException) -> str:
-    """Why there is no connection, in a few words."""
-    import requests
-
-    text = str(error)
-    if isinstance(error, requests.exceptions.ProxyError):
-        return tr("the proxy does not answer")
-    if isinstance(error, requests.exceptions.SSLError):
-        return tr("its certificate is not accepted")
-    if "resolve" in text or "getaddrinfo" in text:
-        return tr("its name is not known")
-    if "refused" in text:
-        return tr("the connection is refused")
-    if "unreachable" in text:
-        return tr("there is no network")
-    if isinstance(error, requests.Timeout) or "timed out" in text:
-        return tr("there was no answer in time")
-    return tr("the connection was lost")
-
-
-def _lost(reason: str) -> tuple[str, str]:
-    return reason, tr("the same command goes on where it stopped")
-
-
-def _offline_error() -> DownloadError:
-    return DownloadError(tr("HF_HUB_OFFLINE is set, so nothing is fetched"), tr("unset it, or give a folder"))
-
-
-def _strange() -> DownloadError:
-    return DownloadError(
-        tr("{host} does not answer as the Hub does", host=_host()), tr("look at HF_ENDPOINT and your proxy")
-    )
-
-
-def _host() -> str:
-    """The Hub's name, as it is told."""
-    return urlsplit(endpoint()).netloc.rpartition("@")[2] or endpoint()

@@ -18,7 +18,8 @@ from typing import Any
 from qwenchat.errors import DownloadError
 from qwenchat.language import tr
 from qwenchat.models import digests, places
-from qwenchat.models.hub import Listing, Unreachable, why_unreachable
+from qwenchat.models.hub import Listing
+from qwenchat.models.hub_errors import Unreachable, why_unreachable
 from qwenchat.models.records import File
 
 _MASTER = "master"

@@ -25,7 +25,8 @@ from qwenchat.errors import DownloadError
 from qwenchat.language import tr
 from qwenchat.meter import size_text
 from qwenchat.models import digests, places, records
-from qwenchat.models.hub import Dropped, Hub, Listing, Unreachable
+from qwenchat.models.hub import Hub, Listing
+from qwenchat.models.hub_errors import Dropped, Unreachable
 from qwenchat.models.records import File, Record
 
 Progress = Callable[[str, int, int], None]

@@ -436,6 +436,13 @@ def test_a_file_without_a_hash_is_refused(hub: HubServer, told: dict[str, Any]) 
         pull(NAME)
 
 
+@pytest.mark.parametrize("size", [10**400, "x", float("inf"), [1]])
+def test_a_size_that_none_can_be_is_not_believed(hub: HubServer, size: object) -> None:
+    hub.repositories[NAME].listed = {"config.json": {"size": size}}
+    with pytest.raises(DownloadError, match="does not answer as the Hub does"):
+        pull(NAME)
+
+
 @pytest.mark.parametrize("etag", ["..", ".", "../x"])
 def test_an_etag_names_no_folder(hub: HubServer, etag: str) -> None:
     hub.repositories[NAME].etags = {"config.json": etag}
