@@ -203,6 +203,8 @@ def modelscope_folder(name: str, revision: str) -> Path:
 
 def in_modelscope_cache(name: str) -> Iterator[Place]:
     """A model's revisions in ModelScope's cache, ``master`` first, then what older clients put there."""
+    if not is_name(name):  # a folder of that name would be an organisation's
+        return
     snapshots = modelscope_folder(name, "master").parent
     for folder in sorted(entries(snapshots), key=lambda folder: (folder.name != "master", folder.name)):
         yield Place(name, folder, "modelscope", folder.name)

@@ -210,6 +210,17 @@ def test_a_revision_goes_also_where_another_has_gone_bad(hub: HubServer) -> None
     assert set(checking.check(Place(NAME, first, "hub", first.name)).bad) == {"config.json"}
 
 
+def test_a_model_called_like_an_organisation_goes_alone(hub: HubServer) -> None:
+    source = pull(NAME).folder
+    mine, others = places.ours() / "org", places.modelscope_cache() / "hub" / "org" / "tiny"
+    for folder in (mine, others):
+        shutil.copytree(source, folder)
+    removal.remove(removal.plan("org"))
+    assert not mine.exists()
+    assert others.is_dir()
+    assert catalog.find(NAME)
+
+
 def test_what_is_being_pulled_is_not_removed(hub: HubServer) -> None:
     folder = pull(NAME).folder
     plan = removal.plan(NAME)

@@ -218,6 +218,30 @@ def test_fifty_interrupted_pulls_end_with_the_same_hashes(
         }
 
 
+def test_a_branch_that_moves_between_interrupted_pulls_leaves_no_mixture(hub: HubServer) -> None:
+    repository = hub.repositories[NAME]
+    first = pull(NAME).folder
+    repository.commit, repository.files[SHARD] = "d" * 40, bytes(30_000)
+
+    def cut(name: str) -> int | None:
+        """Ends within the large file, and answers no more."""
+        hub.status = 503 if name == SHARD else None
+        return 9000 if name == SHARD else None
+
+    hub.drop_after = cut
+    with pytest.raises(DownloadError):
+        pull(NAME)
+    assert catalog.find(NAME) == first
+    hub.drop_after, hub.status = lambda name: None, None
+    repository.commit, repository.files[SHARD] = "e" * 40, b"3" * 20_000
+    last = pull(NAME).folder
+    assert catalog.find(NAME) == last
+    assert (last / SHARD).read_bytes() == b"3" * 20_000
+    assert (first / SHARD).read_bytes() == tiny_checkpoint()[SHARD]
+    assert not places.missing(first)
+    assert (places.hub_folder(NAME) / "refs" / "main").read_text() == "e" * 40
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_killed_pulls_are_never_taken_for_whole_and_end_with_the_same_hashes(
     hub: HubServer, tmp_path: Path
