@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.backends.huggingface.files import HubFiles
@@ -23,7 +26,8 @@ def check_gptq(files: HubFiles, device: torch.device) -> None:
             tr("look for the model's unquantised safetensors, or for a GGUF file"),
         )
     try:
-        import auto_gptq as auto_gptq
+        with _silent():
+            import auto_gptq as auto_gptq
     except ImportError as error:
         raise CheckpointError(
             tr(
@@ -39,12 +43,23 @@ def read_gptq(files: HubFiles, device: torch.device, dtype: torch.dtype) -> Any:
     """The model of transformers, with auto-gptq's layers in it."""
     from auto_gptq import AutoGPTQForCausalLM
 
-    wrapped = AutoGPTQForCausalLM.from_quantized(
-        str(files.folder),
-        device=str(device),
-        torch_dtype=dtype,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-    )
+    with _silent():
+        wrapped = AutoGPTQForCausalLM.from_quantized(
+            str(files.folder),
+            device=str(device),
+            torch_dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
     return wrapped.model
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """auto-gptq logs to the terminal which of its kernels it has not, by loggers with levels of their own."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -37,7 +37,7 @@ def object_code(cpu: str, features: str) -> bytes:
     module = llvm.parse_assembly(compiled.inspect_llvm(signature) + _entry(name))
     module.verify()
     machine = llvm.Target.from_triple(module.triple).create_target_machine(
-        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default", jit=True
+        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="jitdefault", jit=True
     )
     return bytes(machine.emit_object(module))
 
