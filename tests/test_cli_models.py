@@ -196,6 +196,8 @@ def test_a_pull_says_where_the_model_is_and_nothing_on_stdout(run: Run) -> None:
     assert (code, out) == (0, "")
     place = f"{SEVEN_B} is in {catalog.find(SEVEN_B)}"
     assert err.splitlines() == [f"looking for {SEVEN_B}", f"fetching {SEVEN_B}", place]
+    err = run("pull", "qwen-7b-chat-int8")[2]
+    assert err.splitlines() == [f"looking for {SEVEN_B}", f"verifying {SEVEN_B}", place]
     assert run("pull", "qwen-7b-chat-int8", before=("--quiet",)) == (0, "", "")
 
 

@@ -228,17 +228,18 @@ def _bring_all(
     origin: Origin, listing: Listing, files: Sequence[File], begin: Callable[[], None], progress: Progress
 ) -> None:
     """Brings what is missing or bad; ``begin`` is called before the first change."""
-    stage, total = tr("fetching {name}", name=listing.name), sum(file.size for file in files)
+    stage, total = tr("verifying {name}", name=listing.name), sum(file.size for file in files)
     before, changes = 0, False
     for file in files:
+        is_bad = _verify(listing.folder / file.name, file, progress) is not None
+        if is_bad and not changes:
+            stage, changes = tr("fetching {name}", name=listing.name), True
+            begin()
 
-        def report(present: int, before: int = before, most: int = file.size) -> None:
+        def report(present: int, stage: str = stage, before: int = before, most: int = file.size) -> None:
             progress(stage, before + min(present, most), total)
 
-        if _verify(listing.folder / file.name, file, progress) is not None:
-            if not changes:
-                begin()
-            changes = True
+        if is_bad:
             _bring(origin, listing, file, report, progress)
         report(file.size)
         before += file.size
