@@ -128,7 +128,9 @@ def remove(removal: Removal) -> int:
                 locks.enter_context(records.locked(record.folder, busy))
             _remove(removal)
     except OSError as error:
-        place, reason = error.filename, error.strerror or str(error)
+        # What rmtree tells is often the last part of a path alone.
+        place = next((folder for folder in removal.folders if folder.exists()), error.filename)
+        reason = error.strerror or str(error)
         raise DownloadError(tr("{path} cannot be removed: {reason}", path=place, reason=reason)) from error
     return removal.bytes
 

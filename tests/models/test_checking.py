@@ -233,6 +233,19 @@ def test_what_is_being_pulled_is_not_removed(hub: HubServer) -> None:
     assert removal.remove(plan)
 
 
+def test_what_cannot_be_removed_is_told_by_its_folder(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pull(NAME)
+
+    def refuse(path: Path, **_: bool) -> None:
+        raise PermissionError(13, "Permission denied", "config.json")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(DownloadError, match="models--org--tiny cannot be removed: Permission denied"):
+        removal.remove(removal.plan(NAME))
+
+
 def test_what_a_link_leads_to_is_the_users(hub: HubServer, tmp_path: Path) -> None:
     folder = pull(NAME).folder
     elsewhere = places.hub_folder(NAME).rename(tmp_path / "elsewhere")
