@@ -806,6 +806,9 @@ CHINESE: Mapping[str, str] = {
     "the tokenizers that transformers has in Python are not used": (
         "不使用 transformers 中以 Python 写的分词器"
     ),
+    "{name}: transformers has no fast tokenizer {kind!r}": "{name}：transformers 没有快速分词器 {kind!r}",
+    "{name}: there are {count} GGUF files": "{name}：有 {count} 个 GGUF 文件",
+    "give one of them: {path}": "请指定其中一个：{path}",
     "{name}: there is no chat template": "{name}：没有聊天模板",
     "it is a base model, which goes on with texts; look for its chat or instruct version": (
         "这是续写文本的基础模型；请找它的 chat 或 instruct 版本"

@@ -196,12 +196,13 @@ def backend_for(folder: Path) -> tuple[str, str]:
         Its name, and what the checkpoint is, in a word.
 
     Raises:
-        CheckpointError: there is no readable ``config.json``.
+        CheckpointError: there is no readable ``config.json``, or there are several GGUF files.
     """
-    from qwenchat.backends.huggingface.files import gguf_file
+    from qwenchat.backends.huggingface.files import gguf_file, refuse_several
     from qwenchat.engine.config import read_json
 
     if gguf_file(folder) is not None:
         return HUGGINGFACE, "GGUF"
+    refuse_several(folder)
     kind = read_json(folder / "config.json").get("model_type")
     return NATIVE if kind == "qwen" else HUGGINGFACE, f"model_type {kind!r}"

@@ -86,7 +86,8 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """
     import torch
 
-    dtype: torch.dtype = getattr(torch, _name_of_dtype(name, device.type))
+    own = torch.cpu._is_avx512_bf16_supported
+    dtype: torch.dtype = getattr(torch, _name_of_dtype(name, device.type, own))
     return dtype
 
 
@@ -100,7 +101,7 @@ def foresee(device: str, dtype: str) -> tuple[str, int]:
         UsageError: a device or a dtype cannot have that name.
     """
     kind = ("cuda" if _has_gpu() else "cpu") if device == "auto" else _kind_of_device(device)[0]
-    return kind, 4 if _name_of_dtype(dtype, kind) == "float32" else 2
+    return kind, 4 if _name_of_dtype(dtype, kind, _multiplies_bfloat16) == "float32" else 2
 
 
 def _kind_of_device(name: str) -> tuple[str, str]:
@@ -111,7 +112,7 @@ def _kind_of_device(name: str) -> tuple[str, str]:
     return kind, index
 
 
-def _name_of_dtype(name: str, kind: str) -> str:
+def _name_of_dtype(name: str, kind: str, multiplies_bfloat16: Callable[[], bool]) -> str:
     """What "auto" stands for on a kind of device; else the name itself."""
     if name not in DTYPES:
         raise UsageError(f"the dtype is {name!r}, expected {', '.join(DTYPES)}")
@@ -119,10 +120,15 @@ def _name_of_dtype(name: str, kind: str) -> str:
         return name
     if kind == "cuda":
         return "float16"
+    # Half the bytes are half the time, but only where the processor multiplies bfloat16 itself.
+    return "bfloat16" if multiplies_bfloat16() else "float32"
+
+
+def _multiplies_bfloat16() -> bool:
+    """What torch would say of the processor, without torch."""
     from llvmlite.binding import get_host_cpu_features
 
-    # Half the bytes are half the time, but only where the processor multiplies bfloat16 itself.
-    return "bfloat16" if get_host_cpu_features().get("avx512bf16") else "float32"
+    return bool(get_host_cpu_features().get("avx512bf16"))
 
 
 def _has_gpu() -> bool:

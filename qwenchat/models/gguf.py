@@ -161,6 +161,16 @@ def read_gguf(path: Path) -> GGUFFile:
         raise
 
 
+def read_metadata(path: Path) -> dict[str, MetadataValue]:
+    """The metadata alone of a GGUF file, whatever its tensors are.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its metadata is damaged.
+    """
+    with _map(path) as data:
+        return _read_head(_Cursor(path, data))[0]
+
+
 def _map(path: Path) -> mmap.mmap:
     try:
         # Looked at before it is opened: opening a pipe would wait for its other end.
@@ -177,15 +187,20 @@ def _map(path: Path) -> mmap.mmap:
 
 def _parse(path: Path, data: mmap.mmap) -> GGUFFile:
     cursor = _Cursor(path, data)
+    metadata, tensor_count = _read_head(cursor)
+    tensors = _read_directory(cursor, tensor_count, _alignment(cursor, metadata))
+    return GGUFFile(path, data, metadata, tensors)
+
+
+def _read_head(cursor: _Cursor) -> tuple[dict[str, MetadataValue], int]:
+    """The metadata, and the number of tensors."""
     if (magic := cursor.take(4, "the mark of a GGUF file")) != _MAGIC:
         raise cursor.error(f"expected a GGUF file, which starts with {_MAGIC!r}, not with {magic!r}")
     if (version := cursor.u32("the version")) not in _VERSIONS:
         raise cursor.error(f"expected version 2 or 3 of GGUF, not {version}")
     tensor_count = cursor.count("tensors", smallest=_SMALLEST_TENSOR, most=_MOST_ENTRIES)
     entry_count = cursor.count("metadata entries", smallest=_SMALLEST_ENTRY, most=_MOST_ENTRIES)
-    metadata = _read_metadata(cursor, entry_count)
-    tensors = _read_directory(cursor, tensor_count, _alignment(cursor, metadata))
-    return GGUFFile(path, data, metadata, tensors)
+    return _read_metadata(cursor, entry_count), tensor_count
 
 
 class _Cursor:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 # Ours, and what those bring themselves.
 ALLOWED = (
-    *("qwenchat", "torch", "triton", "safetensors", "numpy", "tiktoken", "psutil", "filelock", "llvmlite"),
+    *("qwenchat", "torch", "triton", "safetensors", "numpy", "tiktoken", "psutil", "filelock"),
     *("platformdirs", "torchgen", "functorch", "typing_extensions", "sympy", "mpmath", "networkx"),
     *("jinja2", "markupsafe", "fsspec", "cuda", "nvidia", "tiktoken_ext", "regex", "setuptools"),
 )

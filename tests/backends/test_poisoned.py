@@ -23,6 +23,16 @@ HOSTILE_TEMPLATE = (
 )
 
 
+PROCESSOR = {
+    "preprocessor_config.json": {
+        "auto_map": {
+            "AutoProcessor": "modeling_qwen.Processor",
+            "AutoFeatureExtractor": "modeling_qwen.Extractor",
+        }
+    }
+}
+
+
 class Bomb:
     """What runs a command when it is unpickled."""
 
@@ -70,7 +80,16 @@ def poisoned(tiny_chat: Path, hub_folders: Callable[[str], Path], tmp_path: Path
 def watch(folder: Path, threat: str = "load") -> str:
     """What the program prints, run where the folder is."""
     command = [sys.executable, str(PROGRAM), str(folder), threat]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=120)
+    done = subprocess.run(
+        # Whoever is asked whether to trust something says yes.
+        command,
+        input="y\n" * 9,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert threat != "load" or done.stderr == ""
     return done.stdout
@@ -99,6 +118,19 @@ def test_a_hostile_chat_template_is_refused_and_gets_at_nothing(poisoned: Callab
     [
         ("model_type", {"config.json": {"model_type": "qwen99"}}),
         ("tokenizer_class", {"tokenizer_config.json": {"tokenizer_class": "QWenTokenizer"}}),
+        # What transformers has by these names loads itself without hearing of trust_remote_code.
+        ("processor", {"tokenizer_config.json": {"tokenizer_class": "AutoProcessor"}, **PROCESSOR}),
+        ("processor", {"config.json": {"tokenizer_class": "AutoFeatureExtractor"}, **PROCESSOR}),
+        # A vocabulary of tiktoken is read from wherever it is said to be.
+        (
+            "vocabulary",
+            {
+                "tokenizer_config.json": {
+                    "tokenizer_file": None,
+                    "vocab_file": "http://127.0.0.1:9/x.tiktoken",
+                }
+            },
+        ),
         ("custom_generate", {}),
     ],
 )
@@ -108,7 +140,13 @@ def test_what_would_need_its_code_is_refused_or_does_without(
     folder = poisoned("huggingface")
     for file, changes in content.items():
         path = folder / file
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+        before = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**before, **changes}))
+    if name == "processor":  # its own name for a class is all that is looked at
+        tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+        if "config.json" in content:
+            del tokenizer["tokenizer_class"]
+        (folder / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "auto_map": {}}))
     if name == "custom_generate":
         (folder / name).mkdir()
         (folder / name / "generate.py").write_text(CODE)

@@ -146,6 +146,7 @@ class HubEngine:
                 stats.finish_reason = "cancelled"
             if trouble is not None:
                 self._forget()
+            self._cancel = None  # it is not for what comes after
             self._busy.release()
         if trouble is not None:
             raise trouble
@@ -277,9 +278,10 @@ class _Chooser:
         return chosen
 
 
-def _layers(model: nn.Module) -> Iterable[nn.Module]:
-    """The model's layers, as far as one can tell without knowing it: its longest list of modules."""
-    return max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len, default=())
+def _layers(model: Any) -> Iterable[nn.Module]:
+    """The model's layers, as far as one can tell without knowing it: the first list of so many modules."""
+    count = model.config.get_text_config().num_hidden_layers
+    return next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count), ())
 
 
 def _ran_out(error: RuntimeError) -> bool:

@@ -6,6 +6,7 @@ Looks at names and JSON alone: nothing here imports torch or transformers. Every
 from __future__ import annotations
 
 import json
+import operator
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from qwenchat.language import tr
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MAX_LAYERS, _MAX_COUNT = 1024, 2**20  # far above any published model
+_LISTS = ("layers", "n_layer", "block_count", "experts", "expert_count")
+"""How the keys end of what transformers has a module for each."""
+_GGUF = ".gguf"
 _MAX_HEADER_BYTES = 100 * 10**6  # as much as safetensors itself reads
 
 Kind = Literal["floats", "gptq", "gguf"]
@@ -48,10 +52,24 @@ class HubFiles:
 
 def gguf_file(place: Path) -> Path | None:
     """The GGUF file that ``place`` is, or that is alone in it; None for any other checkpoint."""
-    if place.suffix == ".gguf" and place.is_file():
+    if place.suffix.lower() == _GGUF and place.is_file():
         return place
-    found = sorted(place.glob("*.gguf"))
+    found = _ggufs_in(place)
     return found[0] if len(found) == 1 and not any(place.glob("*.safetensors")) else None
+
+
+def refuse_several(folder: Path) -> None:
+    """Raises CheckpointError where there are only GGUF files, but more than one."""
+    found = _ggufs_in(folder)
+    if len(found) > 1 and not (folder / "config.json").exists():
+        raise CheckpointError(
+            tr("{name}: there are {count} GGUF files", name=folder, count=len(found)),
+            tr("give one of them: {path}", path=found[0]),
+        )
+
+
+def _ggufs_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() == _GGUF)
 
 
 def look(place: Path) -> HubFiles:
@@ -64,26 +82,32 @@ def look(place: Path) -> HubFiles:
         CheckpointError: nothing in it can be loaded, or not without running code from it.
     """
     gguf = gguf_file(place)
+    _refuse_company(gguf.parent if gguf else place)
     if gguf is not None:
         return HubFiles(gguf.parent, "gguf", gguf.name, {})
-    if (place / "adapter_config.json").exists():
-        raise CheckpointError(
-            tr("{name}: this is an adapter, not a model: adapter_config.json", name=place),
-            tr("merge it into its base model, and give that folder"),
-        )
-    if (place / "custom_generate").exists():  # transformers would look into it before it refuses to run it
-        raise CheckpointError(
-            tr(
-                "{name}: the model generates with code of its own (custom_generate), which is never run",
-                name=place,
-            ),
-            tr("without that folder it would generate as others do"),
-        )
     config = read_json(place / "config.json")
     check_counts(place / "config.json", config)
     if not any(place.glob("*.safetensors")):
         raise _no_safetensors(place)
     return HubFiles(place, _kind_of(place, config), "", config)
+
+
+def _refuse_company(folder: Path) -> None:
+    """Refuses what transformers would take for a part of any model that lies beside it, a GGUF file's too."""
+    if (folder / "adapter_config.json").exists():
+        raise CheckpointError(
+            tr("{name}: this is an adapter, not a model: adapter_config.json", name=folder),
+            tr("merge it into its base model, and give that folder"),
+        )
+    # This is the one thing that keeps it from running: trust_remote_code is not asked about local folders.
+    if (folder / "custom_generate").exists():
+        raise CheckpointError(
+            tr(
+                "{name}: the model generates with code of its own (custom_generate), which is never run",
+                name=folder,
+            ),
+            tr("without that folder it would generate as others do"),
+        )
 
 
 def check_counts(path: Path, config: Mapping[str, Any]) -> None:
@@ -94,7 +118,7 @@ def check_counts(path: Path, config: Mapping[str, Any]) -> None:
     for key, value in config.items():
         if isinstance(value, dict):  # of a part: the text model of one that also sees
             check_counts(path, value)
-        most = _MAX_LAYERS if key.endswith(("layers", "n_layer", "block_count")) else _MAX_COUNT
+        most = _MAX_LAYERS if key.endswith(_LISTS) else _MAX_COUNT
         counted = key.startswith("num_") or most == _MAX_LAYERS
         if counted and isinstance(value, (int, float)) and not 0 <= value <= most:
             raise CheckpointError(f"{path}: {key} is {value!r}, expected a whole number up to {most}")
@@ -152,7 +176,8 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, int, int]]:
             for name, entry in table.items():
                 if name != "__metadata__":
                     begin, end = entry["data_offsets"]
-                    yield str(entry["dtype"]), prod(entry["shape"]), int(end) - int(begin)
+                    numbers = prod(map(operator.index, entry["shape"]))
+                    yield str(entry["dtype"]), numbers, operator.index(end) - operator.index(begin)
         except (
             OSError,
             ValueError,

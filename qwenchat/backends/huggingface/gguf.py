@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from qwenchat.backends.huggingface.files import check_counts
+
 T = TypeVar("T")
 
+_one_at_a_time = threading.Lock()
 
-def read_values(path: Path) -> dict[str, Any]:
-    """The single values of a GGUF file's table, such as ``llama.block_count``."""
-    import gguf
 
-    fields = gguf.GGUFReader(str(path)).fields
-    return {name: field.contents() for name, field in fields.items() if len(field.types) == 1}
+def check_gguf(path: Path) -> None:
+    """Looks through a GGUF file's metadata by our own reader.
+
+    The gguf package reads past the end of a file as if there were something, and as often as it is told to:
+    an array of 2**60 numbers never ends.
+
+    Raises:
+        CheckpointError: the file is cut short or damaged, or has counts that no model has.
+    """
+    from qwenchat.models.gguf import read_metadata
+
+    check_counts(path, read_metadata(path))
 
 
 @contextmanager
@@ -44,11 +55,12 @@ def gguf_reading(progress: Callable[[float], None]) -> Iterator[None]:
         (gguf, "get_tensor_name_map", lru_cache(maxsize=1)(gguf.get_tensor_name_map)),
         (reading, "tqdm", told),
     )
-    before = [getattr(module, name) for module, name, _ in exchanged]
-    try:
-        for module, name, ours in exchanged:
-            setattr(module, name, ours)
-        yield
-    finally:
-        for (module, name, _), theirs in zip(exchanged, before, strict=True):
-            setattr(module, name, theirs)
+    with _one_at_a_time:  # else the second load would put back what the first has put there
+        before = [getattr(module, name) for module, name, _ in exchanged]
+        try:
+            for module, name, ours in exchanged:
+                setattr(module, name, ours)
+            yield
+        finally:
+            for (module, name, _), theirs in zip(exchanged, before, strict=True):
+                setattr(module, name, theirs)

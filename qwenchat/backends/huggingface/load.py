@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from qwenchat.backends.huggingface.files import HubFiles, check_counts, look, stored_tensors
+from qwenchat.backends.huggingface.files import HubFiles, look, stored_tensors
 from qwenchat.backends.huggingface.gptq import check_gptq, read_gptq
+from qwenchat.backends.huggingface.readers import class_of, read_config, read_prompt, trying, where
 from qwenchat.backends.importing import open_torch_libraries
 from qwenchat.backends.loading import (
     IMPORTING,
@@ -26,7 +27,7 @@ from qwenchat.backends.loading import (
     pick_device,
     pick_dtype,
 )
-from qwenchat.errors import CheckpointError, QwenchatError, UsageError
+from qwenchat.errors import CheckpointError, UsageError
 from qwenchat.language import tr
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from qwenchat.backends.huggingface.prompt import ChatPrompt
     from qwenchat.engine.config import GenerationDefaults
     from qwenchat.engine.memory import Need
-
-T = TypeVar("T")
 
 _CUDA_RUNTIME = 384 * 2**20
 _CONTEXT_STEP = 1024
@@ -51,7 +50,7 @@ def load_huggingface(place: Path, request: Request) -> HuggingFaceBackend:
         UsageError: the request has a value that it cannot have on this machine or with this model.
     """
     with _reading(place, request) as files:
-        found = _trying(tr("the model"), files, lambda: _look(files, request))
+        found = trying(tr("the model"), files, lambda: _look(files, request))
         request.progress(LOADING, None)
         model = _read_model(files, found, request)
     from qwenchat.backends.huggingface.backend import HuggingFaceBackend
@@ -78,7 +77,7 @@ def check_huggingface(place: Path, request: Request) -> None:
         QwenchatError: as loading it would.
     """
     with _reading(place, request) as files:
-        _trying(tr("the model"), files, lambda: _look(files, request))
+        trying(tr("the model"), files, lambda: _look(files, request))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +94,8 @@ class _Found:
 
 def _look(files: HubFiles, request: Request) -> _Found:
     """What can be wrong is looked at first, before seconds go into the weights."""
-    config = _read_config(files)
-    prompt = _read_prompt(files)
+    config = read_config(files)
+    prompt = read_prompt(files, config)
     defaults = _read_defaults(files, config)
     device = pick_device(request.device)
     dtype = _pick_dtype(request, device, config)
@@ -139,123 +138,6 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _trying(what: str, files: HubFiles, read: Callable[[], T]) -> T:
-    """What ``read`` gives; whatever a hostile or damaged file makes of it becomes one line."""
-    import torch
-
-    from qwenchat.engine.memory import ran_out_loading
-
-    try:
-        return read()
-    except (QwenchatError, MemoryError):
-        raise
-    except torch.OutOfMemoryError as error:
-        raise ran_out_loading() from error
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise CheckpointError(
-            tr("{name}: {what} cannot be read: {reason}", name=files.name, what=what, reason=reason),
-            tr(
-                "it is damaged, or of a kind that transformers {version} does not read",
-                version=_version(),
-            ),
-        ) from error
-
-
-def _version() -> str:
-    import transformers
-
-    return str(transformers.__version__)
-
-
-def _where(files: HubFiles) -> dict[str, Any]:
-    """The arguments that every reader of transformers gets: from this folder, and no code from there."""
-    where: dict[str, Any] = {
-        "pretrained_model_name_or_path": str(files.folder),
-        "local_files_only": True,
-        "trust_remote_code": False,
-    }
-    return {**where, "gguf_file": files.gguf} if files.gguf else where
-
-
-def _read_config(files: HubFiles) -> Any:
-    """The model's configuration, of an architecture that can chat here."""
-    from transformers import AutoConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    kind = files.config.get("model_type")
-    if not files.gguf and (not isinstance(kind, str) or kind not in CONFIG_MAPPING_NAMES):
-        raise _unknown(files, kind)
-    if files.gguf:
-        from qwenchat.backends.huggingface.gguf import read_values
-
-        values = _trying(tr("the model"), files, lambda: read_values(files.name))
-        check_counts(files.name, values)
-    config = _trying("config.json", files, lambda: AutoConfig.from_pretrained(**_where(files)))
-    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
-    names = files.config.get("architectures") or [causal]
-    goes_on = not set(names).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    if config.is_encoder_decoder or causal is None or not goes_on:
-        raise CheckpointError(
-            tr("{name}: {kind} is no model that goes on with a text", name=files.name, kind=names[0] or kind),
-            tr("a chat needs one of the kind ForCausalLM"),
-        )
-    if not _class_of(config)._supports_default_dynamic_cache():
-        raise CheckpointError(
-            tr(
-                "{name}: {kind} keeps its context in a way that is not supported",
-                name=files.name,
-                kind=causal,
-            ),
-            tr("models with attention in every layer are"),
-        )
-    return config
-
-
-def _unknown(files: HubFiles, kind: object) -> CheckpointError:
-    if "auto_map" in files.config:
-        return CheckpointError(
-            tr(
-                "{name}: model_type {kind!r} needs code of its own (auto_map), which is never run",
-                name=files.name,
-                kind=kind,
-            ),
-            tr("look for the model in transformers' own format"),
-        )
-    return CheckpointError(
-        tr(
-            "{name}: transformers {version} knows no model_type {kind!r}",
-            name=files.name,
-            version=_version(),
-            kind=kind,
-        ),
-        tr("it may be newer than that, or no language model"),
-    )
-
-
-def _read_prompt(files: HubFiles) -> ChatPrompt:
-    from transformers import AutoTokenizer
-
-    from qwenchat.backends.huggingface.prompt import ChatPrompt
-
-    tokenizer = _trying(tr("the tokenizer"), files, lambda: AutoTokenizer.from_pretrained(**_where(files)))
-    if not tokenizer.is_fast:
-        raise CheckpointError(
-            tr("{name}: there is no tokenizer.json", name=files.name),
-            tr("the tokenizers that transformers has in Python are not used"),
-        )
-    source = tokenizer.chat_template
-    if isinstance(source, dict):
-        source = source.get("default")
-    if not isinstance(source, str):
-        raise CheckpointError(
-            tr("{name}: there is no chat template", name=files.name),
-            tr("it is a base model, which goes on with texts; look for its chat or instruct version"),
-        )
-    return ChatPrompt(tokenizer, source)
-
-
 def _read_defaults(files: HubFiles, config: Any) -> GenerationDefaults:
     from qwenchat.engine.config import GenerationDefaults, read_generation_defaults
 
@@ -286,6 +168,10 @@ def _check_memory(
 
     text = config.get_text_config()
     trained = getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None) or 2048
+    if not isinstance(trained, int) or trained < 1:
+        raise CheckpointError(
+            f"{files.name}: max_position_embeddings is {trained!r}, expected a number of tokens"
+        )
     window = pick_context(request.context, trained, trained)
     needed = _need(files, config, device, dtype, window)
     if request.context is None:
@@ -340,7 +226,7 @@ def _numbers(files: HubFiles, config: Any) -> int:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         return sum(p.numel() for p in model.parameters())
 
-    return _trying("config.json", files, count)
+    return trying("config.json", files, count)
 
 
 # --- the model -----------------------------------------------------------------------------------
@@ -359,19 +245,19 @@ def _read_model(files: HubFiles, found: _Found, request: Request) -> Any:
         if files.kind == "gptq"
         else (lambda: _read_floats(files, found))
     )
-    return _trying(tr("the model"), files, read)
+    return trying(tr("the model"), files, read)
 
 
 def _read_floats(files: HubFiles, found: _Found) -> Any:
     from transformers import AutoModelForCausalLM
 
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        **_where(files),
+        **where(files),
         config=found.config,
         dtype=found.dtype,
         use_safetensors=True,
         # Never what the config names: that may be code to be fetched from the Hub.
-        attn_implementation="sdpa" if _class_of(found.config)._supports_sdpa else "eager",
+        attn_implementation="sdpa" if class_of(found.config)._supports_sdpa else "eager",
         output_loading_info=True,
     )
     model, info = loaded
@@ -381,9 +267,3 @@ def _read_floats(files: HubFiles, found: _Found) -> Any:
             tr("the download is not complete; fetch it again"),
         )
     return model.to(found.device)
-
-
-def _class_of(config: Any) -> Any:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]

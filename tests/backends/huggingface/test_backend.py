@@ -350,6 +350,24 @@ def test_logits_are_the_models_and_leave_the_cache_alone(model: HuggingFaceBacke
     assert held
 
 
+def test_logits_after_a_cancel_are_not_cancelled(model: HuggingFaceBackend) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    *_, end = model.chat(HELLO, cancel=cancel)
+    assert isinstance(end, ReplyEnd)
+    assert end.finish_reason == "cancelled"
+    assert model.logits([5, 6, 7]).shape[0] == 3
+
+
+def test_a_cancel_is_heard_in_every_layer_of_a_mixture_of_experts(
+    write_hub_model: Callable[..., Path], styles: dict[str, Any], tmp_path: Path
+) -> None:
+    # The longest list of modules that it has are its experts.
+    experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    model = load(write_hub_model(tmp_path / "moe", replace(styles["qwen2"], model="qwen3_moe"), **experts))
+    assert list(engine._layers(model.engine._model)) == list(model.engine._model.model.layers)
+
+
 def test_memory_that_runs_out_is_an_error_that_the_chat_survives(
     model: HuggingFaceBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

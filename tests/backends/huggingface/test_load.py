@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import sys
+import threading
 import types
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +19,7 @@ import torch
 import qwenchat
 from qwenchat.backends.huggingface import gptq
 from qwenchat.backends.huggingface.files import HubFiles, gguf_file, look
+from qwenchat.backends.huggingface.gguf import gguf_reading
 from qwenchat.backends.huggingface.load import check_huggingface
 from qwenchat.backends.load import backend_for
 from qwenchat.backends.loading import Request
@@ -182,9 +185,51 @@ def test_a_config_of_nonsense_is_one_line(folder: Path, values: dict[str, Any]) 
     assert refusal(folder).message
 
 
+@pytest.mark.parametrize("counts", [{"n_routed_experts": 2000}, {"text_config": {"num_experts": 2**19}}])
+def test_experts_that_no_model_has_so_many_of(folder: Path, counts: dict[str, Any]) -> None:
+    change(folder / "config.json", **counts)
+    assert "expected a whole number up to 1024" in refusal(folder).message
+
+
+@pytest.mark.parametrize("length", [-5, 1.5, [1]])
+def test_a_context_that_is_no_number_of_tokens(folder: Path, length: Any) -> None:
+    change(folder / "config.json", max_position_embeddings=length)
+    assert f"max_position_embeddings is {length!r}" in refusal(folder).message
+
+
+@pytest.mark.parametrize("shape", [[3, "x"], [1.5], "12", [None]])
+def test_a_tensor_of_a_shape_that_is_none(folder: Path, shape: Any) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
+    (folder / "b.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    assert "b.safetensors: this is no safetensors file" in refusal(folder).message
+
+
 def test_no_tokenizer_of_the_library(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
-    assert "tokenizer" in refusal(folder).message
+    assert "there is no tokenizer.json" in refusal(folder).message
+
+
+@pytest.mark.parametrize("name", ["BertJapaneseTokenizer", "AutoProcessor", "NoSuch", 5])
+def test_a_tokenizer_in_python(folder: Path, name: Any) -> None:
+    change(folder / "tokenizer_config.json", tokenizer_class=name)
+    assert f"transformers has no fast tokenizer {name!r}" in refusal(folder).message
+
+
+def test_a_tokenizer_that_cannot_be_made_says_why_and_not_that_protobuf_is_missing(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    content = {**json.loads(path.read_text()), "tokenizer_class": "LlamaTokenizer", "bos_token": None}
+    path.write_text(json.dumps(content))
+    assert "ValueError: add_bos_token = True but bos_token = None" in refusal(folder).message
+
+
+@pytest.mark.parametrize("named", [{}, {"tokenizer_class": None}, {"tokenizer_class": "LlamaTokenizer"}])
+def test_a_tokenizer_is_the_one_of_its_own_file_whatever_is_said_of_sentencepiece(
+    hub_folders: Callable[[str], Path], tmp_path: Path, named: dict[str, Any]
+) -> None:
+    folder = Path(shutil.copytree(hub_folders("llama2"), tmp_path / "llama2"))
+    before = qwenchat.load(folder, device="cpu").tokenizer.encode(" fox  the\n")
+    change(folder / "tokenizer_config.json", add_prefix_space=True, from_slow=True, legacy=False, **named)
+    assert qwenchat.load(folder, device="cpu").tokenizer.encode(" fox  the\n") == before
 
 
 def test_attention_from_elsewhere_is_never_asked_for(folder: Path) -> None:
@@ -282,6 +327,57 @@ def test_a_gguf_beside_safetensors_or_others_is_not_taken(folder: Path, tmp_path
     assert gguf_file(two) is None
 
 
-def test_a_damaged_gguf_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF" + b"\0" * 100)
-    assert "cannot be read" in refusal(tmp_path).message
+def test_several_ggufs_alone_are_a_choice(tmp_path: Path) -> None:
+    for name in ("a.gguf", "b.GGUF"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    error = refusal(tmp_path)
+    assert "there are 2 GGUF files" in error.message
+    assert str(tmp_path / "a.gguf") in error.hint
+    assert backend_for(tmp_path / "b.GGUF") == ("huggingface", "GGUF")
+
+
+@pytest.mark.parametrize("name", ["custom_generate", "adapter_config.json"])
+def test_what_transformers_would_add_to_a_gguf_file_is_refused_as_well(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    (tmp_path / name).mkdir()
+    for place in (tmp_path, tmp_path / "model.gguf"):
+        assert name in refusal(place).message
+
+
+def gguf_bytes(*entries: bytes) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, len(entries)) + b"".join(entries)
+
+
+def gguf_entry(key: str, kind: int, value: bytes) -> bytes:
+    return struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", kind) + value
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"GGUF" + b"\0" * 100, "version"),
+        (b"GGUF", "0 bytes are left"),
+        # The gguf package goes on past the end, in its loop of 2**60 rounds.
+        (gguf_bytes(gguf_entry("x", 9, struct.pack("<IQ", 0, 2**60))), "bytes are left"),
+        (gguf_bytes(gguf_entry("llama.block_count", 4, struct.pack("<I", 10**9))), "up to 1024"),
+        (gguf_bytes(gguf_entry("qwen2moe.expert_count", 4, struct.pack("<I", 10**6))), "up to 1024"),
+    ],
+)
+def test_a_damaged_or_hostile_gguf_is_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "model.gguf").write_bytes(content)
+    assert reason in refusal(tmp_path).message
+
+
+def test_two_gguf_files_are_read_one_after_the_other() -> None:
+    import gguf
+
+    reader = gguf.GGUFReader
+    second = threading.Thread(target=lambda: exchanging.__enter__())
+    exchanging = gguf_reading(lambda fraction: None)
+    with gguf_reading(lambda fraction: None):
+        second.start()
+        second.join(0.1)
+    second.join()
+    assert gguf.GGUFReader is not reader
+    exchanging.__exit__(None, None, None)
+    assert gguf.GGUFReader is reader

@@ -1,0 +1,193 @@
+"""What transformers is asked to read before the weights: the configuration and the tokenizer.
+
+Owns how it is asked, so that it runs nothing of a checkpoint and fetches nothing that one names, and what is
+told when it cannot read something.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from qwenchat.backends.huggingface.files import HubFiles
+from qwenchat.backends.huggingface.gguf import check_gguf
+from qwenchat.engine.config import read_json
+from qwenchat.errors import CheckpointError, QwenchatError
+from qwenchat.language import tr
+
+if TYPE_CHECKING:
+    from qwenchat.backends.huggingface.prompt import ChatPrompt
+
+T = TypeVar("T")
+
+
+def trying(what: str, files: HubFiles, read: Callable[[], T]) -> T:
+    """What ``read`` gives; whatever a hostile or damaged file makes of it becomes one line."""
+    import torch
+
+    from qwenchat.engine.memory import ran_out_loading
+
+    try:
+        return read()
+    except (QwenchatError, MemoryError):
+        raise
+    except torch.OutOfMemoryError as error:
+        raise ran_out_loading() from error
+    except Exception as error:
+        # Whatever fails, transformers asks protobuf whether it was that; where that is not there, this fails.
+        first = (isinstance(error, ImportError) and error.__context__) or error
+        reason = f"{type(first).__name__}: {' '.join(str(first).split())[:300]}"
+        raise CheckpointError(
+            tr("{name}: {what} cannot be read: {reason}", name=files.name, what=what, reason=reason),
+            tr(
+                "it is damaged, or of a kind that transformers {version} does not read",
+                version=version(),
+            ),
+        ) from error
+
+
+def version() -> str:
+    """Of transformers."""
+    import transformers
+
+    return str(transformers.__version__)
+
+
+def where(files: HubFiles) -> dict[str, Any]:
+    """The arguments that every reader of transformers gets: from this folder, and no code from there."""
+    places: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(files.folder),
+        "local_files_only": True,
+        "trust_remote_code": False,
+    }
+    return {**places, "gguf_file": files.gguf} if files.gguf else places
+
+
+def read_config(files: HubFiles) -> Any:
+    """The model's configuration, of an architecture that can chat here.
+
+    Raises:
+        CheckpointError: it is of another, or cannot be read.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = files.config.get("model_type")
+    if not files.gguf and (not isinstance(kind, str) or kind not in CONFIG_MAPPING_NAMES):
+        raise _unknown(files, kind)
+    if files.gguf:
+        check_gguf(files.name)
+    config = trying("config.json", files, lambda: AutoConfig.from_pretrained(**where(files)))
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    names = files.config.get("architectures") or [causal]
+    goes_on = not set(names).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    if config.is_encoder_decoder or causal is None or not goes_on:
+        raise CheckpointError(
+            tr("{name}: {kind} is no model that goes on with a text", name=files.name, kind=names[0] or kind),
+            tr("a chat needs one of the kind ForCausalLM"),
+        )
+    if not class_of(config)._supports_default_dynamic_cache():
+        raise CheckpointError(
+            tr(
+                "{name}: {kind} keeps its context in a way that is not supported",
+                name=files.name,
+                kind=causal,
+            ),
+            tr("models with attention in every layer are"),
+        )
+    return config
+
+
+def _unknown(files: HubFiles, kind: object) -> CheckpointError:
+    if "auto_map" in files.config:
+        return CheckpointError(
+            tr(
+                "{name}: model_type {kind!r} needs code of its own (auto_map), which is never run",
+                name=files.name,
+                kind=kind,
+            ),
+            tr("look for the model in transformers' own format"),
+        )
+    return CheckpointError(
+        tr(
+            "{name}: transformers {version} knows no model_type {kind!r}",
+            name=files.name,
+            version=version(),
+            kind=kind,
+        ),
+        tr("it may be newer than that, or no language model"),
+    )
+
+
+def read_prompt(files: HubFiles, config: Any) -> ChatPrompt:
+    """The chat template and the tokenizer.
+
+    Raises:
+        CheckpointError: one of them is not there, or cannot be read.
+    """
+    from qwenchat.backends.huggingface.prompt import ChatPrompt
+
+    tokenizer = trying(tr("the tokenizer"), files, lambda: _read_tokenizer(files, config))
+    source = tokenizer.chat_template
+    if isinstance(source, dict):
+        source = source.get("default")
+    if not isinstance(source, str):
+        raise CheckpointError(
+            tr("{name}: there is no chat template", name=files.name),
+            tr("it is a base model, which goes on with texts; look for its chat or instruct version"),
+        )
+    return ChatPrompt(tokenizer, source)
+
+
+def _read_tokenizer(files: HubFiles, config: Any) -> Any:
+    """The tokenizer, from the one file that the tokenizers library reads, or from the GGUF file."""
+    if files.gguf:
+        tokenizer, vocabulary = None, str(files.name)
+    else:
+        tokenizer, vocabulary = str(files.folder / "tokenizer.json"), None
+        if not Path(tokenizer).is_file():
+            raise _not_fast(tr("{name}: there is no tokenizer.json", name=files.name))
+    kind = _class_of_tokenizer(files, config)
+    arguments = inspect.signature(kind.__init__).parameters
+    # What tokenizer_config.json says of these does not count. It may name an address, which would be fetched,
+    # or have the tokenizer made anew from a file of sentencepiece, as Mistral's does.
+    unsaid = {"add_prefix_space"} & {name for name, a in arguments.items() if a.default is None}
+    sources = {"tokenizer_file": tokenizer, "vocab_file": vocabulary, "from_slow": False}
+    return kind.from_pretrained(**where(files), **sources, **dict.fromkeys(unsaid))
+
+
+def _class_of_tokenizer(files: HubFiles, config: Any) -> Any:
+    """The class of transformers for the tokenizer.
+
+    By the name in a checkpoint its AutoTokenizer finds all that it has, and asks it to load itself: a
+    processor, say, which then asks the user whether to run remote code.
+    """
+    from transformers import PreTrainedTokenizerFast
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING, tokenizer_class_from_name
+
+    told = files.folder / "tokenizer_config.json"
+    name = (read_json(told) if told.exists() else {}).get("tokenizer_class") or config.tokenizer_class
+    if name:
+        kind = tokenizer_class_from_name(f"{str(name).removesuffix('Fast')}Fast")
+    else:
+        _, kind = TOKENIZER_MAPPING.get(type(config), (None, None))
+    if not isinstance(kind, type) or not issubclass(kind, PreTrainedTokenizerFast):
+        named = name or config.model_type
+        raise _not_fast(
+            tr("{name}: transformers has no fast tokenizer {kind!r}", name=files.name, kind=named)
+        )
+    return kind
+
+
+def _not_fast(message: str) -> CheckpointError:
+    return CheckpointError(message, tr("the tokenizers that transformers has in Python are not used"))
+
+
+def class_of(config: Any) -> Any:
+    """The class of transformers for the model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
