@@ -192,9 +192,8 @@ def test_a_torch_that_cannot_be_imported_is_named(tmp_path: Path, home: Path) ->
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.usefixtures("with_demo")
-def test_a_gpu_is_named_and_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
-    code, report = examined(capsys)
+def test_a_gpu_is_named_and_comes_first(tiny_chat: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = examined(capsys, "-m", str(tiny_chat))
     assert code == 0
     assert finding(report, "gpu")["state"] == "good"
     assert [d["device"] for d in report["models"][0]["devices"]] == ["cuda:0", "cpu"]

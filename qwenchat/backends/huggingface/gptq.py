@@ -46,7 +46,7 @@ def read_gptq(files: HubFiles, device: torch.device, dtype: torch.dtype) -> Any:
     with _silent():
         wrapped = AutoGPTQForCausalLM.from_quantized(
             str(files.folder),
-            device=str(device),
+            device=f"{device.type}:{device.index or 0}",  # which it takes for none without a number
             torch_dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,

@@ -281,6 +281,8 @@ def test_auto_gptq_is_asked_for_safetensors_and_no_remote_code(
     fake.AutoGPTQForCausalLM = AutoGPTQForCausalLM  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "auto_gptq", fake)
     files = HubFiles(folder, "gptq", "", {})
+    assert gptq.read_gptq(files, torch.device("cuda"), torch.float16) == "the model"
+    assert asked["device"] == "cuda:0"
     assert gptq.read_gptq(files, torch.device("cuda:1"), torch.float16) == "the model"
     assert asked == {
         "name": str(folder),
