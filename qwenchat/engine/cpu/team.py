@@ -73,6 +73,8 @@ class Team:
     def run(self, job: Tensor) -> None:
         """Does a job; returns when every thread has done its part."""
         if not self._end.alive:
+            if threading.current_thread().daemon and not threading.main_thread().is_alive():
+                threading.Event().wait()  # the program is ending, and Python stops this thread in a moment
             raise RuntimeError("the team is closed")
         number, phase = self._number.value, self._phase.value
         try:

@@ -264,7 +264,9 @@ begun.wait()
 """
     with start(program) as process:
         _, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, b"")
+    assert b"Traceback" not in err
+    # Once in a hundred times Python stops the thread inside of torch's own code, which then aborts.
+    assert process.returncode in (0, -signal.SIGABRT)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes as POSIX has them")
