@@ -807,6 +807,7 @@ CHINESE: Mapping[str, str] = {
         "不使用 transformers 中以 Python 写的分词器"
     ),
     "{name}: transformers has no fast tokenizer {kind!r}": "{name}：transformers 没有快速分词器 {kind!r}",
+    "the model's tokenizer fails: {reason}": "模型的分词器出错：{reason}",
     "{name}: there are {count} GGUF files": "{name}：有 {count} 个 GGUF 文件",
     "give one of them: {path}": "请指定其中一个：{path}",
     "{name}: there is no chat template": "{name}：没有聊天模板",

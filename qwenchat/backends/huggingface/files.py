@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import operator
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, int, int]]:
     """Of every tensor in the safetensors of a folder its dtype, its numbers and its bytes.
 
     Raises:
-        CheckpointError: a file is no safetensors.
+        CheckpointError: a file is no safetensors, or not all of one.
     """
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -173,9 +174,12 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, int, int]]:
                 if length > _MAX_HEADER_BYTES:
                     raise ValueError("the header is too long")
                 table = json.loads(file.read(length))
+                left = os.fstat(file.fileno()).st_size - file.tell()
             for name, entry in table.items():
                 if name != "__metadata__":
                     begin, end = entry["data_offsets"]
+                    if end > left:
+                        raise ValueError("it is cut short")
                     numbers = prod(map(operator.index, entry["shape"]))
                     yield str(entry["dtype"]), numbers, operator.index(end) - operator.index(begin)
         except (

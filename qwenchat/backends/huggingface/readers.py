@@ -31,11 +31,11 @@ def trying(what: str, files: HubFiles, read: Callable[[], T]) -> T:
 
     try:
         return read()
-    except (QwenchatError, MemoryError):
+    except (QwenchatError, MemoryError, KeyboardInterrupt, SystemExit):
         raise
     except torch.OutOfMemoryError as error:
         raise ran_out_loading() from error
-    except Exception as error:
+    except BaseException as error:  # a panic of the tokenizers library is no Exception
         # Whatever fails, transformers asks protobuf whether it was that; where that is not there, this fails.
         first = (isinstance(error, ImportError) and error.__context__) or error
         reason = f"{type(first).__name__}: {' '.join(str(first).split())[:300]}"
@@ -80,7 +80,8 @@ def read_config(files: HubFiles) -> Any:
         raise _unknown(files, kind)
     if files.gguf:
         check_gguf(files.name)
-    config = trying("config.json", files, lambda: AutoConfig.from_pretrained(**where(files)))
+    what = tr("the model") if files.gguf else "config.json"
+    config = trying(what, files, lambda: AutoConfig.from_pretrained(**where(files)))
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     names = files.config.get("architectures") or [causal]
     goes_on = not set(names).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())

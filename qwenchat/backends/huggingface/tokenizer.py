@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from qwenchat.backends.huggingface.template import Piece
@@ -61,7 +62,7 @@ class HubTokenizer:
             return self._words[found[0]]
 
         text = "".join(p.text if p.verbatim else self._forms.sub(place, p.text) for p in pieces)
-        ids = [self._ids.get(i, i) for i in self._guarded.encode(text, add_special_tokens=False).ids]
+        ids = [self._ids.get(i, i) for i in self._encode(text)]
         if [i for i in ids if i in self._control_ids] != [self._tokenizer.token_to_id(f) for f in placed]:
             raise PromptError(
                 tr("the message holds what this model's tokenizer can only read as a control token"),
@@ -71,12 +72,13 @@ class HubTokenizer:
 
     def count(self, text: str) -> int:
         """How many tokens a text takes, whatever they are."""
-        return len(self._guarded.encode(text, add_special_tokens=False).ids)
+        return len(self._encode(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ``ids`` without special tokens. It is not tidied up, as transformers may do: that would
         change code."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        with _told_in_a_line():
+            text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
     def reply_text(self, ids: Sequence[int]) -> str | None:
@@ -88,6 +90,11 @@ class HubTokenizer:
         if not self._special_ids.isdisjoint(ids) or not all(i in known for i in ids):
             return None
         return self.decode(ids).rstrip(_HALF)
+
+    def _encode(self, text: str) -> list[int]:
+        with _told_in_a_line():
+            ids: list[int] = self._guarded.encode(text, add_special_tokens=False).ids
+        return ids
 
     def _guard(self) -> tuple[Any, dict[int, int]]:
         """The tokenizer for prompts, and which of its ids stand for others."""
@@ -101,6 +108,18 @@ class HubTokenizer:
         guarded = type(self._tokenizer).from_str(json.dumps(layout))
         ids = {guarded.token_to_id(name): self._tokenizer.token_to_id(form) for form, name in names.items()}
         return guarded, ids
+
+
+@contextmanager
+def _told_in_a_line() -> Iterator[None]:
+    """What the library makes of a text or of ids that the checkpoint's tokenizer was not made for."""
+    try:
+        yield
+    except (MemoryError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the library is no Exception
+        reason = " ".join(str(error).split())[:200]
+        raise PromptError(tr("the model's tokenizer fails: {reason}", reason=reason)) from error
 
 
 class WindowDecoder:

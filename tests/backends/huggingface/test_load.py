@@ -23,7 +23,7 @@ from qwenchat.backends.huggingface.gguf import gguf_reading
 from qwenchat.backends.huggingface.load import check_huggingface
 from qwenchat.backends.load import backend_for
 from qwenchat.backends.loading import Request
-from qwenchat.errors import CheckpointError
+from qwenchat.errors import CheckpointError, PromptError
 
 
 @pytest.fixture
@@ -204,6 +204,13 @@ def test_a_tensor_of_a_shape_that_is_none(folder: Path, shape: Any) -> None:
     assert "b.safetensors: this is no safetensors file" in refusal(folder).message
 
 
+def test_weights_that_are_cut_short_are_found_without_loading_them(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"model.safetensors: .*cut short"):
+        check_huggingface(folder, Request(name="tiny", device="cpu"))
+
+
 def test_no_tokenizer_of_the_library(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     assert "there is no tokenizer.json" in refusal(folder).message
@@ -213,6 +220,21 @@ def test_no_tokenizer_of_the_library(folder: Path) -> None:
 def test_a_tokenizer_in_python(folder: Path, name: Any) -> None:
     change(folder / "tokenizer_config.json", tokenizer_class=name)
     assert f"transformers has no fast tokenizer {name!r}" in refusal(folder).message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # The library panics, of which Python hears as no Exception; or has an error of no kind.
+        {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+        {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "none"}},
+    ],
+)
+def test_a_tokenizer_that_fails_is_one_line(folder: Path, changes: dict[str, Any]) -> None:
+    change(folder / "tokenizer.json", **changes)
+    with pytest.raises((CheckpointError, PromptError)) as error:
+        qwenchat.load(folder, device="cpu", dtype="float32").tokenizer.encode("hello")
+    assert "\n" not in str(error.value)
 
 
 def test_a_tokenizer_that_cannot_be_made_says_why_and_not_that_protobuf_is_missing(folder: Path) -> None:
