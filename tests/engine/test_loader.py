@@ -191,7 +191,6 @@ def test_a_replys_length_is_not_the_checkpoints_512(plain: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"model_type": "llama"}, "model_type is 'llama'"),
         ({"hidden_size": ...}, "hidden_size or n_embd is missing"),
         ({"hidden_size": "128"}, "hidden_size is '128'"),
         ({"hidden_size": True}, "hidden_size is True"),
