@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeAlias, Union
+from typing import TYPE_CHECKING, ParamSpec
 
 from qwenchat.backends.importing import no_garbage_collection
 from qwenchat.backends.loading import Progress, Request
@@ -17,12 +17,10 @@ from qwenchat.errors import CheckpointError, InsufficientMemoryError, UsageError
 from qwenchat.language import tr
 
 if TYPE_CHECKING:
-    from qwenchat.backends.huggingface.backend import HuggingFaceBackend
-    from qwenchat.backends.native import NativeBackend
+    from qwenchat.backends.model import Model
     from qwenchat.engine.cpu.team import Team
 
 Arguments = ParamSpec("Arguments")
-Model: TypeAlias = Union["NativeBackend", "HuggingFaceBackend"]
 
 NATIVE, HUGGINGFACE = "native", "huggingface"
 BACKENDS = ("auto", NATIVE, HUGGINGFACE)

@@ -18,8 +18,8 @@ import torch
 import qwenchat
 from qwenchat import cli
 from qwenchat.backends import loading, native_load
+from qwenchat.backends.model import _sampling_params
 from qwenchat.backends.native import NativeBackend
-from qwenchat.backends.replies import sampling_params
 from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, Role, TextDelta
 from qwenchat.engine import generate, linear, loader
 from qwenchat.engine.linear import Kernels, Plan
@@ -68,8 +68,8 @@ def test_a_reply_is_as_long_as_the_context_leaves_not_as_the_checkpoint_says(mod
 
 
 def test_the_checkpoints_sampling_defaults_hold_where_the_caller_says_nothing(model: NativeBackend) -> None:
-    assert sampling_params(GenerationOptions(), model._defaults).top_p == 0.8
-    assert sampling_params(GenerationOptions(top_p=0.5), model._defaults).top_p == 0.5
+    assert _sampling_params(GenerationOptions(), model._defaults).top_p == 0.8
+    assert _sampling_params(GenerationOptions(top_p=0.5), model._defaults).top_p == 0.5
 
 
 def test_a_stop_string_ends_the_reply_and_is_not_in_it(model: NativeBackend) -> None:

@@ -164,13 +164,21 @@ def test_every_end_token_of_the_checkpoint_ends_a_reply(
 
 
 def test_the_end_of_a_turn_as_the_template_has_it_ends_a_reply(
-    hub_folders: Callable[[str], Path], tmp_path: Path
+    hub_folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Gemma's <end_of_turn> is not its eos.
     model = load(hub_folders("gemma"))
-    assert {
-        model.tokenizer._tokenizer.token_to_id(form) for form in ("<end_of_turn>", "<eos>")
-    } == model._stop_ids()
+    asked: list[set[int]] = []
+    generate = model.engine.generate
+
+    def spy(ids: Any, params: Any, **options: Any) -> Any:
+        asked.append(set(options["stop_ids"]))
+        return generate(ids, params, **options)
+
+    monkeypatch.setattr(model.engine, "generate", spy)
+    reply(model, max_new_tokens=1)
+    ends = {model.tokenizer._tokenizer.token_to_id(form) for form in ("<end_of_turn>", "<eos>")}
+    assert asked == [ends]
 
 
 def test_a_stop_string_ends_the_reply_and_is_not_in_it(model: HuggingFaceBackend) -> None:
