@@ -249,6 +249,22 @@ def test_a_template_whose_own_words_depend_on_what_is_said_is_refused() -> None:
         template.pieces([Message(USER, "x")])
 
 
+@pytest.mark.parametrize(
+    "source",
+    [  # as long as the words they stand for, which are "<a>"
+        "{% set c = messages[0].content %}{{ '<b>' if 'x' in c else '<a>' }}{{ c }}",
+        "{% set c = messages[0].content %}{{ c }}{{ '<b>' if 'x' in c else '<a>' }}",
+        "{% set c = messages[0].content %}{{ c }}<a>{{ '<b>' if 'x' in c }}",
+        "{% set c = messages[0].content %}{{ '<b>' if 'x' in c }}<a>{{ c }}",
+    ],
+)
+def test_not_a_letter_of_a_templates_words_may_depend_on_what_is_said(source: str) -> None:
+    template = ChatTemplate(source, {})
+    assert template.pieces([Message(USER, "hello")])
+    with pytest.raises(PromptError, match="user said"):
+        template.pieces([Message(USER, "x")])
+
+
 def test_a_template_that_refuses_says_why(prompt_of: Callable[..., Any]) -> None:
     template = ChatTemplate("{{ raise_exception('only on Sundays') }}", {})
     with pytest.raises(PromptError, match="refuses the chat: only on Sundays"):
