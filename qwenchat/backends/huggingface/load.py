@@ -141,7 +141,10 @@ def _quiet() -> Iterator[None]:
 def _read_defaults(files: HubFiles, config: Any) -> GenerationDefaults:
     from qwenchat.engine.config import GenerationDefaults, read_generation_defaults
 
-    defaults = GenerationDefaults() if files.gguf else read_generation_defaults(files.folder)
+    if files.gguf:  # it has none; these are llama.cpp's, for whose use such files are made
+        defaults = GenerationDefaults(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
+    else:
+        defaults = read_generation_defaults(files.folder)
     eos = config.get_text_config().eos_token_id
     ends = [i for i in (eos if isinstance(eos, list) else [eos]) if isinstance(i, int)]
     return replace(defaults, eos_token_ids=(*defaults.eos_token_ids, *ends))

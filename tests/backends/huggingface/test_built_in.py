@@ -44,7 +44,7 @@ def native(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nat
 
 def answer(model: Any, question: str) -> str:
     chat = [Message(Role.SYSTEM, SYSTEM), Message(Role.USER, question)]
-    # The converted model has a repetition penalty among its defaults, the GGUF file has no defaults.
+    # The converted model has a repetition penalty among its defaults, a GGUF file none.
     events = model.chat(chat, temperature=0, repetition_penalty=1.0, max_new_tokens=TOKENS)
     return "".join(event.text for event in events)
 
@@ -76,6 +76,8 @@ def test_its_greedy_text_is_the_native_engines(
     (model,) = loaded
     assert isinstance(model, HuggingFaceBackend)
     assert model.description == "LlamaForCausalLM GGUF, cpu float32, transformers"
+    # Drawn from all of the vocabulary at temperature 1, a reply would be noise.
+    assert (model._defaults.temperature, model._defaults.top_k) == (0.8, 40)
     for question in QUESTIONS[1:]:
         assert answer(model, question) == answer(native, question)
     model.close()
