@@ -189,18 +189,25 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
 def settings_of(flags: Flags) -> ResolvedSettings:
     """The settings in force; from here on the program looks and speaks as they say."""
     from qwenchat import config
-    from qwenchat.terminal import styles, theme
+    from qwenchat.terminal import theme
 
     resolved = config.load_settings(flags.settings)
     settings = resolved.settings
-    language.use(language.of_locale() if settings.language == "auto" else settings.language)
-    styles.use_theme(settings.theme)
+    look_and_speak(settings)
     if flags.debug:
         _start_debug_log()
     if not settings.quiet:
         for line in config.unknown_variables():
             theme.say(line)
     return resolved
+
+
+def look_and_speak(settings: Settings) -> None:
+    """Takes the theme and the language of the settings."""
+    from qwenchat.terminal import styles
+
+    language.use(language.of_locale() if settings.language == "auto" else settings.language)
+    styles.use_theme(settings.theme)
 
 
 def _no_notice(line: str) -> None:

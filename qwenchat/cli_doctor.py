@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qwenchat.cli_output import print_lines, print_object
+from qwenchat.errors import ConfigError
 from qwenchat.language import tr
 
 if TYPE_CHECKING:
@@ -38,11 +40,14 @@ def doctor(
 
     The exit code is 0 only if a chat would work; else it is the one that the chat would end with.
     """
+    from qwenchat import cli, config
     from qwenchat.doctor.examine import examine
     from qwenchat.terminal import theme
 
     flags: Flags = ctx.obj
     given = {**flags.settings, **{k: v for k, v in (("model", model), ("device", device)) if v is not None}}
+    with suppress(ConfigError):  # which the report tells
+        cli.look_and_speak(config.load_settings(given).settings)
     with theme.progress_reporter(quiet=bool(flags.settings["quiet"])) as progress:
         report = examine(given, progress=progress, notice=theme.say)
     if as_json or flags.as_json:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from qwenchat import cli
+from qwenchat import cli, language
 from qwenchat.engine import memory
 from qwenchat.models import catalog, published
 
@@ -171,6 +171,15 @@ def test_a_model_fits_as_the_free_memory_says(
     fits = {m["name"]: m["devices"][-1]["fits"] for m in report["models"]}
     assert fits["Qwen/Qwen-7B-Chat-Int8"]
     assert not fits["Qwen/Qwen-72B-Chat"]
+
+
+def test_it_speaks_the_language_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QWENCHAT_LANGUAGE", "zh")
+    _, report = examined(capsys)
+    language.use("en")
+    assert "对话会立即结束" in report["chat"]
 
 
 def test_a_torch_that_cannot_be_imported_is_named(tmp_path: Path, home: Path) -> None:
