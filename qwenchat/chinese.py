@@ -546,7 +546,11 @@ CHINESE: Mapping[str, str] = {
         "可用 MODELSCOPE_ENDPOINT 指定其他地址；已下载的部分会保留"
     ),
     "ModelScope's client is not installed": "未安装 ModelScope 的客户端",
-    "pip install 'qwenchat[modelscope]' installs it": "可用 pip install 'qwenchat[modelscope]' 安装",
+    "pip install 'modelscope-hub<0.6' installs it": "可用 pip install 'modelscope-hub<0.6' 安装",
+    "HF_ENDPOINT names a mirror; after pip install 'modelscope-hub<0.6' ModelScope is tried too": (
+        "HF_ENDPOINT 可指定镜像；执行 pip install 'modelscope-hub<0.6' 后也会尝试 ModelScope"
+    ),
+    "it is cut short or damaged: {reason}": "文件不完整或已损坏：{reason}",
     # --- the command line: one answer -------------------------------------------------------------
     "there is nothing to answer": "没有可回答的内容",
     'say qwenchat ask "...", or pipe a text into qwenchat': (

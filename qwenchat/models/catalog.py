@@ -125,6 +125,9 @@ def made_models_dir() -> Path:
 
 def not_found(model: str) -> ModelNotFoundError:
     """The error for a model that is not on this machine."""
+    if model == DEMO:  # no name of the Hub, but one that can be fetched
+        message = tr("{model} is not on this machine", model=DEMO)
+        return ModelNotFoundError(message, tr("qwenchat models pull {name} fetches it", name=DEMO))
     name = full_name(model)
     if name:
         message = tr("{model} is not on this machine", model=name)

@@ -71,7 +71,24 @@ def check(place: Place, progress: Progress = lambda stage, done, total: None) ->
         for path in place.folder.glob("*.safetensors"):
             if path.name not in known:
                 bad.setdefault(path.name, tr("nothing tells what it must be"))
+    if against == "nothing":
+        bad |= _cut_short(place.folder)
     return Checked(place, against, tuple(files), bad)
+
+
+def _cut_short(folder: Path) -> dict[str, str]:
+    """Of weights that no hash is known of: those that are not as long as their own header says, and why."""
+    from safetensors import SafetensorError, safe_open
+
+    bad = {}
+    for path in places.entries(folder):
+        try:
+            if path.suffix == ".safetensors" and path.is_file():  # a pipe would be waited for
+                with safe_open(path, framework="numpy"):
+                    pass
+        except (OSError, SafetensorError) as error:
+            bad[path.name] = tr("it is cut short or damaged: {reason}", reason=error)
+    return bad
 
 
 def _expected(place: Place) -> tuple[Against, list[File]]:

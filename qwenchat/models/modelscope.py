@@ -38,7 +38,7 @@ class ModelScope:
         if importlib.util.find_spec("modelscope_hub") is None:
             raise DownloadError(
                 tr("ModelScope's client is not installed"),
-                tr("pip install 'qwenchat[modelscope]' installs it"),
+                tr("pip install 'modelscope-hub<0.6' installs it"),
             )
 
     def listing(self, name: str, revision: str | None) -> Listing:

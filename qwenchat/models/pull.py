@@ -111,8 +111,11 @@ def pull(
             raise
         try:
             other = _modelscope()
-        except DownloadError as missing:
-            raise Unreachable(error.message, missing.hint) from error
+        except DownloadError:  # its client is not here
+            hint = tr(
+                "HF_ENDPOINT names a mirror; after pip install 'modelscope-hub<0.6' ModelScope is tried too"
+            )
+            raise Unreachable(error.message, hint) from error
         notice(tr("{reason}; trying ModelScope", reason=error.message))
         return _pull_from(other, name, None if revision == "main" else revision, progress)
 

@@ -7,9 +7,11 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hub_fixture import NAME, WANTED, hub, tiny_checkpoint
 from hub_server import HubServer, Repository
+from safetensors.numpy import save_file
 
 from qwenchat.errors import DownloadError, UsageError
 from qwenchat.models import catalog, checking, demo, digests, places, records, removal
@@ -117,13 +119,31 @@ def test_a_published_model_in_a_folder_is_held_against_the_hub(hub: HubServer) -
         checking.check(place)
 
 
+def write_weights(folder: Path) -> None:
+    """Makes the weights what they are called; the server's are any bytes."""
+    for path in folder.glob("*.safetensors"):
+        save_file({"weight": np.zeros(4, np.float32)}, path)
+
+
 def test_of_a_folder_of_the_users_only_what_is_missing_can_be_told(hub: HubServer, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     shutil.copytree(pull(NAME).folder, folder)
+    write_weights(folder)
     place = Place("mine", folder, "folder")
     assert checking.check(place) == checking.Checked(place, "nothing", (), {})
     (folder / "qwen.tiktoken").unlink()
     assert set(checking.check(place).bad) == {"*.tiktoken"}
+
+
+def test_weights_of_the_users_that_are_cut_short_are_bad(hub: HubServer, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(pull(NAME).folder, folder)
+    write_weights(folder)
+    shard = min(folder.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    bad = checking.check(Place("mine", folder, "folder")).bad
+    assert set(bad) == {shard.name}
+    assert bad[shard.name].startswith("it is cut short or damaged: ")
 
 
 def test_the_built_in_model_is_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

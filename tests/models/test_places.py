@@ -272,6 +272,12 @@ def test_a_folder_and_a_gguf_file_stand_for_themselves(tmp_path: Path) -> None:
     assert catalog.find(str(tmp_path / "note.txt")) is None
 
 
+def test_the_built_in_model_that_is_not_here_is_fetched_not_guessed_at() -> None:
+    error = catalog.not_found(catalog.DEMO)
+    assert error.message == "demo is not on this machine"
+    assert error.hint == "qwenchat models pull demo fetches it"
+
+
 @pytest.mark.parametrize(
     "name",
     [

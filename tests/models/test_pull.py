@@ -621,12 +621,13 @@ def test_without_its_client_the_command_that_installs_it_is_told(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        DownloadError, match=r"not installed; pip install 'qwenchat\[modelscope\]' installs it"
-    ):
+    with pytest.raises(DownloadError, match=r"not installed; pip install 'modelscope-hub<0\.6' installs it"):
         pull(NAME, source="modelscope")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DownloadError, match=r"127\.0\.0\.1:9 cannot be reached: .*qwenchat\[modelscope\]"):
+    with pytest.raises(
+        DownloadError,
+        match=r"127\.0\.0\.1:9 cannot be reached: .*; HF_ENDPOINT names a mirror; .*modelscope-hub",
+    ):
         pull(NAME)
 
 
