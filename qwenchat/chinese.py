@@ -269,6 +269,7 @@ CHINESE: Mapping[str, str] = {
     "{path}: {lines} lines": "{path}：{lines} 行",
     "{path}: {lines} lines, {tokens} tokens": "{path}：{lines} 行，{tokens} 个 token",
     "{path} is no file here; it is sent as text": "这里没有文件 {path}，按普通文本发送",
+    "{path} is a folder; it is sent as text": "{path} 是文件夹，按普通文本发送",
     "there is no file {path}": "没有文件 {path}",
     "{path} cannot be read: {reason}": "无法读取 {path}：{reason}",
     "{path} is larger than {limit} KiB": "{path} 大于 {limit} KiB",
@@ -276,10 +277,10 @@ CHINESE: Mapping[str, str] = {
     "{path} is a folder": "{path} 是文件夹",
     "name a file in it": "请指定其中的文件",
     "{path} is no ordinary file": "{path} 不是普通文件",
-    "{path} is a binary file": "{path} 是二进制文件",
-    "only text files can be sent": "只能发送文本文件",
+    "{path} is binary": "{path} 是二进制数据",
+    "only text can be sent": "只能发送文本",
     "{path} is no text in UTF-8": "{path} 不是 UTF-8 文本",
-    "save it as UTF-8, and send it then": "请另存为 UTF-8 后再发送",
+    "convert it to UTF-8, and send it then": "请转换为 UTF-8 后再发送",
     # --- files that are written -------------------------------------------------------------------
     "there is no code in the last reply": "最后一条回复中没有代码",
     "{n}: {language}, {lines} lines": "{n}：{language}，{lines} 行",
@@ -307,7 +308,7 @@ CHINESE: Mapping[str, str] = {
     "the editor was killed": "编辑器被强行终止",
     "what it saved is in {folder}": "它保存的内容在 {folder}",
     "what the editor saved cannot be read: {reason}": "无法读取编辑器保存的内容：{reason}",
-    "what the editor saved is no text in UTF-8": "编辑器保存的内容不是 UTF-8 文本",
+    "what the editor saved": "编辑器保存的内容",
     # --- the terminal -----------------------------------------------------------------------------
     "Enter breaks the line, Alt-Enter sends": "Enter 换行，Alt-Enter 发送",
     "Enter sends, Alt-Enter breaks the line": "Enter 发送，Alt-Enter 换行",
@@ -558,9 +559,7 @@ CHINESE: Mapping[str, str] = {
     ),
     "stdin holds more than {limit} MiB": "标准输入超过 {limit} MiB",
     "no context is that long; send a part of it": "没有这么长的上下文，请只发送其中一部分",
-    "stdin is not all UTF-8; the bytes that are not became \ufffd": (
-        "标准输入不全是 UTF-8，无法解码的字节已替换为 \ufffd"
-    ),
+    "stdin": "标准输入",
     "--json, --stream-json and --code exclude each other": "--json、--stream-json 和 --code 不能同时使用",
     "choose one": "请只选其一",
     "the reply was cut after {tokens} tokens by --max-new-tokens": (

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import IO, TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -74,7 +74,7 @@ def root(
     if sys.stdin is not None and sys.stdin.isatty():
         chat(flags)
     else:
-        _answer(None, flags)
+        _answer([], flags)
 
 
 @app.command()
@@ -86,9 +86,10 @@ def ask(
 ) -> None:
     """Answer one question and exit.
 
-    With piped stdin the message is the prompt, a blank line, then stdin.
+    With piped stdin the message is the prompt, a blank line, then stdin. A "-" at the end reads stdin from a
+    terminal too.
     """
-    _answer(" ".join(words) if words else None, flags.over(ctx.obj))
+    _answer(words or [], flags.over(ctx.obj))
 
 
 app.command("bench")(cli_bench.bench)
@@ -96,7 +97,15 @@ app.command("doctor")(cli_doctor.doctor)
 app.command("quantize")(cli_quantize.quantize)
 
 
-def _answer(prompt: str | None, flags: Flags) -> None:
+def _what_is_asked(words: list[str]) -> tuple[str, IO[bytes] | None]:
+    """The prompt, and stdin if it is to be read: piped into, or asked for by a last word "-"."""
+    wanted = words[-1:] == ["-"]
+    stdin = sys.stdin
+    readable = stdin is not None and (wanted or not stdin.isatty())
+    return " ".join(words[:-1] if wanted else words), stdin.buffer if readable else None
+
+
+def _answer(words: list[str], flags: Flags) -> None:
     """Composes the message, loads the model, streams the reply, keeps it in a session."""
     from qwenchat import oneshot
     from qwenchat.folders import data_dir
@@ -110,10 +119,7 @@ def _answer(prompt: str | None, flags: Flags) -> None:
     resolved = settings_of(flags)
     settings = resolved.settings
     notice = _no_notice if settings.quiet else theme.say
-    stdin = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer
-    message, notices = oneshot.compose_message(prompt, stdin)
-    for line in notices:
-        notice(line)
+    message = oneshot.compose_message(*_what_is_asked(words))
     store = SessionStore(data_dir() / "sessions")
     start = begin(resolved, store, session=flags.session, latest=flags.latest, notice=notice)
     options = options_for(start.base, start.session, start.given)

@@ -21,27 +21,25 @@ from qwenchat.fences import CodeStream
 from qwenchat.language import tr
 from qwenchat.signals import cancel_on_interrupt
 from qwenchat.terminal.sanitize import sanitize
+from qwenchat.textfile import decode
 from qwenchat.turn import Keeper, Overflow, fit_turns, now, ranges, stream_reply
 
 MAX_STDIN_BYTES = 64 * 2**20
 """More than any context holds; beyond it stdin is refused instead of filling the memory."""
 
 
-def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> tuple[str, list[str]]:
-    """The message to answer, and notices about it.
+def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> str:
+    """The message to answer: the prompt, or stdin's text, or with both the prompt, a blank line, then stdin.
 
     Args:
         prompt: from the command line.
-        stdin: piped input; None if stdin is a terminal or closed.
-
-    Returns:
-        The prompt, or stdin's text, or with both the prompt, a blank line, then stdin.
+        stdin: what is read to its end; None if there is nothing to read.
 
     Raises:
         PromptError: both are empty.
+        UsageError: stdin is no text.
         ContextLengthError: stdin is larger than any context.
     """
-    notices = []
     piped = ""
     if stdin is not None:
         raw = stdin.read(MAX_STDIN_BYTES + 1)
@@ -50,15 +48,13 @@ def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> tuple[str, l
                 tr("stdin holds more than {limit} MiB", limit=MAX_STDIN_BYTES >> 20),
                 tr("no context is that long; send a part of it"),
             )
-        piped = raw.decode("utf-8-sig", errors="replace").rstrip("\r\n")
-        if "\ufffd" in piped and "\ufffd".encode() not in raw:
-            notices.append(tr("stdin is not all UTF-8; the bytes that are not became \ufffd"))
+        piped = decode(raw, tr("stdin")).rstrip("\n")
     parts = [part for part in (prompt or "", piped) if part.strip()]
     if not parts:
         raise PromptError(
             tr("there is nothing to answer"), tr('say qwenchat ask "...", or pipe a text into qwenchat')
         )
-    return "\n\n".join(parts), notices
+    return "\n\n".join(parts)
 
 
 class ReplyWriter(Protocol):

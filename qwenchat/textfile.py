@@ -1,13 +1,36 @@
-"""Text files that the user asked for: written whole or not at all, and never over another by accident."""
+"""Text of the user's: read from bytes; written whole or not at all, and never over a file by accident."""
 
 from __future__ import annotations
 
+import codecs
 import os
 from pathlib import Path
 
 from qwenchat import atomic
 from qwenchat.errors import QwenchatError, UsageError
 from qwenchat.language import tr
+
+
+def decode(data: bytes, name: str) -> str:
+    """The text that bytes of the user's hold; its lines end in LF.
+
+    Args:
+        data: UTF-8, or UTF-16 with its mark, as PowerShell writes it.
+        name: what they are called in an error.
+
+    Raises:
+        UsageError: they are no such text. Nothing is guessed or replaced.
+    """
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not wide and b"\0" in data:
+        raise UsageError(tr("{path} is binary", path=name), tr("only text can be sent"))
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(
+            tr("{path} is no text in UTF-8", path=name), tr("convert it to UTF-8, and send it then")
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:

@@ -150,10 +150,21 @@ def test_stop_strings_may_be_repeated(run: Callable[..., Any]) -> None:
     assert cut["finish_reason"] == "stop"
 
 
-def test_stdin_that_is_not_utf8_is_answered_and_said(run: Callable[..., Any]) -> None:
-    code, _, err = run("ask", stdin=b"caf\xe9")
-    assert code == 0
-    assert "not all UTF-8" in err
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_stdin_is_read_as_a_file_in_a_message_is(run: Callable[..., Any], encoding: str) -> None:
+    assert run("ask", stdin="Say hi: é你\r\n".encode(encoding))[:2] == run("ask", "Say hi: é你")[:2]
+
+
+def test_a_last_word_of_one_dash_reads_stdin(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = run("ask", "a\n\nb")[1]
+    assert run("ask", "-", stdin=b"a\n\nb\n")[1] == run("ask", "a", "-", stdin=b"b")[1] == plain
+    keyboard = Terminal()
+    monkeypatch.setattr(keyboard, "buffer", io.BytesIO(b"a\n\nb\n"), raising=False)
+    monkeypatch.setattr(sys, "stdin", keyboard)
+    assert cli.run(["ask", "-"]) == 0
+    assert capsys.readouterr().out == plain
 
 
 # --- errors are one line and an exit code ------------------------------------------------------
@@ -165,6 +176,8 @@ def test_stdin_that_is_not_utf8_is_answered_and_said(run: Callable[..., Any]) ->
         (["ask"], None, 2, "nothing to answer"),
         ([], None, 2, "a chat needs a terminal"),
         (["ask", "  "], b"\n", 2, "nothing to answer"),
+        (["ask"], b"caf\xe9", 2, "stdin is no text in UTF-8"),
+        (["ask", "Describe it"], b"\x89PNG\0\0", 2, "stdin is binary"),
         (["--frobnicate"], None, 2, "--frobnicate"),
         (["aks", "x"], None, 2, "aks"),
         (["ask", "x", "--top-p", "3"], None, 2, "--top-p 3"),

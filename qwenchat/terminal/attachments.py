@@ -12,7 +12,6 @@ text. Where none has one, and it can only be meant as a path, it is told (``miss
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 import stat
@@ -24,6 +23,7 @@ from pathlib import Path
 from qwenchat.errors import ContextLengthError, UsageError
 from qwenchat.fences import language_of
 from qwenchat.language import tr
+from qwenchat.textfile import decode
 
 MAX_BYTES = 2**20
 """The largest file that is read. It is some 300,000 tokens, more than Qwen's context windows hold; a log
@@ -98,8 +98,7 @@ def read_file(typed: str) -> Attachment:
             tr("{path} is larger than {limit} KiB", path=name, limit=MAX_BYTES // 1024),
             tr("send a part of it"),
         )
-    text = _decoded(data, name)
-    return Attachment(name, text.replace("\r\n", "\n").replace("\r", "\n"), len(data))
+    return Attachment(name, decode(data, name), len(data))
 
 
 def _read_regular(path: Path, name: str) -> bytes:
@@ -118,19 +117,7 @@ def _check_kind(status: os.stat_result, name: str) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise UsageError(tr("{path} is a folder", path=name), tr("name a file in it"))
     if not stat.S_ISREG(status.st_mode):
-        raise UsageError(tr("{path} is no ordinary file", path=name), tr("only text files can be sent"))
-
-
-def _decoded(data: bytes, name: str) -> str:
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    if not wide and b"\0" in data:
-        raise UsageError(tr("{path} is a binary file", path=name), tr("only text files can be sent"))
-    try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError:
-        raise UsageError(
-            tr("{path} is no text in UTF-8", path=name), tr("save it as UTF-8, and send it then")
-        ) from None
+        raise UsageError(tr("{path} is no ordinary file", path=name), tr("only text can be sent"))
 
 
 def find_mentions(text: str) -> list[str]:
@@ -141,10 +128,18 @@ def find_mentions(text: str) -> list[str]:
 def missing_mentions(text: str) -> list[str]:
     """The ``@`` words of a message that are meant as paths, but that no file has.
 
-    Such a word begins like a path (``./``, ``~/``, ``/``), ends like a folder (``/``) or like the name
-    of a text file (``.md``, ``.py``), and looks like no code: no quote before it, no bracket behind.
+    Such a word is a folder's path, or begins like a path (``./``, ``~/``, ``/``), ends like a folder
+    (``/``) or like the name of a text file (``.md``, ``.py``), and looks like no code: no quote before
+    it, no bracket behind.
     """
     return list(dict.fromkeys(path for path, is_there in _mentions(text) if not is_there))
+
+
+def sent_as_text(path: str) -> str:
+    """What is said of a path of :func:`missing_mentions`: the message carries no file for it."""
+    if _is_folder(path):
+        return tr("{path} is a folder; it is sent as text", path=path)
+    return tr("{path} is no file here; it is sent as text", path=path)
 
 
 def _mentions(text: str) -> Iterator[tuple[str, bool]]:
@@ -176,10 +171,18 @@ def _ends(word: str) -> list[int]:
 
 def _is_file(typed: str) -> bool:
     """Whether there is such a file, be it of a kind that cannot be read."""
+    return (mode := _mode(typed)) is not None and not stat.S_ISDIR(mode)
+
+
+def _is_folder(typed: str) -> bool:
+    return (mode := _mode(typed)) is not None and stat.S_ISDIR(mode)
+
+
+def _mode(typed: str) -> int | None:
     try:
-        return not stat.S_ISDIR(to_path(typed).stat().st_mode)
-    except (OSError, ValueError):  # there is none, or there can be none
-        return False
+        return to_path(typed).stat().st_mode
+    except (OSError, ValueError):  # there is nothing, or there can be nothing
+        return None
 
 
 def _meant_path(word: str) -> str:
@@ -190,7 +193,7 @@ def _meant_path(word: str) -> str:
         found = _PATH.match(word)
         path = found[0].rstrip(".:") if found else ""
         behind = word[len(path) : len(path) + 1]
-    is_meant = _PATH_BEGINS.match(path) or path.endswith("/") or language_of(path)
+    is_meant = _PATH_BEGINS.match(path) or path.endswith("/") or language_of(path) or _is_folder(path)
     return _unquoted(path) if is_meant and behind != "(" else ""
 
 

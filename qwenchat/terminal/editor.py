@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from qwenchat import textfile
 from qwenchat.errors import QwenchatError, UsageError
 from qwenchat.language import tr
 
@@ -143,13 +144,12 @@ def _private_file(name: str, content: bytes) -> Path:
 
 def _decoded(path: Path, begun: bytes) -> str:
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # Windows editors like to begin with a byte-order mark
-    except UnicodeDecodeError:
-        raise QwenchatError(tr("what the editor saved is no text in UTF-8"), _where(path, begun)) from None
+        return textfile.decode(path.read_bytes(), tr("what the editor saved")).removesuffix("\n")
+    except UsageError as error:
+        raise QwenchatError(error.message, _where(path, begun)) from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise QwenchatError(tr("what the editor saved cannot be read: {reason}", reason=reason)) from error
-    return text.replace("\r\n", "\n").removesuffix("\n")
 
 
 def _where(path: Path, begun: bytes) -> str:

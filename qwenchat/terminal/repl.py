@@ -190,7 +190,7 @@ class Chat:
             for file in files:
                 self.say(self.draft.describe(file, self.backend))
             for path in missing:
-                self.say(tr("{path} is no file here; it is sent as text", path=path))
+                self.say(attachments.sent_as_text(path))
             self.draft.attached.clear()
             if editing is None:
                 self.answer_to(lambda: self.conversation.ask(message, now()))

@@ -79,8 +79,8 @@ def test_text_is_read_with_and_without_a_byte_order_mark(folder: Path, data: byt
 @pytest.mark.parametrize(
     ("data", "kind", "words"),
     [
-        (b"\x7fELF\0\0", UsageError, "f is a binary file; only text"),
-        ("你好".encode("gb18030"), UsageError, "f is no text in UTF-8; save it as UTF-8"),
+        (b"\x7fELF\0\0", UsageError, "f is binary; only text"),
+        ("你好".encode("gb18030"), UsageError, "f is no text in UTF-8; convert it"),
         (codecs.BOM_UTF16_LE + b"\0\xd8", UsageError, "f is no text in UTF-8"),
         (b"x" * (MAX_BYTES + 1), ContextLengthError, "f is larger than 1024 KiB; send a part"),
     ],
@@ -166,7 +166,7 @@ def test_every_mention_that_is_found_can_be_read(folder: Path) -> None:
         ("@./missing.txt", ["./missing.txt"]),
         ("(@REAMDE.md) or 看@缺.txt。", ["REAMDE.md", "缺.txt"]),
         ('@"no such.txt" @no\\ such.py @~/nothing, @/no/where. @../x', None),
-        ("read @src/ and @lib/", ["src/", "lib/"]),
+        ("read @src/ and @lib/, or @src.", ["src/", "lib/", "src"]),
         ("@a.txt is there", []),
         ("@property @app.route('/') @mock.patch('x.y') @pytest.fixture @Override @alice", []),
         ("me@example.com npm i @types/node @vue/cli", []),

@@ -431,7 +431,16 @@ def test_a_path_in_a_message_puts_the_file_in(chat: Chat, say: Say, tmp_path: Pa
     (tmp_path / "notes.txt").write_text("alpha beta\n")
     assert "alpha" in say("what is in @notes.txt ?")
     assert "what is in @not" in "".join(completed(chat, "what is in @not"))
-    assert "no file here" in say("what is in @./missing.txt ?")
+    assert "./missing.txt is no file here; it is sent as text" in say("what is in @./missing.txt ?")
+
+
+def test_a_folder_is_told_as_one_in_a_message_and_behind_the_command(
+    chat: Chat, say: Say, tmp_path: Path
+) -> None:
+    (tmp_path / "src").mkdir()
+    for message in ("what is in @src ?", "what is in @src/ ?"):
+        assert "is a folder; it is sent as text" in say(message)
+    assert "src is a folder; name a file in it" in say("/file src")
 
 
 def test_a_file_that_is_no_text_is_refused(chat: Chat, say: Say, tmp_path: Path) -> None:
