@@ -19,7 +19,7 @@ What a chat is::
     turn          one turn, whoever shows it: fitted, streamed, kept
     sessions      the folder of session files; session_file is the format, session_listing finds and
                   searches, session_lines tells, exports makes documents, atomic and textfile write
-    fences        the code in a Markdown text
+    fences        the code in a Markdown text; dialect, the marks within its lines
 
 Where tokens come from::
 

@@ -20,7 +20,7 @@ from qwenchat.errors import ContextLengthError, OutputClosed, PromptError, Qwenc
 from qwenchat.fences import CodeStream
 from qwenchat.language import tr
 from qwenchat.signals import cancel_on_interrupt
-from qwenchat.terminal.sanitize import sanitize
+from qwenchat.terminal.sanitize import StreamGate, sanitize
 from qwenchat.textfile import decode
 from qwenchat.turn import Keeper, Overflow, fit_turns, now, ranges, stream_reply
 
@@ -72,19 +72,20 @@ class TextWriter:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._on_terminal = out.isatty()
+        self._gate = StreamGate() if out.isatty() else None
         self._last = "\n"
 
     def delta(self, text: str) -> None:
         """Writes and flushes."""
         if text:
             self._last = text[-1]
-            write(self._out, sanitize(text) if self._on_terminal else text)
+            write(self._out, self._gate.push(text) if self._gate else text)
 
     def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
         """Ends the line."""
-        if self._last != "\n":
-            write(self._out, "\n")
+        left = self._gate.finish() if self._gate else ""
+        if left or self._last != "\n":
+            write(self._out, f"{left}\n")
 
 
 class CodeWriter:

@@ -2,9 +2,9 @@
 
 Owns inline Markdown, as spans of text in styles. Does not know blocks, streams or terminals.
 
-Three departures from CommonMark, each for a chat's sake: HTML is text, since there is nothing to
-render it; a link or an image shows its address behind its text, since a terminal's hidden links can
-lie; and LaTeX between ``\\(`` and ``\\)``, ``\\[`` and ``\\]`` or ``$$`` stays as the model wrote it.
+Inline marks are ``dialect.py``'s. Beside that, for a chat's sake: HTML is text, since there is nothing to
+render it, and a link or an image shows its address behind its text, since a terminal's hidden links can
+lie.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from functools import cache
 
 from markdown_it import MarkdownIt
-from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
+from qwenchat.dialect import use_dialect
 from qwenchat.terminal.rows import PLAIN, Row, Span
 from qwenchat.terminal.sanitize import sanitize
 from qwenchat.terminal.styles import current
@@ -26,28 +26,9 @@ class _Parser(MarkdownIt):
         return url  # an address is shown as it was written, not percent-encoded
 
 
-MATH = {"\\(": "\\)", "\\[": "\\]", "$$": "$$"}
-
-
-def _math(state: StateInline, silent: bool) -> bool:
-    opening = state.src[state.pos : state.pos + 2]
-    if opening not in MATH and opening not in MATH.values():
-        return False
-    end = state.src.find(MATH[opening], state.pos + 2) if opening in MATH else -1
-    end = end + 2 if end >= 0 else state.pos + 2
-    if "\n" in state.src[state.pos : end]:
-        end = state.pos + 2  # line breaks are left to the newline rule, the end to the next call
-    if not silent:
-        state.pending += state.src[state.pos : end]
-    state.pos = end
-    return True
-
-
 @cache
 def _parser() -> MarkdownIt:
-    parser = _Parser("commonmark", {"html": False}).enable("strikethrough")
-    parser.inline.ruler.before("escape", "math", _math)
-    return parser
+    return use_dialect(_Parser("commonmark", {"html": False}))
 
 
 def parse_inline(text: str, style: str = PLAIN) -> Row:

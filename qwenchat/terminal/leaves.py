@@ -12,8 +12,9 @@ from copy import copy
 
 from rich.cells import cell_len
 
+from qwenchat.dialect import MATH
 from qwenchat.terminal.highlight import Highlighter
-from qwenchat.terminal.inline import MATH, parse_inline
+from qwenchat.terminal.inline import parse_inline
 from qwenchat.terminal.rows import PLAIN, Row, Span, chop, fitting, joined, trim, wrap
 from qwenchat.terminal.styles import current
 
@@ -28,6 +29,7 @@ _LIMIT = 2000
 _LONG_CODE = 1000
 
 _MARK = re.compile(r"\\.|\$\$|`+|\*+|_+|~+|\]\(|[\[\])\s。，、；：！？]", re.DOTALL)
+_DISPLAYED = frozenset(("\\[", "$$"))
 _GOOD_PLACES = frozenset(" \n。，、；：！？")
 
 
@@ -187,9 +189,13 @@ class Code:
     Args:
         within: whether it stands in a list or a quote. Elsewhere a line is written in one piece and
             left to the terminal to wrap, so that copying it gives the line.
+
+    Attributes:
+        is_over: whether the line that was read last is the block's last.
     """
 
     def __init__(self, within: bool) -> None:
+        self.is_over = False
         self._within = within
         self._line = ""  # the long line that is coming
         self._is_cut = False  # whether a part of it is out
@@ -286,7 +292,7 @@ class Fence(Code):
         return chop([Span(f"╭─ {self._info}".rstrip(), current().fence)], width)
 
     def ends_with(self, line: str) -> bool:
-        """Whether the line is the closing fence."""
+        """Whether the line, without the marks of the containers it is in, is the closing fence."""
         text = line.strip(" ")
         return len(text) >= len(self._fence) and not text.strip(self._fence[0])
 
@@ -303,3 +309,47 @@ class Fence(Code):
 
     def _highlight(self, text: str) -> Row:
         return self._highlighter.line(text)
+
+
+class Formula(Code):
+    """LaTeX that begins a line and does not end in it; shown as it is, up to what ends it or a blank line.
+
+    Args:
+        line: the first.
+        within: see :class:`Code`.
+    """
+
+    def __init__(self, line: str, within: bool) -> None:
+        super().__init__(within)
+        text = line.lstrip(" ")
+        self._indent = len(line) - len(text)
+        self._end = MATH[text[:2]]
+        self._begun = False
+        self._before = ""  # the last character of a long line's part
+
+    @staticmethod
+    def begins(text: str) -> bool:
+        """Whether a formula of several lines begins with this line."""
+        return text[:2] in _DISPLAYED and MATH[text[:2]] not in text[2:]
+
+    def takes(self, line: str) -> bool:
+        """All lines up to a blank one."""
+        return bool(line.strip(" "))
+
+    def add_line(self, text: str, width: int, whole: bool) -> list[Row]:
+        """Takes a line, or the begin of a long one."""
+        self._watch(text, "")
+        self._begun = True
+        return super().add_line(text, width, whole)
+
+    def append(self, text: str, width: int) -> list[Row]:
+        """Takes more of a long line."""
+        self._watch(text, self._before)
+        return super().append(text, width)
+
+    def _watch(self, text: str, before: str) -> None:
+        self.is_over = self._begun and (self.is_over or self._end in before + text)
+        self._before = text[-1:]
+
+    def _dedent(self, line: str) -> str:
+        return line[min(self._indent, len(line) - len(line.lstrip(" "))) :]

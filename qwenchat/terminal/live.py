@@ -38,7 +38,7 @@ from qwenchat.language import tr
 from qwenchat.terminal.busy import quiet_keyboard
 from qwenchat.terminal.markdown import MarkdownStream
 from qwenchat.terminal.rows import Row, Span, chop, fitting, paint, row_width
-from qwenchat.terminal.sanitize import sanitize, sanitize_line
+from qwenchat.terminal.sanitize import StreamGate, sanitize_line
 from qwenchat.terminal.styles import current
 from qwenchat.terminal.theme import ERASE_BELOW, colors, stdout_console
 
@@ -139,6 +139,7 @@ class Screen:
         self.status = ""
         self._palette = palette
         self._rows_above = rows_above
+        self._gate = StreamGate()
         self._markdown: MarkdownStream | None = None
         self._tail: list[str] = []
         self._size: os.terminal_size | None = None
@@ -147,7 +148,7 @@ class Screen:
         """Takes more text; returns what to write, nothing if the screen is right as it is."""
         if not text and size == self._size and self._markdown is not None and with_tail:
             return ""
-        finished = self._markdown_for(size).feed(sanitize(text)) if text or self._markdown else []
+        finished = self._markdown_for(size).feed(self._gate.push(text)) if text or self._markdown else []
         if self._size is not None and size != self._size:
             self._rows_above = 0  # who knows
         self._rows_above += len(finished)
@@ -159,7 +160,10 @@ class Screen:
 
     def end(self, size: os.terminal_size) -> str:
         """What to write at the end of the reply."""
-        rows = self._markdown_for(size).finish() if self._markdown is not None else []
+        rows = []
+        if self._markdown is not None:
+            markdown = self._markdown_for(size)
+            rows = markdown.feed(self._gate.finish()) + markdown.finish()
         was_empty, self._tail = not self._tail, []
         return ("" if was_empty else ERASE_BELOW) + self._lines(rows)
 
@@ -215,7 +219,7 @@ class _Plain:
 
     def __init__(self, out: IO[str]) -> None:
         self._out = out
-        self._on_terminal = out.isatty()
+        self._gate = StreamGate() if out.isatty() else None
         self._last = "\n"
 
     def start(self) -> None:
@@ -224,14 +228,15 @@ class _Plain:
     def push(self, text: str) -> None:
         if text:
             self._last = text[-1]
-            _write(self._out, sanitize(text) if self._on_terminal else text)
+            _write(self._out, self._gate.push(text) if self._gate else text)
 
     def status(self, text: str) -> None:
         pass
 
     def finish(self) -> None:
-        if self._last != "\n":
-            _write(self._out, "\n")
+        left = self._gate.finish() if self._gate else ""
+        if left or self._last != "\n":
+            _write(self._out, f"{left}\n")
 
 
 class _Drawn:

@@ -14,6 +14,7 @@ The dialect is CommonMark with tables and strikethrough, read line by line, exce
 - what would need a look far ahead has a limit: emphasis does not reach further than 1,000 characters,
   a heading is underlined below its first line only, a table's widths are settled by its first rows;
 - link definitions and references, footnotes and HTML are shown as they are written;
+- a formula that begins a line and goes over several is a block, with no marks of Markdown in it;
 - a list marker indented by two is a list within a list, whatever the marker above it.
 """
 
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 
-from qwenchat.terminal.leaves import Code, Fence, Prose
+from qwenchat.terminal.leaves import Code, Fence, Formula, Prose
 from qwenchat.terminal.rows import PLAIN, Row, Span, trim
 from qwenchat.terminal.styles import current
 from qwenchat.terminal.table import Table, is_delimiter_row
@@ -144,7 +145,8 @@ class MarkdownStream:
             self._in_long_line = False
             assert isinstance(self._leaf, (Prose, Code))
             self._emit(self._leaf.end_line(self._room()))
-            if isinstance(self._leaf, Prose) and self._leaf.is_heading:
+            leaf = self._leaf
+            if leaf.is_heading if isinstance(leaf, Prose) else leaf.is_over:
                 self._close_leaf()
         else:
             line, self._line = self._line, ""
@@ -154,8 +156,8 @@ class MarkdownStream:
         """Reads a line, or the first 200 characters of a long one."""
         line = line.rstrip(" ") if whole else line
         matched, position = self._match_containers(line)
-        if whole and isinstance(self._leaf, Fence) and self._leaf.ends_with(line):
-            self._close_leaf()  # also where it is indented less than the item that it is in
+        if whole and self._ends_fence(line[position:], matched):
+            self._close_leaf()
             return
         if not line[position:].strip(" "):
             self._read_blank(line[position:], matched, whole)
@@ -174,6 +176,11 @@ class MarkdownStream:
             return
         self._close_to(matched)
         self._open_leaf(rest, whole)
+
+    def _ends_fence(self, rest: str, matched: int) -> bool:
+        """Whether the line closes the open fence, perhaps indented less than the item that it is in."""
+        outside = any(container.is_quote for container in self._containers[matched:])
+        return isinstance(self._leaf, Fence) and not outside and self._leaf.ends_with(rest)
 
     def _match_containers(self, line: str) -> tuple[int, int]:
         """How many of the open containers the line is within, and where it goes on behind their marks."""
@@ -196,8 +203,9 @@ class MarkdownStream:
         return len(self._containers), position
 
     def _read_blank(self, rest: str, matched: int, whole: bool) -> None:
-        if matched == len(self._containers) and isinstance(self._leaf, Code):
-            self._emit(self._leaf.add_line(rest, self._room(), whole))
+        leaf = self._leaf
+        if matched == len(self._containers) and isinstance(leaf, Code) and leaf.takes(rest):
+            self._emit(leaf.add_line(rest, self._room(), whole))
             return
         # An item goes on after blank lines, a quote does not.
         self._close_to(matched)
@@ -214,6 +222,8 @@ class MarkdownStream:
                 self._close_leaf()
                 return False
             self._emit(leaf.add_line(rest, self._room(), whole))
+            if whole and leaf.is_over:
+                self._close_leaf()
             return True
         if isinstance(leaf, Table):
             if whole and "|" in text and not _begins_block(text):
@@ -320,6 +330,10 @@ class MarkdownStream:
             fence = Fence(marks, info.strip(), indent, bool(self._containers))
             self._start(fence)
             self._emit(fence.opening(self._room()))
+        elif whole and Formula.begins(text):
+            formula = Formula(rest, bool(self._containers))
+            self._start(formula)
+            self._emit(formula.add_line(rest, self._room(), whole))
         elif text or not whole:
             prose = self._leaf = Prose()
             self._emit(prose.add_line(text, self._room(), whole))
@@ -372,4 +386,4 @@ class MarkdownStream:
 
 
 def _begins_block(text: str) -> bool:
-    return any(pattern.fullmatch(text) for pattern in (_RULE, _FENCE)) or _ATX.match(text) is not None
+    return bool(_RULE.fullmatch(text) or _FENCE.fullmatch(text) or _ATX.match(text) or Formula.begins(text))

@@ -20,9 +20,8 @@ So what could move the cursor or reorder a line is shown for what it is, and wha
 gone. Tag characters go although the flags of England, Scotland and Wales are spelled with them (the
 black flag stays), because any invisible text can be spelled with them too.
 
-Each character is judged alone: ``sanitize(a + b) == sanitize(a) + sanitize(b)``, so that it does not
-matter where a stream is cut. For the same reason CR LF is not folded and shows as ``␍`` and a line
-break; a file read in text mode has no CR left.
+CR LF is one line break; else each character is judged alone, so that it does not matter where a text is
+cut. For one that comes in pieces, which may end between CR and LF, there is :class:`StreamGate`.
 """
 
 from __future__ import annotations
@@ -35,7 +34,25 @@ def sanitize(text: str) -> str:
 
     The result can always be encoded to UTF-8, and sanitising it again changes nothing.
     """
-    return text.translate(_TABLE)
+    return text.replace("\r\n", "\n").translate(_TABLE)
+
+
+class StreamGate:
+    """The gate for a text that comes in pieces: what passes is the same however it was cut."""
+
+    def __init__(self) -> None:
+        self._held = ""  # a CR, whose LF may be yet to come
+
+    def push(self, text: str) -> str:
+        """Takes the next piece; returns what can be shown."""
+        text = self._held + text
+        self._held = "\r" if text.endswith("\r") else ""
+        return sanitize(text.removesuffix("\r"))
+
+    def finish(self) -> str:
+        """What is left at the end of the text."""
+        held, self._held = self._held, ""
+        return sanitize(held)
 
 
 def sanitize_line(text: str) -> str:

@@ -14,7 +14,7 @@ from qwenchat.terminal.highlight import Highlighter
 from qwenchat.terminal.inline import parse_inline
 from qwenchat.terminal.markdown import MarkdownStream
 from qwenchat.terminal.rows import Row, paint, row_width, wrap
-from qwenchat.terminal.sanitize import sanitize
+from qwenchat.terminal.sanitize import StreamGate, sanitize
 from qwenchat.terminal.styles import current
 
 
@@ -52,6 +52,17 @@ def painted_rows(rows: list[Row]) -> list[str]:
             [r"A formula \(with_many + words * that *", r"reach_over\) end"],
         ),
         ("\\[\nx * y\n\\]", ["\\[", "x * y", "\\]"]),
+        (
+            "So\n$$\na &= b_1 * c_2 * d \\\\\n- e \\{\n+ f\n  = g\n$$\nthus *h*",
+            ["So", "", "$$", "a &= b_1 * c_2 * d \\\\", "- e \\{", "+ f", "  = g", "$$", "", "thus h"],
+        ),
+        ("so \\(a \\\\\n*b* \\_ c\\) *d*", ["so \\(a \\\\", "*b* \\_ c\\) d"]),
+        ("\\[ a \\\\\n\nno *formula*", ["\\[ a \\\\", "", "no formula"]),
+        ("- a\n  \\[ x_1 \\\\\n  - y \\]\n- c", ["• a", "  \\[ x_1 \\\\", "  - y \\]", "• c"]),
+        (f"\\[ a\n{'x' * 300} *b* \\] c\n*d*", ["\\[ a", f"{'x' * 300} *b* \\] c", "", "d"]),
+        ("> ```\n> a\n> ```\n> *b*", ["│ ╭─", "│ a", "│ ╰─", "│ b"]),
+        ("> - ~~~\n>   a\n> ~~~\n>\n> *b*", ["│ • ╭─", "│   a", "│   ╰─", "│", "│ b"]),
+        ("> ```\n> a\n```\nb", ["│ ╭─", "│ a", "│ ╰─", "", "╭─", "b", "╰─"]),
         ("# One #\ntext\n## Two\n", ["One", "", "text", "", "Two"]),
         ("One\n===\ntwo\n---\na\nb\n---", ["One", "", "two", "", "a", "b", "", "─" * 24]),
         ("- a\n- b\n\n- c\n  - d\n    - e", ["• a", "• b", "", "• c", "  ◦ d", "    ▪ e"]),
@@ -76,6 +87,36 @@ def painted_rows(rows: list[Row]) -> list[str]:
 )
 def test_blocks_look_as_they_should(source: str, expected: list[str]) -> None:
     assert shown(source) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "strong"),
+    [
+        ("**注意：**请看这里。还有**“引号”**后面。", ["注意：", "“引号”"]),
+        ("1. **步骤一（可选）：**打开文件", ["步骤一（可选）："]),
+        ("これは**「重要」**です。**강조(!)**는", ["「重要」", "강조(!)"]),
+        ("见**`x`**的，**（一）** **二。**three", ["x", "（一）", "二。"]),
+        ("2 ** 3，a ** b。", []),
+        ('a**"b"**c', []),  # as CommonMark has it, where words stand apart
+    ],
+)
+def test_emphasis_ends_beside_full_width_punctuation(source: str, strong: list[str]) -> None:
+    spans = [span for row in rows_of(source, 80) for span in row]
+    assert [span.text for span in spans if current().strong in span.style] == strong
+    assert ("**" in shown(source, 80)[0]) == (not strong)
+
+
+def test_lines_that_end_in_cr_lf_are_lines() -> None:
+    source = "# a\r\n```py\r\nx = 1\r\n```\r\n| a | b |\r\n|---|---|\r\n| **c** | d |\r\n"
+    source += "x" * 400 + "\r\nb"
+    whole = shown(sanitize(source), 60)
+    assert whole == shown(source.replace("\r\n", "\n"), 60)
+    for size in (1, 2, 7):
+        stream, gate, rows = MarkdownStream(60), StreamGate(), []
+        for start in range(0, len(source), size):
+            rows += stream.feed(gate.push(source[start : start + size]))
+        rows += stream.feed(gate.finish()) + stream.finish()
+        assert ["".join(span.text for span in row) for row in rows] == whole
 
 
 def test_a_table_too_wide_wraps_within_its_columns_and_then_becomes_a_list() -> None:
@@ -175,7 +216,7 @@ def test_a_comment_over_several_lines_keeps_its_colour() -> None:
 # --- a stream ------------------------------------------------------------------------------------
 
 _MARKS = r"""word ** * _ ` `` ``` ~~~ ~~ [ ]( ) # > - 1. | |--|--| === --- *** 中文。 [x]
-http://example.com/a_b/c?d=e&f 没有空格 😀 ⚠️ 👩‍🚀 é \ &amp; <b> $$"""
+http://example.com/a_b/c?d=e&f 没有空格 😀 ⚠️ 👩‍🚀 é \ &amp; <b> $$ \[ \]"""
 PIECES = st.sampled_from([*re.split(r"\s", _MARKS), "\n", "\n\n", "\n    ", "\t", " ", "  "])
 MARKDOWN = st.lists(PIECES, max_size=60).map("".join)
 
