@@ -5,15 +5,21 @@ Imports nothing before it can hear Ctrl-C.
 
 import sys
 
+from qwenchat import interrupts
+
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code."""
+    interrupts.hear()
     try:
         from qwenchat.cli import run
 
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:
-        sys.stderr.write("qwenchat: interrupted\n")
+        interrupts.ignore()
+    except KeyboardInterrupt:  # before or behind what tells it otherwise
+        interrupts.ignore()
+        if sys.stderr is not None:
+            sys.stderr.write("qwenchat: interrupted\n")
         code = 130
     from qwenchat.signals import end_process
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import typer
 
+from qwenchat import interrupts
 from qwenchat.errors import Interrupted, OutputClosed, QwenchatError
 from qwenchat.language import tr
 
@@ -20,7 +21,7 @@ log = logging.getLogger("qwenchat")
 def code_of(program: Callable[[], int | None]) -> int:
     """Runs the program and returns its exit code; no error gets past this."""
     try:
-        code = program()
+        code = _interruptible(program)
         if sys.stdout is not None:
             sys.stdout.flush()
     except (OutputClosed, BrokenPipeError):
@@ -48,6 +49,18 @@ def code_of(program: Callable[[], int | None]) -> int:
     if code == Interrupted.exit_code:
         return _tell(tr("interrupted"), Interrupted.exit_code)
     return code or 0
+
+
+def _interruptible(program: Callable[[], int | None]) -> int | None:
+    """Whatever goes wrong after a Ctrl-C is its doing: an import that it cut fails in words of its own."""
+    try:
+        return program()
+    except (Interrupted, OutputClosed, BrokenPipeError):
+        raise
+    except Exception as error:
+        if interrupts.wished():
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _internal_error(error: Exception) -> int:

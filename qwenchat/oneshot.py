@@ -16,7 +16,7 @@ from typing import IO, Any, Protocol, TextIO
 
 from qwenchat.backends.base import Backend
 from qwenchat.chat.messages import GenerationOptions, ReplyEnd
-from qwenchat.errors import ContextLengthError, OutputClosed, PromptError, QwenchatError
+from qwenchat.errors import ContextLengthError, Interrupted, OutputClosed, PromptError, QwenchatError
 from qwenchat.fences import CodeStream
 from qwenchat.language import tr
 from qwenchat.signals import cancel_on_interrupt
@@ -155,6 +155,7 @@ def answer(
     Raises:
         ContextLengthError: the message does not fit.
         OutputClosed: whoever reads the output is gone.
+        Interrupted: Ctrl-C came when the reply was whole.
     """
     session, end = keeper.session, None
     session.model = backend.name
@@ -173,6 +174,8 @@ def answer(
     if end is None:
         raise QwenchatError("the reply ended without an end event")  # a backend's mistake
     writer.end(end, backend.name, session.id if keeper.saved else None)
+    if cancel.is_set() and end.finish_reason != "cancelled":  # it came with the last token
+        raise Interrupted
     return end
 
 

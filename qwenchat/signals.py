@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import NoReturn
 
-IMPATIENT_SECONDS = 1.0
-"""A second Ctrl-C so much later finds work that does not end; one that is quicker is the same wish."""
+from qwenchat import interrupts
+from qwenchat.errors import Interrupted
 
 _HANGUPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _kept = threading.Event()
@@ -51,26 +51,29 @@ def cancel_on_interrupt() -> Iterator[threading.Event]:
     """Ctrl-C sets the event, for work that ends at its next step; a later one, after a second, raises.
 
     Yields:
-        The event; set already if a Ctrl-C was kept. Only the main thread gets signals, so only there
-        does this do anything.
+        The event; set already if a Ctrl-C was kept, or lost on its way. Only the main thread gets signals, so
+        only there does this do anything.
     """
     cancel = threading.Event()
     first = 0.0
 
     def interrupt(signum: int, frame: object) -> None:
         nonlocal first
-        now = time.monotonic()
-        if cancel.is_set() and now - first > IMPATIENT_SECONDS:
-            raise KeyboardInterrupt
-        first = first if cancel.is_set() else now
+        again, now = cancel.is_set(), time.monotonic()
+        if again and now - first <= interrupts.IMPATIENT_SECONDS:
+            return
+        first = now
+        interrupts.note()
         cancel.set()
+        if again:
+            raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield cancel
         return
     previous = signal.signal(signal.SIGINT, interrupt)
     try:
-        if _kept.is_set():
+        if _kept.is_set() or interrupts.wished():
             _kept.clear()
             interrupt(signal.SIGINT, None)
         yield cancel
@@ -120,14 +123,15 @@ def exit_on_hangup() -> Iterator[None]:
 
 
 def end_process(code: int) -> NoReturn:
-    """Ends the process, also while a model is still being loaded.
+    """Ends the process, also while a thread still works.
 
-    Python would stop the loading thread wherever it stands, and in the midst of torch's C++ code that
-    is an abort with a message on the terminal. So with such a thread, and those of the CPU's kernels are of
-    the kind, the process ends at once; all
-    that has to be saved or put back has been by now.
+    Python would wait for such a thread, or stop it wherever it stands; in the midst of torch's C++ code
+    that is an abort with a message on the terminal. So with any thread left, and those of the CPU's
+    kernels are, the process ends at once; all that has to be saved or put back has been by now. So it does
+    when it was interrupted: Python would end by the signal if that came while it ran a text as code, as
+    dataclasses are made.
     """
-    if any(thread.daemon for thread in threading.enumerate()):
+    if threading.active_count() > 1 or code == Interrupted.exit_code:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 with contextlib.suppress(OSError, ValueError):  # nobody reads it any more

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from qwenchat import signals
+from qwenchat import interrupts, signals
 
 if os.name != "posix":
     pytest.skip("pseudo-terminals and kill are POSIX's", allow_module_level=True)
@@ -114,7 +114,7 @@ def test_a_second_ctrl_c_raises_once_the_first_had_its_time(monkeypatch: pytest.
         press()
         press()
         assert cancel.is_set()
-        monkeypatch.setattr(signals, "IMPATIENT_SECONDS", 0.0)
+        monkeypatch.setattr(interrupts, "IMPATIENT_SECONDS", -1.0)
         with pytest.raises(KeyboardInterrupt):
             press()
 
