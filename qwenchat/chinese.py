@@ -21,7 +21,10 @@ CHINESE: Mapping[str, str] = {
     "context {used}/{size}": "上下文 {used}/{size}",
     "{speed} tokens/s": "{speed} token/秒",
     "question {n} in other words": "改写第 {n} 个问题",
-    "{path}: {tokens} tokens": "{path}：{tokens} 个 token",
+    "{path}: {size}": "{path}：{size}",
+    "{lines}, {tokens}": "{lines}，{tokens}",
+    "{count} lines": "{count} 行",
+    "{count} tokens": "{count} 个 token",
     "Alt-Enter sends": "Alt-Enter 发送",
     "not saved": "不保存",
     "/model NAME tries another": "可用 /model NAME 换一个模型",
@@ -141,11 +144,10 @@ CHINESE: Mapping[str, str] = {
     "{text!r} is no number of 1 or more": "{text!r} 不是大于或等于 1 的整数",
     "internal error: {error}": "内部错误：{error}",
     # --- going through the turns ------------------------------------------------------------------
-    "took back the last turn": "已撤销最后一轮",
     "took back {count} turns": "已撤销 {count} 轮",
-    "went forward one turn": "已恢复一轮",
     "went forward {count} turns": "已恢复 {count} 轮",
-    "there is nothing that way": "已经到头了",
+    "there is nothing to take back": "没有可撤销的轮次",
+    "there is nothing to go forward to": "没有可恢复的轮次",
     "the chat is empty": "对话已空",
     "turn {n} is the last: {question!r}": "最后一轮是第 {n} 轮：{question!r}",
     "there is no question to try again": "没有可重新回答的问题",
@@ -193,13 +195,12 @@ CHINESE: Mapping[str, str] = {
     "prompt: reused {reused} + new {new} tokens in {seconds} s": (
         "输入：复用 {reused} + 新增 {new} 个 token，用时 {seconds} 秒"
     ),
-    "reply: {tokens} tokens, {speed} tokens/s": "回复：{tokens} 个 token，{speed} token/秒",
+    "reply: {tokens}, {speed} tokens/s": "回复：{tokens}，{speed} token/秒",
     "first token after {seconds} s; seed: {seed}": "首个 token 用时 {seconds} 秒；种子：{seed}",
     "none was needed": "未使用",
     # --- the sessions of a chat -------------------------------------------------------------------
     "{model} answered in it last; /model {model} loads that": "上次由 {model} 回答；/model {model} 可加载它",
-    "this is {title!r} of {date}, one turn": "会话 {title!r}，{date}，共 1 轮",
-    "this is {title!r} of {date}, {turns} turns": "会话 {title!r}，{date}，共 {turns} 轮",
+    "this is {title!r} of {date}, {count} turns": "会话 {title!r}，{date}，共 {count} 轮",
     "its last reply broke off, /continue goes on with it": "最后一条回复已中断，/continue 可继续",
     "{count} more; /sessions {all} lists them all": "还有 {count} 个；/sessions {all} 可列出全部",
     "there is no other session": "没有其他会话",
@@ -216,12 +217,11 @@ CHINESE: Mapping[str, str] = {
     "it was deleted just now": "它刚刚被删除了",
     "qwenchat sessions list shows them": "qwenchat sessions list 可列出所有会话",
     "none was saved yet": "还没有保存过会话",
-    "{n} sessions answer to {name!r}": "有 {n} 个会话与 {name!r} 匹配",
+    "{count} sessions answer to {name!r}": "有 {count} 个会话与 {name!r} 匹配",
     "give an id: {ids}": "请指定 ID：{ids}",
     "there is nothing to search for": "没有指定要查找的文本",
     "no session holds {text!r}": "没有会话包含 {text!r}",
-    "{title!r} (one turn)": "{title!r}（1 轮）",
-    "{title!r} ({turns} turns)": "{title!r}（{turns} 轮）",
+    "{title!r} ({count} turns)": "{title!r}（{count} 轮）",
     "{title!r} (cannot be read)": "{title!r}（无法读取）",
     "delete {session}?": "删除 {session}？",
     "deleted {title!r}": "已删除 {title!r}",
@@ -266,8 +266,6 @@ CHINESE: Mapping[str, str] = {
         "下一条消息没有附上文件；/file PATH 或 @PATH 可附上"
     ),
     "took {count} files out of the next message": "已从下一条消息中移除 {count} 个文件",
-    "{path}: {lines} lines": "{path}：{lines} 行",
-    "{path}: {lines} lines, {tokens} tokens": "{path}：{lines} 行，{tokens} 个 token",
     "{path} is no file here; it is sent as text": "这里没有文件 {path}，按普通文本发送",
     "{path} is a folder; it is sent as text": "{path} 是文件夹，按普通文本发送",
     "there is no file {path}": "没有文件 {path}",
@@ -283,7 +281,6 @@ CHINESE: Mapping[str, str] = {
     "convert it to UTF-8, and send it then": "请转换为 UTF-8 后再发送",
     # --- files that are written -------------------------------------------------------------------
     "there is no code in the last reply": "最后一条回复中没有代码",
-    "{n}: {language}, {lines} lines": "{n}：{language}，{lines} 行",
     "there are {count} blocks of code": "共有 {count} 个代码块",
     "there is no format {kind!r}": "没有格式 {kind!r}",
     "wrote {path}": "已写入 {path}",
@@ -433,15 +430,12 @@ CHINESE: Mapping[str, str] = {
     "it cannot be read: {reason}": "无法读取：{reason}",
     "it has {size} bytes, expected {expected}": "大小为 {size} 字节，应为 {expected} 字节",
     "its content is not what was published": "内容与发布的不一致",
-    "{model}: all {count} files are what was pulled": "{model}：全部 {count} 个文件与下载时一致",
-    "{model}: all {count} files have the hashes that name them": (
-        "{model}：全部 {count} 个文件与其名称中的哈希一致"
-    ),
-    "{model}: all {count} files are what the Hub has": "{model}：全部 {count} 个文件与 Hub 上的一致",
-    "{model}: all {count} files have their sizes; no hash is known": (
-        "{model}：全部 {count} 个文件大小正确；哈希未知"
-    ),
-    "{model}: no file is missing; no hash is known": "{model}：没有缺失文件；哈希未知",
+    "{model}: {finding}": "{model}：{finding}",
+    "all {count} files are what was pulled": "全部 {count} 个文件与下载时一致",
+    "all {count} files have the hashes that name them": "全部 {count} 个文件与其名称中的哈希一致",
+    "all {count} files are what the Hub has": "全部 {count} 个文件与 Hub 上的一致",
+    "all {count} files have their sizes; no hash is known": "全部 {count} 个文件大小正确；哈希未知",
+    "no file is missing; no hash is known": "没有缺失文件；哈希未知",
     "{model}: bad or missing: {files}": "{model}：损坏或缺失：{files}",
     "qwenchat models pull {name} fetches what is bad again": (
         "可用 qwenchat models pull {name} 重新下载损坏的文件"
@@ -562,17 +556,17 @@ CHINESE: Mapping[str, str] = {
     "stdin": "标准输入",
     "--json, --stream-json and --code exclude each other": "--json、--stream-json 和 --code 不能同时使用",
     "choose one": "请只选其一",
-    "the reply was cut after {tokens} tokens by --max-new-tokens": (
-        "回复达到 --max-new-tokens 的上限，在 {tokens} 个 token 后截断"
+    "the reply was cut after {count} tokens by --max-new-tokens": (
+        "回复达到 --max-new-tokens 的上限，在 {count} 个 token 后截断"
     ),
-    "the reply was cut after {tokens} tokens by the context window": (
-        "上下文窗口已满，回复在 {tokens} 个 token 后截断"
+    "the reply was cut after {count} tokens by the context window": (
+        "上下文窗口已满，回复在 {count} 个 token 后截断"
     ),
     "interrupted; the reply is incomplete": "已中断；回复不完整",
     "{model}: loaded in {loaded} s; prompt reused {reused} + new {new} tokens, {prefill}; "
-    "first token after {first} s; reply {tokens} tokens, {decode}": (
+    "first token after {first} s; reply {tokens}, {decode}": (
         "{model}：加载用时 {loaded} 秒；输入复用 {reused} + 新增 {new} 个 token，{prefill}；"
-        "首个 token 用时 {first} 秒；回复 {tokens} 个 token，{decode}"
+        "首个 token 用时 {first} 秒；回复 {tokens}，{decode}"
     ),
     "no time": "用时为零",
     # --- the command line: beginning a chat -------------------------------------------------------
@@ -585,12 +579,12 @@ CHINESE: Mapping[str, str] = {
     "delete which sessions?": "没有明确要删除哪些会话",
     "give their names, or --older-than DAYS": "请给出会话名称，或使用 --older-than DAYS",
     "and {n} more": "以及另外 {n} 个",
-    "delete these {n} sessions?": "删除这 {n} 个会话？",
+    "delete these {count} sessions?": "删除这 {count} 个会话？",
     "there is no terminal to ask on": "没有终端可供询问",
     "--yes deletes without asking": "--yes 可直接删除，不再询问",
     "nothing was deleted": "没有删除任何会话",
-    "deleted {n} sessions": "已删除 {n} 个会话",
-    "{n} sessions could not be deleted: {first}": "有 {n} 个会话无法删除：{first}",
+    "deleted {count} sessions": "已删除 {count} 个会话",
+    "{count} sessions could not be deleted: {first}": "有 {count} 个会话无法删除：{first}",
     "--force replaces it": "--force 可覆盖",
     "{path} does not say its format": "从 {path} 看不出格式",
     "--format takes {names}": "--format 可选：{names}",
@@ -653,7 +647,7 @@ CHINESE: Mapping[str, str] = {
     "a line looks like {example}": "一行应形如 {example}",
     "nested too deeply": "嵌套过深",
     "it has no messages": "其中没有 messages",
-    "{tokens} tokens of the calibration are too many, and left out": "校准文本过多，略去 {tokens} 个词元",
+    "{count} tokens of the calibration are too many, and left out": "校准文本过多，略去 {count} 个词元",
     "quantising needs auto-gptq, which is not installed": "量化需要 auto-gptq，但尚未安装",
     "it comes with qwenchat for Python 3.10 and 3.11 on Linux and Windows (x86-64); "
     "what is quantised there runs everywhere": (
@@ -733,7 +727,6 @@ CHINESE: Mapping[str, str] = {
     "known models (on disk; memory with the whole context)": "已知的模型（磁盘占用；含全部上下文的内存）",
     "here": "在本机",
     "not here": "不在本机",
-    "{tokens} tokens": "{tokens} 个 token",
     "{device}: fits, {needed} GiB, {kernels}": "{device}：放得下，{needed} GiB，{kernels}",
     "{device}: does not fit, {needed} GiB": "{device}：放不下，需要 {needed} GiB",
     "a chat answers with {model}": "对话将由 {model} 回答",

@@ -21,7 +21,7 @@ import typer
 import qwenchat
 from qwenchat import cli_bench, cli_doctor, cli_models, cli_quantize, cli_sessions, cli_setup, exits, language
 from qwenchat.errors import Interrupted, UsageError
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 from qwenchat.options import Flags, with_flags
 
 if TYPE_CHECKING:
@@ -283,13 +283,18 @@ def _report(end: ReplyEnd, backend: Backend, loaded: float, settings: Settings, 
     if end.finish_reason == "length" and not settings.quiet:
         tokens = end.usage.completion_tokens
         if limit == tokens:
-            theme.say(
-                tr("the reply was cut after {tokens} tokens by --max-new-tokens", tokens=tokens), "warning"
+            cut = plural(
+                tokens,
+                "the reply was cut after one token by --max-new-tokens",
+                "the reply was cut after {count} tokens by --max-new-tokens",
             )
         else:
-            theme.say(
-                tr("the reply was cut after {tokens} tokens by the context window", tokens=tokens), "warning"
+            cut = plural(
+                tokens,
+                "the reply was cut after one token by the context window",
+                "the reply was cut after {count} tokens by the context window",
             )
+        theme.say(cut, "warning")
 
 
 def _stats_line(end: ReplyEnd, backend: Backend, loaded: float) -> str:
@@ -297,14 +302,14 @@ def _stats_line(end: ReplyEnd, backend: Backend, loaded: float) -> str:
     new = usage.prompt_tokens - usage.reused_tokens
     return tr(
         "{model}: loaded in {loaded} s; prompt reused {reused} + new {new} tokens, {prefill}; "
-        "first token after {first} s; reply {tokens} tokens, {decode}",
+        "first token after {first} s; reply {tokens}, {decode}",
         model=f"{backend.name} ({backend.description})",
         loaded=f"{loaded:.2f}",
         reused=usage.reused_tokens,
         new=new,
         prefill=_rate(new, timings.prefill),
         first=f"{timings.first_token:.2f}",
-        tokens=usage.completion_tokens,
+        tokens=plural(usage.completion_tokens, "1 token", "{count} tokens"),
         decode=_rate(usage.completion_tokens, timings.decode),
     )
 

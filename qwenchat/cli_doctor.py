@@ -16,7 +16,7 @@ import typer
 
 from qwenchat.cli_output import print_lines, print_object
 from qwenchat.errors import ConfigError
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 
 if TYPE_CHECKING:
     from qwenchat.doctor.findings import Finding, Fit, Outlook, Report
@@ -119,7 +119,7 @@ def _model(outlook: Outlook) -> tuple[str, ...]:
     model = outlook.model
     here = tr("here") if outlook.folder else tr("not here")
     disk = f"{model.disk_bytes / 1e9:.1f} GB"
-    context = tr("{tokens} tokens", tokens=f"{model.context:,}")
+    context = plural(model.context, "1 token", "{count} tokens")
     return f"  {model.short}", disk, context, here, "; ".join(_fit(fit) for fit in outlook.fits)
 
 

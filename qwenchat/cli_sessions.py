@@ -31,7 +31,7 @@ from qwenchat.cli_output import (
     print_objects,
 )
 from qwenchat.errors import SessionError, UsageError
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 from qwenchat.session_lines import as_object, described, hit_lines, list_lines, local_time
 
 if TYPE_CHECKING:
@@ -238,9 +238,14 @@ def delete(
     elif len(deleted) == 1:
         _say(ctx, tr("deleted {title!r}", title=_called(deleted[0])))
     elif deleted or not failures:
-        _say(ctx, tr("deleted {n} sessions", n=len(deleted)))
+        _say(ctx, plural(len(deleted), "deleted one session", "deleted {count} sessions"))
     if len(failures) > 1:
-        many = tr("{n} sessions could not be deleted: {first}", n=len(failures), first=failures[0].message)
+        many = plural(
+            len(failures),
+            "one session could not be deleted: {first}",
+            "{count} sessions could not be deleted: {first}",
+            first=failures[0].message,
+        )
         raise SessionError(many, failures[0].hint)
     if failures:
         raise failures[0]
@@ -341,7 +346,7 @@ def _ask_to_delete(infos: Sequence[SessionInfo]) -> None:
             theme.say(described(info))
         if len(infos) > _NAMED:
             theme.say(tr("and {n} more", n=len(infos) - _NAMED))
-        question = tr("delete these {n} sessions?", n=len(infos))
+        question = plural(len(infos), "delete this session?", "delete these {count} sessions?")
     confirm(question, unasked=unasked, declined=tr("nothing was deleted"))
 
 

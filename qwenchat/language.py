@@ -26,6 +26,21 @@ def tr(template: str, **values: object) -> str:
     return _table.get(template, template).format(**values)
 
 
+def plural(count: int, one: str, many: str, **values: object) -> str:
+    """A text about a number of things, in the user's language.
+
+    Chinese has one form for any number: it is the translation of ``many``.
+
+    Args:
+        count: how many; the field ``{count}`` of either text, with commas between the thousands.
+        one: the English text for one, often without the field.
+        many: the English text for any other number.
+        values: what the other fields stand for.
+    """
+    template = one if count == 1 and many not in _table else many
+    return tr(template, count=f"{count:,}", **values)
+
+
 def use(language: Language) -> None:
     """Speaks that language from now on, in the whole process."""
     global _table

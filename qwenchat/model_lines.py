@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.errors import CheckpointError
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 from qwenchat.meter import size_text
 from qwenchat.terminal.sanitize import sanitize_line
 
@@ -120,7 +120,7 @@ def show_lines(
         ]
     context = known.context if known else about.context if about else None
     facts += [
-        (tr("context"), None if context is None else tr("{tokens} tokens", tokens=context)),
+        (tr("context"), None if context is None else plural(context, "1 token", "{count} tokens")),
         (tr("disk"), None if model.disk is None else size_text(model.disk)),
     ]
     if model.memory is not None:
@@ -201,13 +201,21 @@ def checked_lines(checked: Checked) -> list[str]:
     if bad:
         return [f"{line}\n" for line in bad]
     found = {
-        "record": tr("{model}: all {count} files are what was pulled", model=name, count=count),
-        "cache": tr("{model}: all {count} files have the hashes that name them", model=name, count=count),
-        "hub": tr("{model}: all {count} files are what the Hub has", model=name, count=count),
-        "sizes": tr("{model}: all {count} files have their sizes; no hash is known", model=name, count=count),
-        "nothing": tr("{model}: no file is missing; no hash is known", model=name),
+        "record": plural(count, "its one file is what was pulled", "all {count} files are what was pulled"),
+        "cache": plural(
+            count,
+            "its one file has the hash that names it",
+            "all {count} files have the hashes that name them",
+        ),
+        "hub": plural(count, "its one file is what the Hub has", "all {count} files are what the Hub has"),
+        "sizes": plural(
+            count,
+            "its one file has its size; no hash is known",
+            "all {count} files have their sizes; no hash is known",
+        ),
+        "nothing": tr("no file is missing; no hash is known"),
     }
-    return [f"{found[checked.against]}\n"]
+    return [tr("{model}: {finding}", model=name, finding=found[checked.against]) + "\n"]
 
 
 def checked_object(checked: Checked) -> dict[str, Any]:

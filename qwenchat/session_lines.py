@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 from qwenchat.settings import shorten
 from qwenchat.terminal.sanitize import sanitize_line
 
@@ -103,9 +103,7 @@ def described(info: SessionInfo) -> str:
     title, turns = shorten(info.title or info.id), info.head.turns
     if info.problem:
         return tr("{title!r} (cannot be read)", title=title)
-    if turns == 1:
-        return tr("{title!r} (one turn)", title=title)
-    return tr("{title!r} ({turns} turns)", title=title, turns=turns)
+    return plural(turns, "{title!r} (one turn)", "{title!r} ({count} turns)", title=title)
 
 
 def local_time(moment: str) -> datetime | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from qwenchat import atomic, session_file
 from qwenchat.errors import SessionDamagedError, SessionError, SessionNotFoundError
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 from qwenchat.session_file import Head, SessionRecord
 
 _LAST_SECOND = 253_402_300_799.0  # of the year 9999
@@ -237,7 +237,12 @@ def find(folder: Path, name: str) -> SessionInfo:
         if found:
             ids = ", ".join(info.id for info in found[:_SOME_IDS])
             raise SessionNotFoundError(
-                tr("{n} sessions answer to {name!r}", n=len(found), name=name),
+                plural(
+                    len(found),
+                    "one session answers to {name!r}",
+                    "{count} sessions answer to {name!r}",
+                    name=name,
+                ),
                 tr("give an id: {ids}", ids=ids if len(found) <= _SOME_IDS else f"{ids}, …"),
             )
     raise SessionNotFoundError(

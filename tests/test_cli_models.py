@@ -127,7 +127,7 @@ def test_what_is_known_of_a_model_is_shown(run: Run) -> None:
     assert facts["revision"] == "c0ffee" * 6 + "c0ff"
     assert facts["model type"] == "qwen"
     assert facts["licence"] == "tongyi-qianwen"
-    assert facts["context"] == "8192 tokens"
+    assert facts["context"] == "8,192 tokens"
     listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
     assert listed == sorted(WANTED)
 

@@ -41,18 +41,27 @@ def english_afterwards() -> Iterator[None]:
 
 
 def said_in_code() -> set[str]:
-    """The first argument of every tr() in the package."""
+    """The texts of every tr() and plural() in the package that are looked up."""
     texts = set()
+    for call in calls_of("tr"):
+        text = call.args[0]
+        if isinstance(text, ast.Constant):
+            texts.add(text.value)
+        else:  # a text that is declared elsewhere; those are collected below
+            assert isinstance(text, (ast.Attribute, ast.Name, ast.Call)), ast.unparse(call)
+    return texts | {many for _, many in plurals_in_code()}
+
+
+def plurals_in_code() -> set[tuple[str, str]]:
+    """What plural() says of one thing and of several."""
+    return {(ast.literal_eval(call.args[1]), ast.literal_eval(call.args[2])) for call in calls_of("plural")}
+
+
+def calls_of(name: str) -> Iterator[ast.Call]:
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "tr"):
-                continue
-            text = node.args[0]
-            if isinstance(text, ast.Constant):
-                texts.add(text.value)
-            else:  # a text that is declared elsewhere; those are collected below
-                assert isinstance(text, (ast.Attribute, ast.Name, ast.Call)), ast.unparse(node)
-    return texts
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == name:
+                yield node
 
 
 def said() -> set[str]:
@@ -84,9 +93,32 @@ def test_a_translation_has_the_same_fields(text: str) -> None:
 
 @pytest.mark.parametrize("text", sorted(CHINESE))
 def test_a_translation_is_chinese_and_names_the_same_commands_and_flags(text: str) -> None:
-    assert re.search("[\u4e00-\u9fff；]", CHINESE[text])
+    assert re.search("[\u4e00-\u9fff；：，]", CHINESE[text])
     for name in re.findall(r"(?<![\w/}])(?:/[a-z][a-z-]+|--[a-z-]+)", text):
         assert name in CHINESE[text]
+
+
+def test_both_numbers_of_a_text_have_the_same_fields() -> None:
+    for one, many in plurals_in_code():
+        assert fields_of(many) - fields_of(one) <= {"count!None"}
+        assert fields_of(one) <= fields_of(many)
+
+
+def test_what_is_counted_is_told_in_the_right_number() -> None:
+    things = "lines|turns|questions|sessions|files|layers|blocks|characters"
+    several = re.compile(rf"\{{(?!limit)\w+\}} (?:\w+ )?(?:{things})\b")
+    # Only what is long is folded.
+    alone = {text for text in said() if "[paste" not in text} - {many for _, many in plurals_in_code()}
+    assert sorted(text for text in alone if several.search(text)) == []
+
+
+def test_one_thing_is_told_apart_from_several() -> None:
+    def told(count: int) -> str:
+        return language.plural(count, "{title!r} (one turn)", "{title!r} ({count} turns)", title="{a}")
+
+    assert [told(n) for n in (0, 1, 1234)] == ["'{a}' (0 turns)", "'{a}' (one turn)", "'{a}' (1,234 turns)"]
+    language.use("zh")
+    assert told(1) == "'{a}'（1 轮）"
 
 
 def test_every_stage_of_loading_is_known() -> None:

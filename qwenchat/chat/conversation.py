@@ -20,7 +20,7 @@ from typing import Literal
 
 from qwenchat.chat.messages import GenerationOptions, Message, Role, Timings, Usage
 from qwenchat.errors import ConversationError
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 
 ReplyStatus = Literal["complete", "interrupted", "error", "length", "streaming"]
 """How a reply stands. ``streaming`` is a checkpoint of one that is still being made; found in a
@@ -416,7 +416,7 @@ class Conversation:
         questions = self.questions()
         if not 1 <= n <= len(questions):
             there = (
-                tr("there are {count} turns", count=len(questions))
+                plural(len(questions), "there is only one turn", "there are {count} turns")
                 if questions
                 else tr("nothing was asked yet")
             )

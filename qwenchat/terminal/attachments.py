@@ -62,8 +62,13 @@ class Attachment:
 
     @property
     def lines(self) -> int:
-        """How many lines it has; the last counts also if it has no newline."""
-        return self.text.count("\n") + (self.text[-1:] not in ("", "\n"))
+        """How many lines it has."""
+        return line_count(self.text)
+
+
+def line_count(text: str) -> int:
+    """How many lines a text has; the last counts also if it has no newline."""
+    return text.count("\n") + (text[-1:] not in ("", "\n"))
 
 
 def to_path(typed: str) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from qwenchat.backends.base import Backend
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import QwenchatError
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 from qwenchat.terminal import attachments
 from qwenchat.terminal.attachments import Attachment
 from qwenchat.turn import turn_tokens
@@ -47,11 +47,11 @@ class Draft:
 
     def describe(self, file: Attachment, backend: Backend | None) -> str:
         """A file's name, its lines and, where a model is there to count them, its tokens."""
-        lines = f"{file.lines:,}"
+        lines = plural(file.lines, "1 line", "{count} lines")
         if backend is None:
-            return tr("{path}: {lines} lines", path=file.name, lines=lines)
-        tokens = f"{self._count(file, backend):,}"
-        return tr("{path}: {lines} lines, {tokens} tokens", path=file.name, lines=lines, tokens=tokens)
+            return tr("{path}: {size}", path=file.name, size=lines)
+        tokens = plural(self._count(file, backend), "1 token", "{count} tokens")
+        return tr("{path}: {size}", path=file.name, size=tr("{lines}, {tokens}", lines=lines, tokens=tokens))
 
     def marks(self, text: str, backend: Backend) -> Iterator[str]:
         """For each file that would go with ``text``, a few words for the toolbar."""
@@ -64,8 +64,8 @@ class Draft:
             if len(file.text) > _COUNTED_AT_ONCE:
                 yield self.describe(file, None)
             else:
-                tokens = f"{self._count(file, backend):,}"
-                yield tr("{path}: {tokens} tokens", path=file.name, tokens=tokens)
+                tokens = plural(self._count(file, backend), "1 token", "{count} tokens")
+                yield tr("{path}: {size}", path=file.name, size=tokens)
 
     def _read_while_typing(self, name: str) -> Attachment | None:
         """A file, read again only if it has changed; None if it cannot be sent, which is told later."""

@@ -25,7 +25,7 @@ from qwenchat.chat.messages import (
     TextDelta,
 )
 from qwenchat.errors import Interrupted, ModelError, QwenchatError, SessionError, UsageError
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 from qwenchat.sessions import Session, SessionStore
 from qwenchat.settings import Settings
 from qwenchat.signals import cancel_on_interrupt, exit_on_hangup, interrupts_kept
@@ -387,16 +387,16 @@ class Chat:
         self.keeper.save()
         self._tell_what_waits()
 
-    def moved(self, line: str, *, did: bool = True) -> None:
+    def moved(self, line: str) -> None:
         """Saves the place that a command went to, and says so."""
         self.save()
-        self.say(line if did else tr("there is nothing that way"))
+        self.say(line)
 
     def edit(self, n: int) -> None:
         """Puts question ``n`` on the line, to be sent as an alternative of itself."""
         questions = self.conversation.questions()
         if not 1 <= n <= len(questions):
-            count = tr("there are {count} questions", count=len(questions))
+            count = plural(len(questions), "there is only one question", "there are {count} questions")
             raise UsageError(tr("there is no question {n}", n=n), count)
         text = questions[n - 1].text
         self.put_on_line(f"/{text}" if text.startswith("/") else text)

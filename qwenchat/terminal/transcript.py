@@ -6,7 +6,7 @@ Reads the conversation and changes nothing.
 from __future__ import annotations
 
 from qwenchat.chat.conversation import Conversation, Node
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 from qwenchat.session_lines import when
 from qwenchat.sessions import Session
 from qwenchat.settings import shorten
@@ -26,7 +26,13 @@ def show(conversation: Conversation, *, plain: bool, turns: int | None = None, r
     questions = conversation.questions()
     skipped = max(len(questions) - turns, 0) if turns else 0
     if skipped and rest:
-        theme.say(tr("{count} earlier turns; /history shows all", count=skipped))
+        theme.say(
+            plural(
+                skipped,
+                "one earlier turn; /history shows all",
+                "{count} earlier turns; /history shows all",
+            )
+        )
     for node in conversation.path()[2 * skipped :]:  # questions and replies alternate
         if node.reply is not None:
             render_markdown(node.text, plain=plain)
@@ -43,8 +49,13 @@ def summary(session: Session) -> str:
     """Which session it is, in a line."""
     turns = len(session.conversation.questions())
     title, date = shorten(session.title or session.id), when(session.updated)
-    many = tr("this is {title!r} of {date}, {turns} turns", title=title, date=date, turns=turns)
-    line = many if turns != 1 else tr("this is {title!r} of {date}, one turn", title=title, date=date)
+    line = plural(
+        turns,
+        "this is {title!r} of {date}, one turn",
+        "this is {title!r} of {date}, {count} turns",
+        title=title,
+        date=date,
+    )
     if _status(session.conversation) in ("interrupted", "length", "error"):
         hint = tr("its last reply broke off, /continue goes on with it")
         return tr("{message}; {hint}", message=line, hint=hint)

@@ -101,7 +101,9 @@ def test_undo_and_redo_go_several_turns(chat: Chat, say: Say) -> None:
     assert [q.text for q in chat.conversation.questions()] == ["one"]
     assert "went forward 2 turns" in say("/redo 5")
     assert [q.text for q in chat.conversation.questions()] == ["one", "two", "three"]
-    assert "nothing that way" in say("/redo")
+    assert "nothing to go forward to" in say("/redo")
+    say("/undo 9")
+    assert "nothing to take back" in say("/undo")
 
 
 def test_undo_and_redo_tell_where_the_chat_stands(say: Say) -> None:
@@ -470,7 +472,7 @@ def test_save_code_writes_a_block_to_a_new_file(chat: Chat, say: Say, tmp_path: 
     assert (tmp_path / "code.py").read_text() == "print(1)\n"
     assert "exists already" in say("/save-code")
     assert "wrote other.py" in say("/save-code 1 other.py")
-    assert "there are 1 blocks" in say("/save-code 3")
+    assert "there is only one block" in say("/save-code 3")
 
 
 def test_the_editors_text_is_put_on_the_line(chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:

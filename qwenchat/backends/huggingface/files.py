@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from qwenchat.engine.config import read_json
 from qwenchat.errors import CheckpointError
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MAX_LAYERS, _MAX_COUNT = 1024, 2**20  # far above any published model
@@ -64,7 +64,12 @@ def refuse_several(folder: Path) -> None:
     found = _ggufs_in(folder)
     if len(found) > 1 and not (folder / "config.json").exists():
         raise CheckpointError(
-            tr("{name}: there are {count} GGUF files", name=folder, count=len(found)),
+            plural(
+                len(found),
+                "{name}: there is one GGUF file",
+                "{name}: there are {count} GGUF files",
+                name=folder,
+            ),
             tr("give one of them: {path}", path=found[0]),
         )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, Interrupted, QwenchatError, UsageError
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 from qwenchat.models.quantize import calibration as calibrations
 from qwenchat.models.quantize import checkpoint, layers, work
 from qwenchat.models.quantize.solver import Recipe, import_gptq
@@ -126,7 +126,13 @@ def quantize(
     held_out = calibrations.windows(tokenizer.encode(HELD_OUT.read_text(encoding="utf-8")), window)
     _check_ids(src, given, held_out)
     if given.left_out:
-        notice(tr("{tokens} tokens of the calibration are too many, and left out", tokens=given.left_out))
+        notice(
+            plural(
+                given.left_out,
+                "one token of the calibration is too many, and left out",
+                "{count} tokens of the calibration are too many, and left out",
+            )
+        )
     texts = layers.Texts.of(given.sequences, held_out)
     src.check_room(dest, texts.rows, device)
     checking = tr("checking the source")
@@ -286,7 +292,7 @@ class _Run:
         """Tells how far the layers are, and how long the rest will take at the speed of this run."""
         done, rest = layer + fraction - self._first, self._layers - layer - fraction
         left = (time.monotonic() - self._begin) / done * rest if done else None
-        stage = tr("quantising {count} layers", count=self._layers)
+        stage = plural(self._layers, "quantising one layer", "quantising {count} layers")
         self._progress(Step(stage, (layer + fraction) / self._layers, left))
 
 

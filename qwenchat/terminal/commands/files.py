@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qwenchat import fences, textfile
 from qwenchat.errors import UsageError
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 from qwenchat.terminal import attachments, clipboard, editor
 from qwenchat.terminal.commands.registry import Group, number
 
@@ -40,7 +40,9 @@ def _file(chat: Chat, rest: str) -> None:
 def _detach(chat: Chat, rest: str) -> None:
     count = len(chat.draft.attached)
     chat.draft.attached.clear()
-    chat.say(tr("took {count} files out of the next message", count=count))
+    chat.say(
+        plural(count, "took one file out of the next message", "took {count} files out of the next message")
+    )
 
 
 @command(
@@ -55,7 +57,9 @@ def _copy(chat: Chat, rest: str) -> None:
     else:
         text = _reply_text(chat, number(rest, 0))
     way = clipboard.copy(text)
-    chat.say(tr("copied {count} characters by {way}", count=f"{len(text):,}", way=way))
+    chat.say(
+        plural(len(text), "copied one character by {way}", "copied {count} characters by {way}", way=way)
+    )
 
 
 def _paths_after_number(chat: Chat, rest: str) -> Iterator[str]:
@@ -78,9 +82,10 @@ def _save_code(chat: Chat, rest: str) -> None:
     n, name = (number(first), others.strip()) if first.isdecimal() else (0, rest)
     if n > len(blocks) or (n == 0 and len(blocks) > 1):
         for i, block in enumerate(blocks, 1):
-            lines = block.text.count("\n") + 1
-            chat.say(tr("{n}: {language}, {lines} lines", n=i, language=block.language or "?", lines=lines))
-        raise UsageError(tr("there are {count} blocks of code", count=len(blocks)), "/save-code N PATH")
+            lines = plural(attachments.line_count(block.text), "1 line", "{count} lines")
+            chat.say(f"{i}: {block.language or '?'}, {lines}")
+        count = plural(len(blocks), "there is only one block of code", "there are {count} blocks of code")
+        raise UsageError(count, "/save-code N PATH")
     block = blocks[max(n, 1) - 1]
     path = attachments.to_path(name or fences.suggested_name(block))
     textfile.write_text(path, block.text.rstrip("\n") + "\n")
@@ -109,5 +114,8 @@ def _reply_text(chat: Chat, n: int) -> str:
     if not replies:
         raise UsageError(tr("there was no reply yet"))
     if n > len(replies):
-        raise UsageError(tr("there is no turn {n}", n=n), tr("there are {count} turns", count=len(replies)))
+        raise UsageError(
+            tr("there is no turn {n}", n=n),
+            plural(len(replies), "there is only one turn", "there are {count} turns"),
+        )
     return replies[n - 1].text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import UsageError
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 from qwenchat.settings import allowed, read_setting, shorten, system_prompt
 from qwenchat.terminal import status
 from qwenchat.terminal.commands.registry import Group
@@ -135,8 +135,8 @@ def _stats(chat: Chat, rest: str) -> None:
     rate = usage.completion_tokens / timings.decode if timings.decode else 0.0
     chat.say(
         tr(
-            "reply: {tokens} tokens, {speed} tokens/s",
-            tokens=f"{usage.completion_tokens:,}",
+            "reply: {tokens}, {speed} tokens/s",
+            tokens=plural(usage.completion_tokens, "1 token", "{count} tokens"),
             speed=f"{rate:.1f}",
         )
     )

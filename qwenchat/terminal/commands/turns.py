@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import UsageError
-from qwenchat.language import tr
+from qwenchat.language import plural, tr
 from qwenchat.terminal import transcript
 from qwenchat.terminal.commands.registry import Group, number
 from qwenchat.turn import turn_tokens
@@ -24,21 +24,23 @@ command = _group.command
 @command("undo", "Take the last turn back, or the last N.", usage="[N]")
 def _undo(chat: Chat, rest: str) -> None:
     taken = chat.conversation.undo(number(rest, 1))
-    many = tr("took back {count} turns", count=taken)
-    _tell_steps(chat, taken, tr("took back the last turn") if taken == 1 else many)
+    if not taken:
+        raise UsageError(tr("there is nothing to take back"))
+    _tell_steps(chat, plural(taken, "took back the last turn", "took back {count} turns"))
 
 
 @command("redo", "Go forward again after /undo.", usage="[N]")
 def _redo(chat: Chat, rest: str) -> None:
     taken = chat.conversation.redo(number(rest, 1))
-    many = tr("went forward {count} turns", count=taken)
-    _tell_steps(chat, taken, tr("went forward one turn") if taken == 1 else many)
+    if not taken:
+        raise UsageError(tr("there is nothing to go forward to"))
+    _tell_steps(chat, plural(taken, "went forward one turn", "went forward {count} turns"))
 
 
-def _tell_steps(chat: Chat, taken: int, message: str) -> None:
+def _tell_steps(chat: Chat, message: str) -> None:
     """What was done, and where that leaves the chat."""
     here = transcript.where(chat.conversation)
-    chat.moved(tr("{message}; {hint}", message=message, hint=here), did=taken > 0)
+    chat.moved(tr("{message}; {hint}", message=message, hint=here))
 
 
 @command("retry", "Answer the last question again; the old answer stays beside it.")
@@ -136,7 +138,7 @@ def _context(chat: Chat, rest: str) -> None:
     largest = max([1, *sizes])
     rows = [(tr("system"), f"{turn_tokens(backend, system):,}", "", conversation.system)] if system else []
     if skipped:
-        chat.say(tr("{count} earlier turns are not shown", count=skipped))
+        chat.say(plural(skipped, "one earlier turn is not shown", "{count} earlier turns are not shown"))
     shown = zip(conversation.questions()[skipped:], sizes, strict=True)
     for n, (question, tokens) in enumerate(shown, skipped + 1):
         marks = [tr("pinned")] * (n in pinned) + [tr("left out")] * (question.id in chat.left_out)
