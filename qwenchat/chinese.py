@@ -829,10 +829,9 @@ CHINESE: Mapping[str, str] = {
     ),
     "the chat template cannot be read: {reason}": "无法读取聊天模板：{reason}",
     "the chat template refuses the chat: {reason}": "聊天模板拒绝此对话：{reason}",
-    "the chat template leaves out a message, repeats it or moves it": "聊天模板漏掉、重复或移动了消息",
-    "the chat template changes what the {role} said, in a way that cannot be followed": (
-        "聊天模板改动了 {role} 的话，无法看出改动了什么"
-    ),
+    "the chat template cannot be run: {reason}": "无法运行聊天模板：{reason}",
+    "the chat template leaves out a message": "聊天模板漏掉了一条消息",
+    "the chat template leaves out a part of what is said": "聊天模板漏掉了消息的一部分",
     "this model cannot hold this chat": "此模型不能进行这个对话",
     "this model cannot hold a chat": "此模型不能进行对话",
     "say it in other words; in a chat, /undo takes it back": "请换一种说法；在对话中可用 /undo 收回",

@@ -46,6 +46,8 @@ _MAX_IDS = 2**24
 _MAX_WHITESPACE_RUN = 50_000
 _WHITESPACE_RUN = re.compile(rf"\s{{{_MAX_WHITESPACE_RUN}}}")
 
+_HALF_PAIR = re.compile(r"[\ud800-\udfff]")
+
 
 class QwenTokenizer:
     """Text to token ids and back.
@@ -55,11 +57,19 @@ class QwenTokenizer:
         special_tokens: the control tokens' written forms and ids; ``<|endoftext|>``,
             ``<|im_start|>`` and ``<|im_end|>`` must be among them.
         pattern: the regular expression that splits text before merging.
+        n_ids: how many ids the model has. It can draw those that stand for nothing, too.
     """
 
-    def __init__(self, ranks: Mapping[bytes, int], special_tokens: Mapping[str, int], pattern: str) -> None:
+    def __init__(
+        self,
+        ranks: Mapping[bytes, int],
+        special_tokens: Mapping[str, int],
+        pattern: str,
+        n_ids: int | None = None,
+    ) -> None:
         self.special_tokens = dict(special_tokens)
         self.n_vocab = max(*ranks.values(), *special_tokens.values()) + 1
+        self._n_ids = n_ids or self.n_vocab
         self.endoftext_id = special_tokens[ENDOFTEXT]
         self.im_start_id = special_tokens[IM_START]
         self.im_end_id = special_tokens[IM_END]
@@ -83,7 +93,7 @@ class QwenTokenizer:
         return _default()
 
     @classmethod
-    def from_folder(cls, folder: Path) -> QwenTokenizer:
+    def from_folder(cls, folder: Path, n_ids: int | None = None) -> QwenTokenizer:
         """The tokenizer of a checkpoint folder, from its ``.tiktoken`` file.
 
         ``tokenizer_config.json`` may name the special tokens (``added_tokens_decoder``) and one of
@@ -111,7 +121,7 @@ class QwenTokenizer:
             raise CheckpointError(
                 f"{config_path}: split_pattern is {name!r}, expected {' or '.join(SPLIT_PATTERNS)}"
             )
-        return cls(ranks, specials, SPLIT_PATTERNS[name])
+        return cls(ranks, specials, SPLIT_PATTERNS[name], n_ids)
 
     def encode(self, text: str, *, allowed_special: Literal["all"] | Collection[str] = ()) -> list[int]:
         """Token ids of ``text``, normalised to NFC.
@@ -152,9 +162,9 @@ class QwenTokenizer:
     def reply_text(self, ids: Sequence[int]) -> str | None:
         """The text that a reply of these tokens has, as :class:`IncrementalDecoder` gives it out.
 
-        None if one of them is a control token.
+        None if one of them is a control token, or none of the model's.
         """
-        if not self._special_ids.isdisjoint(ids):
+        if not self._special_ids.isdisjoint(ids) or not all(0 <= i < self._n_ids for i in ids):
             return None
         text = b"".join(map(self.reply_bytes, ids))
         # Not final: half a character at the end is left out.
@@ -304,6 +314,8 @@ def _read_specials(path: Path, config: Mapping[str, Any], *, first_id: int) -> d
     for form in (ENDOFTEXT, IM_START, IM_END):
         if form not in specials:
             raise CheckpointError(f"{path}: the special token {form} is missing from added_tokens_decoder")
+    if any(_HALF_PAIR.search(form) for form in specials):
+        raise CheckpointError(f"{path}: added_tokens_decoder has a token that is no text")
     if len(set(specials.values())) != len(entries) or not _in_range(specials.values()) or "" in specials:
         raise CheckpointError(f"{path}: added_tokens_decoder has a token or an id twice, or an empty token")
     return specials

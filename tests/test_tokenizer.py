@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qwenchat.tokenizer
+from qwenchat.chat.chatml import content_ids
+from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import CheckpointError, PromptError
 from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
 
@@ -120,6 +122,12 @@ def test_a_damaged_vocabulary_is_named_with_its_line(tmp_path: Path, content: by
         QwenTokenizer.from_folder(tmp_path)
 
 
+CHATML = {
+    str(number): {"content": form}
+    for number, form in enumerate(("<|endoftext|>", "<|im_start|>", "<|im_end|>"), 300)
+}
+
+
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
@@ -128,6 +136,8 @@ def test_a_damaged_vocabulary_is_named_with_its_line(tmp_path: Path, content: by
         ({"added_tokens_decoder": {"300": {"content": "<|im_end|>"}}}, r"<\|endoftext\|>"),
         ({"added_tokens_decoder": {"x": {"content": "<|im_end|>"}}}, "malformed"),
         ({"added_tokens_decoder": [1]}, "malformed"),
+        ({"added_tokens_decoder": {"300": {"content": "\ud800"}}}, "is missing"),
+        ({"added_tokens_decoder": {**CHATML, "303": {"content": "\ud800"}}}, "no text"),
         (
             {
                 "added_tokens_decoder": {
@@ -146,6 +156,15 @@ def test_a_tokenizer_config_cannot_make_text_a_control_token(
     write_vocabulary(tmp_path, BYTES, config)
     with pytest.raises(CheckpointError, match=complaint):
         QwenTokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("ids", [[10**9], [-5], [10**30], [97, 10**9]])
+def test_ids_of_no_token_are_no_reply_however_they_look(ids: list[int]) -> None:
+    qwen = QwenTokenizer.default()
+    said = Message(Role.ASSISTANT, "".join(stream(qwen, ids)), tuple(ids))
+    assert "\ufffd" in said.content
+    assert qwen.reply_text(ids) is None
+    assert content_ids(qwen, said) == qwen.encode(said.content)
 
 
 # --- decoding as tokens come -------------------------------------------------------------------

@@ -208,7 +208,7 @@ def _read_tokenizer(folder: Path, vocab_size: int) -> QwenTokenizer | None:
     """The folder's tokenizer, held against the model; None where there is none, to run ids alone."""
     if not any(folder.glob("*.tiktoken")):
         return None
-    tokenizer = QwenTokenizer.from_folder(folder)
+    tokenizer = QwenTokenizer.from_folder(folder, vocab_size)
     if tokenizer.n_vocab > vocab_size:
         raise CheckpointError(
             f"{folder}: the vocabulary has {tokenizer.n_vocab} tokens, the model {vocab_size}",

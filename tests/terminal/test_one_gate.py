@@ -36,6 +36,8 @@ FIGURES = "figures, for developers"
 ALLOWED = {
     "__main__.main": OWN,
     "atomic._write_all": FILE,
+    "backends.huggingface.render_child.main": "a pipe",
+    "backends.huggingface.renderer._ask": "a pipe",
     "bench.child.Child._exchange": "a pipe",
     "bench.fidelity._report": FIGURES,
     "bench.fidelity.main": FIGURES,

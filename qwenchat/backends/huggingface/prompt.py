@@ -6,10 +6,12 @@ Owns which tokens are control tokens, which texts divide turns where no token do
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
-from qwenchat.backends.huggingface.template import ChatTemplate, Piece
+from qwenchat.backends.huggingface.renderer import Piece
+from qwenchat.backends.huggingface.template import ChatTemplate
 from qwenchat.backends.huggingface.tokenizer import HubTokenizer
 from qwenchat.chat.chatml import content_ids
 from qwenchat.chat.messages import Message, Role
@@ -44,15 +46,16 @@ class ChatPrompt:
     def __init__(self, tokenizer: Any, source: str) -> None:
         names = tokenizer.special_tokens_map.items()
         self.template = ChatTemplate(source, {name: form for name, form in names if isinstance(form, str)})
-        written = [piece.text for piece in self._probe() if not piece.verbatim]
+        written, after_reply = self._probe()
+        *between, tail = written
         tokens = tokenizer.added_tokens_decoder.items()
         added = {str(token.content): token_id for token_id, token in tokens}
         special = {str(token.content) for _, token in tokens if token.special}
         # Not only those that call themselves special: also what the template has for itself, as far as it is
         # no white space, of which some vocabularies have tokens too.
         words = [form for form in added if form.strip()]
-        borders = special.union(form for form in words if any(form in text for text in written))
-        control = borders.union(form for form in words if form in source)
+        borders = special.union(form for form in words if any(form in text for text in between))
+        control = borders.union(form for form in words if form in source or form in tail)
         self.tokenizer = HubTokenizer(
             tokenizer.backend_tokenizer,
             {form: added[form] for form in control},
@@ -60,8 +63,8 @@ class ChatPrompt:
         )
         forms = re.compile("|".join(map(re.escape, sorted(borders, key=len, reverse=True))) or r"(?!)")
         self._plain_borders = _plain_borders(written, forms)
-        after_reply = forms.search(written[-2])
-        self.ends = {added[after_reply[0]]} if after_reply else set()
+        end = forms.search(after_reply)
+        self.ends = {added[end[0]]} if end else set()
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
         """The prompt that asks for the assistant's next turn.
@@ -75,9 +78,10 @@ class ChatPrompt:
         if messages and messages[-1].role is Role.ASSISTANT:
             begun = content_ids(self.tokenizer, messages[-1])
             messages = messages[:-1]
-        for message in messages:
-            self._refuse_borders(message)
-        return [*self.tokenizer.encode_pieces(self.template.pieces(messages)), *begun]
+        pieces, said = self.template.shaped(messages)
+        self._refuse_borders(pieces, said)
+        tokens = [part for piece in pieces for part in self._with_tokens(piece, said)]
+        return [*self.tokenizer.encode_pieces(tokens), *begun]
 
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt; of one that is refused those of its texts.
@@ -89,24 +93,60 @@ class ChatPrompt:
         except PromptError:
             return sum(self.tokenizer.count(message.content) for message in messages)
 
-    def _refuse_borders(self, message: Message) -> None:
-        border = next((b for b in self._plain_borders if b in message.content), None)
-        if border is not None:
-            raise PromptError(
-                tr(
-                    "the {role} says {border}, with which this model tells turns apart",
-                    role=message.role.value,
-                    border=border,
-                ),
-                tr("say it in other words; in a chat, /undo takes it back"),
-            )
+    def _refuse_borders(self, pieces: Iterable[Piece], said: Sequence[Message]) -> None:
+        for by_template, stretch in groupby(pieces, lambda piece: piece.message is None):
+            if by_template:
+                continue
+            first, *rest = stretch
+            text = "".join(piece.text for piece in (first, *rest))
+            border = next((b for b in self._plain_borders if b in text), None)
+            if border is not None and first.message is not None:
+                raise PromptError(
+                    tr(
+                        "the {role} says {border}, with which this model tells turns apart",
+                        role=said[first.message].role.value,
+                        border=border,
+                    ),
+                    tr("say it in other words; in a chat, /undo takes it back"),
+                )
 
-    def _probe(self) -> list[Piece]:
-        """A chat as the template has it, to see what it writes."""
+    def _with_tokens(self, piece: Piece, said: Sequence[Message]) -> Iterator[Piece]:
+        """A piece, in which the control tokens that the model itself wrote into a reply are such again."""
+        at, start = 0, piece.start
+        if piece.message is not None and start is not None:
+            for place, form in self._places(said[piece.message]):
+                begin = place - start
+                if at <= begin and begin + len(form) <= len(piece.text):
+                    yield Piece(piece.text[at:begin], piece.message)
+                    yield Piece(form)
+                    at = begin + len(form)
+        yield Piece(piece.text[at:], piece.message)
+
+    def _places(self, message: Message) -> list[tuple[int, str]]:
+        return self.tokenizer.control_places(message.token_ids or (), message.content)
+
+    def _probe(self) -> tuple[list[str], str]:
+        """What the template writes before, between and behind the messages of a chat; and behind a reply."""
         try:
-            return self.template.pieces(_PROBE)
+            pieces, said = self.template.shaped(_PROBE)
         except PromptError as error:
             raise CheckpointError(error.message, tr("this model cannot hold a chat")) from error
+        for number, message in enumerate(said):
+            text = "".join(piece.text for piece in pieces if piece.message == number)
+            if message.content.casefold() not in text.casefold():
+                raise CheckpointError(
+                    tr("the chat template leaves out a part of what is said"),
+                    tr("this model cannot hold a chat"),
+                )
+        written, behind, last = [""], {}, None
+        for piece in pieces:
+            if piece.message is None:
+                written[-1] += piece.text
+            elif piece.message != last:
+                last = piece.message
+                behind[said[last].role] = len(written)
+                written.append("")
+        return written, written[behind[Role.ASSISTANT]]
 
 
 def _plain_borders(written: Sequence[str], control: re.Pattern[str]) -> tuple[str, ...]:

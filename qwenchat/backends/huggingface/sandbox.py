@@ -2,39 +2,48 @@
 
 Jinja's sandbox keeps it from Python's insides. This one keeps it from the memory and the time as well: what
 it makes is counted before it is made, and whatever can blow up at one stroke is either counted beforehand or
-not there. What templates in use need is there. Knows nothing of chats.
+not there. What templates in use need is there, and nothing else. What a message says stays known as that
+(:class:`~qwenchat.backends.huggingface.said.Said`). Knows nothing of chats, and nothing of the process that
+it runs in, which has the last word on memory and time.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import threading
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from time import monotonic
 from typing import Any, ClassVar, cast
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, Undefined, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import FILTERS
 from jinja2.parser import Parser
 from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.tests import TESTS
 from jinja2.visitor import NodeTransformer
 
+from qwenchat.backends.huggingface.said import Said, joined
+
 MAX_SOURCE = 2**20
-MAX_SECONDS = 5.0
 _BUDGET, _PER_CHARACTER, _ROUNDS_PER_MESSAGE = 10**7, 200, 50
 """Characters and items that one rendering may make: so many, more for each character that it is given, and
 for each message what so many rounds of a loop may make."""
+_MOST_BITS = 256
+"""Of a whole number; more has no use in a chat."""
 
+# Those that give values as they are, parts of them, or numbers. Those that make texts have methods below.
 _FILTERS = (
-    *("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int"),
-    *("items", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse"),
-    *("round", "safe", "select", "selectattr", "sort", "title", "trim", "unique", "upper"),
+    *("abs", "count", "d", "default", "dictsort", "first", "float", "int", "items", "last", "length", "list"),
+    *("map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr", "sort", "unique"),
+)
+_TESTS = (
+    *("!=", "<", "<=", "==", ">", ">=", "boolean", "defined", "eq", "equalto", "false", "float", "ge"),
+    *("greaterthan", "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt", "mapping", "ne"),
+    *("none", "number", "sameas", "sequence", "string", "true", "undefined", "upper"),
 )
 _METHODS: dict[type, tuple[str, ...]] = {
     str: (
@@ -46,6 +55,7 @@ _METHODS: dict[type, tuple[str, ...]] = {
     dict: ("get", "items", "keys", "values"),
     list: ("count", "index"),
     tuple: ("count", "index"),
+    LoopContext: ("changed", "cycle"),
 }
 
 
@@ -63,7 +73,10 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         TemplateError: it is no template, or far too long for one.
     """
 
-    intercepted_binops: ClassVar[frozenset[str]] = frozenset(("+", "*", "%", "**"))  # type: ignore[misc]
+    intercepted_binops: ClassVar[frozenset[str]] = frozenset(  # type: ignore[misc]
+        ("+", "-", "*", "/", "//", "%", "**")
+    )
+    concat = staticmethod(functools.partial(joined, ""))
 
     def __init__(self, source: str) -> None:
         if len(source) > MAX_SOURCE:
@@ -75,19 +88,29 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             optimized=False,
             extensions=[loopcontrols, _Generation],
-            finalize=self._pay_for,
+            finalize=self._shown,
         )
         self._round = 1 + len(source)
-        self._lock = threading.Lock()  # a toolbar counts while a reply is asked for
         self._now = datetime.now()
         self.filters = {
-            **{name: self._counted(FILTERS[name]) for name in _FILTERS},
-            "tojson": self._tojson,
+            **{name: self._counted(cast(Any, FILTERS[name])) for name in _FILTERS},
+            **{name: self._method(name) for name in ("capitalize", "lower", "title", "upper")},
             "join": self._join,
             "replace": self._replace,
-            "string": self._string,
+            "round": self._rounded,
+            "safe": self._text,  # nothing here is written for HTML
+            "string": self._text,
+            "tojson": self._tojson,
+            "trim": self._trim,
             "rounds": self._rounds,
             "paid": self._pay_for,
+        }
+        self.tests = {
+            **{name: self._counted(cast(Any, TESTS[name])) for name in _TESTS},
+            # Python's % with a text on its left writes that text out.
+            "divisibleby": lambda value, number: _whole(value) % _whole(number) == 0,
+            "even": lambda value: _whole(value) % 2 == 0,
+            "odd": lambda value: _whole(value) % 2 == 1,
         }
         self.globals = {
             **{name: self.globals[name] for name in ("range", "dict", "namespace")},
@@ -95,37 +118,31 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
             "strftime_now": self._strftime_now,
         }
         self._begin(())
-        self._template = self.from_string(source)
+        with _one_kind_of_error():
+            self._template = self.from_string(source)
 
-    def render(self, now: datetime, values: Mapping[str, Any]) -> str:
+    def render(self, now: datetime, values: dict[str, Any]) -> Said:
         """What the template makes of ``values``.
 
         Raises:
             TemplateError: it refuses them, or does what it may not.
         """
-        try:
-            with self._lock:
-                self._now = now
-                self._begin(values.get("messages", ()))
-                text: str = self._template.render(values)
-            return text
-        except TemplateError:
-            raise
-        except RecursionError:
-            raise TooMuch("it calls itself without end") from None
-        except Exception as error:  # whatever a template does wrong comes as any of Python's errors
-            raise TemplateError(f"{type(error).__name__}: {error}") from error
+        self._now = now
+        self._begin(values.get("messages", ()))
+        with _one_kind_of_error():
+            # Not render(), whose traceback is made over for whoever writes templates.
+            context = self._template.new_context(values)
+            return Said.like(joined("", self._template.root_render_func(context)))
 
     # --- what it costs ---------------------------------------------------------------------------
 
-    def _begin(self, messages: Sequence[Mapping[str, str]]) -> None:
-        characters = sum(len(message["content"]) for message in messages)
-        self._left = _BUDGET + _PER_CHARACTER * characters + _ROUNDS_PER_MESSAGE * self._round * len(messages)
-        self._deadline = monotonic() + MAX_SECONDS
+    def _begin(self, messages: Iterable[dict[str, str]]) -> None:
+        said = [len(message["content"]) for message in messages]
+        self._left = _BUDGET + _PER_CHARACTER * sum(said) + _ROUNDS_PER_MESSAGE * self._round * len(said)
 
     def _pay(self, amount: int) -> None:
         self._left -= amount
-        if self._left < 0 or monotonic() > self._deadline:
+        if self._left < 0:
             raise TooMuch("it makes more than any chat template has reason to")
 
     def _pay_for(self, value: Any) -> Any:
@@ -139,8 +156,10 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
                     todo += [*item.keys(), *item.values()]
                 elif not isinstance(item, str):
                     todo += item
+            elif isinstance(item, int) and item.bit_length() > _MOST_BITS:
+                raise TooMuch("it counts further than any chat template has reason to")
             else:
-                self._pay(1 + item.bit_length() if isinstance(item, int) else 1)
+                self._pay(1)
         return value
 
     def _rounds(self, values: Iterable[Any]) -> Iterator[Any]:
@@ -150,72 +169,52 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
             yield value
 
     def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A filter or a test, which goes once over what it is given, and gives what of it there is."""
+
         @functools.wraps(function)  # with the mark that tells Jinja what the function wants passed
         def counted(*args: Any, **kwargs: Any) -> Any:
+            self._pay_for((args, [*kwargs.values()]))
             return self._pay_for(function(*args, **kwargs))
 
         return counted
 
-    # --- Jinja's own hooks -----------------------------------------------------------------------
+    # --- values as texts -------------------------------------------------------------------------
 
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree: nodes.Template = _Counting().visit(super()._parse(source, name, filename))
-        return tree
+    def _shown(self, value: Any) -> Any:
+        """What is written where a template writes a value."""
+        return value if isinstance(value, Undefined) else self._text(value)
 
-    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """A call in a template."""
-        self._pay(self._round if isinstance(function, (Macro, LoopContext)) else 1)
-        owner = function.__self__ if isinstance(function, types.BuiltinMethodType) else None
-        if owner is not None:
-            name = function.__name__
-            if name not in _METHODS.get(type(owner), ()):
-                raise SecurityError(f"{type(owner).__name__}.{name} is not for templates")
-            if isinstance(owner, str):
-                self._pay(len(owner))
-                if name == "replace":
-                    return self._replace(owner, *args)
-                if name == "join":
-                    return self._join(args[0] if args else (), owner)
-        return self._pay_for(super().call(context, function, *args, **kwargs))
+    def _text(self, value: Any) -> str:
+        """A value as a text, of which what messages say in it knows that."""
+        self._pay_for(value)
+        if isinstance(value, str):
+            return value
+        _refuse_unless_plain(value)
+        text = str(value)
+        self._pay(len(text))
+        return Said.made(text, (value,))
 
-    def wrap_str_format(self, value: Any) -> Any:
-        """What becomes of a text's ``format``, which pads as wide as it is told to."""
-        if getattr(value, "__name__", "") in ("format", "format_map"):
-            raise SecurityError("text.format() is not for templates")
-        return None
+    def _method(self, name: str) -> Callable[[Any], str]:
+        def method(value: Any) -> str:
+            made: str = getattr(Said.like(self._text(value)), name)()
+            return self._text(made)
 
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """An operation of those that can make something large."""
-        if operator == "%" and isinstance(left, str):
-            raise SecurityError("text % values is not for templates")
-        if operator == "**":
-            raise SecurityError("** is not for templates")
-        if operator == "*":
-            if isinstance(left, int) and isinstance(right, int):
-                self._pay(left.bit_length() + right.bit_length())
-            for times, of in ((left, right), (right, left)):
-                if isinstance(of, (str, list, tuple)) and isinstance(times, int):
-                    self._pay(max(times, 0) * (1 + len(of)))
-        return self._pay_for(super().call_binop(context, operator, left, right))
+        return method
 
-    # --- filters and functions with a count of their own -----------------------------------------
+    def _trim(self, value: Any, chars: str | None = None) -> str:
+        return Said.like(self._text(value)).strip(chars)
 
-    def _replace(self, text: Any, old: Any, new: Any, count: int = -1) -> str:
-        text, old, new = str(text), str(old), str(new)
-        self._pay(1 + len(text) + text.count(old) * len(new))
-        replaced: str = text.replace(old, new, -1 if count is None else count)
-        return replaced
+    def _replace(self, value: Any, old: Any, new: Any, count: int | None = None) -> str:
+        text, old, new = self._text(value), self._text(old), self._text(new)
+        self._pay(text.count(old) * (1 + len(new)))
+        return Said.like(text).replace(old, new, -1 if count is None else count)
 
-    def _join(self, values: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:
-        parts = []
+    def _join(self, values: Iterable[Any], d: Any = "", attribute: str | int | None = None) -> str:
+        separator, parts = self._text(d), []
         for value in values:
-            part = value if attribute is None else self.getitem(value, attribute)
-            parts.append(str(self._pay_for(part)))
-            self._pay(len(str(d)))
-        return str(d).join(parts)
-
-    def _string(self, value: Any) -> str:
-        return str(self._pay_for(value))
+            parts.append(self._text(value if attribute is None else self.getitem(value, attribute)))
+            self._pay(len(separator))
+        return joined(separator, parts)
 
     def _tojson(
         self,
@@ -226,6 +225,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         sort_keys: bool = False,
     ) -> str:
         self._pay_for(value)
+        _refuse_unless_plain(value)
         if indent is not None and not 0 <= indent <= 8:
             raise SecurityError(f"an indent of {indent} is not for templates")
         # Not Jinja's, which writes for HTML.
@@ -233,14 +233,63 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
             value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
         )
         self._pay(len(text))
-        return text
+        return Said.made(text, (value, separators))
 
-    def _strftime_now(self, form: str) -> str:
-        return self._now.strftime(str(form)[:64])
+    def _strftime_now(self, form: Any) -> str:
+        return Said.made(self._now.strftime(self._text(form)[:64]), (form,))
+
+    def _rounded(self, value: Any, precision: int = 0, method: str = "common") -> Any:
+        if not 0 <= _whole(precision) <= 15:
+            raise SecurityError(f"rounding to {precision} places is not for templates")
+        return FILTERS["round"](value, precision, method)
+
+    # --- Jinja's own hooks -----------------------------------------------------------------------
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree: nodes.Template = _Counting().visit(super()._parse(source, name, filename))
+        return tree
+
+    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """A call in a template: of a macro, of what is global here, or of a method in the list of those."""
+        if isinstance(function, (Macro, LoopContext)):
+            self._pay(self._round)
+        elif not isinstance(function, Undefined) and not any(function is f for f in self.globals.values()):
+            function = self._allowed(function)
+            self._pay_for((function.__self__, args))
+            if isinstance(function.__self__, str) and function.__name__ in ("join", "replace"):
+                if function.__name__ == "replace":
+                    return self._replace(function.__self__, *args)
+                return self._join(args[0] if args else (), function.__self__)
+        return self._pay_for(super().call(context, function, *args, **kwargs))
+
+    def _allowed(self, function: Any) -> Any:
+        """The method, if it is one for templates; a text's is the one that knows who says it."""
+        owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+        kind = next((k for k in _METHODS if isinstance(owner, k)), None)
+        if kind is None or name not in _METHODS[kind]:
+            raise SecurityError(f"{name or type(function).__name__}() is not for templates")
+        return getattr(Said.like(owner), name) if isinstance(owner, str) else function
+
+    def wrap_str_format(self, value: Any) -> Any:
+        """What becomes of a text's ``format``, which pads as wide as it is told to."""
+        return None  # refused as any method that is in no list
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """An operation of those that can make something large."""
+        if operator == "%" and isinstance(left, str):
+            raise SecurityError("text % values is not for templates")
+        if operator == "**":
+            raise SecurityError("** is not for templates")
+        for times, of in ((left, right), (right, left)):
+            if operator == "*" and isinstance(of, (str, list, tuple)) and isinstance(times, int):
+                self._pay(max(times, 0) * (1 + len(of)))
+        if operator == "+" and isinstance(left, str) and isinstance(right, str):
+            return self._pay_for(joined("", (left, right)))
+        return self._pay_for(super().call_binop(context, operator, left, right))
 
 
 class _Counting(NodeTransformer):
-    """Puts the counting into a template's tree: into its loops, and where values are put together."""
+    """Puts the counting into a template's tree: to loops, and where values are made, cut or compared."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 - the names are Jinja's
         self.generic_visit(node)
@@ -251,6 +300,16 @@ class _Counting(NodeTransformer):
         self.generic_visit(node)
         return _filtered(nodes.List(node.nodes, lineno=node.lineno), "join")
 
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        node.expr = _filtered(node.expr, "paid")
+        for operand in node.ops:
+            operand.expr = _filtered(operand.expr, "paid")
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:  # noqa: N802
+        return self._made(node) if isinstance(node.arg, nodes.Slice) else self._unchanged(node)
+
     def visit_List(self, node: nodes.List) -> nodes.Expr:  # noqa: N802
         return self._made(node)
 
@@ -258,11 +317,17 @@ class _Counting(NodeTransformer):
         return self._made(node)
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Expr:  # noqa: N802
-        return self._made(node) if node.ctx == "load" else node
+        return self._made(node) if node.ctx == "load" else self._unchanged(node)
+
+    def visit_ScopedEvalContextModifier(self, node: nodes.Node) -> nodes.Node:  # noqa: N802
+        raise SecurityError("autoescape is not for templates")
+
+    def _unchanged(self, node: nodes.Expr) -> nodes.Expr:
+        self.generic_visit(node)
+        return node
 
     def _made(self, node: nodes.Expr) -> nodes.Expr:
-        self.generic_visit(node)
-        return _filtered(node, "paid")
+        return _filtered(self._unchanged(node), "paid")
 
 
 def _filtered(node: nodes.Expr, name: str) -> nodes.Filter:
@@ -277,6 +342,40 @@ class _Generation(Extension):
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+@contextmanager
+def _one_kind_of_error() -> Iterator[None]:
+    """Whatever a template does wrong comes as any of Python's errors; it leaves as a TemplateError."""
+    try:
+        yield
+    except TemplateError:
+        raise
+    except RecursionError:
+        raise TooMuch("it calls itself without end") from None
+    except MemoryError:
+        raise TooMuch("it takes more memory than any chat template has reason to") from None
+    except Exception as error:
+        raise TemplateError(f"{type(error).__name__}: {error}") from error
+
+
+def _refuse_unless_plain(value: Any) -> None:
+    """Refuses to write out what is no plain value: a namespace, say, is one item, and all that is in it."""
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, dict):
+            todo += [*item.keys(), *item.values()]
+        elif isinstance(item, (list, tuple)):
+            todo += item
+        elif not isinstance(item, (str, int, float, type(None), Undefined)):
+            raise SecurityError(f"to write out a {type(item).__name__} is not for templates")
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int):
+        raise SecurityError(f"a {type(value).__name__} where a whole number is expected")
+    return value
 
 
 def _raise_exception(message: object) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from qwenchat.backends.huggingface.template import Piece
+from qwenchat.backends.huggingface.renderer import Piece
 from qwenchat.errors import PromptError
 from qwenchat.language import tr
 from qwenchat.tokenizer import StopStrings
@@ -35,7 +35,7 @@ class HubTokenizer:
 
     def __init__(self, tokenizer: Any, control: Mapping[str, int], special_ids: Collection[int]) -> None:
         self._tokenizer = tokenizer
-        self._control_ids = frozenset(control.values())
+        self._control = {token_id: form for form, token_id in control.items()}
         self._special_ids = frozenset(special_ids)
         self._words = {form: secrets.token_hex(16) for form in control}
         self._forms = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
@@ -47,7 +47,7 @@ class HubTokenizer:
         Raises:
             PromptError: the vocabulary has no ordinary tokens for it.
         """
-        return self.encode_pieces([Piece(text, verbatim=True)])
+        return self.encode_pieces([Piece(text, message=0)])
 
     def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
         """Token ids of a prompt.
@@ -61,9 +61,9 @@ class HubTokenizer:
             placed.append(found[0])
             return self._words[found[0]]
 
-        text = "".join(p.text if p.verbatim else self._forms.sub(place, p.text) for p in pieces)
+        text = "".join(self._forms.sub(place, p.text) if p.message is None else p.text for p in pieces)
         ids = [self._ids.get(i, i) for i in self._encode(text)]
-        if [i for i in ids if i in self._control_ids] != [self._tokenizer.token_to_id(f) for f in placed]:
+        if [i for i in ids if i in self._control] != [self._tokenizer.token_to_id(f) for f in placed]:
             raise PromptError(
                 tr("the message holds what this model's tokenizer can only read as a control token"),
                 tr("say it in other words; in a chat, /undo takes it back"),
@@ -91,7 +91,25 @@ class HubTokenizer:
             return None
         return self.decode(ids).rstrip(_HALF)
 
+    def control_places(self, ids: Sequence[int], text: str) -> list[tuple[int, str]]:
+        """Where in a reply's text the control tokens that it is made of stand, with their forms.
+
+        None where the ids are not those of the text: they come from a file.
+        """
+        marks = [n for n, token_id in enumerate(ids) if token_id in self._control]
+        if not marks or self.reply_text(ids) != text:
+            return []
+        places, at = [], len(self.decode(ids[: marks[0]]))
+        for begin, end in zip(marks, [*marks[1:], len(ids)], strict=True):
+            form = self._control[ids[begin]]
+            if text.startswith(form, at):
+                places.append((at, form))
+            at += len(self.decode(ids[begin:end]))
+        return places
+
     def _encode(self, text: str) -> list[int]:
+        # As tiktoken does: halves of a surrogate pair are one character, one alone is none.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         with _told_in_a_line():
             ids: list[int] = self._guarded.encode(text, add_special_tokens=False).ids
         return ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from datetime import datetime
+from typing import Any
 
 import pytest
 from jinja2 import TemplateError
@@ -21,8 +22,11 @@ DOUBLING = (
 )
 
 
+NESTED = "{% set n = namespace(a='xxxxxxxx') %}" + "{% set n = namespace(a=n,b=n) %}" * 60
+
+
 def render(source: str) -> str:
-    values = {"messages": MESSAGES, "tools": None, "bos_token": "<s>"}
+    values: dict[str, Any] = {"messages": MESSAGES, "tools": None, "bos_token": "<s>"}
     return BoundedSandbox(source).render(datetime(2025, 11, 26), values)
 
 
@@ -62,6 +66,9 @@ def render(source: str) -> str:
             "userassistant",
         ),
         ("{% for m in messages %}{{ m.role }}{% break %}{% endfor %}", "system"),
+        ("{{ 4 is even }}{{ 3 is odd }}{{ 9 is divisibleby 3 }}{{ 1.26 | round(1) }}", "TrueTrueTrue1.3"),
+        ("{{ messages[1].content.split(sep='w') }}{{ [none, true, 1.5] }}", "[' t', 'o '][None, True, 1.5]"),
+        ("{{ messages[0].content | title }}{{ 'a<b' | safe }}{{ ('ab' | list)[0] }}", "Onea<ba"),
         (
             "{{ bos_token }}{{ tools is not none }}{{ 'a' in 'abc' }}{{ 'x,y'.replace(',', ';') }}",
             "<s>FalseTruex;y",
@@ -129,6 +136,30 @@ def test_it_gets_at_nothing(source: str) -> None:
         "{{ 5.to_bytes(100000000, 'big') }}",
         "{{ [1] | tojson(indent=100000000) }}",
         "{{ lipsum(n=10000000) }}",
+        "{% if '%100000000d' is odd %}{% endif %}",
+        "{% if '%100000000d' is even %}{% endif %}",
+        "{% if '%100000000d' is divisibleby 3 %}{% endif %}",
+        "{{ ['%100000000d'] | select('odd') | list }}",
+        "{{ 1 | round(99999999, 'floor') }}",
+        "{{ 1 | round(99999999) }}",
+        "{{ 1.5 | round(precision=-99999999) }}",
+        NESTED + "{{ n }}",
+        "{% set n = namespace(a='xxxxxxxx') %}"
+        + "{% set n = namespace(a=n,b=n) %}" * 60
+        + "{{ n | string }}",
+        NESTED + "{{ [n] ~ '' }}",
+        "{% set n = namespace(a='xxxxxxxx') %}"
+        + "{% set n = namespace(a=n,b=n) %}" * 60
+        + "{{ {1: n}.values() }}",
+        "{% set n = namespace(a='xxxxxxxx') %}"
+        + "{% set n = namespace(a=n,b=n) %}" * 60
+        + "{{ [n] | tojson }}",
+        "{% for a in range(10000) %}{% if 'a' * 1000 == 'a' * 1000 %}{% endif %}{% endfor %}",
+        "{% set x = 'ab' * 5000 %}{% for a in range(1000) %}{% if x[1:] in x %}{% endif %}{% endfor %}",
+        "{% set x = 'ab' * 5000 %}{% for a in range(1000) %}{% if x is eq x %}{% endif %}{% endfor %}",
+        "{% set x = ('a ' * 5000).split() %}{% for a in range(1000) %}{{ x | first }}{% endfor %}",
+        DOUBLING.replace("START", "1").replace("STEP", "ns.x * 1267650600228229401496703205376"),
+        "{% autoescape true %}{{ messages[0].content }}{% endautoescape %}",
         "{{ range(100000000) | list }}",
     ],
 )
@@ -142,14 +173,6 @@ def test_it_ends_and_takes_no_memory(source: str, monkeypatch: pytest.MonkeyPatc
     finally:
         tracemalloc.stop()
     assert most < 2**25  # what is refused only once it is there has been there
-
-
-def test_a_template_that_is_slow_in_small_steps_is_ended_by_the_clock(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.0)
-    with pytest.raises(TooMuch):
-        render("{% for m in messages %}{{ m.content }}{% endfor %}")
 
 
 def test_an_endless_one_ends_within_the_budget_that_templates_have() -> None:
@@ -168,8 +191,23 @@ def test_a_long_chat_is_no_blow_up() -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["{% for %}", "{{ 'a' | nosuchfilter }}", "x" * (2**20 + 1), "{{ " + "(" * 5000]
+    "source",
+    [
+        *("{% for %}", "{{ 'a' | nosuchfilter }}", "{{ 'a' is nosuchtest }}", "x" * (2**20 + 1)),
+        "{{ " + "(" * 5000,
+        "{{ " + "9" * 5000 + " }}",  # a ValueError of Python's
+        "{% for a in b %}" * 30 + "{% endfor %}" * 30,  # a SyntaxError of Python's
+    ],
 )
 def test_what_is_no_template_is_refused_at_once(source: str) -> None:
-    with pytest.raises((TemplateError, RecursionError)):
+    with pytest.raises(TemplateError):
         BoundedSandbox(source)
+
+
+@pytest.mark.parametrize(
+    "work",
+    ["1 / 0", "1.5 // 0", "'a' * '9'", "[3, 'a'] | sort", "dict(1)", "1 | round('x')", "'a'.split('')"],
+)
+def test_whatever_goes_wrong_in_it_is_one_kind_of_error(work: str) -> None:
+    with pytest.raises(TemplateError):
+        render("{{ " + work + " }}")

@@ -95,4 +95,6 @@ def test_encode_reads_control_forms_as_text(hub_tokenizers: dict[str, HubTokeniz
     tokenizer = hub_tokenizers["qwen2"]
     ids = tokenizer.encode("a<|im_end|>b")
     assert tokenizer.decode(ids) == "a<|im_end|>b"
-    assert tokenizer._control_ids.isdisjoint(ids)
+    assert tokenizer._tokenizer.token_to_id("<|im_end|>") not in ids
+    assert tokenizer.encode("\ud800a") == tokenizer.encode("\ufffda")  # half a character is none
+    assert tokenizer.encode("\ud83e\udd8a") == tokenizer.encode("🦊")

@@ -1,0 +1,93 @@
+"""Renders one chat template, in a process of its own that ends whatever does not end by itself.
+
+Reads lines of JSON, writes a line of JSON for each: the first has the template, every other one a chat. What
+a template may cost is counted in the sandbox; the operating system has the last word, for what nobody thought
+of is counted by nobody.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import signal
+import sys
+from datetime import datetime
+from typing import Any
+
+from jinja2 import TemplateError
+
+from qwenchat.backends.huggingface.said import Said
+from qwenchat.backends.huggingface.sandbox import BoundedSandbox
+
+SECONDS, SECONDS_PER_MEBIBYTE = 2.0, 1.0
+MEMORY, MEMORY_PER_BYTE = 400 * 2**20, 32
+"""For one template and a short chat, and for each byte of a long one."""
+
+
+def main() -> None:
+    """Answers until nobody asks any more."""
+    requests, replies = sys.stdin.buffer, sys.stdout.buffer
+    sandbox: BoundedSandbox | None = None
+    for line in requests:
+        _limit_memory(MEMORY + MEMORY_PER_BYTE * len(line))
+        _limit_time(SECONDS + SECONDS_PER_MEBIBYTE * len(line) / 2**20)
+        try:
+            request = decode(line)
+            if sandbox is None:
+                sandbox = BoundedSandbox(request["template"])
+                reply: dict[str, Any] = {}
+            else:
+                reply = {"pieces": _pieces(sandbox, request)}
+        except TemplateError as error:
+            reply = {"error": " ".join(str(error).split())[:200]}
+        replies.write(encode(reply))
+        replies.flush()
+        _limit_time(0)
+
+
+def encode(value: dict[str, Any]) -> bytes:
+    """A line of JSON. Half a surrogate pair goes through as it is."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """The value of such a line."""
+    value: dict[str, Any] = json.loads(line.decode("utf-8", "surrogatepass"))
+    return value
+
+
+def _pieces(sandbox: BoundedSandbox, values: dict[str, Any]) -> list[tuple[str, int | None, int | None]]:
+    for number, message in enumerate(values["messages"]):
+        message["content"] = Said.by(number, message["content"])
+    text = sandbox.render(datetime.now(), values)
+    pieces, at = [], 0
+    for run in text.runs:
+        pieces.append((str.__getitem__(text, slice(at, at + run.length)), run.message, run.start))
+        at += run.length
+    return pieces
+
+
+def _limit_time(seconds: float) -> None:
+    """Has the process ended after so much time, whatever it is at; 0 takes that back."""
+    if hasattr(signal, "setitimer"):  # of its own time, whatever else the machine has to do
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+    elif seconds:
+        faulthandler.dump_traceback_later(seconds, exit=True)
+    else:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _limit_memory(size: int) -> None:
+    """Where the operating system can: of what a process writes to, Linux counts it all."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (size if most == resource.RLIM_INFINITY else min(size, most), most)
+    )
+
+
+if __name__ == "__main__":
+    main()
