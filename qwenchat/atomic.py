@@ -16,6 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+#: What is said where there is no room: on the disk, for this user, or for a file so large.
+NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
 #: What a temporary file's name ends in; before it comes the name of the file it is for.
 TEMPORARY_SUFFIX = ".tmp"
 

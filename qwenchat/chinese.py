@@ -232,6 +232,9 @@ CHINESE: Mapping[str, str] = {
     "/fork goes on in a copy": "/fork 可在副本中继续",
     "{reason}; this is a fork of it": "{reason}；当前是它的副本",
     "cannot save the session: {reason}": "无法保存会话：{reason}",
+    "it is not safe on the disk; QWENCHAT_HOME names another folder": (
+        "它没有安全写入磁盘；可用 QWENCHAT_HOME 指定其他文件夹"
+    ),
     "it is not safe on the disk; free some room, or set QWENCHAT_HOME to another folder": (
         "会话尚未写入磁盘；请腾出空间，或将 QWENCHAT_HOME 设为其他文件夹"
     ),
@@ -704,7 +707,8 @@ CHINESE: Mapping[str, str] = {
         "请重新安装：pip install --force-reinstall torch"
     ),
     "{path} is not there; all is as it comes": "{path} 不存在，一切为默认值",
-    "{folder}, {free} GB free": "{folder}，可用 {free} GB",
+    "{folder}, {free} free": "{folder}，可用 {free}",
+    "{folder} is on a full disk: {free} free": "{folder} 所在磁盘已满：可用 {free}",
     "{folder} cannot be written": "{folder} 不可写",
     "QWENCHAT_HOME and HF_HOME name other places": "可用 QWENCHAT_HOME 与 HF_HOME 指定其他位置",
     "{endpoint} answers": "{endpoint} 可以访问",
@@ -730,6 +734,7 @@ CHINESE: Mapping[str, str] = {
     "{device}: fits, {needed} GiB, {kernels}": "{device}：放得下，{needed} GiB，{kernels}",
     "{device}: does not fit, {needed} GiB": "{device}：放不下，需要 {needed} GiB",
     "a chat answers with {model}": "对话将由 {model} 回答",
+    "it is not saved": "对话不会保存",
     "{said}, which is fetched first": "{said}（会先下载）",
     "a chat would end at once: {message}": "对话会立即结束：{message}",
     # --- the command line: what went wrong --------------------------------------------------------

@@ -9,7 +9,6 @@ a model.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +18,17 @@ from typing import IO, TYPE_CHECKING, Annotated, Optional
 import typer
 
 import qwenchat
-from qwenchat import cli_bench, cli_doctor, cli_models, cli_quantize, cli_sessions, cli_setup, exits, language
+from qwenchat import (
+    cli_bench,
+    cli_doctor,
+    cli_models,
+    cli_quantize,
+    cli_sessions,
+    cli_setup,
+    debug_log,
+    exits,
+    language,
+)
 from qwenchat.errors import Interrupted, UsageError
 from qwenchat.language import plural, tr
 from qwenchat.options import Flags, with_flags
@@ -68,7 +77,7 @@ def root(
     """
     ctx.obj = flags  # given before a command's name they count too
     if flags.debug:
-        _start_debug_log()
+        debug_log.start()
     if ctx.invoked_subcommand is not None:
         return
     if sys.stdin is not None and sys.stdin.isatty():
@@ -201,7 +210,7 @@ def settings_of(flags: Flags) -> ResolvedSettings:
     settings = resolved.settings
     look_and_speak(settings)
     if flags.debug:
-        _start_debug_log()
+        debug_log.start()
     if not settings.quiet:
         for line in config.unknown_variables():
             theme.say(line)
@@ -316,29 +325,6 @@ def _stats_line(end: ReplyEnd, backend: Backend, loaded: float) -> str:
 
 def _rate(tokens: int, seconds: float) -> str:
     return tr("{speed} tokens/s", speed=f"{tokens / seconds:.1f}") if seconds > 0 else tr("no time")
-
-
-def _start_debug_log() -> None:
-    from qwenchat import folders
-    from qwenchat.terminal import theme
-
-    if log.handlers:
-        return
-    folder = folders.log_dir()
-    path = folder / f"qwenchat-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handler = logging.FileHandler(path, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            tr("the log file {path} cannot be written: {reason}", path=path, reason=error.strerror),
-            tr("leave out --debug"),
-        ) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
-    log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
-    log.propagate = False
-    theme.say(tr("debug log: {path}", path=path))
 
 
 def run(arguments: Sequence[str]) -> int:

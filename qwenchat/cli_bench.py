@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qwenchat.errors import QwenchatError, UsageError
+from qwenchat.errors import UsageError
 from qwenchat.language import tr
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def bench(
     from qwenchat.bench.chart import draw
     from qwenchat.oneshot import json_line, stdout, write
     from qwenchat.terminal import theme
+    from qwenchat.textfile import write_text
 
     def tell(line: str) -> None:
         if not flags.settings["quiet"]:
@@ -105,12 +106,7 @@ def bench(
     figures = run.measure(request, command=command, tell=tell)
     report.print_tables(figures, theme.stdout_console())
     if chart is not None:
-        try:
-            chart.write_text(draw(*report.lines(figures)), encoding="utf-8")
-        except OSError as error:
-            raise QwenchatError(
-                tr("{path} cannot be written: {reason}", path=chart, reason=error.strerror or error)
-            ) from None
+        write_text(chart, draw(*report.lines(figures)), overwrite=True)
     write(out, json_line(report.figures(figures)))
 
 

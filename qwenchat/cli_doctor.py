@@ -48,8 +48,9 @@ def doctor(
     given = {**flags.settings, **{k: v for k, v in (("model", model), ("device", device)) if v is not None}}
     with suppress(ConfigError):  # which the report tells
         cli.look_and_speak(config.load_settings(given).settings)
-    with theme.progress_reporter(quiet=bool(flags.settings["quiet"])) as progress:
-        report = examine(given, progress=progress, notice=theme.say)
+    quiet = bool(flags.settings["quiet"])
+    with theme.progress_reporter(quiet=quiet) as progress:
+        report = examine(given, progress=progress, notice=(lambda line: None) if quiet else theme.say)
     if as_json or flags.as_json:
         print_object(_as_object(report))
     else:

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from qwenchat.errors import ConfigError
+from qwenchat.errors import ConfigError, QwenchatError
 from qwenchat.folders import (
     CONFIG_VARIABLE,
     HOME_VARIABLE,
@@ -41,6 +41,7 @@ from qwenchat.settings import (
     shorten,
     system_prompt,
 )
+from qwenchat.textfile import write_text
 
 __all__ = [
     "ResolvedSettings",
@@ -384,21 +385,15 @@ def write_example(path: Path) -> None:
     """Write the example config to a new file, and its folder where there is none.
 
     Raises:
-        ConfigError: the file exists already (it is left alone), or cannot be written.
+        ConfigError: the file exists already; it is left alone.
+        QwenchatError: it cannot be written; then there is none.
     """
+    if os.path.lexists(path):
+        raise ConfigError(tr("{path} exists already", path=path), tr("it is left as it is"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
+        raise QwenchatError(
             tr("{path} cannot be written: {reason}", path=path.parent, reason=error.strerror or error)
         ) from None
-    try:
-        # "x": of two that create it at once, one gets an error, and neither can write over the other.
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(example_toml())
-    except FileExistsError:
-        raise ConfigError(tr("{path} exists already", path=path), tr("it is left as it is")) from None
-    except OSError as error:
-        raise ConfigError(
-            tr("{path} cannot be written: {reason}", path=path, reason=error.strerror or error)
-        ) from None
+    write_text(path, example_toml())

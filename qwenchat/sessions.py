@@ -96,7 +96,9 @@ class Session:
         except OSError as error:
             raise SessionError(
                 tr("cannot save the session: {reason}", reason=reason(error)),
-                tr("it is not safe on the disk; free some room, or set QWENCHAT_HOME to another folder"),
+                tr("it is not safe on the disk; free some room, or set QWENCHAT_HOME to another folder")
+                if error.errno in atomic.NO_ROOM
+                else tr("it is not safe on the disk; QWENCHAT_HOME names another folder"),
             ) from error
         except ValueError as error:
             raise SessionError(tr("cannot save the session: {reason}", reason=error)) from error

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,6 +63,24 @@ def test_a_chat_with_the_built_in_model_would_work(capsys: pytest.CaptureFixture
     hub = finding(report, "hub")
     assert (hub["state"], hub["reachable"], hub["endpoint"]) == ("note", False, CLOSED)
     assert not any(f["state"] == "bad" for f in report["findings"])
+
+
+@pytest.mark.usefixtures("with_demo")
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_a_chat_that_cannot_be_saved_has_no_bare_tick(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    if trouble == "full":
+        monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=40_000))
+    else:
+        monkeypatch.setattr("os.access", lambda folder, mode: False)
+    code, report = examined(capsys)
+    assert (code, report["works"]) == (0, True)
+    assert finding(report, "sessions")["state"] == "bad"
+    assert ("40.0 kB free" in finding(report, "sessions")["text"]) == (trouble == "full")
+    assert report["hint"] == "it is not saved"
+    cli.run(["doctor"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("· chat")
 
 
 @pytest.mark.usefixtures("with_demo")

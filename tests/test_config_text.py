@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from qwenchat import config
 from qwenchat.config import ResolvedSettings, Settings, describe, example_toml, load_settings, toml_value
-from qwenchat.errors import ConfigError
+from qwenchat.errors import ConfigError, QwenchatError
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,9 +91,9 @@ def test_writing_the_example_never_overwrites(file: Path) -> None:
 
 def test_an_example_that_cannot_be_written_is_told(file: Path) -> None:
     file.write_text("")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(QwenchatError, match="cannot be written"):
         config.write_example(file / "config.toml")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(QwenchatError, match="cannot be written"):
         config.write_example(file.with_name("x" * 300))
 
 

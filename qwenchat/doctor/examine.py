@@ -54,6 +54,9 @@ def _report(
     findings: Sequence[Finding], models: tuple[Outlook, ...], wrong: QwenchatError | None, answer: str = ""
 ) -> Report:
     if wrong is None:
-        return Report(tuple(findings), models, Finding("chat", "good", answer), 0)
+        chat = Finding("chat", "good", answer)
+        if any(finding.area == "sessions" and finding.state == "bad" for finding in findings):
+            chat = Finding("chat", "note", answer, tr("it is not saved"))
+        return Report(tuple(findings), models, chat, 0)
     text = tr("a chat would end at once: {message}", message=wrong.message)
     return Report(tuple(findings), models, Finding("chat", "bad", text, wrong.hint), wrong.exit_code)

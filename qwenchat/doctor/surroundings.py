@@ -16,11 +16,16 @@ from typing import TYPE_CHECKING
 from qwenchat import __version__, config, folders
 from qwenchat.doctor.findings import Finding
 from qwenchat.language import tr
+from qwenchat.meter import size_text
 from qwenchat.models import hub
 from qwenchat.models.places import hub_cache
 
 if TYPE_CHECKING:
     from qwenchat.config import ResolvedSettings
+
+
+_FULL = 50 * 10**6
+"""Bytes; a disk with less is as good as full: no model fits on it, and a long session may not."""
 
 
 def program() -> Finding:
@@ -73,7 +78,7 @@ def settings(resolved: ResolvedSettings) -> Finding:
 
 
 def places() -> Iterator[Finding]:
-    """Where files are kept; a chat needs to write into all of them."""
+    """Where files are kept; without ``sessions`` no chat is saved, without the others no model is fetched."""
     places = {
         "sessions": folders.data_dir() / "sessions",
         "cache": folders.cache_dir(),
@@ -87,13 +92,15 @@ def places() -> Iterator[Finding]:
             yield Finding(area, "bad", f"{place}: {error.strerror}")
             continue
         facts = {"folder": str(place), "exists": place.exists(), "free_bytes": free}
-        if os.access(nearest, os.W_OK | os.X_OK):
-            text = tr("{folder}, {free} GB free", folder=place, free=f"{free / 1e9:.1f}")
-            yield Finding(area, "good", text, facts=facts)
+        elsewhere = tr("QWENCHAT_HOME and HF_HOME name other places")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            yield Finding(area, "bad", tr("{folder} cannot be written", folder=place), elsewhere, facts)
+        elif free < _FULL:
+            text = tr("{folder} is on a full disk: {free} free", folder=place, free=size_text(free))
+            yield Finding(area, "bad", text, elsewhere, facts)
         else:
-            text = tr("{folder} cannot be written", folder=place)
-            hint = tr("QWENCHAT_HOME and HF_HOME name other places")
-            yield Finding(area, "bad", text, hint, facts)
+            text = tr("{folder}, {free} free", folder=place, free=size_text(free))
+            yield Finding(area, "good", text, facts=facts)
 
 
 def the_hub() -> Finding:

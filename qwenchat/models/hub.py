@@ -26,6 +26,7 @@ from qwenchat.models import digests, places
 from qwenchat.models.hub_errors import endpoint as endpoint
 from qwenchat.models.hub_errors import in_words, offline_error, strange, why_unreachable
 from qwenchat.models.records import File
+from qwenchat.textfile import write_text
 
 if TYPE_CHECKING:
     import requests
@@ -138,9 +139,7 @@ class Hub:
                 if (refs / listing.asked).read_text(encoding="utf-8") == listing.revision:
                     return
             refs.mkdir(parents=True, exist_ok=True)
-            fresh = refs / f".{listing.asked}.{os.getpid()}"
-            fresh.write_text(listing.revision, encoding="utf-8")
-            fresh.replace(refs / listing.asked)
+            write_text(refs / listing.asked, listing.revision, overwrite=True)
 
 
 def _own_spelling(told: str, asked: str) -> str:

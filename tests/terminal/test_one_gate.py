@@ -57,7 +57,6 @@ ALLOWED = {
     "cli_models.models": OWN,
     "cli_output.confirm": "sanitised there",
     "cli_output.print_lines": "lists, sanitised in session_lines and model_lines; JSON, escaped; exports",
-    "config.write_example": FILE,
     "engine.cpu.compiled._keep": FILE,
     "engine.cpu.model.CPUModel._attention": "the KV cache",
     "engine.model.Attention.forward": "the KV cache",
