@@ -7,39 +7,34 @@ says it is told by functions.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import create_app_session, run_in_terminal
+from prompt_toolkit.application import create_app_session, get_app, run_in_terminal
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
+from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, emacs_mode, is_searching, vi_navigation_mode
 from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
-from prompt_toolkit.output import ColorDepth, Output
-from prompt_toolkit.output.plain_text import PlainTextOutput
-from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
 from qwenchat.errors import QwenchatError
 from qwenchat.language import tr
 from qwenchat.terminal import editor, styles, theme
-from qwenchat.terminal.sanitize import sanitize, sanitize_line
+from qwenchat.terminal.display import Display, PlainDisplay, display, drawn
+from qwenchat.terminal.line import Line, Pastes, Shown
+from qwenchat.terminal.sanitize import sanitize_line
 
-FOLD_LINES = 12
-"""A paste of more lines than this is shown folded into one mark, and sent whole."""
-FOLD_CHARACTERS = 2000
-"""So is one of more characters, on however few lines."""
 _PROMPT = "> "
 _LONGEST_KEPT = 64 * 1024  # characters of a line in the history file
 
@@ -78,14 +73,14 @@ class Prompt:
     ) -> None:
         self.multiline = False
         self.untold: list[str] = []
-        self._pastes: dict[str, str] = {}
+        self._pastes = Pastes()
         self._on_ready: Callable[[], None] | None = on_ready
         self._on_clear = on_clear
         self._empty_interrupts = 0
         with _plain_where_dumb():
-            self._session: PromptSession[str] = PromptSession(
+            self._session: _Session = _Session(
                 multiline=True,
-                history=_PrivateHistory(history, self._unfold, self.untold),
+                history=_PrivateHistory(history, self._pastes.unfold, self.untold),
                 auto_suggest=AutoSuggestFromHistory(),
                 completer=_Completer(complete),
                 # A command's name shows what there is; all else waits for Tab.
@@ -97,7 +92,8 @@ class Prompt:
                 style=Style.from_dict(styles.prompt_styles()),
                 prompt_continuation=" " * len(_PROMPT),
                 input=_keyboard(),
-                output=_display(),
+                output=display(),
+                input_processors=[Shown(self._drawn)],
                 enable_suspend=True,
             )
 
@@ -114,7 +110,7 @@ class Prompt:
             try:
                 text = self._session.prompt(
                     _PROMPT,
-                    default=default,
+                    default=self._pastes.refold(default),
                     pre_run=self._watch_first_render,
                     handle_sigint=False,  # Ctrl-C is a key here; a signal is the chat's to handle
                 )
@@ -128,7 +124,7 @@ class Prompt:
                 continue
             self._empty_interrupts = 0
             self._session.placeholder = None
-            return self._unfold(text)
+            return self._pastes.unfold(text)
 
     def confirm(self, question: str) -> bool:
         """Whether the user says yes; anything else, Ctrl-C and Ctrl-D too, is no."""
@@ -146,8 +142,8 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """What is being typed."""
-        return self._session.default_buffer.text
+        """What is being typed, a folded paste as one character."""
+        return Pastes.hide(self._session.default_buffer.text)
 
     def redraw(self) -> None:
         """Draws the toolbar anew; may be called from any thread."""
@@ -212,40 +208,46 @@ class Prompt:
 
         @keys.add(Keys.BracketedPaste)
         def _(event: KeyPressEvent) -> None:
-            event.current_buffer.insert_text(self._fold(event.data))
+            # Nothing in it is a key, so nothing in it sends.
+            text = event.data.replace("\r\n", "\n").replace("\r", "\n")
+            event.current_buffer.insert_text(self._pastes.fold(text))
 
         return keys
 
-    def _fold(self, pasted: str) -> str:
-        """A paste as it is shown; nothing in it is a key, so nothing in it sends."""
-        text = sanitize(pasted.replace("\r\n", "\n").replace("\r", "\n"))
-        lines, number = text.count("\n") + 1, len(self._pastes) + 1
-        if lines > FOLD_LINES:
-            mark = tr("[paste {number}: {count} lines]", number=number, count=f"{lines:,}")
-        elif len(text) > FOLD_CHARACTERS:
-            mark = tr("[paste {number}: {count} characters]", number=number, count=f"{len(text):,}")
-        else:
-            return text
-        self._pastes[mark] = text
-        return mark
-
-    def _unfold(self, text: str) -> str:
-        """A line with the pastes of this program's life in the place of their marks."""
-        if not self._pastes:
-            return text
-        marks = "|".join(map(re.escape, self._pastes))
-        return re.sub(marks, lambda mark: self._pastes[mark.group()], text)
+    def _drawn(self, sign: str) -> str:
+        shown = self._pastes.shown(sign)
+        return drawn(shown) if isinstance(self._session.output, Display) else shown
 
     def _edit(self, buffer: Buffer) -> None:
         """Opens what is typed in the user's editor."""
         try:
-            text = editor.edit(self._unfold(buffer.text))
+            text = editor.edit(self._pastes.unfold(buffer.text))
         except QwenchatError as error:
             theme.say(str(error), "error")
             return
         if text is not None:
-            shown = sanitize(text)
-            buffer.document = Document(shown, len(shown))
+            text = self._pastes.refold(text)
+            buffer.document = Document(text, len(text))
+
+
+class _Session(PromptSession[str]):
+    """A prompt whose text is a :class:`Line`."""
+
+    def _create_default_buffer(self) -> Buffer:
+        def accept(buffer: Buffer) -> bool:
+            get_app().exit(result=buffer.text, style="class:accepted")
+            return True
+
+        line = Line(
+            name=DEFAULT_BUFFER,
+            completer=self.completer,
+            complete_while_typing=self.complete_while_typing,
+            history=self.history,
+            auto_suggest=self.auto_suggest,
+            accept_handler=accept,
+        )
+        line.on_cursor_position_changed += lambda _: line.cursor_moved()
+        return line
 
 
 class _Completer(Completer):
@@ -255,7 +257,7 @@ class _Completer(Completer):
         self._complete = complete
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        return self._complete(document.text_before_cursor)
+        return self._complete(Pastes.hide(document.text_before_cursor))
 
 
 def _keyboard() -> Input | None:
@@ -270,26 +272,9 @@ def _keyboard() -> Input | None:
         return None
 
 
-class _Display(Vt100_Output):
-    """A terminal that a line may be drawn on, and erased from, at its very top."""
-
-    def erase_down(self) -> None:
-        """Erases from the cursor's row on; it is only asked where the cursor begins one."""
-        self.write_raw(theme.ERASE_BELOW)
-
-
-def _display() -> Output | None:
-    """Where the line is drawn; None for prompt_toolkit's own choice: on Windows, and off clever terminals."""
-    if sys.platform == "win32" or is_dumb_terminal() or not sys.stdout.isatty():
-        return None
-    return _Display.from_pty(
-        sys.stdout, term=os.environ.get("TERM"), default_color_depth=ColorDepth.from_env()
-    )
-
-
 def _plain_where_dumb() -> AbstractContextManager[object]:
     """For making a session: on a terminal that obeys nothing, not even its first word is an escape."""
-    return create_app_session(output=PlainTextOutput(sys.stdout)) if is_dumb_terminal() else nullcontext()
+    return create_app_session(output=PlainDisplay(sys.stdout)) if is_dumb_terminal() else nullcontext()
 
 
 class _PrivateHistory(FileHistory):

@@ -36,7 +36,6 @@ from qwenchat.terminal.commands import registry
 from qwenchat.terminal.draft import Draft
 from qwenchat.terminal.loading import BackgroundLoad, Load
 from qwenchat.terminal.prompt import Leave, Prompt
-from qwenchat.terminal.sanitize import sanitize
 from qwenchat.turn import (
     Keeper,
     broke_off,
@@ -407,7 +406,7 @@ class Chat:
 
     def put_on_line(self, text: str) -> None:
         """Lets the next line begin with a text, to be edited and sent."""
-        self._next_line = sanitize(text)
+        self._next_line = text
 
     def load(self, name: str) -> None:
         """Loads another model in the background, once the one that is there has made room.

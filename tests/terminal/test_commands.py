@@ -698,7 +698,6 @@ def test_hostile_titles_are_harmless_in_completions(chat: Chat, say: Say) -> Non
         assert "\u202e" not in found.display_text + found.display_meta_text
 
 
-def test_a_hostile_question_is_harmless_on_the_line(chat: Chat, say: Say) -> None:
-    say("a\u202eb\x9b2J", "/edit")
-    assert "\u202e" not in chat._next_line
-    assert "\x9b" not in chat._next_line
+def test_a_question_is_asked_again_verbatim(chat: Chat, say: Say) -> None:
+    say("a\u202eb\x9b2J", "/edit")  # the line shows it harmless
+    assert chat._next_line == "a\u202eb\x9b2J"

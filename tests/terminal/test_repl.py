@@ -165,6 +165,66 @@ def test_a_large_paste_without_line_breaks_folds_as_well(open_chat: Callable[...
     screen.until("the end")
 
 
+def test_what_is_pasted_is_shown_harmless_and_sent_verbatim(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    said = "\u2066iso\u2069 \u200fright soft\u00adhy zero\u200bwidth \x1b[2J tab\tx nul\x00 end"
+    screen.paste(said)
+    screen.until("<U+2066>iso<U+2069> right softhy zerowidth ␛[2J")
+    screen.type("\r")
+    screen.until("You said: <U+2066>iso")
+    idle(screen)
+    assert screen.session()["nodes"][0]["text"] == said
+
+
+def test_a_folded_paste_is_deleted_as_one_character_and_the_letters_beside_it_are_letters(
+    open_chat: Callable[..., Screen],
+) -> None:
+    screen = ready(open_chat())
+    paste = "\n".join(f"line {n}" for n in range(40))
+    screen.type("say ")
+    screen.paste(paste)
+    screen.until("> say [paste 1: 40 lines]")
+    screen.type("XY\x7f\x1b[D\x1b[DZ")
+    screen.until("> say Z[paste 1: 40 lines]X")
+    screen.type("\x1b[C\x7f")  # over the paste, which goes
+    screen.until("> say ZX")
+    screen.type("\x1f")  # and comes again
+    screen.until("> say Z[paste 1: 40 lines]X")
+    screen.type("\r")
+    screen.until("line 39X")
+    idle(screen)
+    assert screen.session()["nodes"][0]["text"] == f"say Z{paste}X"
+
+
+def test_a_paste_that_is_refused_stays_folded_below_the_reason(open_chat: Callable[..., Screen]) -> None:
+    screen = ready(open_chat())
+    screen.type("hello\r")
+    screen.until("You said: hello")
+    idle(screen)
+    screen.paste("\n".join("many words " * 5 for _ in range(40)))
+    screen.until("> [paste 1: 40 lines]")
+    screen.type("\r")
+    shown = screen.until(lambda text: text.count("> [paste 1: 40 lines]") == 2)
+    reason = shown.splitlines()[screen.rows.index("> [paste 1: 40 lines]") + 1]
+    assert "context" in reason
+
+
+def test_signs_of_several_characters_are_stepped_over_and_redrawn_whole(
+    open_chat: Callable[..., Screen],
+) -> None:
+    screen = ready(open_chat())
+    screen.type("a👨‍👩‍👧b⚠️c")
+    screen.until(lambda _: screen.screen.cursor.x == 9)
+    screen.type("\x1b[H")
+    for column in (3, 5, 6, 8, 9):
+        screen.type("\x1b[C")
+        screen.until(lambda _, column=column: screen.screen.cursor.x == column)
+    screen.type("\x1b[D\x7f\x1b[D\x7f")
+    screen.until(lambda _: screen.screen.cursor.x == 3)
+    screen.type("\r")
+    screen.until("You said: abc")
+
+
 def test_alt_enter_breaks_the_line(open_chat: Callable[..., Screen]) -> None:
     screen = ready(open_chat())
     screen.type("one\x1b\rtwo\r")
