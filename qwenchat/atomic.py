@@ -1,4 +1,4 @@
-"""Files that change whole or not at all, and files read with care.
+"""Files that change whole or not at all.
 
 Owns the order of the steps that makes a saved file survive a kill or a power cut: write a temporary
 file in the same folder, fsync it, put it in place, fsync the folder. There is no fallback that
@@ -24,7 +24,6 @@ TEMPORARY_SUFFIX = ".tmp"
 
 # Windows has no such flags; there, opening a symbolic link is checked with is_symlink() alone.
 _NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
-_NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
 _BINARY: int = getattr(os, "O_BINARY", 0)
 # Some file systems, most of them on a network, cannot fsync a folder; there is nothing to do about it.
 _NO_FOLDER_FSYNC = (errno.EINVAL, errno.ENOTSUP)
@@ -96,31 +95,6 @@ def write_temporary(target: Path, data: bytes) -> Temporary:
         raise
 
 
-def read(path: Path, limit: int, *, whole: bool = False) -> tuple[bytes, os.stat_result]:
-    """At most ``limit`` bytes of a regular file; links are not followed.
-
-    Args:
-        whole: the file must not be longer than that.
-
-    Raises:
-        OSError: it cannot be read, is a symbolic link (``ELOOP``), no file (``EINVAL``), or too
-            long (``EFBIG``).
-    """
-    if not _NOFOLLOW and path.is_symlink():
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    # Not blocking: a pipe in the file's place would keep the program waiting for ever.
-    descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _BINARY)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if whole and status.st_size > limit:
-            raise OSError(errno.EFBIG, f"larger than {limit // 2**20} MB", str(path))
-        return _read_up_to(descriptor, min(limit, status.st_size)), status
-    finally:
-        os.close(descriptor)
-
-
 def make_private_folder(path: Path) -> None:
     """A folder that nobody but its owner can look into."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -146,10 +120,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]
-
-
-def _read_up_to(descriptor: int, size: int) -> bytes:
-    data = os.read(descriptor, size)
-    while len(data) < size and (more := os.read(descriptor, size - len(data))):
-        data += more
-    return data

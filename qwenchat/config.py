@@ -19,7 +19,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from qwenchat.errors import ConfigError, QwenchatError
+from qwenchat.errors import ConfigError, QwenchatError, shorten
+from qwenchat.files import NotAFile, TooLarge, read_file, reason_of
 from qwenchat.folders import (
     CONFIG_VARIABLE,
     HOME_VARIABLE,
@@ -38,7 +39,6 @@ from qwenchat.settings import (
     nearest,
     parse_text,
     read_setting,
-    shorten,
     system_prompt,
 )
 from qwenchat.textfile import write_text
@@ -236,8 +236,7 @@ def _hint_for_unknown(key: str, value: object) -> str:
 
 def _read(path: Path, required: bool) -> bytes:
     try:
-        with path.open("rb") as file:
-            raw = file.read(_FILE_LIMIT + 1)
+        return read_file(path, _FILE_LIMIT)[0]
     except FileNotFoundError:
         if not required:
             return b""
@@ -246,16 +245,17 @@ def _read(path: Path, required: bool) -> bytes:
         ) from None
     except IsADirectoryError:
         raise ConfigError(tr("{path} is a folder", path=path), tr("a config file was expected")) from None
-    except OSError as error:
+    except NotAFile:
         raise ConfigError(
-            tr("{path} cannot be read: {reason}", path=path, reason=error.strerror or error)
+            tr("{path} is no ordinary file", path=path), tr("a config file was expected")
         ) from None
-    if len(raw) > _FILE_LIMIT:
+    except TooLarge:
         raise ConfigError(
             tr("{path} is larger than {limit} KiB", path=path, limit=_FILE_LIMIT >> 10),
             tr("a config file was expected"),
-        )
-    return raw
+        ) from None
+    except OSError as error:
+        raise ConfigError(tr("{path} cannot be read: {reason}", path=path, reason=reason_of(error))) from None
 
 
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:

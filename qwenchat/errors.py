@@ -26,7 +26,26 @@ happened, a hint that says what to do next, and the exit code that the command l
 
 from __future__ import annotations
 
+import reprlib
+
 from qwenchat.language import tr
+
+_LONGEST_LINE = 1000
+
+
+def shorten(text: str, limit: int = 60) -> str:
+    """Text cut to fit into one line of an error."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def quoted(value: object, limit: int = 60) -> str:
+    """A value from a file as an error shows it, as Python writes it; of a large one the begin alone."""
+    return shorten(_brief.repr(value), limit)
+
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = _brief.maxlong = 2**8
 
 
 class QwenchatError(Exception):
@@ -40,8 +59,9 @@ class QwenchatError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
+        # Whatever a file or a library has put into it: nobody reads more in a line.
+        self.message = message if len(message) <= _LONGEST_LINE else shorten(message, _LONGEST_LINE)
+        super().__init__(self.message)
         self.hint = hint
 
     def __str__(self) -> str:

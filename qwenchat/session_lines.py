@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from qwenchat.errors import shorten
 from qwenchat.language import plural, tr
-from qwenchat.settings import shorten
 from qwenchat.terminal.sanitize import sanitize_line
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from qwenchat import atomic, session_file
 from qwenchat.errors import SessionDamagedError, SessionError, SessionNotFoundError
+from qwenchat.files import read_file
 from qwenchat.language import plural, tr
 from qwenchat.session_file import Head, SessionRecord
 
@@ -106,7 +107,7 @@ def info(path: Path) -> SessionInfo:
     """A file's line in a list. Never raises on account of the file."""
     problem = ""
     try:
-        data, _ = atomic.read(path, session_file.HEAD_BYTES)
+        data, _ = read_file(path, session_file.HEAD_BYTES, whole=False, links=False)
         head = session_file.decode_head(data) or session_file.decode(_read(path)[0]).head
     except OSError as error:
         head, problem = _unread_head(path), reason(error)
@@ -145,7 +146,7 @@ def _iso(seconds: float) -> str:
 
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
     try:
-        return atomic.read(path, session_file.SIZE_LIMIT, whole=True)
+        return read_file(path, session_file.SIZE_LIMIT, links=False)
     except FileNotFoundError:
         raise SessionNotFoundError(
             tr("there is no session {name!r}", name=path.stem), tr("it was deleted just now")

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from qwenchat.errors import ConfigError
+from qwenchat.errors import ConfigError, shorten
 from qwenchat.language import tr
 
 _INT64 = 2**63  # every whole number ends up in a tensor or a seed
@@ -376,9 +376,3 @@ def _prompts_hint(name: str, settings: Settings) -> str:
     if near:
         return tr("did you mean @{nearest}? the prompts are {names}", nearest=near, names=names)
     return tr("the prompts are {names}; for a text that begins with @, write @@", names=names)
-
-
-def shorten(text: str, limit: int = 60) -> str:
-    """Text cut to fit into one line of an error."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"

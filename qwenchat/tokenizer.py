@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import codecs
-import json
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,9 @@ from typing import Any, Literal
 
 import tiktoken
 
-from qwenchat.errors import CheckpointError, PromptError
+from qwenchat.errors import CheckpointError, PromptError, quoted
+from qwenchat.files import read_file, reason_of
+from qwenchat.json_files import read_json
 
 ENDOFTEXT = "<|endoftext|>"
 IM_START = "<|im_start|>"
@@ -39,7 +40,11 @@ SPLIT_PATTERNS = {
     "smollm": r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+",
 }
 
-_MAX_VOCABULARY_BYTES = 64 * 2**20
+# Far above any published vocabulary's; a special token costs far more than its bytes.
+_MAX_VOCABULARY_BYTES = 16 * 2**20
+_MOST_TOKENS = 2**19
+_MOST_SPECIALS = 2**12
+_MOST_SPECIAL_LETTERS = 2**17
 _MAX_IDS = 2**24
 # tiktoken's regular expression engine aborts on white space without end (a million spaces; 400,000
 # were well), so runs are cut to this length beforehand.
@@ -110,7 +115,7 @@ class QwenTokenizer:
             )
         ranks = _read_ranks(files[0])
         config_path = folder / "tokenizer_config.json"
-        config = _read_config(config_path) if config_path.exists() else {}
+        config = read_json(config_path) if config_path.exists() else {}
         specials = _read_specials(config_path, config, first_id=max(ranks.values()) + 1)
         clash = set(specials.values()) & set(ranks.values())
         if clash:
@@ -119,7 +124,7 @@ class QwenTokenizer:
         name = config.get("split_pattern", "qwen")
         if not isinstance(name, str) or name not in SPLIT_PATTERNS:
             raise CheckpointError(
-                f"{config_path}: split_pattern is {name!r}, expected {' or '.join(SPLIT_PATTERNS)}"
+                f"{config_path}: split_pattern is {quoted(name)}, expected {' or '.join(SPLIT_PATTERNS)}"
             )
         return cls(ranks, specials, SPLIT_PATTERNS[name], n_ids)
 
@@ -267,11 +272,12 @@ def _default() -> QwenTokenizer:
 
 def _read_ranks(path: Path) -> dict[bytes, int]:
     try:
-        if path.stat().st_size > _MAX_VOCABULARY_BYTES:
-            raise CheckpointError(f"{path} is larger than {_MAX_VOCABULARY_BYTES >> 20} MiB")
-        lines = path.read_bytes().splitlines()
+        data, _ = read_file(path, _MAX_VOCABULARY_BYTES)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        raise CheckpointError(f"{path} cannot be read: {reason_of(error)}") from error
+    if data.count(b"\n") > _MOST_TOKENS:
+        raise CheckpointError(f"{path} has more than {_MOST_TOKENS} lines, expected a vocabulary")
+    lines = data.splitlines()
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(lines, start=1):
         if not line:
@@ -291,20 +297,12 @@ def _in_range(ids: Collection[int]) -> bool:
     return bool(ids) and min(ids) >= 0 and max(ids) < _MAX_IDS
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(config).__name__}, expected an object")
-    return config
-
-
 def _read_specials(path: Path, config: Mapping[str, Any], *, first_id: int) -> dict[str, int]:
     entries = config.get("added_tokens_decoder")
     if not entries:
         return {form: first_id + i for i, form in enumerate(QWEN_SPECIALS)}
+    if isinstance(entries, dict) and len(entries) > _MOST_SPECIALS:
+        raise CheckpointError(f"{path}: added_tokens_decoder has more than {_MOST_SPECIALS} tokens")
     try:
         specials = {str(entry["content"]): int(token_id) for token_id, entry in entries.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -318,4 +316,6 @@ def _read_specials(path: Path, config: Mapping[str, Any], *, first_id: int) -> d
         raise CheckpointError(f"{path}: added_tokens_decoder has a token that is no text")
     if len(set(specials.values())) != len(entries) or not _in_range(specials.values()) or "" in specials:
         raise CheckpointError(f"{path}: added_tokens_decoder has a token or an id twice, or an empty token")
+    if sum(map(len, specials)) > _MOST_SPECIAL_LETTERS:
+        raise CheckpointError(f"{path}: added_tokens_decoder has more than {_MOST_SPECIAL_LETTERS} letters")
     return specials

@@ -183,7 +183,7 @@ def test_the_list_is_newest_first(store: SessionStore) -> None:
 
 def read_files(store: SessionStore, monkeypatch: pytest.MonkeyPatch, look: Callable[[], object]) -> int:
     """How many files are read for it."""
-    read, count = atomic.read, 0
+    read, count = session_listing.read_file, 0
 
     def counted(*arguments: Any, **keywords: Any) -> Any:
         nonlocal count
@@ -191,7 +191,7 @@ def read_files(store: SessionStore, monkeypatch: pytest.MonkeyPatch, look: Calla
         return read(*arguments, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "read", counted)
+        patch.setattr(session_listing, "read_file", counted)
         look()
     return count
 

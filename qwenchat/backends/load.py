@@ -197,7 +197,7 @@ def backend_for(folder: Path) -> tuple[str, str]:
         CheckpointError: there is no readable ``config.json``, or there are several GGUF files.
     """
     from qwenchat.backends.huggingface.files import gguf_file, refuse_several
-    from qwenchat.engine.config import read_json
+    from qwenchat.json_files import read_json
 
     if gguf_file(folder) is not None:
         return HUGGINGFACE, "GGUF"

@@ -6,17 +6,15 @@ Reads ``config.json`` (both generations of Qwen's key names), ``quantize_config.
 
 from __future__ import annotations
 
-import json
 import math
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenchat.errors import CheckpointError
+from qwenchat.errors import CheckpointError, quoted
+from qwenchat.json_files import read_json
 
-_MAX_JSON_BYTES = 16 * 2**20
 # Far above any published Qwen; a count beyond them is damage, and must not size a buffer.
 _MAX_LAYERS = 1024
 _MAX_WIDTH = 2**20
@@ -98,7 +96,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     model_type = fields.raw("model_type")
     if model_type != "qwen":
         raise CheckpointError(
-            f"{path}: model_type is {model_type!r}, expected 'qwen'",
+            f"{path}: model_type is {quoted(model_type)}, expected 'qwen'",
             "this engine reads first-generation Qwen checkpoints",
         )
     hidden_size = fields.integer("hidden_size", "n_embd", most=_MAX_WIDTH)
@@ -118,7 +116,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         "max_position_embeddings", "n_positions", most=_MAX_CONTEXT, default=seq_length
     )
     if fields.number("rotary_pct", default=1.0) != 1.0:
-        raise CheckpointError(f"{path}: rotary_pct is {fields.raw('rotary_pct')!r}, expected 1.0")
+        raise CheckpointError(f"{path}: rotary_pct is {quoted(fields.raw('rotary_pct'))}, expected 1.0")
     return ModelConfig(
         # padded_vocab_size is the older name for the embedding's rows; where both are given it is the larger.
         vocab_size=fields.integer("padded_vocab_size", "vocab_size", most=_MAX_VOCABULARY),
@@ -153,7 +151,7 @@ def _read_quant_config(folder: Path, fields: _Fields) -> QuantConfig | None:
     quant = _Fields(path, section)
     method = quant.raw("quant_method")
     if method not in (None, "gptq"):
-        raise CheckpointError(f"{path}: quant_method is {method!r}, expected 'gptq'")
+        raise CheckpointError(f"{path}: quant_method is {quoted(method)}, expected 'gptq'")
     bits = quant.integer("bits", most=32)
     if bits not in (4, 8):
         raise CheckpointError(f"{path}: bits is {bits}, expected 4 or 8")
@@ -163,7 +161,7 @@ def _read_quant_config(folder: Path, fields: _Fields) -> QuantConfig | None:
     checkpoint_format = quant.raw("checkpoint_format")
     if checkpoint_format not in (None, "gptq", "gptq_v2"):
         raise CheckpointError(
-            f"{path}: checkpoint_format is {checkpoint_format!r}, expected 'gptq' or 'gptq_v2'"
+            f"{path}: checkpoint_format is {quoted(checkpoint_format)}, expected 'gptq' or 'gptq_v2'"
         )
     return QuantConfig(
         bits,
@@ -204,7 +202,7 @@ def read_generation_defaults(folder: Path) -> GenerationDefaults:
     eos = fields.raw("eos_token_id")
     eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
     if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in eos_ids):
-        raise CheckpointError(f"{path}: eos_token_id is {eos!r}, expected token ids")
+        raise CheckpointError(f"{path}: eos_token_id is {quoted(eos)}, expected token ids")
     return GenerationDefaults(
         temperature=temperature,
         top_k=fields.optional_integer("top_k"),
@@ -213,36 +211,6 @@ def read_generation_defaults(folder: Path) -> GenerationDefaults:
         repetition_penalty=fields.optional_number("repetition_penalty"),
         eos_token_ids=tuple(eos_ids),
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object from a file of a checkpoint.
-
-    Raises:
-        CheckpointError: it cannot be read, is not JSON, or is not an object.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
-            raise CheckpointError(f"{path} is not a file", "a checkpoint is a folder with config.json in it")
-        if status.st_size > _MAX_JSON_BYTES:
-            raise CheckpointError(
-                f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB, expected a small JSON file"
-            )
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path} is missing", "a checkpoint is a folder with config.json in it"
-        ) from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except RecursionError:
-        raise CheckpointError(f"{path} is nested too deeply to be a checkpoint's JSON") from None
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, expected an object")
-    return value
 
 
 class _Fields:
@@ -300,6 +268,4 @@ class _Fields:
         return None if self.raw(name) is None else self.integer(name, least=0, most=2**31)
 
     def _unfit(self, name: str, value: object, expected: str) -> CheckpointError:
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        return CheckpointError(f"{self.path}: {name} is {shown}, expected {expected}")
+        return CheckpointError(f"{self.path}: {name} is {quoted(value)}, expected {expected}")

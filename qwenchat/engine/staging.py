@@ -24,6 +24,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from qwenchat.files import open_file, reason_of
+
 PIECE = 8 * 2**20
 """Bytes of a buffer; a larger tensor travels in pieces."""
 AHEAD = 256 * 2**20
@@ -294,7 +296,7 @@ class Staging:
         try:
             file = files.get(stored.path)
             if file is None:
-                file = files[stored.path] = stack.enter_context(FileIO(stored.path))
+                file = files[stored.path] = stack.enter_context(open_file(stored.path))
             file.seek(stored.offset + piece.start)
             room = memoryview(source.numpy())  # type: ignore[arg-type]  # it is one: numpy.ndarray
             while room:
@@ -303,7 +305,7 @@ class Staging:
                     raise ReadError(stored, "the file ends before it")
                 room = room[count:]
         except OSError as error:
-            raise ReadError(stored, error.strerror or str(error)) from error
+            raise ReadError(stored, reason_of(error)) from error
 
     def _count(self, batch: _Batch, mark: object) -> None:
         with self._changed:

@@ -7,25 +7,24 @@ where its bytes are. Knows nothing of the model that they make.
 from __future__ import annotations
 
 import ctypes
-import json
 import mmap
-import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from qwenchat.engine.config import read_json
+from qwenchat.engine.safetensors_header import Entry, read_header
 from qwenchat.engine.staging import Stored
-from qwenchat.errors import CheckpointError
+from qwenchat.errors import CheckpointError, quoted, shorten
+from qwenchat.files import reason_of
+from qwenchat.json_files import read_json
 
 _DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I32": torch.int32}
 # Buffers that some savers wrote out; the model makes its own.
 _IGNORED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")
-_MAX_HEADER_BYTES = 100 * 10**6  # as much as safetensors itself reads
+_LONGEST_NAME = 200
 
 
 class TensorFiles:
@@ -36,7 +35,7 @@ class TensorFiles:
         self._files = {path.name: _open(path) for path in _find_files(folder)}
         self._places = {name: file for file, handle in self._files.items() for name in handle.keys()}  # noqa: SIM118
         self._known: set[str] = set()
-        self._headers: dict[str, tuple[int, dict[str, Any]]] = {}  # where the data begins, and the table
+        self._headers: dict[str, dict[str, Entry]] = {}
         self._check_index()
 
     def __contains__(self, name: str) -> bool:
@@ -54,7 +53,7 @@ class TensorFiles:
         for name, file in self._places.items():
             if name not in self._known and not name.endswith(_IGNORED):
                 raise CheckpointError(
-                    f"{self.folder / file}: the tensor {name} has no place in this architecture",
+                    f"{self.folder / file}: the tensor {shorten(name)} has no place in this architecture",
                     "the file is damaged or of another model",
                 )
 
@@ -85,30 +84,17 @@ class TensorFiles:
     def stored(self, name: str) -> Stored:
         """Where the tensor's bytes lie in its file."""
         path = self.path(name)
-        begin, table = self._header(path)
         try:
+            if path.name not in self._headers:
+                self._headers[path.name] = read_header(path)
             # safetensors has checked them when it opened the file.
-            entry = table[name]
-            first, last = entry["data_offsets"]
-            found = Stored(name, path, begin + first, tuple(entry["shape"]), _DTYPES[entry["dtype"]])
-        except (KeyError, TypeError, ValueError) as error:
+            entry = self._headers[path.name][name]
+            found = Stored(name, path, entry.begin, entry.shape, _DTYPES[entry.dtype])
+        except (OSError, ValueError, KeyError) as error:
             raise _changed(path) from error
-        if found.nbytes != last - first:
+        if found.nbytes != entry.end - entry.begin:
             raise _changed(path)
         return found
-
-    def _header(self, path: Path) -> tuple[int, dict[str, Any]]:
-        """Where a file's data begins, and the table of its tensors."""
-        if path.name not in self._headers:
-            try:
-                with path.open("rb") as file:
-                    (length,) = struct.unpack("<Q", file.read(8))
-                    # A length that lies would not have been opened.
-                    table = json.loads(file.read(min(length, _MAX_HEADER_BYTES)))
-            except (OSError, ValueError, struct.error) as error:
-                raise _changed(path) from error
-            self._headers[path.name] = 8 + length, table
-        return self._headers[path.name]
 
     def _check_index(self) -> None:
         """An index that promises a tensor which its shard does not hold names a damaged folder."""
@@ -118,7 +104,7 @@ class TensorFiles:
         for name, file in _weight_map(index).items():
             if self._places.get(name) != file:
                 raise CheckpointError(
-                    f"{self.folder / file}: the tensor {name} is missing, {index.name} expects it"
+                    f"{self.folder / file}: the tensor {shorten(name)} is missing, {index.name} expects it"
                 )
 
 
@@ -146,24 +132,32 @@ def _weight_map(index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: weight_map is missing, expected an object of tensor names and files")
     for name, file in weight_map.items():
-        # A plain name: an index must not lead out of its folder.
-        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+        if not _is_name(file):
             raise CheckpointError(
-                f"{index}: {name} is said to be in {file!r}, expected a .safetensors file name"
+                f"{index}: {quoted(name)} is said to be in {quoted(file)}, expected a .safetensors file name"
             )
     return weight_map
 
 
+def _is_name(file: object) -> bool:
+    """Whether it is a file's plain name: an index must not lead out of its folder."""
+    if not isinstance(file, str) or len(file) > _LONGEST_NAME or not file.isprintable():
+        return False
+    return Path(file).name == file and file.endswith(".safetensors")
+
+
 def _open(path: Path) -> safe_open:
     try:
+        read_header(path)  # before safetensors makes something of what no model has
         return safe_open(path, framework="pt")
     except FileNotFoundError:
-        if path.exists():  # safetensors says the same of a file that may not be read
-            raise CheckpointError(f"{path} cannot be read", "look at its permissions") from None
         raise CheckpointError(f"{path} is missing", "the checkpoint is incomplete; fetch it again") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {reason_of(error)}") from error
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file: {error}", "the file is damaged; fetch it again"
+            f"{path} is not a whole safetensors file: {shorten(str(error), 200)}",
+            "the file is damaged; fetch it again",
         ) from error
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenchat import atomic
-from qwenchat.engine.config import read_json
 from qwenchat.errors import CheckpointError
+from qwenchat.files import read_file
+from qwenchat.json_files import read_json
 
 _README_BYTES = 2**16
 _LONGEST = 100
@@ -78,8 +78,8 @@ def _quantization(section: Any) -> str | None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        content, _ = atomic.read(path.resolve(), _README_BYTES)  # in the Hub's cache it is a link
-    except (OSError, RuntimeError):  # a circle of links is a RuntimeError
+        content, _ = read_file(path, _README_BYTES, whole=False)
+    except OSError:
         return []
     return content.decode(errors="replace").splitlines()
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from qwenchat.engine.safetensors_header import read_header
+from qwenchat.files import reason_of
 from qwenchat.language import tr
 from qwenchat.models import demo, digests, places, published, records
 from qwenchat.models.places import Place
@@ -78,15 +80,14 @@ def check(place: Place, progress: Progress = lambda stage, done, total: None) ->
 
 def _cut_short(folder: Path) -> dict[str, str]:
     """Of weights that no hash is known of: those that are not as long as their own header says, and why."""
-    from safetensors import SafetensorError, safe_open
-
     bad = {}
     for path in places.entries(folder):
         try:
-            if path.suffix == ".safetensors" and path.is_file():  # a pipe would be waited for
-                with safe_open(path, framework="numpy"):
-                    pass
-        except (OSError, SafetensorError) as error:
+            if path.suffix == ".safetensors":
+                read_header(path)
+        except OSError as error:
+            bad[path.name] = tr("it cannot be read: {reason}", reason=reason_of(error))
+        except ValueError as error:
             bad[path.name] = tr("it is cut short or damaged: {reason}", reason=error)
     return bad
 

@@ -20,7 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qwenchat.errors import DownloadError
+from qwenchat.errors import CheckpointError, DownloadError
+from qwenchat.json_files import read_json
 from qwenchat.models import digests
 from qwenchat.models.convert import FILES, convert
 from qwenchat.models.records import File
@@ -53,16 +54,16 @@ def is_cached(models_dir: Path) -> Path | None:
     """The model's folder if it is there, whole, and made by this version's converter."""
     folder = models_dir / FOLDER
     try:
-        marker = json.loads((folder / _MARKER).read_bytes())
-        whole = isinstance(marker, dict) and {**marker, "sha256": None} == {**_marker(folder), "sha256": None}
-    except (OSError, ValueError):
+        marker = read_json(folder / _MARKER)
+        whole = {**marker, "sha256": None} == {**_marker(folder), "sha256": None}
+    except (CheckpointError, OSError):
         return None
     return folder if whole else None
 
 
 def files_of(folder: Path) -> list[File]:
     """What the files of a model in its place must be; without hashes if an older version made it."""
-    marker = json.loads((folder / _MARKER).read_bytes())
+    marker = read_json(folder / _MARKER)
     hashes = marker.get("sha256", {})
     return [
         File(name, size, f"sha256:{hashes[name]}" if name in hashes else "")

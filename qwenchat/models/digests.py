@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from qwenchat.files import NotAFile, check_file, open_file, reason_of
 from qwenchat.language import tr
 from qwenchat.models.records import File
 
@@ -26,9 +27,7 @@ def why_bad(path: Path, file: File, advance: Callable[[int], None] = lambda coun
         advance: told the bytes that were read since it was told last.
     """
     try:
-        size = path.stat().st_size
-        if not path.is_file():  # a pipe would be waited for without end
-            return tr("it is not a file")
+        size = check_file(path)
         if size != file.size:
             return tr("it has {size} bytes, expected {expected}", size=size, expected=file.size)
         if not file.digest:
@@ -37,8 +36,10 @@ def why_bad(path: Path, file: File, advance: Callable[[int], None] = lambda coun
         found = of(path, kind, advance)
     except FileNotFoundError:
         return tr("it is missing")
+    except (NotAFile, IsADirectoryError):
+        return tr("it is not a file")
     except OSError as error:
-        return tr("it cannot be read: {reason}", reason=error.strerror or str(error))
+        return tr("it cannot be read: {reason}", reason=reason_of(error))
     return None if found == expected else tr("its content is not what was published")
 
 
@@ -52,7 +53,7 @@ def of(path: Path, kind: str, advance: Callable[[int], None] = lambda count: Non
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb", buffering=0) as source:
+    with open_file(path) as source:
         if kind == "git":  # a name, which keeps no secret; it was told over TLS
             size = os.fstat(source.fileno()).st_size
             digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)

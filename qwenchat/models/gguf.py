@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +30,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from qwenchat.errors import CheckpointError
+from qwenchat.errors import CheckpointError, quoted
+from qwenchat.files import NotAFile, open_file, reason_of
 from qwenchat.models.ggml_blocks import FORMATS, BlockFormat, Float32Array
 
 #: Arrays of numbers stay numpy arrays; arrays of strings and of arrays are lists.
@@ -173,16 +173,14 @@ def read_metadata(path: Path) -> dict[str, MetadataValue]:
 
 def _map(path: Path) -> mmap.mmap:
     try:
-        # Looked at before it is opened: opening a pipe would wait for its other end.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise CheckpointError(f"{path}: expected a regular file")
-        with path.open("rb") as file:
+        with open_file(path) as file:
             if os.fstat(file.fileno()).st_size == 0:  # which mmap refuses
                 raise CheckpointError(f"{path}: expected a GGUF file, and it is empty")
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise CheckpointError(f"{path}: cannot be read: {reason}") from error
+    except (NotAFile, IsADirectoryError) as error:
+        raise CheckpointError(f"{path}: expected a regular file") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {reason_of(error)}") from error
 
 
 def _parse(path: Path, data: mmap.mmap) -> GGUFFile:
@@ -386,4 +384,4 @@ def _check_places(cursor: _Cursor, tensors: list[GGUFTensor]) -> None:
 
 def _shown(name: str) -> str:
     """A name from the file, fit for one line of a message."""
-    return repr(name if len(name) <= 60 else name[:57] + "...")
+    return quoted(name)

@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwenchat.files import read_file
 from qwenchat.language import tr
 from qwenchat.models import digests, places
 from qwenchat.models.hub_errors import endpoint as endpoint
@@ -136,7 +137,7 @@ class Hub:
         if places.is_plain(listing.asked) and listing.asked != listing.revision:
             refs = places.hub_folder(listing.name) / "refs"
             with suppress(OSError, ValueError):  # a cache that is whole need not be writable
-                if (refs / listing.asked).read_text(encoding="utf-8") == listing.revision:
+                if read_file(refs / listing.asked, 100)[0] == listing.revision.encode():
                     return
             refs.mkdir(parents=True, exist_ok=True)
             write_text(refs / listing.asked, listing.revision, overwrite=True)

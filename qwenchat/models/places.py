@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qwenchat import atomic, folders
-from qwenchat.engine.config import read_json
+from qwenchat import folders
 from qwenchat.errors import CheckpointError
+from qwenchat.files import read_file
+from qwenchat.json_files import read_json
 from qwenchat.models import records
 
 Source = Literal["demo", "folder", "hub", "modelscope"]
@@ -179,7 +180,7 @@ def in_hub_cache(name: str) -> Iterator[Place]:
     repository = hub_folder(name)
     main = ""
     with suppress(OSError, ValueError):
-        main = atomic.read(repository / "refs" / "main", 100)[0].decode().strip()
+        main = read_file(repository / "refs" / "main", 100, whole=False, links=False)[0].decode().strip()
 
     def rank(folder: Path) -> tuple[str, bool, float]:
         changed = 0.0

@@ -16,10 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenchat import atomic, folders
+from qwenchat import atomic, folders, json_files
+from qwenchat.files import read_file
 
 _VERSION = 1
 _LONGEST = 4 * 2**20
+_MOST_VALUES = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,7 @@ class Record:
 def read(folder: Path) -> Record | None:
     """The record of what was pulled into a folder; None if nothing was."""
     try:
-        content, _ = atomic.read(_path(folder), _LONGEST, whole=True)
-        return _parsed(json.loads(content))
+        return _load(_path(folder))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -92,7 +93,7 @@ def everything() -> Iterator[Record]:
     with suppress(OSError):
         for path in sorted(_folder().glob("*.json")):
             with suppress(OSError, ValueError, KeyError, TypeError):
-                yield _parsed(json.loads(atomic.read(path, _LONGEST, whole=True)[0]))
+                yield _load(path)
 
 
 def is_begun(folder: Path) -> bool:
@@ -128,6 +129,11 @@ def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator
         yield
     finally:
         lock.release()
+
+
+def _load(path: Path) -> Record:
+    content, _ = read_file(path, _LONGEST, links=False)
+    return _parsed(json_files.loads(content, _MOST_VALUES))
 
 
 def _parsed(fields: Any) -> Record:

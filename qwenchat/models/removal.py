@@ -14,8 +14,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwenchat import atomic
 from qwenchat.errors import DownloadError, ModelNotFoundError, UsageError
+from qwenchat.files import read_file
 from qwenchat.language import tr
 from qwenchat.models import places, records
 from qwenchat.models.records import Record
@@ -105,7 +105,7 @@ def _contents(snapshot: Path) -> set[Path]:
 def _means(ref: Path, commit: str) -> bool:
     """Whether a branch or tag of the cache means a commit."""
     try:
-        return atomic.read(ref, 100)[0].decode().strip() == commit
+        return read_file(ref, 100, whole=False, links=False)[0].decode().strip() == commit
     except (OSError, ValueError):
         return False
 

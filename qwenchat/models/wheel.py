@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from qwenchat.errors import DownloadError
+from qwenchat.files import NotAFile, open_file, reason_of
 
 #: Told the stage, and the fraction of it that is done where that is known.
 Progress = Callable[[str, float | None], None]
@@ -133,12 +134,12 @@ def unpack(wheel: Wheel, file: Path, into: Path, progress: Progress) -> Path:
         DownloadError: the wheel cannot be read or is not the one that it should be.
         OSError: the unpacked file cannot be written.
     """
-    if file.exists() and not file.is_file():  # a pipe would be waited for without end
-        raise wheel.error(f"{file} is not a file")
     try:
-        source = file.open("rb")
+        source = open_file(file)
+    except (NotAFile, IsADirectoryError):
+        raise wheel.error(f"{file} is not a file") from None
     except OSError as error:
-        raise wheel.error(f"cannot read {file}: {error.strerror}") from error
+        raise wheel.error(f"cannot read {file}: {reason_of(error)}") from error
     # One open file for both steps: what was verified is what is unpacked.
     with source:
         _verify(wheel, file, source, progress)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from qwenchat import files
 from qwenchat.errors import ContextLengthError, UsageError
 from qwenchat.fences import language_of
 from qwenchat.language import tr
@@ -41,9 +42,6 @@ _PATH_BEGINS = re.compile(r"\.{0,2}/|~/|[A-Za-z]:[/\\]")
 _FENCE = re.compile(r"^[ \t]*(`{3,})", re.MULTILINE)
 # The folder in a path as it is typed; a backslash before a space is no separator but keeps it.
 _FOLDER = re.compile(r".*(?:/|\\(?! ))" if os.sep == "\\" else r".*/", re.DOTALL)
-
-# Windows has no such flags, nor the files that they are about.
-_CAREFULLY: int = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,37 +90,23 @@ def read_file(typed: str) -> Attachment:
     """
     name = _unquoted(typed)
     try:
-        data = _read_regular(to_path(typed), name)
+        data = files.read_file(to_path(typed), MAX_BYTES)[0]
     except FileNotFoundError:
         raise UsageError(tr("there is no file {path}", path=name)) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(tr("{path} cannot be read: {reason}", path=name, reason=reason)) from error
-    if len(data) > MAX_BYTES:
+    except IsADirectoryError:
+        raise UsageError(tr("{path} is a folder", path=name), tr("name a file in it")) from None
+    except files.NotAFile:
+        raise UsageError(tr("{path} is no ordinary file", path=name), tr("only text can be sent")) from None
+    except files.TooLarge:
         raise ContextLengthError(
             tr("{path} is larger than {limit} KiB", path=name, limit=MAX_BYTES // 1024),
             tr("send a part of it"),
-        )
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            tr("{path} cannot be read: {reason}", path=name, reason=files.reason_of(error))
+        ) from error
     return Attachment(name, decode(data, name), len(data))
-
-
-def _read_regular(path: Path, name: str) -> bytes:
-    """The file, or somewhat more of it than is allowed.
-
-    Opening may do something to a device, and wait at a pipe: so what it is comes first, and is asked
-    again of what was opened in the end.
-    """
-    _check_kind(path.stat(), name)
-    with os.fdopen(os.open(path, os.O_RDONLY | _CAREFULLY), "rb") as file:
-        _check_kind(os.fstat(file.fileno()), name)
-        return file.read(MAX_BYTES + 1)
-
-
-def _check_kind(status: os.stat_result, name: str) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise UsageError(tr("{path} is a folder", path=name), tr("name a file in it"))
-    if not stat.S_ISREG(status.st_mode):
-        raise UsageError(tr("{path} is no ordinary file", path=name), tr("only text can be sent"))
 
 
 def find_mentions(text: str) -> list[str]:

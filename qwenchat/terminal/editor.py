@@ -23,12 +23,14 @@ from pathlib import Path
 
 from qwenchat import textfile
 from qwenchat.errors import QwenchatError, UsageError
+from qwenchat.files import read_file
 from qwenchat.language import tr
 
 # "editor" is what Debian's users choose by update-alternatives.
 _USUAL = ("notepad",) if sys.platform == "win32" else ("editor", "nano", "vi")
 # From here on a shell's exit status means that a signal ended the program.
 _KILLED = 128
+_MOST_BYTES = 64 * 2**20
 _GRACE = 2  # seconds for an editor to save what it can when the program is told to end
 
 
@@ -144,7 +146,9 @@ def _private_file(name: str, content: bytes) -> Path:
 
 def _decoded(path: Path, begun: bytes) -> str:
     try:
-        return textfile.decode(path.read_bytes(), tr("what the editor saved")).removesuffix("\n")
+        return textfile.decode(read_file(path, _MOST_BYTES)[0], tr("what the editor saved")).removesuffix(
+            "\n"
+        )
     except UsageError as error:
         raise QwenchatError(error.message, _where(path, begun)) from None
     except OSError as error:
@@ -159,6 +163,6 @@ def _where(path: Path, begun: bytes) -> str:
 def _holds_work(path: Path, begun: bytes) -> bool:
     """Whether the file is not as it was, or another is with it, such as an editor's recovery file."""
     try:
-        return path.read_bytes() != begun or len(list(path.parent.iterdir())) > 1
+        return read_file(path, _MOST_BYTES)[0] != begun or len(list(path.parent.iterdir())) > 1
     except OSError:
         return path.parent.is_dir() and any(path.parent.iterdir())

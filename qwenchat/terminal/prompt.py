@@ -29,6 +29,7 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
 from qwenchat.errors import QwenchatError
+from qwenchat.files import check_file
 from qwenchat.language import tr
 from qwenchat.terminal import editor, styles, theme
 from qwenchat.terminal.display import Display, PlainDisplay, display, drawn
@@ -294,6 +295,8 @@ class _PrivateHistory(FileHistory):
     def load_history_strings(self) -> Iterable[str]:
         """The lines of earlier runs, the newest first."""
         try:
+            if self._path.exists():
+                check_file(self._path)  # it is opened by its name there: a pipe would be waited for
             return list(super().load_history_strings())
         except OSError as error:
             self._give_up(error)

@@ -6,10 +6,10 @@ Reads the conversation and changes nothing.
 from __future__ import annotations
 
 from qwenchat.chat.conversation import Conversation, Node
+from qwenchat.errors import shorten
 from qwenchat.language import plural, tr
 from qwenchat.session_lines import when
 from qwenchat.sessions import Session
-from qwenchat.settings import shorten
 from qwenchat.terminal import theme
 
 

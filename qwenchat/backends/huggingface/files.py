@@ -5,18 +5,18 @@ Looks at names and JSON alone: nothing here imports torch or transformers. Every
 
 from __future__ import annotations
 
-import json
-import operator
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from qwenchat.engine.config import read_json
-from qwenchat.errors import CheckpointError
+from qwenchat import json_files
+from qwenchat.engine.safetensors_header import read_header
+from qwenchat.errors import CheckpointError, quoted, shorten
+from qwenchat.files import check_file, read_file, reason_of
+from qwenchat.json_files import MOST_JSON_VALUES, read_json
 from qwenchat.language import plural, tr
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -24,7 +24,20 @@ _MAX_LAYERS, _MAX_COUNT = 1024, 2**20  # far above any published model
 _LISTS = ("layers", "n_layer", "block_count", "experts", "expert_count")
 """How the keys end of what transformers has a module for each."""
 _GGUF = ".gguf"
-_MAX_HEADER_BYTES = 100 * 10**6  # as much as safetensors itself reads
+
+_SMALL, _LARGE = 16 * 2**20, 48 * 2**20
+_READ = {
+    **dict.fromkeys(("config.json", "generation_config.json", "tokenizer_config.json"), _SMALL),
+    **dict.fromkeys(("special_tokens_map.json", "added_tokens.json", "quantize_config.json"), _SMALL),
+    **dict.fromkeys(("chat_template.json", "processor_config.json", "preprocessor_config.json"), _SMALL),
+    **dict.fromkeys(("model.safetensors.index.json", "tokenizer.model"), _SMALL),
+    **dict.fromkeys(("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"), _LARGE),
+    "chat_template.jinja": 2**20,
+}
+"""What transformers opens by its name where it is there, and the most bytes that it may have: more than any
+published model's."""
+_MOST_VALUES = {"tokenizer.json": 5 * 2**19, "vocab.json": 2**20}
+"""Values in a JSON file, where there may be many: the largest published vocabularies have two millions."""
 
 Kind = Literal["floats", "gptq", "gguf"]
 
@@ -89,6 +102,7 @@ def look(place: Path) -> HubFiles:
     """
     gguf = gguf_file(place)
     _refuse_company(gguf.parent if gguf else place)
+    _check_what_is_read(gguf.parent if gguf else place)
     if gguf is not None:
         return HubFiles(gguf.parent, "gguf", gguf.name, {})
     config = read_json(place / "config.json")
@@ -116,6 +130,23 @@ def _refuse_company(folder: Path) -> None:
         )
 
 
+def _check_what_is_read(folder: Path) -> None:
+    """Refuses what transformers would wait for, or make far more of than lies there."""
+    try:
+        for path in folder.glob("*.safetensors"):
+            check_file(path)
+        for path in (*folder.glob("additional_chat_templates/*"), *(folder / name for name in _READ)):
+            if os.path.lexists(path):
+                most = _READ.get(path.name, _READ["chat_template.jinja"])
+                data, _ = read_file(path, most)
+                if path.suffix == ".json":
+                    json_files.check(data, _MOST_VALUES.get(path.name, MOST_JSON_VALUES))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            tr("{path} cannot be read: {reason}", path=path, reason=_reason(error))
+        ) from error
+
+
 def check_counts(path: Path, config: Mapping[str, Any]) -> None:
     """Raises CheckpointError for a number of layers or the like that no model has.
 
@@ -127,7 +158,7 @@ def check_counts(path: Path, config: Mapping[str, Any]) -> None:
         most = _MAX_LAYERS if key.endswith(_LISTS) else _MAX_COUNT
         counted = key.startswith("num_") or most == _MAX_LAYERS
         if counted and isinstance(value, (int, float)) and not 0 <= value <= most:
-            raise CheckpointError(f"{path}: {key} is {value!r}, expected a whole number up to {most}")
+            raise CheckpointError(f"{path}: {key} is {quoted(value)}, expected a whole number up to {most}")
 
 
 def _no_safetensors(folder: Path) -> CheckpointError:
@@ -159,7 +190,7 @@ def _kind_of(folder: Path, config: dict[str, Any]) -> Kind:
             tr(
                 "{name}: the weights are quantised with {method}, expected floats or GPTQ",
                 name=folder,
-                method=method,
+                method=shorten(str(method)),
             ),
             tr("look for the model's unquantised safetensors"),
         )
@@ -174,29 +205,15 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, int, int]]:
     """
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            with path.open("rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
-                if length > _MAX_HEADER_BYTES:
-                    raise ValueError("the header is too long")
-                table = json.loads(file.read(length))
-                left = os.fstat(file.fileno()).st_size - file.tell()
-            for name, entry in table.items():
-                if name != "__metadata__":
-                    begin, end = entry["data_offsets"]
-                    if end > left:
-                        raise ValueError("it is cut short")
-                    numbers = prod(map(operator.index, entry["shape"]))
-                    yield str(entry["dtype"]), numbers, operator.index(end) - operator.index(begin)
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-            struct.error,
-        ) as error:
+            entries = read_header(path).values()
+        except (OSError, ValueError) as error:
             raise CheckpointError(
-                tr("{name}: this is no safetensors file: {reason}", name=path, reason=error),
+                tr("{name}: this is no safetensors file: {reason}", name=path, reason=_reason(error)),
                 tr("the download is not complete; fetch it again"),
             ) from error
+        for entry in entries:
+            yield entry.dtype, prod(entry.shape), entry.end - entry.begin
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return reason_of(error) if isinstance(error, OSError) else str(error)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwenchat.backends.huggingface.files import HubFiles
 from qwenchat.backends.huggingface.gguf import check_gguf
-from qwenchat.engine.config import read_json
 from qwenchat.errors import CheckpointError, QwenchatError
+from qwenchat.json_files import read_json
 from qwenchat.language import tr
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from qwenchat.chat import chatml
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import PromptError, UsageError
+from qwenchat.files import NotAFile, TooLarge, read_file, reason_of
 from qwenchat.language import tr
 
 if TYPE_CHECKING:
@@ -94,16 +95,16 @@ def windows(ids: Sequence[int], window: int) -> list[Sequence[int]]:
 
 def _read_text(path: Path) -> str:
     try:
-        if not path.is_file():
-            raise UsageError(tr("there is no file {path}", path=path))
-        if path.stat().st_size > _MOST_BYTES:
-            raise UsageError(
-                tr("{path} is larger than {megabytes} MB", path=path, megabytes=_MOST_BYTES // 2**20),
-                tr("some hundred chats or pages are enough"),
-            )
-        return path.read_bytes().decode("utf-8-sig")
+        return read_file(path, _MOST_BYTES)[0].decode("utf-8-sig")
+    except (FileNotFoundError, NotAFile, IsADirectoryError):
+        raise UsageError(tr("there is no file {path}", path=path)) from None
+    except TooLarge:
+        raise UsageError(
+            tr("{path} is larger than {megabytes} MB", path=path, megabytes=_MOST_BYTES // 2**20),
+            tr("some hundred chats or pages are enough"),
+        ) from None
     except OSError as error:
-        raise UsageError(tr("{path} cannot be read: {reason}", path=path, reason=error.strerror)) from error
+        raise UsageError(tr("{path} cannot be read: {reason}", path=path, reason=reason_of(error))) from error
     except UnicodeDecodeError as error:
         raise UsageError(tr("{place}: not UTF-8 (byte {n})", place=path, n=error.start)) from error
 

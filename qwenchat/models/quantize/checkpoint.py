@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenchat import atomic
-from qwenchat.engine.config import read_json
+from qwenchat.files import NotAFile, TooLarge, read_file
+from qwenchat.json_files import read_json
 from qwenchat.models.quantize.solver import DAMP_PERCENT, Recipe
 
 if TYPE_CHECKING:
@@ -167,14 +168,13 @@ def _join(folder: Path) -> None:
 
 def _copy_files(source: Path, folder: Path) -> None:
     for path in sorted({path for pattern in _COPIED for path in source.glob(pattern)}):
-        if path.suffix.lower() not in _COPIED_SUFFIXES or not path.is_file():
-            continue
-        if path.stat().st_size > _MOST_COPIED_BYTES:
+        if path.suffix.lower() not in _COPIED_SUFFIXES:
             continue
         if path.name == "tokenizer_config.json":
             write_json(folder / path.name, _without_code(read_json(path)))
-        else:
-            shutil.copyfile(path, folder / path.name)
+            continue
+        with suppress(NotAFile, IsADirectoryError, TooLarge):
+            (folder / path.name).write_bytes(read_file(path, _MOST_COPIED_BYTES)[0])
 
 
 def _sync(path: Path) -> None:

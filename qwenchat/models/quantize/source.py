@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from qwenchat.engine.config import read_model_config
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, QwenchatError, UsageError
+from qwenchat.files import open_file, read_file
+from qwenchat.json_files import MOST_BYTES
 from qwenchat.language import tr
 from qwenchat.models.quantize import work
 from qwenchat.models.quantize.layers import CHUNK, MATRICES
@@ -133,9 +135,9 @@ class Source:
         digest, done = hashlib.sha256(), 0
         try:
             total = sum(path.stat().st_size for path in paths)
-            digest.update((self.folder / "config.json").read_bytes())
+            digest.update(read_file(self.folder / "config.json", MOST_BYTES)[0])
             for path in paths:
-                with path.open("rb") as file:
+                with open_file(path) as file:
                     while data := file.read(_HASHED):
                         digest.update(data)
                         done += len(data)

@@ -20,8 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qwenchat import atomic
+from qwenchat import atomic, json_files
 from qwenchat.errors import QwenchatError, UsageError
+from qwenchat.files import read_file
+from qwenchat.json_files import MOST_BYTES, MOST_JSON_VALUES
 from qwenchat.language import tr
 from qwenchat.models.quantize.checkpoint import JOINED, piece_name
 
@@ -156,7 +158,7 @@ def bytes_in(dest: Path) -> int:
 
 def _read_progress(folder: Path) -> dict[str, Any]:
     try:
-        progress = json.loads((folder / _PROGRESS).read_bytes())
+        progress = json_files.loads(read_file(folder / _PROGRESS, MOST_BYTES)[0], MOST_JSON_VALUES)
     except FileNotFoundError:
         return {}
     except ValueError:

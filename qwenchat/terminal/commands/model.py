@@ -7,9 +7,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from qwenchat.chat.messages import GenerationOptions
-from qwenchat.errors import UsageError
+from qwenchat.errors import UsageError, shorten
 from qwenchat.language import plural, tr
-from qwenchat.settings import allowed, read_setting, shorten, system_prompt
+from qwenchat.settings import allowed, read_setting, system_prompt
 from qwenchat.terminal import status
 from qwenchat.terminal.commands.registry import Group
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat import textfile
-from qwenchat.errors import UsageError
+from qwenchat.errors import UsageError, shorten
 from qwenchat.language import tr
 from qwenchat.session_lines import described, when
-from qwenchat.settings import shorten
 from qwenchat.terminal.attachments import complete_path, to_path
 from qwenchat.terminal.commands.registry import Group, number
 
