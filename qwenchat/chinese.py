@@ -115,12 +115,16 @@ CHINESE: Mapping[str, str] = {
     "Go on in a copy of this session; the original stays as it is.": "在当前会话的副本中继续，原会话不变。",
     "Delete this session, or another; it asks before it does.": "删除当前会话或其他会话，删除前会询问。",
     "Find the sessions that hold a text.": "查找包含某段文本的会话。",
-    "Write the chat to a file as md, html, json or txt.": "将对话导出为 md、html、json 或 txt 文件。",
+    "Write the chat to a file as md, html, json or txt; else its ending says which, or it is md.": (
+        "将对话导出为 md、html、json 或 txt 文件；省略格式时由扩展名决定，否则为 md。"
+    ),
     # --- /help: files and the clipboard, the terminal ---------------------------------------------
     "Put a text file into the next message, or list those that are in it.": (
         "在下一条消息中附上文本文件，或列出已附上的文件。"
     ),
-    "Take the files out of the next message again.": "移除下一条消息中附上的文件。",
+    "Take the files out of the next message again, or one of them.": (
+        "移除下一条消息中附上的全部文件或其中一个。"
+    ),
     "Copy the last reply, the reply of turn N, or the last reply's code to the clipboard.": (
         "将最后一条回复、第 N 轮的回复或最后一条回复中的代码复制到剪贴板。"
     ),
@@ -134,13 +138,20 @@ CHINESE: Mapping[str, str] = {
         "改为 Enter 换行、Alt-Enter 发送，或改回来。"
     ),
     "Show the themes, or take one.": "列出主题，或选用其中一个。",
-    "What there is to say to the chat itself.": "显示对话中可用的命令。",
+    "What there is to say to the chat itself, or what one command does.": (
+        "显示对话中可用的命令，或其中一个的用途。"
+    ),
+    "also called {names}": "也可写成 {names}",
     "Leave.": "退出。",
     # --- commands that are none -------------------------------------------------------------------
     "there is no command {word}": "没有命令 {word}",
     "did you mean /{name}?": "是不是 /{name}？",
     "/help lists them": "/help 可列出所有命令",
     " (a message may begin with //)": "（若是以斜杠开头的消息，请写成 //）",
+    "{command} takes nothing after it": "{command} 后面不接任何内容",
+    "say {usage} alone": "请只输入 {usage}",
+    "{command} needs more": "{command} 后面还缺内容",
+    "say {usage}": "请输入 {usage}",
     "{text!r} is no number of 1 or more": "{text!r} 不是大于或等于 1 的整数",
     "internal error: {error}": "内部错误：{error}",
     # --- going through the turns ------------------------------------------------------------------
@@ -269,6 +280,8 @@ CHINESE: Mapping[str, str] = {
         "下一条消息没有附上文件；/file PATH 或 @PATH 可附上"
     ),
     "took {count} files out of the next message": "已从下一条消息中移除 {count} 个文件",
+    "{path} is not in the next message": "下一条消息没有附上 {path}",
+    "no file is": "没有附上任何文件",
     "{path} is no file here; it is sent as text": "这里没有文件 {path}，按普通文本发送",
     "{path} is a folder; it is sent as text": "{path} 是文件夹，按普通文本发送",
     "there is no file {path}": "没有文件 {path}",
@@ -291,6 +304,8 @@ CHINESE: Mapping[str, str] = {
     "there is no format {kind!r}": "没有格式 {kind!r}",
     "wrote {path}": "已写入 {path}",
     "{path} exists already": "{path} 已存在",
+    "{other} is free, and --force replaces what is there": "{other} 可用，--force 则覆盖现有文件",
+    "{other} is free": "{other} 可用",
     "give another name": "请换一个名称",
     "{path} cannot be written: {reason}": "无法写入 {path}：{reason}",
     # --- the clipboard ----------------------------------------------------------------------------
@@ -597,7 +612,6 @@ CHINESE: Mapping[str, str] = {
     "nothing was deleted": "没有删除任何会话",
     "deleted {count} sessions": "已删除 {count} 个会话",
     "{count} sessions could not be deleted: {first}": "有 {count} 个会话无法删除：{first}",
-    "--force replaces it": "--force 可覆盖",
     "{path} does not say its format": "从 {path} 看不出格式",
     "--format takes {names}": "--format 可选：{names}",
     # --- the command line: the benchmark --------------------------------------------------------------
@@ -883,8 +897,6 @@ CHINESE: Mapping[str, str] = {
     "the system prompt is now {text!r}; the chat is read anew": "系统提示词现为 {text!r}，对话将重新读取",
     "there is no system prompt any more; the chat is read anew": "系统提示词已去掉，对话将重新读取",
     "{count} earlier turns are not shown": "更早的 {count} 轮未显示",
-    "which turn?": "哪一轮？",
-    "give its number": "请给出轮次的编号",
     # --- the config file ------------------------------------------------------------------------------
     "{path}: unknown key {key}": "{path}：未知的键 {key}",
     "settings stand at the top level, not in [tables]": "设置应写在顶层，而不在 [表] 里",

@@ -10,7 +10,6 @@ is parsed; all else passes the sanitiser, but for documents that go into a file 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
 _COMPLETIONS = 50  # more than that nobody chooses from
 _NAMED = 10  # of the sessions that are about to be deleted
-_SUFFIXES = {"markdown": "md", "htm": "html"}
 # Typer hands completions to the shell unquoted: a title with $(...) in it would be run.
 _SPECIAL = re.compile(r"[^\w.,+/-]", re.ASCII)
 
@@ -282,8 +280,6 @@ def export(
     kind = _format(kind or ("json" if _wants_json(ctx, as_json) else ""), path)
     text = FORMATS[kind](_store().record(name))
     if path is not None:
-        if not force and os.path.isfile(path):  # noqa: PTH113 - in a folder that is closed, it is none
-            raise UsageError(tr("{path} exists already", path=path), tr("--force replaces it"))
         write_text(path, text, overwrite=force)
         _say(ctx, tr("wrote {path}", path=path))
     elif columns() is None:
@@ -296,10 +292,9 @@ def export(
 
 def _format(given: str, path: Path | None) -> str:
     """The format that was named, or that the file's name says."""
-    from qwenchat.exports import FORMATS
+    from qwenchat.exports import FORMATS, format_of
 
-    suffix = path.suffix[1:].lower() if path is not None else "md"
-    kind = given or _SUFFIXES.get(suffix, suffix)
+    kind = given or format_of(path)
     if kind in FORMATS:
         return kind
     names = ", ".join(FORMATS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from html import escape
+from pathlib import Path
 
 from qwenchat import session_file
 from qwenchat.chat.conversation import Node
@@ -82,6 +83,14 @@ FORMATS: dict[str, Callable[[SessionRecord], str]] = {
     "json": to_json,
     "txt": to_text,
 }
+
+
+def format_of(path: Path | None) -> str:
+    """What the ending of a file's name says of its format, known or not; Markdown where there is no file."""
+    if path is None:
+        return "md"
+    ending = path.suffix[1:].lower()
+    return {"markdown": "md", "htm": "html"}.get(ending, ending)
 
 
 def _with_closed_fence(text: str) -> str:

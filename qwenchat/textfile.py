@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+from itertools import count
 from pathlib import Path
 
 from qwenchat import atomic
@@ -41,7 +42,7 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
         overwrite: whether a file that is there may be replaced. It is replaced in one step.
 
     Raises:
-        UsageError: there is such a file already, or something there that is no file.
+        UsageError: there is such a file already, for which a free name is told, or what is no file.
         QwenchatError: it cannot be written; what was there is as it was.
     """
     try:
@@ -60,7 +61,7 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
         finally:
             temporary.discard()
     except FileExistsError:
-        raise UsageError(tr("{path} exists already", path=path), tr("give another name")) from None
+        raise UsageError(tr("{path} exists already", path=path), _other_ways(path)) from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise QwenchatError(tr("{path} cannot be written: {reason}", path=path, reason=reason)) from error
@@ -75,6 +76,15 @@ def _put_where_nothing_is(temporary: atomic.Temporary, path: Path) -> None:
         if os.path.lexists(path):
             raise FileExistsError from None
         temporary.replace(path)
+
+
+def _other_ways(path: Path) -> str:
+    """What can be done where a file is there already."""
+    others = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in count(2))
+    other = next(other.name for other in others if not os.path.lexists(other))
+    if path.is_file():
+        return tr("{other} is free, and --force replaces what is there", other=other)
+    return tr("{other} is free", other=other)
 
 
 def _umask() -> int:

@@ -559,7 +559,7 @@ def test_export_replaces_a_file_only_when_told(run: Run, store: SessionStore, tm
     path = tmp_path / "a.md"
     path.write_text("mine")
     code, out, err = run("export", "A", "-o", str(path))
-    assert (code, out) == (2, "") and "exists already; --force" in one_line(err)
+    assert (code, out) == (2, "") and "exists already; a-2.md is free, and --force" in one_line(err)
     assert path.read_text() == "mine"
     assert run("export", "A", "-o", str(path), "--force")[0] == 0
     assert path.read_text().startswith("# A")

@@ -63,6 +63,11 @@ class Attachment:
         """How many lines it has."""
         return line_count(self.text)
 
+    @property
+    def place(self) -> str:
+        """Where it lies, the same by whatever path it is named."""
+        return place_of(self.name)
+
 
 def line_count(text: str) -> int:
     """How many lines a text has; the last counts also if it has no newline."""
@@ -76,6 +81,11 @@ def to_path(typed: str) -> Path:
         return path.expanduser()
     except RuntimeError:  # no such user
         return path
+
+
+def place_of(typed: str) -> str:
+    """The path that a user means, whole and without links."""
+    return os.path.realpath(to_path(typed))
 
 
 def read_file(typed: str) -> Attachment:

@@ -6,11 +6,11 @@ Owns which they are and what is said of their length. How a file is read and put
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from qwenchat.backends.base import Backend
 from qwenchat.chat.messages import Message, Role
-from qwenchat.errors import QwenchatError
+from qwenchat.errors import QwenchatError, UsageError
 from qwenchat.language import plural, tr
 from qwenchat.terminal import attachments
 from qwenchat.terminal.attachments import Attachment
@@ -31,19 +31,45 @@ class Draft:
         self._tokens: dict[tuple[str, int], int] = {}
         self._seen: dict[str, tuple[tuple[int, int], Attachment]] = {}
 
+    def attach(self, typed: str) -> Attachment:
+        """Reads a file, to go with the next message; one that is in it already is read again.
+
+        Raises:
+            QwenchatError: it cannot be sent.
+        """
+        file = attachments.read_file(typed)
+        self.attached = _once([*self.attached, file])
+        return file
+
+    def detach(self, typed: str) -> int:
+        """Takes the files out again, or the one of a name or a path. Returns how many there were.
+
+        Raises:
+            UsageError: no file that is attached is called so.
+        """
+        place = attachments.place_of(typed)
+        out = [file for file in self.attached if not typed or typed == file.name or place == file.place]
+        if typed and not out:
+            names = ", ".join(file.name for file in self.attached)
+            hint = tr("there are {names}", names=names) if names else tr("no file is")
+            raise UsageError(tr("{path} is not in the next message", path=typed), hint)
+        self.attached = [file for file in self.attached if file not in out]
+        return len(out)
+
     def message(self, text: str) -> tuple[str, list[Attachment], list[str]]:
         """The message with its files, the files that the text names, and names that no file has.
 
         Raises:
             QwenchatError: a file that the text names cannot be sent.
         """
-        named = [
-            attachments.read_file(path)
-            for path in attachments.find_mentions(text)
-            if f"\n{path}:\n" not in text  # a question that is asked again may have its files in it
-        ]
+        paths = attachments.find_mentions(text)
+        # A question that is asked again may have its files in it.
+        there = {attachments.place_of(path) for path in paths if f"\n{path}:\n" in text}
+        named = _once(
+            attachments.read_file(path) for path in paths if attachments.place_of(path) not in there
+        )
         missing = list(attachments.missing_mentions(text))
-        return attachments.with_files(text, [*self.attached, *named]), named, missing
+        return attachments.with_files(text, _once([*self.attached, *named])), named, missing
 
     def describe(self, file: Attachment, backend: Backend | None) -> str:
         """A file's name, its lines and, where a model is there to count them, its tokens."""
@@ -60,7 +86,7 @@ class Draft:
             file = self._read_while_typing(path)
             if file is not None:
                 files.append(file)
-        for file in files:
+        for file in _once(files):
             if len(file.text) > _COUNTED_AT_ONCE:
                 yield self.describe(file, None)
             else:
@@ -83,3 +109,8 @@ class Draft:
         if key not in self._tokens:
             self._tokens[key] = turn_tokens(backend, [Message(Role.USER, file.text)])
         return self._tokens[key]
+
+
+def _once(files: Iterable[Attachment]) -> list[Attachment]:
+    """The files, each once by whatever paths it was named; what was read last counts."""
+    return list({file.place: file for file in files}.values())

@@ -92,6 +92,27 @@ def test_no_command_fails_by_accident_on_an_empty_chat(say: Say) -> None:
             assert "internal error" not in say(f"/{command.name} 1"), command.name
 
 
+def test_a_command_refuses_what_it_does_not_take(chat: Chat, say: Say) -> None:
+    say("one", "two")
+    before, session, multiline = chat.conversation.fork(), chat.session, chat.prompt.multiline
+    for known in registry.commands().values():
+        for name in (f"/{known.name}", *known.aliases):
+            if not known.usage:
+                assert f"{name} takes nothing after it; say {name} alone" in say(f"{name} x")
+            elif not known.usage.startswith("["):
+                assert f"{name} needs more; say {name} {known.usage}" in say(name)
+    assert (chat.conversation, chat.session, chat.prompt.multiline) == (before, session, multiline)
+
+
+def test_help_tells_of_one_command(say: Say) -> None:
+    for line in ("/help undo", "/help /undo", ":h undo"):
+        shown = say(line)
+        assert "/undo [N]" in shown
+        assert "/redo" not in shown.replace(registry.commands()["undo"].help, "")
+    assert ":clh" in say("/help clear")
+    assert "did you mean /undo?" in say("/help undoo")
+
+
 # --- the chat -----------------------------------------------------------------------------------------
 
 
@@ -402,6 +423,37 @@ def test_rename_fork_delete_and_search(
     assert first in say("/sessions")
 
 
+def test_export_takes_the_format_from_the_name_and_is_markdown_without(say: Say, tmp_path: Path) -> None:
+    say("hello there")
+    for line, name, begin in (
+        ("/export my chat.HTML", "my chat.HTML", "<!DOCTYPE html>"),
+        ("/export notes.markdown", "notes.markdown", "# hello there"),
+        ("/export", "hello-there.md", "# hello there"),
+        ("/export md chat.html", "chat.html", "# hello there"),
+    ):
+        assert f"wrote {name}" in say(line)
+        assert (tmp_path / name).read_text().startswith(begin)
+    for line in ("/export pdf", "/export chat.pdf", "/export notes"):
+        assert "there is no format" in say(line)
+
+
+def test_a_file_that_is_there_is_replaced_only_when_told(chat: Chat, say: Say, tmp_path: Path) -> None:
+    say("one")
+    _answer_code(chat)
+    for line, name in (("/export md", "one.md"), ("/save-code", "code.py"), ("/save-code 1 x.py", "x.py")):
+        say(line)
+        (tmp_path / name).write_text("mine")
+        stem, ending = name.split(".")
+        assert f"{name} exists already; {stem}-2.{ending} is free, and --force replaces" in say(line)
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / f"{stem}-2.{ending}").touch()
+        assert f"{stem}-3.{ending} is free" in say(line)
+        assert f"wrote {name}" in say(f"{line} --force")
+        assert (tmp_path / name).read_text() != "mine"
+    (tmp_path / "folder.md").mkdir()
+    assert "--force" not in say("/export folder.md")
+
+
 @pytest.mark.parametrize("kind", ["md", "html", "json", "txt"])
 def test_export_writes_a_new_file(chat: Chat, say: Say, tmp_path: Path, kind: str) -> None:
     say("hello: there/you")
@@ -449,6 +501,32 @@ def test_a_file_that_is_no_text_is_refused(chat: Chat, say: Say, tmp_path: Path)
     (tmp_path / "data.bin").write_bytes(bytes(range(256)))
     say("/file data.bin")
     assert not chat.draft.attached
+
+
+def test_a_file_goes_once_by_whatever_path_it_is_named(chat: Chat, say: Say, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("as it was")
+    say("/file notes.txt", "/file ./notes.txt")
+    assert len(chat.draft.attached) == 1
+    notes.write_text("as it is")
+    say(f"look at @notes.txt and at @{notes}")
+    (question,) = chat.conversation.questions()
+    assert question.text.count("as it is\n```") == 1
+    assert "as it was" not in question.text
+    say("/edit", question.text)
+    assert chat.conversation.questions()[0].text == question.text
+
+
+def test_detach_takes_one_file_out_or_all(chat: Chat, say: Say, tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (tmp_path / name).write_text(name)
+        say(f"/file {name}")
+    assert completed(chat, "/detach b") == ["/detach b.txt"]
+    assert "took one file out" in say("/detach ./b.txt")
+    assert [file.name for file in chat.draft.attached] == ["a.txt", "c.txt"]
+    assert "b.txt is not in the next message; there are a.txt, c.txt" in say("/detach b.txt")
+    assert "took 2 files out" in say("/detach")
+    assert chat.draft.attached == []
 
 
 def test_copy_takes_the_reply_or_its_code(chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:

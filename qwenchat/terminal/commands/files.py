@@ -9,7 +9,7 @@ from qwenchat import fences, textfile
 from qwenchat.errors import UsageError
 from qwenchat.language import plural, tr
 from qwenchat.terminal import attachments, clipboard, editor
-from qwenchat.terminal.commands.registry import Group, number
+from qwenchat.terminal.commands.registry import Group, number, without_force
 
 if TYPE_CHECKING:
     from qwenchat.terminal.repl import Chat
@@ -26,8 +26,7 @@ command = _group.command
 )
 def _file(chat: Chat, rest: str) -> None:
     if rest:
-        file = attachments.read_file(rest)
-        chat.draft.attached.append(file)
+        file = chat.draft.attach(rest)
         chat.say(chat.draft.describe(file, chat.backend))
     elif chat.draft.attached:
         for file in chat.draft.attached:
@@ -36,10 +35,14 @@ def _file(chat: Chat, rest: str) -> None:
         chat.say(tr("no file is in the next message; /file PATH or @PATH puts one in"))
 
 
-@command("detach", "Take the files out of the next message again.")
+@command(
+    "detach",
+    "Take the files out of the next message again, or one of them.",
+    usage="[NAME]",
+    complete=lambda chat, rest: (file.name for file in chat.draft.attached),
+)
 def _detach(chat: Chat, rest: str) -> None:
-    count = len(chat.draft.attached)
-    chat.draft.attached.clear()
+    count = chat.draft.detach(rest)
     chat.say(
         plural(count, "took one file out of the next message", "took {count} files out of the next message")
     )
@@ -73,11 +76,12 @@ def _paths_after_number(chat: Chat, rest: str) -> Iterator[str]:
 @command(
     "save-code",
     "Write the last reply's code, or its block N, to a new file.",
-    usage="[N] [PATH]",
+    usage="[N] [PATH] [--force]",
     complete=_paths_after_number,
 )
 def _save_code(chat: Chat, rest: str) -> None:
     blocks = _code(chat)
+    rest, force = without_force(rest)
     first, _, others = rest.partition(" ")
     n, name = (number(first), others.strip()) if first.isdecimal() else (0, rest)
     if n > len(blocks) or (n == 0 and len(blocks) > 1):
@@ -88,11 +92,13 @@ def _save_code(chat: Chat, rest: str) -> None:
         raise UsageError(count, "/save-code N PATH")
     block = blocks[max(n, 1) - 1]
     path = attachments.to_path(name or fences.suggested_name(block))
-    textfile.write_text(path, block.text.rstrip("\n") + "\n")
+    textfile.write_text(path, block.text.rstrip("\n") + "\n", overwrite=force)
     chat.say(tr("wrote {path}", path=path))
 
 
-@command("editor", "Write the next message in your editor; it is on the line when that is closed.")
+@command(
+    "editor", "Write the next message in your editor; it is on the line when that is closed.", usage="[TEXT]"
+)
 def _editor(chat: Chat, rest: str) -> None:
     text = editor.edit(rest)
     if text is None or not text.strip():

@@ -37,7 +37,8 @@ class Command:
     Attributes:
         name: without the slash.
         aliases: other names, with their first character, as Qwen's own demo has them (``:q``).
-        usage: what follows the name.
+        usage: what follows the name: nothing if empty, something that may be missing in brackets. What a
+            line has to the contrary is refused before the command runs.
         help: what it does, one line of English.
         group: under which heading ``/help`` shows it.
         run: does it.
@@ -51,6 +52,23 @@ class Command:
     group: str
     run: Run
     complete: Complete | None = None
+
+    def check(self, word: str, rest: str) -> None:
+        """Holds what follows the name against :attr:`usage`.
+
+        Args:
+            word: the name as it was typed.
+            rest: what follows it.
+
+        Raises:
+            UsageError: something follows and nothing may, or nothing and something must.
+        """
+        if rest and not self.usage:
+            hint = tr("say {usage} alone", usage=word) + tr(" (a message may begin with //)")
+            raise UsageError(tr("{command} takes nothing after it", command=word), hint)
+        if not rest and self.usage and not self.usage.startswith("["):
+            hint = tr("say {usage}", usage=f"{word} {self.usage}")
+            raise UsageError(tr("{command} needs more", command=word), hint)
 
 
 class Group:
@@ -95,33 +113,57 @@ def find(line: str) -> tuple[Command, str] | None:
     """The command that a line calls, and what follows its name; None if the line is a message.
 
     Raises:
-        UsageError: it begins like a command, and there is none of that name.
+        UsageError: it begins like a command, but there is none of that name, or it does not take that.
     """
     line = line.strip()
     word, rest = (*line.split(None, 1), "", "")[:2]
     if known := _named(word):
         # Below a command that takes no text, more lines are a message that happens to begin so.
-        return None if "\n" in line and "TEXT" not in known.usage else (known, rest)
+        if "\n" in line and "TEXT" not in known.usage:
+            return None
+        known.check(word, rest)
+        return known, rest
     if line.startswith("//") or not line.startswith("/") or "/" in word[1:]:
         return None  # text, or a path
-    close = difflib.get_close_matches(word[1:], commands(), n=1)
-    hint = tr("did you mean /{name}?", name=close[0]) if close else tr("/help lists them")
-    raise UsageError(tr("there is no command {word}", word=word), hint + tr(" (a message may begin with //)"))
+    raise _unknown(word, tr(" (a message may begin with //)"))
 
 
-def number(text: str, default: int | None = None) -> int:
-    """A number of turns or the number of one, from 1 on.
+def named(word: str) -> Command:
+    """The command of that name, with its slash or without.
 
     Raises:
-        UsageError: the text is none, or there is no text and no default.
+        UsageError: there is none.
+    """
+    known = _named(word) or _named(f"/{word}")
+    if known is None:
+        raise _unknown(f"/{word.removeprefix('/')}")
+    return known
+
+
+def _unknown(word: str, remark: str = "") -> UsageError:
+    close = difflib.get_close_matches(word[1:], commands(), n=1)
+    hint = tr("did you mean /{name}?", name=close[0]) if close else tr("/help lists them")
+    return UsageError(tr("there is no command {word}", word=word), hint + remark)
+
+
+def number(text: str, default: int = 1) -> int:
+    """A number of turns or the number of one, from 1 on; the default where there is no text.
+
+    Raises:
+        UsageError: the text is none.
     """
     if not text:
-        if default is None:
-            raise UsageError(tr("which turn?"), tr("give its number"))
         return default
     if not text.isdecimal() or len(text) > _DIGITS or int(text) < 1:
         raise UsageError(tr("{text!r} is no number of 1 or more", text=text))
     return int(text)
+
+
+def without_force(rest: str) -> tuple[str, bool]:
+    """What follows a command that writes a file, without ``--force``, and whether that was there."""
+    words = rest.split(" ")
+    force = "--force" in (words[0], words[-1])
+    return (" ".join(word for word in words if word != "--force") if force else rest).strip(), force
 
 
 def completions(chat: Chat, before: str) -> Iterator[Completion]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qwenchat.language import tr
 from qwenchat.terminal import styles
-from qwenchat.terminal.commands.registry import Group, commands
+from qwenchat.terminal.commands.registry import Group, commands, named
 
 if TYPE_CHECKING:
     from qwenchat.terminal.repl import Chat
@@ -38,8 +38,20 @@ def _theme(chat: Chat, rest: str) -> None:
             chat.say(f"{name} *" if name == styles.current().name else name)
 
 
-@command("help", "What there is to say to the chat itself.", aliases=(":h", ":help"))
+@command(
+    "help",
+    "What there is to say to the chat itself, or what one command does.",
+    usage="[COMMAND]",
+    aliases=(":h", ":help"),
+    complete=lambda chat, rest: [(c.name, tr(c.help)) for c in commands().values()],
+)
 def _help(chat: Chat, rest: str) -> None:
+    if rest:
+        known = named(rest)
+        chat.say_rows([(" ".join((f"/{known.name}", known.usage)).rstrip(), tr(known.help))])
+        if known.aliases:
+            chat.say(tr("also called {names}", names=", ".join(known.aliases)))
+        return
     rows: list[tuple[str, ...]] = []
     for title, members in groupby(commands().values(), key=lambda known: known.group):
         rows.append((tr(title),))

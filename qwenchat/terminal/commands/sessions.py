@@ -11,7 +11,7 @@ from qwenchat.errors import UsageError, shorten
 from qwenchat.language import tr
 from qwenchat.session_lines import described, when
 from qwenchat.terminal.attachments import complete_path, to_path
-from qwenchat.terminal.commands.registry import Group, number
+from qwenchat.terminal.commands.registry import Group, number, without_force
 
 if TYPE_CHECKING:
     from qwenchat.terminal.repl import Chat
@@ -110,28 +110,33 @@ def _export_words(chat: Chat, rest: str) -> Iterator[str]:
     from qwenchat.exports import FORMATS
 
     kind, space, path = rest.partition(" ")
-    if space:
+    if space and kind in FORMATS:
         yield from (f"{kind} {found}" for found in complete_path(path))
     else:
         yield from FORMATS
+        yield from complete_path(rest)
 
 
 @command(
     "export",
-    "Write the chat to a file as md, html, json or txt.",
-    usage="md|html|json|txt [PATH]",
+    "Write the chat to a file as md, html, json or txt; else its ending says which, or it is md.",
+    usage="[md|html|json|txt] [PATH] [--force]",
     complete=_export_words,
 )
 def _export(chat: Chat, rest: str) -> None:
-    from qwenchat.exports import FORMATS
+    from qwenchat.exports import FORMATS, format_of
 
-    kind, _, name = rest.partition(" ")
+    rest, force = without_force(rest)
+    first, _, others = rest.partition(" ")
+    kind, name = (
+        (first, others.strip()) if first in FORMATS else (format_of(to_path(rest) if rest else None), rest)
+    )
     if kind not in FORMATS:
-        raise UsageError(tr("there is no format {kind!r}", kind=kind), "/export " + "|".join(FORMATS))
+        raise UsageError(tr("there is no format {kind!r}", kind=kind or rest), "/export " + "|".join(FORMATS))
     if not chat.conversation.nodes:
         raise UsageError(tr("there is nothing to export yet"), tr("say something first"))
-    path = to_path(name.strip()) if name.strip() else Path(f"{_file_name(chat)}.{kind}")
-    textfile.write_text(path, FORMATS[kind](chat.session.record()))
+    path = to_path(name) if name else Path(f"{_file_name(chat)}.{kind}")
+    textfile.write_text(path, FORMATS[kind](chat.session.record()), overwrite=force)
     chat.say(tr("wrote {path}", path=path))
 
 
