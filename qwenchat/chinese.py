@@ -336,7 +336,9 @@ CHINESE: Mapping[str, str] = {
     # --- settings ---------------------------------------------------------------------------------
     "there is no setting called {name}": "没有名为 {name} 的设置",
     "did you mean {nearest}?": "是不是 {nearest}？",
-    "{variable} is no setting and does nothing": "{variable} 不是设置，不起作用",
+    "{variable} is no setting and does nothing; qwenchat config show lists those there are": (
+        "{variable} 不是设置，不起作用；qwenchat config show 列出所有设置"
+    ),
     "{variable} is no setting and does nothing; did you mean {nearest}?": (
         "{variable} 不是设置，不起作用；是不是 {nearest}？"
     ),
@@ -583,6 +585,8 @@ CHINESE: Mapping[str, str] = {
     "stdin": "标准输入",
     "--json, --stream-json and --code exclude each other": "--json、--stream-json 和 --code 不能同时使用",
     "choose one": "请只选其一",
+    "the folder that you are in was deleted": "当前所在的文件夹已被删除",
+    "go to another one": "请切换到其他文件夹",
     "the reply was cut after {count} tokens by --max-new-tokens": (
         "回复达到 --max-new-tokens 的上限，在 {count} 个 token 后截断"
     ),
@@ -621,8 +625,8 @@ CHINESE: Mapping[str, str] = {
     "there is no folder {folder}": "没有文件夹 {folder}",
     "--peer needs a checkpoint": "--peer 需要一个检查点",
     "-m demo is one": "例如 -m demo",
-    "--tokens is {text}, expected whole numbers with commas between them": (
-        "--tokens 为 {text}，应为以逗号分隔的整数"
+    "--tokens is {text}, expected numbers from 1 with commas between them": (
+        "--tokens 为 {text}，应为以逗号分隔、不小于 1 的整数"
     ),
     "--kv-cache is {kind}, expected auto or int8": "--kv-cache 为 {kind}，应为 auto 或 int8",
     "a reply of fewer than {least} tokens cannot be timed": "少于 {least} 个 token 的回复无法计时",

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -76,6 +77,7 @@ def root(
     echo "2+2?" | qwenchat
     """
     ctx.obj = flags  # given before a command's name they count too
+    _check_working_folder()
     if flags.debug:
         debug_log.start()
     if ctx.invoked_subcommand is not None:
@@ -199,6 +201,14 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
         history=data_dir() / "history",
         model_names=catalog.names(),
     ).run()
+
+
+def _check_working_folder() -> None:
+    """Where it was deleted, no path means anything, and torch's libraries end the process."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError(tr("the folder that you are in was deleted"), tr("go to another one")) from None
 
 
 def settings_of(flags: Flags) -> ResolvedSettings:

@@ -76,6 +76,11 @@ def bench(
     if chart is not None and not chart.absolute().parent.is_dir():
         raise UsageError(tr("there is no folder {folder}", folder=chart.absolute().parent))
     lengths = None if tokens is None else _numbers(tokens)
+    name = model or flags.settings["model"] or "demo"
+    if random_weights is None:
+        from qwenchat.models import catalog
+
+        catalog.check(name)  # before torch is imported
 
     from qwenchat.bench import report, run
     from qwenchat.bench.chart import draw
@@ -89,14 +94,14 @@ def bench(
 
     out = stdout()
     request = run.Request(
-        model=model or flags.settings["model"] or "demo",
+        model=name,
         random_weights=random_weights,
         formats=formats,
         device=device or flags.settings["device"] or "auto",
         dtypes=_words(dtype or flags.settings["dtype"] or "auto"),
         tokens=lengths,
         kv_cache=kv_cache or flags.settings["kv_cache"] or "auto",
-        threads=threads or flags.settings["threads"],
+        threads=flags.settings["threads"] if threads is None else threads,
         kernels=kernels,
         load=load,
         folder=folder,
@@ -116,8 +121,11 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _numbers(text: str) -> tuple[int, ...]:
     try:
-        return tuple(dict.fromkeys(int(word) for word in text.split(",")))
+        numbers = tuple(dict.fromkeys(int(word) for word in text.split(",")))
     except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
         raise UsageError(
-            tr("--tokens is {text}, expected whole numbers with commas between them", text=repr(text))
-        ) from None
+            tr("--tokens is {text}, expected numbers from 1 with commas between them", text=repr(text))
+        )
+    return numbers

@@ -184,6 +184,11 @@ def check(ctx: typer.Context, name: _NameOrPath, as_json: _Json = False) -> None
         raise UsageError(tr("{path} is a single file, and nothing tells what it must be", path=place.folder))
     with _meter(ctx) as meter:
         checked = checking.check(place, meter)
+    if checked.against == "nothing" and not checked.bad:
+        from qwenchat.backends.load import check_readable
+        from qwenchat.backends.loading import Request
+
+        check_readable(place.folder, Request(str(place.folder)))  # all that can be known of such files
     if _wants_json(ctx, as_json):
         print_object(model_lines.checked_object(checked))
     else:

@@ -19,11 +19,11 @@ def group(ctx: typer.Context) -> None:
 @config_app.command("show")
 def config_show(ctx: typer.Context) -> None:
     """Print every setting, its value and where that comes from."""
-    from qwenchat import config
+    from qwenchat import cli, config
     from qwenchat.oneshot import stdout, write
     from qwenchat.terminal.sanitize import sanitize
 
-    rows = config.describe(config.load_settings(ctx.obj.settings))
+    rows = config.describe(cli.settings_of(ctx.obj))
     width = max(len(f"{key} = {value}") for key, value, _ in rows)
     for key, value, origin in rows:
         write(stdout(), sanitize(f"{f'{key} = {value}':<{min(width, 60)}}  # {origin}") + "\n")

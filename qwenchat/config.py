@@ -203,7 +203,10 @@ def _unknown_line(variable: str, known: list[str]) -> str:
     # The prefix that they share says nothing about how close they are.
     near = nearest(variable.removeprefix(_PREFIX).upper(), [name.removeprefix(_PREFIX) for name in known])
     if not near:
-        return tr("{variable} is no setting and does nothing", variable=variable)
+        return tr(
+            "{variable} is no setting and does nothing; qwenchat config show lists those there are",
+            variable=variable,
+        )
     return tr(
         "{variable} is no setting and does nothing; did you mean {nearest}?",
         variable=variable,

@@ -234,6 +234,30 @@ def test_an_internal_error_is_one_line_and_debug_logs_the_traceback(
     assert "loading weights" in log.read_text()
 
 
+@pytest.mark.parametrize("arguments", [["config", "show"], ["models", "list"], ["sessions", "list"]])
+def test_a_variable_of_no_setting_is_named_by_every_command_that_reads_settings(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("QWENCHAT_TEMPRATURE", "1")
+    told = "QWENCHAT_TEMPRATURE is no setting and does nothing; did you mean QWENCHAT_TEMPERATURE?\n"
+    assert run(*arguments)[2].count(told) == 1
+    assert run("-q", *arguments)[2] == ""
+
+
+@posix
+def test_in_a_folder_that_was_deleted_every_command_says_so(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for arguments in (["ask", "x"], ["doctor"], ["sessions", "list"], ["config", "path"]):
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert err == "qwenchat: the folder that you are in was deleted; go to another one\n"
+    assert run("--version")[0] == 0
+
+
 # --- processes: pipes and signals --------------------------------------------------------------
 
 
@@ -261,7 +285,7 @@ def test_help_into_a_closed_pipe_ends_as_quietly() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_is_one_line(tiny_chat: Path) -> None:
     with Path("/dev/full").open("wb") as full:
-        process = start("ask", "hi", "-m", str(tiny_chat), "-q", stdout=full)
+        process = start("ask", "hi", "-m", str(tiny_chat), "--temperature", "0", "-q", stdout=full)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.decode() == "qwenchat: the answer cannot be written: No space left on device\n"

@@ -310,6 +310,14 @@ def test_what_is_not_here_cannot_be_checked(run: Run, tmp_path: Path) -> None:
     assert run("check", str(tmp_path / "x.gguf"))[0] == 2
 
 
+def test_a_folder_that_no_question_could_be_put_to_does_not_pass(run: Run, tiny_chat: Path) -> None:
+    assert run("check", str(tiny_chat))[0] == 0
+    (tiny_chat / "tokenizer_config.json").unlink()  # then the special tokens are Qwen's, and do not fit
+    code, out, err = run("check", str(tiny_chat))
+    assert (code, out) == (3, "")
+    assert "the vocabulary has 464 tokens, the model 320" in err
+
+
 def test_a_pull_that_has_not_ended_can_be_checked(run: Run, hub: HubServer) -> None:
     hub.drop_after = lambda name: 0 if "model-00002" in name else None
     run("pull", NAME)

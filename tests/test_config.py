@@ -338,7 +338,7 @@ def test_a_variable_of_no_setting_is_told_with_the_nearest_one() -> None:
     assert config.unknown_variables(environ) == [
         "QWENCHAT_HOM is no setting and does nothing; did you mean QWENCHAT_HOME?",
         "QWENCHAT_TEMPRATURE is no setting and does nothing; did you mean QWENCHAT_TEMPERATURE?",
-        "QWENCHAT_XYZ is no setting and does nothing",
+        "QWENCHAT_XYZ is no setting and does nothing; qwenchat config show lists those there are",
         "QWENCHAT_seed is no setting and does nothing; did you mean QWENCHAT_SEED?",
     ]
 

@@ -7,6 +7,7 @@ imported when a model is loaded.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
@@ -172,6 +173,21 @@ def check_folder(folder: Path, request: Request, *, backend: str, open_team: Cal
         from qwenchat.backends.huggingface.load import check_huggingface
 
         check_huggingface(folder, request)
+
+
+def check_readable(folder: Path, request: Request, *, backend: str = "auto") -> None:
+    """Goes the way of :func:`load_folder` up to the weights, whatever memory there is.
+
+    Raises:
+        QwenchatError: as chatting with it would.
+    """
+    from qwenchat.engine.cpu.compiled import CannotCompile
+
+    def no_kernels() -> Team:
+        raise CannotCompile("nothing is to be computed")
+
+    with suppress(InsufficientMemoryError):
+        check_folder(folder, request, backend=backend, open_team=no_kernels)
 
 
 def _reader(folder: Path, backend: str) -> str:

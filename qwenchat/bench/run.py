@@ -1,4 +1,4 @@
-"""From what was asked for to all its figures: the ceilings first, then one model after the other.
+"""From what was asked for to all its figures: can it be, then the ceilings, then one model after the other.
 
 Each model is freed before the next is made, so that the largest decides what memory is needed.
 """
@@ -15,8 +15,10 @@ from pathlib import Path
 
 import torch
 
+from qwenchat.backends.load import check_readable
 from qwenchat.backends.load import load as load_backend
 from qwenchat.backends.loading import KV_CACHES, pick_device, pick_dtype
+from qwenchat.backends.loading import Request as Asked
 from qwenchat.backends.native import NativeBackend
 from qwenchat.backends.native_load import open_cpu_kernels
 from qwenchat.bench import ceilings, checkpoint, peer, protocol, random_weights, start
@@ -81,6 +83,7 @@ def measure(request: Request, *, command: str, tell: Tell) -> Report:
     """
     if request.kv_cache not in KV_CACHES:
         raise UsageError(tr("--kv-cache is {kind}, expected auto or int8", kind=repr(request.kv_cache)))
+    asked = Asked(request.model, threads=request.threads)  # refuses what cannot be
     shapes = _shapes(request)
     device = pick_device(request.device)
     dtypes = {name: pick_dtype(name, device) for name in request.dtypes}
@@ -89,6 +92,8 @@ def measure(request: Request, *, command: str, tell: Tell) -> Report:
         plan = replace(plan, tokens=request.tokens)
     if request.threads is not None and device.type == "cpu":
         torch.set_num_threads(request.threads)
+    if not shapes and request.model != catalog.AUTO:
+        check_readable(catalog.locate(request.model), asked, backend="native")
     limits = {}
     for dtype in dtypes.values():
         tell(f"what {device} can do at best in {_name(dtype)}")

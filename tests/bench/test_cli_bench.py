@@ -94,20 +94,37 @@ def test_a_process_is_timed_until_it_says_something(tiny_chat: Path) -> None:
         (["--random-weights", "qwen-7b-chat", "--formats", "int8,int3"], 2, "int3"),
         (["--formats", "int8"], 2, "--random-weights"),
         (["--tokens", "many"], 2, "many"),
+        (["--tokens", "0"], 2, "from 1"),
+        (["--tokens", "8,-1"], 2, "from 1"),
+        (["--threads", "0"], 2, "--threads 0"),
         (["--kv-cache", "int2"], 2, "int2"),
         (["--chart", "/no/such/folder/x.svg"], 2, "/no/such/folder"),
         (["-m", "no-such-model", "--device", "cpu"], 3, "no-such-model"),
         (["--device", "gpu"], 2, "gpu"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(
-    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+def test_what_makes_no_sense_is_one_line_before_anything_is_measured(
+    arguments: list[str],
+    code: int,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("qwenchat.bench.ceilings.measure", lambda *_: pytest.fail("measured"))
     assert cli.run(["-q", "bench", *arguments]) == code
     said = capsys.readouterr()
     assert said.out == ""
     assert words in said.err
     assert said.err.count("\n") == 1
+
+
+def test_a_checkpoint_that_cannot_be_read_is_refused_before_anything_is_measured(
+    tiny_chat: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qwenchat.bench.ceilings.measure", lambda *_: pytest.fail("measured"))
+    (tiny_chat / "config.json").write_text('{"model_type": "llama"}')
+    assert cli.run(["-q", "bench", "--device", "cpu", "-m", str(tiny_chat)]) == 3
+    assert "native" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_does_not_answer_says_why(golden_folder: Callable[[str], Path]) -> None:
