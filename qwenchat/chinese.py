@@ -97,9 +97,8 @@ CHINESE: Mapping[str, str] = {
     "Print the chat so far.": "显示到目前为止的对话。",
     "Begin a new chat; this one stays in the sessions.": "开始新对话，当前对话保留在会话中。",
     # --- /help: the model -------------------------------------------------------------------------
-    "Show the system prompt, or set it: a text, the name of one in the config, or none.": (
-        "显示或设置系统提示词：文本、配置中的提示词名称，或 none（不用）。"
-    ),
+    "Show the system prompt, or set it: a text, the name of one in the config, none, or default for the "
+    "model's own.": ("显示或设置系统提示词：一段文字、配置中的名称、none（无）或 default（模型自带的）。"),
     "Show the model, or load another.": "显示当前模型，或加载其他模型。",
     "Show the sampling options, or set one; default leaves it to the model.": (
         "显示采样选项，或设置其中一项；default 表示由模型决定。"
@@ -198,6 +197,9 @@ CHINESE: Mapping[str, str] = {
     "a new chat": "已开始新对话",
     # --- the model and its options ----------------------------------------------------------------
     "there is no system prompt": "没有系统提示词",
+    "there is no system prompt; the model has none of its own": "没有系统提示词，模型也没有自带的",
+    "the model's own system prompt: {text}": "模型自带的系统提示词：{text}",
+    "the model's own system prompt, which is known once it is loaded": "模型自带的系统提示词，模型加载后可知",
     "there is no option {name}": "没有选项 {name}",
     "(the model decides)": "（由模型决定）",
     "the prompt's length changed the NTK alpha: what was cached could not be reused": (
@@ -899,6 +901,9 @@ CHINESE: Mapping[str, str] = {
     "/model NAME tries another; /retry then asks again": "/model NAME 可改用其他模型，之后用 /retry 重新提问",
     "--continue and --session exclude each other": "--continue 与 --session 不能同时使用",
     "the system prompt is now {text!r}; the chat is read anew": "系统提示词现为 {text!r}，对话将重新读取",
+    "the system prompt is the model's own again; the chat is read anew": (
+        "系统提示词重新用模型自带的，对话将重新读取"
+    ),
     "there is no system prompt any more; the chat is read anew": "系统提示词已去掉，对话将重新读取",
     "{count} earlier turns are not shown": "更早的 {count} 轮未显示",
     # --- the config file ------------------------------------------------------------------------------

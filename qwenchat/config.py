@@ -36,10 +36,10 @@ from qwenchat.settings import (
     allowed,
     choices,
     help_of,
+    named_prompt,
     nearest,
     parse_text,
     read_setting,
-    system_prompt,
 )
 from qwenchat.textfile import write_text
 
@@ -56,8 +56,8 @@ __all__ = [
     "example_toml",
     "load_settings",
     "log_dir",
+    "named_prompt",
     "read_setting",
-    "system_prompt",
     "toml_value",
     "unknown_variables",
     "write_example",
@@ -163,7 +163,7 @@ def _check_system(settings: Settings, layer: _Layer) -> None:
     if given is None:
         return
     try:
-        system_prompt(settings, str(given.value))
+        named_prompt(settings, str(given.value))
     except ConfigError as error:
         raise ConfigError(f"{given.quoted}: {error.message}", error.hint) from None
 

@@ -252,7 +252,7 @@ def _conversation(top: _Object) -> Conversation:
     nodes = [_node(_Object(node, f"nodes[{i}]")) for i, node in enumerate(top.sequence("nodes"))]
     given = top.mapping("branches")
     branches = {name: _Object(given, "branches").whole(name) for name in given}
-    system, cursor = top.text("system"), top.optional_whole("cursor")
+    system, cursor = top.optional_text("system"), top.optional_whole("cursor")
     pinned, visited = _wholes(top, "pinned"), _wholes(top, "visited")
     top.finish()
     try:
@@ -371,6 +371,9 @@ class _Object:
     def text(self, name: str) -> str:
         value: str = self._take(name, str)
         return value
+
+    def optional_text(self, name: str) -> str | None:
+        return None if self._is_null(name) else self.text(name)
 
     def texts(self, name: str) -> list[str]:
         values = self.sequence(name)

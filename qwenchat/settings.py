@@ -124,13 +124,13 @@ class Settings(BaseModel):
         Help('"drop" or "error"'),
     ] = "drop"
     system: Annotated[
-        _Text,
+        _Text | None,
         Field(
             description="The system prompt; empty for none. @NAME stands for the one of that name under "
             "[prompts], @@ at the beginning for @ itself.",
         ),
-        Help('text, or "@" and the name of a prompt'),
-    ] = "You are a helpful assistant."
+        Help('text, or "@" and the name of a prompt', "Be brief.", "the model's own, if it has one"),
+    ] = None
     temperature: Annotated[
         float | None,
         Field(
@@ -344,7 +344,12 @@ def _parse_json(bracket: str, text: str) -> Any:
 # --- named system prompts ------------------------------------------------------------------------
 
 
-def system_prompt(settings: Settings, text: str | None = None) -> str:
+def system_prompt(settings: Settings) -> str | None:
+    """The system prompt of the settings; None for the model's own."""
+    return None if settings.system is None else named_prompt(settings, settings.system)
+
+
+def named_prompt(settings: Settings, text: str) -> str:
     """The system prompt that a text stands for.
 
     ``@NAME`` is the prompt of that name in ``settings.prompts``, as it is written there; ``@@`` at the
@@ -352,12 +357,11 @@ def system_prompt(settings: Settings, text: str | None = None) -> str:
 
     Args:
         settings: the settings in force.
-        text: what somebody gave; None for ``settings.system``.
+        text: what somebody gave.
 
     Raises:
         ConfigError: no prompt has that name.
     """
-    text = settings.system if text is None else text
     if text.startswith("@@"):
         return text[1:]
     name = text.removeprefix("@")

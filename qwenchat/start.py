@@ -33,7 +33,7 @@ class Start:
         session: new, or the one to go on with.
         resumed: whether it is one to go on with.
         model: the model's name.
-        system: the system prompt of a new chat.
+        system: the system prompt of a new chat; None for the model's own.
         base: the sampling options of the settings, before a session's and those of the command line.
         given: the sampling options that the command line gave, by name.
     """
@@ -41,7 +41,7 @@ class Start:
     session: Session
     resumed: bool
     model: str
-    system: str
+    system: str | None
     base: GenerationOptions
     given: Mapping[str, SettingValue]
 

@@ -200,6 +200,13 @@ def turn_tokens(backend: Backend, messages: Sequence[Message]) -> int:
     return backend.count_tokens([*messages, nothing]) - backend.count_tokens([nothing])
 
 
+def system_tokens(backend: Backend, text: str) -> int:
+    """Tokens that the text of a system prompt adds to a prompt."""
+    question = Message(Role.USER, "")
+    without = backend.count_tokens([Message(Role.SYSTEM, ""), question])
+    return backend.count_tokens([Message(Role.SYSTEM, text), question]) - without
+
+
 def now() -> str:
     """The time as it is kept: in ISO 8601 and UTC."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from qwenchat.errors import ConfigError
-from qwenchat.settings import Settings, allowed, choices, read_setting, system_prompt
+from qwenchat.settings import Settings, allowed, choices, named_prompt, read_setting, system_prompt
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,8 +28,7 @@ ROOT = Path(__file__).parents[1]
         ("temperature", " 1 ", 1.0),
         ("seed", "7", 7),
         ("plain", "on", True),
-        ("system", "", ""),
-        ("system", "default", "default"),
+        ("system", "Be brief.", "Be brief."),
         ("stop", "END", ("END",)),
         ("stop", '["a", "b"]', ("a", "b")),
         ("stop", "default", ()),
@@ -116,19 +115,21 @@ SETTINGS = Settings(prompts={"teacher": "Step by step.", "老师-2": "@慢慢讲
 
 def test_a_name_stands_for_its_prompt() -> None:
     assert system_prompt(SETTINGS) == "Step by step."
-    assert system_prompt(SETTINGS, "@老师-2") == "@慢慢讲。"  # which is not looked up again
+    assert system_prompt(Settings(system="")) == ""
+    assert system_prompt(Settings()) is None  # the model's own
+    assert named_prompt(SETTINGS, "@老师-2") == "@慢慢讲。"  # which is not looked up again
 
 
 def test_two_ats_stand_for_one() -> None:
-    assert system_prompt(SETTINGS, "@@teacher") == "@teacher"
-    assert system_prompt(SETTINGS, "@@@ you") == "@@ you"
+    assert named_prompt(SETTINGS, "@@teacher") == "@teacher"
+    assert named_prompt(SETTINGS, "@@@ you") == "@@ you"
 
 
 @pytest.mark.parametrize(
     "text", ["", "@", "@you: help", "@teacher\n", "@ teacher", "Ask @teacher", "@" + "a" * 65]
 )
 def test_what_cannot_be_a_name_is_text(text: str) -> None:
-    assert system_prompt(SETTINGS, text) == text
+    assert named_prompt(SETTINGS, text) == text
 
 
 @pytest.mark.parametrize(
@@ -141,14 +142,14 @@ def test_what_cannot_be_a_name_is_text(text: str) -> None:
 )
 def test_a_name_of_no_prompt_is_told_with_those_there_are(settings: Settings, name: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        system_prompt(settings, f"@{name}")
+        named_prompt(settings, f"@{name}")
     assert str(caught.value) == f"there is no prompt called {name}; {hint}"
 
 
 def test_a_thousand_prompts_still_fit_a_line() -> None:
     many = Settings(prompts={f"prompt-{n}": "x" for n in range(1000)})
     with pytest.raises(ConfigError) as caught:
-        system_prompt(many, "@xyz")
+        named_prompt(many, "@xyz")
     assert len(str(caught.value)) < 350
 
 

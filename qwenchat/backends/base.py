@@ -16,11 +16,14 @@ class Backend(Protocol):
         name: what the user calls the model.
         description: one line on what runs it: kind of weights, device, dtype, kernel.
         context: tokens of prompt and reply together.
+        system: the system prompt that it has of itself, where the messages begin with none; empty if it has
+            none.
     """
 
     name: str
     description: str
     context: int
+    system: str
 
     def stream(
         self,

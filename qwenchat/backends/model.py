@@ -57,16 +57,23 @@ class Model(ABC):
     """A loaded model; what :func:`qwenchat.load` returns.
 
     Attributes:
-        name, description, context: as in :class:`~qwenchat.backends.base.Backend`.
+        name, description, context, system: as in :class:`~qwenchat.backends.base.Backend`.
         engine: token ids in, token ids out.
     """
 
     engine: Engine | HubEngine
 
     def __init__(
-        self, engine: Engine | HubEngine, defaults: GenerationDefaults, *, name: str, description: str
+        self,
+        engine: Engine | HubEngine,
+        defaults: GenerationDefaults,
+        *,
+        name: str,
+        description: str,
+        system: str,
     ) -> None:
         self.name = name
+        self.system = system
         self.description = description
         self.context = engine.context
         self.engine = engine

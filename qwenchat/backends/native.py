@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qwenchat.backends.model import Model
-from qwenchat.chat.chatml import prompt_ids
+from qwenchat.chat.chatml import DEFAULT_SYSTEM, prompt_ids
 from qwenchat.chat.messages import Message
 from qwenchat.errors import CheckpointError
 from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
@@ -34,7 +34,7 @@ class NativeBackend(Model):
         name: str,
         description: str,
     ) -> None:
-        super().__init__(engine, defaults, name=name, description=description)
+        super().__init__(engine, defaults, name=name, description=description, system=DEFAULT_SYSTEM)
         self._tokenizer = tokenizer
 
     @property

@@ -19,6 +19,9 @@ from typing import Protocol
 
 from qwenchat.chat.messages import Message, Role
 
+DEFAULT_SYSTEM = "You are a helpful assistant."
+"""The original's system prompt, which ``chat()`` of the Qwen-7B-Chat checkpoints has where none is given."""
+
 
 class ReplyTokenizer(Protocol):
     """What a reply's text needs of a tokenizer."""
@@ -59,12 +62,12 @@ def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[in
     """The prompt that asks for the assistant's next turn.
 
     Args:
-        messages: oldest first. Without a system message the prompt begins with an empty one, as
-            Qwen's does. If the last is the assistant's, its turn is left open, to be gone on with.
+        messages: oldest first. Without a system message the prompt begins with :data:`DEFAULT_SYSTEM`. If
+            the last is the assistant's, its turn is left open, to be gone on with.
     """
     newline = tokenizer.encode("\n")
     if not messages or messages[0].role is not Role.SYSTEM:
-        messages = [Message(Role.SYSTEM, ""), *messages]
+        messages = [Message(Role.SYSTEM, DEFAULT_SYSTEM), *messages]
     begun: list[int] = []
     if messages[-1].role is Role.ASSISTANT:
         begun = content_ids(tokenizer, messages[-1])

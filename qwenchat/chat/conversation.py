@@ -97,7 +97,7 @@ class Conversation:
     The arguments after ``system`` restore a conversation from the properties of the same names.
 
     Args:
-        system: the system prompt; empty for none.
+        system: the system prompt; empty for none, None for the model's own.
         nodes: every node, in the order of their ids.
         cursor: the id of the node where the chat stands; None before the first question.
         branches: names and the ids that they stand for.
@@ -110,7 +110,7 @@ class Conversation:
 
     def __init__(
         self,
-        system: str = "",
+        system: str | None = None,
         *,
         nodes: Sequence[Node] = (),
         cursor: int | None = None,
@@ -185,8 +185,9 @@ class Conversation:
         return [node for node in self.path() if node.role is Role.USER]
 
     def messages(self) -> list[Message]:
-        """What the model is to read: the system prompt if there is one, then the path."""
-        system = [Message(Role.SYSTEM, self.system)] if self.system else []
+        """What the model is to read: the system prompt, also an empty one, if it is not the model's own,
+        then the path."""
+        system = [] if self.system is None else [Message(Role.SYSTEM, self.system)]
         return [*system, *(node.message for node in self.path())]
 
     def siblings(self, node_id: int) -> tuple[int, int]:

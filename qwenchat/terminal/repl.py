@@ -447,5 +447,5 @@ class Chat:
         """Ends the chat."""
         raise Leave
 
-    def _new_session(self, system: str) -> Session:
+    def _new_session(self, system: str | None) -> Session:
         return self.store.create(Conversation(system), model=self.model)

@@ -40,10 +40,8 @@ class Meter:
 
 def _count(conversation: Conversation, backend: Backend) -> int:
     messages = conversation.messages()
-    if not messages:
-        return 0
     if not conversation.path():  # the system prompt alone
-        return backend.count_tokens([*messages, Message(Role.USER, "")])
+        return backend.count_tokens([*messages, Message(Role.USER, "")]) if conversation.system else 0
     tokens = backend.count_tokens(messages)
     if tokens < backend.context:
         return tokens

@@ -32,10 +32,12 @@ def test_the_prompt_equals_the_originals(row: dict) -> None:
     assert prompt_ids(QwenTokenizer.default(), golden_messages(row)) == row["ids"]
 
 
-def test_without_a_system_message_it_is_empty() -> None:
+def test_without_a_system_message_it_is_the_originals() -> None:
     qwen = QwenTokenizer.default()
-    hello = Message(Role.USER, "hi")
-    assert prompt_ids(qwen, [hello]) == prompt_ids(qwen, [Message(Role.SYSTEM, ""), hello])
+    hello, helpful = Message(Role.USER, "hi"), Message(Role.SYSTEM, "You are a helpful assistant.")
+    assert prompt_ids(qwen, [hello]) == prompt_ids(qwen, [helpful, hello])
+    empty = prompt_ids(qwen, [Message(Role.SYSTEM, ""), hello])
+    assert empty[:5] == [*turn_ids(qwen, Message(Role.SYSTEM, "")), *qwen.encode("\n")]
 
 
 def forged_texts(count: int) -> list[str]:

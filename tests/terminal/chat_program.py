@@ -46,9 +46,11 @@ class Echo:
         yield ReplyEnd(reason, Usage(self.count_tokens(messages), 0, len(said)), Timings(0.1, 0.1, 0.1))  # type: ignore[arg-type]
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        return sum(len(message.content.split()) + 2 for message in messages)
+        said = [message for message in messages if message.content or message.role.value != "system"]
+        return sum(len(message.content.split()) + 2 for message in said)
 
     closed = False
+    system = "You are a fake."
 
     def close(self) -> None:
         self.closed = True

@@ -336,6 +336,22 @@ def test_the_system_prompt_is_a_text_or_a_name_of_the_config(
     assert "did you mean" in capsys.readouterr().err
     chat._take("/system none")
     assert chat.conversation.system == ""
+    chat._take("/system default")
+    assert chat.conversation.system is None
+
+
+def test_whose_system_prompt_is_in_force_is_told(chat: Chat, say: Say) -> None:
+    say("/system default")
+    assert "once it is loaded" in say("/system")
+    say("hello")
+    assert "own system prompt: You are a fake." in say("/system")
+    assert "You are a fake." in say("/context")
+    say("/system none")
+    assert "no system prompt" in say("/system")
+    assert "You are a fake." not in say("/context")
+    say("/system Be brief.")
+    assert say("/system").strip() == "Be brief."
+    assert "own again" in say("/system default")
 
 
 def test_stats_tell_what_was_reused(say: Say) -> None:

@@ -33,7 +33,8 @@ class HuggingFaceBackend(Model):
         name: str,
         description: str,
     ) -> None:
-        super().__init__(engine, defaults, name=name, description=description)
+        system = prompt.template.own_system or ""
+        super().__init__(engine, defaults, name=name, description=description, system=system)
         self._prompt = prompt
 
     @property

@@ -56,7 +56,7 @@ def load_huggingface(place: Path, request: Request) -> HuggingFaceBackend:
     from qwenchat.backends.huggingface.backend import HuggingFaceBackend
     from qwenchat.backends.huggingface.engine import HubEngine
 
-    if not found.prompt.template.takes_system():
+    if found.prompt.template.own_system is None:
         request.notice(tr("this model knows no system prompt: it is put before the first message"))
     vocab_size = found.config.get_text_config().vocab_size
     number = str(found.dtype).removeprefix("torch.")

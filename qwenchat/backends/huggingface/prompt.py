@@ -24,6 +24,7 @@ _PROBE = (
     Message(Role.ASSISTANT, "three"),
     Message(Role.USER, "four"),
 )
+_NO_SYSTEM = Message(Role.SYSTEM, "")
 _BRACKETED = re.compile(r"<[^\s<>]+>|\[[^\s\[\]]+\]|<<[^\s<>]+>>")
 
 
@@ -78,6 +79,8 @@ class ChatPrompt:
         if messages and messages[-1].role is Role.ASSISTANT:
             begun = content_ids(self.tokenizer, messages[-1])
             messages = messages[:-1]
+        if messages and messages[0] == _NO_SYSTEM and not self.template.own_system:
+            messages = messages[1:]  # there is none to be taken away
         pieces, said = self.template.shaped(messages)
         self._refuse_borders(pieces, said)
         tokens = [part for piece in pieces for part in self._with_tokens(piece, said)]

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from qwenchat.backends.huggingface.said import Said
-from qwenchat.backends.huggingface.sandbox import BoundedSandbox
+from qwenchat.backends.huggingface.sandbox import BoundedSandbox, TooMuch
 
 SECONDS, SECONDS_PER_MEBIBYTE = 2.0, 1.0
 MEMORY, MEMORY_PER_BYTE = 400 * 2**20, 32
@@ -39,7 +39,7 @@ def main() -> None:
             else:
                 reply = {"pieces": _pieces(sandbox, request)}
         except TemplateError as error:
-            reply = {"error": " ".join(str(error).split())[:200]}
+            reply = {"error": " ".join(str(error).split())[:200], "ended": isinstance(error, TooMuch)}
         replies.write(encode(reply))
         replies.flush()
         _limit_time(0)

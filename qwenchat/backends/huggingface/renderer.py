@@ -21,7 +21,11 @@ _PACKAGES = Path(__file__).parents[3]
 
 
 class RefusedError(Exception):
-    """A template refuses what it is given, or was ended; the text says why."""
+    """A template refuses what it is given; the text says why."""
+
+
+class EndedError(RefusedError):
+    """A template was ended, for it takes too much; it is no use to ask it in other words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +106,10 @@ def _ask(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> dict[s
         raise
     if not line.endswith(b"\n"):
         _end(process)
-        raise RefusedError("it takes more time or memory than any chat template has reason to")
+        raise EndedError("it takes more time or memory than any chat template has reason to")
     reply = render_child.decode(line)
     if "error" in reply:
-        raise RefusedError(reply["error"])
+        raise (EndedError if reply["ended"] else RefusedError)(reply["error"])
     return reply
 
 

@@ -6,8 +6,9 @@ Whose words are whose in it is found out where it runs: see ``said`` and ``sandb
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
-from qwenchat.backends.huggingface.renderer import Piece, RefusedError, Renderer
+from qwenchat.backends.huggingface.renderer import EndedError, Piece, RefusedError, Renderer
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import CheckpointError, PromptError
 from qwenchat.language import tr
@@ -47,17 +48,31 @@ class ChatTemplate:
             try:
                 return self._pieces(shape), shape
             except PromptError as error:
+                if isinstance(error.__cause__, EndedError):
+                    raise
                 refusal = refusal or error
         assert refusal is not None
         raise refusal
 
-    def takes_system(self) -> bool:
-        """Whether the template has a place of its own for a system prompt."""
+    @cached_property
+    def own_system(self) -> str | None:
+        """The system prompt that it writes where a chat has none; empty if it writes none, None if it has no
+        place for one."""
+        user = Message(Role.USER, _PLAIN)
         try:
-            self._pieces([Message(Role.SYSTEM, "a"), Message(Role.USER, "b")])
+            given = self._pieces([Message(Role.SYSTEM, _PLAIN), user])
         except PromptError:
-            return False
-        return True
+            return None
+        try:
+            without = self._pieces([user])[0]
+        except PromptError:
+            return ""
+        if [piece.message for piece in given[:4]] != [None, 0, None, 1] or without.message is not None:
+            return ""
+        before, behind = given[0].text, given[2].text
+        # What stands where the one that is given stands.
+        inside = without.text.removeprefix(before).removesuffix(behind)
+        return inside if len(before) + len(inside) + len(behind) == len(without.text) else ""
 
     def _pieces(self, messages: Sequence[Message]) -> list[Piece]:
         pieces = self._render(messages)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import UsageError, shorten
 from qwenchat.language import plural, tr
-from qwenchat.settings import allowed, read_setting, system_prompt
+from qwenchat.settings import allowed, named_prompt, read_setting
 from qwenchat.terminal import status
 from qwenchat.terminal.commands.registry import Group
 
@@ -28,21 +28,37 @@ def _prompt_names(chat: Chat, rest: str) -> Iterable[tuple[str, str]]:
 
 @command(
     "system",
-    "Show the system prompt, or set it: a text, the name of one in the config, or none.",
-    usage="[TEXT|NAME|none]",
+    "Show the system prompt, or set it: a text, the name of one in the config, none, or default for the "
+    "model's own.",
+    usage="[TEXT|NAME|none|default]",
     complete=_prompt_names,
 )
 def _system(chat: Chat, rest: str) -> None:
     if not rest:
-        chat.say(chat.conversation.system or tr("there is no system prompt"))
+        chat.say(_system_in_force(chat))
         return
     if rest in chat.settings.prompts:
         rest = f"@{rest}"
-    chat.conversation.system = "" if rest == _NONE else system_prompt(chat.settings, rest)
+    if rest == _DEFAULT:
+        chat.conversation.system = None
+        chat.moved(tr("the system prompt is the model's own again; the chat is read anew"))
+        return
+    chat.conversation.system = "" if rest == _NONE else named_prompt(chat.settings, rest)
     if text := chat.conversation.system:
         chat.moved(tr("the system prompt is now {text!r}; the chat is read anew", text=shorten(text)))
     else:
         chat.moved(tr("there is no system prompt any more; the chat is read anew"))
+
+
+def _system_in_force(chat: Chat) -> str:
+    """The system prompt that the model reads, and whose it is."""
+    if chat.conversation.system is not None:
+        return chat.conversation.system or tr("there is no system prompt")
+    if chat.backend is None:
+        return tr("the model's own system prompt, which is known once it is loaded")
+    if not chat.backend.system:
+        return tr("there is no system prompt; the model has none of its own")
+    return tr("the model's own system prompt: {text}", text=chat.backend.system)
 
 
 @command(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import UsageError
 from qwenchat.language import plural, tr
 from qwenchat.terminal import transcript
 from qwenchat.terminal.commands.registry import Group, number
-from qwenchat.turn import turn_tokens
+from qwenchat.turn import system_tokens, turn_tokens
 
 if TYPE_CHECKING:
     from qwenchat.terminal.repl import Chat
@@ -129,14 +128,14 @@ def _context(chat: Chat, rest: str) -> None:
         raise UsageError(tr("the model is not there yet"), tr("its tokenizer counts"))
     conversation = chat.conversation
     pinned, path = conversation.pinned_turns(), conversation.path()
-    system = [Message(Role.SYSTEM, conversation.system)] if conversation.system else []
+    system = backend.system if conversation.system is None else conversation.system
     skipped = max(len(conversation.questions()) - _TURNS_TOLD, 0)
     sizes = [
         turn_tokens(backend, [node.message for node in path[i : i + 2]])
         for i in range(2 * skipped, len(path), 2)  # questions and replies alternate
     ]
     largest = max([1, *sizes])
-    rows = [(tr("system"), f"{turn_tokens(backend, system):,}", "", conversation.system)] if system else []
+    rows = [(tr("system"), f"{system_tokens(backend, system):,}", "", system)] if system else []
     if skipped:
         chat.say(plural(skipped, "one earlier turn is not shown", "{count} earlier turns are not shown"))
     shown = zip(conversation.questions()[skipped:], sizes, strict=True)

@@ -38,6 +38,15 @@ CHATS = {
 }
 
 
+# In the manner of Mistral: the system prompt stands before the last message.
+MOVES = (
+    "{% set system = messages[0].content if messages[0].role == 'system' else '' %}"
+    "{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}<|im_start|>"
+    "{{ system ~ '\n\n' if loop.last and system }}{{ m.content }}<|im_end|>"
+    "{% else %} {{ m.content | trim }}<|endoftext|>{% endif %}{% endfor %}"
+)
+
+
 @pytest.fixture(scope="session")
 def prompt_of(styles: dict[str, Any], tokenizer_of: Callable[[Any], Any]) -> Callable[..., Any]:
     made: dict[str, Any] = {}
@@ -174,10 +183,9 @@ def test_a_system_prompt_without_a_place_stands_before_the_first_message(
     prompt_of: Callable[..., Any],
 ) -> None:
     fast, prompt = prompt_of("gemma")
-    assert not prompt.template.takes_system()
+    assert prompt.template.own_system is None
     folded = prompt.ids([Message(SYSTEM, "Be brief."), Message(USER, "hello")])
     assert folded == as_transformers(fast, [Message(USER, "Be brief.\n\nhello")])
-    assert prompt_of("qwen2")[1].template.takes_system()
 
 
 def test_a_template_that_drops_the_system_prompt_in_silence_gets_it_with_the_first_message(
@@ -187,9 +195,34 @@ def test_a_template_that_drops_the_system_prompt_in_silence_gets_it_with_the_fir
         "{% for m in messages if m.role != 'system' %}<|im_start|>{{ m.content }}{% endfor %}<|im_end|>"
     )
     fast, prompt = prompt_of("qwen2", template=template)
-    assert not prompt.template.takes_system()
+    assert prompt.template.own_system is None
     ids = prompt.ids([Message(SYSTEM, "one"), Message(USER, "two")])
     assert "one\n\ntwo" in fast.decode(ids)
+
+
+@pytest.mark.parametrize(
+    ("style", "changes", "own"),
+    [
+        ("qwen2", {}, "You are a test."),
+        ("qwen3", {}, ""),
+        ("llama3", {}, ""),
+        ("llama2", {}, ""),
+        ("gemma", {}, None),
+        ("qwen2", {"template": MOVES}, ""),
+    ],
+)
+def test_the_models_own_system_prompt_holds_where_there_is_none_and_is_known(
+    prompt_of: Callable[..., Any], style: str, changes: dict[str, Any], own: str | None
+) -> None:
+    fast, prompt = prompt_of(style, **changes)
+    assert prompt.template.own_system == own
+    question = Message(USER, "one")
+    assert prompt.ids([question]) == as_transformers(fast, [question])
+    if own:
+        assert prompt.ids([Message(SYSTEM, own), question]) == prompt.ids([question])
+        assert own not in fast.decode(prompt.ids([Message(SYSTEM, ""), question]))
+    else:  # an empty one takes nothing away, and leaves nothing
+        assert prompt.ids([Message(SYSTEM, ""), question]) == prompt.ids([question])
 
 
 def test_neighbours_of_one_role_are_one_message_to_a_template_that_wants_turns(
@@ -229,13 +262,6 @@ KEEPS = (
     "<|im_start|>assistant\n{% if thinking is defined %}<think></think>{% endif %}"
 )
 THINKING = ("<think>", "</think>")
-# In the manner of Mistral: the system prompt stands before the last message.
-MOVES = (
-    "{% set system = messages[0].content if messages[0].role == 'system' else '' %}"
-    "{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}<|im_start|>"
-    "{{ system ~ '\n\n' if loop.last and system }}{{ m.content }}<|im_end|>"
-    "{% else %} {{ m.content | trim }}<|endoftext|>{% endif %}{% endfor %}"
-)
 SWITCHES = (
     "{% set ns = namespace(off=false) %}{% for m in messages %}{% if '/no_think' in m.content %}"
     "{% set ns.off = m.role != 'assistant' %}{% endif %}"
