@@ -38,7 +38,6 @@ ALLOWED = {
     "bench.protocol.resident_peak": SYSTEM,
     "bench.quantization.perplexity_of": SHIPPED,
     "bench.random_gguf.ensure": WRITES,
-    "config.write_example": WRITES,
     "doctor.machine._driver_version": SYSTEM,
     "engine.cpu.compiled._compile": OWN,
     "engine.cpu.compiled._read": "kernels that were compiled here, by their hash",

@@ -40,6 +40,7 @@ ALLOWED = {
     "models.convert._write_vocabulary": FOLDER,
     "models.demo._make": FOLDER,
     "models.demo._sync": "only to flush it, on Windows",
+    "models.quantize.checkpoint._copy_files": FOLDER,
     "models.quantize.checkpoint._sync": "only to flush it, on Windows",
     "models.quantize.checkpoint.write_tensors": RENAMED,
     "models.quantize.checkpoint.write_json": FOLDER,

@@ -97,15 +97,20 @@ def _expected(place: Place) -> tuple[Against, list[File]]:
     if place.source == "demo":
         files = demo.files_of(place.folder)
         return ("record" if all(file.digest for file in files) else "sizes"), files
-    record = records.read(place.folder)
-    if record:
-        return "record", list(record.files)
-    if place.source == "hub":
-        named = _named_by_hash(place.folder)
-        if named:
-            return "cache", named
+    known = known_here(place)
+    if known[0] != "nothing":
+        return known
     if published.of(place.name):
         return "hub", _told_by_hub(place)
+    return known
+
+
+def known_here(place: Place) -> tuple[Against, list[File]]:
+    """What the files of a pulled checkpoint must be, as far as that is known without a network."""
+    if record := records.read(place.folder):
+        return "record", list(record.files)
+    if place.source == "hub" and (named := _named_by_hash(place.folder)):
+        return "cache", named
     return "nothing", []
 
 

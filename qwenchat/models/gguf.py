@@ -65,7 +65,8 @@ _MOST_DIMENSIONS = 4
 # Our limits, far above any published model's. Python objects are some ten times the size of what
 # they are read from; these bound their number where the size of the file alone would allow millions.
 _MOST_ENTRIES = 2**16
-_MOST_OBJECTS = 2**21
+_MOST_OBJECTS = 2**20
+_MOST_HEAD_BYTES = 96 * 2**20  # of metadata and directory
 _DEEPEST_ARRAY = 4
 # The fewest bytes that one of them takes: what turns the bytes that are left into a bound on a count.
 _SMALLEST_ENTRY = 8 + 1 + 4 + 1
@@ -223,6 +224,8 @@ class _Cursor:
             )
         start = self.position
         self.position += size
+        if self.position > _MOST_HEAD_BYTES:
+            raise self.error(f"expected {what} within the first {_MOST_HEAD_BYTES >> 20} MiB")
         return self._data[start : self.position]
 
     def u32(self, what: str) -> int:

@@ -13,17 +13,15 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.files import read_file
 from qwenchat.language import tr
-from qwenchat.models import digests, places
+from qwenchat.models import answers, digests, places
 from qwenchat.models.hub_errors import endpoint as endpoint
 from qwenchat.models.hub_errors import in_words, offline_error, strange, why_unreachable
 from qwenchat.models.records import File
@@ -39,9 +37,6 @@ _REACHABLE_TIMEOUT = 3.0
 _SILENT = 60  # above every level of the standard library's logging
 _MAIN = "main"
 _ETAG = re.compile(r"[\w:=+-][\w.:=+-]{,199}", re.ASCII)
-_LONGEST = 32 * 2**20  # bytes of an answer that is no file
-_MOST: ContextVar[int] = ContextVar("_MOST", default=_LONGEST)
-"""Bytes that an answer may have: without an end to it, it would fill the memory or the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +75,8 @@ class Hub:
         asked = revision or _MAIN
         try:
             api = _client().HfApi(endpoint=endpoint())
-            info = api.model_info(name, revision=asked, files_metadata=True, timeout=_TIMEOUT)
+            ask = partial(api.model_info, name, revision=asked, files_metadata=True, timeout=_TIMEOUT)
+            info = answers.within(answers.LISTING_SECONDS, ask)
             files = tuple(_file(sibling) for sibling in info.siblings or ())
             name, commit = _own_spelling(str(info.id), name), str(info.sha)
         except Exception as error:
@@ -101,19 +97,17 @@ class Hub:
         from huggingface_hub import constants
 
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK
-        most = _MOST.set(max(file.size, _LONGEST))
         try:
-            client.hf_hub_download(
-                listing.name,
-                file.name,
-                revision=listing.revision,
-                cache_dir=places.hub_cache(),
-                endpoint=endpoint(),
-            )
+            with answers.of_file(file.size):
+                client.hf_hub_download(
+                    listing.name,
+                    file.name,
+                    revision=listing.revision,
+                    cache_dir=places.hub_cache(),
+                    endpoint=endpoint(),
+                )
         except Exception as error:
             raise in_words(error, listing.name, listing.asked) from error
-        finally:
-            _MOST.reset(most)
 
     def present(self, listing: Listing, file: File) -> int:
         """How many bytes of a file are there, verified or not."""
@@ -192,24 +186,9 @@ def _guarded_session() -> requests.Session:
     from huggingface_hub.utils._http import _default_backend_factory
 
     session = _default_backend_factory()
-    session.hooks["response"] += [_check_names, _limit]
+    session.hooks["response"].append(_check_names)
+    answers.guard(session, strange)
     return session
-
-
-def _limit(response: requests.Response, **_: object) -> None:
-    """Stops a response that does not end where it should; what it announces is not believed."""
-    stream = response.raw.stream
-
-    def limited(*arguments: Any, **options: Any) -> Iterator[bytes]:
-        left = _MOST.get()
-        for piece in stream(*arguments, **options):
-            left -= len(piece)
-            if left < 0:
-                response.close()
-                raise strange()
-            yield piece
-
-    response.raw.stream = limited
 
 
 def _check_names(response: requests.Response, **_: object) -> None:

@@ -19,6 +19,10 @@ class Unreachable(DownloadError):
     """There is no answer from where the files are; they may be had elsewhere."""
 
 
+class Offline(DownloadError):
+    """The user has said that nothing is to be fetched."""
+
+
 class Dropped(DownloadError):
     """A transfer was cut before its end; it can go on."""
 
@@ -153,8 +157,8 @@ def _lost(reason: str) -> tuple[str, str]:
     return reason, tr("the same command goes on where it stopped")
 
 
-def offline_error() -> DownloadError:
-    return DownloadError(tr("HF_HUB_OFFLINE is set, so nothing is fetched"), tr("unset it, or give a folder"))
+def offline_error() -> Offline:
+    return Offline(tr("HF_HUB_OFFLINE is set, so nothing is fetched"), tr("unset it, or give a folder"))
 
 
 def strange() -> DownloadError:

@@ -17,7 +17,7 @@ from typing import Any
 
 from qwenchat.errors import DownloadError
 from qwenchat.language import tr
-from qwenchat.models import digests, places
+from qwenchat.models import answers, digests, places
 from qwenchat.models.hub import Listing
 from qwenchat.models.hub_errors import Unreachable, why_unreachable
 from qwenchat.models.records import File
@@ -52,7 +52,11 @@ class ModelScope:
         if not places.is_plain(revision):
             raise DownloadError(tr("{name} has no revision {revision}", name=name, revision=revision))
         try:
-            found = _api().list_repo_files(name, "model", revision=revision, recursive=False)
+            api = _api()
+            for session in (api.legacy._session, api.legacy._read_session):
+                answers.guard(session, _strange)
+            ask = partial(api.list_repo_files, name, "model", revision=revision, recursive=False)
+            found = answers.within(answers.LISTING_SECONDS, ask)
         except Exception as error:
             raise _in_words(error, name) from error
         files = tuple(
@@ -127,8 +131,17 @@ def _api() -> Any:
     return modelscope_hub.HubApi(modelscope_hub.HubConfig(cache_dir=places.modelscope_cache()))
 
 
+def _strange() -> DownloadError:
+    return DownloadError(
+        tr("{host} does not answer as it should", host="ModelScope"),
+        tr("look at MODELSCOPE_ENDPOINT and your proxy"),
+    )
+
+
 def _in_words(error: Exception, name: str) -> DownloadError:
     """What an error of the client means to a user."""
+    import requests
+
     errors: Any = importlib.import_module("modelscope_hub.errors")
 
     if isinstance(error, DownloadError):
@@ -148,7 +161,7 @@ def _in_words(error: Exception, name: str) -> DownloadError:
             tr("{host} has had too many requests from here", host="ModelScope"),
             tr("try again in some minutes"),
         )
-    if isinstance(error, errors.NetworkError):
+    if isinstance(error, (errors.NetworkError, requests.Timeout)):
         return Unreachable(
             tr("{host} cannot be reached: {reason}", host="ModelScope", reason=why_unreachable(error)),
             tr("MODELSCOPE_ENDPOINT names another address; what has been fetched stays"),

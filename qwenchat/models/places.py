@@ -178,9 +178,7 @@ def hub_folder(name: str) -> Path:
 def in_hub_cache(name: str) -> Iterator[Place]:
     """A model's revisions in the Hub's cache: pulled here, the last one first; then ``main``; then by age."""
     repository = hub_folder(name)
-    main = ""
-    with suppress(OSError, ValueError):
-        main = read_file(repository / "refs" / "main", 100, whole=False, links=False)[0].decode().strip()
+    main = _commit_of(repository, "main")
 
     def rank(folder: Path) -> tuple[str, bool, float]:
         changed = 0.0
@@ -190,6 +188,22 @@ def in_hub_cache(name: str) -> Iterator[Place]:
 
     for folder in sorted(entries(repository / "snapshots"), key=rank, reverse=True):
         yield Place(name, folder, "hub", folder.name)
+
+
+def is_revision(place: Place, asked: str) -> bool:
+    """Whether a place in a cache holds the revision of that name: a commit, a branch or a tag."""
+    if asked == place.revision:
+        return True
+    is_ref = place.source == "hub" and is_plain(asked)
+    return is_ref and _commit_of(hub_folder(place.name), asked) == place.revision
+
+
+def _commit_of(repository: Path, ref: str) -> str:
+    """The commit that a branch or tag of the Hub's cache means; empty if none."""
+    try:
+        return read_file(repository / "refs" / ref, 100, whole=False, links=False)[0].decode().strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def modelscope_cache() -> Path:

@@ -24,9 +24,9 @@ from typing import Protocol
 from qwenchat.errors import DownloadError
 from qwenchat.language import tr
 from qwenchat.meter import size_text
-from qwenchat.models import digests, places, records
+from qwenchat.models import checking, digests, places, records
 from qwenchat.models.hub import Hub, Listing
-from qwenchat.models.hub_errors import Dropped, Unreachable
+from qwenchat.models.hub_errors import Dropped, Offline, Unreachable
 from qwenchat.models.records import File, Record
 
 Progress = Callable[[str, int, int], None]
@@ -89,6 +89,8 @@ def pull(
 ) -> Record:
     """Fetches a model, or what is missing of it, and verifies all of it.
 
+    Where its source cannot be asked, one that is here and whole will do.
+
     Args:
         name: "org/model".
         revision: a branch, tag or commit; by default the main one.
@@ -102,22 +104,42 @@ def pull(
     Raises:
         DownloadError: it could not be fetched or did not verify; what has been fetched stays.
     """
-    if source == "modelscope":
-        return _pull_from(_modelscope(), name, revision, progress)
+    origin = _modelscope() if source == "modelscope" else Hub()
     try:
-        return _pull_from(Hub(), name, revision, progress)
-    except Unreachable as error:
-        if source == "hub":
+        return _pull_from(origin, name, revision, progress)
+    except (Unreachable, Offline) as error:
+        if record := _here(origin.source, name, revision, progress):
+            notice(tr("{reason}; what is here is whole", reason=error.message))
+            return record
+        if source != "auto" or isinstance(error, Offline):
             raise
-        try:
-            other = _modelscope()
-        except DownloadError:  # its client is not here
-            hint = tr(
-                "HF_ENDPOINT names a mirror; after pip install 'modelscope-hub<0.6' ModelScope is tried too"
-            )
-            raise Unreachable(error.message, hint) from error
-        notice(tr("{reason}; trying ModelScope", reason=error.message))
-        return _pull_from(other, name, None if revision == "main" else revision, progress)
+        return _pull_instead(error, name, revision, progress, notice)
+
+
+def _pull_instead(
+    error: Unreachable, name: str, revision: str | None, progress: Progress, notice: Callable[[str], None]
+) -> Record:
+    """Pulls from ModelScope what the Hub cannot be asked for."""
+    try:
+        other = _modelscope()
+    except DownloadError:  # its client is not here
+        hint = tr(
+            "HF_ENDPOINT names a mirror; after pip install 'modelscope-hub<0.6' ModelScope is tried too"
+        )
+        raise Unreachable(error.message, hint) from error
+    notice(tr("{reason}; trying ModelScope", reason=error.message))
+    return _pull_from(other, name, None if revision == "main" else revision, progress)
+
+
+def _here(source: places.Source, name: str, revision: str | None, progress: Progress) -> Record | None:
+    """What lies here of a model, whole, and verified where it is known what it must be; or None."""
+    found = places.in_modelscope_cache(name) if source == "modelscope" else places.in_hub_cache(name)
+    for place in found:
+        if place.whole and (revision is None or places.is_revision(place, revision)):
+            _, files = checking.known_here(place)
+            if all(_verify(place.folder / file.name, file, progress) is None for file in files):
+                return Record(name, source, place.revision, place.folder, tuple(files))
+    return None
 
 
 def _modelscope() -> Origin:

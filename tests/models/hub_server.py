@@ -60,10 +60,13 @@ class HubServer:
         pause: seconds to wait before each piece of a file.
         ignores_range: sends a file from its begin, whatever part was asked for.
         endless: what path the answer to never ends, if any.
+        drips: what path is answered a byte at a time, without end, if any; in its head, or behind it if
+            ``drips_body``.
         files_at: the address of another server that gives out the large files.
         with_token: paths that were asked for with a token.
         requests: method and path of everything that was asked for.
         sent: bytes of files that were sent.
+        closed: when the server is.
     """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -73,11 +76,14 @@ class HubServer:
     pause: float = 0.0
     ignores_range: bool = False
     endless: str = ""
+    drips: str = ""
+    drips_body: bool = False
     files_at: str = ""
     with_token: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     sent: int = 0
     url: str = ""
+    closed: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
@@ -95,6 +101,7 @@ def serving(server: HubServer) -> Iterator[HubServer]:
     try:
         yield server
     finally:
+        server.closed.set()
         httpd.shutdown()
         httpd.server_close()
         thread.join()
@@ -132,6 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(self.hub.status, **self.hub.headers)
         if self.hub.endless and self.hub.endless in path and self.command == "GET":
             return self._go_on_and_on()
+        if self.hub.drips and self.hub.drips in path:
+            return self._drip()
         for name, repository in self.hub.repositories.items():
             for begin, answer in (
                 (f"/api/models/{name}", self._list),
@@ -245,6 +254,14 @@ class _Handler(BaseHTTPRequestHandler):
             while self.hub.sent < 100 * 2**20:
                 self.wfile.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
                 self.hub.sent += 0x10000
+
+    def _drip(self) -> None:
+        self.close_connection = True
+        with suppress(OSError):  # the client has had enough
+            if self.hub.drips_body:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not self.hub.closed.wait(0.02):
+                self.wfile.write(b" " if self.hub.drips_body else b"H")
 
     def _body(self, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(200)

@@ -249,10 +249,20 @@ def test_a_hostile_file_is_refused_by_name_and_costs_no_memory(case: str, tmp_pa
 
 def test_a_million_arrays_of_nothing_are_refused_before_they_are_made(tmp_path: Path) -> None:
     # Each takes 12 bytes in the file and some 100 in memory.
-    count = 2**21 + 1
+    count = 2**20 + 1
     path = tmp_path / "empty-arrays.gguf"
     path.write_bytes(file_of([entry("a", ARRAY, u32(ARRAY) + u64(count) + (u32(0) + u64(0)) * count)]))
-    with pytest.raises(CheckpointError, match="at most 2097152 strings and arrays"):
+    with pytest.raises(CheckpointError, match="at most 1048576 strings and arrays"):
+        read_gguf(path)
+
+
+def test_a_string_of_gigabytes_that_take_no_disk_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.gguf"
+    whole = file_of([entry("a", STRING, u64(3 << 30))])
+    with path.open("wb") as file:
+        file.write(whole)
+        file.truncate(4 << 30)
+    with pytest.raises(CheckpointError, match="within the first 96 MiB"):
         read_gguf(path)
 
 

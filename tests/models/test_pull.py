@@ -8,16 +8,15 @@ import random
 import socket
 import sys
 from collections.abc import Callable
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_fixture import CHUNK, NAME, UNWANTED, WANTED, hub, tiny_checkpoint
-from hub_server import HubServer, Repository, serving, sha256
+from hub_server import COMMIT, HubServer, Repository, serving, sha256
 
 from qwenchat.errors import DownloadError
-from qwenchat.models import catalog, places, records
+from qwenchat.models import answers, catalog, places, records
 from qwenchat.models import hub as hub_module
 from qwenchat.models import pull as pull_module
 from qwenchat.models.pull import pull
@@ -492,8 +491,7 @@ def test_a_token_that_cannot_be_sent_is_told(hub: HubServer, monkeypatch: pytest
 
 @pytest.mark.parametrize("path", ["/api/models", "config.json", SHARD])
 def test_an_answer_without_an_end_is_cut(hub: HubServer, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "_LONGEST", 200_000)
-    monkeypatch.setattr(hub_module, "_MOST", ContextVar("_MOST", default=200_000))
+    monkeypatch.setattr(answers, "_LONGEST", 200_000)
     hub.endless = path
     with pytest.raises(DownloadError, match="does not answer as the Hub does"):
         pull(NAME)
@@ -502,6 +500,92 @@ def test_an_answer_without_an_end_is_cut(hub: HubServer, path: str, monkeypatch:
     assert max(kept, default=0) <= 200_000
     hub.endless = ""
     assert pull(NAME).ended
+
+
+@pytest.mark.parametrize("source", ["hub", "modelscope"])
+def test_a_listing_of_more_values_than_any_has_is_cut(
+    hub: HubServer, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if source == "modelscope":
+        pytest.importorskip("modelscope_hub")
+    monkeypatch.setattr(answers, "_MOST_VALUES", 20)
+    with pytest.raises(DownloadError, match="does not answer as"):
+        pull(NAME, source=source)
+
+
+@pytest.mark.parametrize("is_body", [False, True], ids=["head", "body"])
+@pytest.mark.parametrize("source", ["hub", "modelscope"])
+def test_a_listing_that_comes_a_byte_at_a_time_is_not_waited_for(
+    hub: HubServer, source: str, is_body: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if source == "modelscope":
+        pytest.importorskip("modelscope_hub")
+    monkeypatch.setattr(answers, "LISTING_SECONDS", 0.3)
+    hub.drips, hub.drips_body = "/api/", is_body
+    with pytest.raises(DownloadError, match="cannot be reached: there was no answer in time"):
+        pull(NAME, source=source)
+
+
+def test_the_head_of_a_file_that_comes_a_byte_at_a_time_is_not_waited_for(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "HEADER_SECONDS", 0.3)
+    hub.drips = "config.json"
+    with pytest.raises(DownloadError, match="cannot be reached: there was no answer in time"):
+        pull(NAME, source="hub")
+
+
+# --- without a network ---------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["offline", "unreachable"])
+def no_network(request: pytest.FixtureRequest) -> Callable[[pytest.MonkeyPatch], None]:
+    """Ends the network for what follows."""
+
+    def end(monkeypatch: pytest.MonkeyPatch) -> None:
+        if request.param == "offline":
+            monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
+
+    return end
+
+
+@pytest.mark.parametrize("is_ours", [True, False], ids=["pulled here", "by another program"])
+@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+def test_what_is_whole_needs_no_network(
+    hub: HubServer,
+    is_ours: bool,
+    revision: str | None,
+    no_network: Callable[[pytest.MonkeyPatch], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = pull(NAME).folder
+    if not is_ours:
+        for record in list(records.everything()):
+            records.forget(record)
+    no_network(monkeypatch)
+    said: list[str] = []
+    assert pull(NAME, revision=revision, notice=said.append).folder == folder
+    assert len(said) == 1
+    assert said[0].endswith("what is here is whole")
+
+
+@pytest.mark.parametrize("spoil", ["cut", "missing", "another revision"])
+def test_what_is_not_whole_needs_a_network(
+    hub: HubServer,
+    spoil: str,
+    no_network: Callable[[pytest.MonkeyPatch], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = pull(NAME).folder
+    if spoil == "cut":
+        (folder / SHARD).resolve().write_bytes(b"cut")
+    elif spoil == "missing":
+        (folder / SHARD).unlink()
+    no_network(monkeypatch)
+    with pytest.raises(DownloadError, match=r"cannot be reached|nothing is fetched"):
+        pull(NAME, revision="v2" if spoil == "another revision" else None, source="hub")
 
 
 # --- lies ----------------------------------------------------------------------------------------
