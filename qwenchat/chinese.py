@@ -901,6 +901,8 @@ CHINESE: Mapping[str, str] = {
     "/export writes it elsewhere, /quit leaves it": "/export 可另存到别处，/quit 则放弃",
     "a file for the editor cannot be written: {reason}": "无法为编辑器写入文件：{reason}",
     "what is typed is not kept: {path}: {reason}": "输入历史无法保存：{path}：{reason}",
+    "{model} stays": "仍使用 {model}",
+    "{model} stays; /retry asks it": "仍使用 {model}；/retry 可用它重新提问",
     "/model NAME tries another; /retry then asks again": "/model NAME 可改用其他模型，之后用 /retry 重新提问",
     "--continue and --session exclude each other": "--continue 与 --session 不能同时使用",
     "the system prompt is now {text!r}; the chat is read anew": "系统提示词现为 {text!r}，对话将重新读取",

@@ -242,7 +242,7 @@ def _no_notice(line: str) -> None:
 def _loader(name: str, settings: Settings) -> Load:
     """What loads a model, told how it gets on."""
 
-    def load(progress: Progress, notice: Notice) -> Backend:
+    def load(progress: Progress, notice: Notice, *, settle: bool = True) -> Backend:
         from qwenchat.backends.load import load as load_model
 
         backend = load_model(
@@ -254,6 +254,7 @@ def _loader(name: str, settings: Settings) -> Load:
             context=settings.context,
             kv_cache=settings.kv_cache,
             threads=settings.threads,
+            settle=settle,
             progress=progress,
             notice=_no_notice if settings.quiet else notice,
         )

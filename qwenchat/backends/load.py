@@ -37,6 +37,7 @@ def load(
     context: int | None = None,
     kv_cache: str = "auto",
     threads: int | None = None,
+    settle: bool = True,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> Model:
@@ -53,6 +54,8 @@ def load(
         context: tokens of prompt and reply together; by default what the model was trained on.
         kv_cache: "auto" to hold keys and values in the dtype, "int8" in half of float16's memory.
         threads: on a CPU; by default as many as there are physical cores for this process.
+        settle: where memory does not suffice, settle for less: a shorter context, or with "auto" the
+            built-in model. Else that is an error.
         progress: told of each stage.
         notice: told in one line what "auto" chose.
 
@@ -74,6 +77,7 @@ def load(
             context=window,
             kv_cache=kv_cache,
             threads=threads,
+            settle=settle,
             progress=progress,
             notice=notice,
         )
@@ -99,6 +103,8 @@ def load(
     try:
         loaded = load_named(checkpoint)
     except InsufficientMemoryError as error:
+        if not settle:
+            raise
         reason = f"{checkpoint}: {error.message}"
     else:
         tell(tr("answering with {model}", model=checkpoint))
@@ -133,6 +139,7 @@ def load_folder(
     context: int | None = None,
     kv_cache: str = "auto",
     threads: int | None = None,
+    settle: bool = True,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> Model:
@@ -144,6 +151,7 @@ def load_folder(
         context=context,
         kv_cache=kv_cache,
         threads=threads,
+        settle=settle,
         progress=progress or (lambda stage, fraction: None),
         notice=notice or (lambda line: None),
     )

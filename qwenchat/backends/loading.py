@@ -51,6 +51,7 @@ class Request:
     context: int | None = None
     kv_cache: str = "auto"
     threads: int | None = None
+    settle: bool = True
     progress: Progress = lambda stage, fraction: None
     notice: Callable[[str], None] = lambda line: None
 

@@ -6,14 +6,16 @@ says it is told by functions.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import create_app_session, get_app, run_in_terminal
+from prompt_toolkit.application.current import set_app
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -74,6 +76,8 @@ class Prompt:
     ) -> None:
         self.multiline = False
         self.untold: list[str] = []
+        self._above: list[Callable[[], None]] = []
+
         self._pastes = Pastes()
         self._on_ready: Callable[[], None] | None = on_ready
         self._on_clear = on_clear
@@ -112,7 +116,7 @@ class Prompt:
                 text = self._session.prompt(
                     _PROMPT,
                     default=self._pastes.refold(default),
-                    pre_run=self._watch_first_render,
+                    pre_run=self._begin,
                     handle_sigint=False,  # Ctrl-C is a key here; a signal is the chat's to handle
                 )
             except EOFError:
@@ -150,6 +154,19 @@ class Prompt:
         """Draws the toolbar anew; may be called from any thread."""
         self._session.app.invalidate()
 
+    def above(self, show: Callable[[], None]) -> None:
+        """Shows something above the line, now or when the next is begun; may be called from any thread."""
+        self._above.append(show)
+        if (loop := self._session.app.loop) is not None:
+            with suppress(RuntimeError):  # the line was sent just now
+                loop.call_soon_threadsafe(self._show_above)
+
+    def _show_above(self) -> None:
+        app = self._session.app
+        if app.is_running and self._above:
+            with set_app(app):
+                run_in_terminal(self._above.pop(0))
+
     @property
     def hint(self) -> str:
         """What the next Ctrl-C would do, if that needs saying."""
@@ -157,6 +174,11 @@ class Prompt:
 
     def _types_command(self) -> bool:
         return self.text.startswith("/") and not set(" \n/") & set(self.text[1:])
+
+    def _begin(self) -> None:
+        """A line is begun."""
+        asyncio.get_running_loop().call_soon(self._show_above)
+        self._watch_first_render()
 
     def _watch_first_render(self) -> None:
         ready, self._on_ready = self._on_ready, None

@@ -71,7 +71,6 @@ class Chat:
         last: the end of the last reply; None before there is one.
         left_out: the ids of the questions whose turns no longer fitted.
         draft: the files that go with the next message.
-        model: the name of the model that is, or is to be, loaded.
     """
 
     def __init__(
@@ -94,13 +93,12 @@ class Chat:
         self.last: ReplyEnd | None = None
         self.left_out: frozenset[int] = frozenset()
         self.draft = Draft()
-        self.model = start.model
         self._start = start
         self._make_load, self._check_model = make_load, check_model
         self._next_line = ""
         self._editing: int | None = None
         self._meter = status.Meter()
-        self._loading = BackgroundLoad(make_load(start.model), self._redraw)
+        self._loading = BackgroundLoad(start.model, make_load(start.model), self._redraw)
         self.prompt = Prompt(
             history,
             complete=self._completions,
@@ -120,6 +118,11 @@ class Chat:
     def conversation(self) -> Conversation:
         """The tree of turns."""
         return self.session.conversation
+
+    @property
+    def model(self) -> str:
+        """The name of the model that is, or is to be, loaded."""
+        return self._loading.name
 
     @property
     def backend(self) -> Backend | None:
@@ -169,6 +172,8 @@ class Chat:
             self.say(str(error), "error")
             if isinstance(error, ModelError) and self._loading.error is error:
                 self.say(tr("/model NAME tries another; /retry then asks again"))
+            elif isinstance(error, ModelError) and self._loading.failure is error:
+                self.say(tr("{model} stays; /retry asks it", model=self.model))
         except Exception as error:
             log.debug("a mistake of the program", exc_info=True)
             self.say(tr("internal error: {error}", error=f"{type(error).__name__}: {error}"), "error")
@@ -326,6 +331,12 @@ class Chat:
                 )
             )
 
+    def _tell_failed_load(self) -> None:
+        """Says that another model could not be loaded, where the user reads it before the next question."""
+        if (failure := self._loading.take_failure()) is not None:
+            self.say(str(failure), "error")
+            self.say(tr("{model} stays", model=self.model))
+
     def _tell_what_waits(self) -> None:
         """Says what was collected by those who cannot say it themselves."""
         for lines in (self._loading.notices, self.keeper.untold, self.prompt.untold):
@@ -378,6 +389,8 @@ class Chat:
         prompt = getattr(self, "prompt", None)
         if prompt is not None:
             prompt.redraw()
+            if self._loading.failure is not None:
+                prompt.above(self._tell_failed_load)
 
     # --- what commands do ----------------------------------------------------------------------
 
@@ -409,15 +422,13 @@ class Chat:
         self._next_line = text
 
     def load(self, name: str) -> None:
-        """Loads another model in the background, once the one that is there has made room.
+        """Loads another model in the background, in place of the one that is there.
 
         Raises:
-            ModelNotFoundError: nothing has that name; the model that is there stays.
+            ModelNotFoundError: nothing has that name.
         """
         self._check_model(name)
-        self._loading.give_up()
-        self.model = name
-        self._loading = BackgroundLoad(self._make_load(name), self._redraw, after=self._loading)
+        self._loading = BackgroundLoad(name, self._make_load(name), self._redraw, after=self._loading)
         self._loading.start()
 
     def set_option(self, name: str, value: object) -> None:

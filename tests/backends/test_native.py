@@ -223,6 +223,17 @@ def test_auto_with_a_checkpoint_that_does_not_fit_takes_the_built_in_model_and_s
     assert "needs 99.0 GiB" in lines[0]
 
 
+def test_auto_settles_for_no_other_model_where_that_is_not_wanted(
+    tiny_demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> int:
+        raise InsufficientMemoryError("the model needs 99.0 GiB")
+
+    monkeypatch.setattr(loader, "check_memory", refuse)
+    with pytest.raises(InsufficientMemoryError):
+        qwenchat.load(checkpoint=tiny_demo, settle=False)
+
+
 def test_auto_with_a_damaged_checkpoint_is_an_error_not_a_fallback(tiny_demo: Path) -> None:
     (tiny_demo / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError):

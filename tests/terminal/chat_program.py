@@ -57,11 +57,11 @@ class Echo:
 
 
 def make_load(name: str, seconds: float = 0.0, fails: bool = False) -> Load:
-    def load(progress: Progress, notice: Notice) -> Backend:
+    def load(progress: Progress, notice: Notice, *, settle: bool = True) -> Backend:
         progress("loading weights", 0.5)
         time.sleep(seconds)
-        if fails and name == "first":
-            raise ModelNotFoundError("there is no model called first")
+        if (fails and name == "first") or name == "damaged":
+            raise ModelNotFoundError(f"there is no model called {name}")
         return Echo()
 
     return load

@@ -754,7 +754,7 @@ def test_another_model_is_looked_for_before_the_old_one_goes(
     assert chat.model == "first"
 
 
-def test_a_model_that_is_given_up_is_closed_before_the_next_loads(chat: Chat, say: Say) -> None:
+def test_a_model_is_closed_once_the_next_is_there(chat: Chat, say: Say) -> None:
     say("hello")
     first = chat.backend
     say("/model second", "again")

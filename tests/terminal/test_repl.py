@@ -126,6 +126,17 @@ def test_a_model_that_fails_is_told_and_another_can_be_tried(open_chat: Callable
     screen.until("You said: hello again")
 
 
+def test_a_model_that_fails_leaves_the_one_that_is_there_and_says_so_at_once(
+    open_chat: Callable[..., Screen],
+) -> None:
+    screen = ready(open_chat())
+    screen.type("/model damaged\rhalf a mess")
+    for text in ("there is no model called damaged", "first stays", "> half a mess", "echo (a test)"):
+        screen.until(text)
+    screen.type("age\r")
+    screen.until("You said: half a message")
+
+
 def test_undo_and_retry_walk_the_tree(open_chat: Callable[..., Screen]) -> None:
     screen = ready(open_chat())
     screen.type("first\r")

@@ -177,7 +177,7 @@ def _check_memory(
         )
     window = pick_context(request.context, trained, trained)
     needed = _need(files, config, device, dtype, window)
-    if request.context is None:
+    if request.context is None and request.settle:
         # The cache grows with the chat, so a context of 128k need not stop whoever has memory for 16k.
         room = int((available_bytes(device) * 0.9 - needed.weights - needed.working) / needed.per_token)
         if _CONTEXT_STEP <= room < window:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit.completion import Completion
 
-from qwenchat.errors import UsageError
+from qwenchat.errors import UsageError, shorten
 from qwenchat.language import tr
 from qwenchat.terminal.sanitize import sanitize_line
 
@@ -155,7 +155,7 @@ def number(text: str, default: int = 1) -> int:
     if not text:
         return default
     if not text.isdecimal() or len(text) > _DIGITS or int(text) < 1:
-        raise UsageError(tr("{text!r} is no number of 1 or more", text=text))
+        raise UsageError(tr("{text!r} is no number of 1 or more", text=shorten(text)))
     return int(text)
 
 

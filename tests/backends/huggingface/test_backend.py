@@ -423,6 +423,8 @@ def test_a_context_for_which_memory_does_not_suffice_is_shortened_unless_asked_f
     ]
     with pytest.raises(InsufficientMemoryError, match=r"--context .* would fit"):
         load(folder, context=2**20)
+    with pytest.raises(InsufficientMemoryError):
+        load(folder, settle=False)
 
 
 def test_stages_are_told_as_for_every_model(hub_folders: Callable[[str], Path]) -> None:
