@@ -79,6 +79,7 @@ ALLOWED = {
     "terminal.display.PlainDisplay.write": "the prompt's text, sanitised there",
     "terminal.live._write": "the answer, sanitised by Screen and by the plain view",
     "terminal.prompt.Prompt._keys._": "the user's editor",
+    "terminal.prompt.Prompt._show_above": "the chat, which says it there through the theme",
     "terminal.theme.blank_line": OWN,
     "terminal.theme._print": "notices, sanitised by say and say_rows",
     "terminal.theme._write_lines": "notices, sanitised by say and say_rows",
