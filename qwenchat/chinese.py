@@ -18,6 +18,7 @@ CHINESE: Mapping[str, str] = {
     "[paste {number}: {count} lines]": "[粘贴 {number}：{count} 行]",
     "[paste {number}: {count} characters]": "[粘贴 {number}：{count} 个字符]",
     "Ctrl-C again or Ctrl-D leaves": "再按 Ctrl-C 或按 Ctrl-D 退出",
+    "nothing that was typed has {text}": "输入过的内容里没有 {text}",
     "context {used}/{size}": "上下文 {used}/{size}",
     "{speed} tokens/s": "{speed} token/秒",
     "question {n} in other words": "改写第 {n} 个问题",
@@ -312,7 +313,7 @@ CHINESE: Mapping[str, str] = {
     "{path} cannot be written: {reason}": "无法写入 {path}：{reason}",
     # --- the clipboard ----------------------------------------------------------------------------
     "copied {count} characters by {way}": "已复制 {count} 个字符（{way}）",
-    "the terminal (OSC 52)": "终端 OSC 52",
+    "sent {count} characters to the terminal (OSC 52)": "已把 {count} 个字符发给终端（OSC 52）",
     "the text is too long for a terminal's clipboard": "文本过长，无法放入终端的剪贴板",
     "/export and /save-code write files": "可用 /export 和 /save-code 写入文件",
     "no way to the clipboard was found": "找不到写入剪贴板的方式",

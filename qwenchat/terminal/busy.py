@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
+from qwenchat.terminal import lending
+
 
 def quiet_keyboard() -> Callable[[], None]:
-    """Lets keys neither be echoed nor suspend the program; returns what undoes it, any number of times.
+    """Lets keys not be echoed; returns what undoes it, any number of times.
 
     Does nothing where stdin is no terminal, or on Windows.
     """
@@ -20,15 +22,25 @@ def quiet_keyboard() -> Callable[[], None]:
         if not os.isatty(keyboard):
             return lambda: None
         before = termios.tcgetattr(keyboard)
-        quiet = termios.tcgetattr(keyboard)
-        quiet[3] &= ~termios.ECHO
-        quiet[6][termios.VSUSP] = quiet[6][termios.VQUIT] = b"\x00"  # both would leave it so
-        termios.tcsetattr(keyboard, termios.TCSANOW, quiet)
     except (ImportError, AttributeError, OSError, ValueError):  # also no stdin, or a closed one
         return lambda: None
 
-    def restore() -> None:
+    def hush() -> None:
+        quiet = termios.tcgetattr(keyboard)
+        quiet[3] &= ~termios.ECHO
+        quiet[6][termios.VQUIT] = b"\x00"  # it would leave it so
         with suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(keyboard, termios.TCSANOW, quiet)
+
+    def restore() -> None:
+        with suppress(termios.error):
             termios.tcsetattr(keyboard, termios.TCSANOW, before)
 
-    return restore
+    hush()
+    forget = lending.changed(restore, hush)
+
+    def undo() -> None:
+        forget()
+        restore()
+
+    return undo

@@ -69,7 +69,7 @@ def copy(
     environ: Mapping[str, str] = os.environ,
     which: Callable[[str], str | None] = shutil.which,
     platform: str = sys.platform,
-) -> str:
+) -> str | None:
     """Puts a text on the user's clipboard.
 
     Args:
@@ -80,7 +80,8 @@ def copy(
         platform: as ``sys.platform``.
 
     Returns:
-        How: the tool's name, or "the terminal (OSC 52)". A way that fails is not named; the next is taken.
+        The name of the tool that took it; None if it was sent to the terminal, which does not say whether it
+        took it. A way that fails is not named; the next is taken.
 
     Raises:
         QwenchatError: there is no way, or none works.
@@ -96,7 +97,7 @@ def copy(
             if path and _runs(way, path, text, environ):
                 return way.name
         elif _write_osc52(text, write or _write_to_terminal, environ):
-            return tr("the terminal (OSC 52)")
+            return None
     if too_long:
         raise QwenchatError(
             tr("the text is too long for a terminal's clipboard"), tr("/export and /save-code write files")

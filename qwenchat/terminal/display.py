@@ -52,6 +52,8 @@ def drawn(sign: str) -> str:
 class Display(Vt100_Output):
     """A terminal that a line may be drawn on, and erased from, at its very top."""
 
+    _marked = False
+
     def write(self, data: str) -> None:
         """Writes text, which passes the gate, and line breaks."""
         if not _MOVES.issuperset(data):
@@ -65,6 +67,17 @@ class Display(Vt100_Output):
                 self.write_raw(f"{''.join(cells)}\x1b[{width}C")
             elif part:
                 super().write(part)
+
+    def mark_pastes(self, marked: bool) -> None:
+        """Lets the terminal mark what is pasted from now on, also beside a prompt; or not any more."""
+        self._marked = marked
+        (self.enable_bracketed_paste if marked else self.disable_bracketed_paste)()
+        self.flush()
+
+    def disable_bracketed_paste(self) -> None:
+        """What prompt_toolkit asks for at the end of a prompt."""
+        if not self._marked:
+            super().disable_bracketed_paste()
 
     def erase_down(self) -> None:
         """Erases from the cursor's row on; it is only asked where the cursor begins one."""

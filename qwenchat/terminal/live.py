@@ -18,8 +18,9 @@ fits: it keeps the empty rows below the tail, and for every row that wrapping ad
 leaves the screen. So wrapping may add no more rows than there surely are above the tail.
 
 All writing is done in one thread, which no Ctrl-C interrupts: nothing is ever written by half.
-While a reply comes, the terminal does not echo keys (an echoed Enter would move the cursor) and
-Ctrl-Z is off; what is typed stays in the terminal's queue for the next prompt.
+While a reply comes, the terminal does not echo keys, as an echoed Enter would move the cursor;
+what is typed stays in the terminal's queue for the next prompt. When Ctrl-Z suspends the program, the tail is
+erased, and drawn again where the cursor then is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import IO
 
@@ -35,6 +37,7 @@ from rich.console import Console
 
 from qwenchat.errors import OutputClosed, QwenchatError
 from qwenchat.language import tr
+from qwenchat.terminal import lending
 from qwenchat.terminal.busy import quiet_keyboard
 from qwenchat.terminal.markdown import MarkdownStream
 from qwenchat.terminal.rows import Row, Span, chop, fitting, paint, row_width
@@ -167,6 +170,11 @@ class Screen:
         was_empty, self._tail = not self._tail, []
         return ("" if was_empty else ERASE_BELOW) + self._lines(rows)
 
+    def withdraw(self) -> str:
+        """What to write to take the tail from the screen; it is drawn again next time."""
+        was_empty, self._tail, self._size = not self._tail, [], None
+        return "" if was_empty else ERASE_BELOW
+
     def _markdown_for(self, size: os.terminal_size) -> MarkdownStream:
         if self._markdown is None:
             self._markdown = MarkdownStream(size.columns)
@@ -252,11 +260,14 @@ class _Drawn:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="live view", daemon=True)
         self._restore_keyboard: Callable[[], None] = lambda: None
+        self._writing = threading.Lock()
+        self._forget: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         try:
             self._restore_keyboard = quiet_keyboard()
             self._thread.start()
+            self._forget = lending.changed(self._pause, self._resume)
         except BaseException:  # a Ctrl-C just now: no __exit__ will follow
             self.finish()
             raise
@@ -280,6 +291,7 @@ class _Drawn:
                 self._wake.set()
                 if self._thread.is_alive():
                     self._thread.join()
+                self._forget()
                 self._restore_keyboard()
                 break
             except KeyboardInterrupt as error:
@@ -287,6 +299,18 @@ class _Drawn:
         if interrupt is not None:
             raise interrupt
         self._raise_failure()
+
+    def _pause(self) -> None:
+        """Leaves the terminal to another program, with the cursor in a fresh row."""
+        self._writing.acquire()
+        with suppress(QwenchatError):  # the thread will meet it too
+            _write(self._out, self._screen.withdraw() + _SHOW_CURSOR)
+
+    def _resume(self) -> None:
+        with suppress(QwenchatError):
+            _write(self._out, _HIDE_CURSOR)
+        self._writing.release()
+        self._wake.set()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -308,6 +332,10 @@ class _Drawn:
             self._failure = error
 
     def _draw(self, last: bool = False) -> None:
+        with self._writing:
+            self._draw_now(last)
+
+    def _draw_now(self, last: bool) -> None:
         # push() only appends, so what is taken here is a piece of the reply without gaps.
         taken = len(self._pending)
         text = "".join(self._pending[:taken])

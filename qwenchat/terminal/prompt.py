@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -27,13 +27,15 @@ from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout.controls import SearchBufferControl
+from prompt_toolkit.search import SearchState
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
 from qwenchat.errors import QwenchatError
 from qwenchat.files import check_file
 from qwenchat.language import tr
-from qwenchat.terminal import editor, styles, theme
+from qwenchat.terminal import editor, lending, styles, theme
 from qwenchat.terminal.display import Display, PlainDisplay, display, drawn
 from qwenchat.terminal.line import Line, Pastes, Shown
 from qwenchat.terminal.sanitize import sanitize_line
@@ -99,7 +101,6 @@ class Prompt:
                 input=_keyboard(),
                 output=display(),
                 input_processors=[Shown(self._drawn)],
-                enable_suspend=True,
             )
 
     def read(self, default: str = "") -> str:
@@ -131,10 +132,24 @@ class Prompt:
             self._session.placeholder = None
             return self._pastes.unfold(text)
 
+    @contextmanager
+    def pastes_marked(self) -> Iterator[None]:
+        """For the time of a chat: what is pasted is told from what is typed, also while a reply comes."""
+        output = self._session.output
+        if not isinstance(output, Display):
+            yield
+            return
+        output.mark_pastes(True)
+        forget = lending.changed(lambda: output.mark_pastes(False), lambda: output.mark_pastes(True))
+        try:
+            yield
+        finally:
+            forget()
+            output.mark_pastes(False)
+
     def confirm(self, question: str) -> bool:
         """Whether the user says yes; anything else, Ctrl-C and Ctrl-D too, is no."""
-        with _plain_where_dumb():
-            asked: PromptSession[str] = PromptSession()
+        asked: PromptSession[str] = PromptSession(output=self._session.output)
         try:
             answer = asked.prompt(f"{sanitize_line(question)} [y/N] ")
         except (EOFError, KeyboardInterrupt):
@@ -169,8 +184,18 @@ class Prompt:
 
     @property
     def hint(self) -> str:
-        """What the next Ctrl-C would do, if that needs saying."""
+        """What needs saying just now: what the next Ctrl-C would do, or that a search finds nothing."""
+        if sought := self._sought_in_vain():
+            return tr("nothing that was typed has {text}", text=sanitize_line(sought))
         return tr("Ctrl-C again or Ctrl-D leaves") if self._empty_interrupts and not self.text else ""
+
+    def _sought_in_vain(self) -> str:
+        control, line = self._session.layout.current_control, self._session.default_buffer
+        if not isinstance(control, SearchBufferControl):
+            return ""
+        sought = control.buffer.text
+        found = line.document_for_search(SearchState(sought, control.searcher_search_state.direction))
+        return "" if sought in found.text else sought
 
     def _types_command(self) -> bool:
         return self.text.startswith("/") and not set(" \n/") & set(self.text[1:])
@@ -224,6 +249,10 @@ class Prompt:
             else:
                 event.app.exit(exception=KeyboardInterrupt)
 
+        @keys.add("c-z", filter=Condition(lending.can_suspend))
+        def _(event: KeyPressEvent) -> None:
+            run_in_terminal(lending.suspend)
+
         @keys.add("c-x", "c-e")
         @keys.add("v", filter=vi_navigation_mode)
         def _(event: KeyPressEvent) -> None:
@@ -244,7 +273,8 @@ class Prompt:
     def _edit(self, buffer: Buffer) -> None:
         """Opens what is typed in the user's editor."""
         try:
-            text = editor.edit(self._pastes.unfold(buffer.text))
+            with lending.lent():
+                text = editor.edit(self._pastes.unfold(buffer.text))
         except QwenchatError as error:
             theme.say(str(error), "error")
             return

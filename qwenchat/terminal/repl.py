@@ -34,6 +34,7 @@ from qwenchat.terminal import attachments, status, theme, transcript
 from qwenchat.terminal.busy import quiet_keyboard
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.draft import Draft
+from qwenchat.terminal.lending import suspendable
 from qwenchat.terminal.loading import BackgroundLoad, Load
 from qwenchat.terminal.prompt import Leave, Prompt
 from qwenchat.turn import (
@@ -133,7 +134,7 @@ class Chat:
 
     def run(self) -> int:
         """Reads and answers until the user leaves; the exit code."""
-        with exit_on_hangup(), interrupts_kept():
+        with exit_on_hangup(), interrupts_kept(), suspendable(), self.prompt.pastes_marked():
             try:
                 if self._start.resumed:
                     self.tell_session()

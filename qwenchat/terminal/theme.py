@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Literal, TextIO
 
+from qwenchat.terminal import lending
 from qwenchat.terminal.sanitize import sanitize_line
 from qwenchat.terminal.styles import current
 
@@ -229,7 +230,11 @@ def _live_line() -> Iterator[Report]:
             progress.update(task, completed=min(max(fraction, 0.0), 1.0))
 
     with progress:
-        yield report
+        forget = lending.changed(progress.stop, progress.start)
+        try:
+            yield report
+        finally:
+            forget()
 
 
 def _bar(cells: int, fraction: float | None, seconds: float) -> Row:

@@ -21,7 +21,7 @@ import pyte
 PATIENCE = 10.0
 """Seconds that a condition is waited for."""
 
-_BRACKETED_PASTE = 2004  # the private mode that a prompt switches on when it opens, and off when it closes
+_BRACKETED_PASTE = 2004  # the private mode that a prompt asks for when it is drawn for the first time
 _READ = 65536
 _POLL = 0.02  # seconds
 
@@ -32,18 +32,10 @@ class _Emulator(pyte.HistoryScreen):
     def __init__(self, columns: int, lines: int) -> None:
         super().__init__(columns, lines, history=5000)
         self.prompts = 0
-        self.in_prompt = False
 
     def set_mode(self, *modes: int, **kwargs: Any) -> None:
         super().set_mode(*modes, **kwargs)
-        if kwargs.get("private") and _BRACKETED_PASTE in modes:
-            self.prompts += not self.in_prompt
-            self.in_prompt = True
-
-    def reset_mode(self, *modes: int, **kwargs: Any) -> None:
-        super().reset_mode(*modes, **kwargs)
-        if kwargs.get("private") and _BRACKETED_PASTE in modes:
-            self.in_prompt = False
+        self.prompts += bool(kwargs.get("private") and _BRACKETED_PASTE in modes)
 
 
 class Screen:
@@ -124,7 +116,7 @@ class Screen:
     def at_prompt(self) -> bool:
         """Whether a prompt with its toolbar stands there, and takes keys."""
         screen = self.screen
-        if not screen.in_prompt or screen.cursor.hidden:
+        if not screen.prompts or screen.cursor.hidden:
             return False
         rows = self.rows
         line = next((y for y in range(screen.cursor.y, -1, -1) if rows[y].startswith(">")), None)

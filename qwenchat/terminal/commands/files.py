@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qwenchat import fences, textfile
 from qwenchat.errors import UsageError
 from qwenchat.language import plural, tr
-from qwenchat.terminal import attachments, clipboard, editor
+from qwenchat.terminal import attachments, clipboard, editor, lending
 from qwenchat.terminal.commands.registry import Group, number, without_force
 
 if TYPE_CHECKING:
@@ -60,9 +60,17 @@ def _copy(chat: Chat, rest: str) -> None:
     else:
         text = _reply_text(chat, number(rest, 0))
     way = clipboard.copy(text)
-    chat.say(
-        plural(len(text), "copied one character by {way}", "copied {count} characters by {way}", way=way)
-    )
+    if way is None:
+        said = plural(
+            len(text),
+            "sent one character to the terminal (OSC 52)",
+            "sent {count} characters to the terminal (OSC 52)",
+        )
+    else:
+        said = plural(
+            len(text), "copied one character by {way}", "copied {count} characters by {way}", way=way
+        )
+    chat.say(said)
 
 
 def _paths_after_number(chat: Chat, rest: str) -> Iterator[str]:
@@ -100,7 +108,8 @@ def _save_code(chat: Chat, rest: str) -> None:
     "editor", "Write the next message in your editor; it is on the line when that is closed.", usage="[TEXT]"
 )
 def _editor(chat: Chat, rest: str) -> None:
-    text = editor.edit(rest)
+    with lending.lent():
+        text = editor.edit(rest)
     if text is None or not text.strip():
         chat.say(tr("nothing was written"))
     else:
