@@ -735,6 +735,10 @@ CHINESE: Mapping[str, str] = {
     # --- the command line: the doctor -----------------------------------------------------------------
     "asking the Hub": "正在询问 Hub",
     "asking the package index": "正在询问软件包索引",
+    "there is too little memory to load {file}": "内存不足，无法载入 {file}",
+    "close other programs, or raise the limit (ulimit -v)": "请关闭其他程序，或提高限制（ulimit -v）",
+    "a package cannot be imported: {reason}": "无法导入软件包：{reason}",
+    "install qwenchat again": "请重新安装 qwenchat",
     "torch cannot be imported: {reason}": "无法导入 torch：{reason}",
     "install it again: pip install --force-reinstall torch": (
         "请重新安装：pip install --force-reinstall torch"

@@ -190,7 +190,7 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
         store,
         session=flags.session if session is None else session,
         latest=flags.latest,
-        notice=theme.say,
+        notice=_no_notice if settings.quiet else theme.say,
     )
     Chat(
         settings,

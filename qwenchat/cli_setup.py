@@ -39,11 +39,12 @@ def config_path() -> None:
 
 
 @config_app.command("init")
-def config_init() -> None:
+def config_init(ctx: typer.Context) -> None:
     """Write a config file that documents every setting; an existing one is left alone."""
     from qwenchat import config
     from qwenchat.terminal import theme
 
     path = config.config_path()
     config.write_example(path)
-    theme.say(tr("wrote {path}", path=path))
+    if not ctx.obj.settings["quiet"]:
+        theme.say(tr("wrote {path}", path=path))

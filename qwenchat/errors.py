@@ -26,6 +26,7 @@ happened, a hint that says what to do next, and the exit code that the command l
 
 from __future__ import annotations
 
+import re
 import reprlib
 
 from qwenchat.language import tr
@@ -150,3 +151,17 @@ class Interrupted(QwenchatError):
 
     def __init__(self, message: str = "", hint: str = "") -> None:
         super().__init__(message or tr("interrupted"), hint)
+
+
+def cannot_import(error: ImportError) -> QwenchatError:
+    """What it means that a package of the installation cannot be imported."""
+    short = re.search(r"(\S+): (?:failed to map segment|cannot allocate memory)", str(error), re.IGNORECASE)
+    if short:  # in the words of the system's loader; numpy wraps them into a page
+        return InsufficientMemoryError(
+            tr("there is too little memory to load {file}", file=short[1].rpartition("/")[2]),
+            tr("close other programs, or raise the limit (ulimit -v)"),
+        )
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return QwenchatError(
+        tr("a package cannot be imported: {reason}", reason=reason), tr("install qwenchat again")
+    )

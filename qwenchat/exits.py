@@ -12,7 +12,7 @@ from collections.abc import Callable
 import typer
 
 from qwenchat import interrupts
-from qwenchat.errors import Interrupted, OutputClosed, QwenchatError
+from qwenchat.errors import Interrupted, OutputClosed, QwenchatError, cannot_import
 from qwenchat.language import tr
 
 log = logging.getLogger("qwenchat")
@@ -33,7 +33,7 @@ def code_of(program: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         return _tell(tr("interrupted"), Interrupted.exit_code)
     except QwenchatError as error:
-        return _tell(str(error), error.exit_code)
+        return _fail(error)
     except typer.TyperException as error:  # Typer's own usage errors
         return _tell(f"{error.format_message()} (see qwenchat --help)", error.exit_code)
     except OSError as error:
@@ -41,6 +41,8 @@ def code_of(program: Callable[[], int | None]) -> int:
             return _internal_error(error)
         _discard_stdout()
         return _tell(tr("the output cannot be written: {reason}", reason=error.strerror), 1)
+    except ImportError as error:
+        return _fail(cannot_import(error))
     except MemoryError:
         return _tell(tr("out of memory; a smaller model or --context needs less"), 1)
     except Exception as error:  # noqa: BLE001 - a traceback is never the user's to read
@@ -70,6 +72,10 @@ def _internal_error(error: Exception) -> int:
     else:
         hint = tr("run it again with --debug for a traceback")
     return _tell(tr("{message}; {hint}", message=what, hint=hint), 1)
+
+
+def _fail(error: QwenchatError) -> int:
+    return _tell(str(error), error.exit_code)
 
 
 def _tell(line: str, exit_code: int) -> int:

@@ -258,6 +258,33 @@ def test_in_a_folder_that_was_deleted_every_command_says_so(
     assert run("--version")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object", name="_C"),
+            3,
+            "there is too little memory to load libtorch_cpu.so; close other programs",
+        ),
+        (
+            ModuleNotFoundError("No module named 'numba'", name="numba"),
+            1,
+            "a package cannot be imported: No module named 'numba'; install qwenchat again",
+        ),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_told_as_what_it_is(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: ImportError, code: int, told: str
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("qwenchat.backends.load.load", fail)
+    found, _, err = run("ask", "x", "-q")
+    assert found == code
+    assert err.startswith(f"qwenchat: {told}")
+
+
 # --- processes: pipes and signals --------------------------------------------------------------
 
 

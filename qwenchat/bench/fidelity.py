@@ -1,4 +1,4 @@
-"""What rounding to Int8 costs the built-in model, measured against its own float weights.
+"""What rounding to Int8 costs the built-in model, against its Q4_1 file in float32.
 
     python -m qwenchat.bench.fidelity [--from WHEEL]
 

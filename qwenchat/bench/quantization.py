@@ -1,4 +1,4 @@
-"""What 8 and 4 bits cost the built-in model, rounded and by GPTQ, measured against its own float weights.
+"""What 8 and 4 bits cost the built-in model, rounded and by GPTQ, against its Q4_1 file in float32.
 
     python -m qwenchat.bench.quantization [--from WHEEL] [--calibration FILE] [--device DEVICE]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from qwenchat import __version__, config, folders
 from qwenchat.doctor.findings import Finding
+from qwenchat.errors import InsufficientMemoryError, cannot_import
 from qwenchat.language import tr
 from qwenchat.meter import size_text
 from qwenchat.models import hub
@@ -41,6 +42,9 @@ def torch() -> Finding:
     try:
         from torch import __version__ as version
     except Exception as error:  # noqa: BLE001 - a broken installation fails in many ways
+        told = cannot_import(error) if isinstance(error, ImportError) else None
+        if isinstance(told, InsufficientMemoryError):
+            return Finding("torch", "bad", told.message, told.hint)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         return Finding(
             "torch",

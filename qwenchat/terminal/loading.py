@@ -10,7 +10,7 @@ from typing import Protocol
 
 from qwenchat.backends.base import Backend
 from qwenchat.backends.importing import no_garbage_collection
-from qwenchat.errors import InsufficientMemoryError, Interrupted, QwenchatError
+from qwenchat.errors import InsufficientMemoryError, Interrupted, QwenchatError, cannot_import
 from qwenchat.language import tr
 
 Progress = Callable[[str, "float | None"], None]
@@ -165,9 +165,12 @@ class BackgroundLoad:
                 gc.freeze()
         except QwenchatError:
             raise
+        except ImportError as broken:
+            error: QwenchatError = cannot_import(broken)
+            error.__cause__ = broken
         except MemoryError:
             hint = tr("a smaller model may fit")
-            error: QwenchatError = InsufficientMemoryError(tr("out of memory while loading the model"), hint)
+            error = InsufficientMemoryError(tr("out of memory while loading the model"), hint)
         except Exception as unforeseen:  # noqa: BLE001 - the thread's caller is not there to catch it
             reason = f"{type(unforeseen).__name__}: {unforeseen}"
             error = QwenchatError(tr("the model failed to load: {error}", error=reason))

@@ -271,7 +271,7 @@ class Chat:
         if not self._loading.started:
             self._loading.start()
         if self._loading.progress:
-            with theme.progress_reporter() as report:
+            with theme.progress_reporter(quiet=self.settings.quiet) as report:
                 while self._loading.progress and not cancel.wait(0.05):
                     report(self._loading.progress, None)
         backend = self._loading.wait(cancel)

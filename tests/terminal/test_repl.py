@@ -438,6 +438,16 @@ def test_a_plain_terminal_gets_the_text_as_it_comes(
     screen.until("You said: **bold** text")
 
 
+@pytest.mark.parametrize("quiet", ["0", "1"])
+def test_on_a_dumb_terminal_too_the_progress_is_kept_from_who_wants_it_quiet(
+    open_chat: Callable[..., Screen], quiet: str
+) -> None:
+    screen = open_chat("1", TERM="dumb", QWENCHAT_QUIET=quiet)
+    listening(screen).type("hello\r")
+    screen.until("You said: hello")
+    assert (b"loading weights" in screen.output) == (quiet == "0")
+
+
 def test_a_dumb_terminal_gets_no_escape(open_chat: Callable[..., Screen]) -> None:
     screen = open_chat(TERM="dumb")
     for line, shown in (("**bold** text", "You said: **bold** text"), ("/delete", "[y/N]"), ("", "it stays")):
