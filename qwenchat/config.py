@@ -52,6 +52,7 @@ __all__ = [
     "config_dir",
     "config_path",
     "data_dir",
+    "defaults",
     "describe",
     "example_toml",
     "load_settings",
@@ -133,6 +134,11 @@ def load_settings(
         _check_system(settings, layer)
     origins = {key: given[key].origin if key in given else "default" for key in Settings.model_fields}
     return ResolvedSettings(settings, MappingProxyType(origins))
+
+
+def defaults() -> ResolvedSettings:
+    """What holds where nobody has said anything."""
+    return ResolvedSettings(Settings(), MappingProxyType(dict.fromkeys(Settings.model_fields, "default")))
 
 
 def _checked(layer: _Layer) -> Settings:

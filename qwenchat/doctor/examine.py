@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
@@ -30,7 +29,7 @@ def examine(flags: Mapping[str, object], *, progress: Progress, notice: Callable
         settings = surroundings.settings(resolved)
     except ConfigError as error:
         wrong, settings = error, Finding("settings", "bad", error.message, error.hint)
-        resolved = config.load_settings({}, {}, os.devnull)  # the rest is looked at with the defaults
+        resolved = config.defaults()  # the rest is looked at with the defaults
     progress(tr("asking the Hub"), None)
     around = [settings, *surroundings.places(), surroundings.the_hub(), surroundings.auto_gptq()]
     progress(tr("importing torch"), None)
