@@ -203,6 +203,16 @@ CHINESE: Mapping[str, str] = {
     "the model's own system prompt, which is known once it is loaded": "模型自带的系统提示词，模型加载后可知",
     "there is no option {name}": "没有选项 {name}",
     "(the model decides)": "（由模型决定）",
+    "{value} ({origin})": "{value}（{origin}）",
+    "command line": "命令行",
+    "this chat": "当前对话",
+    "settings": "设置",
+    "random": "随机",
+    "what the context leaves": "上下文余下的长度",
+    "none": "无",
+    "temperature is 0: the same model answers the same; /set temperature 0.7 lets it differ": (
+        "temperature 为 0：同一模型的回答不变；/set temperature 0.7 可使其变化"
+    ),
     "the prompt's length changed the NTK alpha: what was cached could not be reused": (
         "输入长度改变了 NTK alpha：缓存的内容无法复用"
     ),

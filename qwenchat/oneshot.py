@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import IO, Any, Protocol, TextIO
 
 from qwenchat.backends.base import Backend
@@ -173,6 +173,8 @@ def answer(
                     writer.delta(event.text)
     if end is None:
         raise QwenchatError("the reply ended without an end event")  # a backend's mistake
+    if end.seed is None:  # nothing was drawn; what was asked for is told all the same
+        end = replace(end, seed=options.seed)
     writer.end(end, backend.name, session.id if keeper.saved else None)
     if cancel.is_set() and end.finish_reason != "cancelled":  # it came with the last token
         raise Interrupted

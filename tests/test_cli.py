@@ -87,6 +87,13 @@ def test_json_is_one_object_with_usage_and_timings(run: Callable[..., Any], tiny
     assert set(reply["timings"]) == {"first_token", "prefill", "decode"}
 
 
+def test_json_echoes_the_seed_also_where_nothing_is_drawn(run: Callable[..., Any]) -> None:
+    flags = ("ask", "hello", "--json", "--max-new-tokens", "2", "--temperature")
+    assert json.loads(run(*flags, "0", "--seed", "5")[1])["seed"] == 5
+    assert json.loads(run(*flags, "0")[1])["seed"] is None
+    assert isinstance(json.loads(run(*flags, "1")[1])["seed"], int)
+
+
 def test_stream_json_is_one_event_a_line(run: Callable[..., Any]) -> None:
     events = [json.loads(line) for line in run("--stream-json", stdin=b"hello")[1].splitlines()]
     assert [event["type"] for event in events[:-1]] == ["text"] * (len(events) - 1)

@@ -45,5 +45,8 @@ class Backend(Protocol):
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt that asks for a reply to ``messages``."""
 
+    def effective(self, options: GenerationOptions) -> GenerationOptions:
+        """What a reply is sampled with: the options, and where they leave it open, the model's own."""
+
     def close(self) -> None:
         """Frees the model."""

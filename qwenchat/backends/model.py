@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from qwenchat.engine.generate import Engine, Generation
     from qwenchat.engine.sampling import SamplingParams
     from qwenchat.tokenizer import QwenTokenizer
+
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 class Decoder(Protocol):
@@ -191,6 +195,11 @@ class Model(ABC):
             decoder.push(token_id)
         return _reply_events(generation, decoder, started)
 
+    def effective(self, options: GenerationOptions) -> GenerationOptions:
+        """As :meth:`qwenchat.backends.base.Backend.effective`."""
+        params = _sampling_params(options, self._defaults)
+        return replace(options, **{name: getattr(params, name) for name in _SAMPLING})
+
     def close(self) -> None:
         """Frees the weights and the cache; the model cannot be used after it. Twice is as good as once."""
         self.__dict__.pop("engine", None)
@@ -226,9 +235,8 @@ def _sampling_params(options: GenerationOptions, defaults: GenerationDefaults) -
     """The caller's options over the checkpoint's defaults over the sampler's."""
     from qwenchat.engine.sampling import SamplingParams
 
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
     chosen = {}
-    for name in names:
+    for name in _SAMPLING:
         value = getattr(options, name)
         chosen[name] = getattr(defaults, name) if value is None else value
     return SamplingParams(**{n: v for n, v in chosen.items() if v is not None}, seed=options.seed)

@@ -195,6 +195,10 @@ class Conversation:
         ids = self._children[self.node(node_id).parent]
         return ids.index(node_id) + 1, len(ids)
 
+    def replies(self, node_id: int) -> list[Node]:
+        """The replies to a question, or the questions that follow a reply, the oldest first."""
+        return [self.node(child) for child in self._children[self.node(node_id).id]]
+
     def pinned_turns(self) -> list[int]:
         """The numbers of the path's turns that are pinned, counted from 1."""
         return [n for n, node in enumerate(self.questions(), 1) if node.id in self._pinned]

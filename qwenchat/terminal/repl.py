@@ -230,6 +230,7 @@ class Chat:
             stack.callback(quiet_keyboard())
             cancel = stack.enter_context(cancel_on_interrupt())
             backend = self._wait_for_model(cancel)
+            self._tell_if_greedy(backend)
             fit = fit_turns(self.conversation, backend, self.options, self.settings.overflow)
             self._tell_left_out(fit.left_out_turns)
             self._show(
@@ -249,6 +250,15 @@ class Chat:
         if not broke_off(self.conversation):
             raise UsageError(tr("there is no reply that broke off"), tr("/retry answers the question again"))
         self.answer()
+
+    def _tell_if_greedy(self, backend: Backend) -> None:
+        """Says before a question is answered again that the answer will be the same."""
+        here = self.conversation.current
+        again = here is not None and here.role is Role.USER and self.conversation.replies(here.id)
+        if again and backend.effective(self.options).temperature == 0:
+            self.say(
+                tr("temperature is 0: the same model answers the same; /set temperature 0.7 lets it differ")
+            )
 
     def _show(self, events: Generator[Event, None, None]) -> None:
         from qwenchat.terminal.live import LiveReply  # the prompt need not wait for Markdown
@@ -438,6 +448,14 @@ class Chat:
         self._given.pop(name, None)  # what is said last holds
         self.options = options_for(self._base, self.session, self._given)
         self.save()
+
+    def origin(self, name: str) -> str:
+        """Who said what an option is; empty if nobody did, so that the model decides."""
+        if getattr(self.options, name) in (None, ()):
+            return ""
+        if name in self._given:
+            return tr("command line")
+        return tr("this chat") if name in self.session.settings else tr("settings")
 
     def go_to(self, session: Session | None) -> None:
         """Leaves this session for another, or for a new one."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from qwenchat import config, language
 from qwenchat.backends.base import Backend
@@ -48,6 +49,11 @@ class Echo:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         said = [message for message in messages if message.content or message.role.value != "system"]
         return sum(len(message.content.split()) + 2 for message in said)
+
+    def effective(self, options: GenerationOptions) -> GenerationOptions:
+        own: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 0.8, "min_p": 0.0}
+        own["repetition_penalty"] = 1.1
+        return replace(options, **{n: v for n, v in own.items() if getattr(options, n) is None})
 
     closed = False
     system = "You are a fake."

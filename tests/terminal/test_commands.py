@@ -304,8 +304,41 @@ def test_set_checks_its_value_and_the_session_remembers_it(chat: Chat, say: Say)
     assert "0.9" in say(":conf top_p=0.9")
     assert chat.options == GenerationOptions(temperature=0.5, top_p=0.9)
     assert saved(chat)["settings"] == {"temperature": 0.5, "top_p": 0.9}
-    assert "(the model decides)" in say("/set temperature default")
+    assert "1.0 (model)" in say("/set temperature default")
     assert "there is no option heat" in say("/set heat 1")
+
+
+def test_options_are_told_as_they_are_in_force_and_whose_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QWENCHAT_MIN_P", "0.05")
+    chat = make_chat(tmp_path, top_k=40)
+    chat._take("/set")
+    assert "(the model decides)" in capsys.readouterr().err  # which is not loaded yet
+    chat._take("hello")
+    chat._take("/set temperature 0.5")
+    capsys.readouterr()
+    chat._take("/set")
+    shown = dict(line.split(None, 1) for line in capsys.readouterr().err.splitlines())
+    assert shown == {
+        "temperature": "0.5 (this chat)",
+        "top_k": "40 (command line)",
+        "top_p": "0.8 (model)",
+        "min_p": "0.05 (settings)",
+        "repetition_penalty": "1.1 (model)",
+        "seed": "random",
+        "max_new_tokens": "what the context leaves",
+        "stop": "none",
+    }
+
+
+def test_a_greedy_models_retry_says_that_it_stays_the_same(say: Say) -> None:
+    say("hello", "/set temperature 0")
+    assert "temperature is 0" in say("/retry")
+    assert "/set temperature 0.7 lets it differ" in say("/retry")
+    assert "temperature is 0" not in say("another")
+    say("/set temperature 0.7")
+    assert "temperature is 0" not in say("/retry")
 
 
 def test_every_option_can_be_set_and_is_completed(chat: Chat, say: Say) -> None:

@@ -124,13 +124,23 @@ def _set_option(chat: Chat, name: str, text: str) -> None:
 
 
 def _show_options(chat: Chat, names: list[str]) -> None:
+    chat.say_rows([(name, _option_in_force(chat, name)) for name in names])
+
+
+def _option_in_force(chat: Chat, name: str) -> str:
+    """An option's value, and whose it is."""
     from qwenchat.config import toml_value
 
-    def shown(name: str) -> str:
-        value = getattr(chat.options, name)
-        return tr("(the model decides)") if value in (None, ()) else toml_value(value)
-
-    chat.say_rows([(name, shown(name)) for name in names])
+    origin = chat.origin(name)
+    if not origin:
+        unset = {"seed": tr("random"), "max_new_tokens": tr("what the context leaves"), "stop": tr("none")}
+        if name in unset:
+            return unset[name]
+        if chat.backend is None:
+            return tr("(the model decides)")
+    options = chat.options if chat.backend is None else chat.backend.effective(chat.options)
+    value = toml_value(getattr(options, name))
+    return tr("{value} ({origin})", value=value, origin=origin or tr("model"))
 
 
 @command("stats", "What the last reply took.")
