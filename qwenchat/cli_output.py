@@ -64,6 +64,13 @@ def print_lines(*lines: str) -> None:
     write(stdout(), "".join(lines))
 
 
+def print_gated(text: str) -> None:
+    """A text from elsewhere: verbatim for a script, through the gate to a terminal."""
+    from qwenchat.terminal.sanitize import sanitize
+
+    print_lines(text if columns() is None else sanitize(text))
+
+
 def confirm(question: str, *, unasked: str, declined: str) -> None:
     """Asks the user, on stderr.
 

@@ -25,6 +25,7 @@ from qwenchat.cli_output import (
     columns,
     confirm,
     painter,
+    print_gated,
     print_lines,
     print_object,
     print_objects,
@@ -273,7 +274,6 @@ def export(
 ) -> None:
     """Print a chat as a document, or write it to a file."""
     from qwenchat.exports import FORMATS
-    from qwenchat.terminal.sanitize import sanitize
     from qwenchat.textfile import write_text
 
     path = None if output == "-" else Path(output)
@@ -282,12 +282,10 @@ def export(
     if path is not None:
         write_text(path, text, overwrite=force)
         _say(ctx, tr("wrote {path}", path=path))
-    elif columns() is None:
-        print_lines(text)
-    elif kind == "json":
+    elif kind == "json" and columns() is not None:
         print_object(json.loads(text))
     else:
-        print_lines(sanitize(text))
+        print_gated(text)
 
 
 def _format(given: str, path: Path | None) -> str:

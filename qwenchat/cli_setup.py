@@ -33,9 +33,9 @@ def config_show(ctx: typer.Context) -> None:
 def config_path() -> None:
     """Print the path of the config file, whether it is there or not."""
     from qwenchat import config
-    from qwenchat.oneshot import stdout, write
+    from qwenchat.cli_output import print_gated
 
-    write(stdout(), f"{config.config_path()}\n")
+    print_gated(f"{config.config_path()}\n")
 
 
 @config_app.command("init")

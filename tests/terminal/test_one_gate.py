@@ -10,11 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 
 import qwenchat
+from qwenchat import cli
+from qwenchat.chat.conversation import Conversation
+from qwenchat.sessions import SessionStore
 from qwenchat.terminal import styles, theme
 from qwenchat.terminal.live import LiveReply, Screen, render_markdown
 
@@ -50,7 +55,6 @@ ALLOWED = {
     "bench.random_gguf._write": FILE,
     "bench.report.print_tables": "figures; names are sanitised there",
     "cli._print_version": OWN,
-    "cli_setup.config_path": "a path, which scripts take as it is",
     "cli_setup.config_show": "sanitised there",
     "cli_setup.group": OWN,
     "cli_bench.bench": "JSON, escaped",
@@ -191,6 +195,46 @@ def test_notices_and_progress_are_harmless(
     terminal.assert_harmless()
     if "TERM" in environment:  # where nothing wraps, a line is a line whatever is in it
         assert terminal.getvalue().count("\n") == 5 * len(HOSTILE)
+
+
+def every_command() -> Iterator[list[str]]:
+    """Each command by its words, with an option that names a model where it has one."""
+
+    def visit(command: Any, words: list[str]) -> Iterator[list[str]]:
+        for name, sub in getattr(command, "commands", {}).items():
+            yield from visit(sub, [*words, name])
+        if words and not getattr(command, "commands", {}):
+            names_a_model = any("--model" in parameter.opts for parameter in command.params)
+            yield words + ["--model", NAME] * names_a_model
+
+    yield from visit(typer.main.get_command(cli.app), [])
+
+
+# What a path and a name can hold, in the user's own environment for one.
+NAME = "".join(HOSTILE[:-1]).replace("/", "").replace("\0", "").encode("utf-8", "replace").decode()
+
+
+@pytest.mark.parametrize("words", list(every_command()), ids=lambda words: " ".join(words[:2]))
+@pytest.mark.parametrize("given", [0, 1, 2])
+def test_no_command_writes_to_a_terminal_what_its_surroundings_spell(
+    words: list[str], given: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / NAME[:80]
+    for variable in ("QWENCHAT_HOME", "HF_HOME", "HF_HUB_CACHE", "MODELSCOPE_CACHE"):
+        monkeypatch.setenv(variable, str(home))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    session = SessionStore(home / "data" / "sessions").create(Conversation(NAME), model=NAME)
+    session.conversation.ask(NAME, "2025-01-02T03:04:05+00:00")
+    session.title = NAME
+    session.save()
+    session.close()
+    terminal = Terminal()
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, terminal)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    theme.stdout_console.cache_clear()
+    cli.run([*words, *[session.id, NAME][:given]] if words[0] == "sessions" else [*words, *[NAME] * given])
+    terminal.assert_harmless()
 
 
 BLOCKS = [
