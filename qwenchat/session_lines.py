@@ -42,7 +42,7 @@ def list_lines(infos: Sequence[SessionInfo], columns: int | None, paint: Paint) 
     """
     models = [sanitize_line(info.head.model) for info in infos]
     if columns is not None:
-        models = [_cut(model, _MODEL_CELLS) for model in models]
+        models = [cut(model, _MODEL_CELLS) for model in models]
     table = [
         _aligned([sanitize_line(info.id) for info in infos]),
         [when(info.updated) for info in infos],
@@ -58,7 +58,7 @@ def list_lines(infos: Sequence[SessionInfo], columns: int | None, paint: Paint) 
             shown = paint(sanitize_line(shown), "warning")
         else:
             about, shown = _APART.join((time, *facts)), sanitize_line(info.title)
-            shown = shown if room is None else _cut(shown, room)
+            shown = shown if room is None else cut(shown, room)
         yield _APART.join((paint(session, "term"), paint(about, "notice"), shown)) + "\n"
 
 
@@ -141,7 +141,8 @@ def _aligned(texts: Sequence[str], *, right: bool = False) -> list[str]:
     return [f"{b}{t}" if right else f"{t}{b}" for t, b in zip(texts, blanks, strict=True)]
 
 
-def _cut(text: str, cells: int) -> str:
+def cut(text: str, cells: int) -> str:
+    """A text of so many cells of a terminal at most; what is cut off leaves an ellipsis."""
     from rich.cells import cell_len, set_cell_size
 
     return text if cell_len(text) <= cells else f"{set_cell_size(text, cells - 1).rstrip()}…"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from chat_program import Echo, make_chat
+from rich.cells import cell_len
 
 from qwenchat import atomic
 from qwenchat.chat.messages import Event, GenerationOptions, ReplyEnd, TextDelta
@@ -220,6 +221,26 @@ def test_clear_begins_a_new_chat_and_keeps_the_old(chat: Chat, say: Say) -> None
     assert {info.title for info in chat.store.list()} == {"one", "two"}
 
 
+@pytest.mark.parametrize("columns", [40, 100])
+def test_context_takes_a_row_a_turn_and_the_width_of_the_terminal(
+    say: Say, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows = say("很长的问题 " * 30, "/context").splitlines()[-2:]
+    assert len(rows) == 2
+    assert rows[0].endswith("…")
+    assert columns - 2 <= cell_len(rows[0]) <= columns
+
+
+def test_history_of_an_empty_chat_says_so(say: Say) -> None:
+    assert "the chat is empty" in say("/history")
+
+
+def test_the_system_prompt_keeps_its_lines(say: Say) -> None:
+    say("/system first\n\n  third")
+    assert [line.rstrip() for line in say("/system").splitlines()] == ["first", "", "  third"]
+
+
 def test_history_shows_questions_and_replies(say: Say) -> None:
     say("one", "two")
     shown = say("/history")
@@ -304,7 +325,7 @@ def test_set_checks_its_value_and_the_session_remembers_it(chat: Chat, say: Say)
     assert "0.9" in say(":conf top_p=0.9")
     assert chat.options == GenerationOptions(temperature=0.5, top_p=0.9)
     assert saved(chat)["settings"] == {"temperature": 0.5, "top_p": 0.9}
-    assert "1.0 (model)" in say("/set temperature default")
+    assert "1 (model)" in say("/set temperature default")
     assert "there is no option heat" in say("/set heat 1")
 
 

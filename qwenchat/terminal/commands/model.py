@@ -35,7 +35,8 @@ def _prompt_names(chat: Chat, rest: str) -> Iterable[tuple[str, str]]:
 )
 def _system(chat: Chat, rest: str) -> None:
     if not rest:
-        chat.say(_system_in_force(chat))
+        for line in _system_in_force(chat).splitlines():
+            chat.say(line or " ")
         return
     if rest in chat.settings.prompts:
         rest = f"@{rest}"
@@ -139,8 +140,9 @@ def _option_in_force(chat: Chat, name: str) -> str:
         if chat.backend is None:
             return tr("(the model decides)")
     options = chat.options if chat.backend is None else chat.backend.effective(chat.options)
-    value = toml_value(getattr(options, name))
-    return tr("{value} ({origin})", value=value, origin=origin or tr("model"))
+    value = getattr(options, name)
+    told = f"{value:g}" if isinstance(value, float) else toml_value(value)
+    return tr("{value} ({origin})", value=told, origin=origin or tr("model"))
 
 
 @command("stats", "What the last reply took.")

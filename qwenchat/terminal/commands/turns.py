@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from qwenchat.errors import UsageError
 from qwenchat.language import plural, tr
+from qwenchat.session_lines import cut
 from qwenchat.terminal import transcript
 from qwenchat.terminal.commands.registry import Group, number
+from qwenchat.terminal.sanitize import sanitize_line
 from qwenchat.turn import system_tokens, turn_tokens
 
 if TYPE_CHECKING:
     from qwenchat.terminal.repl import Chat
 
-_BAR = 20  # columns of the longest bar
+_BAR = 4  # a part of the width, for the longest bar
 _TURNS_TOLD = 30  # by /context
 _group = Group("The chat")
 command = _group.command
@@ -134,16 +137,17 @@ def _context(chat: Chat, rest: str) -> None:
         turn_tokens(backend, [node.message for node in path[i : i + 2]])
         for i in range(2 * skipped, len(path), 2)  # questions and replies alternate
     ]
-    largest = max([1, *sizes])
+    largest, width = max([1, *sizes]), shutil.get_terminal_size().columns
+    bar_cells = width // _BAR
     rows = [(tr("system"), f"{system_tokens(backend, system):,}", "", system)] if system else []
     if skipped:
         chat.say(plural(skipped, "one earlier turn is not shown", "{count} earlier turns are not shown"))
     shown = zip(conversation.questions()[skipped:], sizes, strict=True)
     for n, (question, tokens) in enumerate(shown, skipped + 1):
         marks = [tr("pinned")] * (n in pinned) + [tr("left out")] * (question.id in chat.left_out)
-        bar = "█" * round(tokens / largest * _BAR) or "▏"
+        bar = "█" * round(tokens / largest * bar_cells) or "▏"
         rows.append((str(n), f"{tokens:,}", bar, " ".join([*(f"[{mark}]" for mark in marks), question.text])))
-    chat.say_rows(rows)
+    chat.say_rows(_each_in_a_row(rows, width))
     chat.say(
         tr(
             "{used} of {size} tokens",
@@ -153,8 +157,20 @@ def _context(chat: Chat, rest: str) -> None:
     )
 
 
+def _each_in_a_row(rows: Sequence[tuple[str, ...]], width: int) -> list[tuple[str, ...]]:
+    """Rows whose last text is cut where the others and the terminal's edge leave no more room."""
+    from rich.cells import cell_len  # the prompt need not wait for it
+
+    taken = sum(max(map(cell_len, column)) + 2 for column in list(zip(*rows, strict=True))[:-1])
+    room = width - taken
+    # Where there is next to none, it stands below the others.
+    return [(*row, cut(sanitize_line(text), room if room >= 16 else width - 2)) for *row, text in rows]
+
+
 @command("history", "Print the chat so far.", aliases=(":his", ":history"))
 def _history(chat: Chat, rest: str) -> None:
+    if not chat.conversation.questions():
+        chat.say(tr("the chat is empty"))
     chat.show_history()
 
 
