@@ -617,7 +617,12 @@ CHINESE: Mapping[str, str] = {
     ),
     "no time": "用时为零",
     # --- the command line: beginning a chat -------------------------------------------------------
-    "--json, --stream-json and --code are for one answer": "--json、--stream-json 和 --code 只用于单次回答",
+    "--json, --stream-json, --code and --complete are for one answer": (
+        "--json、--stream-json、--code 和 --complete 只用于单次回答"
+    ),
+    "--complete goes on with a text alone": "--complete 只续写一段文本",
+    "leave out --session, --continue and --system": "请去掉 --session、--continue 和 --system",
+    "going on with the text as it is; it is no chat, and not kept": "按原样续写文本；这不是对话，也不保存",
     "use qwenchat ask, or pipe a text": "请使用 qwenchat ask，或通过管道传入文本",
     "a chat needs a terminal": "对话需要在终端中进行",
     "qwenchat ask answers into a file or a pipe": "qwenchat ask 可将回答写入文件或管道",
@@ -859,9 +864,12 @@ CHINESE: Mapping[str, str] = {
     "{name}: there are {count} GGUF files": "{name}：有 {count} 个 GGUF 文件",
     "give one of them: {path}": "请指定其中一个：{path}",
     "{name}: there is no chat template": "{name}：没有聊天模板",
-    "it is a base model, which goes on with texts; look for its chat or instruct version": (
-        "这是续写文本的基础模型；请找它的 chat 或 instruct 版本"
+    "it is a base model, which goes on with texts: qwenchat ask --complete; "
+    "look for its chat or instruct version": (
+        "这是基础模型，只会续写文本：qwenchat ask --complete；请找它的 chat 或 instruct 版本"
     ),
+    "{name}: its chat_format is raw": "{name}：它的 chat_format 是 raw",
+    "a text to go on with is one message of the user's, and nothing else": "要续写的文本只能是一条用户消息",
     "{name}: the tensor {tensor} is missing": "{name}：缺少张量 {tensor}",
     "{name}: {kind} keeps its context in a way that is not supported": (
         "{name}：不支持 {kind} 保存上下文的方式"

@@ -127,6 +127,10 @@ def _answer(words: list[str], flags: Flags) -> None:
 
     if flags.as_json + flags.stream_json + flags.code > 1:
         raise UsageError(tr("--json, --stream-json and --code exclude each other"), tr("choose one"))
+    if flags.complete and (flags.latest or flags.session is not None or flags.settings["system"] is not None):
+        raise UsageError(
+            tr("--complete goes on with a text alone"), tr("leave out --session, --continue and --system")
+        )
     resolved = settings_of(flags)
     settings = resolved.settings
     notice = _no_notice if settings.quiet else theme.say
@@ -134,11 +138,14 @@ def _answer(words: list[str], flags: Flags) -> None:
     store = SessionStore(data_dir() / "sessions")
     start = begin(resolved, store, session=flags.session, latest=flags.latest, notice=notice)
     options = options_for(start.base, start.session, start.given)
-    keeper = Keeper(start.session, settings.save)
+    if flags.complete:
+        start.session.conversation.system = None
+        notice(tr("going on with the text as it is; it is no chat, and not kept"))
+    keeper = Keeper(start.session, settings.save and not flags.complete)
     _tell(keeper)
     with closing(keeper):
         started = time.perf_counter()
-        backend = _load(start.model, settings)
+        backend = _load(start.model, settings, complete=flags.complete)
         loaded = time.perf_counter() - started
         try:
             end = oneshot.answer(
@@ -176,9 +183,10 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
     from qwenchat.terminal import theme
     from qwenchat.terminal.repl import Chat
 
-    if flags.as_json or flags.stream_json or flags.code:
+    if flags.as_json or flags.stream_json or flags.code or flags.complete:
         raise UsageError(
-            tr("--json, --stream-json and --code are for one answer"), tr("use qwenchat ask, or pipe a text")
+            tr("--json, --stream-json, --code and --complete are for one answer"),
+            tr("use qwenchat ask, or pipe a text"),
         )
     if sys.stdin is None or not sys.stdin.isatty() or sys.stdout is None or not sys.stdout.isatty():
         raise UsageError(tr("a chat needs a terminal"), tr("qwenchat ask answers into a file or a pipe"))
@@ -239,7 +247,7 @@ def _no_notice(line: str) -> None:
     """Where nobody wants to hear it."""
 
 
-def _loader(name: str, settings: Settings) -> Load:
+def _loader(name: str, settings: Settings, *, complete: bool = False) -> Load:
     """What loads a model, told how it gets on."""
 
     def load(progress: Progress, notice: Notice, *, settle: bool = True) -> Backend:
@@ -255,6 +263,7 @@ def _loader(name: str, settings: Settings) -> Load:
             kv_cache=settings.kv_cache,
             threads=settings.threads,
             settle=settle,
+            complete=complete,
             progress=progress,
             notice=_no_notice if settings.quiet else notice,
         )
@@ -264,7 +273,7 @@ def _loader(name: str, settings: Settings) -> Load:
     return load
 
 
-def _load(name: str, settings: Settings) -> Backend:
+def _load(name: str, settings: Settings, *, complete: bool = False) -> Backend:
     """Loads a model while somebody waits for it."""
     from qwenchat.backends.loading import Routine
     from qwenchat.terminal import theme
@@ -278,7 +287,7 @@ def _load(name: str, settings: Settings) -> Backend:
             if on_terminal or not isinstance(stage, Routine):
                 show(tr(stage), fraction)
 
-        return _loader(name, settings)(progress, theme.say)
+        return _loader(name, settings, complete=complete)(progress, theme.say)
 
 
 def _writer(flags: Flags) -> ReplyWriter:

@@ -25,6 +25,7 @@ class Flags:
         settings: a value for each setting that a flag can set; None where it was not given.
         session, latest: the name of the session to go on with, or that it is the one saved last.
         as_json, stream_json, code: how the reply is written.
+        complete: whether a text is to be gone on with, instead of answered.
         debug: whether a log file is kept.
     """
 
@@ -34,6 +35,7 @@ class Flags:
     as_json: bool
     stream_json: bool
     code: bool
+    complete: bool
     debug: bool
 
     def over(self, before: Flags) -> Flags:
@@ -147,6 +149,7 @@ _FLAGS: dict[str, Any] = {
     "as_json": _switch("Print the reply as one JSON object.", "--json"),
     "stream_json": _switch("Print the reply as JSON, one event a line.", "--stream-json"),
     "code": _switch("Print only the code of the reply.", "--code"),
+    "complete": _switch("Go on with the text as it is, no chat; base models can.", "--complete"),
     "plain": _flag(bool, "Text as it comes: no Markdown, no live view.", "--plain/--no-plain"),
     "quiet": _flag(bool, "No notices on stderr, only errors.", "--quiet/--no-quiet", "-q"),
     "stats": _flag(bool, "Speed and token counts on stderr.", "--stats/--no-stats"),

@@ -72,6 +72,23 @@ def test_prompt_and_stdin_are_joined_by_a_blank_line(run: Callable[..., Any]) ->
     assert run("ask", "Summarise", stdin=b"a\nb\n")[1] == run("ask", "Summarise\n\na\nb")[1]
 
 
+def test_a_base_model_does_not_chat_but_goes_on_with_a_text(
+    run: Callable[..., Any], tiny_chat: Path, home: Path
+) -> None:
+    (tiny_chat / "generation_config.json").write_text('{"chat_format": "raw"}')
+    code, out, err = run("ask", "-m", str(tiny_chat), "hello")
+    assert (code, out) == (3, "")
+    assert "base model" in err and "--complete" in err
+    code, out, err = run("ask", "-m", str(tiny_chat), "--complete", "--json", "--seed", "1", "hello")
+    assert code == 0
+    assert json.loads(out)["usage"]["prompt_tokens"] == len("hello")  # a token a byte, and no other
+    assert json.loads(out)["session"] is None
+    assert "no chat" in err
+    assert not list(home.rglob("sessions/*.json"))
+    for flags in (["-c"], ["-s", "x"], ["--system", "x"]):
+        assert run("ask", "-m", str(tiny_chat), "--complete", *flags, "hello")[0] == 2
+
+
 def test_words_need_no_quotes(run: Callable[..., Any]) -> None:
     assert run("ask", "hello", "there")[1] == run("ask", "hello there")[1]
 

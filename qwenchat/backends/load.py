@@ -38,6 +38,7 @@ def load(
     kv_cache: str = "auto",
     threads: int | None = None,
     settle: bool = True,
+    complete: bool = False,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> Model:
@@ -56,6 +57,8 @@ def load(
         threads: on a CPU; by default as many as there are physical cores for this process.
         settle: where memory does not suffice, settle for less: a shorter context, or with "auto" the
             built-in model. Else that is an error.
+        complete: go on with a text instead of answering in a chat, which base models can do as well: the one
+            message that the model then takes is its prompt as it is.
         progress: told of each stage.
         notice: told in one line what "auto" chose.
 
@@ -78,6 +81,7 @@ def load(
             kv_cache=kv_cache,
             threads=threads,
             settle=settle,
+            complete=complete,
             progress=progress,
             notice=notice,
         )
@@ -140,6 +144,7 @@ def load_folder(
     kv_cache: str = "auto",
     threads: int | None = None,
     settle: bool = True,
+    complete: bool = False,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> Model:
@@ -152,6 +157,7 @@ def load_folder(
         kv_cache=kv_cache,
         threads=threads,
         settle=settle,
+        complete=complete,
         progress=progress or (lambda stage, fraction: None),
         notice=notice or (lambda line: None),
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.engine.cpu.layout import MOST_THREADS
-from qwenchat.errors import UsageError
+from qwenchat.errors import CheckpointError, UsageError
 from qwenchat.language import tr
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Request:
     kv_cache: str = "auto"
     threads: int | None = None
     settle: bool = True
+    complete: bool = False
     progress: Progress = lambda stage, fraction: None
     notice: Callable[[str], None] = lambda line: None
 
@@ -61,6 +62,21 @@ class Request:
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             hint = tr("give 1 to {most}", most=MOST_THREADS)
             raise UsageError(tr("--threads {count} is out of range", count=self.threads), hint)
+
+
+def base_model(what: str) -> CheckpointError:
+    """The error for a checkpoint that is asked to chat and was not made for it.
+
+    Args:
+        what: how that shows, beginning with the model's name.
+    """
+    return CheckpointError(
+        what,
+        tr(
+            "it is a base model, which goes on with texts: qwenchat ask --complete; "
+            "look for its chat or instruct version"
+        ),
+    )
 
 
 def pick_device(name: str) -> torch.device:

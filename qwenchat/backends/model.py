@@ -28,6 +28,7 @@ from qwenchat.chat.messages import (
 )
 from qwenchat.chat.window import too_long
 from qwenchat.errors import PromptError, UsageError
+from qwenchat.language import tr
 
 if TYPE_CHECKING:
     import torch
@@ -203,6 +204,17 @@ class Model(ABC):
     def close(self) -> None:
         """Frees the weights and the cache; the model cannot be used after it. Twice is as good as once."""
         self.__dict__.pop("engine", None)
+
+
+def text_to_complete(messages: Sequence[Message]) -> str:
+    """The text that a model is to go on with, instead of answering a chat.
+
+    Raises:
+        PromptError: the messages are a chat.
+    """
+    if [message.role for message in messages] != [Role.USER]:
+        raise PromptError(tr("a text to go on with is one message of the user's, and nothing else"))
+    return messages[0].content
 
 
 def _chat_of(messages: Sequence[Message | Mapping[str, str]]) -> list[Message]:

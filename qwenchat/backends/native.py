@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from qwenchat.backends.model import Model
+from qwenchat.backends.model import Model, text_to_complete
 from qwenchat.chat.chatml import DEFAULT_SYSTEM, prompt_ids
 from qwenchat.chat.messages import Message
 from qwenchat.errors import CheckpointError
@@ -33,8 +33,11 @@ class NativeBackend(Model):
         *,
         name: str,
         description: str,
+        complete: bool = False,
     ) -> None:
-        super().__init__(engine, defaults, name=name, description=description, system=DEFAULT_SYSTEM)
+        system = "" if complete else DEFAULT_SYSTEM
+        super().__init__(engine, defaults, name=name, description=description, system=system)
+        self._complete = complete
         self._tokenizer = tokenizer
 
     @property
@@ -53,6 +56,8 @@ class NativeBackend(Model):
         return len(self._prompt_ids(messages))
 
     def _prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        if self._complete:
+            return self.tokenizer.encode(text_to_complete(messages))
         return prompt_ids(self.tokenizer, messages)
 
     def _decoder(self, stop: Sequence[str]) -> IncrementalDecoder:

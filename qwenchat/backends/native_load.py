@@ -21,6 +21,7 @@ from qwenchat.backends.loading import (
     Progress,
     Request,
     Routine,
+    base_model,
     pick_context,
     pick_device,
     pick_dtype,
@@ -112,6 +113,7 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
         found.defaults,
         name=request.name,
         description=description,
+        complete=request.complete,
     )
 
 
@@ -160,6 +162,8 @@ def _look(folder: Path, request: Request) -> _Found:
 
     config = read_model_config(folder)
     defaults = read_generation_defaults(folder)
+    if not (defaults.chats or request.complete):
+        raise base_model(tr("{name}: its chat_format is raw", name=request.name))
     window = pick_context(request.context, config.seq_length, config.max_position_embeddings)
     request.progress(IMPORTING, None)
     with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second

@@ -176,6 +176,10 @@ class GenerationDefaults:
     """Sampling defaults of a checkpoint; None where it says nothing.
 
     The file's ``max_new_tokens`` is left out on purpose: Qwen's 512 would cut replies short.
+
+    Attributes:
+        chats: whether the checkpoint was trained to chat; the first Qwen generation's base models say that
+            they go on with texts as they are (``chat_format`` "raw").
     """
 
     temperature: float | None = None
@@ -184,6 +188,7 @@ class GenerationDefaults:
     min_p: float | None = None
     repetition_penalty: float | None = None
     eos_token_ids: tuple[int, ...] = ()
+    chats: bool = True
 
 
 def read_generation_defaults(folder: Path) -> GenerationDefaults:
@@ -210,6 +215,7 @@ def read_generation_defaults(folder: Path) -> GenerationDefaults:
         min_p=fields.optional_number("min_p", least=0.0, most=1.0),
         repetition_penalty=fields.optional_number("repetition_penalty"),
         eos_token_ids=tuple(eos_ids),
+        chats=fields.raw("chat_format") != "raw",
     )
 
 

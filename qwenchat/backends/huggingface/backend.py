@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from qwenchat.backends.huggingface.prompt import ChatPrompt
+from qwenchat.backends.huggingface.prompt import ChatPrompt, TextPrompt
 from qwenchat.backends.huggingface.tokenizer import HubTokenizer, WindowDecoder
 from qwenchat.backends.model import Model
 from qwenchat.chat.messages import Message
@@ -27,14 +27,13 @@ class HuggingFaceBackend(Model):
     def __init__(
         self,
         engine: HubEngine,
-        prompt: ChatPrompt,
+        prompt: ChatPrompt | TextPrompt,
         defaults: GenerationDefaults,
         *,
         name: str,
         description: str,
     ) -> None:
-        system = prompt.template.own_system or ""
-        super().__init__(engine, defaults, name=name, description=description, system=system)
+        super().__init__(engine, defaults, name=name, description=description, system=prompt.system or "")
         self._prompt = prompt
 
     @property

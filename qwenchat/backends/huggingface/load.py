@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from qwenchat.backends.huggingface.backend import HuggingFaceBackend
-    from qwenchat.backends.huggingface.prompt import ChatPrompt
+    from qwenchat.backends.huggingface.prompt import ChatPrompt, TextPrompt
     from qwenchat.engine.config import GenerationDefaults
     from qwenchat.engine.memory import Need
 
@@ -56,7 +56,7 @@ def load_huggingface(place: Path, request: Request) -> HuggingFaceBackend:
     from qwenchat.backends.huggingface.backend import HuggingFaceBackend
     from qwenchat.backends.huggingface.engine import HubEngine
 
-    if found.prompt.template.own_system is None:
+    if found.prompt.system is None:
         request.notice(tr("this model knows no system prompt: it is put before the first message"))
     vocab_size = found.config.get_text_config().vocab_size
     number = str(found.dtype).removeprefix("torch.")
@@ -85,7 +85,7 @@ class _Found:
     """What is known before a weight is read."""
 
     config: Any  # transformers' configuration
-    prompt: ChatPrompt
+    prompt: ChatPrompt | TextPrompt
     defaults: GenerationDefaults
     device: torch.device
     dtype: torch.dtype
@@ -95,7 +95,7 @@ class _Found:
 def _look(files: HubFiles, request: Request) -> _Found:
     """What can be wrong is looked at first, before seconds go into the weights."""
     config = read_config(files)
-    prompt = read_prompt(files, config)
+    prompt = read_prompt(files, config, complete=request.complete)
     defaults = _read_defaults(files, config)
     device = pick_device(request.device)
     dtype = _pick_dtype(request, device, config)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any
 
 from qwenchat.backends.huggingface.renderer import Piece
 from qwenchat.backends.huggingface.template import ChatTemplate
 from qwenchat.backends.huggingface.tokenizer import HubTokenizer
+from qwenchat.backends.model import text_to_complete
 from qwenchat.chat.chatml import content_ids
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import CheckpointError, PromptError
@@ -38,6 +39,7 @@ class ChatPrompt:
     Attributes:
         tokenizer: for whoever wants ids without a chat.
         template: the chat template.
+        system: the system prompt that the template has of itself; None where it has no place for one.
         ends: ids that end a turn, as the template says.
 
     Raises:
@@ -66,6 +68,7 @@ class ChatPrompt:
         self._plain_borders = _plain_borders(written, forms)
         end = forms.search(after_reply)
         self.ends = {added[end[0]]} if end else set()
+        self.system = self.template.own_system
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
         """The prompt that asks for the assistant's next turn.
@@ -79,7 +82,7 @@ class ChatPrompt:
         if messages and messages[-1].role is Role.ASSISTANT:
             begun = content_ids(self.tokenizer, messages[-1])
             messages = messages[:-1]
-        if messages and messages[0] == _NO_SYSTEM and not self.template.own_system:
+        if messages and messages[0] == _NO_SYSTEM and not self.system:
             messages = messages[1:]  # there is none to be taken away
         pieces, said = self.template.shaped(messages)
         self._refuse_borders(pieces, said)
@@ -150,6 +153,40 @@ class ChatPrompt:
                 behind[said[last].role] = len(written)
                 written.append("")
         return written, written[behind[Role.ASSISTANT]]
+
+
+class TextPrompt:
+    """What turns a text into the prompt of a model that is to go on with it: its ids, and what every text of
+    this tokenizer begins with.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+
+    Attributes:
+        tokenizer, system, ends: as of :class:`ChatPrompt`.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        tokens = tokenizer.added_tokens_decoder.items()
+        control = {str(token.content): token_id for token_id, token in tokens if token.special}
+        self.tokenizer = HubTokenizer(tokenizer.backend_tokenizer, control, control.values())
+        self.system: str | None = ""
+        self.ends: set[int] = set()
+        letter = tokenizer.backend_tokenizer.encode("a")
+        marked = zip(letter.ids, letter.special_tokens_mask, strict=True)
+        self._begin = [token_id for token_id, _ in takewhile(lambda pair: pair[1], marked)]
+
+    def ids(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt.
+
+        Raises:
+            PromptError: there is more than a text, or it could be taken for more than it is.
+        """
+        return [*self._begin, *self.tokenizer.encode(text_to_complete(messages))]
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt."""
+        return len(self.ids(messages))
 
 
 def _plain_borders(written: Sequence[str], control: re.Pattern[str]) -> tuple[str, ...]:

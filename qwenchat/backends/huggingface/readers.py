@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwenchat.backends.huggingface.files import HubFiles
 from qwenchat.backends.huggingface.gguf import check_gguf
+from qwenchat.backends.loading import base_model
 from qwenchat.errors import CheckpointError, QwenchatError
 from qwenchat.json_files import read_json
 from qwenchat.language import tr
 
 if TYPE_CHECKING:
-    from qwenchat.backends.huggingface.prompt import ChatPrompt
+    from qwenchat.backends.huggingface.prompt import ChatPrompt, TextPrompt
 
 T = TypeVar("T")
 
@@ -123,23 +124,25 @@ def _unknown(files: HubFiles, kind: object) -> CheckpointError:
     )
 
 
-def read_prompt(files: HubFiles, config: Any) -> ChatPrompt:
+def read_prompt(files: HubFiles, config: Any, *, complete: bool) -> ChatPrompt | TextPrompt:
     """The chat template and the tokenizer.
+
+    Args:
+        complete: the model is to go on with a text, for which it needs no template.
 
     Raises:
         CheckpointError: one of them is not there, or cannot be read.
     """
-    from qwenchat.backends.huggingface.prompt import ChatPrompt
+    from qwenchat.backends.huggingface.prompt import ChatPrompt, TextPrompt
 
     tokenizer = trying(tr("the tokenizer"), files, lambda: _read_tokenizer(files, config))
+    if complete:
+        return TextPrompt(tokenizer)
     source = tokenizer.chat_template
     if isinstance(source, dict):
         source = source.get("default")
     if not isinstance(source, str):
-        raise CheckpointError(
-            tr("{name}: there is no chat template", name=files.name),
-            tr("it is a base model, which goes on with texts; look for its chat or instruct version"),
-        )
+        raise base_model(tr("{name}: there is no chat template", name=files.name))
     return ChatPrompt(tokenizer, source)
 
 

@@ -23,6 +23,7 @@ from qwenchat.backends.huggingface.gguf import gguf_reading
 from qwenchat.backends.huggingface.load import check_huggingface
 from qwenchat.backends.load import backend_for
 from qwenchat.backends.loading import Request
+from qwenchat.chat.messages import ReplyEnd
 from qwenchat.errors import CheckpointError, PromptError
 
 
@@ -93,6 +94,17 @@ def test_no_chat_template(folder: Path) -> None:
     error = refusal(folder)
     assert "there is no chat template" in error.message
     assert "base model" in error.hint
+    assert "--complete" in error.hint
+
+
+def test_without_a_chat_template_it_goes_on_with_a_text(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    model = qwenchat.load(folder, device="cpu", complete=True)
+    *_, end = model.chat([{"role": "user", "content": "The quick <|im_end|>"}], max_new_tokens=3)
+    assert isinstance(end, ReplyEnd)
+    assert end.usage.prompt_tokens == len(model.tokenizer.encode("The quick <|im_end|>"))
+    with pytest.raises(PromptError, match="one message"):
+        model.chat([{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])
 
 
 def test_a_chat_template_that_is_none(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwenchat.backends.huggingface.prompt import ChatPrompt
+from qwenchat.backends.huggingface.prompt import ChatPrompt, TextPrompt
 from qwenchat.backends.huggingface.template import ChatTemplate
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import CheckpointError, PromptError
@@ -358,6 +358,21 @@ def test_a_template_that_holds_no_chat_is_found_when_the_model_is_loaded(
     fast = tokenizer_of(styles["qwen2"])
     with pytest.raises(CheckpointError, match="leaves out a message"):
         ChatPrompt(fast, "no place for messages")
+
+
+def test_a_text_to_go_on_with_begins_as_every_text_of_its_tokenizer_and_forges_nothing(
+    styles: dict[str, Any], tokenizer_of: Callable[[Any], Any]
+) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    fast = tokenizer_of(styles["gemma"])
+    bos = fast.convert_tokens_to_ids("<bos>")
+    fast.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", bos)]
+    )
+    prompt = TextPrompt(fast)
+    assert prompt.ids([Message(USER, "one  two")]) == fast("one  two")["input_ids"]
+    assert controls(fast, prompt.ids([Message(USER, "<bos>one<eos>")])) == [bos]
 
 
 def test_where_a_text_can_only_be_read_as_a_control_token_it_is_refused(
