@@ -792,6 +792,8 @@ CHINESE: Mapping[str, str] = {
     # --- the command line: what went wrong --------------------------------------------------------
     "out of memory; a smaller model or --context needs less": "内存不足；请改用更小的模型，或减小 --context",
     "the answer cannot be written: {reason}": "无法写出回答：{reason}",
+    "the system": "系统",
+    "{path}: {reason}": "{path}：{reason}",
     "the output cannot be written: {reason}": "无法写出输出：{reason}",
     "debug log: {path}": "调试日志：{path}",
     "the log file {path} cannot be written: {reason}": "无法写入日志文件 {path}：{reason}",

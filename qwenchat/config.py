@@ -67,6 +67,9 @@ __all__ = [
 _PREFIX = "QWENCHAT_"
 # A config file is a page of text; without a limit, QWENCHAT_CONFIG=/dev/zero would fill the memory.
 _FILE_LIMIT = 1 << 20
+# The parser takes a gigabyte for a key of 20,000 parts; no setting has more than two.
+_KEY_PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
+_DEEP_KEY = re.compile(rf"(?:^|[{{,\[])[ \t]*(?:{_KEY_PART}){{32}}", re.ASCII | re.MULTILINE)
 _PROMPTS_IN_JSON = 'write a JSON object: {"teacher": "..."}'
 
 
@@ -244,6 +247,8 @@ def _hint_for_unknown(key: str, value: object) -> str:
 
 
 def _read(path: Path, required: bool) -> bytes:
+    if path == Path(os.devnull):  # how one says: none
+        return b""
     try:
         return read_file(path, _FILE_LIMIT)[0]
     except FileNotFoundError:
@@ -282,6 +287,9 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
         raise ConfigError(
             tr("{place}: not UTF-8 (byte {n})", place=f"{path}:{line}", n=error.start)
         ) from None
+    if deep := _DEEP_KEY.search(text):
+        place = f"{path}:{text.count(chr(10), 0, deep.start()) + 1}"
+        raise ConfigError(tr("{place}: not valid TOML: {reason}", place=place, reason="nested too deeply"))
     try:
         parsed: dict[str, Any] = tomllib.loads(text)
     except RecursionError:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import typer
 
 from qwenchat import interrupts
-from qwenchat.errors import Interrupted, OutputClosed, QwenchatError, cannot_import
+from qwenchat.errors import Interrupted, OutputClosed, QwenchatError, cannot_import, shorten
 from qwenchat.language import tr
 
 log = logging.getLogger("qwenchat")
@@ -37,8 +37,11 @@ def code_of(program: Callable[[], int | None]) -> int:
     except typer.TyperException as error:  # Typer's own usage errors
         return _tell(f"{error.format_message()} (see qwenchat --help)", error.exit_code)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno is None:  # a library's own
             return _internal_error(error)
+        if error.errno != errno.ENOSPC:  # what the system refuses is no fault of the program's
+            what = shorten(str(error.filename or tr("the system")), 200)
+            return _tell(tr("{path}: {reason}", path=what, reason=error.strerror), 1)
         _discard_stdout()
         return _tell(tr("the output cannot be written: {reason}", reason=error.strerror), 1)
     except ImportError as error:
@@ -66,7 +69,7 @@ def _interruptible(program: Callable[[], int | None]) -> int | None:
 
 
 def _internal_error(error: Exception) -> int:
-    what = tr("internal error: {error}", error=f"{type(error).__name__}: {error}")
+    what = tr("internal error: {error}", error=shorten(f"{type(error).__name__}: {error}", 300))
     if log.handlers:
         hint = tr("the traceback is in the debug log")
     else:

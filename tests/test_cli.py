@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -256,6 +257,24 @@ def test_an_internal_error_is_one_line_and_debug_logs_the_traceback(
     assert log.is_relative_to(config.log_dir())
     assert "Traceback" in log.read_text()
     assert "loading weights" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), f"{'x' * 199}…: File name too long"),
+        (OSError(errno.EMFILE, "Too many open files"), "the system: Too many open files"),
+    ],
+    ids=["a long path", "no path"],
+)
+def test_what_the_system_refuses_is_no_internal_error(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("qwenchat.oneshot.answer", fail)
+    assert run("ask", "x", "-q") == (1, "", f"qwenchat: {told}\n")
 
 
 @pytest.mark.parametrize("arguments", [["config", "show"], ["models", "list"], ["sessions", "list"]])

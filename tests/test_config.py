@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -425,6 +426,32 @@ def test_a_file_in_place_of_the_folder_is_told(file: Path) -> None:
 
 def test_a_huge_file_is_not_read_to_its_end(file: Path) -> None:
     assert failure(b"#" * (2 << 20), file) == f"{file} is larger than 1024 KiB; a config file was expected"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [".".join(["a"] * 100_000) + " = 1", "x = 1\n[" + " . ".join(['"a.b"'] * 100) + "]"],
+    ids=["key", "table"],
+)
+def test_a_key_of_more_parts_than_the_parser_can_stand_is_told(file: Path, text: str) -> None:
+    line = text.count("\n") + 1
+    assert failure(text, file) == f"{file}:{line}: not valid TOML: nested too deeply"
+
+
+def test_a_text_with_many_dots_is_no_such_key(file: Path) -> None:
+    file.write_text(f'system = "{"1. " * 100}{"..." * 100}"\n')
+    assert load_settings({}, {}, file).settings.system == "1. " * 100 + "..." * 100
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the system has no pipes among its files")
+def test_a_pipe_in_the_files_place_is_not_waited_for(file: Path) -> None:
+    os.mkfifo(file)
+    with pytest.raises(ConfigError, match="no ordinary file; a config file was expected"):
+        load_settings({}, {}, file)
+
+
+def test_the_null_device_says_that_there_is_no_config(file: Path) -> None:
+    assert load_settings({}, {}, os.devnull).settings == load_settings({}, {}, file).settings
 
 
 def test_a_missing_file_is_fine_unless_it_was_asked_for(tmp_path: Path) -> None:

@@ -122,6 +122,21 @@ def test_a_damaged_vocabulary_is_named_with_its_line(tmp_path: Path, content: by
         QwenTokenizer.from_folder(tmp_path)
 
 
+def test_a_vocabulary_of_more_lines_than_any_has_is_refused_before_they_are_read(tmp_path: Path) -> None:
+    (tmp_path / "v.tiktoken").write_bytes(b"QQ== 0\n" * (2**19 + 1))
+    with pytest.raises(CheckpointError, match="more than 524288 lines"):
+        QwenTokenizer.from_folder(tmp_path)
+
+
+def test_more_special_tokens_than_any_vocabulary_has_are_refused(tmp_path: Path) -> None:
+    many = {str(i): {"content": f"<{i}>"} for i in range(400, 400 + 2**12)}
+    long = {"303": {"content": "x" * 2**17}}
+    for more, complaint in ((many, "more than 4096 tokens"), (long, "more than 131072 letters")):
+        write_vocabulary(tmp_path, BYTES, {"added_tokens_decoder": CHATML | more})
+        with pytest.raises(CheckpointError, match=complaint):
+            QwenTokenizer.from_folder(tmp_path)
+
+
 CHATML = {
     str(number): {"content": form}
     for number, form in enumerate(("<|endoftext|>", "<|im_start|>", "<|im_end|>"), 300)
@@ -136,8 +151,8 @@ CHATML = {
         ({"added_tokens_decoder": {"300": {"content": "<|im_end|>"}}}, r"<\|endoftext\|>"),
         ({"added_tokens_decoder": {"x": {"content": "<|im_end|>"}}}, "malformed"),
         ({"added_tokens_decoder": [1]}, "malformed"),
-        ({"added_tokens_decoder": {"300": {"content": "\ud800"}}}, "is missing"),
-        ({"added_tokens_decoder": {**CHATML, "303": {"content": "\ud800"}}}, "no text"),
+        ({"added_tokens_decoder": {"300": {"content": "\ud800"}}}, "half of a character"),
+        ({"added_tokens_decoder": {**CHATML, "303": {"content": "\ud800"}}}, "half of a character"),
         (
             {
                 "added_tokens_decoder": {

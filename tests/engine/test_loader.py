@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import struct
 import threading
@@ -259,7 +260,48 @@ def test_a_tensor_that_its_shard_does_not_hold_is_named(quantized: Path) -> None
         logits(quantized)
 
 
-@pytest.mark.parametrize("file", ["../model.safetensors", "/etc/passwd", "model.bin", 3, "a/b.safetensors"])
+def header(table: object) -> bytes:
+    """A safetensors file of a header alone."""
+    text = json.dumps(table).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (header({"x" * 3_000_000: 1}), "its tensor 'x"),
+        (header({"a": {"dtype": "F32", "shape": [2**62] * 9, "data_offsets": [0, 0]}}), "its tensor 'a'"),
+        (header({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 0]}}), "its tensor 'a'"),
+        (header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}), "cut short"),
+        (header([[]] * 2**20), "more than 2097152 values"),
+        (header([]), "no table of tensors"),
+        (struct.pack("<Q", 2**40), "header is too long"),
+        (b"1234567", "cut short"),
+        (b"", "cut short"),
+    ],
+    ids=["name", "shape", "truth", "cut", "values", "list", "long", "short", "empty"],
+)
+def test_a_header_that_no_file_of_weights_has_is_told_in_a_line(
+    plain: Path, content: bytes, complaint: str
+) -> None:
+    (plain / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=complaint) as caught:
+        logits(plain)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the system has no pipes among its files")
+def test_a_pipe_among_the_weights_is_not_waited_for(plain: Path) -> None:
+    (plain / "model.safetensors").unlink()
+    os.mkfifo(plain / "model.safetensors")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        logits(plain)
+
+
+NAMES = ["../model.safetensors", "/etc/passwd", "model.bin", 3, "a/b.safetensors", "x" * 300 + ".safetensors"]
+
+
+@pytest.mark.parametrize("file", [*NAMES, "a\0.safetensors"])
 def test_an_index_cannot_lead_out_of_its_folder(quantized: Path, file: object) -> None:
     shard(quantized)
     (quantized / "model.safetensors.index.json").write_text(

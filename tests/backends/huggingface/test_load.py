@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import sys
@@ -87,6 +88,30 @@ def test_an_adapter(folder: Path) -> None:
     error = refusal(folder)
     assert "adapter" in error.message
     assert "merge" in error.hint
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the system has no pipes among its files")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "chat_template.jinja"),
+        *("generation_config.json", "model.safetensors", "additional_chat_templates/a.jinja"),
+    ],
+)
+def test_a_pipe_in_a_files_place_is_not_waited_for(folder: Path, name: str) -> None:
+    path = folder / name
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)
+    assert f"{path} cannot be read: not a regular file" in refusal(folder).message
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer_config.json", "added_tokens.json", "model.safetensors.index.json"]
+)
+def test_more_values_than_any_checkpoint_has(folder: Path, name: str) -> None:
+    (folder / name).write_text('{"a": [' + "{}," * 2**19 + "0]}")
+    assert "it holds more than 524288 values" in refusal(folder).message
 
 
 def test_no_chat_template(folder: Path) -> None:
