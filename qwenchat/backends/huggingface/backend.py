@@ -49,7 +49,8 @@ class HuggingFaceBackend(Model):
         return self._prompt.ids(messages)
 
     def _decoder(self, stop: Sequence[str]) -> WindowDecoder:
-        return WindowDecoder(self.tokenizer, stop)
+        # A model that writes such a text goes on with the user's turn, and no later prompt could hold it.
+        return WindowDecoder(self.tokenizer, (*stop, *self._prompt.plain_borders))
 
     def _turn_ends(self) -> set[int]:
         return self._prompt.ends

@@ -41,6 +41,7 @@ class ChatPrompt:
         template: the chat template.
         system: the system prompt that the template has of itself; None where it has no place for one.
         ends: ids that end a turn, as the template says.
+        plain_borders: texts that tell turns apart, where no control token does.
 
     Raises:
         CheckpointError: the template cannot hold a chat.
@@ -65,7 +66,7 @@ class ChatPrompt:
             [added[form] for form in borders],
         )
         forms = re.compile("|".join(map(re.escape, sorted(borders, key=len, reverse=True))) or r"(?!)")
-        self._plain_borders = _plain_borders(written, forms)
+        self.plain_borders = _plain_borders(written, forms)
         end = forms.search(after_reply)
         self.ends = {added[end[0]]} if end else set()
         self.system = self.template.own_system
@@ -105,7 +106,7 @@ class ChatPrompt:
                 continue
             first, *rest = stretch
             text = "".join(piece.text for piece in (first, *rest))
-            border = next((b for b in self._plain_borders if b in text), None)
+            border = next((b for b in self.plain_borders if b in text), None)
             if border is not None and first.message is not None:
                 raise PromptError(
                     tr(
@@ -163,7 +164,7 @@ class TextPrompt:
         tokenizer: a fast tokenizer of transformers.
 
     Attributes:
-        tokenizer, system, ends: as of :class:`ChatPrompt`.
+        tokenizer, system, ends, plain_borders: as of :class:`ChatPrompt`.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -172,6 +173,7 @@ class TextPrompt:
         self.tokenizer = HubTokenizer(tokenizer.backend_tokenizer, control, control.values())
         self.system: str | None = ""
         self.ends: set[int] = set()
+        self.plain_borders: tuple[str, ...] = ()
         letter = tokenizer.backend_tokenizer.encode("a")
         marked = zip(letter.ids, letter.special_tokens_mask, strict=True)
         self._begin = [token_id for token_id, _ in takewhile(lambda pair: pair[1], marked)]

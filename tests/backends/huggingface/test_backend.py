@@ -191,6 +191,20 @@ def test_a_stop_string_ends_the_reply_and_is_not_in_it(model: HuggingFaceBackend
     assert reply(model, max_new_tokens=1)  # the engine is free
 
 
+def test_a_reply_ends_before_a_text_that_begins_a_turn_so_that_the_next_question_can_be_asked(
+    hub_folders: Callable[[str], Path],
+) -> None:
+    model = load(hub_folders("llama2"))
+    decoder = model._decoder(())
+    said = "".join(decoder.push(i) for i in model.tokenizer.encode("one [INST] two")) + decoder.finish()
+    assert decoder.stopped
+    assert said == "one "
+    assert model.count_tokens(
+        [Message(Role.USER, "a"), Message(Role.ASSISTANT, said), Message(Role.USER, "b")]
+    )
+    assert not load(hub_folders("qwen2"))._prompt.plain_borders
+
+
 def test_a_cancel_ends_within_a_token_and_keeps_the_part(model: HuggingFaceBackend) -> None:
     cancel = threading.Event()
     seen = []
