@@ -19,7 +19,8 @@ What a chat is::
     chat          pure values: messages, events, ChatML, the tree of turns, the context window
     turn          one turn, whoever shows it: fitted, streamed, kept
     sessions      the folder of session files; session_file is the format, session_listing finds and
-                  searches, session_lines tells, exports makes documents, atomic and textfile write
+                  searches, session_lines tells, exports makes documents (webpage is the HTML), atomic and
+                  textfile write
     fences        the code in a Markdown text; dialect, the marks within its lines
 
 Where tokens come from::

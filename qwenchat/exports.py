@@ -8,8 +8,7 @@ or all that follows would be code, and a lone surrogate, which UTF-8 cannot hold
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from html import escape
+from collections.abc import Callable
 from pathlib import Path
 
 from qwenchat import session_file
@@ -19,27 +18,6 @@ from qwenchat.fences import blocks
 from qwenchat.session_file import SessionRecord
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-_PAGE = """\
-<!DOCTYPE html>
-<html>
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-body {{ max-width: 50rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; }}
-h2 {{ font-size: 1rem; margin: 2rem 0 0; }}
-p {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: .5rem 0; }}
-pre {{ overflow-x: auto; padding: .75rem; background: #8882; border-radius: .25rem; }}
-.meta {{ color: #777; }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
 
 
 def to_markdown(record: SessionRecord) -> str:
@@ -53,13 +31,12 @@ def to_markdown(record: SessionRecord) -> str:
 
 
 def to_html(record: SessionRecord) -> str:
-    """The path as a page of its own, with nothing in it but escaped text: no script, no link."""
-    parts = [f"<h1>{escape(_title(record))}</h1>", f'<p class="meta">{escape(_about(record))}</p>']
-    if record.conversation.system:
-        parts += ["<h2>System</h2>", *_html(record.conversation.system)]
-    for node in record.conversation.path():
-        parts += [f"<h2>{escape(_speaker(node))}</h2>", *_html(node.text)]
-    return _storable(_PAGE.format(title=escape(_title(record)), body="\n".join(parts)))
+    """The path as a page of its own, which says what was said and does nothing."""
+    from qwenchat.webpage import page
+
+    parts = [("System", record.conversation.system, False)] if record.conversation.system else []
+    parts += [(_speaker(node), node.text, node.reply is not None) for node in record.conversation.path()]
+    return _storable(page(_title(record), _about(record), parts))
 
 
 def to_text(record: SessionRecord) -> str:
@@ -98,15 +75,6 @@ def _with_closed_fence(text: str) -> str:
         if not block.closed:
             return f"{text.rstrip()}\n{' ' * block.indent}{block.fence}"
     return text
-
-
-def _html(text: str) -> Iterator[str]:
-    for block in blocks(text):
-        if block.fence:
-            language = f' class="language-{escape(block.language)}"' if block.language else ""
-            yield f"<pre><code{language}>{escape(block.text)}</code></pre>"
-        elif block.text.strip():
-            yield f"<p>{escape(block.text.strip(chr(10)))}</p>"
 
 
 def _title(record: SessionRecord) -> str:

@@ -68,6 +68,7 @@ class Reader(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.inside: list[tuple[str, str]] = []
+        self.text: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
         self.feed(page)
 
@@ -76,6 +77,7 @@ class Reader(HTMLParser):
         self.attributes += attributes
 
     def handle_data(self, data: str) -> None:
+        self.text.append(data)
         if data.strip():
             self.inside.append((self.tags[-1], data))
 
@@ -83,22 +85,65 @@ class Reader(HTMLParser):
 HOSTILE = "<script>alert(1)</script> & \"quotes\" 'n' </p></code> <img src=x onerror=alert(1)> {braces}"
 
 
+SAFE = {"charset", "http-equiv", "content", "class", "lang", "name"}
+
+
 def test_html_says_hostile_text_and_does_nothing() -> None:
     plain = Reader(to_html(record("a", "b")))
     page = Reader(to_html(record(HOSTILE, HOSTILE, title=HOSTILE, system=HOSTILE)))
     assert set(page.tags) == set(plain.tags)
-    assert {name for name, _ in page.attributes} <= {"charset", "http-equiv", "content", "class"}
+    assert {name for name, _ in page.attributes} <= SAFE
     assert [text for tag, text in page.inside if tag == "p"][1:] == [HOSTILE] * 3
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "javascript:alert(1)",
+        "JaVaScRiPt:x",
+        "data:text/html,x",
+        "vbscript:x",
+        "file:///etc/passwd",
+        "//a.b",
+        "x",
+    ],
+)
+def test_html_links_lead_to_web_pages_alone(address: str) -> None:
+    page = Reader(to_html(record("a", f"[x]({address}) ![y]({address}) <{address}> [z]: {address}")))
+    assert not {"a", "img"} & set(page.tags)
+
+
+def test_html_has_a_reply_as_markdown_and_a_question_as_it_was_typed() -> None:
+    reply = "# H\n**注意：**请看\n[x](https://a.b?c&d)\n\n|a|b|\n|-|-|\n|1|~~2~~|\n\n![p](http://a.b/c.png)\n\n\\(a_1*b*\\)"
+    text = to_html(record("1 *b* #\n  c", reply))
+    page = Reader(text)
+    assert {"h1", "strong", "table", "s", "a", "br"} <= set(page.tags) and "em" not in page.tags
+    assert "img" not in page.tags
+    assert [value for name, value in page.attributes if name == "href"] == [
+        "https://a.b?c&d",
+        "http://a.b/c.png",
+    ]
+    assert ("p", "1 *b* #\n  c") in page.inside
+    assert "\\(a_1*b*\\)" in text
+    assert '<html lang="zh-CN">' in text and 'name="viewport"' in text and "color-scheme: light dark" in text
+
+
+def test_html_colours_code_and_keeps_every_letter_of_it() -> None:
+    code = "\ndef f(a): return a < 1  # <b>\n\n"
+    page = Reader(to_html(record(f"```python\n{code}\n```", f"```python\n{code}\n```\n\n```none\n<x>")))
+    assert "span" in page.tags and page.tags.count("pre") == 3
+    assert "".join(page.text).count(code) == 2
+    assert {value for name, value in page.attributes if name == "class"} >= {"language-python", "k"}
+
+
 def test_html_keeps_code_within_lists_as_code() -> None:
-    page = to_html(record("a", "1. Do:\r\n\r\n    ```sh\r\n    ls\r\n      -l\r\n    ```\r\n2. Done."))
-    assert '<pre><code class="language-sh">ls\n  -l</code></pre>' in page
+    page = to_html(record("a", "1. Do:\r\n\r\n    ```none\r\n    ls\r\n      -l\r\n    ```\r\n2. Done."))
+    assert '<pre><code class="language-none">ls\n  -l</code></pre>' in page
 
 
 def test_html_keeps_code_as_code() -> None:
-    page = to_html(record("a", 'see:\n\n```c++ "onclick="x\nif (a < b)\n  c();\n```\n\ndone'))
-    assert '<pre><code class="language-c++">if (a &lt; b)\n  c();</code></pre>' in page
+    page = to_html(record("a", 'see:\n\n```n++ "onclick="x\nif (a < b)\n  c();\n```\n\ndone'))
+    assert '<pre><code class="language-n++">if (a &lt; b)\n  c();</code></pre>' in page
     assert "<p>see:</p>" in page and "<p>done</p>" in page
     assert "onclick" not in page
 
