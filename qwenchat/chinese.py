@@ -59,6 +59,15 @@ CHINESE: Mapping[str, str] = {
     "shorten it, /unpin a turn, or raise --context if the model allows it": (
         "请缩短消息、用 /unpin 取消固定某一轮，或在模型允许时增大 --context"
     ),
+    "shorten it, or start qwenchat with a larger --context if the model allows it": (
+        "请缩短消息，或在模型允许时以更大的 --context 启动 qwenchat"
+    ),
+    "shorten it, /unpin a turn, or start qwenchat with a larger --context if the model allows it": (
+        "请缩短消息、用 /unpin 取消固定某一轮，或在模型允许时以更大的 --context 启动 qwenchat"
+    ),
+    "/clear begins a new chat; started with --overflow drop, qwenchat leaves turns out": (
+        "/clear 开始新对话；以 --overflow drop 启动时，qwenchat 会移出最早的几轮"
+    ),
     "there is no message to answer": "没有待回答的消息",
     "say something": "请先输入消息",
     "there is no question to answer": "没有待回答的问题",
@@ -239,6 +248,7 @@ CHINESE: Mapping[str, str] = {
     "there is no session yet; this is a new one": "还没有会话，已新建一个",
     "there is no session {name!r}": "没有会话 {name!r}",
     "it was deleted just now": "它刚刚被删除了",
+    "/sessions shows them": "/sessions 可列出所有会话",
     "qwenchat sessions list shows them": "qwenchat sessions list 可列出所有会话",
     "none was saved yet": "还没有保存过会话",
     "{count} sessions answer to {name!r}": "有 {count} 个会话与 {name!r} 匹配",

@@ -55,18 +55,27 @@ class QwenchatError(Exception):
     Args:
         message: what happened, one line, no final full stop.
         hint: what the user can do about it, one line; empty if there is nothing to do.
+        in_chat: what the user can do about it inside the chat, where that is something else.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, in_chat: str = "") -> None:
         # Whatever a file or a library has put into it: nobody reads more in a line.
         self.message = message if len(message) <= _LONGEST_LINE else shorten(message, _LONGEST_LINE)
         super().__init__(self.message)
         self.hint = hint
+        self.in_chat = in_chat or hint
 
     def __str__(self) -> str:
-        return tr("{message}; {hint}", message=self.message, hint=self.hint) if self.hint else self.message
+        return self._told(self.hint)
+
+    def told_in_chat(self) -> str:
+        """The error as the chat tells it, in whose own commands it says what to do."""
+        return self._told(self.in_chat)
+
+    def _told(self, hint: str) -> str:
+        return tr("{message}; {hint}", message=self.message, hint=hint) if hint else self.message
 
 
 class UsageError(QwenchatError):

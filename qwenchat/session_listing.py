@@ -221,8 +221,9 @@ def find(folder: Path, name: str) -> SessionInfo:
         SessionError: the folder cannot be read.
     """
     missing = tr("there is no session {name!r}", name=name)
+    listed, in_chat = tr("qwenchat sessions list shows them"), tr("/sessions shows them")
     if not name:  # and not the only one, whose title begins with nothing too
-        raise SessionNotFoundError(missing, tr("qwenchat sessions list shows them"))
+        raise SessionNotFoundError(missing, listed, in_chat=in_chat)
     if _ID.fullmatch(name) and os.path.lexists(path_of(folder, name)):
         return info(path_of(folder, name))
     infos, folded = list_folder(folder), name.casefold()
@@ -246,9 +247,9 @@ def find(folder: Path, name: str) -> SessionInfo:
                 ),
                 tr("give an id: {ids}", ids=ids if len(found) <= _SOME_IDS else f"{ids}, …"),
             )
-    raise SessionNotFoundError(
-        missing, tr("qwenchat sessions list shows them") if infos else tr("none was saved yet")
-    )
+    if infos:
+        raise SessionNotFoundError(missing, listed, in_chat=in_chat)
+    raise SessionNotFoundError(missing, tr("none was saved yet"))
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -115,6 +115,7 @@ def fit_turns(
                 turns=ranges(fit.left_out_turns),
             ),
             tr("--overflow drop leaves the oldest turns out; a new chat begins empty"),
+            in_chat=tr("/clear begins a new chat; started with --overflow drop, qwenchat leaves turns out"),
         )
     return fit
 

@@ -101,6 +101,7 @@ def too_long(tokens: int, window: int, *, alone: bool = True) -> ContextLengthEr
                 window=f"{window:,}",
             ),
             tr("shorten it, or raise --context if the model allows it"),
+            in_chat=tr("shorten it, or start qwenchat with a larger --context if the model allows it"),
         )
     return ContextLengthError(
         tr(
@@ -109,6 +110,9 @@ def too_long(tokens: int, window: int, *, alone: bool = True) -> ContextLengthEr
             window=f"{window:,}",
         ),
         tr("shorten it, /unpin a turn, or raise --context if the model allows it"),
+        in_chat=tr(
+            "shorten it, /unpin a turn, or start qwenchat with a larger --context if the model allows it"
+        ),
     )
 
 

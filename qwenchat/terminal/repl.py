@@ -170,7 +170,7 @@ class Chat:
         except Interrupted as error:
             self.say(str(error))
         except QwenchatError as error:
-            self.say(str(error), "error")
+            self.say(error.told_in_chat(), "error")
             if isinstance(error, ModelError) and self._loading.error is error:
                 self.say(tr("/model NAME tries another; /retry then asks again"))
             elif isinstance(error, ModelError) and self._loading.failure is error:
@@ -345,7 +345,7 @@ class Chat:
     def _tell_failed_load(self) -> None:
         """Says that another model could not be loaded, where the user reads it before the next question."""
         if (failure := self._loading.take_failure()) is not None:
-            self.say(str(failure), "error")
+            self.say(failure.told_in_chat(), "error")
             self.say(tr("{model} stays", model=self.model))
 
     def _tell_what_waits(self) -> None:

@@ -232,6 +232,13 @@ def test_context_takes_a_row_a_turn_and_the_width_of_the_terminal(
     assert columns - 2 <= cell_len(rows[0]) <= columns
 
 
+def test_errors_in_the_chat_name_its_own_commands(say: Say) -> None:
+    shown = say("hello", "/resume nosuch")
+    assert "/sessions shows them" in shown
+    assert "qwenchat sessions" not in shown
+    assert "start qwenchat with a larger --context" in say("word " * 300)
+
+
 def test_history_of_an_empty_chat_says_so(say: Say) -> None:
     assert "the chat is empty" in say("/history")
 
