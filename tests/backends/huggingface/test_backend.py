@@ -199,9 +199,8 @@ def test_a_reply_ends_before_a_text_that_begins_a_turn_so_that_the_next_question
     said = "".join(decoder.push(i) for i in model.tokenizer.encode("one [INST] two")) + decoder.finish()
     assert decoder.stopped
     assert said == "one "
-    assert model.count_tokens(
-        [Message(Role.USER, "a"), Message(Role.ASSISTANT, said), Message(Role.USER, "b")]
-    )
+    chat = [Message(Role.USER, "a"), Message(Role.ASSISTANT, said), Message(Role.USER, "b")]
+    assert model._prompt_ids(chat)
     assert not load(hub_folders("qwen2"))._prompt.plain_borders
 
 
