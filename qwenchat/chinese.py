@@ -483,6 +483,8 @@ CHINESE: Mapping[str, str] = {
     "its tensor {name} is described as none can be": "对张量 {name} 的描述无效",
     "it holds more than {n} values": "所含的值超过 {n} 个",
     "it holds half of a character": "含有不完整的字符",
+    "it has plain letters as escapes": "普通字母被写成了转义",
+    "it has more control tokens than any tokenizer": "控制 token 多于任何分词器",
     "it has {size} bytes, expected {expected}": "大小为 {size} 字节，应为 {expected} 字节",
     "its content is not what was published": "内容与发布的不一致",
     "{model}: {finding}": "{model}：{finding}",
