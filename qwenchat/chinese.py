@@ -204,6 +204,7 @@ CHINESE: Mapping[str, str] = {
     "left out": "已移出",
     "{used} of {size} tokens": "已用 {used} / {size} 个 token",
     "{count} earlier turns; /history shows all": "之前还有 {count} 轮；/history 可显示全部",
+    "… and {count} characters more; /history shows all": "……还有 {count} 个字符；/history 可显示全部",
     "a new chat": "已开始新对话",
     # --- the model and its options ----------------------------------------------------------------
     "there is no system prompt": "没有系统提示词",
@@ -246,6 +247,15 @@ CHINESE: Mapping[str, str] = {
     # --- sessions ---------------------------------------------------------------------------------
     "there are no sessions yet": "还没有会话",
     "there is no session yet; this is a new one": "还没有会话，已新建一个",
+    "{title!r} is dated ahead of this machine's clock, so it is not taken for the latest; "
+    "-s {id} goes on with it": ("{title!r} 的日期晚于本机时钟，因此不视为最近的会话；用 -s {id} 可继续它"),
+    "dated ahead of the clock": "日期晚于时钟",
+    "its beginning does not say what it is, and it is too large to be listed": (
+        "文件开头看不出内容，且文件过大，无法列出"
+    ),
+    "this file system has no locks: sessions are saved without, so open each only once": (
+        "此文件系统不支持文件锁：会话将不加锁保存，请勿同时多次打开同一会话"
+    ),
     "there is no session {name!r}": "没有会话 {name!r}",
     "it was deleted just now": "它刚刚被删除了",
     "/sessions shows them": "/sessions 可列出所有会话",
@@ -483,8 +493,6 @@ CHINESE: Mapping[str, str] = {
     "its tensor {name} is described as none can be": "对张量 {name} 的描述无效",
     "it holds more than {n} values": "所含的值超过 {n} 个",
     "it holds half of a character": "含有不完整的字符",
-    "it has plain letters as escapes": "普通字母被写成了转义",
-    "it has more control tokens than any tokenizer": "控制 token 多于任何分词器",
     "it has {size} bytes, expected {expected}": "大小为 {size} 字节，应为 {expected} 字节",
     "its content is not what was published": "内容与发布的不一致",
     "{model}: {finding}": "{model}：{finding}",

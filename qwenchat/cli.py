@@ -136,7 +136,9 @@ def _answer(words: list[str], flags: Flags) -> None:
     notice = _no_notice if settings.quiet else theme.say
     message = oneshot.compose_message(*_what_is_asked(words))
     store = SessionStore(data_dir() / "sessions")
-    start = begin(resolved, store, session=flags.session, latest=flags.latest, notice=notice)
+    start = begin(
+        resolved, store, session=flags.session, latest=flags.latest, on_damaged="refuse", notice=notice
+    )
     options = options_for(start.base, start.session, start.given)
     if flags.complete:
         start.session.conversation.system = None
@@ -198,6 +200,7 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
         store,
         session=flags.session if session is None else session,
         latest=flags.latest,
+        on_damaged="set_aside",
         notice=_no_notice if settings.quiet else theme.say,
     )
     Chat(
@@ -206,7 +209,7 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
         store,
         lambda name: _loader(name, settings),
         check_model=catalog.check,
-        history=data_dir() / "history",
+        history=data_dir() / "history" if settings.save and settings.history else None,
         model_names=catalog.names(),
     ).run()
 

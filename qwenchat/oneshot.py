@@ -159,18 +159,25 @@ def answer(
     """
     session, end = keeper.session, None
     session.model = backend.name
+    before, title = session.conversation.fork(), session.title
     session.conversation.ask(message, now())
-    fit = fit_turns(session.conversation, backend, options, overflow)
-    if fit.left_out_turns:
-        notice(tr("left out, as the context is full: turn {turns}", turns=ranges(fit.left_out_turns)))
-    with cancel_on_interrupt() as cancel:
-        events = stream_reply(session.conversation, fit.messages, backend, options, keeper.save, cancel)
-        with closing(events):
-            for event in events:
-                if isinstance(event, ReplyEnd):
-                    end = event
-                elif event.text:
-                    writer.delta(event.text)
+    try:
+        fit = fit_turns(session.conversation, backend, options, overflow)
+        if fit.left_out_turns:
+            notice(tr("left out, as the context is full: turn {turns}", turns=ranges(fit.left_out_turns)))
+        with cancel_on_interrupt() as cancel:
+            events = stream_reply(session.conversation, fit.messages, backend, options, keeper.save, cancel)
+            with closing(events):
+                for event in events:
+                    if isinstance(event, ReplyEnd):
+                        end = event
+                    elif event.text:
+                        writer.delta(event.text)
+    except ContextLengthError:  # no reply can come of it: as if it had not been asked
+        session.conversation, session.title = before, title
+        if keeper.saved:
+            keeper.save()
+        raise
     if end is None:
         raise QwenchatError("the reply ended without an end event")  # a backend's mistake
     if end.seed is None:  # nothing was drawn; what was asked for is told all the same

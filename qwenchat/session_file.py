@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, NoReturn, get_args
 
+from qwenchat.caseless import fold
 from qwenchat.chat.conversation import Conversation, Node, Reply, ReplyStatus
 from qwenchat.chat.messages import GenerationOptions, Role, Timings, Usage
 from qwenchat.errors import ConversationError, SessionDamagedError
@@ -35,10 +36,11 @@ TITLE_LIMIT = 200
 
 SettingValue = str | int | float | bool | None | list[str]
 
-_HEAD_ENDS = b'\n  "settings": '
+_HEAD_FIELDS = 7  # schema and what Head has, in front of all others
 _STATUSES = get_args(ReplyStatus)
 _OPTIONS = [field.name for field in fields(GenerationOptions)]
 _WHOLE_OPTIONS = ("top_k", "seed", "max_new_tokens")
+_NEXT_FIELD = re.compile(r'\s*[{,]\s*(?P<name>"[a-z_]*")\s*:\s*')
 _ID_OR_TEXT = re.compile(rb'\n      "(?:id": (?P<id>\d{1,9}),|text": (?P<text>".*"),?)(?=\n)')
 _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
@@ -161,14 +163,28 @@ def decode(data: bytes) -> SessionRecord:
 
 def decode_head(start: bytes) -> Head | None:
     """What a list shows, from a file's first bytes; None if only the whole file can tell."""
-    end = start.find(_HEAD_ENDS)
-    if end < 0:
-        return None
+    fields = _first_fields(start.decode("utf-8-sig", "ignore"))
     try:
-        top = _Object(_parse(start[:end].rstrip(b" \r\n,") + b"}"), "file")
+        top = _Object(fields, "file")
         return _head(top) if top.whole("schema") == SCHEMA else None
     except SessionDamagedError:
         return None
+
+
+def _first_fields(start: str) -> dict[str, object]:
+    """The fields of an object that are whole in its beginning, however it is laid out."""
+    fields: dict[str, object] = {}
+    at = _NEXT_FIELD.match(start, 0)
+    while at is not None and len(fields) < _HEAD_FIELDS:
+        try:
+            value, end = _parser.raw_decode(start, at.end())
+        except (ValueError, RecursionError):
+            break
+        if not start[end:].lstrip().startswith((",", "}")):  # a number may be cut in two
+            break
+        fields[json.loads(at["name"])] = value
+        at = _NEXT_FIELD.match(start, end)
+    return fields
 
 
 def find(data: bytes, folded: str) -> tuple[int, str] | None:
@@ -179,7 +195,7 @@ def find(data: bytes, folded: str) -> tuple[int, str] | None:
     Raises:
         SessionDamagedError: as :func:`decode` does, but by far not for every damage.
     """
-    escaped = _json(folded)[1:-1]
+    escaped = fold(_json(folded)[1:-1])
     node_id = None
     for field in _ID_OR_TEXT.finditer(data):
         if field["id"]:
@@ -187,13 +203,13 @@ def find(data: bytes, folded: str) -> tuple[int, str] | None:
             continue
         line = field["text"].decode("utf-8", "replace")
         # An escape that encode() need not write could stand for any letter.
-        if node_id and (escaped in line.casefold() or "\\u" in line):
+        if node_id and (escaped in fold(line) or "\\u" in line):
             text = str(_parse(field["text"]))
-            if folded in text.casefold():
+            if folded in fold(text):
                 return node_id, text
     if node_id is None:  # laid out otherwise, by a person's editor
         nodes = decode(data).conversation.nodes
-        return next(((node.id, node.text) for node in nodes if folded in node.text.casefold()), None)
+        return next(((node.id, node.text) for node in nodes if folded in fold(node.text)), None)
     return None
 
 

@@ -58,6 +58,8 @@ def list_lines(infos: Sequence[SessionInfo], columns: int | None, paint: Paint) 
             shown = paint(sanitize_line(shown), "warning")
         else:
             about, shown = _APART.join((time, *facts)), sanitize_line(info.title)
+            if info.ahead:
+                shown = f"({tr('dated ahead of the clock')}) {shown}"
             shown = shown if room is None else cut(shown, room)
         yield _APART.join((paint(session, "term"), paint(about, "notice"), shown)) + "\n"
 
@@ -95,6 +97,7 @@ def as_object(info: SessionInfo) -> dict[str, Any]:
         "turns": head.turns,
         "path": str(info.path),
         "problem": info.problem or None,
+        "dated_ahead": info.ahead,
     }
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from qwenchat import atomic, session_file
+from qwenchat.caseless import fold
 from qwenchat.errors import SessionDamagedError, SessionError, SessionNotFoundError
 from qwenchat.files import read_file
 from qwenchat.language import plural, tr
@@ -33,6 +35,10 @@ _SOME_IDS = 5  # of those that have the name that was asked for, in an error
 # By how many seconds a file may seem older than the date in it: clocks differ a little, and some file
 # systems keep even seconds alone.
 _CLOCKS_DIFFER = 2.0
+# A session that is dated later than this was saved while some clock was wrong.
+_AHEAD = timedelta(minutes=10)
+# A file whose beginning does not say what it is, is read whole for a list if it is no larger.
+_LISTED_WHOLE = 2 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +50,13 @@ class SessionInfo:
             date of its last change.
         path: the file.
         problem: why it cannot be read; empty if it can.
+        ahead: whether it is dated later than this machine's clock, so that its date tells nothing.
     """
 
     head: Head
     path: Path
     problem: str = ""
+    ahead: bool = False
 
     @property
     def id(self) -> str:
@@ -61,6 +69,11 @@ class SessionInfo:
     @property
     def updated(self) -> str:
         return self.head.updated
+
+    @property
+    def recency(self) -> tuple[bool, str]:
+        """What sessions are ordered by: one that is dated ahead comes before all others in time."""
+        return not self.ahead, self.updated
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +120,29 @@ def info(path: Path) -> SessionInfo:
     """A file's line in a list. Never raises on account of the file."""
     problem = ""
     try:
-        data, _ = read_file(path, session_file.HEAD_BYTES, whole=False, links=False)
-        head = session_file.decode_head(data) or session_file.decode(_read(path)[0]).head
+        data, status = read_file(path, session_file.HEAD_BYTES, whole=False, links=False)
+        head = session_file.decode_head(data) or _head_of_whole(path, status.st_size)
     except OSError as error:
         head, problem = _unread_head(path), reason(error)
     except SessionError as error:
         head, problem = _unread_head(path), error.message
     if head.id != path.stem:
         head = replace(head, id=path.stem)
-    return SessionInfo(head, path, problem)
+    return SessionInfo(head, path, problem, _is_ahead(head.updated))
+
+
+def _head_of_whole(path: Path, size: int) -> Head:
+    if size > _LISTED_WHOLE:
+        raise SessionDamagedError(
+            tr("its beginning does not say what it is, and it is too large to be listed")
+        )
+    return session_file.decode(_read(path)[0]).head
+
+
+def _is_ahead(updated: str) -> bool:
+    moment = datetime.fromisoformat(updated)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return moment > datetime.now(timezone.utc) + _AHEAD
 
 
 def find_text(info: SessionInfo, needle: str) -> SearchHit | None:
@@ -126,7 +153,7 @@ def find_text(info: SessionInfo, needle: str) -> SearchHit | None:
         return None
     if found is not None:
         return SearchHit(info, found[0], _excerpt(found[1], needle))
-    if needle in info.title.casefold():
+    if needle in fold(info.title):
         return SearchHit(info, None, info.title)
     return None
 
@@ -160,6 +187,7 @@ def _read(path: Path) -> tuple[bytes, os.stat_result]:
 
 def _excerpt(text: str, needle: str, around: int = 40) -> str:
     # Where it is with its case; without, letters such as ß have another length.
+    text = unicodedata.normalize("NFC", text)
     at = re.search(re.escape(needle), text, re.IGNORECASE)
     start, end = at.span() if at else (0, 0)
     begin = max(start - around, 0)
@@ -189,28 +217,32 @@ def list_folder(folder: Path) -> list[SessionInfo]:
         SessionError: the folder cannot be read.
     """
     infos = [info(folder / entry.name) for entry in _entries(folder)]
-    return sorted(infos, key=lambda info: info.updated, reverse=True)
+    return sorted(infos, key=lambda info: info.recency, reverse=True)
 
 
-def latest(folder: Path) -> SessionInfo | None:
-    """The first of :func:`list_folder` that can be read; None if there is none.
+def latest(folder: Path) -> tuple[SessionInfo | None, list[SessionInfo]]:
+    """The first of :func:`list_folder` that can be read, or None; and those passed over as dated ahead.
 
     Reads the files changed last alone: one that has not changed for so long that the date in it
     must be an older one cannot be the latest. Setting its times back does not hide a session, since
-    that too is a change of its file.
+    that too is a change of its file. One that is dated ahead of the clock is the latest only where all are.
 
     Raises:
         SessionError: the folder cannot be read.
     """
     changed = sorted(((_changed(entry), entry.name) for entry in _entries(folder)), reverse=True)
     found: SessionInfo | None = None
+    ahead: list[SessionInfo] = []
     for moment, name in changed:
-        if found is not None and found.updated > _iso(moment + _CLOCKS_DIFFER):
+        if found is not None and not found.ahead and found.updated > _iso(moment + _CLOCKS_DIFFER):
             break
         candidate = info(folder / name)
-        if not candidate.problem and (found is None or candidate.updated > found.updated):
+        if candidate.problem:
+            continue
+        ahead += [candidate] if candidate.ahead else []
+        if found is None or candidate.recency > found.recency:
             found = candidate
-    return found
+    return found, [info for info in ahead if info is not found]
 
 
 def find(folder: Path, name: str) -> SessionInfo:
@@ -226,13 +258,13 @@ def find(folder: Path, name: str) -> SessionInfo:
         raise SessionNotFoundError(missing, listed, in_chat=in_chat)
     if _ID.fullmatch(name) and os.path.lexists(path_of(folder, name)):
         return info(path_of(folder, name))
-    infos, folded = list_folder(folder), name.casefold()
+    infos, folded = list_folder(folder), fold(name)
     for found in (
         [info for info in infos if info.id == name],
-        [info for info in infos if info.title.casefold() == folded],
+        [info for info in infos if fold(info.title) == folded],
         [info for info in infos if not info.problem][:1] if folded == LATEST else [],
         [info for info in infos if info.id.startswith(folded)],
-        [info for info in infos if info.title.casefold().startswith(folded)],
+        [info for info in infos if fold(info.title).startswith(folded)],
     ):
         if len(found) == 1:
             return found[0]

@@ -23,7 +23,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from qwenchat import atomic, session_file, session_listing
+from qwenchat import atomic, locks, session_file, session_listing
+from qwenchat.caseless import fold
 from qwenchat.chat.conversation import Conversation
 from qwenchat.errors import SessionDamagedError, SessionError, SessionLockedError, UsageError
 from qwenchat.language import tr
@@ -61,6 +62,7 @@ class Session:
     def __init__(self, store: SessionStore, record: SessionRecord, *, read_only: str = "") -> None:
         self._store = store
         self._lock: BaseFileLock | None = None
+        self._may_write = False
         # The states of the file that are this session's doing. What else is found in its place when
         # saving was put there by somebody who asked no lock, and is kept.
         self._own_states: tuple[atomic.Identity, ...] = ()
@@ -139,7 +141,7 @@ class Session:
         """Lets other processes write the session. Saves nothing."""
         if self._lock is not None:
             self._lock.release()
-            self._lock = None
+        self._lock, self._may_write = None, False
 
     def __enter__(self) -> Session:
         return self
@@ -159,8 +161,8 @@ class Session:
         if len(data) > session_file.SIZE_LIMIT:
             limit = session_file.SIZE_LIMIT // 2**20
             raise OSError(errno.EFBIG, tr("it is larger than {n} MB", n=limit))
-        if self._lock is None:  # the first save
-            self._lock = self._store.lock(self.id)
+        if not self._may_write:  # the first save
+            self._take(self._store.lock(self.id))
         atomic.make_private_folder(self._store.folder)
         temporary = atomic.write_temporary(self.path, data)
         try:
@@ -171,6 +173,15 @@ class Session:
         # Told apart beforehand: where replacing fails, either may be in place.
         self._own_states = (*own, temporary.identity)
         temporary.replace(self.path)
+
+    def _take(self, lock: BaseFileLock | None) -> None:
+        """Takes the right to write, which without a lock is nobody's; that is said once."""
+        self._lock, self._may_write = lock, True
+        if lock is None and not self._store.without_locks:
+            self._store.without_locks = True
+            self.notices.append(
+                tr("this file system has no locks: sessions are saved without, so open each only once")
+            )
 
     def _keep_what_others_put_there(self) -> tuple[atomic.Identity, ...]:
         """Sets aside what is not this session's. Returns the state of what is."""
@@ -190,10 +201,14 @@ class SessionStore:
     Args:
         folder: made when the first session is saved. Temporary files that killed processes left in
             it are swept.
+
+    Attributes:
+        without_locks: whether it was told that the file system has no locks.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.without_locks = False
         self._sweep()
 
     def path_of(self, session_id: str) -> Path:
@@ -251,9 +266,10 @@ class SessionStore:
         try:
             session = self._load_or_begin_anew(info.path, anew=on_damaged == "set_aside")
         except BaseException:
-            lock.release()
+            if lock is not None:
+                lock.release()
             raise
-        session._lock = lock
+        session._take(lock)
         return session
 
     def find(self, name: str) -> SessionInfo:
@@ -273,13 +289,16 @@ class SessionStore:
         """Every session, the one saved last first. Reads only the beginning of each file."""
         return session_listing.list_folder(self.folder)
 
-    def latest(self) -> SessionInfo | None:
-        """The session saved last of those that can be read. Reads few files."""
+    def latest(self) -> tuple[SessionInfo | None, Sequence[SessionInfo]]:
+        """The session saved last of those that can be read; and those passed over for being dated ahead.
+
+        Reads few files.
+        """
         return session_listing.latest(self.folder)
 
     def search(self, text: str) -> Sequence[SearchHit]:
         """The sessions whose title, questions or replies have a text, in any case; newest first."""
-        needle = text.casefold()
+        needle = fold(text)
         hits = (find_text(info, needle) for info in self.list() if needle and not info.problem)
         return [hit for hit in hits if hit is not None]
 
@@ -347,44 +366,40 @@ class SessionStore:
 
     # --- locks ----------------------------------------------------------------------------------
 
-    def lock(self, session_id: str) -> BaseFileLock:
-        """The right to write a session, until it is released or the process ends.
+    def lock(self, session_id: str) -> BaseFileLock | None:
+        """The right to write a session, until it is released or the process ends; None without locks.
 
         Raises:
             SessionLockedError: another has it.
-            OSError: locks cannot be made here.
+            OSError: its file cannot be made.
         """
         return self._lock(session_id, _LOCK_PATIENCE)
 
-    def _lock(self, session_id: str, patience: float) -> BaseFileLock:
-        from filelock import FileLock, Timeout
-
+    def _lock(self, session_id: str, patience: float) -> BaseFileLock | None:
         atomic.make_private_folder(self.folder)
         atomic.make_private_folder(self.folder / _LOCKS)
-        # Not thread-local: a session may be opened in one thread and closed in another.
-        lock = FileLock(self._lock_path(session_id), mode=0o600, thread_local=False)
         try:
-            lock.acquire(timeout=patience, poll_interval=0.02)
-        except Timeout:
+            return locks.acquire(self._lock_path(session_id), patience)
+        except locks.LockHeld:
             raise SessionLockedError(_in_use(session_id), tr("close it there, or fork it")) from None
-        except NotImplementedError as error:  # a file system without locks
-            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)) from error
-        return lock
 
     def _lock_path(self, session_id: str) -> Path:
         return self.folder / _LOCKS / f"{session_id}.lock"
 
     @contextmanager
-    def _locked_to_remove(self, session_id: str, patience: float = _LOCK_PATIENCE) -> Iterator[None]:
+    def _locked_to_remove(
+        self, session_id: str, patience: float = _LOCK_PATIENCE
+    ) -> Iterator[BaseFileLock | None]:
         """Holds a lock; its file goes with the session. The id is never used again."""
         lock = self._lock(session_id, patience)
         try:
-            yield
+            yield lock
             if not os.path.lexists(self.path_of(session_id)):
                 with suppress(OSError):
                     self._lock_path(session_id).unlink()
         finally:
-            lock.release()
+            if lock is not None:
+                lock.release()
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -414,9 +429,10 @@ class SessionStore:
                 self._sweep_one(leftover.name.partition(SUFFIX)[0], leftover)
 
     def _sweep_one(self, session_id: str, leftover: Path) -> None:
-        # What is in use, or cannot be removed now, is left for another start.
-        with suppress(SessionLockedError, OSError), self._locked_to_remove(session_id, patience=0):
-            leftover.unlink()
+        # What is in use, or cannot be removed now, is left for another start; so is what may be in use.
+        with suppress(SessionLockedError, OSError), self._locked_to_remove(session_id, 0) as lock:
+            if lock is not None:
+                leftover.unlink()
 
 
 def _forked(session: Session) -> Session:

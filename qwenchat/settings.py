@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from qwenchat.caseless import named
 from qwenchat.errors import ConfigError, shorten
 from qwenchat.language import tr
 
@@ -195,6 +196,14 @@ class Settings(BaseModel):
         Field(description="Keep chats as sessions."),
         Help(_TRUTH),
     ] = True
+    history: Annotated[
+        bool,
+        Field(
+            description="Keep the lines typed at the prompt, for the Up key in later chats. "
+            "Where chats are not saved, they are not kept either.",
+        ),
+        Help(_TRUTH),
+    ] = True
     plain: Annotated[
         bool,
         Field(description="No Markdown and no live view: a reply is shown as the text that comes."),
@@ -367,9 +376,10 @@ def named_prompt(settings: Settings, text: str) -> str:
     name = text.removeprefix("@")
     if name == text or not _PROMPT_NAME.fullmatch(name):
         return text
-    if name not in settings.prompts:
+    known = named(name, settings.prompts)
+    if known is None:
         raise ConfigError(tr("there is no prompt called {name}", name=name), _prompts_hint(name, settings))
-    return settings.prompts[name]
+    return settings.prompts[known]
 
 
 def _prompts_hint(name: str, settings: Settings) -> str:

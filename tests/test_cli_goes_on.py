@@ -162,3 +162,35 @@ def test_an_empty_name_is_no_session(run: Run) -> None:
     run("ask", "first")
     assert run("ask", "-s", "", "hello")[0] == 2
     assert [session["turns"] for session in sessions()] == [1]
+
+
+@pytest.mark.parametrize("content", ["{", '{"schema": 999}'])
+def test_a_question_to_a_damaged_or_newer_session_touches_nothing(run: Run, content: str) -> None:
+    run("ask", "hello")
+    (path,) = (data_dir() / "sessions").glob("*.json")
+    path.write_text(content)
+    code, out, err = run("ask", "-s", path.stem, "and?")
+    assert code == 1 and out == "" and err.count("\n") == 1
+    assert path.read_text() == content
+    assert [entry.name for entry in path.parent.iterdir() if entry.is_file()] == [path.name]
+
+
+def test_a_question_too_large_for_the_context_is_not_kept(run: Run) -> None:
+    assert run("ask", "x" * 5000)[0] == 4
+    assert sessions() == []
+    run("ask", "hello")
+    (kept,) = sessions()
+    assert run("ask", "-c", "y" * 5000)[0] == 4
+    assert sessions()[0]["nodes"] == kept["nodes"]
+
+
+def test_a_session_dated_ahead_is_passed_over_and_named(run: Run) -> None:
+    run("ask", "from the future")
+    (path,) = (data_dir() / "sessions").glob("*.json")
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "updated": "2999-01-01T00:00:00+00:00"}, indent=2)
+    )
+    run("ask", "of today")
+    code, _, err = run("ask", "-c", "and?")
+    assert code == 0 and path.stem in err
+    assert sorted(session["turns"] for session in sessions()) == [1, 2]

@@ -65,7 +65,7 @@ ALLOWED = {
     "start.begin": SESSION,
     "terminal.clipboard._write_to_terminal": SYSTEM,
     "terminal.commands.sessions._resume": SESSION,
-    "terminal.prompt._PrivateHistory.store_string": WRITES,
+    "terminal.history.TypedLines.store_string": WRITES,
 }
 
 

@@ -137,7 +137,7 @@ class Sessions(RuleBasedStateMachine):
         infos = {info.id: info for info in self.store.list()}
         assert set(infos) == set(self.saved)
         readable = [info for info in self.store.list() if not info.problem]
-        assert self.store.latest() == (readable[0] if readable else None)
+        assert self.store.latest()[0] == (readable[0] if readable else None)
         for session_id in set(infos) - self.damaged:
             with self.store.open(session_id, on_locked="refuse") as session:
                 assert (session.title, session.conversation) == self.saved[session_id]

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,7 +113,7 @@ def test_a_reply_that_was_still_being_made_counts_as_interrupted(store: SessionS
 
 def test_nothing_is_on_the_disk_before_the_first_save(store: SessionStore) -> None:
     chat(store, "a")
-    assert store.list() == [] and store.latest() is None
+    assert store.list() == [] and store.latest()[0] is None
     assert not store.folder.exists()
 
 
@@ -176,7 +177,7 @@ def test_the_list_is_newest_first(store: SessionStore) -> None:
     assert [info.id for info in store.list()] == [second, first]
     with store.open(first) as session:
         session.save()
-    latest = store.latest()
+    latest, _ = store.latest()
     assert latest is not None and latest.id == first
     assert (latest.title, latest.head.model, latest.head.turns) == ("a", "qwen", 1)
 
@@ -219,7 +220,7 @@ def test_the_latest_is_that_of_the_list_whatever_the_times_of_the_files(store: S
         if rng.random() < 0.2:
             with store.open(path.stem) as session:
                 session.save()
-        latest = store.latest()
+        latest, _ = store.latest()
         assert latest == next(info for info in store.list() if not info.problem)
 
 
@@ -229,7 +230,7 @@ def test_a_damaged_file_of_no_year_is_listed(
 ) -> None:
     store.path_of(saved(store, "a")).write_bytes(b"{")
     monkeypatch.setattr(Path, "lstat", lambda path: SimpleNamespace(st_mtime=seconds))
-    assert store.list()[0].problem and store.latest() is None
+    assert store.list()[0].problem and store.latest()[0] is None
 
 
 def test_a_list_needs_only_the_head_of_a_file(store: SessionStore) -> None:
@@ -577,7 +578,7 @@ def test_a_damaged_file_is_named_and_left_as_it_is(store: SessionStore) -> None:
     with pytest.raises(SessionDamagedError):
         store.fork(session_id)
     assert store.path_of(session_id).read_bytes() == content
-    latest = store.latest()
+    latest, _ = store.latest()
     assert latest is not None and latest.id == good
     # The lock was let go of.
     assert store.delete(session_id).id == session_id
@@ -727,3 +728,70 @@ def test_ten_thousand_damaged_files_are_read_or_refused(store: SessionStore) -> 
             assert len(store.list()) == 1
             store.search("b")
     assert refused > 5_000
+
+
+# --- clocks, layouts, names ----------------------------------------------------------------------------
+
+
+def dated(store: SessionStore, title: str, moment: str) -> str:
+    """A session that was saved while the clock said so."""
+    session_id = saved(store, title)
+    path = store.path_of(session_id)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "updated": moment}, indent=2))
+    return session_id
+
+
+def test_a_session_dated_ahead_is_not_the_latest_for_ever(store: SessionStore) -> None:
+    ahead = dated(store, "from the future", "2999-01-01T00:00:00+00:00")
+    now = saved(store, "of today")
+    assert [(info.id, info.ahead) for info in store.list()] == [(now, False), (ahead, True)]
+    latest, passed_over = store.latest()
+    assert latest is not None and latest.id == now
+    assert [info.id for info in passed_over] == [ahead]
+    assert store.find("latest").id == now
+
+
+def test_where_all_are_dated_ahead_the_latest_of_them_is_taken(store: SessionStore) -> None:
+    dated(store, "first", "2998-01-01T00:00:00+00:00")
+    last = dated(store, "last", "2999-01-01T00:00:00+00:00")
+    latest, _ = store.latest()
+    assert latest is not None and latest.id == last
+    with store.open(last) as session:  # to go on with it mends its date
+        session.save()
+    assert not store.find(last).ahead
+
+
+def test_a_large_file_without_line_breaks_is_listed_by_its_beginning(store: SessionStore) -> None:
+    session_id = saved(store, "compact", "word " * 1_000_000)
+    path = store.path_of(session_id)
+    path.write_text(json.dumps(json.loads(path.read_text()), separators=(",", ":")))
+    with path.open("rb") as file:
+        head = session_file.decode_head(file.read(session_file.HEAD_BYTES))
+    assert head == store.list()[0].head and head.title == "compact"
+    assert store.record(session_id).conversation.questions()[-1].text.startswith("word word")
+
+
+def test_a_large_file_whose_beginning_says_nothing_is_named_as_such(store: SessionStore) -> None:
+    session_id = saved(store, "sorted", "word " * 1_000_000)
+    path = store.path_of(session_id)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({"nodes": content.pop("nodes"), **content}))
+    assert "too large to be listed" in store.list()[0].problem
+    assert store.record(session_id).head.title == "sorted"
+
+
+def test_a_head_cut_in_the_middle_of_a_number_is_no_head() -> None:
+    head = b'{"schema":1,"id":"a","title":"t","model":"","created":"2026-01-01",'
+    head += b'"updated":"2026-01-01","turns":12'
+    assert session_file.decode_head(head) is None
+    whole = session_file.decode_head(head + b",")
+    assert whole is not None and whole.turns == 12
+
+
+def test_accents_apart_or_composed_are_one_name_and_one_text(store: SessionStore) -> None:
+    apart, composed = unicodedata.normalize("NFD", "Café 한글"), "café 한글"
+    session_id = saved(store, apart, f"... {apart} ...")
+    assert store.find(composed).id == session_id
+    assert [hit.info.id for hit in store.search(composed)] == [session_id]
+    assert store.search("cafe") == []

@@ -135,7 +135,7 @@ def test_what_cannot_be_a_name_is_text(text: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "name", "hint"),
     [
-        (SETTINGS, "Teacher", "did you mean @teacher? the prompts are @teacher, @老师-2"),
+        (SETTINGS, "teachr", "did you mean @teacher? the prompts are @teacher, @老师-2"),
         (SETTINGS, "xyz", "the prompts are @teacher, @老师-2; for a text that begins with @, write @@"),
         (Settings(), "x", "the config file has no [prompts]; for a text that begins with @, write @@"),
     ],

@@ -49,7 +49,7 @@ ALLOWED = {
     "models.wheel._run_pip": SCRATCH,
     "terminal.clipboard._write_to_terminal": DEVICE,
     "terminal.editor._private_file": SCRATCH,
-    "terminal.prompt._PrivateHistory.store_string": APPENDED,
+    "terminal.history.TypedLines.store_string": APPENDED,
 }
 WRITERS = {
     "write_text",

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from qwenchat.caseless import named
 from qwenchat.chat.messages import GenerationOptions, Message, Role, Timings, Usage
 from qwenchat.errors import ConversationError
 from qwenchat.language import plural, tr
@@ -327,9 +328,10 @@ class Conversation:
             )
         if here is None:
             raise ConversationError(tr("there is nothing to name yet"), tr("say something first"))
-        if self._branches.get(name, here.id) != here.id:
-            raise ConversationError(tr("there is a branch {name!r} already", name=name))
-        self._branches[name] = here.id
+        known = named(name, self._branches)
+        if known is not None and self._branches[known] != here.id:
+            raise ConversationError(tr("there is a branch {name!r} already", name=known))
+        self._branches[known or name] = here.id
         return here
 
     def switch(self, name: str) -> Node:
@@ -338,11 +340,12 @@ class Conversation:
         Raises:
             ConversationError: no branch has that name.
         """
-        if name not in self._branches:
+        branch = named(name, self._branches)
+        if branch is None:
             known = ", ".join(self._branches)
             hint = tr("there are {names}", names=known) if known else tr("none has a name yet")
             raise ConversationError(tr("there is no branch {name!r}", name=name), hint)
-        return self._visit(self._deepest(self._branches[name]))
+        return self._visit(self._deepest(self._branches[branch]))
 
     def pin(self, n: int) -> Node:
         """Makes the context window keep turn ``n`` of the path. Returns its question.

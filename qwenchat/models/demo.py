@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from qwenchat import locks
 from qwenchat.errors import CheckpointError, DownloadError
 from qwenchat.json_files import read_json
 from qwenchat.models import digests
@@ -172,18 +173,8 @@ def check_room(models_dir: Path) -> None:
 
 @contextmanager
 def _locked(models_dir: Path, report: Progress) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(models_dir / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        report("waiting for another qwenchat", None)
-        lock.acquire(poll_interval=0.2)
-    try:
+    with locks.held(models_dir / _LOCK, lambda: report("waiting for another qwenchat", None)):
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -203,15 +194,18 @@ def _move_away(folder: Path, workspace: Path) -> None:
 
 
 def _sweep_if_nobody_works(models_dir: Path) -> None:
-    from filelock import FileLock, Timeout
-
     if not _leftovers(models_dir):
         return
     try:
-        with FileLock(models_dir / _LOCK, timeout=0):
-            _sweep(models_dir)
-    except (Timeout, OSError):  # they are somebody's, or the folder is read-only: no harm in leaving them
+        lock = locks.acquire(models_dir / _LOCK)
+    except (
+        locks.LockHeld,
+        OSError,
+    ):  # they are somebody's, or the folder is read-only: no harm in leaving them
         return
+    if lock is not None:  # without locks, whose they are cannot be known
+        with lock:
+            _sweep(models_dir)
 
 
 def _sweep(models_dir: Path) -> None:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenchat import atomic, folders, json_files
+from qwenchat import atomic, folders, json_files, locks
 from qwenchat.files import read_file
 
 _VERSION = 1
@@ -115,20 +115,10 @@ def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator
     Args:
         waiting: called if another process does.
     """
-    from filelock import FileLock, Timeout
-
     path = _path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        waiting()
-        lock.acquire(poll_interval=0.2)
-    try:
+    with locks.held(path.with_suffix(".lock"), waiting):
         yield
-    finally:
-        lock.release()
 
 
 def _load(path: Path) -> Record:

@@ -7,7 +7,6 @@ says it is told by functions.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -23,7 +22,6 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, emacs_mode, is_searching, vi_navigation_mode
 from prompt_toolkit.formatted_text import AnyFormattedText
-from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
@@ -33,15 +31,14 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
 from qwenchat.errors import QwenchatError
-from qwenchat.files import check_file
 from qwenchat.language import tr
 from qwenchat.terminal import editor, lending, styles, theme
 from qwenchat.terminal.display import Display, PlainDisplay, display, drawn
+from qwenchat.terminal.history import TypedLines
 from qwenchat.terminal.line import Line, Pastes, Shown
 from qwenchat.terminal.sanitize import sanitize_line
 
 _PROMPT = "> "
-_LONGEST_KEPT = 64 * 1024  # characters of a line in the history file
 
 
 class Leave(Exception):
@@ -52,7 +49,7 @@ class Prompt:
     """Reads messages and commands.
 
     Args:
-        history: the file that keeps what was typed, across runs; made readable for its owner alone.
+        history: the file that keeps what was typed, across runs; None keeps it for this run alone.
         complete: completions of the text before the cursor.
         toolbar: what stands below the line.
         on_ready: called once, after the line was drawn for the first time.
@@ -67,7 +64,7 @@ class Prompt:
 
     def __init__(
         self,
-        history: Path,
+        history: Path | None,
         *,
         complete: Callable[[str], Iterable[Completion]],
         toolbar: Callable[[], AnyFormattedText],
@@ -84,10 +81,11 @@ class Prompt:
         self._on_ready: Callable[[], None] | None = on_ready
         self._on_clear = on_clear
         self._empty_interrupts = 0
+        self._history = TypedLines(history, self._pastes.unfold, self.untold)
         with _plain_where_dumb():
             self._session: _Session = _Session(
                 multiline=True,
-                history=_PrivateHistory(history, self._pastes.unfold, self.untold),
+                history=self._history,
                 auto_suggest=AutoSuggestFromHistory(),
                 completer=_Completer(complete),
                 # A command's name shows what there is; all else waits for Tab.
@@ -131,6 +129,10 @@ class Prompt:
             self._empty_interrupts = 0
             self._session.placeholder = None
             return self._pastes.unfold(text)
+
+    def forget(self, said: Callable[[str], bool]) -> None:
+        """Takes the lines out of the history for which ``said`` is true."""
+        self._history.forget(said)
 
     @contextmanager
     def pastes_marked(self) -> Iterator[None]:
@@ -328,50 +330,3 @@ def _keyboard() -> Input | None:
 def _plain_where_dumb() -> AbstractContextManager[object]:
     """For making a session: on a terminal that obeys nothing, not even its first word is an escape."""
     return create_app_session(output=PlainDisplay(sys.stdout)) if is_dumb_terminal() else nullcontext()
-
-
-class _PrivateHistory(FileHistory):
-    """The history file, which holds what was said: readable for its owner alone, whatever the umask.
-
-    Args:
-        path: the file.
-        unfold: what a line is kept as.
-        untold: told once where it cannot be written; what was typed is then known to this run alone.
-    """
-
-    def __init__(self, path: Path, unfold: Callable[[str], str], untold: list[str]) -> None:
-        super().__init__(str(path))
-        self._path, self._unfold, self._untold = path, unfold, untold
-        self._works = True
-
-    def load_history_strings(self) -> Iterable[str]:
-        """The lines of earlier runs, the newest first."""
-        try:
-            if self._path.exists():
-                check_file(self._path)  # it is opened by its name there: a pipe would be waited for
-            return list(super().load_history_strings())
-        except OSError as error:
-            self._give_up(error)
-            return []
-
-    def append_string(self, string: str) -> None:
-        """Adds a line; a very long one is only known to this run."""
-        super().append_string(self._unfold(string))
-
-    def store_string(self, string: str) -> None:
-        """Writes a line to the file."""
-        if not self._works or len(string) > _LONGEST_KEPT:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NONBLOCK", 0), 0o600))
-            if os.name == "posix":
-                self._path.chmod(0o600)
-            super().store_string(string)
-        except OSError as error:
-            self._give_up(error)
-
-    def _give_up(self, error: OSError) -> None:
-        self._works = False
-        reason = error.strerror or str(error)
-        self._untold.append(tr("what is typed is not kept: {path}: {reason}", path=self._path, reason=reason))

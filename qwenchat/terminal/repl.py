@@ -61,7 +61,7 @@ class Chat:
         store: the sessions.
         make_load: a model's name to what loads it.
         check_model: raises where nothing has a name; asked before another model is loaded.
-        history: the file of typed lines.
+        history: the file of typed lines; None keeps none of them.
         model_names: what ``/model`` completes.
 
     Attributes:
@@ -82,7 +82,7 @@ class Chat:
         make_load: Callable[[str], Load],
         *,
         check_model: Callable[[str], None] = lambda name: None,
-        history: Path,
+        history: Path | None,
         model_names: Sequence[str] = (),
     ) -> None:
         self.settings = settings
@@ -320,7 +320,7 @@ class Chat:
     def tell_session(self) -> None:
         """Shows the session that the chat goes on with, and where it stands."""
         self._tell_what_waits()
-        transcript.show(self.conversation, plain=self.settings.plain, turns=TURNS_SHOWN)
+        transcript.show(self.conversation, plain=self.settings.plain, turns=TURNS_SHOWN, whole=False)
         self.say(transcript.summary(self.session))
         model = self.session.model
         if self.backend is not None and model not in ("", self.model, self.backend.name):

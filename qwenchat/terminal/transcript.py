@@ -12,14 +12,25 @@ from qwenchat.session_lines import when
 from qwenchat.sessions import Session
 from qwenchat.terminal import theme
 
+_LINES = 200  # of a text, and
+_CHARACTERS = 10_000  # where it is not to be printed whole
 
-def show(conversation: Conversation, *, plain: bool, turns: int | None = None, rest: bool = True) -> None:
+
+def show(
+    conversation: Conversation,
+    *,
+    plain: bool,
+    turns: int | None = None,
+    rest: bool = True,
+    whole: bool = True,
+) -> None:
     """Prints the path where the chat stands.
 
     Args:
         plain: no Markdown.
         turns: only the last so many; None for all.
         rest: say how many there were before them.
+        whole: print the longest text to its end.
     """
     from qwenchat.terminal.live import render_markdown  # the prompt need not wait for Markdown
 
@@ -34,15 +45,30 @@ def show(conversation: Conversation, *, plain: bool, turns: int | None = None, r
             )
         )
     for node in conversation.path()[2 * skipped :]:  # questions and replies alternate
+        text, left = (node.text, 0) if whole else _beginning(node.text)
         if node.reply is not None:
-            render_markdown(node.text, plain=plain)
+            render_markdown(text, plain=plain)
         else:
-            for line in node.text.splitlines() or [""]:
+            for line in text.splitlines() or [""]:
                 theme.say(f"> {line}", "prompt")
+        if left:
+            theme.say(
+                plural(
+                    left,
+                    "… and one character more; /history shows all",
+                    "… and {count} characters more; /history shows all",
+                )
+            )
         if marks := _marks(conversation, node):
             theme.say(marks)
         if node.reply is not None:
             theme.blank_line()
+
+
+def _beginning(text: str) -> tuple[str, int]:
+    """What is shown of a text that may be long, and how many characters are not."""
+    shown = "\n".join(text[:_CHARACTERS].split("\n")[:_LINES])
+    return shown, len(text) - len(shown)
 
 
 def summary(session: Session) -> str:

@@ -102,7 +102,7 @@ def main() -> int:
             figures["lost"] += sum(not is_kept(store, line) for line in acknowledgements[-1:])
         except SessionError:
             figures["unreadable"] += 1
-        latest = store.latest()
+        latest, _ = store.latest()
         name = latest.id if latest and (run + 1) % RUNS_PER_SESSION else ""
     print(json.dumps({**figures, "seconds": round(time.perf_counter() - started, 1)}))
     return int(any(figures[name] for name in ("unreadable", "lost", "left_behind")))

@@ -79,13 +79,13 @@ def make_chat(
     """A chat with its sessions and history in a folder, set by flags, which goes on with a session."""
     resolved = config.load_settings({"system": "", **flags})
     store = SessionStore(folder / "sessions")
-    start = begin(resolved, store, session=session, notice=print)
+    start = begin(resolved, store, session=session, on_damaged="set_aside", notice=print)
     return Chat(
         resolved.settings,
         replace(start, model="first"),
         store,
         lambda name: make_load(name, seconds, fails),
-        history=folder / "history",
+        history=folder / "history" if resolved.settings.save and resolved.settings.history else None,
         model_names=("first", "second"),
     )
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qwenchat import json_files
-from qwenchat.backends.huggingface import tokenizer_file
 from qwenchat.engine.safetensors_header import read_header
 from qwenchat.errors import CheckpointError, quoted, shorten
 from qwenchat.files import check_file, read_file, reason_of
@@ -37,7 +36,8 @@ _READ = {
 }
 """What transformers opens by its name where it is there, and the most bytes that it may have: more than any
 published model's."""
-_MOST_WORDS = 2**20  # values in a vocab.json
+_MOST_VALUES = {"tokenizer.json": 5 * 2**19, "vocab.json": 2**20}
+"""Values in a JSON file, where there may be many: the largest published vocabularies have two millions."""
 
 Kind = Literal["floats", "gptq", "gguf"]
 
@@ -139,10 +139,8 @@ def _check_what_is_read(folder: Path) -> None:
             if os.path.lexists(path):
                 most = _READ.get(path.name, _READ["chat_template.jinja"])
                 data, _ = read_file(path, most)
-                if path.name == "tokenizer.json":
-                    tokenizer_file.check(data)
-                elif path.suffix == ".json":
-                    json_files.check(data, _MOST_WORDS if path.name == "vocab.json" else MOST_JSON_VALUES)
+                if path.suffix == ".json":
+                    json_files.check(data, _MOST_VALUES.get(path.name, MOST_JSON_VALUES))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             tr("{path} cannot be read: {reason}", path=path, reason=_reason(error))

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qwenchat import atomic, json_files
+from qwenchat import atomic, json_files, locks
 from qwenchat.errors import QwenchatError, UsageError
 from qwenchat.files import read_file
 from qwenchat.json_files import MOST_BYTES, MOST_JSON_VALUES
@@ -114,8 +114,6 @@ def opened(dest: Path, key: str, pieces: int) -> Iterator[Work]:
     Raises:
         UsageError: the work folder is somebody's, or in use.
     """
-    from filelock import FileLock, Timeout
-
     folder = folder_of(dest)
     folder.mkdir(exist_ok=True)
     names = {path.name for path in folder.iterdir()}
@@ -123,10 +121,9 @@ def opened(dest: Path, key: str, pieces: int) -> Iterator[Work]:
         raise UsageError(
             tr("{folder} is in the way", folder=folder), tr("move it, or give another destination")
         )
-    lock = FileLock(folder / _LOCK)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        lock = locks.acquire(folder / _LOCK)
+    except locks.LockHeld:
         raise QwenchatError(
             tr("another qwenchat works in {folder}", folder=folder), tr("wait for it, or stop it")
         ) from None
@@ -135,7 +132,8 @@ def opened(dest: Path, key: str, pieces: int) -> Iterator[Work]:
         work.resume()
         yield work
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
 
 
 def folder_of(dest: Path) -> Path:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit.completion import Completion
 
+from qwenchat.caseless import fold
 from qwenchat.errors import UsageError, shorten
 from qwenchat.language import tr
 from qwenchat.terminal.sanitize import sanitize_line
@@ -179,7 +180,7 @@ def completions(chat: Chat, before: str) -> Iterator[Completion]:
         return
     for choice in called.complete(chat, rest):
         text, meaning = choice if isinstance(choice, tuple) else (choice, "")
-        if text.casefold().startswith(rest.casefold()):
+        if fold(text).startswith(fold(rest)):
             # From the last space on, so that what stands before it is not typed anew.
             keep = rest.rfind(" ") + 1
             shown, meant = sanitize_line(text[keep:]), sanitize_line(meaning)

@@ -19,6 +19,8 @@ from qwenchat.backends.huggingface.backend import HuggingFaceBackend
 from qwenchat.chat.messages import ReplyEnd
 from qwenchat.engine import gptq
 
+pytest.importorskip("transformers_stream_generator", reason="Hub models need transformers_stream_generator")
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),

@@ -35,10 +35,9 @@ def seed() -> None:
 
 
 @pytest.fixture(scope="session")
-def kernels_folder(request: pytest.FixtureRequest) -> Path:
+def kernels_folder(kept_folder: Callable[[str], Path]) -> Path:
     """Where the kernels of this processor are kept from one test run to the next."""
-    folder: Path = request.config.cache.mkdir("kernels")
-    return folder / "qwenchat"
+    return kept_folder("kernels") / "qwenchat"
 
 
 @pytest.fixture(scope="session")
