@@ -20,7 +20,7 @@ What a chat is::
     turn          one turn, whoever shows it: fitted, streamed, kept
     sessions      the folder of session files; session_file is the format, session_listing finds and
                   searches, session_lines tells, exports makes documents (webpage is the HTML), atomic and
-                  textfile write
+                  textfile write; locks keeps other processes out, typed_lines is the history of the prompt
     fences        the code in a Markdown text; dialect, the marks within its lines
 
 Where tokens come from::
@@ -37,6 +37,7 @@ Where tokens come from::
 
 What all use::
 
+    caseless      texts compared as people do
     config        where settings come from; settings which there are, folders where files are kept
     errors        everything that can go wrong, as one family
     language      English or Chinese; chinese has the texts

@@ -269,6 +269,7 @@ CHINESE: Mapping[str, str] = {
     "{title!r} (cannot be read)": "{title!r}（无法读取）",
     "delete {session}?": "删除 {session}？",
     "deleted {title!r}": "已删除 {title!r}",
+    "what was said in it stays in {path}: {reason}": "其中说过的话仍保留在 {path}：{reason}",
     "a title cannot be empty": "标题不能为空",
     "the session {title!r} is open in another qwenchat": "会话 {title!r} 已在另一个 qwenchat 中打开",
     "close it there, or fork it": "请在那里关闭它，或为它创建副本",

@@ -178,7 +178,7 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
     Args:
         session: the name of the session to go on with, if not the flags say one.
     """
-    from qwenchat.folders import data_dir
+    from qwenchat.folders import data_dir, history_file
     from qwenchat.models import catalog
     from qwenchat.sessions import SessionStore
     from qwenchat.start import begin
@@ -209,7 +209,7 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
         store,
         lambda name: _loader(name, settings),
         check_model=catalog.check,
-        history=data_dir() / "history" if settings.save and settings.history else None,
+        history=history_file() if settings.save and settings.history else None,
         model_names=catalog.names(),
     ).run()
 

@@ -222,14 +222,19 @@ def delete(
     as_json: _Json = False,
 ) -> None:
     """Delete sessions; asks first."""
+    from qwenchat import typed_lines
+    from qwenchat.folders import history_file
+
     store = _store()
     infos = _to_delete(store, names or [], older_than)
     if infos and not yes:
         _ask_to_delete(infos)
-    deleted, failures = [], []
+    deleted, failures, said = [], [], []
     for info in infos:
         try:
+            said_in_it = typed_lines.said_in(store, info.id)
             deleted.append(store.delete(info.id))
+            said.append(said_in_it)
         except SessionError as error:  # what is in use does not keep the others
             failures.append(error)
     if _wants_json(ctx, as_json):
@@ -238,6 +243,8 @@ def delete(
         _say(ctx, tr("deleted {title!r}", title=_called(deleted[0])))
     elif deleted or not failures:
         _say(ctx, plural(len(deleted), "deleted one session", "deleted {count} sessions"))
+    if said:
+        typed_lines.forget(history_file(), lambda line: any(was_said(line) for was_said in said))
     if len(failures) > 1:
         many = plural(
             len(failures),

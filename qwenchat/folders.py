@@ -27,6 +27,11 @@ def data_dir(environ: Mapping[str, str] = os.environ) -> Path:
     return _folder("data", environ)
 
 
+def history_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """The file of the lines typed at the prompt."""
+    return data_dir(environ) / "history"
+
+
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """The folder of what can be made or fetched again: models."""
     return _folder("cache", environ)

@@ -5,19 +5,18 @@ Owns the file, its mode, and what is taken out of it again when a session is del
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from prompt_toolkit.history import FileHistory
 
-from qwenchat import atomic
-from qwenchat.files import check_file, read_file
+from qwenchat import typed_lines
+from qwenchat.files import check_file
 from qwenchat.language import tr
+from qwenchat.typed_lines import Said
 
 _LONGEST_KEPT = 64 * 1024  # characters of a line in the file
-_LARGEST = 64 * 2**20  # bytes of a file that is rewritten
 
 
 class TypedLines(FileHistory):
@@ -62,36 +61,17 @@ class TypedLines(FileHistory):
         except OSError as error:
             self._give_up(error)
 
-    def forget(self, said: Callable[[str], bool]) -> None:
-        """Takes the lines out for which ``said`` is true, of this run and of the file."""
+    def forget(self, said: Said) -> None:
+        """Takes the lines out that were said, of this run and of the file.
+
+        Raises:
+            SessionError: they stay in the file.
+        """
         self._loaded_strings = [line for line in self._loaded_strings if not said(line)]
-        if self._path is None or not self._path.exists():
-            return
-        try:
-            data, _ = read_file(self._path, _LARGEST)
-            kept = b"".join(entry for entry in _entries(data) if not said(_line(entry)))
-            if len(kept) < len(data):
-                atomic.write_temporary(self._path, kept).replace(self._path)
-        except OSError as error:
-            self._give_up(error)
+        if self._path is not None:
+            typed_lines.forget(self._path, said)
 
     def _give_up(self, error: OSError) -> None:
         path, self._path = self._path, None
         reason = error.strerror or str(error)
         self._untold.append(tr("what is typed is not kept: {path}: {reason}", path=path, reason=reason))
-
-
-def _entries(data: bytes) -> Iterator[bytes]:
-    """The file in pieces: an entry is a line with # and the time, then its own lines behind a + each."""
-    entry = b""
-    for line in io.BytesIO(data):
-        if not line.startswith(b"+") and b"\n+" in entry:
-            yield entry
-            entry = b""
-        entry += line
-    yield entry
-
-
-def _line(entry: bytes) -> str:
-    own = [line[1:] for line in entry.split(b"\n") if line.startswith(b"+")]
-    return b"\n".join(own).decode("utf-8", "replace")

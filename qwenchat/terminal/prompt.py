@@ -37,6 +37,7 @@ from qwenchat.terminal.display import Display, PlainDisplay, display, drawn
 from qwenchat.terminal.history import TypedLines
 from qwenchat.terminal.line import Line, Pastes, Shown
 from qwenchat.terminal.sanitize import sanitize_line
+from qwenchat.typed_lines import Said
 
 _PROMPT = "> "
 
@@ -130,8 +131,8 @@ class Prompt:
             self._session.placeholder = None
             return self._pastes.unfold(text)
 
-    def forget(self, said: Callable[[str], bool]) -> None:
-        """Takes the lines out of the history for which ``said`` is true."""
+    def forget(self, said: Said) -> None:
+        """Takes the lines that were said out of the history."""
         self._history.forget(said)
 
     @contextmanager

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 from chat_program import make_chat
 
+from qwenchat import atomic, cli
+from qwenchat.chat.conversation import Conversation
+from qwenchat.errors import SessionError
+from qwenchat.folders import data_dir
+from qwenchat.sessions import SessionStore
 from qwenchat.terminal.history import TypedLines
 
 
@@ -63,3 +69,36 @@ def test_deleting_a_chat_takes_what_was_said_in_it_out_of_the_history(
         chat._take(line)
     chat._take("/delete")
     assert typed(lines(tmp_path / "history")) == ["/theme"]
+
+
+def test_deleting_from_the_command_line_does_so_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = SessionStore(data_dir() / "sessions")
+    with store.create(Conversation("Say little.")) as session:
+        session.conversation.ask(
+            "/a path\n\nand more\n\nnotes.txt:\n```\nx\n```", "2026-01-01T00:00:00+00:00"
+        )
+        session.save()
+    history = lines(data_dir() / "history")
+    for line in ("//a path\n\nand more", "/system Say little.", "something else"):
+        history.append_string(line)
+    assert cli.run(["sessions", "delete", session.id, "--yes"]) == 0
+    assert typed(lines(data_dir() / "history")) == ["something else"]
+
+
+def test_a_history_that_cannot_be_rewritten_is_told_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = lines(tmp_path / "history")
+    history.append_string("secret")
+
+    def full(target: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "write_temporary", full)
+        with pytest.raises(SessionError, match="No space left"):
+            history.forget(lambda line: line == "secret")
+    history.append_string("next")
+    assert typed(lines(tmp_path / "history")) == ["secret", "next"]

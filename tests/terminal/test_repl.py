@@ -374,7 +374,7 @@ def test_multiline_swaps_enter_and_alt_enter(open_chat: Callable[..., Screen]) -
     screen = ready(open_chat())
     screen.type("/multiline\r")
     screen.until("Enter breaks the line")
-    screen.type("one\rtwo\x1b\r")
+    idle(screen).type("one\rtwo\x1b\r")
     screen.until("You said: one two")
     idle(screen).type("/multiline\r")
     screen.until("Enter sends")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat import textfile
-from qwenchat.errors import SessionError, UsageError, shorten
+from qwenchat.errors import UsageError, shorten
 from qwenchat.language import tr
 from qwenchat.session_lines import described, when
 from qwenchat.terminal.attachments import complete_path, to_path
 from qwenchat.terminal.commands.registry import Group, number, without_force
+from qwenchat.typed_lines import said_in
 
 if TYPE_CHECKING:
-    from qwenchat.session_listing import SessionInfo
     from qwenchat.terminal.repl import Chat
 
 _LISTED = 20
@@ -88,27 +88,15 @@ def _fork(chat: Chat, rest: str) -> None:
 )
 def _delete(chat: Chat, rest: str) -> None:
     info = chat.store.find(rest or chat.session.id)
-    said = _said_in(chat, info)
+    said = said_in(chat.store, info.id)
     if not chat.prompt.confirm(tr("delete {session}?", session=described(info))):
         chat.say(tr("it stays"))
         return
     if info.id == chat.session.id:
         chat.go_to(None)  # it is closed first, or nobody could delete it
     chat.store.delete(info.id)
-    chat.prompt.forget(said)
     chat.say(tr("deleted {title!r}", title=info.title or info.id))
-
-
-def _said_in(chat: Chat, info: SessionInfo) -> Callable[[str], bool]:
-    """Tells the lines of the history that were said in a session: questions, and its system prompt."""
-    try:
-        conversation = chat.store.record(info.id).conversation
-    except SessionError:  # damaged: what was said in it is not known
-        return lambda line: False
-    texts = {node.text for node in conversation.nodes if node.reply is None}
-    alone = {text.partition("\n\n")[0] for text in texts} | texts
-    alone |= {f"/system {conversation.system}"}
-    return lambda line: line.strip() in alone
+    chat.prompt.forget(said)
 
 
 @command("search", "Find the sessions that hold a text.", usage="TEXT")
