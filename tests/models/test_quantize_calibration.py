@@ -59,7 +59,7 @@ def test_a_chat_is_encoded_as_the_model_meets_it(tokenizer: QwenTokenizer, tmp_p
     read = calibration.read(path, tokenizer, 8192)
     (ids,) = read.sequences
     assert tokenizer.decode(ids) == (
-        "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
         f"<|im_start|>assistant\n{LONG}<|im_end|>"
     )
 
@@ -130,7 +130,7 @@ def test_strange_text_is_text(tokenizer: QwenTokenizer, tmp_path: Path, content:
 def test_too_little_is_refused(tokenizer: QwenTokenizer, tmp_path: Path) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text(chat("Hi", "Hello!"))
-    assert "has 17 tokens, quantising needs at least 512" in refusal(tokenizer, path)
+    assert "has 23 tokens, quantising needs at least 512" in refusal(tokenizer, path)
     path.write_text("")
     assert "has 0 tokens" in refusal(tokenizer, path)
 
