@@ -891,6 +891,7 @@ CHINESE: Mapping[str, str] = {
     "look for its chat or instruct version": (
         "这是基础模型，只会续写文本：qwenchat ask --complete；请找它的 chat 或 instruct 版本"
     ),
+    "{problem}: left out": "{problem}：已忽略",
     "{name}: its chat_format is raw": "{name}：它的 chat_format 是 raw",
     "a text to go on with is one message of the user's, and nothing else": "要续写的文本只能是一条用户消息",
     "{name}: the tensor {tensor} is missing": "{name}：缺少张量 {tensor}",

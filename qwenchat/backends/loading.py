@@ -20,6 +20,8 @@ from qwenchat.language import tr
 if TYPE_CHECKING:
     import torch
 
+    from qwenchat.engine.config import GenerationDefaults
+
 Progress = Callable[[str, float | None], None]
 """Told a stage's name and the fraction done, None where it cannot be known."""
 
@@ -77,6 +79,12 @@ def base_model(what: str) -> CheckpointError:
             "look for its chat or instruct version"
         ),
     )
+
+
+def tell_unfit(defaults: GenerationDefaults, request: Request) -> None:
+    """Tells what a checkpoint says of sampling and cannot be."""
+    for line in defaults.unfit:
+        request.notice(tr("{problem}: left out", problem=line))
 
 
 def pick_device(name: str) -> torch.device:

@@ -25,6 +25,7 @@ from qwenchat.backends.loading import (
     pick_context,
     pick_device,
     pick_dtype,
+    tell_unfit,
 )
 from qwenchat.backends.native import NativeBackend, no_vocabulary
 from qwenchat.errors import CheckpointError, ModelError, QwenchatError
@@ -162,6 +163,7 @@ def _look(folder: Path, request: Request) -> _Found:
 
     config = read_model_config(folder)
     defaults = read_generation_defaults(folder)
+    tell_unfit(defaults, request)
     if not (defaults.chats or request.complete):
         raise base_model(tr("{name}: its chat_format is raw", name=request.name))
     window = pick_context(request.context, config.seq_length, config.max_position_embeddings)

@@ -6,13 +6,15 @@ Reads ``config.json`` (both generations of Qwen's key names), ``quantize_config.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from qwenchat.errors import CheckpointError, quoted
+from qwenchat.errors import CheckpointError, quoted, shorten
 from qwenchat.json_files import read_json
 
 # Far above any published Qwen; a count beyond them is damage, and must not size a buffer.
@@ -21,6 +23,13 @@ _MAX_WIDTH = 2**20
 _MAX_VOCABULARY = 2**24
 _MAX_CONTEXT = 2**24
 _MAX_NUMBER = 1e30
+
+CHANGES_RESULTS = re.compile(
+    r"rope|rotary|ntk|logn|scal|multiplier|softcap|logit_cap|capping|sliding|norm|head|window$"
+)
+"""Finds the names of settings without which a model would compute something else."""
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +126,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     )
     if fields.number("rotary_pct", default=1.0) != 1.0:
         raise CheckpointError(f"{path}: rotary_pct is {quoted(fields.raw('rotary_pct'))}, expected 1.0")
-    return ModelConfig(
+    config = ModelConfig(
         # padded_vocab_size is the older name for the embedding's rows; where both are given it is the larger.
         vocab_size=fields.integer("padded_vocab_size", "vocab_size", most=_MAX_VOCABULARY),
         hidden_size=hidden_size,
@@ -128,13 +137,37 @@ def read_model_config(folder: Path) -> ModelConfig:
         seq_length=seq_length,
         max_position_embeddings=max(positions, seq_length),
         norm_eps=fields.number("layer_norm_epsilon"),
-        rope_base=fields.number("rotary_emb_base", default=10000.0),
+        rope_base=_read_rope_base(fields),
         use_dynamic_ntk=fields.boolean("use_dynamic_ntk", default=False),
         use_logn_attn=fields.boolean("use_logn_attn", default=False),
         mlp_bias=not fields.boolean("no_bias", default=True),
         tie_word_embeddings=fields.boolean("tie_word_embeddings", default=False),
         quant=_read_quant_config(folder, fields),
     )
+    # Names that others give to what is read above, and what has one value in this architecture.
+    same = {
+        "num_key_value_heads": num_heads,
+        "head_dim": head_dim,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_base,
+        "scale_attn_weights": True,
+    }
+    fields.refuse_unread(same)
+    return config
+
+
+def _read_rope_base(fields: _Fields) -> float:
+    """The rotary embedding's base, in its own place or where transformers 5 writes it."""
+    newer = fields.raw("rope_parameters")
+    if newer is None:
+        return fields.number("rotary_emb_base", default=10000.0)
+    plain = isinstance(newer, dict) and newer.get("rope_type", "default") == "default"
+    if not plain or not newer.keys() <= {"rope_type", "rope_theta"}:
+        raise CheckpointError(
+            f"{fields.path}: rope_parameters is {quoted(newer)}, expected a rope_theta and no scaling"
+        )
+    rope = _Fields(fields.path, newer)
+    return rope.number("rope_theta", default=fields.number("rotary_emb_base", default=10000.0))
 
 
 def _read_quant_config(folder: Path, fields: _Fields) -> QuantConfig | None:
@@ -149,6 +182,7 @@ def _read_quant_config(folder: Path, fields: _Fields) -> QuantConfig | None:
     if not isinstance(section, dict):
         raise CheckpointError(f"{path}: quantization_config is not an object")
     quant = _Fields(path, section)
+    refuse_mixed(path, section)
     method = quant.raw("quant_method")
     if method not in (None, "gptq"):
         raise CheckpointError(f"{path}: quant_method is {quoted(method)}, expected 'gptq'")
@@ -171,6 +205,27 @@ def _read_quant_config(folder: Path, fields: _Fields) -> QuantConfig | None:
     )
 
 
+def refuse_mixed(path: Path, quantization: Mapping[str, Any]) -> None:
+    """Raises CheckpointError where GPTQ is said to be other than one way for all of a model's layers.
+
+    Args:
+        path: the file that says so.
+        quantization: what it says.
+    """
+    if quantization.get("lm_head"):
+        raise CheckpointError(
+            f"{path}: the output matrix (lm_head) is quantised as well, which is not read",
+            "look for a version of the model with lm_head in floats",
+        )
+    rules = quantization.get("dynamic")
+    # "-:" leaves layers as they were: they are read as they are stored.
+    if rules and not (isinstance(rules, dict) and all(rule.startswith("-:") for rule in rules)):
+        raise CheckpointError(
+            f"{path}: some layers are quantised in a way of their own (dynamic), which is not read",
+            "look for a version of the model with all layers quantised alike",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationDefaults:
     """Sampling defaults of a checkpoint; None where it says nothing.
@@ -180,6 +235,7 @@ class GenerationDefaults:
     Attributes:
         chats: whether the checkpoint was trained to chat; the first Qwen generation's base models say that
             they go on with texts as they are (``chat_format`` "raw").
+        unfit: what it says and cannot be, a line each; it holds as if it were not said.
     """
 
     temperature: float | None = None
@@ -189,33 +245,36 @@ class GenerationDefaults:
     repetition_penalty: float | None = None
     eos_token_ids: tuple[int, ...] = ()
     chats: bool = True
+    unfit: tuple[str, ...] = ()
 
 
 def read_generation_defaults(folder: Path) -> GenerationDefaults:
-    """Reads ``generation_config.json``; a checkpoint without one has no defaults.
-
-    Raises:
-        CheckpointError: the file is damaged or a value in it cannot be.
-    """
+    """Reads ``generation_config.json``, which need not be there, and so keeps no model from answering."""
     path = folder / "generation_config.json"
     if not path.exists():
         return GenerationDefaults()
-    fields = _Fields(path, read_json(path))
-    temperature = fields.optional_number("temperature", least=0.0)
-    if fields.boolean("do_sample", default=True) is False:
+    unfit: list[str] = []
+
+    def fitting(read: Callable[[], _T], otherwise: _T) -> _T:
+        try:
+            return read()
+        except CheckpointError as error:
+            unfit.append(error.message)
+            return otherwise
+
+    fields = _Fields(path, fitting(lambda: read_json(path), {}))
+    temperature = fitting(lambda: fields.optional_number("temperature", least=0.0), None)
+    if not fitting(lambda: fields.boolean("do_sample", default=True), True):
         temperature = 0.0
-    eos = fields.raw("eos_token_id")
-    eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-    if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in eos_ids):
-        raise CheckpointError(f"{path}: eos_token_id is {quoted(eos)}, expected token ids")
     return GenerationDefaults(
         temperature=temperature,
-        top_k=fields.optional_integer("top_k"),
-        top_p=fields.optional_number("top_p", most=1.0),
-        min_p=fields.optional_number("min_p", least=0.0, most=1.0),
-        repetition_penalty=fields.optional_number("repetition_penalty"),
-        eos_token_ids=tuple(eos_ids),
+        top_k=fitting(lambda: fields.optional_integer("top_k"), None),
+        top_p=fitting(lambda: fields.optional_number("top_p", most=1.0), None),
+        min_p=fitting(lambda: fields.optional_number("min_p", least=0.0, most=1.0), None),
+        repetition_penalty=fitting(lambda: fields.optional_number("repetition_penalty"), None),
+        eos_token_ids=fitting(fields.end_tokens, ()),
         chats=fields.raw("chat_format") != "raw",
+        unfit=tuple(unfit),
     )
 
 
@@ -225,8 +284,10 @@ class _Fields:
     def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
         self.path = path
         self._values = values
+        self._asked: set[str] = set()
 
     def raw(self, *names: str) -> Any:
+        self._asked.update(names)
         return next((self._values[n] for n in names if self._values.get(n) is not None), None)
 
     def integer(self, *names: str, least: int = 1, most: int, default: int | None = None) -> int:
@@ -272,6 +333,32 @@ class _Fields:
 
     def optional_integer(self, name: str) -> int | None:
         return None if self.raw(name) is None else self.integer(name, least=0, most=2**31)
+
+    def end_tokens(self) -> tuple[int, ...]:
+        eos = self.raw("eos_token_id")
+        ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+        if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
+            raise self._unfit("eos_token_id", eos, "token ids")
+        return tuple(ids)
+
+    def refuse_unread(self, same: Mapping[str, object]) -> None:
+        """Looks at the keys that nothing has asked for.
+
+        Args:
+            same: values with which such a key says no more than what has been read.
+
+        Raises:
+            CheckpointError: one of them would change what the model computes.
+        """
+        unread = sorted(self._values.keys() - self._asked)
+        for name in unread:
+            value = self._values[name]
+            if value and CHANGES_RESULTS.search(name) and value != same.get(name):
+                raise CheckpointError(
+                    f"{self.path}: {name} is {quoted(value)}, which this engine does not compute with",
+                    "the model would answer otherwise than it was trained to",
+                )
+        _log.debug("%s: not read: %s", self.path, shorten(", ".join(unread) or "nothing"))
 
     def _unfit(self, name: str, value: object, expected: str) -> CheckpointError:
         return CheckpointError(f"{self.path}: {name} is {quoted(value)}, expected {expected}")

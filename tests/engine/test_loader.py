@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import qwenchat
 import qwenchat.engine.packed
 from qwenchat.engine import gptq, loader, memory
-from qwenchat.engine.config import read_generation_defaults
+from qwenchat.engine.config import read_generation_defaults, read_model_config
 from qwenchat.engine.packed import PackedLinear, Rows
 from qwenchat.errors import CheckpointError, InsufficientMemoryError
 
@@ -186,6 +186,41 @@ def test_a_replys_length_is_not_the_checkpoints_512(plain: Path) -> None:
     assert not hasattr(defaults, "max_new_tokens")
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"top_k": -1, "top_p": 0.8}', ["top_k is -1"]),
+        ('{"top_k": "many", "top_p": 0.8, "temperature": -1}', ["temperature is -1", "top_k is 'many'"]),
+        ('{"eos_token_id": "</s>", "do_sample": "no", "top_p": 0.8}', ["do_sample is", "eos_token_id is"]),
+        ('{"top_p": 0.8,}', ["is not valid JSON"]),
+        ("[]", ["expected an object"]),
+    ],
+)
+def test_sampling_defaults_that_cannot_be_are_left_out_and_told(
+    plain: Path, content: str, told: list[str]
+) -> None:
+    (plain / "generation_config.json").write_text(content)
+    defaults = read_generation_defaults(plain)
+    assert len(defaults.unfit) == len(told)
+    assert all(reason in line for reason, line in zip(told, defaults.unfit, strict=True))
+    assert defaults.top_k is defaults.temperature is None
+    assert defaults.eos_token_ids == ()
+    assert defaults.top_p == (0.8 if content.startswith("{") and ",}" not in content else None)
+
+
+def test_the_base_where_transformers_5_writes_it_is_the_same_model(plain: Path) -> None:
+    change_config(plain, rotary_emb_base=5000.0)
+    expected = logits(plain)
+    newer = {"rope_type": "default", "rope_theta": 5000.0}
+    assert torch.equal(logits(change_config(plain, rotary_emb_base=..., rope_parameters=newer)), expected)
+
+
+def test_a_key_that_says_the_same_or_changes_nothing_is_no_condition(plain: Path) -> None:
+    known = read_model_config(plain)
+    change_config(plain, head_dim=known.head_dim, rope_scaling=None, use_sliding_window=False, my_note="x")
+    assert read_model_config(plain) == known
+
+
 # --- what it refuses ---------------------------------------------------------------------------
 
 
@@ -196,6 +231,14 @@ def test_a_replys_length_is_not_the_checkpoints_512(plain: Path) -> None:
         ({"hidden_size": "128"}, "hidden_size is '128'"),
         ({"hidden_size": True}, "hidden_size is True"),
         ({"num_attention_heads": 3}, "3 heads of 32"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4}}, "rope_parameters is"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling is"),
+        ({"rope_theta": 5.0}, "rope_theta is 5.0, which this engine does not compute with"),
+        ({"sliding_window": 4096}, "sliding_window is 4096"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0"),
+        ({"num_key_value_heads": 1}, "num_key_value_heads is 1"),
+        ({"quantization_config": {"quant_method": "gptq", "lm_head": True}}, r"output matrix \(lm_head\)"),
+        ({"quantization_config": {"dynamic": {"+:.*": {"bits": 8}}}}, r"a way of their own \(dynamic\)"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
         ({"num_hidden_layers": 3}, r"transformer\.h\.2\.ln_1\.weight is missing"),
         ({"num_hidden_layers": 1}, "the weights have more"),

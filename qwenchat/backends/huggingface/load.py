@@ -26,6 +26,7 @@ from qwenchat.backends.loading import (
     pick_context,
     pick_device,
     pick_dtype,
+    tell_unfit,
 )
 from qwenchat.errors import CheckpointError, UsageError
 from qwenchat.language import tr
@@ -97,6 +98,7 @@ def _look(files: HubFiles, request: Request) -> _Found:
     config = read_config(files)
     prompt = read_prompt(files, config, complete=request.complete)
     defaults = _read_defaults(files, config)
+    tell_unfit(defaults, request)
     device = pick_device(request.device)
     dtype = _pick_dtype(request, device, config)
     if files.kind == "gptq":
