@@ -84,7 +84,7 @@ def test_ctrl_c_in_a_text_that_is_run_as_code_ends_with_130(tmp_path: Path) -> N
 def test_what_fails_after_ctrl_c_is_told_as_its_doing() -> None:
     program = (
         "import qwenchat.cli\n"
-        "def load(*_):\n"
+        "def load(*_, **__):\n"
         "    try: press()\n"
         "    except KeyboardInterrupt: pass\n"
         "    raise ImportError('numpy.core.multiarray failed to import')\n"

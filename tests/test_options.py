@@ -44,8 +44,8 @@ def flags_of(*arguments: str) -> Flags:
 # --- what they hand on ---------------------------------------------------------------------------
 
 
-def test_every_setting_has_a_flag_but_the_checkpoint_and_the_prompts() -> None:
-    assert set(Settings.model_fields) - set(flags_of().settings) == {"checkpoint", "prompts"}
+def test_every_setting_has_a_flag_but_what_belongs_into_the_config() -> None:
+    assert set(Settings.model_fields) - set(flags_of().settings) == {"checkpoint", "history", "prompts"}
 
 
 def test_flags_that_are_not_given_set_nothing() -> None:
