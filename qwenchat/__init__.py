@@ -7,7 +7,8 @@ Where a command goes::
     __main__      the entry point
     cli           the commands: parse, call; cli_sessions has those about sessions, cli_models about
                   models, cli_quantize quantising, cli_doctor the doctor, cli_setup config, cli_bench
-                  the benchmark; options has the shared flags, cli_output what they share in telling
+                  the benchmark; cli_parser tells what makes no sense, cli_help is --help; options has the
+                  shared flags, cli_output what they share in telling
     start         what a chat begins with: settings, a session, flags over both
     oneshot       ask and pipes: one question, one answer
     exits         the one place where an error becomes a line and an exit code; interrupts hears Ctrl-C
@@ -40,7 +41,7 @@ What all use::
     caseless      texts compared as people do
     config        where settings come from; settings which there are, folders where files are kept
     errors        everything that can go wrong, as one family
-    language      English or Chinese; chinese has the texts
+    language      English or Chinese; chinese has the texts, chinese_help those of --help
 
 From Python, :func:`load` is the way in::
 

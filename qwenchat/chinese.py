@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from qwenchat.chinese_help import HELP
+
 CHINESE: Mapping[str, str] = {
     # --- the chat: its prompt and toolbar ---------------------------------------------------------
     "say something, or /help": "输入消息，或 /help",
@@ -211,7 +213,6 @@ CHINESE: Mapping[str, str] = {
     "there is no system prompt; the model has none of its own": "没有系统提示词，模型也没有自带的",
     "the model's own system prompt: {text}": "模型自带的系统提示词：{text}",
     "the model's own system prompt, which is known once it is loaded": "模型自带的系统提示词，模型加载后可知",
-    "there is no option {name}": "没有选项 {name}",
     "(the model decides)": "（由模型决定）",
     "{value} ({origin})": "{value}（{origin}）",
     "command line": "命令行",
@@ -612,6 +613,7 @@ CHINESE: Mapping[str, str] = {
         "HF_ENDPOINT 可指定镜像；执行 pip install 'modelscope-hub<0.6' 后也会尝试 ModelScope"
     ),
     "it is cut short or damaged: {reason}": "文件不完整或已损坏：{reason}",
+    **HELP,
     # --- the command line: one answer -------------------------------------------------------------
     "there is nothing to answer": "没有可回答的内容",
     'say qwenchat ask "...", or pipe a text into qwenchat': (

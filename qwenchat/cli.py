@@ -30,6 +30,7 @@ from qwenchat import (
     exits,
     language,
 )
+from qwenchat.cli_parser import App
 from qwenchat.errors import Interrupted, UsageError
 from qwenchat.language import plural, tr
 from qwenchat.options import Flags, with_flags
@@ -45,9 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("qwenchat")
 
-app = typer.Typer(
+app = App(
     name="qwenchat",
-    rich_markup_mode=None,  # plain help; Rich would cost half of its time budget
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -62,7 +62,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 @with_flags
 def root(
     ctx: typer.Context,
@@ -352,5 +352,5 @@ def _rate(tokens: int, seconds: float) -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code."""
-    language.use(language.of_locale())  # until the settings are read
+    language.use(language.before_settings(arguments))
     return exits.code_of(lambda: app(list(arguments), prog_name="qwenchat", standalone_mode=False))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qwenchat.cli_output import check_terminal, columns, confirm, painter, print_lines, print_object
+from qwenchat.cli_parser import App
 from qwenchat.errors import Interrupted, UsageError
 from qwenchat.language import tr
 from qwenchat.options import complete_model
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
     from qwenchat.models.removal import Removal
     from qwenchat.settings import Settings
 
-app = typer.Typer(
-    help="Checkpoints: which there are, getting them, checking them.", invoke_without_command=True
-)
+app = App(help="Checkpoints: which there are, getting them, checking them.")
 
 _SOURCES = ("auto", "hub", "modelscope")
 _SETTINGS = "qwenchat.settings"  # their place in a command's context

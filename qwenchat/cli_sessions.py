@@ -30,6 +30,7 @@ from qwenchat.cli_output import (
     print_object,
     print_objects,
 )
+from qwenchat.cli_parser import App
 from qwenchat.errors import SessionError, UsageError
 from qwenchat.language import plural, tr
 from qwenchat.session_lines import as_object, described, hit_lines, list_lines, local_time
@@ -44,7 +45,7 @@ _NAMED = 10  # of the sessions that are about to be deleted
 # Typer hands completions to the shell unquoted: a title with $(...) in it would be run.
 _SPECIAL = re.compile(r"[^\w.,+/-]", re.ASCII)
 
-app = typer.Typer(help="The chats on this machine; alone, it lists them.", invoke_without_command=True)
+app = App(help="The chats on this machine; alone, it lists them.")
 
 
 # --- completion ----------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def resume(ctx: typer.Context, name: _Name) -> None:
 def rename(
     ctx: typer.Context,
     name: _Name,
-    title: Annotated[list[str], typer.Argument(metavar="TITLE...", show_default=False)],
+    title: Annotated[list[str], typer.Argument(metavar="TITLE", show_default=False)],
     as_json: _Json = False,
 ) -> None:
     """Give a session another title."""
@@ -168,7 +169,7 @@ def rename(
 @app.command()
 def search(
     ctx: typer.Context,
-    words: Annotated[list[str], typer.Argument(metavar="TEXT...", show_default=False)],
+    words: Annotated[list[str], typer.Argument(metavar="TEXT", show_default=False)],
     limit: _Limit = None,
     as_json: _Json = False,
 ) -> None:
@@ -210,9 +211,7 @@ def delete(
     ctx: typer.Context,
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[NAME]...", help=_NAME_HELP, show_default=False, autocompletion=complete_session
-        ),
+        typer.Argument(metavar="NAME", help=_NAME_HELP, show_default=False, autocompletion=complete_session),
     ] = None,
     older_than: Annotated[
         float | None,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from qwenchat.cli_parser import App
 from qwenchat.language import tr
 
-config_app = typer.Typer(help="The settings, and where each comes from.", invoke_without_command=True)
+config_app = App(help="The settings, and where each comes from.")
 
 
 @config_app.callback()

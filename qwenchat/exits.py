@@ -34,8 +34,8 @@ def code_of(program: Callable[[], int | None]) -> int:
         return _tell(tr("interrupted"), Interrupted.exit_code)
     except QwenchatError as error:
         return _fail(error)
-    except typer.TyperException as error:  # Typer's own usage errors
-        return _tell(f"{error.format_message()} (see qwenchat --help)", error.exit_code)
+    except typer.TyperException as error:  # what the parser did not put in our words
+        return _tell(error.format_message(), error.exit_code)
     except OSError as error:
         if error.errno is None:  # a library's own
             return _internal_error(error)

@@ -8,7 +8,8 @@ wanted. A text that has no translation is said in English. What the model is tol
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 Language = Literal["en", "zh"]
@@ -50,6 +51,19 @@ def use(language: Language) -> None:
         _table = CHINESE
     else:
         _table = {}
+
+
+def before_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Language:
+    """The language until the settings are read: of the flag, of its variable, or of the locale."""
+    asked = environ.get("QWENCHAT_LANGUAGE", "")
+    for word, following in pairwise((*arguments, "")):
+        if word == "--language":
+            asked = following
+        elif word.startswith("--language="):
+            asked = word.partition("=")[2]
+    if asked == "zh":
+        return "zh"
+    return "en" if asked == "en" else of_locale(environ)
 
 
 def of_locale(environ: Mapping[str, str] = os.environ) -> Language:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
 import qwenchat
-from qwenchat import language
+from qwenchat import cli, cli_help, language
 from qwenchat.chinese import CHINESE
 from qwenchat.models import demo, wheel
 from qwenchat.settings import Settings, allowed
@@ -73,6 +74,8 @@ def said() -> set[str]:
         *(command.help for command in commands),
         *(command.group for command in commands),
         *(allowed(key) for key in Settings.model_fields),
+        *cli_help.texts(typer.main.get_command(cli.app)),
+        "Show this message and exit.",  # of --help, which each command gets on its own
     }
 
 

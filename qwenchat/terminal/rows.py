@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.cells import cell_len
-from rich.color import ColorSystem
-from rich.style import Style
+
+if TYPE_CHECKING:
+    from rich.color import ColorSystem
 
 
 class Span(NamedTuple):
@@ -45,6 +46,8 @@ def paint(row: Row, colors: ColorSystem) -> str:
 @lru_cache(maxsize=1000)
 def _begin(style: str, colors: ColorSystem) -> str:
     """The escape sequence that begins a style, nothing for plain text."""
+    from rich.style import Style  # the help of the command line, which has none, need not wait for it
+
     shared = Style.parse(style)
     # It would keep the codes of the colour system that it is first rendered for: so render another.
     color = shared.color and shared.color.downgrade(colors)
