@@ -830,6 +830,9 @@ CHINESE: Mapping[str, str] = {
     "answering with {model}": "使用 {model} 回答",
     "answering with {model} and its {tokens} tokens": "使用 {model} 回答，上下文为 {tokens} 个 token",
     "there is no model or folder called {name}": "没有名为 {name} 的模型或文件夹",
+    "{path} is no model: it has no config.json and no weights": (
+        "{path} 不是模型：没有 config.json，也没有权重"
+    ),
     "give a checkpoint folder, a known name, or demo": "请指定检查点文件夹、已知名称或 demo",
     "there is no device {name} here": "本机没有设备 {name}",
     # --- any chat model of the Hub --------------------------------------------------------------------

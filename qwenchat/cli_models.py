@@ -19,7 +19,7 @@ import typer
 
 from qwenchat.cli_output import check_terminal, columns, confirm, painter, print_lines, print_object
 from qwenchat.cli_parser import App
-from qwenchat.errors import Interrupted, UsageError
+from qwenchat.errors import CheckpointError, Interrupted, UsageError
 from qwenchat.language import tr
 from qwenchat.options import complete_model
 
@@ -89,6 +89,11 @@ def show(ctx: typer.Context, name: _NameOrPath, as_json: _Json = False) -> None:
     known = published.of(place.name if place else name)
     if place is None and known is None:
         raise catalog.not_found(name)
+    if place and not about.is_model(place.folder):
+        raise CheckpointError(
+            tr("{path} is no model: it has no config.json and no weights", path=place.folder),
+            tr("give a checkpoint folder, a known name, or demo"),
+        )
     device, memory = _memory(_settings(ctx))
     full = place.name if place else known.name if known else name
     model = model_lines.Listed(

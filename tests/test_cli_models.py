@@ -157,6 +157,12 @@ def test_a_folder_is_told_by_its_whole_path(
     assert run("check", "/")[2].startswith("qwenchat: /: bad or missing: config.json")
 
 
+def test_a_folder_that_has_nothing_of_a_model_is_not_shown_as_one(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("show", str(tmp_path))
+    assert (code, out) == (3, "")
+    assert f"{tmp_path} is no model" in err
+
+
 def test_a_strange_config_tells_only_what_makes_sense(run: Run, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"seq_length": true, "quantization_config": {"bits": true}}')
     shown = json.loads(run("show", str(tmp_path), "--json")[1])
@@ -434,7 +440,8 @@ def test_names_are_completed_and_no_strange_ones(run: Run) -> None:
 def test_help_and_completion_load_nothing_heavy() -> None:
     code = (
         "import sys; from qwenchat import cli; cli.run(['models', 'pull', '--help']); "
-        "print(sorted({'torch', 'huggingface_hub', 'requests', 'rich'} & set(sys.modules)))"
+        "print(sorted({'torch', 'huggingface_hub', 'requests', 'pydantic', "
+        "'rich.console', 'rich.style', 'rich.text'} & set(sys.modules)))"  # of Rich only the widths of signs
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert process.stdout.splitlines()[-1] == "[]"

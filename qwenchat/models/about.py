@@ -12,6 +12,7 @@ from typing import Any
 from qwenchat.errors import CheckpointError
 from qwenchat.files import read_file
 from qwenchat.json_files import read_json
+from qwenchat.models.places import entries
 
 _README_BYTES = 2**16
 _LONGEST = 100
@@ -34,6 +35,14 @@ class About:
     quantization: str | None
     context: int | None
     licence: str | None
+
+
+def is_model(path: Path) -> bool:
+    """Whether there is anything of a model: a file is one, a folder has a config or weights."""
+    if not path.is_dir():
+        return True
+    names = [entry.name.lower() for entry in entries(path)]
+    return any(name == "config.json" or name.endswith((".safetensors", ".gguf")) for name in names)
 
 
 def of(path: Path) -> About:

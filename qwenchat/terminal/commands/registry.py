@@ -28,6 +28,23 @@ Complete = Callable[["Chat", str], Iterable["str | tuple[str, str]"]]
 
 _MODULES = ("turns", "model", "sessions", "files", "screen")
 """Where the commands are declared, in the order of ``/help``."""
+_ELSEWHERE = {
+    "again": "retry",
+    "attach": "file",
+    "back": "undo",
+    "bye": "quit",
+    "list": "sessions",
+    "load": "resume",
+    "ls": "sessions",
+    "open": "resume",
+    "prompt": "system",
+    "regen": "retry",
+    "regenerate": "retry",
+    "reset": "clear",
+    "save": "export",
+    "temperature": "set",
+}
+"""What other programs call a command."""
 _DIGITS = 9  # of a number that anybody means
 
 
@@ -142,7 +159,8 @@ def named(word: str) -> Command:
 
 
 def _unknown(word: str, remark: str = "") -> UsageError:
-    close = difflib.get_close_matches(word[1:], commands(), n=1)
+    elsewhere = _ELSEWHERE.get(word[1:].lower())
+    close = [elsewhere] if elsewhere else difflib.get_close_matches(word[1:], commands(), n=1)
     hint = tr("did you mean /{name}?", name=close[0]) if close else tr("/help lists them")
     return UsageError(tr("there is no command {word}", word=word), hint + remark)
 
