@@ -891,6 +891,30 @@ CHINESE: Mapping[str, str] = {
     "the model's tokenizer fails: {reason}": "模型的分词器出错：{reason}",
     "{name}: there are {count} GGUF files": "{name}：有 {count} 个 GGUF 文件",
     "give one of them: {path}": "请指定其中一个：{path}",
+    "{name}: its chat templates have names ({names}), and none is the default": (
+        "{name}：它的聊天模板都有名称（{names}），但没有默认模板"
+    ),
+    "put the one that is to be used into chat_template.jinja": "请把要使用的模板写入 chat_template.jinja",
+    "{name}: this is one part of a GGUF file that was split": "{name}：这只是一个被拆分的 GGUF 文件的一部分",
+    "merge its parts: llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf": (
+        "请合并各部分：llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf"
+    ),
+    "{name}: this is a big-endian GGUF file, and only little-endian ones are read": (
+        "{name}：这是大端序的 GGUF 文件，只能读取小端序的"
+    ),
+    "look for the model's little-endian GGUF file": "请找该模型的小端序 GGUF 文件",
+    "{name}: {key} is {value}, which is not computed with": "{name}：{key} 为 {value}，不支持这种计算",
+    "this transformers does not know it: the model may be newer than that": (
+        "当前的 transformers 不认识它：模型可能更新"
+    ),
+    "{name}: it does not say of what architecture it is": "{name}：文件没有说明模型架构",
+    "{name}: the tokenizer of a Gemma GGUF file is not read right": (
+        "{name}：Gemma 的 GGUF 文件的分词器不能被正确读取"
+    ),
+    "{name}: it has no vocabulary": "{name}：文件中没有词表",
+    "{name}: the kinds of its tokens are not as many as the tokens": "{name}：词元类型的数量与词元不符",
+    "{name}: {key} is {value}, which is no token": "{name}：{key} 为 {value}，没有这个词元",
+    "{name}: the key {key} is missing": "{name}：缺少键 {key}",
     "{name}: there is no chat template": "{name}：没有聊天模板",
     "it is a base model, which goes on with texts: qwenchat ask --complete; "
     "look for its chat or instruct version": (

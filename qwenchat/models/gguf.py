@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from qwenchat.errors import CheckpointError, quoted
 from qwenchat.files import NotAFile, open_file, reason_of
+from qwenchat.language import tr
 from qwenchat.models.ggml_blocks import FORMATS, BlockFormat, Float32Array
 
 #: Arrays of numbers stay numpy arrays; arrays of strings and of arrays are lists.
@@ -162,14 +163,16 @@ def read_gguf(path: Path) -> GGUFFile:
         raise
 
 
-def read_metadata(path: Path) -> dict[str, MetadataValue]:
-    """The metadata alone of a GGUF file, whatever its tensors are.
+def read_metadata(path: Path) -> tuple[dict[str, MetadataValue], frozenset[str]]:
+    """The metadata of a GGUF file, and the names of its tensors, whatever these are.
 
     Raises:
-        CheckpointError: the file cannot be read, or its metadata is damaged.
+        CheckpointError: the file cannot be read, or its metadata or directory is damaged.
     """
     with _map(path) as data:
-        return _read_head(_Cursor(path, data))[0]
+        cursor = _Cursor(path, data)
+        metadata, tensor_count = _read_head(cursor)
+        return metadata, frozenset(_read_place(cursor)[0] for _ in range(tensor_count))
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -195,7 +198,16 @@ def _read_head(cursor: _Cursor) -> tuple[dict[str, MetadataValue], int]:
     """The metadata, and the number of tensors."""
     if (magic := cursor.take(4, "the mark of a GGUF file")) != _MAGIC:
         raise cursor.error(f"expected a GGUF file, which starts with {_MAGIC!r}, not with {magic!r}")
-    if (version := cursor.u32("the version")) not in _VERSIONS:
+    version = cursor.u32("the version")
+    if int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
+        raise CheckpointError(
+            tr(
+                "{name}: this is a big-endian GGUF file, and only little-endian ones are read",
+                name=cursor.path,
+            ),
+            tr("look for the model's little-endian GGUF file"),
+        )
+    if version not in _VERSIONS:
         raise cursor.error(f"expected version 2 or 3 of GGUF, not {version}")
     tensor_count = cursor.count("tensors", smallest=_SMALLEST_TENSOR, most=_MOST_ENTRIES)
     entry_count = cursor.count("metadata entries", smallest=_SMALLEST_ENTRY, most=_MOST_ENTRIES)
@@ -342,13 +354,7 @@ def _read_directory(cursor: _Cursor, count: int, alignment: int) -> dict[str, GG
 
 
 def _read_tensor_entry(cursor: _Cursor, alignment: int) -> GGUFTensor:
-    name = cursor.string("a tensor's name", _LONGEST_TENSOR_NAME)
-    dimensions = cursor.u32(f"the number of dimensions of {_shown(name)}")
-    if not 1 <= dimensions <= _MOST_DIMENSIONS:
-        raise cursor.error(f"expected 1 to {_MOST_DIMENSIONS} dimensions of {_shown(name)}, not {dimensions}")
-    extents = [cursor.u64(f"a dimension of {_shown(name)}") for _ in range(dimensions)]
-    kind = cursor.u32(f"the type of {_shown(name)}")
-    offset = cursor.u64(f"the offset of {_shown(name)}")
+    name, extents, kind, offset = _read_place(cursor)
     if kind not in FORMATS:
         known = ", ".join(f"{number} ({known.name})" for number, known in FORMATS.items())
         raise cursor.error(f"expected one of the types {known} for {_shown(name)}, not {kind}")
@@ -358,6 +364,18 @@ def _read_tensor_entry(cursor: _Cursor, alignment: int) -> GGUFTensor:
         )
     size = _data_size(cursor, name, extents, FORMATS[kind])
     return GGUFTensor(name, tuple(reversed(extents)), FORMATS[kind], offset, size)
+
+
+def _read_place(cursor: _Cursor) -> tuple[str, list[int], int, int]:
+    """A tensor's name, dimensions, type and offset, none of them looked at."""
+    name = cursor.string("a tensor's name", _LONGEST_TENSOR_NAME)
+    dimensions = cursor.u32(f"the number of dimensions of {_shown(name)}")
+    if not 1 <= dimensions <= _MOST_DIMENSIONS:
+        raise cursor.error(f"expected 1 to {_MOST_DIMENSIONS} dimensions of {_shown(name)}, not {dimensions}")
+    extents = [cursor.u64(f"a dimension of {_shown(name)}") for _ in range(dimensions)]
+    kind = cursor.u32(f"the type of {_shown(name)}")
+    offset = cursor.u64(f"the offset of {_shown(name)}")
+    return name, extents, kind, offset
 
 
 def _data_size(cursor: _Cursor, name: str, extents: list[int], format: BlockFormat) -> int:

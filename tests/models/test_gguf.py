@@ -171,7 +171,7 @@ HOSTILE = {
     "another format": (b"PK\x03\x04" + PADDING, "starts with"),
     "a cut header": (b"GGUF" + u32(3) + u64(1), "bytes are left"),
     "version 1": (file_of(version=1), "version 2 or 3"),
-    "a big-endian file": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "version 2 or 3"),
+    "a big-endian file": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
     "more tensors than bytes": (b"GGUF" + u32(3) + u64(2**63) + u64(0) + PADDING, "tensors"),
     "more entries than bytes": (b"GGUF" + u32(3) + u64(0) + u64(2**63) + PADDING, "metadata entries"),
     "tensors by the ten thousand": (

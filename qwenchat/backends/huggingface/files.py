@@ -6,11 +6,12 @@ Looks at names and JSON alone: nothing here imports torch or transformers. Every
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from qwenchat import json_files
 from qwenchat.engine.safetensors_header import read_header
@@ -19,11 +20,15 @@ from qwenchat.files import check_file, read_file, reason_of
 from qwenchat.json_files import MOST_JSON_VALUES, read_json
 from qwenchat.language import plural, tr
 
+if TYPE_CHECKING:
+    from qwenchat.backends.huggingface.gguf_head import GGUFHead
+
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MAX_LAYERS, _MAX_COUNT = 1024, 2**20  # far above any published model
 _LISTS = ("layers", "n_layer", "block_count", "experts", "expert_count")
 """How the keys end of what transformers has a module for each."""
 _GGUF = ".gguf"
+_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf", re.IGNORECASE)
 
 _SMALL, _LARGE = 16 * 2**20, 48 * 2**20
 _READ = {
@@ -51,12 +56,14 @@ class HubFiles:
         kind: what its weights are.
         gguf: the name of its GGUF file; empty if it is none.
         config: its ``config.json``; empty for a GGUF file, which has all in itself.
+        head: what a GGUF file says of itself.
     """
 
     folder: Path
     kind: Kind
     gguf: str
     config: dict[str, Any]
+    head: GGUFHead | None = None
 
     @property
     def name(self) -> Path:
@@ -76,6 +83,8 @@ def refuse_several(folder: Path) -> None:
     """Raises CheckpointError where there are only GGUF files, but more than one."""
     found = _ggufs_in(folder)
     if len(found) > 1 and not (folder / "config.json").exists():
+        if all(_PART.search(path.name) for path in found):
+            raise in_parts(found[0])
         raise CheckpointError(
             plural(
                 len(found),
@@ -85,6 +94,14 @@ def refuse_several(folder: Path) -> None:
             ),
             tr("give one of them: {path}", path=found[0]),
         )
+
+
+def in_parts(path: Path) -> CheckpointError:
+    """The error for a part of a GGUF file."""
+    return CheckpointError(
+        tr("{name}: this is one part of a GGUF file that was split", name=path),
+        tr("merge its parts: llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf"),
+    )
 
 
 def _ggufs_in(folder: Path) -> list[Path]:
@@ -104,7 +121,9 @@ def look(place: Path) -> HubFiles:
     _refuse_company(gguf.parent if gguf else place)
     _check_what_is_read(gguf.parent if gguf else place)
     if gguf is not None:
-        return HubFiles(gguf.parent, "gguf", gguf.name, {})
+        from qwenchat.backends.huggingface.gguf_head import read_head  # and with it numpy
+
+        return HubFiles(gguf.parent, "gguf", gguf.name, {}, read_head(gguf))
     config = read_json(place / "config.json")
     check_counts(place / "config.json", config)
     if not any(place.glob("*.safetensors")):

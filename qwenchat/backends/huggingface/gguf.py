@@ -7,28 +7,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, TypeVar
-
-from qwenchat.backends.huggingface.files import check_counts
 
 T = TypeVar("T")
 
 _one_at_a_time = threading.Lock()
-
-
-def check_gguf(path: Path) -> None:
-    """Looks through a GGUF file's metadata by our own reader.
-
-    The gguf package reads past the end of a file as if there were something, and as often as it is told to:
-    an array of 2**60 numbers never ends.
-
-    Raises:
-        CheckpointError: the file is cut short or damaged, or has counts that no model has.
-    """
-    from qwenchat.models.gguf import read_metadata
-
-    check_counts(path, read_metadata(path))
 
 
 @contextmanager

@@ -15,8 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.backends.huggingface.files import HubFiles, look, stored_tensors
+from qwenchat.backends.huggingface.gguf_setting import stretch
 from qwenchat.backends.huggingface.gptq import check_gptq, read_gptq
-from qwenchat.backends.huggingface.readers import class_of, read_config, read_prompt, trying, where
+from qwenchat.backends.huggingface.readers import (
+    check_template,
+    class_of,
+    read_config,
+    read_prompt,
+    trying,
+    where,
+)
 from qwenchat.backends.importing import open_torch_libraries
 from qwenchat.backends.loading import (
     IMPORTING,
@@ -96,7 +104,6 @@ class _Found:
 def _look(files: HubFiles, request: Request) -> _Found:
     """What can be wrong is looked at first, before seconds go into the weights."""
     config = read_config(files)
-    prompt = read_prompt(files, config, complete=request.complete)
     defaults = _read_defaults(files, config)
     tell_unfit(defaults, request)
     device = pick_device(request.device)
@@ -104,6 +111,7 @@ def _look(files: HubFiles, request: Request) -> _Found:
     if files.kind == "gptq":
         check_gptq(files, device)
     window = _check_memory(files, config, device, dtype, request)
+    prompt = read_prompt(files, config, complete=request.complete)  # which takes the longest
     return _Found(config, prompt, defaults, device, dtype, window)
 
 
@@ -116,6 +124,8 @@ def _reading(place: Path, request: Request) -> Iterator[HubFiles]:
             tr("--kv-cache {kind} is for the native backend alone", kind=request.kv_cache),
             tr("leave out --kv-cache: {name} is loaded by transformers", name=request.name),
         )
+    if not request.complete:
+        check_template(files)
     request.progress(IMPORTING, None)
     open_torch_libraries()
     with _quiet(), ExitStack() as stack:
@@ -271,4 +281,6 @@ def _read_floats(files: HubFiles, found: _Found) -> Any:
             tr("{name}: the tensor {tensor} is missing", name=files.name, tensor=min(missing)),
             tr("the download is not complete; fetch it again"),
         )
+    if files.head:
+        stretch(files.head, model)
     return model.to(found.device)

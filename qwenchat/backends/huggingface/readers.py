@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from qwenchat.backends.huggingface.config_keys import check_keys
 from qwenchat.backends.huggingface.files import HubFiles
-from qwenchat.backends.huggingface.gguf import check_gguf
+from qwenchat.backends.huggingface.gguf_setting import add_to_config, whole_tokenizer
 from qwenchat.backends.loading import base_model
-from qwenchat.errors import CheckpointError, QwenchatError
+from qwenchat.errors import CheckpointError, QwenchatError, shorten
 from qwenchat.json_files import read_json
 from qwenchat.language import tr
 
@@ -63,7 +64,8 @@ def where(files: HubFiles) -> dict[str, Any]:
         "local_files_only": True,
         "trust_remote_code": False,
     }
-    return {**places, "gguf_file": files.gguf} if files.gguf else places
+    # Whole: by a bare name transformers looks in the folder that one works in first.
+    return {**places, "gguf_file": str(files.name.absolute())} if files.gguf else places
 
 
 def read_config(files: HubFiles) -> Any:
@@ -79,10 +81,10 @@ def read_config(files: HubFiles) -> Any:
     kind = files.config.get("model_type")
     if not files.gguf and (not isinstance(kind, str) or kind not in CONFIG_MAPPING_NAMES):
         raise _unknown(files, kind)
-    if files.gguf:
-        check_gguf(files.name)
     what = tr("the model") if files.gguf else "config.json"
     config = trying(what, files, lambda: AutoConfig.from_pretrained(**where(files)))
+    if files.head:
+        add_to_config(files.head, config)
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     names = files.config.get("architectures") or [causal]
     goes_on = not set(names).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
@@ -100,6 +102,8 @@ def read_config(files: HubFiles) -> Any:
             ),
             tr("models with attention in every layer are"),
         )
+    if not files.gguf:
+        check_keys(files.folder / "config.json", files.config, config, class_of(config))
     return config
 
 
@@ -121,6 +125,33 @@ def _unknown(files: HubFiles, kind: object) -> CheckpointError:
             kind=kind,
         ),
         tr("it may be newer than that, or no language model"),
+    )
+
+
+def check_template(files: HubFiles) -> None:
+    """Raises CheckpointError where no chat template can be used. Needs neither torch nor a tokenizer."""
+    names = files.head.templates if files.head else _names_of_templates(files.folder)
+    if not names:
+        raise base_model(tr("{name}: there is no chat template", name=files.name))
+    if "default" not in names:
+        raise CheckpointError(
+            tr(
+                "{name}: its chat templates have names ({names}), and none is the default",
+                name=files.name,
+                names=shorten(", ".join(sorted(names))),
+            ),
+            tr("put the one that is to be used into chat_template.jinja"),
+        )
+
+
+def _names_of_templates(folder: Path) -> set[str]:
+    told = folder / "tokenizer_config.json"
+    own = (read_json(told) if told.exists() else {}).get("chat_template")
+    entries = own if isinstance(own, list) else []
+    names = {str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry}
+    names |= {path.stem for path in folder.glob("additional_chat_templates/*.jinja")}
+    return names | (
+        {"default"} if isinstance(own, str) or (folder / "chat_template.jinja").exists() else set()
     )
 
 
@@ -149,7 +180,7 @@ def read_prompt(files: HubFiles, config: Any, *, complete: bool) -> ChatPrompt |
 def _read_tokenizer(files: HubFiles, config: Any) -> Any:
     """The tokenizer, from the one file that the tokenizers library reads, or from the GGUF file."""
     if files.gguf:
-        tokenizer, vocabulary = None, str(files.name)
+        tokenizer, vocabulary = None, str(files.name.absolute())
     else:
         tokenizer, vocabulary = str(files.folder / "tokenizer.json"), None
         if not Path(tokenizer).is_file():
@@ -160,7 +191,8 @@ def _read_tokenizer(files: HubFiles, config: Any) -> Any:
     # or have the tokenizer made anew from a file of sentencepiece, as Mistral's does.
     unsaid = {"add_prefix_space"} & {name for name, a in arguments.items() if a.default is None}
     sources = {"tokenizer_file": tokenizer, "vocab_file": vocabulary, "from_slow": False}
-    return kind.from_pretrained(**where(files), **sources, **dict.fromkeys(unsaid))
+    read = kind.from_pretrained(**where(files), **sources, **dict.fromkeys(unsaid))
+    return whole_tokenizer(files.head, read) if files.head else read
 
 
 def _class_of_tokenizer(files: HubFiles, config: Any) -> Any:

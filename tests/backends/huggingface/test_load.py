@@ -132,6 +132,21 @@ def test_without_a_chat_template_it_goes_on_with_a_text(folder: Path) -> None:
         model.chat([{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])
 
 
+def test_templates_with_names_alone_are_told_as_such(folder: Path) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "chat_template.jinja").rename(folder / "additional_chat_templates" / "tools.jinja")
+    error = refusal(folder)
+    assert "its chat templates have names (tools), and none is the default" in error.message
+    assert "chat_template.jinja" in error.hint
+
+
+def test_sampling_defaults_that_cannot_be_keep_no_model_from_answering(folder: Path) -> None:
+    (folder / "generation_config.json").write_text('{"do_sample": true, "top_p": 0.9,}')
+    told: list[str] = []
+    qwenchat.load(folder, device="cpu", dtype="float32", notice=told.append)
+    assert any("generation_config.json is not valid JSON" in line and "left out" in line for line in told)
+
+
 def test_a_chat_template_that_is_none(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("{% for %}")
     assert "the chat template cannot be read" in refusal(folder).message
@@ -185,9 +200,7 @@ def test_a_tensor_of_another_shape(folder: Path) -> None:
     assert "the model cannot be read" in refusal(folder).message
 
 
-@pytest.mark.parametrize(
-    "name", ["model.safetensors", "config.json", "tokenizer.json", "generation_config.json"]
-)
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_a_damaged_file_is_one_line(folder: Path, name: str) -> None:
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: len(content) // 2])
@@ -442,3 +455,38 @@ def test_two_gguf_files_are_read_one_after_the_other() -> None:
     assert gguf.GGUFReader is not reader
     exchanging.__exit__(None, None, None)
     assert gguf.GGUFReader is reader
+
+
+# --- keys that this transformers does not read ----------------------------------------------------
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_rope_parameters_of_a_newer_transformers_compute_the_same(folder: Path, scaled: bool) -> None:
+    ids = list(range(5, 40))
+    scaling = {"rope_type": "linear", "factor": 2.0} if scaled else None
+    change(folder / "config.json", rope_theta=1e6, rope_scaling=scaling)
+    expected = qwenchat.load(folder, device="cpu", dtype="float32").logits(ids)
+    newer = {"rope_type": "default", "rope_theta": 1e6, **(scaling or {})}
+    change(folder / "config.json", rope_theta=None, rope_scaling=None, rope_parameters=newer)
+    assert torch.equal(qwenchat.load(folder, device="cpu", dtype="float32").logits(ids), expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("attn_logit_softcapping", 30.0), ("embedding_multiplier", 12), ("rope_ratio", 16)),
+        ("rope_parameters", {"full_attention": {"rope_theta": 1e6}}),
+    ],
+)
+def test_a_key_that_would_change_results_and_is_not_read_is_refused(
+    folder: Path, key: str, value: Any
+) -> None:
+    change(folder / "config.json", **{key: value})
+    assert f"{key} is {value!r}, which is not computed with" in refusal(folder).message
+
+
+def test_other_keys_are_noted_for_debug_alone(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    change(folder / "config.json", my_note="x", rope_interleaved=False, max_window_layers=48)
+    with caplog.at_level("DEBUG", logger="qwenchat"):
+        check_huggingface(folder, Request(name="tiny", device="cpu"))
+    assert "not read: my_note" in caplog.text

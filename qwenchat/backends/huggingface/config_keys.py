@@ -1,0 +1,84 @@
+"""The keys of a Hub model's ``config.json`` that the transformers of this machine does not read.
+
+It keeps what it does not know and says nothing. Here such a key is brought to where it is read, or refused if
+the model would compute something else without it, or noted in the log of ``--debug``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qwenchat.engine.config import CHANGES_RESULTS
+from qwenchat.errors import CheckpointError, quoted, shorten
+from qwenchat.language import tr
+
+_NEWER = "rope_parameters"  # transformers 5's, for rope_theta and rope_scaling
+_log = logging.getLogger(__name__)
+
+
+def check_keys(path: Path, written: Mapping[str, Any], config: Any, model_class: Any) -> None:
+    """Looks for keys that are not read, and gives the configuration what it lacks for that.
+
+    Args:
+        path: the file.
+        written: what is in it.
+        config: what transformers made of it.
+        model_class: what will be made of that.
+
+    Raises:
+        CheckpointError: one would change what the model computes.
+    """
+    text = config.get_text_config()
+    for part in (written, written.get("text_config")):
+        if isinstance(part, Mapping):
+            _check_part(path, part, text, model_class)
+
+
+def _check_part(path: Path, part: Mapping[str, Any], text: Any, model_class: Any) -> None:
+    known = _words_of(type(text)) | _words_of(model_class)
+    unread = sorted(key for key in part if key not in known)
+    if _NEWER in unread:
+        unread.remove(_NEWER)
+        _take_over_rope(path, part[_NEWER], text)
+    for key in unread:
+        if part[key] and CHANGES_RESULTS.search(key):
+            raise _not_read(path, key, part[key])
+    _log.debug("%s: not read: %s", path, shorten(", ".join(unread) or "nothing", 300))
+
+
+def _take_over_rope(path: Path, newer: Any, text: Any) -> None:
+    if not newer:
+        return
+    if not isinstance(newer, dict) or any(isinstance(value, dict) for value in newer.values()):
+        raise _not_read(path, _NEWER, newer)  # one for each kind of layer
+    rest = dict(newer)
+    for key in ("rope_theta", "partial_rotary_factor"):
+        if key in rest:
+            if not hasattr(text, key):
+                raise _not_read(path, _NEWER, newer)
+            setattr(text, key, rest.pop(key))
+    text.rope_scaling = None if rest.get("rope_type", "default") == "default" else rest
+
+
+def _words_of(kind: Any) -> set[str]:
+    """All that could be a name of a key, in the sources of a class's module and its ancestors'."""
+    modules = {base.__module__ for base in kind.__mro__} | {"transformers.modeling_rope_utils"}
+    sources = (
+        inspect.getsource(sys.modules[m])
+        for m in modules
+        if m.startswith("transformers.") and m in sys.modules
+    )
+    return {word for source in sources for word in re.findall(r"[A-Za-z_]\w*", source)}
+
+
+def _not_read(path: Path, key: str, value: object) -> CheckpointError:
+    return CheckpointError(
+        tr("{name}: {key} is {value}, which is not computed with", name=path, key=key, value=quoted(value)),
+        tr("this transformers does not know it: the model may be newer than that"),
+    )

@@ -1,0 +1,114 @@
+"""What transformers passes over in a GGUF file, put into its configuration, its tokenizer and its model."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from typing import Any
+
+from qwenchat.backends.huggingface.gguf_head import GGUFHead, not_computed
+from qwenchat.engine.config import CHANGES_RESULTS
+from qwenchat.errors import CheckpointError
+from qwenchat.language import tr
+
+_NEEDED = ("context_length", "block_count", "embedding_length", "feed_forward_length", "attention.head_count")
+_EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
+
+
+def add_to_config(head: GGUFHead, config: Any) -> None:
+    """Completes the configuration that transformers made of a GGUF file.
+
+    Raises:
+        CheckpointError: the file lacks what a model cannot be without, or says what is not computed with.
+    """
+    from transformers.integrations import ggml
+
+    mapping: dict[str, dict[str, str | None]] = vars(ggml)["GGUF_CONFIG_MAPPING"]
+    said = head.of_model()
+    # Before it looks for the keys it calls an architecture otherwise.
+    theirs = re.sub("^(qwen[23])moe$", r"\1_moe", head.architecture)
+    read = {key for key, name in mapping.get(theirs, {}).items() if name}
+    for key in (*_NEEDED, *_EPSILONS):
+        if key in read and key not in said:
+            raise CheckpointError(
+                tr("{name}: the key {key} is missing", name=head.path, key=f"{head.architecture}.{key}")
+            )
+    if "attention.head_count_kv" not in said and hasattr(config, "num_key_value_heads"):
+        config.num_key_value_heads = config.num_attention_heads
+    if "attention.key_length" in said and hasattr(config, "head_dim"):
+        config.head_dim = said["attention.key_length"]
+    config.bos_token_id, config.eos_token_id = head.bos, head.eos
+    if head.eot is not None:
+        config.eos_token_id = [i for i in (head.eos, head.eot) if i is not None]
+    if scaling := head.rope_scaling():
+        config.rope_scaling = scaling
+    _refuse_unread(head, config, {key: value for key, value in said.items() if key not in read})
+
+
+def _refuse_unread(head: GGUFHead, config: Any, unread: dict[str, Any]) -> None:
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    same = {
+        "attention.key_length": width,
+        "attention.value_length": width,
+        "rope.dimension_count": int(width * (getattr(config, "partial_rotary_factor", None) or 1)),
+        "rope.freq_base": getattr(config, "rope_theta", None),
+        "rope.scale_linear": 1.0,
+    }
+    for key, value in unread.items():
+        if key.startswith("rope.scaling.") or value is False:
+            continue
+        if key == "attention.sliding_window" and value >= head.of_model()["context_length"]:
+            continue
+        if (CHANGES_RESULTS.search(key) or key in same) and value and value != same.get(key):
+            raise not_computed(head.path, f"{head.architecture}.{key}", value)
+
+
+def whole_tokenizer(head: GGUFHead, read: Any) -> Any:
+    """The tokenizer that transformers has read, with the file's own control tokens, bos and eos."""
+    from transformers import PreTrainedTokenizerFast
+
+    library: Any = importlib.import_module("tokenizers")
+
+    layout = json.loads(read.backend_tokenizer.to_str())
+    if head.added:
+        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        layout["added_tokens"] = [
+            {"id": token.token_id, "content": token.form, "special": token.special, **plain}
+            for token in head.added
+        ]
+    whole = library.Tokenizer.from_str(json.dumps({**layout, "post_processor": None}))
+    bos, eos = (None if i is None else whole.id_to_token(i) for i in (head.bos, head.eos))
+    if head.begins and bos is not None:
+        begin, text = {"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+        layout["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": [begin, text],
+            "pair": [begin, text, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {bos: {"id": bos, "ids": [head.bos], "tokens": [bos]}},
+        }
+        whole = library.Tokenizer.from_str(json.dumps(layout))
+    kind: Any = PreTrainedTokenizerFast
+    fast = kind(tokenizer_object=whole, bos_token=bos, eos_token=eos)
+    fast.chat_template = head.template
+    return fast
+
+
+def stretch(head: GGUFHead, model: Any) -> None:
+    """Divides the frequencies of the rotary embedding by the file's factors, as Llama 3.1's have them.
+
+    Raises:
+        CheckpointError: they do not fit the model.
+    """
+    if not head.stretched:
+        return
+    import gguf
+    import torch
+
+    tensors = gguf.GGUFReader(str(head.path.absolute())).tensors
+    stored = next(tensor for tensor in tensors if tensor.name == "rope_freqs.weight")
+    factors = torch.from_numpy(gguf.dequantize(stored.data, stored.tensor_type).copy()).float().flatten()
+    rotary = getattr(model.model, "rotary_emb", None)
+    if rotary is None or rotary.inv_freq.shape != factors.shape or not bool((factors > 0).all()):
+        raise not_computed(head.path, "rope_freqs.weight", tuple(factors.shape))
+    rotary.inv_freq = rotary.original_inv_freq = rotary.inv_freq / factors.to(rotary.inv_freq.device)
