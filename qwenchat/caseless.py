@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
+
+from qwenchat.normal_forms import normalise
 
 
 def fold(text: str) -> str:
@@ -14,7 +15,7 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+    return normalise("NFC", normalise("NFD", text).casefold())
 
 
 def named(name: str, names: Iterable[str]) -> str | None:

@@ -65,8 +65,8 @@ __all__ = [
 ]
 
 _PREFIX = "QWENCHAT_"
-# A config file is a page of text; without a limit, QWENCHAT_CONFIG=/dev/zero would fill the memory.
-_FILE_LIMIT = 1 << 20
+# A config file is a page of text; a parsed one may take 500 times its bytes, tables of a letter each.
+_FILE_LIMIT = 1 << 18
 # The parser takes a gigabyte for a key of 20,000 parts; no setting has more than two.
 _KEY_PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
 _DEEP_KEY = re.compile(rf"(?:^|[{{,\[])[ \t]*(?:{_KEY_PART}){{32}}", re.ASCII | re.MULTILINE)

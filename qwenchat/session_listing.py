@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from qwenchat.caseless import fold
 from qwenchat.errors import SessionDamagedError, SessionError, SessionNotFoundError
 from qwenchat.files import read_file
 from qwenchat.language import plural, tr
+from qwenchat.normal_forms import normalise
 from qwenchat.session_file import Head, SessionRecord
 
 _LAST_SECOND = 253_402_300_799.0  # of the year 9999
@@ -187,7 +187,7 @@ def _read(path: Path) -> tuple[bytes, os.stat_result]:
 
 def _excerpt(text: str, needle: str, around: int = 40) -> str:
     # Where it is with its case; without, letters such as ß have another length.
-    text = unicodedata.normalize("NFC", text)
+    text = normalise("NFC", text)
     at = re.search(re.escape(needle), text, re.IGNORECASE)
     start, end = at.span() if at else (0, 0)
     begin = max(start - around, 0)

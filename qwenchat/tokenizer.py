@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import codecs
 import re
-import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +23,7 @@ import tiktoken
 from qwenchat.errors import CheckpointError, PromptError, quoted
 from qwenchat.files import read_file, reason_of
 from qwenchat.json_files import read_json
+from qwenchat.normal_forms import normalise
 
 ENDOFTEXT = "<|endoftext|>"
 IM_START = "<|im_start|>"
@@ -133,7 +133,7 @@ class QwenTokenizer:
             text: any text; what looks like a special token is ordinary text ...
             allowed_special: ... unless its written form is named here, or "all" are.
         """
-        text = unicodedata.normalize("NFC", text)
+        text = normalise("NFC", text)
         allowed = set(self.special_tokens if allowed_special == "all" else allowed_special)
         ids = []
         for piece in _cut_whitespace(text):

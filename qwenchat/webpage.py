@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
-from pygments import highlight  # type: ignore[import-untyped]
+from pygments import format as rendered  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
 from pygments.util import ClassNotFound  # type: ignore[import-untyped]
@@ -24,7 +24,9 @@ from pygments.util import ClassNotFound  # type: ignore[import-untyped]
 from qwenchat.dialect import use_dialect
 from qwenchat.fences import blocks
 
-_LONGEST_COLOURED = 100_000  # characters; a lexer may take its time
+_LONGEST_COLOURED = 20_000  # characters
+# In a long line, or in blank ones without end, some lexers go over what is left for each character.
+_COSTLY = re.compile(r"[^\n]{1000}|(?:[^\S\n]*\n){100}")
 _ADDRESS = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
 _LANGUAGES = (("ja", "[\u3040-\u30ff]"), ("ko", "[\uac00-\ud7a3]"), ("zh-CN", "[\u4e00-\u9fff]"))
 
@@ -132,13 +134,15 @@ def _code(text: str, language: str) -> str:
 
 
 def _coloured(text: str, language: str) -> str:
-    if not language or len(text) > _LONGEST_COLOURED:
+    if not language or len(text) > _LONGEST_COLOURED or _COSTLY.search(text):
         return escape(text)
     try:
-        lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
+        tokens = list(get_lexer_by_name(language, stripnl=False).get_tokens(f"{text}\n"))
     except ClassNotFound:
         return escape(text)
-    return str(highlight(text, lexer, HtmlFormatter(nowrap=True)))
+    if "".join(value for _, value in tokens) != f"{text}\n":  # colours must never cost text
+        return escape(text)
+    return str(rendered(tokens, HtmlFormatter(nowrap=True))).removesuffix("\n")
 
 
 @cache

@@ -26,3 +26,9 @@ def test_the_very_name_is_meant_before_one_like_it() -> None:
     assert named("plan", ["Plan", "plan"]) == "plan"
     assert named(COMPOSED, [APART, "x"]) == APART
     assert named("PLAN", ["Plan", "plan"]) is None  # either could be meant
+
+
+def test_accents_without_end_do_not_take_hours() -> None:
+    endless = "e" + "\u0301\u0316" * 100_000
+    assert fold(endless.upper()) == fold(endless)
+    assert sorted(fold(endless)) == sorted(endless)

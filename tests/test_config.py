@@ -425,7 +425,7 @@ def test_a_file_in_place_of_the_folder_is_told(file: Path) -> None:
 
 
 def test_a_huge_file_is_not_read_to_its_end(file: Path) -> None:
-    assert failure(b"#" * (2 << 20), file) == f"{file} is larger than 1024 KiB; a config file was expected"
+    assert failure(b"#" * (2 << 20), file) == f"{file} is larger than 256 KiB; a config file was expected"
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,17 @@ def test_html_colours_code_and_keeps_every_letter_of_it() -> None:
     assert {value for name, value in page.attributes if name == "class"} >= {"language-python", "k"}
 
 
+def test_html_colours_the_last_line_of_code_too() -> None:
+    page = Reader(to_html(record("a", "```diff\n-a\n+b\n```\n\n```console\n$ ls\n```")))
+    assert "-a\n+b" in "".join(page.text) and "$ ls" in "".join(page.text)
+    assert {"gd", "gi", "gp"} <= {value for name, value in page.attributes if name == "class"}
+
+
+@pytest.mark.parametrize("code", ["a" * 50_000, "\n" * 20_000 + "a"])
+def test_html_has_code_without_colours_where_they_would_take_minutes(code: str) -> None:
+    assert f'<code class="language-make">{code}</code>' in to_html(record("a", f"```make\n{code}\n```"))
+
+
 def test_html_keeps_code_within_lists_as_code() -> None:
     page = to_html(record("a", "1. Do:\r\n\r\n    ```none\r\n    ls\r\n      -l\r\n    ```\r\n2. Done."))
     assert '<pre><code class="language-none">ls\n  -l</code></pre>' in page

@@ -70,6 +70,11 @@ def test_runs_without_end_are_encoded(qwen: QwenTokenizer, unit: str) -> None:
     assert qwen.decode(qwen.encode(text)) == text
 
 
+def test_accents_without_end_do_not_take_hours(qwen: QwenTokenizer) -> None:
+    text = "e" + "\u0301\u0316" * 100_000
+    assert sorted(qwen.decode(qwen.encode(text))) == sorted(text)
+
+
 def test_lone_surrogates_do_not_stop_the_encoder(qwen: QwenTokenizer) -> None:
     assert qwen.encode("a\udc80b")
 
