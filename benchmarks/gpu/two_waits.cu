@@ -209,8 +209,8 @@ __device__ __forceinline__ void bulk(void* dst, const void* src, uint32_t bytes,
 }
 __device__ __forceinline__ void bar_wait(uint64_t* b, uint32_t parity) {
   asm volatile(
-      "{\n.reg .pred p;\nW: mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 p, [%0], %1;\n@p bra "
-      "D;\nbra W;\nD:\n}" ::"r"(sm(b)),
+      "{\n.reg .pred p;\nW%=: mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 p, [%0], %1;\n@p bra "
+      "D%=;\nbra W%=;\nD%=:\n}" ::"r"(sm(b)),
       "r"(parity)
       : "memory");
 }
