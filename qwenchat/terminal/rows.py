@@ -12,8 +12,6 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
-from rich.cells import cell_len
-
 if TYPE_CHECKING:
     from rich.color import ColorSystem
 
@@ -46,7 +44,7 @@ def paint(row: Row, colors: ColorSystem) -> str:
 @lru_cache(maxsize=1000)
 def _begin(style: str, colors: ColorSystem) -> str:
     """The escape sequence that begins a style, nothing for plain text."""
-    from rich.style import Style  # the help of the command line, which has none, need not wait for it
+    from rich.style import Style  # --help, which has none, need not wait for it
 
     shared = Style.parse(style)
     # It would keep the codes of the colour system that it is first rendered for: so render another.
@@ -54,6 +52,15 @@ def _begin(style: str, colors: ColorSystem) -> str:
     background = shared.bgcolor and shared.bgcolor.downgrade(colors)
     own = shared + Style(color=color, bgcolor=background)
     return own.render("x", color_system=colors).partition("x")[0]
+
+
+def cell_len(text: str) -> int:
+    """In terminal cells. Plain English is told without Rich, for which ``--help`` need not wait."""
+    if text.isascii() and text.isprintable():
+        return len(text)
+    from rich.cells import cell_len as by_sign
+
+    return by_sign(text)
 
 
 def row_width(row: Row) -> int:
