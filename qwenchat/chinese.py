@@ -887,7 +887,6 @@ CHINESE: Mapping[str, str] = {
     "the tokenizers that transformers has in Python are not used": (
         "不使用 transformers 中以 Python 写的分词器"
     ),
-    "{name}: transformers has no fast tokenizer {kind!r}": "{name}：transformers 没有快速分词器 {kind!r}",
     "the model's tokenizer fails: {reason}": "模型的分词器出错：{reason}",
     "{name}: there are {count} GGUF files": "{name}：有 {count} 个 GGUF 文件",
     "give one of them: {path}": "请指定其中一个：{path}",
@@ -919,6 +918,10 @@ CHINESE: Mapping[str, str] = {
     "it is a base model, which goes on with texts: qwenchat ask --complete; "
     "look for its chat or instruct version": (
         "这是基础模型，只会续写文本：qwenchat ask --complete；请找它的 chat 或 instruct 版本"
+    ),
+    "{name}: its zero points are stored otherwise than its label says (gptq or gptq_v2); "
+    "they are read as they are stored": (
+        "{name}：零点的存储方式与其标签（gptq 或 gptq_v2）不符；已按实际存储方式读取"
     ),
     "{problem}: left out": "{problem}：已忽略",
     "{name}: its chat_format is raw": "{name}：它的 chat_format 是 raw",

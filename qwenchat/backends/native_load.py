@@ -76,6 +76,13 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
         preflight=tell_memory,
         packing=how.packing,
         int8_cache=found.int8_cache,
+        relabelled=lambda: request.notice(
+            tr(
+                "{name}: its zero points are stored otherwise than its label says (gptq or gptq_v2); "
+                "they are read as they are stored",
+                name=request.name,
+            )
+        ),
     )
     kernels = pack(weights, how, found.dtype)
     if kernels.why_not:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -79,6 +79,7 @@ def load_model(
     packing: Packing | None = None,
     int8_cache: bool = False,
     staged: bool | None = None,
+    relabelled: Callable[[], None] | None = None,
 ) -> Qwen:
     """Loads the checkpoint in ``folder``.
 
@@ -92,6 +93,7 @@ def load_model(
         staged: read by several threads through buffers, in the order of the files; by default on a
             device with memory of its own. Otherwise the weights are the mapped files' pages, where they
             can be.
+        relabelled: told if zero points are stored otherwise than the checkpoint says, and read as they are.
 
     Raises:
         CheckpointError: a file is missing, damaged or of an unknown kind, or a tensor in it is.
@@ -101,6 +103,8 @@ def load_model(
     free = check_memory(work.needed, device=device, dtype=dtype)
     if preflight:
         preflight(work.needed, free)
+    if relabelled and work.relabelled:
+        relabelled()
     if packing is not None:
         packing.prepare(work.files)
     try:
@@ -132,6 +136,7 @@ class _Work:
     """A checkpoint that was looked through: what there is to do, and what it takes."""
 
     model: Qwen  # without weights
+    relabelled: bool
     plan: list[_Parameter]
     files: TensorFiles
     staged: bool
@@ -153,7 +158,8 @@ def _survey(
     _check_layer_count(config, files)
     with torch.device("meta"), _NoValues():  # shapes without memory
         model = Qwen(config)
-    plan = list(_plan(model, config, files))
+    labelled = list(_plan(model, config, files))
+    plan = _as_stored(labelled, files)
     files.check_all_known()
     staged = device.type == "cuda" if staged is None else staged
     needed = need(
@@ -166,7 +172,20 @@ def _survey(
         packed=packing is not None,
         int8_cache=int8_cache,
     )
-    return _Work(model, plan, files, staged, needed)
+    return _Work(model, plan is not labelled, plan, files, staged, needed)
+
+
+def _as_stored(plan: list[_Parameter], files: TensorFiles) -> list[_Parameter]:
+    """The plan, in which zero points are read as the first quantised matrix shows them to be stored."""
+    for parameter in plan:
+        if parameter.gptq:
+            quant = parameter.gptq.quant
+            qzeros = files.read(parameter.stored[1])
+            if gptq.contradicts(qzeros, quant.bits, zeros_minus_one=quant.zeros_minus_one):
+                true = replace(quant, zeros_minus_one=not quant.zeros_minus_one)
+                return [replace(p, gptq=p.gptq and replace(p.gptq, quant=true)) for p in plan]
+            break
+    return plan
 
 
 class _NoValues(TorchFunctionMode):

@@ -121,6 +121,25 @@ def test_zero_points_of_the_second_format_are_taken_as_they_are(quantized: Path)
     assert torch.equal(logits(quantized), expected)
 
 
+def test_zero_points_that_contradict_their_label_are_read_as_they_are_stored_and_that_is_told(
+    quantized: Path,
+) -> None:
+    expected = logits(quantized)
+    quant = json.loads((quantized / "config.json").read_text())["quantization_config"]
+    told: list[str] = []
+
+    def read() -> torch.Tensor:
+        return qwenchat.load(quantized, device="cpu", dtype="float32", notice=told.append).logits(IDS)
+
+    change_config(quantized, quantization_config=quant | {"checkpoint_format": "gptq_v2"})
+    assert torch.equal(read(), expected)  # minus one, and said to be plain
+    change_config(quantized, quantization_config=quant)
+    zeros = {n: t for n, t in load_file(quantized / "model.safetensors").items() if n.endswith("qzeros")}
+    change_tensors(quantized, lambda tensors: tensors.update({n: t + 0x01010101 for n, t in zeros.items()}))
+    assert torch.equal(read(), expected)  # the other way round
+    assert ["zero points are stored otherwise" in line for line in told] == [True, True]
+
+
 def quantize_all(folder: Path, *, group_size: int) -> None:
     """Rounds the linear layers of a float checkpoint to 8 bits; -1 for one group."""
 

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.backends.huggingface.files import HubFiles
-from qwenchat.errors import CheckpointError
+from qwenchat.engine.config import refuse_mixed
+from qwenchat.errors import CheckpointError, quoted
+from qwenchat.json_files import read_json
 from qwenchat.language import tr
 
 if TYPE_CHECKING:
@@ -16,7 +18,23 @@ if TYPE_CHECKING:
 
 
 def check_gptq(files: HubFiles, device: torch.device) -> None:
-    """Raises CheckpointError where there is no GPU or no auto-gptq for it."""
+    """Raises CheckpointError where there is no GPU or no auto-gptq for it, or it would read it otherwise."""
+    path = files.folder / "config.json"
+    section = files.config.get("quantization_config")
+    if section is None:
+        path = files.folder / "quantize_config.json"
+        section = read_json(path)
+    refuse_mixed(path, section)
+    if (kind := section.get("checkpoint_format", "gptq")) != "gptq":
+        raise CheckpointError(
+            tr(
+                "{name}: {key} is {value}, which is not computed with",
+                name=path,
+                key="checkpoint_format",
+                value=quoted(kind),
+            ),
+            tr("look for the model's unquantised safetensors, or for a GGUF file"),
+        )
     if device.type != "cuda":
         raise CheckpointError(
             tr(

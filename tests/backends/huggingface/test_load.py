@@ -22,6 +22,7 @@ from qwenchat.backends.huggingface import gptq
 from qwenchat.backends.huggingface.files import HubFiles, gguf_file, look
 from qwenchat.backends.huggingface.gguf import gguf_reading
 from qwenchat.backends.huggingface.load import check_huggingface
+from qwenchat.backends.huggingface.readers import read_config, read_prompt
 from qwenchat.backends.load import backend_for
 from qwenchat.backends.loading import Request
 from qwenchat.chat.messages import ReplyEnd
@@ -266,10 +267,12 @@ def test_no_tokenizer_of_the_library(folder: Path) -> None:
     assert "there is no tokenizer.json" in refusal(folder).message
 
 
-@pytest.mark.parametrize("name", ["BertJapaneseTokenizer", "AutoProcessor", "NoSuch", 5])
-def test_a_tokenizer_in_python(folder: Path, name: Any) -> None:
+@pytest.mark.parametrize("name", ["BertJapaneseTokenizer", "AutoProcessor", "NoSuch"])
+def test_beside_a_whole_tokenizer_its_class_is_no_condition(folder: Path, name: str) -> None:
+    check_huggingface(folder, Request(name="tiny", device="cpu"))
     change(folder / "tokenizer_config.json", tokenizer_class=name)
-    assert f"transformers has no fast tokenizer {name!r}" in refusal(folder).message
+    tokenizer = read_prompt(look(folder), read_config(look(folder)), complete=False).tokenizer
+    assert tokenizer.decode(tokenizer.encode("a quick 狐狸")) == "a quick 狐狸"
 
 
 @pytest.mark.parametrize(
@@ -328,6 +331,20 @@ def test_gptq_without_a_gpu_says_what_to_do(folder: Path) -> None:
 def test_the_older_file_of_auto_gptq_counts_as_well(folder: Path) -> None:
     (folder / "quantize_config.json").write_text('{"bits": 4, "group_size": 128}')
     assert look(folder).kind == "gptq"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"lm_head": True}, "output matrix"),
+        ({"dynamic": {"+:.*": {"bits": 8}}}, "dynamic"),
+        ({"checkpoint_format": "gptq_v2"}, "gptq_v2"),
+    ],
+)
+def test_gptq_that_auto_gptq_would_read_otherwise(folder: Path, changes: dict[str, Any], reason: str) -> None:
+    section = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    change(folder / "config.json", quantization_config=section | changes)
+    assert reason in refusal(folder).message
 
 
 def test_gptq_without_auto_gptq_says_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
