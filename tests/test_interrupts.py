@@ -31,6 +31,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process as the program begins."""
     monkeypatch.setattr(interrupts, "_heard", float("-inf"))
     monkeypatch.setattr(interrupts, "_wished", False)
+    monkeypatch.setattr(interrupts, "IMPATIENT_SECONDS", 600.0)  # however slow the machine is
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -94,7 +94,7 @@ class HubTokenizer:
     def control_places(self, ids: Sequence[int], text: str) -> list[tuple[int, str]]:
         """Where in a reply's text the control tokens that it is made of stand, with their forms.
 
-        None where the ids are not those of the text: they come from a file.
+        There are none where the ids are not those of the text: they come from a file.
         """
         marks = [n for n, token_id in enumerate(ids) if token_id in self._control]
         if not marks or self.reply_text(ids) != text:
