@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.errors import Interrupted, UsageError
-from qwenchat.language import tr
+from qwenchat.language import is_yes, tr
 
 if TYPE_CHECKING:
     from qwenchat.session_lines import Look, Paint
@@ -86,12 +86,12 @@ def confirm(question: str, *, unasked: str, declined: str) -> None:
     from qwenchat.terminal.sanitize import sanitize_line
 
     check_terminal(unasked)
-    sys.stderr.write(f"{sanitize_line(question)} [y/N] ")
+    sys.stderr.write(tr("{question} [y/N] ", question=sanitize_line(question)))
     sys.stderr.flush()
     answer = sys.stdin.readline()
     if not answer:  # Ctrl-D: the line is still open
         sys.stderr.write("\n")
-    if answer.strip().lower() not in ("y", "yes"):
+    if not is_yes(answer):
         raise Interrupted(declined)
 
 

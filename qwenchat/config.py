@@ -411,6 +411,6 @@ def write_example(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise QwenchatError(
-            tr("{path} cannot be written: {reason}", path=path.parent, reason=error.strerror or error)
+            tr("{path} cannot be written: {reason}", path=path.parent, reason=reason_of(error))
         ) from None
     write_text(path, example_toml())

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from qwenchat import folders
 from qwenchat.errors import UsageError
+from qwenchat.files import reason_of
 from qwenchat.language import tr
 
 _log = logging.getLogger("qwenchat")
@@ -56,5 +57,5 @@ class LogFile(logging.FileHandler):
 
 
 def _cannot_be_written(path: str, error: BaseException | None) -> str:
-    reason = getattr(error, "strerror", None) or str(error)
+    reason = reason_of(error) if isinstance(error, OSError) else str(error)
     return tr("the log file {path} cannot be written: {reason}", path=path, reason=reason)

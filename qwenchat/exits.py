@@ -13,6 +13,7 @@ import typer
 
 from qwenchat import interrupts
 from qwenchat.errors import Interrupted, OutputClosed, QwenchatError, cannot_import, shorten
+from qwenchat.files import reason_of
 from qwenchat.language import tr
 
 log = logging.getLogger("qwenchat")
@@ -41,9 +42,9 @@ def code_of(program: Callable[[], int | None]) -> int:
             return _internal_error(error)
         if error.errno != errno.ENOSPC:  # what the system refuses is no fault of the program's
             what = shorten(str(error.filename or tr("the system")), 200)
-            return _tell(tr("{path}: {reason}", path=what, reason=error.strerror), 1)
+            return _tell(tr("{path}: {reason}", path=what, reason=reason_of(error)), 1)
         _discard_stdout()
-        return _tell(tr("the output cannot be written: {reason}", reason=error.strerror), 1)
+        return _tell(tr("the output cannot be written: {reason}", reason=reason_of(error)), 1)
     except ImportError as error:
         return _fail(cannot_import(error))
     except MemoryError:

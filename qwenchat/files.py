@@ -14,7 +14,7 @@ import stat
 from io import FileIO
 from pathlib import Path
 
-from qwenchat.language import tr
+from qwenchat.language import in_words_of_ours, tr
 
 # Windows has no such flags, nor the files that they are about; there, opening a symbolic link is checked
 # with is_symlink() alone.
@@ -104,8 +104,8 @@ def read_file(
 
 
 def reason_of(error: OSError) -> str:
-    """Why a file could not be read, in a few words."""
-    return error.strerror or str(error)
+    """What the system has against it, in a few words of the user's language."""
+    return in_words_of_ours(error.strerror or str(error))
 
 
 def _check_kind(path: Path, status: os.stat_result) -> None:

@@ -8,11 +8,15 @@ wanted. A text that has no translation is said in English. What the model is tol
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
 Language = Literal["en", "zh"]
+
+_CHINESE = "\u2e80"
+"""Characters from here on stand without a space beside Chinese: they are Chinese, or as wide."""
 
 _table: Mapping[str, str] = {}
 
@@ -24,7 +28,20 @@ def tr(template: str, **values: object) -> str:
         template: the English text, written out where it is said, with a field for each of ``values``.
         values: what the fields stand for. They are filled in as they are: no field in them counts.
     """
-    return _table.get(template, template).format(**values)
+    translation = _table.get(template)
+    if translation is None:
+        return template.format(**values)
+    return _closed_up(translation, values).format(**values)
+
+
+def in_words_of_ours(text: str) -> str:
+    """What others say in English, as the system does, in the user's language where it has a translation."""
+    return _table.get(text, text)
+
+
+def is_yes(answer: str) -> bool:
+    """Whether an answer to a question of yes or no is yes, in whatever language."""
+    return answer.strip().casefold() in ("y", "yes", "是")
 
 
 def plural(count: int, one: str, many: str, **values: object) -> str:
@@ -40,6 +57,22 @@ def plural(count: int, one: str, many: str, **values: object) -> str:
     """
     template = one if count == 1 and many not in _table else many
     return tr(template, count=f"{count:,}", **values)
+
+
+def _closed_up(translation: str, values: Mapping[str, object]) -> str:
+    """A Chinese template without the spaces between Chinese and a field, where that is Chinese too.
+
+    A field that follows a Latin word is part of a command, and stays as it is.
+    """
+    chinese = f"[{_CHINESE}-\U0010ffff]"
+    for name, value in values.items():
+        if isinstance(value, str) and value:
+            field = f"{{{name}}}"
+            if value[0] >= _CHINESE:
+                translation = re.sub(f"(?<={chinese}) (?={field})", "", translation)
+            if value[-1] >= _CHINESE:
+                translation = re.sub(f"(?<={field})(?<![!-~] {field}) (?={chinese})", "", translation)
+    return translation
 
 
 def use(language: Language) -> None:

@@ -18,6 +18,7 @@ from qwenchat.backends.base import Backend
 from qwenchat.chat.messages import GenerationOptions, ReplyEnd
 from qwenchat.errors import ContextLengthError, Interrupted, OutputClosed, PromptError, QwenchatError
 from qwenchat.fences import CodeStream
+from qwenchat.files import reason_of
 from qwenchat.language import tr
 from qwenchat.signals import cancel_on_interrupt
 from qwenchat.terminal.sanitize import StreamGate, sanitize
@@ -214,7 +215,7 @@ def write(out: TextIO, text: str) -> None:
     except BrokenPipeError as error:
         raise OutputClosed from error
     except OSError as error:
-        raise QwenchatError(tr("the answer cannot be written: {reason}", reason=error.strerror)) from error
+        raise QwenchatError(tr("the answer cannot be written: {reason}", reason=reason_of(error))) from error
 
 
 def _end_fields(end: ReplyEnd, model: str, session: str | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from qwenchat import atomic, session_file
 from qwenchat.caseless import fold
 from qwenchat.errors import SessionDamagedError, SessionError, SessionNotFoundError
-from qwenchat.files import read_file
+from qwenchat.files import read_file, reason_of
 from qwenchat.language import plural, tr
 from qwenchat.normal_forms import normalise
 from qwenchat.session_file import Head, SessionRecord
@@ -199,7 +199,7 @@ def reason(error: OSError) -> str:
     """What the system says, in words."""
     if error.errno == errno.ELOOP:
         return tr("it is a symbolic link")
-    return error.strerror or str(error)
+    return reason_of(error)
 
 
 # --- the folder ----------------------------------------------------------------------------------

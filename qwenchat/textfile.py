@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qwenchat import atomic
 from qwenchat.errors import QwenchatError, UsageError
+from qwenchat.files import reason_of
 from qwenchat.language import tr
 
 
@@ -63,7 +64,7 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
     except FileExistsError:
         raise UsageError(tr("{path} exists already", path=path), _other_ways(path)) from None
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         raise QwenchatError(tr("{path} cannot be written: {reason}", path=path, reason=reason)) from error
 
 

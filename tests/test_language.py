@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import os
 import re
 import string
 from collections.abc import Iterator
@@ -14,6 +16,8 @@ import typer
 import qwenchat
 from qwenchat import cli, cli_help, language
 from qwenchat.chinese import CHINESE
+from qwenchat.files import reason_of
+from qwenchat.language import tr
 from qwenchat.models import demo, wheel
 from qwenchat.settings import Settings, allowed
 from qwenchat.terminal.commands import registry
@@ -33,6 +37,16 @@ STAGES = (
     "converting",
 )
 """Of loading a model; they are translated where they are shown."""
+
+SYSTEM = {
+    os.strerror(number)
+    for number in (
+        *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+        *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EFBIG),
+        *(errno.ELOOP, errno.EMFILE, errno.EIO, errno.EINVAL, errno.ENOMEM, errno.ENOEXEC),
+    )
+}
+"""What the system says of files; it is translated by ``files.reason_of``."""
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +85,7 @@ def said() -> set[str]:
     return {
         *said_in_code(),
         *STAGES,
+        *SYSTEM,
         *(command.help for command in commands),
         *(command.group for command in commands),
         *(allowed(key) for key in Settings.model_fields),
@@ -132,6 +147,33 @@ def test_every_stage_of_loading_is_known() -> None:
 
 def test_a_field_is_filled_in_as_it_is() -> None:
     assert language.tr("there is no command {word}", word="/{0} {word}") == "there is no command /{0} {word}"
+
+
+def test_no_space_stands_between_chinese_and_a_field_that_is_chinese() -> None:
+    language.use("zh")
+    assert tr("{path} is binary", path="标准输入") == "标准输入是二进制数据"
+    assert tr("{path} is binary", path="a.bin") == "a.bin 是二进制数据"
+    command = tr("qwenchat models pull {name} fetches it", name="千问/对话")
+    assert command == "可用 qwenchat models pull 千问/对话 下载"  # around what is to be typed they stay
+    assert tr("delete {session}?", session="'a  b'（1 轮）") == "删除 'a  b'（1 轮）？"
+
+
+def test_what_the_system_says_is_said_in_chinese() -> None:
+    gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a.txt")
+    assert reason_of(gone) == "No such file or directory"
+    language.use("zh")
+    assert reason_of(gone) == "没有该文件或文件夹"
+    assert reason_of(OSError(errno.EIO, "{strange}")) == "{strange}"
+
+
+def test_yes_is_yes_in_both_languages() -> None:
+    assert all(language.is_yes(answer) for answer in ("y", " YES\n", "是"))
+    assert not any(language.is_yes(answer) for answer in ("", "n", "no", "否", "yesterday"))
+
+
+def test_reasons_of_the_system_are_told_in_one_way() -> None:
+    raw = {path.name for path in PACKAGE.rglob("*.py") if "error.strerror" in path.read_text()}
+    assert raw == {"files.py"}
 
 
 def test_the_language_follows_the_locale() -> None:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from qwenchat.errors import QwenchatError, UsageError
+from qwenchat.files import reason_of
 
 _GRACE_SECONDS = 5.0
 _LAST_LINES = 20
@@ -57,7 +58,7 @@ class Child:
             )
         except OSError as error:
             self._log.close()
-            raise UsageError(f"{command[0]} cannot be started: {error.strerror or error}") from None
+            raise UsageError(f"{command[0]} cannot be started: {reason_of(error)}") from None
 
     @property
     def pid(self) -> int:

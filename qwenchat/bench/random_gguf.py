@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from qwenchat.bench.checkpoint import SPARE
 from qwenchat.errors import QwenchatError
+from qwenchat.files import reason_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +59,7 @@ def ensure(path: Path, config: ModelConfig, *, progress: Callable[[str], None]) 
             _write(file, _metadata(config), tensors)
         partial.replace(path)
     except OSError as error:
-        raise QwenchatError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise QwenchatError(f"{path} cannot be written: {reason_of(error)}") from None
     finally:
         partial.unlink(missing_ok=True)
 

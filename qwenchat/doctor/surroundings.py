@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from qwenchat import __version__, config, folders
 from qwenchat.doctor.findings import Finding
 from qwenchat.errors import InsufficientMemoryError, cannot_import
+from qwenchat.files import reason_of
 from qwenchat.language import tr
 from qwenchat.meter import size_text
 from qwenchat.models import hub
@@ -93,7 +94,7 @@ def places() -> Iterator[Finding]:
         try:
             free = shutil.disk_usage(nearest).free
         except OSError as error:
-            yield Finding(area, "bad", f"{place}: {error.strerror}")
+            yield Finding(area, "bad", f"{place}: {reason_of(error)}")
             continue
         facts = {"folder": str(place), "exists": place.exists(), "free_bytes": free}
         elsewhere = tr("QWENCHAT_HOME and HF_HOME name other places")

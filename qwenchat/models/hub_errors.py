@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from qwenchat.errors import DownloadError
+from qwenchat.files import reason_of
 from qwenchat.language import tr
 from qwenchat.models import places
 
@@ -128,7 +129,7 @@ def _of_system(error: OSError) -> DownloadError:
             tr("free some, or name another place with HF_HOME; what has been fetched stays"),
         )
     return DownloadError(
-        tr("{folder} cannot be written: {reason}", folder=cache_folder, reason=error.strerror or str(error)),
+        tr("{folder} cannot be written: {reason}", folder=cache_folder, reason=reason_of(error)),
         tr("HF_HOME names another place"),
     )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenchat.errors import DownloadError
+from qwenchat.files import reason_of
 from qwenchat.language import tr
 from qwenchat.models import answers, digests, places
 from qwenchat.models.hub import Listing
@@ -167,7 +168,7 @@ def _in_words(error: Exception, name: str) -> DownloadError:
             tr("MODELSCOPE_ENDPOINT names another address; what has been fetched stays"),
         )
     if isinstance(error, OSError):
-        folder, reason = places.modelscope_cache(), error.strerror or str(error)
+        folder, reason = places.modelscope_cache(), reason_of(error)
         return DownloadError(
             tr("{folder} cannot be written: {reason}", folder=folder, reason=reason),
             tr("MODELSCOPE_CACHE names another place; what has been fetched stays"),

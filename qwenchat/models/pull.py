@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from qwenchat.errors import DownloadError
+from qwenchat.files import reason_of
 from qwenchat.language import tr
 from qwenchat.meter import size_text
 from qwenchat.models import checking, digests, places, records
@@ -166,7 +167,7 @@ def _pull_from(origin: Origin, name: str, revision: str | None, progress: Progre
             whole = replace(record, ended=datetime.now(timezone.utc).isoformat())
             records.keep(whole)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         raise DownloadError(
             tr("{folder} cannot be written: {reason}", folder=error.filename or listing.folder, reason=reason)
         ) from error

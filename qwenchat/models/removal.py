@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwenchat.errors import DownloadError, ModelNotFoundError, UsageError
-from qwenchat.files import read_file
+from qwenchat.files import read_file, reason_of
 from qwenchat.language import tr
 from qwenchat.models import places, records
 from qwenchat.models.records import Record
@@ -130,7 +130,7 @@ def remove(removal: Removal) -> int:
     except OSError as error:
         # What rmtree tells is often the last part of a path alone.
         place = next((folder for folder in removal.folders if folder.exists()), error.filename)
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         raise DownloadError(tr("{path} cannot be removed: {reason}", path=place, reason=reason)) from error
     return removal.bytes
 

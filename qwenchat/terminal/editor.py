@@ -23,7 +23,7 @@ from pathlib import Path
 
 from qwenchat import textfile
 from qwenchat.errors import QwenchatError, UsageError
-from qwenchat.files import read_file
+from qwenchat.files import read_file, reason_of
 from qwenchat.language import tr
 
 # "editor" is what Debian's users choose by update-alternatives.
@@ -100,7 +100,7 @@ def _run(command: list[str], environ: Mapping[str, str]) -> int:
         try:
             process = subprocess.Popen(command, env=dict(environ))
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+            reason = reason_of(error) if isinstance(error, OSError) else str(error)
             raise UsageError(
                 tr("the editor {name} cannot be started: {reason}", name=command[0], reason=reason),
                 tr("set EDITOR to the command of one"),
@@ -139,7 +139,7 @@ def _private_file(name: str, content: bytes) -> Path:
         path.touch(mode=0o600)
         path.write_bytes(content)
     except OSError as error:
-        why = error.strerror or str(error)
+        why = reason_of(error)
         raise QwenchatError(tr("a file for the editor cannot be written: {reason}", reason=why)) from error
     return path
 
@@ -152,7 +152,7 @@ def _decoded(path: Path, begun: bytes) -> str:
     except UsageError as error:
         raise QwenchatError(error.message, _where(path, begun)) from None
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         raise QwenchatError(tr("what the editor saved cannot be read: {reason}", reason=reason)) from error
 
 

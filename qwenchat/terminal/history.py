@@ -12,7 +12,7 @@ from pathlib import Path
 from prompt_toolkit.history import FileHistory
 
 from qwenchat import typed_lines
-from qwenchat.files import check_file
+from qwenchat.files import check_file, reason_of
 from qwenchat.language import tr
 from qwenchat.typed_lines import Said
 
@@ -73,5 +73,6 @@ class TypedLines(FileHistory):
 
     def _give_up(self, error: OSError) -> None:
         path, self._path = self._path, None
-        reason = error.strerror or str(error)
-        self._untold.append(tr("what is typed is not kept: {path}: {reason}", path=path, reason=reason))
+        self._untold.append(
+            tr("what is typed is not kept: {path}: {reason}", path=path, reason=reason_of(error))
+        )

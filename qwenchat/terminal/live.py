@@ -36,6 +36,7 @@ from rich.color import ColorSystem
 from rich.console import Console
 
 from qwenchat.errors import OutputClosed, QwenchatError
+from qwenchat.files import reason_of
 from qwenchat.language import tr
 from qwenchat.terminal import lending
 from qwenchat.terminal.busy import quiet_keyboard
@@ -368,4 +369,4 @@ def _write(out: IO[str], text: str) -> None:
     except BrokenPipeError as error:
         raise OutputClosed from error
     except OSError as error:
-        raise QwenchatError(tr("the answer cannot be written: {reason}", reason=error.strerror)) from error
+        raise QwenchatError(tr("the answer cannot be written: {reason}", reason=reason_of(error))) from error

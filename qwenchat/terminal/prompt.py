@@ -31,7 +31,7 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
 from qwenchat.errors import QwenchatError
-from qwenchat.language import tr
+from qwenchat.language import is_yes, tr
 from qwenchat.terminal import editor, lending, styles, theme
 from qwenchat.terminal.display import Display, PlainDisplay, display, drawn
 from qwenchat.terminal.history import TypedLines
@@ -154,10 +154,10 @@ class Prompt:
         """Whether the user says yes; anything else, Ctrl-C and Ctrl-D too, is no."""
         asked: PromptSession[str] = PromptSession(output=self._session.output)
         try:
-            answer = asked.prompt(f"{sanitize_line(question)} [y/N] ")
+            answer = asked.prompt(tr("{question} [y/N] ", question=sanitize_line(question)))
         except (EOFError, KeyboardInterrupt):
             return False
-        return answer.strip().casefold() in ("y", "yes", "是")
+        return is_yes(answer)
 
     def restyle(self) -> None:
         """Takes the styles of the theme in force."""

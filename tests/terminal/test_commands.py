@@ -485,6 +485,10 @@ def test_a_session_that_is_open_elsewhere_is_forked(tmp_path: Path, chat: Chat, 
     assert len(other.conversation.questions()) == 1
 
 
+def test_delete_of_what_was_not_saved_says_so(say: Say) -> None:
+    assert "this chat was not saved; there is nothing to delete" in say("/delete")
+
+
 def test_rename_fork_delete_and_search(
     chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -609,6 +613,7 @@ def test_detach_takes_one_file_out_or_all(chat: Chat, say: Say, tmp_path: Path) 
     assert [file.name for file in chat.draft.attached] == ["a.txt", "c.txt"]
     assert "b.txt is not in the next message; there are a.txt, c.txt" in say("/detach b.txt")
     assert "took 2 files out" in say("/detach")
+    assert "no file is in the next message" in say("/detach")
     assert chat.draft.attached == []
 
 

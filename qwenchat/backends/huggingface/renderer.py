@@ -14,6 +14,7 @@ from typing import Any
 
 from qwenchat.backends.huggingface import render_child
 from qwenchat.errors import ModelError
+from qwenchat.files import reason_of
 from qwenchat.language import tr
 
 _PACKAGES = Path(__file__).parents[3]
@@ -84,7 +85,7 @@ class Renderer:
             )
         except OSError as error:
             raise ModelError(
-                tr("the chat template cannot be run: {reason}", reason=error.strerror or error)
+                tr("the chat template cannot be run: {reason}", reason=reason_of(error))
             ) from error
         weakref.finalize(self, _end, process)
         _ask(process, {"template": self._source})

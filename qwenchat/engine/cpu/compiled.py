@@ -24,6 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from qwenchat.files import reason_of
 from qwenchat.language import tr
 
 _SOURCES = ("layout", "vector", "products", "attention", "step", "compile")
@@ -110,7 +111,7 @@ def open_kernels(
         try:
             _keep(path, code)
         except OSError as error:
-            reason = error.strerror or error
+            reason = reason_of(error)
             notice(
                 tr("the compiled kernels cannot be kept in {folder}: {reason}", folder=folder, reason=reason)
             )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, Interrupted, QwenchatError, UsageError
+from qwenchat.files import reason_of
 from qwenchat.language import plural, tr
 from qwenchat.models.quantize import calibration as calibrations
 from qwenchat.models.quantize import checkpoint, layers, work
@@ -342,7 +343,7 @@ def _told(dest: Path) -> Iterator[None]:
             tr(
                 "{path} cannot be written: {reason}",
                 path=work.folder_of(dest),
-                reason=error.strerror or error,
+                reason=reason_of(error),
             ),
             again,
         ) from error

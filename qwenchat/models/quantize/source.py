@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from qwenchat.engine.config import read_model_config
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, QwenchatError, UsageError
-from qwenchat.files import open_file, read_file
+from qwenchat.files import open_file, read_file, reason_of
 from qwenchat.json_files import MOST_BYTES
 from qwenchat.language import tr
 from qwenchat.models.quantize import work
@@ -144,7 +144,7 @@ class Source:
                         advance(done / total)
         except OSError as error:
             raise CheckpointError(
-                tr("{folder} cannot be read: {reason}", folder=self.folder, reason=error.strerror)
+                tr("{folder} cannot be read: {reason}", folder=self.folder, reason=reason_of(error))
             ) from error
         return digest.hexdigest()
 

@@ -32,7 +32,7 @@ def _file(chat: Chat, rest: str) -> None:
         for file in chat.draft.attached:
             chat.say(chat.draft.describe(file, chat.backend))
     else:
-        chat.say(tr("no file is in the next message; /file PATH or @PATH puts one in"))
+        chat.say(_none_attached())
 
 
 @command(
@@ -42,10 +42,17 @@ def _file(chat: Chat, rest: str) -> None:
     complete=lambda chat, rest: (file.name for file in chat.draft.attached),
 )
 def _detach(chat: Chat, rest: str) -> None:
+    if not rest and not chat.draft.attached:
+        chat.say(_none_attached())
+        return
     count = chat.draft.detach(rest)
     chat.say(
         plural(count, "took one file out of the next message", "took {count} files out of the next message")
     )
+
+
+def _none_attached() -> str:
+    return tr("no file is in the next message; /file PATH or @PATH puts one in")
 
 
 @command(

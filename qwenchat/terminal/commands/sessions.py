@@ -87,6 +87,8 @@ def _fork(chat: Chat, rest: str) -> None:
     "delete", "Delete this session, or another; it asks before it does.", usage="[NAME]", complete=_names
 )
 def _delete(chat: Chat, rest: str) -> None:
+    if not rest and not chat.session.path.exists():
+        raise UsageError(tr("this chat was not saved"), tr("there is nothing to delete"))
     info = chat.store.find(rest or chat.session.id)
     said = said_in(chat.store, info.id)
     if not chat.prompt.confirm(tr("delete {session}?", session=described(info))):
