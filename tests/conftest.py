@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import shutil
 import signal
@@ -51,6 +52,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_folder: Callable[
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_debug_log() -> Iterator[None]:
+    """The log that a test began with --debug ends with it."""
+    yield
+    log = logging.getLogger("qwenchat")
+    for handler in [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]:
+        log.removeHandler(handler)
+        handler.close()
+        log.setLevel(logging.NOTSET)
+        log.propagate = True
 
 
 @pytest.fixture
