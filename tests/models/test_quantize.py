@@ -424,3 +424,11 @@ def test_without_auto_gptq_it_says_so_and_what_to_do(
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "auto_gptq.quantization", None)  # then importing it fails
     assert refusal(quantize, QwenchatError).startswith("auto-gptq cannot be imported: ")
+
+
+def test_what_can_be_refused_without_auto_gptq_is_refused_before_its_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "import_gptq", lambda: pytest.fail("it was imported"))
+    with pytest.raises(CheckpointError):
+        run.quantize(tmp_path, tmp_path.with_name("dest"), Recipe(8, 128), device=torch.device("cpu"))

@@ -108,6 +108,7 @@ def read_config(files: HubFiles) -> Any:
 
 
 def _unknown(files: HubFiles, kind: object) -> CheckpointError:
+    kind = shorten(kind, 60) if isinstance(kind, str) else kind
     if "auto_map" in files.config:
         return CheckpointError(
             tr(

@@ -115,9 +115,6 @@ def quantize(
     """
     started = time.monotonic()
     _check_places(source, dest)
-    import_gptq()
-    import torch
-
     from qwenchat.tokenizer import QwenTokenizer
 
     src = Source(source, recipe)
@@ -134,6 +131,9 @@ def quantize(
                 "{count} tokens of the calibration are too many, and left out",
             )
         )
+    import_gptq()  # takes seconds: what can be refused without it was
+    import torch
+
     texts = layers.Texts.of(given.sequences, held_out)
     src.check_room(dest, texts.rows, device)
     checking = tr("checking the source")

@@ -507,3 +507,9 @@ def test_other_keys_are_noted_for_debug_alone(folder: Path, caplog: pytest.LogCa
     with caplog.at_level("DEBUG", logger="qwenchat"):
         check_huggingface(folder, Request(name="tiny", device="cpu"))
     assert "not read: my_note" in caplog.text
+
+
+def test_a_model_type_of_a_thousand_letters_is_quoted_in_a_line(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "x" * 1000}))
+    assert "x" * 100 not in refusal(folder).message
