@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from qwenchat import json_files
+from qwenchat.backends.huggingface.refusals import check_counts, in_parts
 from qwenchat.engine.safetensors_header import read_header
-from qwenchat.errors import CheckpointError, quoted, shorten
+from qwenchat.errors import CheckpointError, shorten
 from qwenchat.files import check_file, read_file, reason_of
 from qwenchat.json_files import MOST_JSON_VALUES, read_json
 from qwenchat.language import plural, tr
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from qwenchat.backends.huggingface.gguf_head import GGUFHead
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_MAX_LAYERS, _MAX_COUNT = 1024, 2**20  # far above any published model
-_LISTS = ("layers", "n_layer", "block_count", "experts", "expert_count")
-"""How the keys end of what transformers has a module for each."""
 _GGUF = ".gguf"
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf", re.IGNORECASE)
 
@@ -96,14 +94,6 @@ def refuse_several(folder: Path) -> None:
         )
 
 
-def in_parts(path: Path) -> CheckpointError:
-    """The error for a part of a GGUF file."""
-    return CheckpointError(
-        tr("{name}: this is one part of a GGUF file that was split", name=path),
-        tr("merge its parts: llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf"),
-    )
-
-
 def _ggufs_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix.lower() == _GGUF)
 
@@ -164,20 +154,6 @@ def _check_what_is_read(folder: Path) -> None:
         raise CheckpointError(
             tr("{path} cannot be read: {reason}", path=path, reason=_reason(error))
         ) from error
-
-
-def check_counts(path: Path, config: Mapping[str, Any]) -> None:
-    """Raises CheckpointError for a number of layers or the like that no model has.
-
-    transformers makes lists of these lengths, before anybody can ask it what it has read.
-    """
-    for key, value in config.items():
-        if isinstance(value, dict):  # of a part: the text model of one that also sees
-            check_counts(path, value)
-        most = _MAX_LAYERS if key.endswith(_LISTS) else _MAX_COUNT
-        counted = key.startswith("num_") or most == _MAX_LAYERS
-        if counted and isinstance(value, (int, float)) and not 0 <= value <= most:
-            raise CheckpointError(f"{path}: {key} is {quoted(value)}, expected a whole number up to {most}")
 
 
 def _no_safetensors(folder: Path) -> CheckpointError:

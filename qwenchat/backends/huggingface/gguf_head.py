@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from qwenchat.backends.huggingface.files import check_counts, in_parts
+from qwenchat.backends.huggingface.refusals import check_counts, in_parts
 from qwenchat.errors import CheckpointError, quoted
 from qwenchat.language import tr
 from qwenchat.models.gguf import MetadataValue, read_metadata
