@@ -39,7 +39,8 @@ Where tokens come from::
 What all use::
 
     caseless      texts compared as people do; normal_forms, Unicode's
-    config        where settings come from; settings which there are, folders where files are kept
+    config        where settings come from; settings which there are, config_file reads the file, folders
+                  says where files are kept
     errors        everything that can go wrong, as one family
     language      English or Chinese; chinese has the texts, chinese_help those of --help
 

@@ -31,6 +31,7 @@ from qwenchat import (
     language,
 )
 from qwenchat.cli_parser import App
+from qwenchat.config_file import language_of_config
 from qwenchat.errors import Interrupted, UsageError
 from qwenchat.language import plural, tr
 from qwenchat.options import Flags, with_flags
@@ -352,5 +353,5 @@ def _rate(tokens: int, seconds: float) -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code."""
-    language.use(language.before_settings(arguments))
+    language.use(language.before_settings(arguments, language_of_config))
     return exits.code_of(lambda: app(list(arguments), prog_name="qwenchat", standalone_mode=False))

@@ -33,7 +33,6 @@ from qwenchat.cli_output import (
 from qwenchat.cli_parser import App
 from qwenchat.errors import SessionError, UsageError
 from qwenchat.language import plural, tr
-from qwenchat.session_lines import as_object, described, hit_lines, list_lines, local_time
 
 if TYPE_CHECKING:
     from qwenchat.session_listing import SessionInfo
@@ -113,6 +112,8 @@ def sessions(ctx: typer.Context) -> None:
 @app.command("list")
 def list_sessions(ctx: typer.Context, limit: _Limit = None, as_json: _Json = False) -> None:
     """List the sessions, the one saved last first."""
+    from qwenchat.session_lines import as_object, list_lines
+
     infos = _store().list()[:limit]
     if _wants_json(ctx, as_json):
         print_objects(as_object(info) for info in infos)
@@ -159,6 +160,8 @@ def rename(
     as_json: _Json = False,
 ) -> None:
     """Give a session another title."""
+    from qwenchat.session_lines import as_object
+
     info = _store().rename(name, " ".join(title))
     if _wants_json(ctx, as_json):
         print_object(as_object(info))
@@ -177,6 +180,8 @@ def search(
 
     It is looked for in titles, questions and replies.
     """
+    from qwenchat.session_lines import as_object, hit_lines
+
     text = " ".join(words)
     if not text:
         raise UsageError(tr("there is nothing to search for"), "qwenchat sessions search TEXT")
@@ -197,6 +202,8 @@ def fork(
     as_json: _Json = False,
 ) -> None:
     """Copy a session, and print the copy's id."""
+    from qwenchat.session_lines import as_object
+
     store = _store()
     with store.fork(name, title) as copy:
         info = store.find(copy.id)
@@ -223,6 +230,7 @@ def delete(
     """Delete sessions; asks first."""
     from qwenchat import typed_lines
     from qwenchat.folders import history_file
+    from qwenchat.session_lines import as_object
 
     store = _store()
     infos = _to_delete(store, names or [], older_than)
@@ -314,6 +322,8 @@ def _format(given: str, path: Path | None) -> str:
 
 def _to_delete(store: SessionStore, names: Sequence[str], days: float | None) -> list[SessionInfo]:
     """The sessions of these names, each once; or without names those that are older."""
+    from qwenchat.session_lines import local_time
+
     if bool(names) == (days is not None):
         raise UsageError(tr("delete which sessions?"), tr("give their names, or --older-than DAYS"))
     if days is None:
@@ -334,6 +344,7 @@ def _ask_to_delete(infos: Sequence[SessionInfo]) -> None:
         Interrupted: the answer is not yes.
         UsageError: nobody can answer.
     """
+    from qwenchat.session_lines import described
     from qwenchat.terminal import theme
 
     unasked = tr("--yes deletes without asking")

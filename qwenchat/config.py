@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from pydantic import ValidationError
 
+from qwenchat.config_file import read_config_file
 from qwenchat.errors import ConfigError, QwenchatError, shorten
-from qwenchat.files import NotAFile, TooLarge, read_file, reason_of
+from qwenchat.files import reason_of
 from qwenchat.folders import (
     CONFIG_VARIABLE,
     HOME_VARIABLE,
@@ -65,11 +64,6 @@ __all__ = [
 ]
 
 _PREFIX = "QWENCHAT_"
-# A config file is a page of text; a parsed one may take 500 times its bytes, tables of a letter each.
-_FILE_LIMIT = 1 << 18
-# The parser takes a gigabyte for a key of 20,000 parts; no setting has more than two.
-_KEY_PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
-_DEEP_KEY = re.compile(rf"(?:^|[{{,\[])[ \t]*(?:{_KEY_PART}){{32}}", re.ASCII | re.MULTILINE)
 _PROMPTS_IN_JSON = 'write a JSON object: {"teacher": "..."}'
 
 
@@ -228,7 +222,7 @@ def _unknown_line(variable: str, known: list[str]) -> str:
 
 def _from_file(path: Path, required: bool) -> _Layer:
     layer: _Layer = {}
-    for key, value in _parse(path, _read(path, required)).items():
+    for key, value in read_config_file(path, required).items():
         if key not in Settings.model_fields:
             raise ConfigError(
                 tr("{path}: unknown key {key}", path=path, key=shorten(key)), _hint_for_unknown(key, value)
@@ -244,73 +238,6 @@ def _hint_for_unknown(key: str, value: object) -> str:
     if isinstance(value, dict):
         return tr("settings stand at the top level, not in [tables]")
     return tr("the keys are {names}", names=", ".join(Settings.model_fields))
-
-
-def _read(path: Path, required: bool) -> bytes:
-    if path == Path(os.devnull):  # how one says: none
-        return b""
-    try:
-        return read_file(path, _FILE_LIMIT)[0]
-    except FileNotFoundError:
-        if not required:
-            return b""
-        raise ConfigError(
-            tr("there is no file {path}", path=path), tr("{variable} names it", variable=CONFIG_VARIABLE)
-        ) from None
-    except IsADirectoryError:
-        raise ConfigError(tr("{path} is a folder", path=path), tr("a config file was expected")) from None
-    except NotAFile:
-        raise ConfigError(
-            tr("{path} is no ordinary file", path=path), tr("a config file was expected")
-        ) from None
-    except TooLarge:
-        raise ConfigError(
-            tr("{path} is larger than {limit} KiB", path=path, limit=_FILE_LIMIT >> 10),
-            tr("a config file was expected"),
-        ) from None
-    except OSError as error:
-        raise ConfigError(tr("{path} cannot be read: {reason}", path=path, reason=reason_of(error))) from None
-
-
-def _parse(path: Path, raw: bytes) -> dict[str, Any]:
-    if not raw:
-        return {}
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
-
-    try:
-        text = raw.decode("utf-8-sig")  # Windows editors like to begin with a byte-order mark
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            tr("{place}: not UTF-8 (byte {n})", place=f"{path}:{line}", n=error.start)
-        ) from None
-    if deep := _DEEP_KEY.search(text):
-        place = f"{path}:{text.count(chr(10), 0, deep.start()) + 1}"
-        raise ConfigError(tr("{place}: not valid TOML: {reason}", place=place, reason="nested too deeply"))
-    try:
-        parsed: dict[str, Any] = tomllib.loads(text)
-    except RecursionError:
-        raise ConfigError(
-            tr("{place}: not valid TOML: {reason}", place=path, reason="nested too deeply")
-        ) from None
-    except ValueError as error:  # TOMLDecodeError, or int() on thousands of digits
-        place, reason = _syntax_error(text, str(error))
-        raise ConfigError(
-            tr("{place}: not valid TOML: {reason}", place=f"{path}{place}", reason=reason)
-        ) from None
-    return parsed
-
-
-def _syntax_error(text: str, message: str) -> tuple[str, str]:
-    """Split the parser's "Invalid value (at line 3, column 5)" into ":3" and the reason."""
-    match = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
-    if not match:
-        return "", message
-    line = match[1] or str(text.count("\n") + 1)
-    return f":{line}", message[: match.start()]
 
 
 # --- showing values ------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -86,14 +86,23 @@ def use(language: Language) -> None:
         _table = {}
 
 
-def before_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Language:
-    """The language until the settings are read: of the flag, of its variable, or of the locale."""
+def before_settings(
+    arguments: Sequence[str], of_config: Callable[[], str], environ: Mapping[str, str] = os.environ
+) -> Language:
+    """The language until the settings are read: of the flag, its variable, the config file, or the locale.
+
+    Args:
+        arguments: the command line.
+        of_config: says what the config file has for the setting; called only where it counts.
+        environ: the environment.
+    """
     asked = environ.get("QWENCHAT_LANGUAGE", "")
     for word, following in pairwise((*arguments, "")):
         if word == "--language":
             asked = following
         elif word.startswith("--language="):
             asked = word.partition("=")[2]
+    asked = asked or of_config()
     if asked == "zh":
         return "zh"
     return "en" if asked == "en" else of_locale(environ)

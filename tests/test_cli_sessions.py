@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from qwenchat import cli, cli_sessions
+from qwenchat import cli, cli_sessions, session_lines
 from qwenchat.chat.conversation import Reply
 from qwenchat.sessions import Session, SessionStore
 from qwenchat.terminal import theme
@@ -144,7 +144,7 @@ def test_a_date_is_shown_in_local_time(
     run: Run, store: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(store, "old", updated="2025-03-04T23:59:01.5+00:00")
-    local = cli_sessions.local_time("2025-03-04T23:59:01.5+00:00")
+    local = session_lines.local_time("2025-03-04T23:59:01.5+00:00")
     assert local is not None
     assert f"  {local:%Y-%m-%d %H:%M}  " in run("list")[1]
 

@@ -16,6 +16,7 @@ import typer
 import qwenchat
 from qwenchat import cli, cli_help, language
 from qwenchat.chinese import CHINESE
+from qwenchat.config_file import language_of_config
 from qwenchat.files import reason_of
 from qwenchat.language import tr
 from qwenchat.models import demo, wheel
@@ -181,6 +182,33 @@ def test_the_language_follows_the_locale() -> None:
     assert language.of_locale({"LANG": "zh_CN.UTF-8", "LC_ALL": "C"}) == "en"
     assert language.of_locale({"LC_MESSAGES": "zh_TW"}) == "zh"
     assert language.of_locale({}) == "en"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "file", "expected"),
+    [
+        ([], "", 'language = "zh"', "zh"),
+        ([], "", '\ufeff"language" = "zh"', "zh"),
+        (["--language", "en"], "", 'language = "zh"', "en"),
+        ([], "en", 'language = "zh"', "en"),
+        ([], "auto", 'language = "zh"', "en"),
+        ([], "", 'language = "auto"', "en"),
+        ([], "", '# language = "zh"', "en"),
+        ([], "", 'language = "zh"\ntheme = ', "en"),  # no TOML: told where the settings are read
+        ([], "", 'system = """\nlanguage = "zh"\n"""', "en"),
+        ([], "", "[language]\nzh = 1", "en"),
+        ([], "", None, "en"),
+    ],
+)
+def test_help_and_the_parser_speak_the_language_of_the_config_file(
+    arguments: list[str], variable: str, file: str | None, expected: str, tmp_path: Path
+) -> None:
+    if file is not None:
+        (tmp_path / "config").mkdir()
+        (tmp_path / "config" / "config.toml").write_text(file, encoding="utf-8")
+    environ = {"QWENCHAT_HOME": str(tmp_path), "QWENCHAT_LANGUAGE": variable, "LANG": "C"}
+    before = language.before_settings(arguments, lambda: language_of_config(environ), environ)
+    assert before == expected
 
 
 def test_chinese_is_spoken_when_asked_for() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,13 +90,11 @@ _MARKS = "\u3099\u309a\ufe00-\ufe0f\U000e0100-\U000e01ef"  # belong to the wide 
 
 # What stays in one row: a word, or one Chinese or Japanese character with the punctuation that may
 # neither end a row (opening) nor begin one (closing).
-_UNIT = re.compile(
-    rf"\n| +|[{_OPENING}]*(?:[{_WIDE}][{_MARKS}]*|[^ \n{_WIDE}{_OPENING}]+)[{_CLOSING}]*|[{_OPENING}]+"
-)
+_UNIT = rf"\n| +|[{_OPENING}]*(?:[{_WIDE}][{_MARKS}]*|[^ \n{_WIDE}{_OPENING}]+)[{_CLOSING}]*|[{_OPENING}]+"
 
 # The same for a line that is said, in which a path or an address is one word whatever it is written in.
 _PLACE = rf"(?<![A-Za-z0-9_.])(?:~?/|[A-Za-z]+://|[A-Za-z]:\\)[^ {_OPENING}{_CLOSING}]*[{_CLOSING}]*"
-_SAID_UNIT = re.compile(f" +|{_PLACE}|{_UNIT.pattern}")
+_SAID_UNIT = f" +|{_PLACE}|{_UNIT}"
 
 _APART = "  "  # between columns
 _NARROW = 40  # cells; in a terminal with fewer the last column stands below the others
@@ -104,6 +102,17 @@ _LEAST = 16  # cells; and where it would have fewer beside them
 
 # An address of a length that a person may want.
 _ADDRESS = re.compile(r"[^\w]{,9}\w+://.{,1000}")
+
+
+@cache
+def _compiled(units: str) -> re.Pattern[str]:
+    """A pattern of units, which takes some milliseconds: --help in English needs none."""
+    return re.compile(units)
+
+
+def _said_units(line: str) -> list[str]:
+    """The words of a line that is said, and the blanks between them."""
+    return (re.compile(" +|[^ ]+") if line.isascii() else _compiled(_SAID_UNIT)).findall(line)
 
 
 def wrap(spans: Iterable[Span], width: int, cut_addresses: bool = False) -> list[Row]:
@@ -119,7 +128,7 @@ def wrap(spans: Iterable[Span], width: int, cut_addresses: bool = False) -> list
     text = "".join(span.text for span in spans)
     bounds: list[tuple[int, int]] = []
     start = end = column = 0  # of the row being filled; blanks after ``end`` count only once ink follows
-    for match in _UNIT.finditer(text):
+    for match in _compiled(_UNIT).finditer(text):
         unit = match.group()
         if unit == "\n":
             bounds.append((start, end))
@@ -159,7 +168,7 @@ def wrap_line(text: str, width: int, hang: int = 0) -> list[str]:
     row, blanks = text[: len(text) - len(ink)], ""
     rows = []
     begun = False  # whether the row has a word
-    for unit in _SAID_UNIT.findall(ink):
+    for unit in _said_units(ink):
         if unit.startswith(" "):
             blanks = unit
             continue
