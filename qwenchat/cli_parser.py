@@ -55,6 +55,7 @@ _ELSEWHERE: Mapping[str, Mapping[str, str]] = {
     },
     "qwenchat config": {"create": "init", "get": "show", "list": "show", "ls": "show"},
 }
+_SHORT = 3  # letters: what is near a name as short may as well begin a question
 _CHAT = ("chat", "run")
 
 
@@ -124,12 +125,15 @@ class Group(TyperGroup):
 
     def _meant(self, path: str, word: str) -> Iterable[str]:
         """The commands that a word is likely to mean."""
-        if elsewhere := _ELSEWHERE.get(path, {}).get(word):
-            return [elsewhere]
+        elsewhere = _ELSEWHERE.get(path, {})
+        if word in elsewhere:
+            return [elsewhere[word]]
         groups = {name: each for name, each in self.commands.items() if isinstance(each, Group)}
         if below := [f"{name} {word}" for name, each in groups.items() if word in each.commands]:
             return below
-        return difflib.get_close_matches(word, self.commands, n=1)
+        names = [*(name for name in elsewhere if len(name) > _SHORT), *self.commands]
+        close = difflib.get_close_matches(word, names, n=1)
+        return [elsewhere.get(name, name) for name in close]
 
 
 class App(typer.Typer):

@@ -27,6 +27,9 @@ def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     [
         ("sessions rm x", "qwenchat sessions delete"),
         ("pull demo", "qwenchat models pull"),
+        ("downlaod demo", "qwenchat models pull"),
+        ("sessions remov x", "qwenchat sessions delete"),
+        ("pls say it", "qwenchat ask 'pls say it'"),
         ("serach x", "--help"),
         ("sessions serach x", "qwenchat sessions search"),
         ("list", "qwenchat sessions list or qwenchat models list"),

@@ -1,6 +1,7 @@
 """What was typed at the prompt, for the Up key: kept in a file across runs, or by this run alone.
 
-Owns the file, its mode, and what is taken out of it again when a session is deleted.
+Owns the file, its mode, and what is taken out of it again when a session is deleted. The prompt is given
+each line as it holds one itself, with every sign as one character; the file has the text.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from prompt_toolkit.history import FileHistory
 from qwenchat import typed_lines
 from qwenchat.files import check_file, reason_of
 from qwenchat.language import tr
+from qwenchat.terminal.signs import plain, whole
 from qwenchat.typed_lines import Said
 
 _LONGEST_KEPT = 64 * 1024  # characters of a line in the file
@@ -39,17 +41,18 @@ class TypedLines(FileHistory):
         try:
             if self._path.exists():
                 check_file(self._path)  # it is opened by its name there: a pipe would be waited for
-            return list(super().load_history_strings())
+            return [whole(line) for line in super().load_history_strings()]
         except OSError as error:
             self._give_up(error)
             return []
 
     def append_string(self, string: str) -> None:
         """Adds a line; a very long one is only known to this run."""
-        super().append_string(self._unfold(string))
+        super().append_string(whole(self._unfold(string)))
 
     def store_string(self, string: str) -> None:
         """Writes a line to the file."""
+        string = plain(string)
         if self._path is None or len(string) > _LONGEST_KEPT:
             return
         try:
@@ -67,7 +70,7 @@ class TypedLines(FileHistory):
         Raises:
             SessionError: they stay in the file.
         """
-        self._loaded_strings = [line for line in self._loaded_strings if not said(line)]
+        self._loaded_strings = [line for line in self._loaded_strings if not said(plain(line))]
         if self._path is not None:
             typed_lines.forget(self._path, said)
 

@@ -1,8 +1,8 @@
 """The text on the line that the user types on: what it holds, how one steps through it, how it is shown.
 
-What is typed and pasted is held as it came; only what is shown passes the gate. A sign, which may be
-several characters (a flag, an emoji with its skin tone, a letter with its accents: a grapheme cluster), is
-stepped over and deleted as one.
+What is typed and pasted is held as it came; only what is shown passes the gate. A sign of several
+characters is held as one (see :mod:`qwenchat.terminal.signs`), so whatever key counts characters counts
+signs, and none is parted.
 
 A long paste is folded: in the text it is one character, shown as a few words. So it is whole or gone, like
 any character. That one is a lone surrogate, which no keyboard, paste or file can bring in.
@@ -14,22 +14,25 @@ import re
 from collections.abc import Callable, Iterator
 
 from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.formatted_text.utils import fragment_list_to_text
 from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
 from prompt_toolkit.layout.utils import explode_text_fragments
-from wcwidth import grapheme_boundary_before, iter_graphemes
+from wcwidth import iter_graphemes
 
 from qwenchat.language import tr
 from qwenchat.terminal.sanitize import sanitize_line
+from qwenchat.terminal.signs import plain, whole
 
 FOLD_LINES = 12
 """A paste of more lines than this is shown folded into a few words, and sent whole."""
 FOLD_CHARACTERS = 2000
 """So is one of more characters, on however few lines."""
 
-_FIRST, _KEPT = 0xD800, 0x400  # surrogates; when there were so many pastes, the first is forgotten
-_FOLDED = re.compile("[\ud800-\udbff]")
+_FIRST, _KEPT = 0xD800, 0x200  # surrogates; when there were so many pastes, the first is forgotten
+_FOLDED = re.compile("[\ud800-\ud9ff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _OTHER = "\ufffc"  # stands for an object in a text
 
 
@@ -50,25 +53,25 @@ class Pastes:
         return character
 
     def unfold(self, text: str) -> str:
-        """A line with the pastes themselves."""
-        return _FOLDED.sub(lambda found: self._texts.get(found[0], (0, ""))[1], text)
+        """What a line says: with the signs and the pastes themselves."""
+        return _FOLDED.sub(lambda found: self._texts.get(found[0], (0, ""))[1], plain(text))
 
     def refold(self, text: str) -> str:
         """A text for the line, with what was folded before folded again."""
-        text = _FOLDED.sub("\ufffd", text)
+        text = _SURROGATES.sub("\ufffd", text)
         for character, (_, pasted) in self._texts.items():
             text = text.replace(pasted, character)
         return text
 
     @staticmethod
     def hide(text: str) -> str:
-        """A line of the same length, for whoever looks for names in what was typed."""
-        return _FOLDED.sub(_OTHER, text)
+        """A line for whoever looks for names in what was typed."""
+        return _FOLDED.sub(_OTHER, plain(text))
 
     def shown(self, sign: str) -> str:
         """A sign as it is shown: of a paste the words for it, of all else what passes the gate."""
         if sign not in self._texts:
-            return sanitize_line(sign) if sign != "\t" else sign
+            return sanitize_line(plain(sign)) if sign != "\t" else sign
         number, text = self._texts[sign]
         if (lines := text.removesuffix("\n").count("\n") + 1) >= FOLD_LINES:
             return tr("[paste {number}: {count} lines]", number=number, count=f"{lines:,}")
@@ -76,34 +79,55 @@ class Pastes:
 
 
 class Line(Buffer):
-    """The text being typed. The cursor never stands within a sign, and no part of one is deleted."""
+    """The text being typed, each sign and each folded paste one character."""
 
-    _was = 0  # where the cursor stood
+    @property
+    def text(self) -> str:
+        """The text; what is set may have signs of several characters."""
+        held: str = super().text
+        return held
 
-    def cursor_moved(self) -> None:
-        """Leads the cursor out of a sign, on the side that it was moving to."""
-        begin, end = sign_at(self.text, self.cursor_position)
-        if begin != self.cursor_position:
-            self.cursor_position = end if self.cursor_position > self._was else begin
-        self._was = self.cursor_position
+    @text.setter
+    def text(self, value: str) -> None:
+        self.document = Document(value, min(self.cursor_position, len(value)))
 
-    def delete(self, count: int = 1) -> str:
-        """Deletes so many characters behind the cursor, and the rest of a sign that they end in."""
-        begin, end = sign_at(self.text, self.cursor_position + count)
-        return super().delete(count if begin == self.cursor_position + count else end - self.cursor_position)
+    def set_document(self, value: Document, bypass_readonly: bool = False) -> None:
+        """Sets text and cursor; see the base class."""
+        super().set_document(_whole(value), bypass_readonly)
 
-    def delete_before_cursor(self, count: int = 1) -> str:
-        """Deletes so many characters before the cursor, and the rest of a sign that they begin in."""
-        begin, _ = sign_at(self.text, max(0, self.cursor_position - count))
-        return super().delete_before_cursor(self.cursor_position - begin)
+    def reset(self, document: Document | None = None, append_to_history: bool = False) -> None:
+        """Begins anew; see the base class."""
+        super().reset(document and _whole(document), append_to_history)
+
+    def transform_region(self, from_: int, to: int, transform_callback: Callable[[str], str]) -> None:
+        """Changes a part, such as its case, which its letters have and not what stands for them."""
+        super().transform_region(from_, to, lambda text: transform_callback(plain(text)))
+
+    def transform_current_line(self, transform_callback: Callable[[str], str]) -> None:
+        """Changes the cursor's line; see :meth:`transform_region`."""
+        super().transform_current_line(lambda text: transform_callback(plain(text)))
 
 
-def sign_at(text: str, position: int) -> tuple[int, int]:
-    """Where the sign that the character at a position belongs to begins and ends."""
-    if position >= len(text):
-        return len(text), len(text)
-    begin = grapheme_boundary_before(text, position + 1)
-    return begin, begin + len(next(iter_graphemes(text, begin)))
+def swap_case(buffer: Buffer, count: int = 1) -> None:
+    """Swaps the case of so many signs behind the cursor in its line, and steps over them."""
+    begin = buffer.cursor_position
+    end = begin + buffer.document.get_cursor_right_position(count)
+    if begin < end:
+        buffer.transform_region(begin, end, str.swapcase)
+        buffer.cursor_position = end
+
+
+def _whole(document: Document) -> Document:
+    """A document with each sign as one character; a cursor within a sign stands behind it."""
+    text = whole(document.text)
+    if text == document.text:
+        return document
+    before = len(plain(document.text[: document.cursor_position]))
+    position = 0
+    while before > 0:
+        before -= len(plain(text[position]))
+        position += 1
+    return Document(text, position)
 
 
 class Shown(Processor):

@@ -19,7 +19,7 @@ from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.enums import DEFAULT_BUFFER, SEARCH_BUFFER
 from prompt_toolkit.filters import Condition, emacs_mode, is_searching, vi_navigation_mode
 from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.input import Input
@@ -35,8 +35,9 @@ from qwenchat.language import is_yes, tr
 from qwenchat.terminal import editor, lending, styles, theme
 from qwenchat.terminal.display import Display, PlainDisplay, display, drawn
 from qwenchat.terminal.history import TypedLines
-from qwenchat.terminal.line import Line, Pastes, Shown
+from qwenchat.terminal.line import Line, Pastes, Shown, swap_case
 from qwenchat.terminal.sanitize import sanitize_line
+from qwenchat.terminal.signs import plain, whole
 from qwenchat.typed_lines import Said
 
 _PROMPT = "> "
@@ -88,7 +89,7 @@ class Prompt:
                 multiline=True,
                 history=self._history,
                 auto_suggest=AutoSuggestFromHistory(),
-                completer=_Completer(complete),
+                completer=PromptCompleter(complete),
                 # A command's name shows what there is; all else waits for Tab.
                 complete_while_typing=Condition(self._types_command),
                 placeholder=[("class:auto-suggestion", placeholder)],
@@ -101,6 +102,9 @@ class Prompt:
                 output=display(),
                 input_processors=[Shown(self._drawn)],
             )
+        for control in self._session.layout.find_all_controls():
+            if isinstance(control, SearchBufferControl) and control.input_processors is not None:
+                control.input_processors.append(Shown(self._drawn))
 
     def read(self, default: str = "") -> str:
         """The next message or command, folded pastes unfolded.
@@ -198,7 +202,7 @@ class Prompt:
             return ""
         sought = control.buffer.text
         found = line.document_for_search(SearchState(sought, control.searcher_search_state.direction))
-        return "" if sought in found.text else sought
+        return "" if sought in found.text else plain(sought)
 
     def _types_command(self) -> bool:
         return self.text.startswith("/") and not set(" \n/") & set(self.text[1:])
@@ -261,6 +265,10 @@ class Prompt:
         def _(event: KeyPressEvent) -> None:
             run_in_terminal(lambda: self._edit(event.current_buffer))
 
+        @keys.add("~", filter=vi_navigation_mode)
+        def _(event: KeyPressEvent) -> None:
+            swap_case(event.current_buffer, event.arg)
+
         @keys.add(Keys.BracketedPaste)
         def _(event: KeyPressEvent) -> None:
             # Nothing in it is a key, so nothing in it sends.
@@ -294,7 +302,7 @@ class _Session(PromptSession[str]):
             get_app().exit(result=buffer.text, style="class:accepted")
             return True
 
-        line = Line(
+        return Line(
             name=DEFAULT_BUFFER,
             completer=self.completer,
             complete_while_typing=self.complete_while_typing,
@@ -302,18 +310,29 @@ class _Session(PromptSession[str]):
             auto_suggest=self.auto_suggest,
             accept_handler=accept,
         )
-        line.on_cursor_position_changed += lambda _: line.cursor_moved()
-        return line
+
+    def _create_search_buffer(self) -> Buffer:
+        return Line(name=SEARCH_BUFFER)
 
 
-class _Completer(Completer):
+class PromptCompleter(Completer):
     """What the caller completes."""
 
     def __init__(self, complete: Callable[[str], Iterable[Completion]]) -> None:
         self._complete = complete
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        return self._complete(Pastes.hide(document.text_before_cursor))
+        typed = Pastes.hide(document.text_before_cursor)
+        for found in self._complete(typed):
+            replaced = typed[len(typed) + found.start_position :]
+            yield Completion(
+                whole(found.text),
+                -len(whole(replaced)),
+                found.display,
+                found.display_meta,
+                found.style,
+                found.selected_style,
+            )
 
 
 def _keyboard() -> Input | None:

@@ -116,6 +116,8 @@ def test_help_tells_of_one_command(say: Say) -> None:
 
 def test_what_other_programs_call_a_command_leads_to_it(say: Say) -> None:
     assert "did you mean /retry?" in say("/regenerate")
+    for near, meant in [("regnerate", "retry"), ("REGEN", "retry"), ("exi", "quit"), ("renmae", "rename")]:
+        assert f"did you mean /{meant}?" in say(f"/{near}")
     assert set(registry._ELSEWHERE.values()) <= set(registry.commands())
     assert not set(registry._ELSEWHERE) & set(registry.commands())
 

@@ -159,9 +159,10 @@ def named(word: str) -> Command:
 
 
 def _unknown(word: str, remark: str = "") -> UsageError:
-    elsewhere = _ELSEWHERE.get(word[1:].lower())
-    close = [elsewhere] if elsewhere else difflib.get_close_matches(word[1:], commands(), n=1)
-    hint = tr("did you mean /{name}?", name=close[0]) if close else tr("/help lists them")
+    meant = {**_ELSEWHERE, **{name: name for name in commands()}}
+    meant |= {alias[1:]: known.name for known in commands().values() for alias in known.aliases}
+    close = difflib.get_close_matches(word[1:].lower(), meant, n=1)
+    hint = tr("did you mean /{name}?", name=meant[close[0]]) if close else tr("/help lists them")
     return UsageError(tr("there is no command {word}", word=word), hint + remark)
 
 
