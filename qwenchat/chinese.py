@@ -905,6 +905,20 @@ CHINESE: Mapping[str, str] = {
         "{name}：这是大端序的 GGUF 文件，只能读取小端序的"
     ),
     "look for the model's little-endian GGUF file": "请找该模型的小端序 GGUF 文件",
+    "{path}: {name} is {value}, expected {expected}": "{path}：{name} 为 {value}，应为{expected}",
+    "a whole number from {least} to {most}": "从 {least} 到 {most} 的整数",
+    "a finite number": "有限的数",
+    "a positive number": "正数",
+    "a positive number up to 1": "不大于 1 的正数",
+    "a number above 1": "大于 1 的数",
+    "a list of positive numbers": "正数的列表",
+    "a text": "文本",
+    "token ids": "词元编号",
+    "float32, float16 or bfloat16": "数据类型 float32、float16 或 bfloat16",
+    "{name}: the tensor {tensor} is {found}, and config.json makes it {expected}": (
+        "{name}：张量 {tensor} 的形状为 {found}，而按 config.json 应为 {expected}"
+    ),
+    "they belong to different models, or one is damaged": "二者属于不同的模型，或其中之一已损坏",
     "{name}: {key} is {value}, which is not computed with": "{name}：{key} 为 {value}，不支持这种计算",
     "this transformers does not know it: the model may be newer than that": (
         "当前的 transformers 不认识它：模型可能更新"

@@ -6,29 +6,23 @@ Reads ``config.json`` (both generations of Qwen's key names), ``quantize_config.
 
 from __future__ import annotations
 
-import logging
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qwenchat.errors import CheckpointError, quoted, shorten
+from qwenchat.engine.fields import (
+    EPSILON,
+    MAX_CONTEXT,
+    MAX_LAYERS,
+    MAX_VOCABULARY,
+    MAX_WIDTH,
+    ROPE_BASE,
+    Fields,
+)
+from qwenchat.errors import CheckpointError, quoted
 from qwenchat.json_files import read_json
 
-# Far above any published Qwen; a count beyond them is damage, and must not size a buffer.
-_MAX_LAYERS = 1024
-_MAX_WIDTH = 2**20
-_MAX_VOCABULARY = 2**24
-_MAX_CONTEXT = 2**24
-_MAX_NUMBER = 1e30
-
-CHANGES_RESULTS = re.compile(
-    r"rope|rotary|ntk|logn|scal|multiplier|softcap|logit_cap|capping|sliding|norm|head|window$"
-)
-"""Finds the names of settings without which a model would compute something else."""
-_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -101,42 +95,40 @@ def read_model_config(folder: Path) -> ModelConfig:
             have, or the model or its quantisation is of a kind that the engine does not read.
     """
     path = folder / "config.json"
-    fields = _Fields(path, read_json(path))
+    fields = Fields(path, read_json(path))
     model_type = fields.raw("model_type")
     if model_type != "qwen":
         raise CheckpointError(
             f"{path}: model_type is {quoted(model_type)}, expected 'qwen'",
             "this engine reads first-generation Qwen checkpoints",
         )
-    hidden_size = fields.integer("hidden_size", "n_embd", most=_MAX_WIDTH)
-    num_heads = fields.integer("num_attention_heads", "n_head", most=_MAX_WIDTH)
-    head_dim = fields.integer("kv_channels", most=_MAX_WIDTH, default=hidden_size // num_heads)
+    hidden_size = fields.integer("hidden_size", "n_embd", most=MAX_WIDTH)
+    num_heads = fields.integer("num_attention_heads", "n_head", most=MAX_WIDTH)
+    head_dim = fields.integer("kv_channels", most=MAX_WIDTH, default=hidden_size // num_heads)
     if head_dim * num_heads != hidden_size or head_dim % 2:
         raise CheckpointError(
             f"{path}: {num_heads} heads of {head_dim} do not make hidden_size {hidden_size}, "
             "expected an even head size and no remainder"
         )
-    intermediate_size = fields.integer("intermediate_size", "ffn_hidden_size", most=_MAX_WIDTH)
+    intermediate_size = fields.integer("intermediate_size", "ffn_hidden_size", most=MAX_WIDTH)
     if intermediate_size % 2:
         raise CheckpointError(f"{path}: intermediate_size is {intermediate_size}, expected an even number")
     # At least 2: LogN divides by its logarithm.
-    seq_length = fields.integer("seq_length", least=2, most=_MAX_CONTEXT)
-    positions = fields.integer(
-        "max_position_embeddings", "n_positions", most=_MAX_CONTEXT, default=seq_length
-    )
+    seq_length = fields.integer("seq_length", least=2, most=MAX_CONTEXT)
+    positions = fields.integer("max_position_embeddings", "n_positions", most=MAX_CONTEXT, default=seq_length)
     if fields.number("rotary_pct", default=1.0) != 1.0:
         raise CheckpointError(f"{path}: rotary_pct is {quoted(fields.raw('rotary_pct'))}, expected 1.0")
     config = ModelConfig(
         # padded_vocab_size is the older name for the embedding's rows; where both are given it is the larger.
-        vocab_size=fields.integer("padded_vocab_size", "vocab_size", most=_MAX_VOCABULARY),
+        vocab_size=fields.integer("padded_vocab_size", "vocab_size", most=MAX_VOCABULARY),
         hidden_size=hidden_size,
-        num_layers=fields.integer("num_hidden_layers", "n_layer", most=_MAX_LAYERS),
+        num_layers=fields.integer("num_hidden_layers", "n_layer", most=MAX_LAYERS),
         num_heads=num_heads,
         head_dim=head_dim,
         mlp_size=intermediate_size // 2,
         seq_length=seq_length,
         max_position_embeddings=max(positions, seq_length),
-        norm_eps=fields.number("layer_norm_epsilon"),
+        norm_eps=fields.number("layer_norm_epsilon", kind=EPSILON),
         rope_base=_read_rope_base(fields),
         use_dynamic_ntk=fields.boolean("use_dynamic_ntk", default=False),
         use_logn_attn=fields.boolean("use_logn_attn", default=False),
@@ -156,21 +148,21 @@ def read_model_config(folder: Path) -> ModelConfig:
     return config
 
 
-def _read_rope_base(fields: _Fields) -> float:
+def _read_rope_base(fields: Fields) -> float:
     """The rotary embedding's base, in its own place or where transformers 5 writes it."""
+    base = fields.number("rotary_emb_base", kind=ROPE_BASE, default=10000.0)
     newer = fields.raw("rope_parameters")
     if newer is None:
-        return fields.number("rotary_emb_base", default=10000.0)
+        return base
     plain = isinstance(newer, dict) and newer.get("rope_type", "default") == "default"
     if not plain or not newer.keys() <= {"rope_type", "rope_theta"}:
         raise CheckpointError(
             f"{fields.path}: rope_parameters is {quoted(newer)}, expected a rope_theta and no scaling"
         )
-    rope = _Fields(fields.path, newer)
-    return rope.number("rope_theta", default=fields.number("rotary_emb_base", default=10000.0))
+    return Fields(fields.path, newer).number("rope_theta", kind=ROPE_BASE, default=base)
 
 
-def _read_quant_config(folder: Path, fields: _Fields) -> QuantConfig | None:
+def _read_quant_config(folder: Path, fields: Fields) -> QuantConfig | None:
     section = fields.raw("quantization_config")
     path = fields.path
     if section is None:
@@ -181,7 +173,7 @@ def _read_quant_config(folder: Path, fields: _Fields) -> QuantConfig | None:
         section = read_json(path)
     if not isinstance(section, dict):
         raise CheckpointError(f"{path}: quantization_config is not an object")
-    quant = _Fields(path, section)
+    quant = Fields(path, section)
     refuse_mixed(path, section)
     method = quant.raw("quant_method")
     if method not in (None, "gptq"):
@@ -189,7 +181,7 @@ def _read_quant_config(folder: Path, fields: _Fields) -> QuantConfig | None:
     bits = quant.integer("bits", most=32)
     if bits not in (4, 8):
         raise CheckpointError(f"{path}: bits is {bits}, expected 4 or 8")
-    group_size = quant.integer("group_size", least=-1, most=_MAX_WIDTH)
+    group_size = quant.integer("group_size", least=-1, most=MAX_WIDTH)
     if group_size == 0:
         raise CheckpointError(f"{path}: group_size is 0, expected -1 or a positive number")
     checkpoint_format = quant.raw("checkpoint_format")
@@ -262,7 +254,7 @@ def read_generation_defaults(folder: Path) -> GenerationDefaults:
             unfit.append(error.message)
             return otherwise
 
-    fields = _Fields(path, fitting(lambda: read_json(path), {}))
+    fields = Fields(path, fitting(lambda: read_json(path), {}))
     temperature = fitting(lambda: fields.optional_number("temperature", least=0.0), None)
     if not fitting(lambda: fields.boolean("do_sample", default=True), True):
         temperature = 0.0
@@ -276,89 +268,3 @@ def read_generation_defaults(folder: Path) -> GenerationDefaults:
         chats=fields.raw("chat_format") != "raw",
         unfit=tuple(unfit),
     )
-
-
-class _Fields:
-    """Checked access to the keys of one JSON object; the first of several names that is there counts."""
-
-    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
-        self.path = path
-        self._values = values
-        self._asked: set[str] = set()
-
-    def raw(self, *names: str) -> Any:
-        self._asked.update(names)
-        return next((self._values[n] for n in names if self._values.get(n) is not None), None)
-
-    def integer(self, *names: str, least: int = 1, most: int, default: int | None = None) -> int:
-        value = self.raw(*names)
-        if value is None:
-            value = default
-        if value is None:
-            raise CheckpointError(f"{self.path}: the key {' or '.join(names)} is missing")
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise self._unfit(names[0], value, f"a whole number from {least} to {most}")
-        return value
-
-    def number(self, *names: str, default: float | None = None) -> float:
-        value = self.raw(*names)
-        if value is None:
-            value = default
-        if value is None:
-            raise CheckpointError(f"{self.path}: the key {' or '.join(names)} is missing")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < _MAX_NUMBER:
-            raise self._unfit(names[0], value, "a positive number")
-        return float(value)
-
-    def boolean(self, name: str, *, default: bool) -> bool:
-        value = self.raw(name)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise self._unfit(name, value, "true or false")
-        return value
-
-    def optional_number(
-        self, name: str, *, least: float | None = None, most: float = math.inf
-    ) -> float | None:
-        """A finite number above 0, or from ``least`` on where it is given; None if the key is not there."""
-        value = self.raw(name)
-        if value is None:
-            return None
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and value < _MAX_NUMBER
-        if not fits or value > most or (value < least if least is not None else value <= 0):
-            bounds = f"a number {'above 0' if least is None else f'of at least {least:g}'}"
-            raise self._unfit(name, value, bounds + ("" if most == math.inf else f" and at most {most:g}"))
-        return float(value)
-
-    def optional_integer(self, name: str) -> int | None:
-        return None if self.raw(name) is None else self.integer(name, least=0, most=2**31)
-
-    def end_tokens(self) -> tuple[int, ...]:
-        eos = self.raw("eos_token_id")
-        ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-        if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
-            raise self._unfit("eos_token_id", eos, "token ids")
-        return tuple(ids)
-
-    def refuse_unread(self, same: Mapping[str, object]) -> None:
-        """Looks at the keys that nothing has asked for.
-
-        Args:
-            same: values with which such a key says no more than what has been read.
-
-        Raises:
-            CheckpointError: one of them would change what the model computes.
-        """
-        unread = sorted(self._values.keys() - self._asked)
-        for name in unread:
-            value = self._values[name]
-            if value and CHANGES_RESULTS.search(name) and value != same.get(name):
-                raise CheckpointError(
-                    f"{self.path}: {name} is {quoted(value)}, which this engine does not compute with",
-                    "the model would answer otherwise than it was trained to",
-                )
-        _log.debug("%s: not read: %s", self.path, shorten(", ".join(unread) or "nothing"))
-
-    def _unfit(self, name: str, value: object, expected: str) -> CheckpointError:
-        return CheckpointError(f"{self.path}: {name} is {quoted(value)}, expected {expected}")

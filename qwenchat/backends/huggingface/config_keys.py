@@ -1,7 +1,8 @@
-"""The keys of a Hub model's ``config.json`` that the transformers of this machine does not read.
+"""The keys of a Hub model's ``config.json``: of what type each is, and which ones transformers does not read.
 
-It keeps what it does not know and says nothing. Here such a key is brought to where it is read, or refused if
-the model would compute something else without it, or noted in the log of ``--debug``.
+It takes whatever a key holds, keeps what it does not know, and says nothing. Here a value of another type is
+refused before it makes something of it. A key that is not read is brought to where it is, or refused if the
+model would compute something else without it, or noted in the log of ``--debug``.
 """
 
 from __future__ import annotations
@@ -14,12 +15,73 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qwenchat.engine.config import CHANGES_RESULTS
+from qwenchat.engine.fields import (
+    CHANGES_RESULTS,
+    MAX_CONTEXT,
+    NUMBER,
+    POSITIVE,
+    SWITCH,
+    TEXT,
+    Kind,
+    unfit,
+    whole,
+)
 from qwenchat.errors import CheckpointError, quoted, shorten
 from qwenchat.language import tr
 
+_OTHERWISE = ("intermediate_size", "num_key_value_heads", "sliding_window_pattern")
+"""What a published model may have otherwise than its default is: a list, or a text."""
+_NEEDED = re.compile(
+    "eps(ilon)?$|^(rope_theta|vocab_size|hidden_size|num_hidden_layers|num_attention_heads)$"
+)
+"""Names of what null is no value of, unless it is the default."""
+_NO_COUNT = re.compile("theta|base|scal|factor|coef|alpha|rate|std|ratio")
+"""Names of what need not be whole, though its default is."""
 _NEWER = "rope_parameters"  # transformers 5's, for rope_theta and rope_scaling
 _log = logging.getLogger(__name__)
+
+
+def check_types(path: Path, written: Mapping[str, Any], kind: Any) -> None:
+    """Looks at what the keys hold, before anything is made of them.
+
+    Args:
+        path: the file.
+        written: what is in it.
+        kind: the class of transformers that it is for, whose defaults show of what type each key is.
+
+    Raises:
+        CheckpointError: one holds something of another type, or a number that cannot be.
+    """
+    defaults = {
+        name: parameter.default
+        for base in reversed(kind.__mro__)
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+    }
+    for key, value in written.items():
+        default = defaults.get(kind.attribute_map.get(key, key))
+        expected = _kind_of(key, default)
+        needed = _NEEDED.search(key) and default is not None
+        if expected and (needed or value is not None) and not expected.fits(value):
+            raise unfit(path, key, value, expected.told())
+        part = kind.sub_configs.get(key)
+        if isinstance(value, Mapping) and isinstance(part, type) and hasattr(part, "attribute_map"):
+            check_types(path, value, part)
+
+
+def _kind_of(key: str, default: object) -> Kind | None:
+    """What a key can hold whose default is that; None if that does not show it."""
+    if key in _OTHERWISE or key.endswith("token_id"):
+        return None
+    if isinstance(default, bool):
+        return SWITCH
+    if isinstance(default, str) and default != "auto":
+        return TEXT
+    if isinstance(default, int) and not _NO_COUNT.search(key):
+        return whole(0 if default >= 0 else -MAX_CONTEXT, MAX_CONTEXT)  # below 0: counted from the end
+    if isinstance(default, (int, float)):
+        # Nothing computes with a scale of 0 or less where others are above.
+        return POSITIVE if default > 0 and CHANGES_RESULTS.search(key) else NUMBER
+    return None
 
 
 def check_keys(path: Path, written: Mapping[str, Any], config: Any, model_class: Any) -> None:

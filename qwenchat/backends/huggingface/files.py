@@ -9,13 +9,12 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from qwenchat import json_files
-from qwenchat.backends.huggingface.refusals import check_counts, in_parts
-from qwenchat.engine.safetensors_header import read_header
+from qwenchat.backends.huggingface.refusals import check_numbers, in_parts
+from qwenchat.engine.safetensors_header import Entry, read_header
 from qwenchat.errors import CheckpointError, shorten
 from qwenchat.files import check_file, read_file, reason_of
 from qwenchat.json_files import MOST_JSON_VALUES, read_json
@@ -115,7 +114,7 @@ def look(place: Path) -> HubFiles:
 
         return HubFiles(gguf.parent, "gguf", gguf.name, {}, read_head(gguf))
     config = read_json(place / "config.json")
-    check_counts(place / "config.json", config)
+    check_numbers(place / "config.json", config)
     if not any(place.glob("*.safetensors")):
         raise _no_safetensors(place)
     return HubFiles(place, _kind_of(place, config), "", config)
@@ -192,22 +191,21 @@ def _kind_of(folder: Path, config: dict[str, Any]) -> Kind:
     return "gptq"
 
 
-def stored_tensors(folder: Path) -> Iterator[tuple[str, int, int]]:
-    """Of every tensor in the safetensors of a folder its dtype, its numbers and its bytes.
+def stored_tensors(folder: Path) -> Iterator[tuple[str, Entry]]:
+    """Every tensor in the safetensors of a folder: its name, and what it is.
 
     Raises:
         CheckpointError: a file is no safetensors, or not all of one.
     """
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            entries = read_header(path).values()
+            entries = read_header(path)
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 tr("{name}: this is no safetensors file: {reason}", name=path, reason=_reason(error)),
                 tr("the download is not complete; fetch it again"),
             ) from error
-        for entry in entries:
-            yield entry.dtype, prod(entry.shape), entry.end - entry.begin
+        yield from entries.items()
 
 
 def _reason(error: OSError | ValueError) -> str:

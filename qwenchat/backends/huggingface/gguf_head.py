@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from qwenchat.backends.huggingface.refusals import check_counts, in_parts
+from qwenchat.backends.huggingface.refusals import check_numbers, in_parts
 from qwenchat.errors import CheckpointError, quoted
 from qwenchat.language import tr
 from qwenchat.models.gguf import MetadataValue, read_metadata
@@ -105,7 +105,7 @@ def read_head(path: Path) -> GGUFHead:
         CheckpointError: the file is damaged, or of a kind that is not read right.
     """
     said, tensors = read_metadata(path)
-    check_counts(path, said)
+    check_numbers(path, said)
     parts = said.get("split.count", 1)
     if isinstance(parts, int) and parts > 1:
         raise in_parts(path)

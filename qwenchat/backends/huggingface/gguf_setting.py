@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from qwenchat.backends.huggingface.gguf_head import GGUFHead, not_computed
-from qwenchat.engine.config import CHANGES_RESULTS
+from qwenchat.engine.fields import CHANGES_RESULTS
 from qwenchat.errors import CheckpointError
 from qwenchat.language import tr
 

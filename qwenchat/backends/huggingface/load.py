@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,12 @@ from qwenchat.backends.huggingface.gguf_setting import stretch
 from qwenchat.backends.huggingface.gptq import check_gptq, read_gptq
 from qwenchat.backends.huggingface.readers import (
     check_template,
-    class_of,
     read_config,
     read_prompt,
     trying,
     where,
 )
+from qwenchat.backends.huggingface.skeleton import attention_of, check_shapes, skeleton
 from qwenchat.backends.importing import open_torch_libraries
 from qwenchat.backends.loading import (
     IMPORTING,
@@ -110,6 +111,8 @@ def _look(files: HubFiles, request: Request) -> _Found:
     dtype = _pick_dtype(request, device, config)
     if files.kind == "gptq":
         check_gptq(files, device)
+    if not files.gguf:
+        check_shapes(files, skeleton(files, config))
     window = _check_memory(files, config, device, dtype, request)
     prompt = read_prompt(files, config, complete=request.complete)  # which takes the longest
     return _Found(config, prompt, defaults, device, dtype, window)
@@ -183,10 +186,6 @@ def _check_memory(
 
     text = config.get_text_config()
     trained = getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None) or 2048
-    if not isinstance(trained, int) or trained < 1:
-        raise CheckpointError(
-            f"{files.name}: max_position_embeddings is {trained!r}, expected a number of tokens"
-        )
     window = pick_context(request.context, trained, trained)
     needed = _need(files, config, device, dtype, window)
     if request.context is None and request.settle:
@@ -219,29 +218,19 @@ def _need(files: HubFiles, config: Any, device: torch.device, dtype: torch.dtype
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     if files.kind == "gptq":
-        weights, reading = sum(size for _, _, size in stored_tensors(files.folder)), 0
+        weights, reading = sum(entry.end - entry.begin for _, entry in stored_tensors(files.folder)), 0
     elif files.kind == "floats":
-        weights, reading = sum(n for _, n, _ in stored_tensors(files.folder)) * dtype.itemsize, 0
+        weights, reading = (
+            sum(prod(entry.shape) for _, entry in stored_tensors(files.folder)) * dtype.itemsize,
+            0,
+        )
     else:
-        numbers = _numbers(files, config)
+        numbers = sum(p.numel() for p in skeleton(files, config).parameters())
         weights, reading = numbers * dtype.itemsize, numbers * 4  # made float32 before it is copied
     working = _CUDA_RUNTIME if device.type == "cuda" else 0
     return Need(
         weights, reading, working, 2 * text.num_hidden_layers * heads * width * dtype.itemsize, context
     )
-
-
-def _numbers(files: HubFiles, config: Any) -> int:
-    """Of a model that is not there yet."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    def count() -> int:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        return sum(p.numel() for p in model.parameters())
-
-    return trying("config.json", files, count)
 
 
 # --- the model -----------------------------------------------------------------------------------
@@ -271,8 +260,7 @@ def _read_floats(files: HubFiles, found: _Found) -> Any:
         config=found.config,
         dtype=found.dtype,
         use_safetensors=True,
-        # Never what the config names: that may be code to be fetched from the Hub.
-        attn_implementation="sdpa" if class_of(found.config)._supports_sdpa else "eager",
+        attn_implementation=attention_of(found.config),
         output_loading_info=True,
     )
     model, info = loaded

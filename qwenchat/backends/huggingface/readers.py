@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwenchat.backends.huggingface.config_keys import check_keys
+from qwenchat.backends.huggingface.config_keys import check_keys, check_types
 from qwenchat.backends.huggingface.files import HubFiles
 from qwenchat.backends.huggingface.gguf_setting import add_to_config, whole_tokenizer
 from qwenchat.backends.loading import base_model
@@ -75,12 +75,14 @@ def read_config(files: HubFiles) -> Any:
         CheckpointError: it is of another, or cannot be read.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     kind = files.config.get("model_type")
     if not files.gguf and (not isinstance(kind, str) or kind not in CONFIG_MAPPING_NAMES):
         raise _unknown(files, kind)
+    if isinstance(kind, str):
+        check_types(files.folder / "config.json", files.config, CONFIG_MAPPING[kind])
     what = tr("the model") if files.gguf else "config.json"
     config = trying(what, files, lambda: AutoConfig.from_pretrained(**where(files)))
     if files.head:

@@ -1,0 +1,169 @@
+"""Checked access to a checkpoint's JSON: what a number in it can be, and how one is told that cannot.
+
+JSON as Python reads it has NaN, infinities, numbers of thousands of digits; and true is the number 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwenchat.errors import CheckpointError, quoted, shorten
+from qwenchat.language import tr
+
+# Far above any published model; a count beyond them is damage, and must not size a buffer.
+MAX_LAYERS = 1024
+MAX_WIDTH = 2**20
+MAX_VOCABULARY = 2**24
+MAX_CONTEXT = 2**24
+MAX_NUMBER = 1e30
+
+CHANGES_RESULTS = re.compile(
+    r"rope|rotary|ntk|logn|scal|multiplier|softcap|logit_cap|capping|sliding|norm|head|window$"
+)
+"""Finds the names of settings without which a model would compute something else."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a value must be.
+
+    Attributes:
+        fits: whether one is.
+        told: how an error says what was expected.
+    """
+
+    fits: Callable[[object], bool]
+    told: Callable[[], str]
+
+
+def whole(least: int, most: int) -> Kind:
+    """A whole number, and none beyond these."""
+    return Kind(
+        lambda value: is_whole(value, least, most),
+        lambda: tr("a whole number from {least} to {most}", least=least, most=most),
+    )
+
+
+def is_whole(value: object, least: int, most: int) -> bool:
+    """Whether it is a whole number within these: no truth value, which Python counts among them."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def is_number(value: object, *, above: float, most: float = MAX_NUMBER) -> bool:
+    """Whether it is a number within these: no truth value, not NaN, not infinite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and above < value <= most
+
+
+NUMBER = Kind(lambda value: is_number(value, above=-MAX_NUMBER), lambda: tr("a finite number"))
+POSITIVE = Kind(lambda value: is_number(value, above=0), lambda: tr("a positive number"))
+EPSILON = Kind(lambda value: is_number(value, above=0, most=1), lambda: tr("a positive number up to 1"))
+ROPE_BASE = Kind(lambda value: is_number(value, above=1), lambda: tr("a number above 1"))
+SWITCH = Kind(lambda value: isinstance(value, bool), lambda: tr("true or false"))
+TEXT = Kind(lambda value: isinstance(value, str), lambda: tr("a text"))
+TOKEN_IDS = Kind(
+    lambda value: all(
+        is_whole(i, 0, MAX_VOCABULARY) for i in (value if isinstance(value, list) else [value])
+    ),
+    lambda: tr("token ids"),
+)
+
+
+def unfit(path: Path, name: str, value: object, expected: str) -> CheckpointError:
+    """The error for a value that cannot be."""
+    return CheckpointError(
+        tr(
+            "{path}: {name} is {value}, expected {expected}",
+            path=path,
+            name=shorten(name),
+            value=quoted(value),
+            expected=expected,
+        )
+    )
+
+
+class Fields:
+    """Checked access to the keys of one JSON object; the first of several names that is there counts."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        self.path = path
+        self._values = values
+        self._asked: set[str] = set()
+
+    def raw(self, *names: str) -> Any:
+        self._asked.update(names)
+        return next((self._values[n] for n in names if self._values.get(n) is not None), None)
+
+    def of(self, kind: Kind, *names: str, default: Any = None) -> Any:
+        """The value of that kind; ``default`` where none is given.
+
+        Raises:
+            CheckpointError: it is of another, or there is none and no default.
+        """
+        value = self.raw(*names)
+        if value is None:
+            value = default
+        if value is None:
+            raise CheckpointError(f"{self.path}: the key {' or '.join(names)} is missing")
+        if not kind.fits(value):
+            raise unfit(self.path, self._name(*names), value, kind.told())
+        return value
+
+    def integer(self, *names: str, least: int = 1, most: int, default: int | None = None) -> int:
+        return int(self.of(whole(least, most), *names, default=default))
+
+    def number(self, *names: str, kind: Kind = POSITIVE, default: float | None = None) -> float:
+        return float(self.of(kind, *names, default=default))
+
+    def boolean(self, name: str, *, default: bool) -> bool:
+        return bool(self.of(SWITCH, name, default=default))
+
+    def optional_number(
+        self, name: str, *, least: float | None = None, most: float = math.inf
+    ) -> float | None:
+        """A finite number above 0, or from ``least`` on where it is given; None if the key is not there."""
+        value = self.raw(name)
+        if value is None:
+            return None
+        fits = is_number(value, above=-MAX_NUMBER) and value <= most
+        if not fits or (value < least if least is not None else value <= 0):
+            bounds = f"a number {'above 0' if least is None else f'of at least {least:g}'}"
+            more = "" if most == math.inf else f" and at most {most:g}"
+            raise unfit(self.path, name, value, bounds + more)
+        return float(value)
+
+    def optional_integer(self, name: str) -> int | None:
+        return None if self.raw(name) is None else self.integer(name, least=0, most=2**31)
+
+    def end_tokens(self) -> tuple[int, ...]:
+        eos = self.of(TOKEN_IDS, "eos_token_id", default=[])
+        return tuple(eos if isinstance(eos, list) else [eos])
+
+    def refuse_unread(self, same: Mapping[str, object]) -> None:
+        """Looks at the keys that nothing has asked for.
+
+        Args:
+            same: values with which such a key says no more than what has been read.
+
+        Raises:
+            CheckpointError: one of them would change what the model computes.
+        """
+        unread = sorted(self._values.keys() - self._asked)
+        for name in unread:
+            value = self._values[name]
+            if value and CHANGES_RESULTS.search(name) and value != same.get(name):
+                raise CheckpointError(
+                    f"{self.path}: {name} is {quoted(value)}, which this engine does not compute with",
+                    "the model would answer otherwise than it was trained to",
+                )
+        _log.debug("%s: not read: %s", self.path, shorten(", ".join(unread) or "nothing"))
+
+    def _name(self, *names: str) -> str:
+        """The one of several names that is there."""
+        return next((name for name in names if self._values.get(name) is not None), names[0])
