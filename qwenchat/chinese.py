@@ -336,6 +336,9 @@ CHINESE: Mapping[str, str] = {
     "larger than {size}": "大于 {size}",
     "{path} is no text in UTF-8": "{path} 不是 UTF-8 文本",
     "convert it to UTF-8, and send it then": "请转换为 UTF-8 后再发送",
+    "the prompt": "问题",
+    "the title": "标题",
+    "what is searched for": "要搜索的内容",
     # --- files that are written -------------------------------------------------------------------
     "there is no code in the last reply": "最后一条回复中没有代码",
     "there are {count} blocks of code": "共有 {count} 个代码块",

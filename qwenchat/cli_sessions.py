@@ -161,8 +161,9 @@ def rename(
 ) -> None:
     """Give a session another title."""
     from qwenchat.session_lines import as_object
+    from qwenchat.textfile import check
 
-    info = _store().rename(name, " ".join(title))
+    info = _store().rename(name, check(" ".join(title), tr("the title")))
     if _wants_json(ctx, as_json):
         print_object(as_object(info))
     else:
@@ -181,8 +182,9 @@ def search(
     It is looked for in titles, questions and replies.
     """
     from qwenchat.session_lines import as_object, hit_lines
+    from qwenchat.textfile import check
 
-    text = " ".join(words)
+    text = check(" ".join(words), tr("what is searched for"))
     if not text:
         raise UsageError(tr("there is nothing to search for"), "qwenchat sessions search TEXT")
     hits = _store().search(text)[:limit]
@@ -203,9 +205,10 @@ def fork(
 ) -> None:
     """Copy a session, and print the copy's id."""
     from qwenchat.session_lines import as_object
+    from qwenchat.textfile import check
 
     store = _store()
-    with store.fork(name, title) as copy:
+    with store.fork(name, check(title, tr("the title"))) as copy:
         info = store.find(copy.id)
     if _wants_json(ctx, as_json):
         print_object(as_object(info))

@@ -22,7 +22,7 @@ from qwenchat.files import reason_of
 from qwenchat.language import tr
 from qwenchat.signals import cancel_on_interrupt
 from qwenchat.terminal.sanitize import StreamGate, sanitize
-from qwenchat.textfile import decode
+from qwenchat.textfile import check, decode
 from qwenchat.turn import Keeper, Overflow, fit_turns, now, ranges, stream_reply
 
 MAX_STDIN_BYTES = 64 * 2**20
@@ -38,10 +38,10 @@ def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> str:
 
     Raises:
         PromptError: both are empty.
-        UsageError: stdin is no text.
+        UsageError: the prompt or stdin is no text.
         ContextLengthError: stdin is larger than any context.
     """
-    piped = ""
+    prompt, piped = check(prompt or "", tr("the prompt")), ""
     if stdin is not None:
         raw = stdin.read(MAX_STDIN_BYTES + 1)
         if len(raw) > MAX_STDIN_BYTES:
@@ -50,7 +50,7 @@ def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> str:
                 tr("no context is that long; send a part of it"),
             )
         piped = decode(raw, tr("stdin")).rstrip("\n")
-    parts = [part for part in (prompt or "", piped) if part.strip()]
+    parts = [part for part in (prompt, piped) if part.strip()]
     if not parts:
         raise PromptError(
             tr("there is nothing to answer"), tr('say qwenchat ask "...", or pipe a text into qwenchat')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from itertools import count
 from pathlib import Path
 
@@ -29,10 +30,25 @@ def decode(data: bytes, name: str) -> str:
     try:
         text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError:
-        raise UsageError(
-            tr("{path} is no text in UTF-8", path=name), tr("convert it to UTF-8, and send it then")
-        ) from None
+        raise _no_text(name) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def check(text: str, name: str) -> str:
+    """A text from the command line, where bytes that are none have become lone surrogates.
+
+    Raises:
+        UsageError: it has such, as of :func:`decode`.
+    """
+    if re.search("[\ud800-\udfff]", text):
+        raise _no_text(name)
+    return text
+
+
+def _no_text(name: str) -> UsageError:
+    return UsageError(
+        tr("{path} is no text in UTF-8", path=name), tr("convert it to UTF-8, and send it then")
+    )
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
