@@ -474,6 +474,7 @@ CHINESE: Mapping[str, str] = {
     "there are no models on this machine yet": "本机还没有模型",
     "{model} is not whole on this machine": "本机的 {model} 不完整",
     "qwenchat models pull {name} fetches it": "可用 qwenchat models pull {name} 下载",
+    "fetch it outside the chat: qwenchat models pull {name}": "请在对话之外下载：qwenchat models pull {name}",
     "{name} is not the name of a model": "{name} 不是模型名称",
     "give a name like org/model, or demo": "请给出 org/model 形式的名称，或 demo",
     "there is no source {name}": "没有名为 {name} 的来源",
@@ -844,9 +845,13 @@ CHINESE: Mapping[str, str] = {
     # --- any chat model of the Hub --------------------------------------------------------------------
     "{name}: the {backend} backend does not read {kind}": "{name}：{backend} 后端不能读取 {kind}",
     "leave out --backend: {other} reads it": "请去掉 --backend：{other} 可以读取",
+    "start qwenchat without --backend: {other} reads it": "请不带 --backend 启动 qwenchat：{other} 可以读取",
     "--kv-cache {kind} is for the native backend alone": "--kv-cache {kind} 只用于 native 后端",
     "leave out --kv-cache: {name} is loaded by transformers": (
         "请去掉 --kv-cache：{name} 由 transformers 加载"
+    ),
+    "start qwenchat without --kv-cache: {name} is loaded by transformers": (
+        "请不带 --kv-cache 启动 qwenchat：{name} 由 transformers 加载"
     ),
     "this model knows no system prompt: it is put before the first message": (
         "此模型没有系统提示词：提示词会放在第一条消息之前"
@@ -935,6 +940,9 @@ CHINESE: Mapping[str, str] = {
     "{name}: {key} is {value}, which is no token": "{name}：{key} 为 {value}，没有这个词元",
     "{name}: the key {key} is missing": "{name}：缺少键 {key}",
     "{name}: there is no chat template": "{name}：没有聊天模板",
+    "it is a base model, which does not chat; look for its chat or instruct version": (
+        "这是基础模型，不能对话；请找它的 chat 或 instruct 版本"
+    ),
     "it is a base model, which goes on with texts: qwenchat ask --complete; "
     "look for its chat or instruct version": (
         "这是基础模型，只会续写文本：qwenchat ask --complete；请找它的 chat 或 instruct 版本"
@@ -979,8 +987,12 @@ CHINESE: Mapping[str, str] = {
     ),
     # --- loading, whatever runs the model -------------------------------------------------------------
     "use --device cpu": "请使用 --device cpu",
+    "start qwenchat with --device cpu": "请以 --device cpu 启动 qwenchat",
     "--context {asked} is out of range": "--context {asked} 超出范围",
     "this model takes 1 to {most} tokens": "此模型可取 1 到 {most} 个 token",
+    "this model takes 1 to {most} tokens: start qwenchat with as many": (
+        "此模型可取 1 到 {most} 个 token：请以此范围内的值启动 qwenchat"
+    ),
     "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
     "{tokens} tokens of context {cache}, work {work}), {free} GiB are free": (
         "模型以 {dtype} 在 {device} 上需要 {needed} GiB（权重 {weights}，"
@@ -988,6 +1000,12 @@ CHINESE: Mapping[str, str] = {
     ),
     "memory ran out while the model was loaded": "加载模型时内存耗尽",
     "--context {tokens} would fit": "--context {tokens} 可以放下",
+    "it fits if qwenchat is started with --context {tokens}": "以 --context {tokens} 启动 qwenchat 可以放下",
+    "memory ran out: {reason}": "内存耗尽：{reason}",
+    "a shorter --context or another model may fit": "减小 --context 或换用其他模型也许可以放下",
+    "/clear begins a new chat, and /model NAME loads another model": (
+        "/clear 开始新对话，/model NAME 加载其他模型"
+    ),
     "a smaller or more strongly quantised model may fit": "更小或量化程度更高的模型也许可以放下",
     "out of memory while loading the model": "加载模型时内存不足",
     "a smaller model may fit": "更小的模型也许可以放下",

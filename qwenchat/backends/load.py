@@ -124,9 +124,9 @@ def _lets_go(load: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
         try:
             return load(*args, **kwargs)
         except InsufficientMemoryError as error:
-            message, hint = error.message, error.hint
+            message, hint, in_chat = error.message, error.hint, error.in_chat
         # Another one: the first holds the frames that it went through, and with them what had been loaded.
-        raise InsufficientMemoryError(message, hint)
+        raise InsufficientMemoryError(message, hint, in_chat=in_chat)
 
     return loading
 
@@ -213,6 +213,7 @@ def _reader(folder: Path, backend: str) -> str:
         raise CheckpointError(
             tr("{name}: the {backend} backend does not read {kind}", name=folder, backend=backend, kind=kind),
             tr("leave out --backend: {other} reads it", other=reads),
+            in_chat=tr("start qwenchat without --backend: {other} reads it", other=reads),
         )
     return reads
 

@@ -78,6 +78,7 @@ def base_model(what: str) -> CheckpointError:
             "it is a base model, which goes on with texts: qwenchat ask --complete; "
             "look for its chat or instruct version"
         ),
+        in_chat=tr("it is a base model, which does not chat; look for its chat or instruct version"),
     )
 
 
@@ -99,7 +100,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, index = _kind_of_device(name)
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise UsageError(tr("there is no device {name} here", name=name), tr("use --device cpu"))
+        message = tr("there is no device {name} here", name=name)
+        raise UsageError(message, tr("use --device cpu"), in_chat=tr("start qwenchat with --device cpu"))
     return torch.device(name)
 
 
@@ -185,5 +187,6 @@ def pick_context(asked: int | None, trained: int, most: int) -> int:
         raise UsageError(
             tr("--context {asked} is out of range", asked=asked),
             tr("this model takes 1 to {most} tokens", most=most),
+            in_chat=tr("this model takes 1 to {most} tokens: start qwenchat with as many", most=most),
         )
     return asked

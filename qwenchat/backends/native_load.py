@@ -114,6 +114,7 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
                 reason=f"{type(error).__name__}: {first_line}",
             ),
             tr("use --device cpu"),
+            in_chat=tr("start qwenchat with --device cpu"),
         ) from error
     return NativeBackend(
         engine,

@@ -22,6 +22,7 @@ from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.model import Cancelled, Qwen, Rotary, ntk_alpha
 from qwenchat.engine.sampling import Sampler, SamplingParams
 from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError, PromptError
+from qwenchat.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.engine.cpu.model import CPUModel
@@ -365,7 +366,8 @@ class Engine:
 
     def _too_long(self, length: int, most: int) -> ContextLengthError:
         return ContextLengthError(
-            f"the prompt has {length} tokens, the context holds {most}", "shorten it or raise --context"
+            f"the prompt has {length} tokens, the context holds {most}",
+            "shorten it, or load the model with a larger context",
         )
 
 
@@ -391,8 +393,11 @@ def check_ids(ids: Sequence[int], vocab_size: int) -> list[int]:
 
 def out_of_memory(error: Exception) -> InsufficientMemoryError:
     """The error for a generation that took more memory than there was."""
-    first = str(error).partition(". ")[0]
-    return InsufficientMemoryError(f"memory ran out: {first}", "a shorter --context or another model may fit")
+    return InsufficientMemoryError(
+        tr("memory ran out: {reason}", reason=str(error).partition(". ")[0]),
+        tr("a shorter --context or another model may fit"),
+        in_chat=tr("/clear begins a new chat, and /model NAME loads another model"),
+    )
 
 
 def _is_set(cancel: threading.Event | None) -> bool:

@@ -120,7 +120,11 @@ def check_memory(needed: Need, *, device: torch.device, dtype: torch.dtype) -> i
     if needed.total <= free:
         return free
     room = (free - needed.weights - needed.working) // needed.per_token
-    fits = room >= _LEAST_CONTEXT and needed.weights + needed.reading <= free
+    if room >= _LEAST_CONTEXT and needed.weights + needed.reading <= free:
+        hint = tr("--context {tokens} would fit", tokens=room)
+        in_chat = tr("it fits if qwenchat is started with --context {tokens}", tokens=room)
+    else:
+        hint = in_chat = tr("a smaller or more strongly quantised model may fit")
     raise InsufficientMemoryError(
         tr(
             "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
@@ -134,9 +138,8 @@ def check_memory(needed: Need, *, device: torch.device, dtype: torch.dtype) -> i
             work=f"{(needed.total - needed.weights - needed.cache) / GIB:.1f}",
             free=f"{free / GIB:.1f}",
         ),
-        tr("--context {tokens} would fit", tokens=room)
-        if fits
-        else tr("a smaller or more strongly quantised model may fit"),
+        hint,
+        in_chat=in_chat,
     )
 
 

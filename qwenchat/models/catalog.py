@@ -126,20 +126,27 @@ def made_models_dir() -> Path:
 def not_found(model: str) -> ModelNotFoundError:
     """The error for a model that is not on this machine."""
     if model == DEMO:  # no name of the Hub, but one that can be fetched
-        message = tr("{model} is not on this machine", model=DEMO)
-        return ModelNotFoundError(message, tr("qwenchat models pull {name} fetches it", name=DEMO))
+        return _not_here(tr("{model} is not on this machine", model=DEMO), DEMO)
     name = full_name(model)
     if name:
         message = tr("{model} is not on this machine", model=name)
         if any(not place.whole and places.is_folder(place.folder) for place in places.of(name)):
             message = tr("{model} is not whole on this machine", model=name)
-        return ModelNotFoundError(message, tr("qwenchat models pull {name} fetches it", name=name))
+        return _not_here(message, name)
     close = near(model)
     if close:
         hint = tr("did you mean {name}?", name=close)
     else:
         hint = tr("give a checkpoint folder, a known name, or demo")
     return ModelNotFoundError(tr("there is no model or folder called {name}", name=model), hint)
+
+
+def _not_here(message: str, name: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        message,
+        tr("qwenchat models pull {name} fetches it", name=name),
+        in_chat=tr("fetch it outside the chat: qwenchat models pull {name}", name=name),
+    )
 
 
 def near(model: str) -> str | None:

@@ -87,7 +87,7 @@ class HubEngine:
         if room < 1:
             raise ContextLengthError(
                 f"the prompt has {len(ids)} tokens, the context holds {self.context}",
-                "shorten it or raise --context",
+                "shorten it, or load the model with a larger context",
             )
         limit = room if max_new_tokens is None else min(room, max_new_tokens)
         stats = GenerationStats(prompt_tokens=len(ids))

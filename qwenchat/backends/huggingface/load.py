@@ -126,6 +126,9 @@ def _reading(place: Path, request: Request) -> Iterator[HubFiles]:
         raise UsageError(
             tr("--kv-cache {kind} is for the native backend alone", kind=request.kv_cache),
             tr("leave out --kv-cache: {name} is loaded by transformers", name=request.name),
+            in_chat=tr(
+                "start qwenchat without --kv-cache: {name} is loaded by transformers", name=request.name
+            ),
         )
     if not request.complete:
         check_template(files)
