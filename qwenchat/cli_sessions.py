@@ -186,7 +186,9 @@ def search(
 
     text = check(" ".join(words), tr("what is searched for"))
     if not text:
-        raise UsageError(tr("there is nothing to search for"), "qwenchat sessions search TEXT")
+        raise UsageError(
+            tr("there is nothing to search for"), tr("say {usage}", usage="qwenchat sessions search TEXT")
+        )
     hits = _store().search(text)[:limit]
     if _wants_json(ctx, as_json):
         print_objects(as_object(hit.info) | {"node_id": hit.node_id, "excerpt": hit.excerpt} for hit in hits)

@@ -63,8 +63,9 @@ __all__ = [
     "write_example",
 ]
 
+DEFAULT = "default"
+"""The origin of what nobody has set."""
 _PREFIX = "QWENCHAT_"
-_PROMPTS_IN_JSON = 'write a JSON object: {"teacher": "..."}'
 
 
 @dataclass(frozen=True)
@@ -129,13 +130,13 @@ def load_settings(
     settings = _checked(given)
     for layer in layers:
         _check_system(settings, layer)
-    origins = {key: given[key].origin if key in given else "default" for key in Settings.model_fields}
+    origins = {key: given[key].origin if key in given else DEFAULT for key in Settings.model_fields}
     return ResolvedSettings(settings, MappingProxyType(origins))
 
 
 def defaults() -> ResolvedSettings:
     """What holds where nobody has said anything."""
-    return ResolvedSettings(Settings(), MappingProxyType(dict.fromkeys(Settings.model_fields, "default")))
+    return ResolvedSettings(Settings(), MappingProxyType(dict.fromkeys(Settings.model_fields, DEFAULT)))
 
 
 def _checked(layer: _Layer) -> Settings:
@@ -153,7 +154,7 @@ def _refused(key: str, given: _Given, inside: list[str]) -> ConfigError:
         name = inside[0]
         quoted = f"{given.origin}: {key}.{shorten(_toml_key(name))}"
         hint = (
-            f"{name} is a setting; in the file it stands above [prompts]"
+            tr("{name} is a setting; in the file it stands above [prompts]", name=name)
             if name in Settings.model_fields
             else ""
         )
@@ -190,7 +191,9 @@ def _from_environment(environ: Mapping[str, str]) -> _Layer:
         variable = _PREFIX + key.upper()
         text = environ.get(variable, "")
         if text:
-            hint = _PROMPTS_IN_JSON if key == "prompts" else ""
+            hint = (
+                tr("write a JSON object: {example}", example='{"teacher": "..."}') if key == "prompts" else ""
+            )
             layer[key] = _Given(parse_text(key, text), variable, f"{variable}={shorten(text)}", hint)
     return layer
 
@@ -271,7 +274,7 @@ def _quoted(value: object, bare: bool = False) -> str:
     try:
         return toml_value(value)
     except ValueError:  # Python writes no decimal number of more than 4,300 digits
-        return "(a number of thousands of digits)"
+        return tr("(a number of thousands of digits)")
 
 
 def describe(resolved: ResolvedSettings) -> list[tuple[str, str, str]]:
@@ -285,7 +288,13 @@ def describe(resolved: ResolvedSettings) -> list[tuple[str, str, str]]:
         if isinstance(value, Mapping) and value:
             rows += [(f"{key}.{_toml_key(name)}", toml_value(text), origin) for name, text in value.items()]
         else:
-            rows.append((key, f"({help_of(key).unset})" if value is None else toml_value(value), origin))
+            rows.append(
+                (
+                    key,
+                    f"({tr(help_of(key).unset)})" if value is None else toml_value(value),
+                    origin,
+                )
+            )
     return rows
 
 
@@ -302,7 +311,7 @@ _EXAMPLE_HEAD = """\
 
 def example_toml() -> str:
     """The example config: each key with its description, its allowed values and a commented line."""
-    return "\n".join([_EXAMPLE_HEAD, *map(_example_entry, Settings.model_fields)])
+    return "\n".join([tr(_EXAMPLE_HEAD), *map(_example_entry, Settings.model_fields)])
 
 
 def _example_entry(key: str) -> str:
@@ -310,12 +319,13 @@ def _example_entry(key: str) -> str:
 
     field, help_ = Settings.model_fields[key], help_of(key)
     value = field.default if help_.example is None else help_.example
-    about = f"Allowed: {help_.allowed}."
+    description = field.description or ""
+    about = tr("Allowed: {what}.", what=allowed(key))
     if help_.unset:
-        about += f" If not set: {help_.unset}."
+        about += tr(" If not set: {what}.", what=tr(help_.unset))
     prose = [
         line
-        for paragraph in (field.description or "", about)
+        for paragraph in (tr(description), about)
         for line in textwrap.wrap(paragraph, 100, initial_indent="# ", subsequent_indent="# ")
     ]
     if isinstance(value, Mapping):

@@ -16,7 +16,7 @@ from typing import Any
 from qwenchat.errors import ConfigError
 from qwenchat.files import NotAFile, TooLarge, read_file, reason_of
 from qwenchat.folders import CONFIG_VARIABLE, config_path
-from qwenchat.language import tr
+from qwenchat.language import in_words_of_ours, tr
 
 # A config file is a page of text; a parsed one may take 500 times its bytes, tables of a letter each.
 _FILE_LIMIT = 1 << 18
@@ -95,12 +95,14 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
         ) from None
     if deep := re.search(_DEEP_KEY, text):
         place = f"{path}:{text.count(chr(10), 0, deep.start()) + 1}"
-        raise ConfigError(tr("{place}: not valid TOML: {reason}", place=place, reason="nested too deeply"))
+        raise ConfigError(
+            tr("{place}: not valid TOML: {reason}", place=place, reason=tr("nested too deeply"))
+        )
     try:
         parsed: dict[str, Any] = tomllib.loads(text)
     except RecursionError:
         raise ConfigError(
-            tr("{place}: not valid TOML: {reason}", place=path, reason="nested too deeply")
+            tr("{place}: not valid TOML: {reason}", place=path, reason=tr("nested too deeply"))
         ) from None
     except ValueError as error:  # TOMLDecodeError, or int() on thousands of digits
         place, reason = _syntax_error(text, str(error))
@@ -114,6 +116,6 @@ def _syntax_error(text: str, message: str) -> tuple[str, str]:
     """Split the parser's "Invalid value (at line 3, column 5)" into ":3" and the reason."""
     match = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
     if not match:
-        return "", message
+        return "", in_words_of_ours(message)
     line = match[1] or str(text.count("\n") + 1)
-    return f":{line}", message[: match.start()]
+    return f":{line}", in_words_of_ours(message[: match.start()])

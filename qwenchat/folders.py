@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from qwenchat.errors import ConfigError
+from qwenchat.language import tr
 
 HOME_VARIABLE = "QWENCHAT_HOME"
 CONFIG_VARIABLE = "QWENCHAT_CONFIG"
@@ -71,4 +72,6 @@ def _named_path(variable: str, environ: Mapping[str, str]) -> Path | None:
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError:  # "~nobody/..."
-        raise ConfigError(f"{variable}={text}: there is no such home folder") from None
+        raise ConfigError(
+            tr("{setting}: there is no such home folder", setting=f"{variable}={text}")
+        ) from None

@@ -16,7 +16,6 @@ from qwenchat.language import tr
 MOST_BYTES = 16 * 2**20
 MOST_JSON_VALUES = 2**19
 """Of a JSON file of a checkpoint, and the values in it: more than any published one, some times over."""
-_A_CHECKPOINT = "a checkpoint is a folder with config.json in it"
 _BEGIN_A_VALUE = (b",", b":", b"[", b"{")
 
 
@@ -71,17 +70,29 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = loads(read_file(path, MOST_BYTES)[0], MOST_JSON_VALUES)
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing", _A_CHECKPOINT) from None
+        raise CheckpointError(tr("{path} is missing", path=path), _a_checkpoint()) from None
     except (NotAFile, IsADirectoryError):
-        raise CheckpointError(f"{path} is not a file", _A_CHECKPOINT) from None
+        raise CheckpointError(tr("{path} is not a file", path=path), _a_checkpoint()) from None
     except TooLarge:
         raise CheckpointError(
-            f"{path} is larger than {MOST_BYTES >> 20} MiB, expected a small JSON file"
+            tr(
+                "{path} is larger than {limit} MiB, expected a small JSON file",
+                path=path,
+                limit=MOST_BYTES >> 20,
+            )
         ) from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {reason_of(error)}") from error
+        raise CheckpointError(
+            tr("{path} cannot be read: {reason}", path=path, reason=reason_of(error))
+        ) from error
     except ValueError as error:  # not UTF-8, not JSON, or too much of it
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+        raise CheckpointError(tr("{path} is not valid JSON: {reason}", path=path, reason=error)) from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, expected an object")
+        raise CheckpointError(
+            tr("{path} holds a JSON {kind}, expected an object", path=path, kind=type(value).__name__)
+        )
     return value
+
+
+def _a_checkpoint() -> str:
+    return tr("a checkpoint is a folder with config.json in it")

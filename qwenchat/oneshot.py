@@ -180,7 +180,7 @@ def answer(
             keeper.save()
         raise
     if end is None:
-        raise QwenchatError("the reply ended without an end event")  # a backend's mistake
+        raise QwenchatError(tr("the reply ended without an end"))  # a backend's mistake
     if end.seed is None:  # nothing was drawn; what was asked for is told all the same
         end = replace(end, seed=options.seed)
     writer.end(end, backend.name, session.id if keeper.saved else None)

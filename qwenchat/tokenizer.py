@@ -23,6 +23,7 @@ import tiktoken
 from qwenchat.errors import CheckpointError, PromptError, quoted
 from qwenchat.files import read_file, reason_of
 from qwenchat.json_files import read_json
+from qwenchat.language import tr
 from qwenchat.normal_forms import normalise
 
 ENDOFTEXT = "<|endoftext|>"
@@ -108,8 +109,8 @@ class QwenTokenizer:
         files = sorted(folder.glob("*.tiktoken"))
         if len(files) != 1:
             raise CheckpointError(
-                f"{folder}: expected one .tiktoken file, found {len(files)}",
-                "the vocabulary belongs to the checkpoint; fetch it again",
+                tr("{name}: expected one .tiktoken file, found {count}", name=folder, count=len(files)),
+                tr("the vocabulary belongs to the checkpoint; fetch it again"),
             )
         ranks = _read_ranks(files[0])
         config_path = folder / "tokenizer_config.json"
@@ -118,11 +119,22 @@ class QwenTokenizer:
         clash = set(specials.values()) & set(ranks.values())
         if clash:
             # Or some ordinary text would encode to a control token.
-            raise CheckpointError(f"{files[0]}: the id {min(clash)} is both an ordinary and a special token")
+            raise CheckpointError(
+                tr(
+                    "{name}: the id {id} is both an ordinary and a special token",
+                    name=files[0],
+                    id=min(clash),
+                )
+            )
         name = config.get("split_pattern", "qwen")
         if not isinstance(name, str) or name not in SPLIT_PATTERNS:
             raise CheckpointError(
-                f"{config_path}: split_pattern is {quoted(name)}, expected {' or '.join(SPLIT_PATTERNS)}"
+                tr(
+                    "{name}: split_pattern is {value}, expected {names}",
+                    name=config_path,
+                    value=quoted(name),
+                    names=tr(" or ").join(SPLIT_PATTERNS),
+                )
             )
         return cls(ranks, specials, SPLIT_PATTERNS[name], n_ids)
 
@@ -158,7 +170,13 @@ class QwenTokenizer:
         for token_id in ids:
             part = self._bytes_of.get(token_id, names.get(token_id))
             if part is None:
-                raise PromptError(f"the token id {token_id} is not in the vocabulary of {self.n_vocab}")
+                raise PromptError(
+                    tr(
+                        "the token id {id} is not in the vocabulary of {count}",
+                        id=token_id,
+                        count=self.n_vocab,
+                    )
+                )
             parts.append(part)
         return b"".join(parts).decode("utf-8", errors="replace")
 
@@ -194,7 +212,7 @@ class StopStrings:
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         if "" in stop:
-            raise PromptError("a stop string is empty", "leave it out")
+            raise PromptError(tr("a stop string is empty"), tr("leave it out"))
         self._stop = tuple(stop)
         self._held = ""
         self.stopped = False
@@ -272,9 +290,13 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
     try:
         data, _ = read_file(path, _MAX_VOCABULARY_BYTES)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {reason_of(error)}") from error
+        raise CheckpointError(
+            tr("{path} cannot be read: {reason}", path=path, reason=reason_of(error))
+        ) from error
     if data.count(b"\n") > _MOST_TOKENS:
-        raise CheckpointError(f"{path} has more than {_MOST_TOKENS} lines, expected a vocabulary")
+        raise CheckpointError(
+            tr("{path} has more than {limit} lines, expected a vocabulary", path=path, limit=_MOST_TOKENS)
+        )
     lines = data.splitlines()
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -284,10 +306,12 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except ValueError:
-            raise CheckpointError(f"{path}:{number}: expected a token in base64 and its id") from None
+            raise CheckpointError(
+                tr("{name}: expected a token in base64 and its id", name=f"{path}:{number}")
+            ) from None
     ids = ranks.values()
     if len(ranks) != sum(map(bool, lines)) or len(set(ids)) != len(ids) or not _in_range(ids):
-        raise CheckpointError(f"{path}: expected distinct tokens with distinct ids from 0 up")
+        raise CheckpointError(tr("{name}: expected distinct tokens with distinct ids from 0 up", name=path))
     return ranks
 
 
@@ -300,18 +324,34 @@ def _read_specials(path: Path, config: Mapping[str, Any], *, first_id: int) -> d
     if not entries:
         return {form: first_id + i for i, form in enumerate(QWEN_SPECIALS)}
     if isinstance(entries, dict) and len(entries) > _MOST_SPECIALS:
-        raise CheckpointError(f"{path}: added_tokens_decoder has more than {_MOST_SPECIALS} tokens")
+        raise CheckpointError(
+            tr("{name}: added_tokens_decoder has more than {most} tokens", name=path, most=_MOST_SPECIALS)
+        )
     try:
         specials = {str(entry["content"]): int(token_id) for token_id, entry in entries.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         raise CheckpointError(
-            f"{path}: added_tokens_decoder is malformed, expected ids and contents"
+            tr("{name}: added_tokens_decoder is malformed, expected ids and contents", name=path)
         ) from None
     for form in (ENDOFTEXT, IM_START, IM_END):
         if form not in specials:
-            raise CheckpointError(f"{path}: the special token {form} is missing from added_tokens_decoder")
+            raise CheckpointError(
+                tr(
+                    "{name}: the special token {form} is missing from added_tokens_decoder",
+                    name=path,
+                    form=form,
+                )
+            )
     if len(set(specials.values())) != len(entries) or not _in_range(specials.values()) or "" in specials:
-        raise CheckpointError(f"{path}: added_tokens_decoder has a token or an id twice, or an empty token")
+        raise CheckpointError(
+            tr("{name}: added_tokens_decoder has a token or an id twice, or an empty token", name=path)
+        )
     if sum(map(len, specials)) > _MOST_SPECIAL_LETTERS:
-        raise CheckpointError(f"{path}: added_tokens_decoder has more than {_MOST_SPECIAL_LETTERS} letters")
+        raise CheckpointError(
+            tr(
+                "{name}: added_tokens_decoder has more than {most} letters",
+                name=path,
+                most=_MOST_SPECIAL_LETTERS,
+            )
+        )
     return specials

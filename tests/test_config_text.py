@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from qwenchat import config
+from qwenchat import config, language
 from qwenchat.config import ResolvedSettings, Settings, describe, example_toml, load_settings, toml_value
 from qwenchat.errors import ConfigError, QwenchatError
 
@@ -43,6 +43,17 @@ def uncommented() -> dict[str, str]:
 
 def test_the_example_in_the_repository_is_the_generated_one() -> None:
     assert (ROOT / "config.example.toml").read_bytes() == example_toml().encode()
+
+
+def test_the_example_is_chinese_where_that_is_spoken_and_changes_nothing_either(file: Path) -> None:
+    try:
+        language.use("zh")
+        text = example_toml()
+    finally:
+        language.use("en")
+    assert load(text, file).settings == Settings()
+    prose = [line for line in text.splitlines() if line[2:] and not re.match(r"# (\w+ = |\[)", line)]
+    assert all(re.search("[\u4e00-\u9fff]", line) for line in prose)
 
 
 def test_the_example_shows_every_key_and_changes_nothing(file: Path) -> None:

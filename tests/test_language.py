@@ -14,13 +14,13 @@ import pytest
 import typer
 
 import qwenchat
-from qwenchat import cli, cli_help, language
+from qwenchat import cli, cli_help, config, errors, language
 from qwenchat.chinese import CHINESE
 from qwenchat.config_file import language_of_config
 from qwenchat.files import reason_of
 from qwenchat.language import tr
 from qwenchat.models import demo, wheel
-from qwenchat.settings import Settings, allowed
+from qwenchat.settings import Settings, allowed, help_of
 from qwenchat.terminal.commands import registry
 
 PACKAGE = Path(qwenchat.__file__).parent
@@ -39,9 +39,28 @@ STAGES = (
 )
 """Of loading a model; they are translated where they are shown."""
 
+OTHERS = (
+    "default",
+    *("plain torch", "plain torch with oneDNN", "Triton, CUDA graph"),
+    "Invalid statement",
+    "Invalid value",
+    "Expected '=' after a key in a key/value pair",
+    "Expected newline or end of document after a statement",
+    "Expected ']' at the end of a table declaration",
+    "Invalid initial character for a key part",
+    "Cannot overwrite a value",
+    "Unclosed array",
+    "Unclosed inline table",
+    "Unterminated string",
+    "Unescaped '\\' in a string",
+    *("Name or service not known", "Temporary failure in name resolution"),
+)
+"""What is said by the engine, the TOML parser and the resolver of names, and translated where it is told."""
+
 SYSTEM = {
     os.strerror(number)
     for number in (
+        *(errno.ECONNREFUSED, errno.ETIMEDOUT, errno.ENETUNREACH),
         *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
         *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EFBIG),
         *(errno.ELOOP, errno.EMFILE, errno.EIO, errno.EINVAL, errno.ENOMEM, errno.ENOEXEC),
@@ -87,9 +106,13 @@ def said() -> set[str]:
         *said_in_code(),
         *STAGES,
         *SYSTEM,
+        *OTHERS,
         *(command.help for command in commands),
         *(command.group for command in commands),
         *(allowed(key) for key in Settings.model_fields),
+        *(unset for key in Settings.model_fields if (unset := help_of(key).unset)),
+        *(field.description or "" for field in Settings.model_fields.values()),
+        config._EXAMPLE_HEAD,
         *cli_help.texts(typer.main.get_command(cli.app)),
         "Show this message and exit.",  # of --help, which each command gets on its own
     }
@@ -165,6 +188,25 @@ def test_what_the_system_says_is_said_in_chinese() -> None:
     language.use("zh")
     assert reason_of(gone) == "没有该文件或文件夹"
     assert reason_of(OSError(errno.EIO, "{strange}")) == "{strange}"
+
+
+UNTRANSLATED = ("engine/", "chat/", "bench/", "models/gguf.py", "models/llama.py", "models/convert.py")
+"""What knows no language, trials that developers run, and what no wheel that was verified comes to."""
+
+
+def test_every_error_is_told_in_the_users_language() -> None:
+    """No error has words of its own: what it says and what it advises are translated."""
+    families = {name for name, kind in vars(errors).items() if isinstance(kind, type)} - {"ImportError"}
+    bare = []
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE).as_posix()
+        if place.startswith(UNTRANSLATED):
+            continue
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") in families:
+                said = [arg for arg in call.args if isinstance(arg, (ast.Constant, ast.JoinedStr))]
+                bare += [f"{place}:{arg.lineno}" for arg in said if re.search("[a-z]{2} ", ast.unparse(arg))]
+    assert bare == []
 
 
 def test_yes_is_yes_in_both_languages() -> None:

@@ -207,7 +207,9 @@ def check_readable(folder: Path, request: Request, *, backend: str = "auto") -> 
 def _reader(folder: Path, backend: str) -> str:
     """The backend that reads a checkpoint, which must be the one that was asked for."""
     if backend not in BACKENDS:
-        raise UsageError(f"the backend is {backend!r}, expected {', '.join(BACKENDS)}")
+        raise UsageError(
+            tr("the backend is {value!r}, expected {names}", value=backend, names=", ".join(BACKENDS))
+        )
     reads, kind = backend_for(folder)
     if backend not in ("auto", reads):
         raise CheckpointError(

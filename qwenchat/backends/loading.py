@@ -60,7 +60,13 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.kv_cache not in KV_CACHES:
-            raise UsageError(f"the KV cache is {self.kv_cache!r}, expected {', '.join(KV_CACHES)}")
+            raise UsageError(
+                tr(
+                    "the KV cache is {value!r}, expected {names}",
+                    value=self.kv_cache,
+                    names=", ".join(KV_CACHES),
+                )
+            )
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             hint = tr("give 1 to {most}", most=MOST_THREADS)
             raise UsageError(tr("--threads {count} is out of range", count=self.threads), hint)
@@ -135,14 +141,14 @@ def _kind_of_device(name: str) -> tuple[str, str]:
     """ "cpu" or "cuda", and the number of a GPU if one is named."""
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdecimal())):
-        raise UsageError(f"the device is {name!r}, expected auto, cpu, cuda or cuda:N")
+        raise UsageError(tr("the device is {value!r}, expected auto, cpu, cuda or cuda:N", value=name))
     return kind, index
 
 
 def _name_of_dtype(name: str, kind: str, multiplies_bfloat16: Callable[[], bool]) -> str:
     """What "auto" stands for on a kind of device; else the name itself."""
     if name not in DTYPES:
-        raise UsageError(f"the dtype is {name!r}, expected {', '.join(DTYPES)}")
+        raise UsageError(tr("the dtype is {value!r}, expected {names}", value=name, names=", ".join(DTYPES)))
     if name != "auto":
         return name
     if kind == "cuda":

@@ -225,7 +225,7 @@ def _chat_of(messages: Sequence[Message | Mapping[str, str]]) -> list[Message]:
     """
     chat = [Message.of(m) for m in messages]
     if not chat:
-        raise PromptError("there is no message to answer", "give at least one")
+        raise PromptError(tr("there is no message to answer"), tr("give at least one"))
     return chat
 
 
@@ -240,7 +240,10 @@ def _options_of(values: Mapping[str, Any]) -> GenerationOptions:
     except TypeError:
         known = GenerationOptions.__dataclass_fields__
         unknown = sorted(set(values) - set(known))
-        raise UsageError(f"unknown option {', '.join(unknown)}", f"known are {', '.join(known)}") from None
+        raise UsageError(
+            tr("unknown option {names}", names=", ".join(unknown)),
+            tr("known are {names}", names=", ".join(known)),
+        ) from None
 
 
 def _sampling_params(options: GenerationOptions, defaults: GenerationDefaults) -> SamplingParams:

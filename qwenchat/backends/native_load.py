@@ -29,7 +29,7 @@ from qwenchat.backends.loading import (
 )
 from qwenchat.backends.native import NativeBackend, no_vocabulary
 from qwenchat.errors import CheckpointError, ModelError, QwenchatError
-from qwenchat.language import tr
+from qwenchat.language import in_words_of_ours, plural, tr
 from qwenchat.tokenizer import QwenTokenizer
 
 if TYPE_CHECKING:
@@ -90,16 +90,23 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
             tr(
                 "the fast {kind} kernels are not used, but {path}: {reason}",
                 kind="CUDA" if on_gpu else "CPU",
-                path=kernels.name,
+                path=kernels_told(kernels.name, how.team),
                 reason=kernels.why_not,
             )
         )
     if kernels.weights and stage:
         request.progress(stage, None)
-    quant = f"Int{config.quant.bits}" if config.quant else "unquantised"
+    quant = f"Int{config.quant.bits}" if config.quant else tr("unquantised")
     number = str(found.dtype).removeprefix("torch.")
-    cache = ", int8 KV cache" if found.int8_cache else ""
-    description = f"{quant}, {found.device} {number}{cache}, {kernels.name}"
+    cache = tr(", int8 KV cache") if found.int8_cache else ""
+    description = tr(
+        "{quant}, {device} {dtype}{cache}, {kernels}",
+        quant=quant,
+        device=found.device,
+        dtype=number,
+        cache=cache,
+        kernels=kernels_told(kernels.name, how.team),
+    )
     try:
         engine = Engine(kernels.model, context=window, weights=kernels.weights, int8_cache=found.int8_cache)
     except QwenchatError:
@@ -210,6 +217,15 @@ def open_cpu_kernels(threads: int | None, report: Progress, notice: Callable[[st
     return Team(enter, count, name)
 
 
+def kernels_told(name: str, team: Team | None) -> str:
+    """What multiplies, for people: as the engine calls it, and where it has threads, how many."""
+    if team is None:
+        return in_words_of_ours(name)
+    return plural(
+        team.threads, "{kind} kernels on 1 thread", "{kind} kernels on {count} threads", kind=team.kind
+    )
+
+
 def _kernels_folder() -> Path:
     """Where the CPU kernels are kept: in our cache folder, unless somebody has said where Numba's go."""
     from qwenchat import folders
@@ -225,8 +241,13 @@ def _read_tokenizer(folder: Path, vocab_size: int) -> QwenTokenizer | None:
     tokenizer = QwenTokenizer.from_folder(folder, vocab_size)
     if tokenizer.n_vocab > vocab_size:
         raise CheckpointError(
-            f"{folder}: the vocabulary has {tokenizer.n_vocab} tokens, the model {vocab_size}",
-            "the .tiktoken file belongs to another checkpoint",
+            tr(
+                "{folder}: the vocabulary has {tokens} tokens, the model {size}",
+                folder=folder,
+                tokens=tokenizer.n_vocab,
+                size=vocab_size,
+            ),
+            tr("the .tiktoken file belongs to another checkpoint"),
         )
     return tokenizer
 

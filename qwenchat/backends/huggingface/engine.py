@@ -27,6 +27,7 @@ from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.model import Cancelled
 from qwenchat.engine.sampling import Sampler, SamplingParams
 from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError
+from qwenchat.language import tr
 
 
 class HubEngine:
@@ -86,8 +87,12 @@ class HubEngine:
         room = self.context - len(ids)
         if room < 1:
             raise ContextLengthError(
-                f"the prompt has {len(ids)} tokens, the context holds {self.context}",
-                "shorten it, or load the model with a larger context",
+                tr(
+                    "the prompt has {tokens} tokens, the context holds {window}",
+                    tokens=len(ids),
+                    window=self.context,
+                ),
+                tr("shorten it, or load the model with a larger context"),
             )
         limit = room if max_new_tokens is None else min(room, max_new_tokens)
         stats = GenerationStats(prompt_tokens=len(ids))
@@ -114,7 +119,9 @@ class HubEngine:
         stats: GenerationStats,
     ) -> Iterator[int | Prefilled]:
         if not self._busy.acquire(blocking=False):
-            raise BusyError("the model is already generating", "end or close the other generation first")
+            raise BusyError(
+                tr("the model is already generating"), tr("end or close the other generation first")
+            )
         trouble: InsufficientMemoryError | None = None
         try:
             self._cancel = cancel

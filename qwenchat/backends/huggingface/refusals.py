@@ -101,4 +101,12 @@ def _check_count(path: Path, key: str, value: object) -> None:
     counted = key.startswith("num_") or most == MAX_LAYERS
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if counted and number and not is_whole(value, 0, most):
-        raise CheckpointError(f"{path}: {key} is {quoted(value)}, expected a whole number up to {most}")
+        raise CheckpointError(
+            tr(
+                "{name}: {key} is {value}, expected a whole number up to {most}",
+                name=path,
+                key=key,
+                value=quoted(value),
+                most=most,
+            )
+        )

@@ -107,7 +107,7 @@ def _ask(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> dict[s
         raise
     if not line.endswith(b"\n"):
         _end(process)
-        raise EndedError("it takes more time or memory than any chat template has reason to")
+        raise EndedError(tr("it takes more time or memory than any chat template has reason to"))
     reply = render_child.decode(line)
     if "error" in reply:
         raise (EndedError if reply["ended"] else RefusedError)(reply["error"])

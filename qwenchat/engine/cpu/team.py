@@ -47,12 +47,13 @@ class Team:
     Args:
         enter: the kernels' function.
         threads: how many, the caller's included.
-        name: of the kernels, for people.
+        kind: of the kernels, for people.
     """
 
-    def __init__(self, enter: Enter, threads: int, name: str = "compiled") -> None:
+    def __init__(self, enter: Enter, threads: int, kind: str = "compiled") -> None:
         self.threads = max(1, min(threads, MOST_THREADS))
-        self.name = f"{name} kernels on {self.threads} {'thread' if self.threads == 1 else 'threads'}"
+        self.kind = kind
+        self.name = f"{kind} kernels on {self.threads} {'thread' if self.threads == 1 else 'threads'}"
         self._enter = enter
         self._words = _aligned(TEAM_PARKED + APART * (self.threads + 1))
         self._words[TEAM_THREADS] = self.threads

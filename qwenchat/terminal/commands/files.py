@@ -104,7 +104,7 @@ def _save_code(chat: Chat, rest: str) -> None:
             lines = plural(attachments.line_count(block.text), "1 line", "{count} lines")
             chat.say(f"{i}: {block.language or '?'}, {lines}")
         count = plural(len(blocks), "there is only one block of code", "there are {count} blocks of code")
-        raise UsageError(count, "/save-code N PATH")
+        raise UsageError(count, tr("say {usage}", usage="/save-code N PATH"))
     block = blocks[max(n, 1) - 1]
     path = attachments.to_path(name or fences.suggested_name(block))
     textfile.write_text(path, block.text.rstrip("\n") + "\n", overwrite=force)

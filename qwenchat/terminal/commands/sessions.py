@@ -104,7 +104,7 @@ def _delete(chat: Chat, rest: str) -> None:
 @command("search", "Find the sessions that hold a text.", usage="TEXT")
 def _search(chat: Chat, rest: str) -> None:
     if not rest:
-        raise UsageError(tr("there is nothing to search for"), "/search TEXT")
+        raise UsageError(tr("there is nothing to search for"), tr("say {usage}", usage="/search TEXT"))
     hits = chat.store.search(rest)
     chat.say_rows([(h.info.id, ": ".join(filter(None, (h.info.title, h.beyond_title)))) for h in hits])
     if not hits:
