@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from qwenchat.backends.load import check_readable
+from qwenchat.backends.load import check_folder
 from qwenchat.backends.load import load as load_backend
 from qwenchat.backends.loading import KV_CACHES, pick_device, pick_dtype
 from qwenchat.backends.loading import Request as Asked
@@ -83,7 +83,7 @@ def measure(request: Request, *, command: str, tell: Tell) -> Report:
     """
     if request.kv_cache not in KV_CACHES:
         raise UsageError(tr("--kv-cache is {kind}, expected auto or int8", kind=repr(request.kv_cache)))
-    asked = Asked(request.model, threads=request.threads)  # refuses what cannot be
+    Asked(request.model, threads=request.threads)  # refuses what cannot be
     shapes = _shapes(request)
     device = pick_device(request.device)
     dtypes = {name: pick_dtype(name, device) for name in request.dtypes}
@@ -92,8 +92,11 @@ def measure(request: Request, *, command: str, tell: Tell) -> Report:
         plan = replace(plan, tokens=request.tokens)
     if request.threads is not None and device.type == "cpu":
         torch.set_num_threads(request.threads)
-    if not shapes and request.model != catalog.AUTO:
-        check_readable(catalog.locate(request.model), asked, backend="native")
+    for name, dtype in dtypes.items():
+        for filled in shapes:
+            _plan(request, filled, device, dtype, plan, tell)
+        if not shapes and request.model != catalog.AUTO:
+            _check_checkpoint(request, device, name, tell)
     limits = {}
     for dtype in dtypes.values():
         tell(f"what {device} can do at best in {_name(dtype)}")
@@ -149,31 +152,47 @@ def _random_subject(
     request: Request, shape: Shape, device: torch.device, dtype: torch.dtype, plan: Protocol, tell: Tell
 ) -> Subject:
     def load() -> Loaded:
-        config = shape.config
-
-        def open_team() -> Team:
-            return open_cpu_kernels(request.threads, lambda stage, fraction: tell(stage), tell)
-
-        how = linear.plan(config, device, dtype, open_team)
-        packed = how.packing is not None
-        needed = need(
-            config,
-            weights=random_weights.bytes_of(config, dtype.itemsize, packed=packed),
-            reading=0,
-            cuda=device.type == "cuda",
-            itemsize=dtype.itemsize,
-            context=max(plan.tokens) + 1,
-            packed=packed,
-            int8_cache=request.kv_cache == "int8",
-        )
-        check_memory(needed, device=device, dtype=dtype)
-        model = random_weights.random_model(config, device=device, dtype=dtype, packing=how.packing)
+        how = _plan(request, shape, device, dtype, plan, tell)
+        model = random_weights.random_model(shape.config, device=device, dtype=dtype, packing=how.packing)
         kernels = linear.pack(model, how, dtype)
         if kernels.why_not:
             tell(f"our kernels are not used: {kernels.why_not}")
         return Loaded(kernels.model, kernels.weights, kernels.name)
 
     return Subject(shape.name, load, request.kv_cache)
+
+
+def _plan(
+    request: Request, shape: Shape, device: torch.device, dtype: torch.dtype, plan: Protocol, tell: Tell
+) -> linear.Plan:
+    """How a model of random weights will be held, for which memory suffices."""
+    how = linear.plan(shape.config, device, dtype, lambda: _open_team(request, tell))
+    packed = how.packing is not None
+    needed = need(
+        shape.config,
+        weights=random_weights.bytes_of(shape.config, dtype.itemsize, packed=packed),
+        reading=0,
+        cuda=device.type == "cuda",
+        itemsize=dtype.itemsize,
+        context=max(plan.tokens) + 1,
+        packed=packed,
+        int8_cache=request.kv_cache == "int8",
+    )
+    check_memory(needed, device=device, dtype=dtype)
+    return how
+
+
+def _check_checkpoint(request: Request, device: torch.device, dtype: str, tell: Tell) -> None:
+    """Raises ModelError where a checkpoint cannot be loaded, or memory does not suffice for it."""
+    asked = Asked(
+        request.model, device=str(device), dtype=dtype, context=_PLENTY, threads=request.threads, notice=tell
+    )
+    folder = catalog.locate(request.model)
+    check_folder(folder, asked, backend="native", open_team=lambda: _open_team(request, tell))
+
+
+def _open_team(request: Request, tell: Tell) -> Team:
+    return open_cpu_kernels(request.threads, lambda stage, fraction: tell(stage), tell)
 
 
 def _start(

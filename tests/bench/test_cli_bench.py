@@ -127,6 +127,20 @@ def test_a_checkpoint_that_cannot_be_read_is_refused_before_anything_is_measured
     assert "native" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("random", [False, True])
+def test_what_memory_does_not_suffice_for_is_refused_before_anything_is_measured(
+    random: bool, tiny_chat: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qwenchat.bench.ceilings.measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("qwenchat.engine.memory.available_bytes", lambda device: 1000)
+    asked = ["--random-weights", "qwen-7b-chat"] if random else ["-m", str(tiny_chat)]
+    assert cli.run(["-q", "bench", *asked, *SMALL]) == 3
+    said = capsys.readouterr().err
+    assert "are free" in said
+    assert said.count("\n") == 1
+
+
 def test_a_checkpoint_that_does_not_answer_says_why(golden_folder: Callable[[str], Path]) -> None:
     from qwenchat.errors import QwenchatError
 
