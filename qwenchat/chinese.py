@@ -1134,6 +1134,11 @@ CHINESE: Mapping[str, str] = {
     "look for the model's unquantised safetensors, or for a GGUF file": (
         "请找该模型未量化的 safetensors 版本，或 GGUF 文件"
     ),
+    "{name}: the tensor {tensor} holds no zero points": "{name}：张量 {tensor} 中没有零点",
+    (
+        "{name}: its zero points are stored as they are (gptq_v2) and not minus one, as its label "
+        "says (gptq): auto-gptq would compute with wrong ones"
+    ): "{name}：零点按原值存储（gptq_v2），而非标签所说的减一存储（gptq）：auto-gptq 会用错误的零点计算",
     "{name}: the weights are quantised with GPTQ, and auto-gptq is not here: {reason}": (
         "{name}：权重以 GPTQ 量化，而此处没有 auto-gptq：{reason}"
     ),

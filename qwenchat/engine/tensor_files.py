@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -40,6 +40,10 @@ class TensorFiles:
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        """The tensors' names, file by file."""
+        return iter(self._places)
 
     def path(self, name: str) -> Path:
         """The file that holds a tensor; the folder if none does."""

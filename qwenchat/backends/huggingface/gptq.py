@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwenchat.backends.huggingface.files import HubFiles
 from qwenchat.engine.config import refuse_mixed
+from qwenchat.engine.fields import Fields
 from qwenchat.errors import CheckpointError, quoted
 from qwenchat.json_files import read_json
 from qwenchat.language import tr
@@ -35,6 +36,7 @@ def check_gptq(files: HubFiles, device: torch.device) -> None:
             ),
             tr("look for the model's unquantised safetensors, or for a GGUF file"),
         )
+    _check_zeros(files, Fields(path, section).integer("bits", least=2, most=8))
     if device.type != "cuda":
         raise CheckpointError(
             tr(
@@ -55,6 +57,35 @@ def check_gptq(files: HubFiles, device: torch.device) -> None:
             ),
             tr("install auto-gptq 0.7.1, which takes Python 3.11 or older"),
         ) from error
+
+
+def _check_zeros(files: HubFiles, bits: int) -> None:
+    """Raises CheckpointError where zero points are not stored minus one, as auto-gptq reads all of them.
+
+    Our own engine reads such a checkpoint as it is stored. auto-gptq's kernels repack the zero points for
+    themselves, and cannot be told.
+    """
+    from qwenchat.engine.gptq import contradicts
+    from qwenchat.engine.tensor_files import TensorFiles
+
+    tensors = TensorFiles(files.folder)
+    first = next((name for name in tensors if name.endswith(".qzeros")), None)
+    if first is None or bits not in (4, 8):
+        return
+    zeros = tensors.read(first)
+    if zeros.ndim != 2 or zeros.element_size() != 4:
+        raise CheckpointError(
+            tr("{name}: the tensor {tensor} holds no zero points", name=tensors.path(first), tensor=first)
+        )
+    if contradicts(zeros, bits, zeros_minus_one=True):
+        raise CheckpointError(
+            tr(
+                "{name}: its zero points are stored as they are (gptq_v2) and not minus one, as its label "
+                "says (gptq): auto-gptq would compute with wrong ones",
+                name=files.name,
+            ),
+            tr("look for the model's unquantised safetensors, or for a GGUF file"),
+        )
 
 
 def read_gptq(files: HubFiles, device: torch.device, dtype: torch.dtype) -> Any:

@@ -26,6 +26,7 @@ from qwenchat.backends.huggingface.readers import read_config, read_prompt
 from qwenchat.backends.load import backend_for
 from qwenchat.backends.loading import Request
 from qwenchat.chat.messages import ReplyEnd
+from qwenchat.engine.gptq import pack_words
 from qwenchat.errors import CheckpointError, PromptError
 
 
@@ -346,6 +347,24 @@ def test_gptq_that_auto_gptq_would_read_otherwise(folder: Path, changes: dict[st
     section = {"quant_method": "gptq", "bits": 4, "group_size": 128}
     change(folder / "config.json", quantization_config=section | changes)
     assert reason in refusal(folder).message
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("plainly", [False, True])
+def test_gptq_whose_zero_points_contradict_its_label_is_refused_before_auto_gptq_misreads_it(
+    folder: Path, bits: int, plainly: bool
+) -> None:
+    from safetensors.torch import save_file
+
+    middle = torch.full((2, 16), 2 ** (bits - 1) - (not plainly), dtype=torch.uint8)
+    zeros = pack_words(middle.T, bits).T.contiguous()
+    save_file({"model.layers.0.mlp.up_proj.qzeros": zeros}, folder / "model.safetensors")
+    change(
+        folder / "config.json", quantization_config={"quant_method": "gptq", "bits": bits, "group_size": 16}
+    )
+    told = refusal(folder).message
+    assert ("are stored as they are (gptq_v2)" in told) == plainly
+    assert ("takes a CUDA GPU" in told) != plainly
 
 
 def test_gptq_without_auto_gptq_says_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
