@@ -180,7 +180,7 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
         session: the name of the session to go on with, if not the flags say one.
     """
     from qwenchat.folders import data_dir, history_file
-    from qwenchat.models import catalog
+    from qwenchat.models import catalog, offers
     from qwenchat.sessions import SessionStore
     from qwenchat.start import begin
     from qwenchat.terminal import theme
@@ -211,7 +211,7 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
         lambda name: _loader(name, settings),
         check_model=catalog.check,
         history=history_file() if settings.save and settings.history else None,
-        model_names=catalog.names(),
+        model_names=offers.to_load,
     ).run()
 
 

@@ -21,7 +21,7 @@ from qwenchat.cli_output import check_terminal, columns, confirm, painter, print
 from qwenchat.cli_parser import App
 from qwenchat.errors import CheckpointError, Interrupted, UsageError
 from qwenchat.language import tr
-from qwenchat.options import complete_model
+from qwenchat.options import models_to
 
 if TYPE_CHECKING:
     from qwenchat.meter import Meter
@@ -40,12 +40,19 @@ _SETTINGS = "qwenchat.settings"  # their place in a command's context
 # --- the commands --------------------------------------------------------------------------------
 
 
-def _name(help_text: str) -> Any:
-    return typer.Argument(metavar="NAME", help=help_text, show_default=False, autocompletion=complete_model)
+_NAME = "qwen-7b-chat-int8, org/model, or demo."
+_NAME_OR_PATH = "qwen-7b-chat-int8, org/model, demo, or a folder."
 
 
-_Name = Annotated[str, _name("qwen-7b-chat-int8, org/model, or demo.")]
-_NameOrPath = Annotated[str, _name("qwen-7b-chat-int8, org/model, demo, or a folder.")]
+def _name(help_text: str, offered: Callable[[], list[str]]) -> Any:
+    return typer.Argument(metavar="NAME", help=help_text, show_default=False, autocompletion=offered)
+
+
+_ToShow = Annotated[str, _name(_NAME_OR_PATH, models_to("show"))]
+_ToPull = Annotated[str, _name(_NAME, models_to("pull"))]
+_ToCheck = Annotated[str, _name(_NAME_OR_PATH, models_to("check"))]
+_ToRemove = Annotated[str, _name(_NAME, models_to("remove"))]
+
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -80,7 +87,7 @@ def list_models(
 
 
 @app.command()
-def show(ctx: typer.Context, name: _NameOrPath, as_json: _Json = False) -> None:
+def show(ctx: typer.Context, name: _ToShow, as_json: _Json = False) -> None:
     """Tell all about a model: its place, files, kind, licence and needs."""
     from qwenchat import model_lines
     from qwenchat.models import about, catalog, published
@@ -115,7 +122,7 @@ def show(ctx: typer.Context, name: _NameOrPath, as_json: _Json = False) -> None:
 @app.command()
 def pull(
     ctx: typer.Context,
-    name: _Name,
+    name: _ToPull,
     revision: Annotated[
         str | None, typer.Option(metavar="REV", help="A branch, tag or commit; by default main.")
     ] = None,
@@ -176,7 +183,7 @@ def pull(
 
 
 @app.command()
-def check(ctx: typer.Context, name: _NameOrPath, as_json: _Json = False) -> None:
+def check(ctx: typer.Context, name: _ToCheck, as_json: _Json = False) -> None:
     """Read every file of a model, and name those that are bad."""
     from qwenchat import model_lines
     from qwenchat.models import catalog, checking, places
@@ -204,7 +211,7 @@ def check(ctx: typer.Context, name: _NameOrPath, as_json: _Json = False) -> None
 @app.command()
 def remove(
     ctx: typer.Context,
-    name: _Name,
+    name: _ToRemove,
     revision: Annotated[
         str | None, typer.Option(metavar="COMMIT", help="Only this revision of the Hub's cache.")
     ] = None,

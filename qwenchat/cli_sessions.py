@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import islice
@@ -57,15 +56,25 @@ def complete_session(incomplete: str) -> list[tuple[str, str]]:
         Each with a text of help: an id with its title, a title with its id. There is nothing in them
         that is special to a shell.
     """
+    return _completed(incomplete, readable=False)
+
+
+def complete_readable(incomplete: str) -> list[tuple[str, str]]:
+    """As :func:`complete_session`, where what is damaged or a newer version's is refused."""
+    return _completed(incomplete, readable=True)
+
+
+def _completed(incomplete: str, *, readable: bool) -> list[tuple[str, str]]:
+    from qwenchat.session_listing import with_a_title_alone
+
     try:
-        infos = _store().list()
+        infos = [info for info in _store().list() if not (readable and info.problem)]
     except Exception:  # noqa: BLE001 - whatever is broken, a press of Tab is no place to say so
         return []
     words = [("latest", info.title) for info in infos if not info.problem][:1]
     words += [(info.id, info.title or info.problem) for info in infos]
     if incomplete:  # else they would stand beside each id anyway
-        times = Counter(info.title for info in infos)
-        words += [(info.title, info.id) for info in infos if times[info.title] == 1]
+        words += [(info.title, info.id) for info in with_a_title_alone(infos)]
     found = (word for word in words if word[0].startswith(incomplete) and _is_word(word[0]))
     return [(word, _harmless(text)) for word, text in islice(found, _COMPLETIONS)]
 
@@ -91,7 +100,7 @@ def _complete_format(incomplete: str) -> list[str]:
 _NAME_HELP = "An id, a title, the begin of either, or latest."
 _Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help=_NAME_HELP, show_default=False, autocompletion=complete_session),
+    typer.Argument(metavar="NAME", help=_NAME_HELP, show_default=False, autocompletion=complete_readable),
 ]
 _Limit = Annotated[
     int | None, typer.Option("--limit", "-n", metavar="N", min=1, help="Only the N saved last.")

@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Optional, get_args
+from typing import Annotated, Any, Literal, Optional, get_args
 
 import typer
 
@@ -77,16 +77,23 @@ def _words(key: str) -> Callable[[], list[str]]:
     return _complete(words)
 
 
-def _models() -> Iterable[str]:
-    from qwenchat.models import catalog, published
+def models_to(do: Literal["load", "show", "pull", "check", "remove"]) -> Callable[[], list[str]]:
+    """The names of models that a thing can be done with, for a shell."""
 
-    names = (*catalog.names(), *(known.short for known in published.KNOWN))
-    # A folder's name may have anything in it, and Typer hands completions to the shell unquoted.
-    return [name for name in names if re.fullmatch(r"[\w.][\w./-]*", name, re.ASCII)]
+    def names() -> Iterable[str]:
+        from qwenchat.models import offers
+
+        found: Iterable[str] = getattr(offers, f"to_{do}")()
+        # A folder's name may have anything in it, and Typer hands completions to the shell unquoted.
+        return [name for name in found if re.fullmatch(r"[\w.][\w./-]*", name, re.ASCII)]
+
+    return _complete(names)
 
 
-complete_model = _complete(_models)
-"""Names of models, for a shell."""
+def _devices() -> Iterable[str]:
+    from qwenchat.backends.loading import foresee
+
+    return ("auto", "cpu", "cuda")[: 3 if foresee("auto", "float32")[0] == "cuda" else 2]
 
 
 def _prompts() -> Iterable[str]:
@@ -116,9 +123,9 @@ def _switch(help_text: str, *names: str) -> Any:
 
 
 def _sessions(incomplete: str) -> list[tuple[str, str]]:
-    from qwenchat.cli_sessions import complete_session
+    from qwenchat.cli_sessions import complete_readable
 
-    return complete_session(incomplete)
+    return complete_readable(incomplete)
 
 
 # In the order of --help: what is asked for most comes first. Each is a field of Flags, or a setting.
@@ -129,7 +136,7 @@ _FLAGS: dict[str, Any] = {
         "--model",
         "-m",
         metavar="MODEL",
-        autocompletion=complete_model,
+        autocompletion=models_to("load"),
     ),
     "system": _flag(
         str,
@@ -168,7 +175,7 @@ _FLAGS: dict[str, Any] = {
         str,
         "auto, cpu, cuda or cuda:N.",
         metavar="DEVICE",
-        autocompletion=_complete(lambda: ("auto", "cpu", "cuda")),
+        autocompletion=_complete(_devices),
     ),
     "backend": _choice("backend", "What runs the model: auto, native or huggingface."),
     "dtype": _choice("dtype", "auto, float32, bfloat16 or float16."),

@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -282,6 +283,12 @@ def find(folder: Path, name: str) -> SessionInfo:
     if infos:
         raise SessionNotFoundError(missing, listed, in_chat=in_chat)
     raise SessionNotFoundError(missing, tr("none was saved yet"))
+
+
+def with_a_title_alone(infos: Sequence[SessionInfo]) -> list[SessionInfo]:
+    """Of these sessions those that have a title, and no other has it: by their titles they are found."""
+    times = Counter(fold(info.title) for info in infos)
+    return [info for info in infos if info.title and times[fold(info.title)] == 1]
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

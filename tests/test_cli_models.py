@@ -23,7 +23,7 @@ from qwenchat import cli, meter
 from qwenchat.backends import loading
 from qwenchat.errors import UsageError
 from qwenchat.models import catalog, demo, places, published
-from qwenchat.options import complete_model
+from qwenchat.options import models_to
 from qwenchat.terminal import theme
 
 __all__ = ["hub"]
@@ -432,9 +432,56 @@ def test_names_are_completed_and_no_strange_ones(run: Run) -> None:
     strange.mkdir(parents=True)
     for name, content in tiny_checkpoint(100).items():
         (strange / name).write_bytes(content)
-    names = complete_model()
-    assert {"demo", SEVEN_B, "qwen-1.8b-chat-int4", NAME} <= set(names)
+    names = models_to("show")()
+    assert {SEVEN_B, "qwen-1.8b-chat-int4", NAME} <= set(names)
     assert not [name for name in names if "$" in name]
+
+
+@pytest.fixture
+def some_here(run: Run) -> None:
+    """On this machine: one that was pulled, half of another, one of the user's own, a link, and no folder."""
+    run("pull", NAME)
+    (places.hub_folder("org/half") / "snapshots" / ("b" * 40)).mkdir(parents=True)
+    mine = places.ours() / "mine"
+    mine.mkdir(parents=True)
+    for name, content in tiny_checkpoint(100).items():
+        (mine / name).write_bytes(content)
+    places.hub_folder("org/link").symlink_to(places.hub_folder(NAME))
+
+
+HERE = ["mine", NAME]
+
+
+@pytest.mark.usefixtures("some_here")
+def test_what_is_offered_to_be_loaded_or_shown_can_be(run: Run) -> None:
+    assert set(models_to("load")()) == {"auto", "demo", *HERE, "org/link"}
+    for name in models_to("load")():
+        catalog.check(name)
+    assert {SEVEN_B, *HERE} < set(models_to("show")())
+    for name in models_to("show")():
+        assert run("show", name)[0] == 0
+
+
+@pytest.mark.usefixtures("some_here")
+def test_what_is_offered_to_be_checked_can_be(run: Run) -> None:
+    assert set(models_to("check")()) == {*HERE, "org/half", "org/link"}
+    for name in models_to("check")():
+        assert "is not on this machine" not in run("check", name)[2]
+
+
+@pytest.mark.usefixtures("some_here")
+def test_what_is_offered_to_be_pulled_has_a_name_to_pull_it_by() -> None:
+    known = {name for model in published.KNOWN for name in (model.name, model.short)}
+    assert set(models_to("pull")()) == {"demo", NAME, "org/half", "org/link", *known}
+    assert all(catalog.full_name(name) for name in models_to("pull")() if name != "demo")
+
+
+@pytest.mark.usefixtures("some_here")
+def test_what_is_offered_to_be_removed_can_be(run: Run) -> None:
+    assert set(models_to("remove")()) == {*HERE, "org/half"}
+    for name in models_to("remove")():
+        assert run("remove", name, "--yes")[0] == 0
+    assert models_to("remove")() == []
 
 
 def test_help_and_completion_load_nothing_heavy() -> None:

@@ -621,11 +621,18 @@ def test_nothing_that_is_special_to_a_shell_is_completed(store: SessionStore, ti
 
 def test_titles_that_several_have_and_hordes_are_not_completed(store: SessionStore) -> None:
     make(store, "same")
-    make(store, "same")
+    make(store, "SAME")
     assert cli_sessions.complete_session("same") == []
     for i in range(60):
         make(store, f"x{i}")
     assert len(cli_sessions.complete_session("x")) == len(cli_sessions.complete_session("")) == 50
+
+
+def test_what_cannot_be_read_is_offered_to_be_deleted_alone(store: SessionStore) -> None:
+    whole, damaged = make(store, "whole"), make(store, "damaged")
+    damaged.path.write_text("{")  # damage further on is not looked for here
+    assert [word for word, _ in cli_sessions.complete_readable("")] == ["latest", whole.id]
+    assert {word for word, _ in cli_sessions.complete_session("")} == {"latest", whole.id, damaged.id}
 
 
 def test_completion_says_nothing_where_sessions_cannot_be_read(home: Path) -> None:

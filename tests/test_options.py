@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from qwenchat import options
+from qwenchat.backends import loading
 from qwenchat.config import Settings, choices, load_settings
 from qwenchat.options import Flags, with_flags
 
@@ -134,9 +135,9 @@ def write_config(home: Path, text: str) -> None:
         (("--keys", "v"), ["vi"]),
         (("ask", "--language", ""), ["auto", "en", "zh"]),
         (("--dtype", "b"), ["bfloat16"]),
-        (("--device", "c"), ["cpu", "cuda"]),
+        (("--device", "a"), ["auto"]),
         (("--model", "d"), ["demo"]),
-        (("ask", "-m", "Qwen/Qwen-7B-Chat-"), ["Qwen/Qwen-7B-Chat-Int8", "Qwen/Qwen-7B-Chat-Int4"]),
+        (("ask", "-m", "Qwen/Qwen-7B-Chat-"), []),  # they are not on this machine
         (("--model", "./"), []),
     ],
 )
@@ -144,6 +145,14 @@ def test_the_values_of_a_flag_are_offered(
     words: tuple[str, ...], offered: list[str], complete: Callable[..., list[str]]
 ) -> None:
     assert complete(*words) == offered
+
+
+@pytest.mark.parametrize(("kind", "offered"), [("cuda", ["cpu", "cuda"]), ("cpu", ["cpu"])])
+def test_a_gpu_is_offered_where_there_is_one(
+    kind: str, offered: list[str], complete: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "foresee", lambda device, dtype: (kind, 4))
+    assert complete("--device", "c") == offered
 
 
 def test_the_prompts_of_the_config_file_are_offered(home: Path, complete: Callable[..., list[str]]) -> None:

@@ -112,12 +112,6 @@ def on_this_machine() -> Iterator[Place]:
     yield from (place for place in places.everywhere() if place.whole)
 
 
-def names() -> tuple[str, ...]:
-    """What a person may want to name: "auto", "demo", the published chats, and what else is found."""
-    known = dict.fromkeys((AUTO, DEMO, *(model.name for model in published.KNOWN)))
-    return tuple(known | dict.fromkeys(place.name for place in on_this_machine()))
-
-
 def made_models_dir() -> Path:
     """Where models lie that this program made and can make again."""
     return folders.cache_dir() / "models"

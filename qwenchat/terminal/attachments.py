@@ -220,7 +220,8 @@ def complete_path(prefix: str) -> Iterator[str]:
     """The paths that a path may become, in the form in which it was begun; each begins with ``prefix``.
 
     Folders end in a slash; hidden files come only if their dot was typed. Spaces stand within the quotes
-    that were begun, or behind backslashes. Names that cannot be shown or typed are left out.
+    that were begun, or behind backslashes. Names that cannot be shown or typed are left out, and what is
+    neither a file nor a folder.
     """
     quote = '"' if prefix.startswith('"') else ""
     if quote and prefix.endswith(quote) and prefix != quote:
@@ -234,14 +235,19 @@ def complete_path(prefix: str) -> Iterator[str]:
     folder = to_path(typed_folder)
     try:
         names = sorted(path.name for path in folder.iterdir() if path.name.startswith(stem))
-        kinds = [(name, (folder / name).is_dir()) for name in names]
+        kinds = [(name, (folder / name).is_dir(), (folder / name).is_file()) for name in names]
     except (OSError, ValueError):
         return
-    for name, is_folder in kinds:
+    for name, is_folder, is_file in kinds:
         hidden = name.startswith(".") and not stem.startswith(".")
-        if not hidden and name.isprintable() and '"' not in name:
+        if not hidden and (is_folder or is_file) and name.isprintable() and '"' not in name:
             rest = name[len(stem) :] if quote else name[len(stem) :].replace(" ", "\\ ")
             yield f"{prefix}{rest}{'/' if is_folder else quote}"
+
+
+def complete_new_path(prefix: str) -> Iterator[str]:
+    """The folders that the path of a file to be made may lead through: a file that is there is refused."""
+    return (path for path in complete_path(prefix) if path.endswith("/"))
 
 
 def _unquoted(typed: str) -> str:

@@ -62,7 +62,7 @@ class Chat:
         make_load: a model's name to what loads it.
         check_model: raises where nothing has a name; asked before another model is loaded.
         history: the file of typed lines; None keeps none of them.
-        model_names: what ``/model`` completes.
+        model_names: gives the names that ``/model`` completes.
 
     Attributes:
         settings, store, model_names: as given.
@@ -83,7 +83,7 @@ class Chat:
         *,
         check_model: Callable[[str], None] = lambda name: None,
         history: Path | None,
-        model_names: Sequence[str] = (),
+        model_names: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -359,11 +359,14 @@ class Chat:
     def _completions(self, before: str) -> Iterable[Any]:
         from prompt_toolkit.completion import Completion
 
-        yield from registry.completions(self, before)
-        prefix = attachments.mention_prefix(before)
-        if prefix is not None:
-            for path in attachments.complete_path(prefix):
-                yield Completion(path, start_position=-len(prefix))
+        try:
+            yield from registry.completions(self, before)
+            prefix = attachments.mention_prefix(before)
+            if prefix is not None:
+                for path in attachments.complete_path(prefix):
+                    yield Completion(path, start_position=-len(prefix))
+        except Exception:  # a press of Tab is no place to say what is broken
+            log.debug("completing failed", exc_info=True)
 
     def _toolbar(self) -> str:
         try:

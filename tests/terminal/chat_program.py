@@ -86,7 +86,7 @@ def make_chat(
         store,
         lambda name: make_load(name, seconds, fails),
         history=folder / "history" if resolved.settings.save and resolved.settings.history else None,
-        model_names=("first", "second"),
+        model_names=lambda: ("first", "second"),
     )
 
 

@@ -244,11 +244,13 @@ def test_a_completed_path_is_found_as_a_mention(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="such names cannot be elsewhere")
-def test_names_that_would_harm_the_line_are_not_offered(folder: Path) -> None:
+def test_names_that_would_harm_the_line_and_what_is_no_file_are_not_offered(folder: Path) -> None:
     for name in ("b\nc", "b\033[2J", b"b\xff".decode("utf-8", "surrogateescape"), 'b"c'):
         (folder / name).write_text("")
     (folder / "bloop").symlink_to("bloop")
-    assert list(complete_path("b")) == ["bloop"]
+    os.mkfifo(folder / "bpipe")
+    (folder / "bfile").symlink_to("a.txt")
+    assert list(complete_path("b")) == ["bfile"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 
 from qwenchat import atomic
 from qwenchat.chat.messages import Event, GenerationOptions, ReplyEnd, TextDelta
-from qwenchat.errors import InsufficientMemoryError, ModelNotFoundError
+from qwenchat.errors import InsufficientMemoryError, ModelNotFoundError, SessionError
 from qwenchat.terminal import clipboard, styles
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.prompt import Leave
@@ -388,6 +388,7 @@ def test_every_option_can_be_set_and_is_completed(chat: Chat, say: Say) -> None:
 
 def test_seed_is_shown_and_set(chat: Chat, say: Say) -> None:
     assert "7" in say("/seed 7")
+    assert completed(chat, "/seed ") == ["/seed default"]
     assert chat.options.seed == 7
 
 
@@ -397,6 +398,7 @@ def test_the_system_prompt_is_a_text_or_a_name_of_the_config(
     monkeypatch.setenv("QWENCHAT_PROMPTS", json.dumps({"pirate": "You are a pirate."}))
     chat = make_chat(tmp_path)
     assert "/system pirate" in completed(chat, "/system p")
+    assert {"/system none", "/system default"} < set(completed(chat, "/system "))
     chat._take("/system pirate")
     assert chat.conversation.system == "You are a pirate."
     chat._take("/system Be brief.")
@@ -452,6 +454,16 @@ def test_model_completes_names_and_loads_another(chat: Chat, say: Say) -> None:
     assert chat.backend is not None
 
 
+def test_model_completes_the_paths_that_can_be_one(chat: Chat, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "a b").mkdir()
+    for name in ("tiny.gguf", "notes.txt"):
+        (tmp_path / name).touch()
+    offered = completed(chat, f"/model {tmp_path}/")
+    assert f"/model {tmp_path}/checkpoint/" in offered and f"/model {tmp_path}/tiny.gguf" in offered
+    assert not [path for path in offered if "notes" in path or "a b" in path]
+
+
 # --- sessions -----------------------------------------------------------------------------------------
 
 
@@ -468,6 +480,28 @@ def test_resume_goes_on_with_a_session_and_its_options(chat: Chat, say: Say) -> 
     assert chat.options.temperature == 0.5
     assert "the session that you are in" in say(f"/resume {first}")
     assert "second chat" in say("/resume")
+
+
+def test_sessions_are_offered_by_names_that_one_alone_has(chat: Chat, say: Say) -> None:
+    say("same", "/clear", "Same", "/clear", "other")
+    same = [info.id for info in chat.store.list() if info.id != chat.session.id]
+    assert completed(chat, "/resume ") == [f"/resume {name}" for name in same]  # not the one at hand
+    assert completed(chat, "/resume s") == completed(chat, "/resume oth") == []
+    assert completed(chat, "/delete oth") == ["/delete other"]
+    (chat.store.folder / "damaged.json").write_text("{")
+    assert completed(chat, "/resume dam") == []
+    assert completed(chat, "/delete dam") == ["/delete damaged"]
+
+
+def test_tab_says_nothing_where_sessions_cannot_be_read(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise SessionError("cannot read")
+
+    monkeypatch.setattr(chat.store, "list", fail)
+    assert completed(chat, "/resume ") == []
+    assert capsys.readouterr() == ("", "")
 
 
 def test_resume_tells_which_other_model_answered(chat: Chat, say: Say) -> None:
@@ -551,6 +585,10 @@ def test_export_writes_a_new_file(chat: Chat, say: Say, tmp_path: Path, kind: st
     assert "exists already" in say(f"/export {kind}")
     assert f"wrote {tmp_path / 'x'}" in say(f"/export {kind} {tmp_path / 'x'}")
     assert f"/export {kind}" in completed(chat, "/export ")
+    assert completed(chat, f"/export {kind} he") == []  # what is there would be refused
+    (tmp_path / "here").mkdir()
+    assert completed(chat, f"/export {kind} he") == [f"/export {kind} here/"]
+    assert completed(chat, "/save-code he") == ["/save-code here/"]
 
 
 # --- files and the clipboard --------------------------------------------------------------------------
@@ -627,8 +665,10 @@ def test_copy_takes_the_reply_or_its_code(chat: Chat, say: Say, monkeypatch: pyt
     assert "by a test" in say("/copy")
     say("/copy 1")
     assert [text.strip() for text in copied] == ["You said: two", "You said: one"]
+    assert completed(chat, "/copy ") == []
     assert "there is no code" in say("/copy code")
     _answer_code(chat)
+    assert completed(chat, "/copy ") == ["/copy code"]
     say("/copy code")
     assert copied[-1] == "print(1)"
 

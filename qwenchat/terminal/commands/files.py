@@ -59,7 +59,7 @@ def _none_attached() -> str:
     "copy",
     "Copy the last reply, the reply of turn N, or the last reply's code to the clipboard.",
     usage="[N|code]",
-    complete=lambda chat, rest: ("code",),
+    complete=lambda chat, rest: ("code",) if fences.code_blocks(_last_reply(chat)) else (),
 )
 def _copy(chat: Chat, rest: str) -> None:
     if rest == "code":
@@ -83,9 +83,9 @@ def _copy(chat: Chat, rest: str) -> None:
 def _paths_after_number(chat: Chat, rest: str) -> Iterator[str]:
     first, space, path = rest.partition(" ")
     if space and first.isdecimal():
-        yield from (f"{first} {found}" for found in attachments.complete_path(path))
+        yield from (f"{first} {found}" for found in attachments.complete_new_path(path))
     else:
-        yield from attachments.complete_path(rest)
+        yield from attachments.complete_new_path(rest)
 
 
 @command(
@@ -128,6 +128,12 @@ def _code(chat: Chat) -> list[fences.Block]:
     if not blocks:
         raise UsageError(tr("there is no code in the last reply"))
     return blocks
+
+
+def _last_reply(chat: Chat) -> str:
+    """The last reply; empty if there is none."""
+    replies = [node.reply for node in chat.conversation.path() if node.reply is not None]
+    return replies[-1].text if replies else ""
 
 
 def _reply_text(chat: Chat, n: int) -> str:

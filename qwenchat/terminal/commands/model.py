@@ -10,7 +10,7 @@ from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import UsageError, shorten
 from qwenchat.language import plural, tr
 from qwenchat.settings import allowed, named_prompt, read_setting
-from qwenchat.terminal import status
+from qwenchat.terminal import attachments, status
 from qwenchat.terminal.commands.registry import Group
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ command = _group.command
 
 def _prompt_names(chat: Chat, rest: str) -> Iterable[tuple[str, str]]:
     prompts = chat.settings.prompts.items()
-    return [*prompts, *((f"@{name}", text) for name, text in prompts)]
+    return [*prompts, *((f"@{name}", text) for name, text in prompts), (_NONE, ""), (_DEFAULT, "")]
 
 
 @command(
@@ -62,12 +62,16 @@ def _system_in_force(chat: Chat) -> str:
     return tr("the model's own system prompt: {text}", text=chat.backend.system)
 
 
-@command(
-    "model",
-    "Show the model, or load another.",
-    usage="[NAME]",
-    complete=lambda chat, rest: chat.model_names,
-)
+def _model_names(chat: Chat, rest: str) -> Iterator[str]:
+    """Names, or once a path is begun the folders and GGUF files that it may become."""
+    yield from chat.model_names()
+    if rest.startswith(("~", ".", "/")):
+        # What is typed is taken as it is: a path that would need quotes cannot be.
+        found = (path for path in attachments.complete_path(rest) if "\\" not in path)
+        yield from (path for path in found if path.endswith("/") or path.lower().endswith(".gguf"))
+
+
+@command("model", "Show the model, or load another.", usage="[NAME]", complete=_model_names)
 def _model(chat: Chat, rest: str) -> None:
     if rest:
         chat.load(rest)
@@ -113,7 +117,13 @@ def _set(chat: Chat, rest: str) -> None:
     _show_options(chat, [name])
 
 
-@command("seed", "Show the seed, or set it.", usage="[N|default]", aliases=(":seed",))
+@command(
+    "seed",
+    "Show the seed, or set it.",
+    usage="[N|default]",
+    aliases=(":seed",),
+    complete=lambda chat, rest: (_DEFAULT,),
+)
 def _seed(chat: Chat, rest: str) -> None:
     if rest:
         _set_option(chat, "seed", rest)

@@ -10,7 +10,8 @@ from qwenchat import textfile
 from qwenchat.errors import UsageError, shorten
 from qwenchat.language import tr
 from qwenchat.session_lines import described, when
-from qwenchat.terminal.attachments import complete_path, to_path
+from qwenchat.session_listing import with_a_title_alone
+from qwenchat.terminal.attachments import complete_new_path, to_path
 from qwenchat.terminal.commands.registry import Group, number, without_force
 from qwenchat.typed_lines import said_in
 
@@ -42,19 +43,24 @@ def _sessions(chat: Chat, rest: str) -> None:
 
 def _names(chat: Chat, rest: str) -> Iterator[tuple[str, str]]:
     """Ids, or titles once a title is begun."""
-    infos = [info for info in chat.store.list() if not info.problem]
+    infos = chat.store.list()
     for info in infos:
-        yield info.id, info.title
-    for info in infos:
-        if rest and info.title:
-            yield info.title, info.id
+        yield info.id, info.title or info.problem
+    if rest:
+        yield from ((info.title, info.id) for info in with_a_title_alone(infos))
+
+
+def _others(chat: Chat, rest: str) -> Iterator[tuple[str, str]]:
+    """The names of sessions that can be read, and are not the one at hand."""
+    taken = {info.id for info in chat.store.list() if not info.problem and info.id != chat.session.id}
+    return (names for names in _names(chat, rest) if taken.intersection(names))
 
 
 @command(
     "resume",
     "Go on with another session: an id, a title, the beginning of either, or the latest.",
     usage="[NAME]",
-    complete=_names,
+    complete=_others,
 )
 def _resume(chat: Chat, rest: str) -> None:
     if not rest:
@@ -116,10 +122,10 @@ def _export_words(chat: Chat, rest: str) -> Iterator[str]:
 
     kind, space, path = rest.partition(" ")
     if space and kind in FORMATS:
-        yield from (f"{kind} {found}" for found in complete_path(path))
+        yield from (f"{kind} {found}" for found in complete_new_path(path))
     else:
         yield from FORMATS
-        yield from complete_path(rest)
+        yield from complete_new_path(rest)
 
 
 @command(

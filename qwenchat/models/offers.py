@@ -1,0 +1,63 @@
+"""The names of models to choose from where one is to be typed: those alone that will be taken.
+
+Each function is for one thing to be done with a model. All look, and fetch nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from qwenchat.errors import QwenchatError
+from qwenchat.models import catalog, places, published, records, removal
+
+
+def to_load() -> Iterator[str]:
+    """What can be chatted with now; the built-in model is made if need be."""
+    return _once(catalog.AUTO, catalog.DEMO, *_here())
+
+
+def to_show() -> Iterator[str]:
+    """What there is something to tell of: the published chats, and what is here."""
+    return _once(*_here(), *_published())
+
+
+def to_pull() -> Iterator[str]:
+    """What can be fetched, or was and can be verified: the published chats, and what came from elsewhere."""
+    found = (place.name for place in places.everywhere() if place.source != "folder")
+    pulled = (record.name for record in records.everything())
+    return _once(catalog.DEMO, *_published(), *filter(places.is_name, (*found, *pulled)))
+
+
+def to_check() -> Iterator[str]:
+    """What has a folder, and may be half fetched."""
+    begun = (place.name for place in places.everywhere() if places.is_folder(place.folder))
+    return _once(*_here(), *filter(places.is_name, begun))
+
+
+def to_remove() -> Iterator[str]:
+    """What lies, whole or not, where this program may change anything."""
+    built_in = [catalog.DEMO] if catalog.place_of(catalog.DEMO) else []
+    names = (*(place.name for place in places.everywhere()), *(each.name for each in records.everything()))
+    return _once(*built_in, *filter(_is_removable, dict.fromkeys(names)))
+
+
+def _is_removable(name: str) -> bool:
+    try:
+        removal.plan(name)
+    except QwenchatError:
+        return False
+    return catalog.path_of(name) is None
+
+
+def _here() -> Iterable[str]:
+    return (place.name for place in catalog.on_this_machine())
+
+
+def _published() -> Iterable[str]:
+    return (known.name for known in published.KNOWN)
+
+
+def _once(*names: str) -> Iterator[str]:
+    """Each name once, and of the published chats the short ones behind all others."""
+    yield from dict.fromkeys(names)
+    yield from (known.short for known in published.KNOWN if known.name in names)
