@@ -279,6 +279,7 @@ CHINESE: Mapping[str, str] = {
     "close it there, or fork it": "请在那里关闭它，或为它创建副本",
     "the session {title!r} is read-only: {reason}": "会话 {title!r} 是只读的：{reason}",
     "/fork goes on in a copy": "/fork 可在副本中继续",
+    "{title} (fork)": "{title}（副本）",
     "{reason}; this is a fork of it": "{reason}；当前是它的副本",
     "cannot save the session: {reason}": "无法保存会话：{reason}",
     "it is not safe on the disk; QWENCHAT_HOME names another folder": (
@@ -402,7 +403,7 @@ CHINESE: Mapping[str, str] = {
     "{setting}: expected {what}": "{setting}：应为{what}",
     "true or false": "布尔值 true 或 false",
     "a whole number, 0 or more": "不小于 0 的整数",
-    "a whole number, 1 to 62": "1 到 62 之间的整数",
+    "a whole number, 1 to 62": "从 1 到 62 的整数",
     "a whole number, 1 or more": "不小于 1 的整数",
     "a whole number, 16 or more": "不小于 16 的整数",
     "a whole number from 0 to 9223372036854775807": "从 0 到 9223372036854775807 的整数",
@@ -960,6 +961,7 @@ CHINESE: Mapping[str, str] = {
     "run it again with --debug for a traceback": "加上 --debug 再运行一次可查看错误堆栈",
     # --- an error and what to do, wherever it is told ------------------------------------------------
     "{message}; {hint}": "{message}；{hint}",
+    ", ": "、",
     # --- finding and loading a model ------------------------------------------------------------------
     "the built-in model ({name})": "内置模型（{name}）",
     "answering with {model}": "使用 {model} 回答",

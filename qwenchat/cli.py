@@ -336,7 +336,7 @@ def _stats_line(end: ReplyEnd, backend: Backend, loaded: float) -> str:
     return tr(
         "{model}: loaded in {loaded} s; prompt reused {reused} + new {new} tokens, {prefill}; "
         "first token after {first} s; reply {tokens}, {decode}",
-        model=f"{backend.name} ({backend.description})",
+        model=tr("{value} ({origin})", value=backend.name, origin=backend.description),
         loaded=f"{loaded:.2f}",
         reused=usage.reused_tokens,
         new=new,

@@ -149,7 +149,8 @@ def pull(
 
     if source not in _SOURCES:
         raise UsageError(
-            tr("there is no source {name}", name=source), tr("known are {names}", names=", ".join(_SOURCES))
+            tr("there is no source {name}", name=source),
+            tr("known are {names}", names=tr(", ").join(_SOURCES)),
         )
     if name == catalog.DEMO:
         if revision is not None or source != "auto":

@@ -323,7 +323,7 @@ def _format(given: str, path: Path | None) -> str:
     kind = given or format_of(path)
     if kind in FORMATS:
         return kind
-    names = ", ".join(FORMATS)
+    names = tr(", ").join(FORMATS)
     if kind:
         raise UsageError(tr("there is no format {kind!r}", kind=kind), tr("there are {names}", names=names))
     raise UsageError(

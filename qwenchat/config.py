@@ -169,7 +169,9 @@ def _check_system(settings: Settings, layer: _Layer) -> None:
     try:
         named_prompt(settings, str(given.value))
     except ConfigError as error:
-        raise ConfigError(f"{given.quoted}: {error.message}", error.hint) from None
+        raise ConfigError(
+            tr("{path}: {reason}", path=given.quoted, reason=error.message), error.hint
+        ) from None
 
 
 def _from_flags(flags: Mapping[str, object]) -> _Layer:
@@ -240,7 +242,7 @@ def _hint_for_unknown(key: str, value: object) -> str:
         return tr("did you mean {name}?", name=near)
     if isinstance(value, dict):
         return tr("settings stand at the top level, not in [tables]")
-    return tr("the keys are {names}", names=", ".join(Settings.model_fields))
+    return tr("the keys are {names}", names=tr(", ").join(Settings.model_fields))
 
 
 # --- showing values ------------------------------------------------------------------------------

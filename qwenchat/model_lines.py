@@ -197,7 +197,10 @@ def place_object(place: Place) -> dict[str, Any]:
 def checked_lines(checked: Checked) -> list[str]:
     """What was found out: a line a bad file, or that there is none."""
     name, count = sanitize_line(checked.place.name), len(checked.files)
-    bad = [f"{sanitize_line(file)}: {sanitize_line(reason)}" for file, reason in checked.bad.items()]
+    bad = [
+        tr("{path}: {reason}", path=sanitize_line(file), reason=sanitize_line(reason))
+        for file, reason in checked.bad.items()
+    ]
     if bad:
         return [f"{line}\n" for line in bad]
     found = {
@@ -233,7 +236,7 @@ def bad_error(checked: Checked) -> CheckpointError:
     from qwenchat.models import catalog
 
     place = checked.place
-    names = ", ".join(checked.bad)
+    names = tr(", ").join(checked.bad)
     if place.source == "demo":
         hint = tr("qwenchat models remove demo, then pull demo, makes it anew")
     elif catalog.full_name(place.name):

@@ -112,7 +112,9 @@ def load(path: Path) -> tuple[SessionRecord, atomic.Identity]:
         data, status = _read(path)
         record = session_file.decode(data)
     except SessionDamagedError as error:
-        raise SessionDamagedError(f"{path}: {error.message}", error.hint) from None
+        raise SessionDamagedError(
+            tr("{path}: {reason}", path=path, reason=error.message), error.hint
+        ) from None
     # Of a file copied by hand, the name is its own; the id in it is not.
     return replace(record, head=replace(record.head, id=path.stem)), atomic.Identity.of(status)
 
@@ -270,7 +272,7 @@ def find(folder: Path, name: str) -> SessionInfo:
         if len(found) == 1:
             return found[0]
         if found:
-            ids = ", ".join(info.id for info in found[:_SOME_IDS])
+            ids = tr(", ").join(info.id for info in found[:_SOME_IDS])
             raise SessionNotFoundError(
                 plural(
                     len(found),

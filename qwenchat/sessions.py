@@ -133,7 +133,7 @@ class Session:
 
     def fork(self) -> Session:
         """A copy with an id of its own, not saved yet."""
-        title = f"{self.title} (fork)" if self.title else ""
+        title = tr("{title} (fork)", title=self.title) if self.title else ""
         conversation = self.conversation.fork()
         return self._store.create(conversation, model=self.model, settings=self.settings, title=title)
 

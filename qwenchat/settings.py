@@ -385,7 +385,7 @@ def named_prompt(settings: Settings, text: str) -> str:
 def _prompts_hint(name: str, settings: Settings) -> str:
     if not settings.prompts:
         return tr("the config file has no [prompts]; for a text that begins with @, write @@")
-    names = shorten(", ".join(f"@{known}" for known in settings.prompts), 200)
+    names = shorten(tr(", ").join(f"@{known}" for known in settings.prompts), 200)
     near = nearest(name, settings.prompts)
     if near:
         return tr("did you mean @{nearest}? the prompts are {names}", nearest=near, names=names)

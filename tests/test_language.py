@@ -135,7 +135,7 @@ def test_a_translation_has_the_same_fields(text: str) -> None:
 
 @pytest.mark.parametrize("text", sorted(CHINESE))
 def test_a_translation_is_chinese_and_names_the_same_commands_and_flags(text: str) -> None:
-    assert re.search("[\u4e00-\u9fff；：，（]", CHINESE[text])
+    assert re.search("[\u4e00-\u9fff；：，（、]", CHINESE[text])
     for name in re.findall(r"(?<![\w/}])(?:/[a-z][a-z-]+|--[a-z-]+)", text):
         assert name in CHINESE[text]
 

@@ -109,7 +109,7 @@ def load(
     except InsufficientMemoryError as error:
         if not settle:
             raise
-        reason = f"{checkpoint}: {error.message}"
+        reason = tr("{path}: {reason}", path=checkpoint, reason=error.message)
     else:
         tell(tr("answering with {model}", model=checkpoint))
         return loaded
@@ -208,7 +208,7 @@ def _reader(folder: Path, backend: str) -> str:
     """The backend that reads a checkpoint, which must be the one that was asked for."""
     if backend not in BACKENDS:
         raise UsageError(
-            tr("the backend is {value!r}, expected {names}", value=backend, names=", ".join(BACKENDS))
+            tr("the backend is {value!r}, expected {names}", value=backend, names=tr(", ").join(BACKENDS))
         )
     reads, kind = backend_for(folder)
     if backend not in ("auto", reads):

@@ -64,7 +64,7 @@ class Request:
                 tr(
                     "the KV cache is {value!r}, expected {names}",
                     value=self.kv_cache,
-                    names=", ".join(KV_CACHES),
+                    names=tr(", ").join(KV_CACHES),
                 )
             )
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
@@ -148,7 +148,9 @@ def _kind_of_device(name: str) -> tuple[str, str]:
 def _name_of_dtype(name: str, kind: str, multiplies_bfloat16: Callable[[], bool]) -> str:
     """What "auto" stands for on a kind of device; else the name itself."""
     if name not in DTYPES:
-        raise UsageError(tr("the dtype is {value!r}, expected {names}", value=name, names=", ".join(DTYPES)))
+        raise UsageError(
+            tr("the dtype is {value!r}, expected {names}", value=name, names=tr(", ").join(DTYPES))
+        )
     if name != "auto":
         return name
     if kind == "cuda":

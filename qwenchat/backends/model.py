@@ -241,8 +241,8 @@ def _options_of(values: Mapping[str, Any]) -> GenerationOptions:
         known = GenerationOptions.__dataclass_fields__
         unknown = sorted(set(values) - set(known))
         raise UsageError(
-            tr("unknown option {names}", names=", ".join(unknown)),
-            tr("known are {names}", names=", ".join(known)),
+            tr("unknown option {names}", names=tr(", ").join(unknown)),
+            tr("known are {names}", names=tr(", ").join(known)),
         ) from None
 
 

@@ -342,7 +342,7 @@ class Conversation:
         """
         branch = named(name, self._branches)
         if branch is None:
-            known = ", ".join(self._branches)
+            known = tr(", ").join(self._branches)
             hint = tr("there are {names}", names=known) if known else tr("none has a name yet")
             raise ConversationError(tr("there is no branch {name!r}", name=name), hint)
         return self._visit(self._deepest(self._branches[branch]))

@@ -161,7 +161,7 @@ def _pull_from(origin: Origin, name: str, revision: str | None, progress: Progre
             origin.finish(listing)
             if lacking := places.missing(listing.folder):
                 raise DownloadError(
-                    tr("{name} lacks {files}", name=name, files=", ".join(lacking)),
+                    tr("{name} lacks {files}", name=name, files=tr(", ").join(lacking)),
                     tr("it is no checkpoint that can be loaded"),
                 )
             whole = replace(record, ended=datetime.now(timezone.utc).isoformat())

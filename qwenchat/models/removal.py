@@ -76,7 +76,7 @@ def _plan_revision(name: str, revision: str) -> Removal:
     if len(found) != 1:
         raise ModelNotFoundError(
             tr("there is no revision {revision} of {name} in the Hub's cache", revision=revision, name=name),
-            tr("there are {names}", names=", ".join(commits)) if commits else "",
+            tr("there are {names}", names=tr(", ").join(commits)) if commits else "",
         )
     pulls = tuple(
         record for record in records.everything() if record.name == name and record.revision == found[0]

@@ -50,7 +50,7 @@ class Draft:
         place = attachments.place_of(typed)
         out = [file for file in self.attached if not typed or typed == file.name or place == file.place]
         if typed and not out:
-            names = ", ".join(file.name for file in self.attached)
+            names = tr(", ").join(file.name for file in self.attached)
             hint = tr("there are {names}", names=names) if names else tr("no file is")
             raise UsageError(tr("{path} is not in the next message", path=typed), hint)
         self.attached = [file for file in self.attached if file not in out]

@@ -380,7 +380,7 @@ class Chat:
         if self.prompt.hint:
             return self.prompt.hint
         if loading.progress:
-            return status.fitted([f"{self.model}: {loading.progress}"])
+            return status.fitted([tr("{path}: {reason}", path=self.model, reason=loading.progress)])
         if loading.error is not None:
             return status.failure(self.model, loading.error.message, columns)
         if loading.backend is None:

@@ -72,7 +72,7 @@ def toolbar(backend: Backend, tokens: int, last: ReplyEnd | None, extras: Sequen
     if last is not None and last.timings.decode > 0 and last.usage.completion_tokens:
         speed = last.usage.completion_tokens / last.timings.decode
         rate = tr("{speed} tokens/s", speed=f"{speed:.1f}")
-    full = f"{backend.name} ({backend.description})"
+    full = tr("{value} ({origin})", value=backend.name, origin=backend.description)
     short = backend.name.rstrip("/").rpartition("/")[2]
     choices = (
         [full, meter, rate, *extras],
@@ -94,7 +94,7 @@ def failure(model: str, why: str, columns: int) -> str:
     from qwenchat.terminal.rows import wrap_line  # brings Rich, for which the prompt need not wait
 
     told = tr("{message}; {hint}", message=why, hint=tr("/model NAME tries another"))
-    return "\n".join(wrap_line(fitted([f"{model}: {told}"]), columns, hang=2))
+    return "\n".join(wrap_line(fitted([tr("{path}: {reason}", path=model, reason=told)]), columns, hang=2))
 
 
 def why_nothing_was_reused(end: ReplyEnd) -> str:

@@ -234,7 +234,7 @@ def _no_such_theme(name: str) -> UsageError:
         tr("there is no theme {name}", name=name),
         tr("did you mean {name}?", name=close[0])
         if close
-        else tr("there are {names}", names=", ".join(names)),
+        else tr("there are {names}", names=tr(", ").join(names)),
     )
 
 

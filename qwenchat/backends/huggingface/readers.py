@@ -141,7 +141,7 @@ def check_template(files: HubFiles) -> None:
             tr(
                 "{name}: its chat templates have names ({names}), and none is the default",
                 name=files.name,
-                names=shorten(", ".join(sorted(names))),
+                names=shorten(tr(", ").join(sorted(names))),
             ),
             tr("put the one that is to be used into chat_template.jinja"),
         )

@@ -78,7 +78,7 @@ def _model(chat: Chat, rest: str) -> None:
     elif chat.backend is None:
         chat.say(chat.model)
     else:
-        chat.say(f"{chat.backend.name} ({chat.backend.description})")
+        chat.say(tr("{value} ({origin})", value=chat.backend.name, origin=chat.backend.description))
 
 
 def _option_names() -> list[str]:
@@ -110,7 +110,7 @@ def _set(chat: Chat, rest: str) -> None:
     if name not in _option_names():
         raise UsageError(
             tr("there is no option {name}", name=words[0]),
-            tr("there are {names}", names=", ".join(_option_names())),
+            tr("there are {names}", names=tr(", ").join(_option_names())),
         )
     if len(words) > 1:
         _set_option(chat, name, words[1].strip())

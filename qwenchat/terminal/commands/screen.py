@@ -50,7 +50,7 @@ def _help(chat: Chat, rest: str) -> None:
         known = named(rest)
         chat.say_rows([(" ".join((f"/{known.name}", known.usage)).rstrip(), tr(known.help))])
         if known.aliases:
-            chat.say(tr("also called {names}", names=", ".join(known.aliases)))
+            chat.say(tr("also called {names}", names=tr(", ").join(known.aliases)))
         return
     rows: list[tuple[str, ...]] = []
     for title, members in groupby(commands().values(), key=lambda known: known.group):
