@@ -6,23 +6,25 @@ JSON object with ``--json``; what takes time is told on stderr.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qwenchat.cli_output import print_lines, print_object
+from qwenchat.cli_output import print_object, print_tables
 from qwenchat.errors import ConfigError
-from qwenchat.language import plural, tr
+from qwenchat.language import tr
+from qwenchat.meter import size_text
 
 if TYPE_CHECKING:
     from qwenchat.doctor.findings import Finding, Fit, Outlook, Report
     from qwenchat.options import Flags
+    from qwenchat.terminal.columns import Column, Table
 
 _SIGNS = {"good": "✓", "note": "·", "bad": "✗"}
+_KERNELS_CELLS = 40  # they are told in one row, or not in the table
 
 
 def doctor(
@@ -54,7 +56,7 @@ def doctor(
     if as_json or flags.as_json:
         print_object(_as_object(report))
     else:
-        print_lines(*_lines(report))
+        print_tables(*_tables(report))
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 
@@ -82,52 +84,70 @@ def _as_object(report: Report) -> dict[str, Any]:
     }
 
 
-def _lines(report: Report) -> Iterable[str]:
-    """The report as lines for stdout: laid out in a terminal's width, and in its colours."""
-    from qwenchat.terminal import theme
-    from qwenchat.terminal.rows import columns, paint
-    from qwenchat.terminal.sanitize import sanitize_line
-    from qwenchat.terminal.styles import current
+def _tables(report: Report) -> Iterator[Table]:
+    """The report, an empty line between its parts."""
+    from qwenchat.terminal.columns import Column, Table, terms
 
-    console = theme.stdout_console()
-    width = console.width if console.is_terminal else sys.maxsize
-    colors = theme.colors(console)
-
-    def laid_out(lines: Iterable[tuple[str, ...]], term: str, style: str = "") -> Iterable[str]:
-        clean = [[sanitize_line(text) for text in line] for line in lines]
-        for row in columns(clean, width, term, style):
-            yield (paint(row, colors) if colors else "".join(span.text for span in row)) + "\n"
-
-    theme_now = current()
-    yield from laid_out(map(_told, report.findings), theme_now.term)
-    yield "\n"
+    yield terms(map(_told, report.findings), "")
     if report.models:
-        yield from laid_out([(tr("known models (on disk; memory with the whole context)"),)], "")
-        yield from laid_out(map(_model, report.models), theme_now.term)
-        yield "\n"
-    style = theme_now.error if report.exit_code else theme_now.term
-    yield from laid_out([_told(report.chat)], style, style if report.exit_code else "")
+        yield terms([("",)])
+        yield Table(_columns(report.models[0].fits), [_model(outlook) for outlook in report.models])
+    yield terms([("",)])
+    columns = (Column(look="error"),) * 2 if report.exit_code else (Column(look="term"), Column(look=""))
+    yield Table(columns, [_told(report.chat)])
 
 
 def _told(finding: Finding) -> tuple[str, ...]:
     text = finding.text
     if finding.hint:
         text = tr("{message}; {hint}", message=text, hint=finding.hint)
-    return f"{_SIGNS[finding.state]} {finding.area}", text
+    return f"{_SIGNS[finding.state]} {_label(finding.area)}", text
+
+
+def _label(area: str) -> str:
+    """What an area is called in the user's language."""
+    return {
+        "program": tr("program"),
+        "gpu": tr("gpu"),
+        "processor": tr("processor"),
+        "memory": tr("memory"),
+        "settings": tr("settings"),
+        "sessions": tr("sessions"),
+        "cache": tr("cache"),
+        "checkpoints": tr("checkpoints"),
+        "quantize": tr("quantize"),
+        "chat": tr("chat"),
+    }.get(area, area)
+
+
+def _columns(fits: Sequence[Fit]) -> list[Column]:
+    """Of the known models; what they would take, and what would run them, on each device."""
+    from qwenchat.terminal.columns import Column
+
+    memory = [
+        Column(tr("memory, {device}", device=fit.device), "", right=True, leaves=4 * (i > 0))
+        for i, fit in enumerate(fits)
+    ]
+    kernels = [
+        Column(tr("kernels, {device}", device=fit.device), "", leaves=1, least=_KERNELS_CELLS) for fit in fits
+    ]
+    return [
+        Column(tr("known models"), "term"),
+        Column(tr("disk"), "", right=True, leaves=3),
+        Column(tr("context"), "", right=True, leaves=2),
+        Column(tr("here"), ""),
+        *memory,
+        *kernels,
+    ]
 
 
 def _model(outlook: Outlook) -> tuple[str, ...]:
-    model = outlook.model
-    here = tr("here") if outlook.folder else tr("not here")
-    disk = f"{model.disk_bytes / 1e9:.1f} GB"
-    context = plural(model.context, "1 token", "{count} tokens")
-    return f"  {model.short}", disk, context, here, tr("; ").join(_fit(fit) for fit in outlook.fits)
-
-
-def _fit(fit: Fit) -> str:
-    needed = f"{fit.needed / 2**30:.1f}"
-    if fit.fits:
-        return tr(
-            "{device}: fits, {needed} GiB, {kernels}", device=fit.device, needed=needed, kernels=fit.kernels
-        )
-    return tr("{device}: does not fit, {needed} GiB", device=fit.device, needed=needed)
+    model, fits = outlook.model, outlook.fits
+    return (
+        model.short,
+        size_text(model.disk_bytes),
+        f"{model.context:,}",
+        _SIGNS["good"] if outlook.folder else "-",
+        *(f"{_SIGNS['good' if fit.fits else 'bad']} {fit.needed / 2**30:.1f} GiB" for fit in fits),
+        *(fit.kernels if fit.fits else "-" for fit in fits),
+    )

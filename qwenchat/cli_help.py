@@ -98,7 +98,8 @@ def _commands(command: Any) -> Rows:
 
 
 def _laid_out(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
-    from qwenchat.terminal.rows import columns
+    from qwenchat.terminal.columns import lay_out, terms
+    from qwenchat.terminal.rows import text_of
 
     indented = [(" " * _INDENT + head, about) for head, about in rows]
-    return ["".join(span.text for span in row) for row in columns(indented, width, "", "")]
+    return [text_of(row) for row in lay_out(terms(indented), width)]

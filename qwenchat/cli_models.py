@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qwenchat.cli_output import check_terminal, columns, confirm, painter, print_lines, print_object
+from qwenchat.cli_output import check_terminal, confirm, print_lines, print_object, print_tables
 from qwenchat.cli_parser import App
 from qwenchat.errors import CheckpointError, Interrupted, UsageError
 from qwenchat.language import tr
@@ -75,13 +75,17 @@ def list_models(
 ) -> None:
     """List the known models and those that are here."""
     from qwenchat import model_lines
+    from qwenchat.models import catalog
 
     device, listed = _all(_settings(ctx))
     listed = [model for model in listed if model.place or not here]
     if _wants_json(ctx, as_json):
         print_object({"device": device, "models": [model_lines.as_object(model) for model in listed]})
     elif listed:
-        print_lines(*model_lines.list_lines(listed, device, columns(), painter()))
+        print_tables(model_lines.list_table(listed, device))
+        for model in listed:
+            if model.name == catalog.DEMO and model.place is None:
+                _say_how_to_get(ctx, model.name)
     else:
         _say(ctx, tr("there are no models on this machine yet"))
 
@@ -90,10 +94,10 @@ def list_models(
 def show(ctx: typer.Context, name: _ToShow, as_json: _Json = False) -> None:
     """Tell all about a model: its place, files, kind, licence and needs."""
     from qwenchat import model_lines
-    from qwenchat.models import about, catalog, published
+    from qwenchat.models import about, catalog, demo, published
 
     place = catalog.place_of(name)
-    known = published.of(place.name if place else name)
+    known = demo.ABOUT if name == catalog.DEMO else published.of(place.name if place else name)
     if place is None and known is None:
         raise catalog.not_found(name)
     if place and not about.is_model(place.folder):
@@ -103,20 +107,19 @@ def show(ctx: typer.Context, name: _ToShow, as_json: _Json = False) -> None:
         )
     device, memory = _memory(_settings(ctx))
     full = place.name if place else known.name if known else name
-    model = model_lines.Listed(
-        full, known, place, full in _begun() and place is None, memory(known) if known else None
-    )
     said = about.of(place.folder) if place else None
+    context = known.context if known else said.context if said else None
+    begun = full in _begun() and place is None
+    model = model_lines.Listed(full, known, place, context, begun, memory(known) if known else None)
     files = model_lines.files_of(place.folder) if place else []
     if _wants_json(ctx, as_json):
         print_object(
             model_lines.as_object(model) | {"device": device} | model_lines.about_object(said, files)
         )
         return
-    print_lines(*model_lines.show_lines(model, said, files, device, columns(), painter()))
+    print_tables(*model_lines.show_tables(model, said, files, device))
     if place is None:
-        error = catalog.not_found(name)
-        _say(ctx, tr("{message}; {hint}", message=error.message, hint=error.hint))
+        _say_how_to_get(ctx, name)
 
 
 @app.command()
@@ -252,19 +255,23 @@ def remove(
 def _all(settings: Settings) -> tuple[str, list[Listed]]:
     """The device's name, and the known models and all that is found here."""
     from qwenchat.model_lines import Listed
-    from qwenchat.models import catalog, published
+    from qwenchat.models import about, catalog, demo, published
 
     device, memory = _memory(settings)
     found: dict[str, Place] = {}
     for place in catalog.on_this_machine():
         found.setdefault(place.name, place)
     begun = _begun()
+    ours = {known.name: known for known in (*published.KNOWN, demo.ABOUT)}
     listed = [
-        Listed(known.name, known, found.get(known.name), known.name in begun - found.keys(), memory(known))
-        for known in published.KNOWN
+        Listed(name, known, found.get(name), known.context, name in begun - found.keys(), memory(known))
+        for name, known in ours.items()
     ]
-    names = {known.name for known in published.KNOWN}
-    others = [Listed(name, None, place, False, None) for name, place in found.items() if name not in names]
+    others = [
+        Listed(name, None, place, about.of(place.folder).context, False, None)
+        for name, place in found.items()
+        if name not in ours
+    ]
     return device, listed + others
 
 
@@ -389,6 +396,14 @@ def _settings(ctx: typer.Context) -> Settings:
 
 def _wants_json(ctx: typer.Context, here: bool) -> bool:
     return here or bool(ctx.obj.as_json)  # before the command's name it counts too
+
+
+def _say_how_to_get(ctx: typer.Context, name: str) -> None:
+    """Says that a model is not on this machine, and what fetches it."""
+    from qwenchat.models import catalog
+
+    error = catalog.not_found(name)
+    _say(ctx, tr("{message}; {hint}", message=error.message, hint=error.hint))
 
 
 def _say(ctx: typer.Context, line: str) -> None:

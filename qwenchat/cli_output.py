@@ -15,7 +15,7 @@ from qwenchat.errors import Interrupted, UsageError
 from qwenchat.language import is_yes, tr
 
 if TYPE_CHECKING:
-    from qwenchat.session_lines import Look, Paint
+    from qwenchat.terminal.columns import Look, Paint, Table
 
 
 def columns() -> int | None:
@@ -62,6 +62,14 @@ def print_lines(*lines: str) -> None:
     from qwenchat.oneshot import stdout, write
 
     write(stdout(), "".join(lines))
+
+
+def print_tables(*tables: Table) -> None:
+    """Tables, in the width and the looks of the terminal if it is one; they are sanitised here."""
+    from qwenchat.terminal.columns import lay_out, written
+
+    width, paint = columns(), painter()
+    print_lines(*(written(lay_out(table, width), paint) for table in tables))
 
 
 def print_gated(text: str) -> None:

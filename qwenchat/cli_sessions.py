@@ -23,11 +23,11 @@ from qwenchat.cli_output import (
     check_terminal,
     columns,
     confirm,
-    painter,
     print_gated,
     print_lines,
     print_object,
     print_objects,
+    print_tables,
 )
 from qwenchat.cli_parser import App
 from qwenchat.errors import SessionError, UsageError
@@ -121,13 +121,13 @@ def sessions(ctx: typer.Context) -> None:
 @app.command("list")
 def list_sessions(ctx: typer.Context, limit: _Limit = None, as_json: _Json = False) -> None:
     """List the sessions, the one saved last first."""
-    from qwenchat.session_lines import as_object, list_lines
+    from qwenchat.session_lines import as_object, list_table
 
     infos = _store().list()[:limit]
     if _wants_json(ctx, as_json):
         print_objects(as_object(info) for info in infos)
     elif infos:
-        print_lines(*list_lines(infos, columns(), painter()))
+        print_tables(list_table(infos))
     else:
         _say(ctx, tr("there are no sessions yet"))
 
@@ -190,7 +190,7 @@ def search(
 
     It is looked for in titles, questions and replies.
     """
-    from qwenchat.session_lines import as_object, hit_lines
+    from qwenchat.session_lines import as_object, hit_table
     from qwenchat.textfile import check
 
     text = check(" ".join(words), tr("what is searched for"))
@@ -202,7 +202,7 @@ def search(
     if _wants_json(ctx, as_json):
         print_objects(as_object(hit.info) | {"node_id": hit.node_id, "excerpt": hit.excerpt} for hit in hits)
     elif hits:
-        print_lines(*hit_lines(hits, text, columns(), painter()))
+        print_tables(hit_table(hits, text))
     else:
         _say(ctx, tr("no session holds {text!r}", text=text))
 

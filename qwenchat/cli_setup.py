@@ -7,6 +7,8 @@ import typer
 from qwenchat.cli_parser import App
 from qwenchat.language import tr
 
+_LONGEST = 60  # characters of a setting, where there is no edge, beside which the comments stand
+
 config_app = App(help="The settings, and where each comes from.")
 
 
@@ -21,13 +23,16 @@ def group(ctx: typer.Context) -> None:
 def config_show(ctx: typer.Context) -> None:
     """Print every setting, its value and where that comes from."""
     from qwenchat import cli, config
-    from qwenchat.oneshot import stdout, write
-    from qwenchat.terminal.sanitize import sanitize
+    from qwenchat.cli_output import columns, print_tables
+    from qwenchat.terminal.columns import Column, Table
 
-    rows = config.describe(cli.settings_of(ctx.obj))
-    width = max(len(f"{key} = {value}") for key, value, _ in rows)
-    for key, value, origin in rows:
-        write(stdout(), sanitize(f"{f'{key} = {value}':<{min(width, 60)}}  # {origin}") + "\n")
+    rows: list[tuple[str, ...]] = []
+    for key, value, origin in config.describe(cli.settings_of(ctx.obj)):
+        setting, comment = f"{key} = {value}", f"# {tr('default') if origin == config.DEFAULT else origin}"
+        # A long one would push the comments of all others out of sight.
+        together = columns() is None and len(setting) > _LONGEST
+        rows.append((f"{setting}  {comment}",) if together else (setting, comment))
+    print_tables(Table((Column(look=""), Column(look="")), rows))
 
 
 @config_app.command("path")

@@ -290,13 +290,7 @@ def describe(resolved: ResolvedSettings) -> list[tuple[str, str, str]]:
         if isinstance(value, Mapping) and value:
             rows += [(f"{key}.{_toml_key(name)}", toml_value(text), origin) for name, text in value.items()]
         else:
-            rows.append(
-                (
-                    key,
-                    f"({tr(help_of(key).unset)})" if value is None else toml_value(value),
-                    origin,
-                )
-            )
+            rows.append((key, f"({tr(help_of(key).unset)})" if value is None else toml_value(value), origin))
     return rows
 
 

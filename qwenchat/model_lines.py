@@ -6,7 +6,6 @@ What comes from a checkpoint or a server is sanitised here.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from qwenchat.errors import CheckpointError
 from qwenchat.language import plural, tr
 from qwenchat.meter import size_text
+from qwenchat.terminal.columns import Column, Table, terms
 from qwenchat.terminal.sanitize import sanitize_line
 
 if TYPE_CHECKING:
@@ -23,11 +23,9 @@ if TYPE_CHECKING:
     from qwenchat.models.checking import Checked
     from qwenchat.models.places import Place
     from qwenchat.models.published import Published
-    from qwenchat.session_lines import Look, Paint
 
 GIB = 2**30
 _NONE = "-"
-_ALL_COLUMNS = 72  # cells that the list takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,7 @@ class Listed:
         name: "org/model", or "demo".
         known: the published chat that it is, or None.
         place: where it lies whole on this machine, or None.
+        context: the tokens that it was trained on, or None.
         begun: whether a pull of it has not ended.
         memory: bytes that it takes on the device of this machine, or None.
     """
@@ -45,6 +44,7 @@ class Listed:
     name: str
     known: Published | None
     place: Place | None
+    context: int | None
     begun: bool
     memory: int | None
 
@@ -66,20 +66,21 @@ def source_text(source: str) -> str:
     }[source]
 
 
-def list_lines(models: Sequence[Listed], device: str, width: int | None, paint: Paint) -> list[str]:
-    """A line a model, below a heading.
+def list_table(models: Sequence[Listed], device: str) -> Table:
+    """A row a model.
 
     Args:
         models: one or more.
         device: what the memory is of.
-        width: cells in a line; None if nothing is to wrap.
-        paint: leaves a text as it is, or puts escape sequences around it.
     """
-    head = (tr("model"), tr("disk"), tr("context"), tr("memory, {device}", device=device), tr("here"))
-    rows = [head, *(_cells(model) for model in models)]
-    if width is not None and width < _ALL_COLUMNS:  # what fits, and what else would be a line of its own
-        rows = [(name, disk, here) if here != _NONE else (name, disk) for name, disk, *_, here in rows[1:]]
-    return _columns(rows, width, paint)
+    columns = (
+        Column(tr("model"), "term"),
+        Column(tr("disk"), leaves=3),
+        Column(tr("context"), leaves=1),
+        Column(tr("memory, {device}", device=device), leaves=2),
+        Column(tr("here")),
+    )
+    return Table(columns, [_cells(model) for model in models])
 
 
 def _cells(model: Listed) -> tuple[str, ...]:
@@ -88,22 +89,17 @@ def _cells(model: Listed) -> tuple[str, ...]:
     return (
         known.short if known else model.name,
         _NONE if model.disk is None else size_text(model.disk),
-        str(known.context) if known else _NONE,
+        _NONE if model.context is None else str(model.context),
         _NONE if model.memory is None else f"{model.memory / GIB:.1f} GiB",
         source_text(place.source) if place else absent,
     )
 
 
-def show_lines(
-    model: Listed,
-    about: About | None,
-    files: Iterable[tuple[str, int]],
-    device: str,
-    width: int | None,
-    paint: Paint,
-) -> list[str]:
-    """What there is to say of one model, a line each, then its files."""
-    place, known = model.place, model.known
+def show_tables(
+    model: Listed, about: About | None, files: Iterable[tuple[str, int]], device: str
+) -> tuple[Table, Table]:
+    """What there is to say of one model, a line each; and its files."""
+    place = model.place
     facts: list[tuple[str, str | None]] = [(tr("model"), model.name)]
     if place:
         facts += [
@@ -118,17 +114,17 @@ def show_lines(
             (tr("quantised"), about.quantization),
             (tr("licence"), about.licence),
         ]
-    context = known.context if known else about.context if about else None
+    context = model.context
     facts += [
         (tr("context"), None if context is None else plural(context, "1 token", "{count} tokens")),
         (tr("disk"), None if model.disk is None else size_text(model.disk)),
     ]
     if model.memory is not None:
         facts.append((tr("memory, {device}", device=device), f"{model.memory / GIB:.1f} GiB"))
-    rows = [(name, value) for name, value in facts if value]
-    lines = _columns(rows, width, paint)
-    listed = [(f"  {name}", size_text(size)) for name, size in files]
-    return [*lines, *_columns(listed, width, paint)] if listed else lines
+    return (
+        terms((name, value) for name, value in facts if value),
+        terms((f"  {name}", size_text(size)) for name, size in files),
+    )
 
 
 def as_object(model: Listed) -> dict[str, Any]:
@@ -138,7 +134,7 @@ def as_object(model: Listed) -> dict[str, Any]:
         "name": model.name,
         "short": known.short if known else None,
         "disk_bytes": model.disk,
-        "context": known.context if known else None,
+        "context": model.context,
         "memory_bytes": model.memory,
         "here": place is not None,
         "begun": model.begun,
@@ -170,17 +166,6 @@ def files_of(path: Path) -> list[tuple[str, int]]:
             if entry.is_file() and not entry.name.startswith("."):
                 found.append((entry.name, entry.stat().st_size))
     return found
-
-
-def _columns(rows: Iterable[tuple[str, ...]], width: int | None, paint: Paint) -> list[str]:
-    from qwenchat.terminal.rows import columns
-
-    looks: tuple[Look, Look] = ("term", "notice")
-    clean = [tuple(sanitize_line(text) for text in row) for row in rows]
-    laid_out = columns(clean, width or sys.maxsize, *looks)
-    return [
-        "".join(paint(span.text, looks[span.style != looks[0]]) for span in row) + "\n" for row in laid_out
-    ]
 
 
 def place_object(place: Place) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def test_the_text_has_a_line_for_each_finding_and_model_and_no_escape(
         "program", "torch", "gpu", "processor", "memory",
         "settings", "sessions", "cache", "checkpoints", "hub", "quantize", "chat",
     ]  # fmt: skip
-    assert sum(line.startswith("  qwen-") for line in lines) == len(published.KNOWN)
+    assert sum(line.startswith("qwen-") for line in lines) == len(published.KNOWN)
     assert "\x1b" not in said.out + said.err
 
 

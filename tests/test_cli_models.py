@@ -21,6 +21,7 @@ from hub_server import HubServer, Repository
 
 from qwenchat import cli, meter
 from qwenchat.backends import loading
+from qwenchat.engine.config import read_model_config
 from qwenchat.errors import UsageError
 from qwenchat.models import catalog, demo, places, published
 from qwenchat.options import models_to
@@ -61,10 +62,11 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, hub
 
 def test_the_list_has_every_known_model_with_what_it_takes(run: Run) -> None:
     code, out, err = run("list")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == "demo is not on this machine; qwenchat models pull demo fetches it\n"
     heading, *lines = out.splitlines()
     assert heading.split()[:3] == ["model", "disk", "context"]
-    assert [line.split()[0] for line in lines] == [model.short for model in published.KNOWN]
+    assert [line.split()[0] for line in lines] == [*(model.short for model in published.KNOWN), "demo"]
     assert re.match(r"qwen-7b-chat-int8 +9\.1 GB +8192 +\d+\.\d GiB +-$", lines[0])
 
 
@@ -89,13 +91,13 @@ def test_the_list_as_json_is_one_object(run: Run) -> None:
     listed = json.loads(out)
     assert code == 0
     assert out.count("\n") == 1
-    assert len(listed["models"]) == 12
+    assert len(listed["models"]) == 13
     first = listed["models"][0]
     assert first["name"] == SEVEN_B
     assert first["here"]
     assert Path(first["folder"]) == catalog.find(SEVEN_B)
     assert [model["disk_bytes"] for model in listed["models"][1:]] == [
-        model.disk_bytes for model in published.KNOWN[1:]
+        model.disk_bytes for model in (*published.KNOWN[1:], demo.ABOUT)
     ]
 
 
@@ -111,7 +113,8 @@ def test_in_a_narrow_terminal_no_line_is_too_wide(run: Run, monkeypatch: pytest.
     # A path is never cut, nor a commit.
     lines = [line for line in screen.getvalue().splitlines() if "/" not in line and "c0ffee" not in line]
     assert max(map(len, lines)) <= 40
-    assert lines[0].split() == ["qwen-7b-chat-int8", "9.1", "GB"]
+    assert lines[0].split() == ["model", "here"]
+    assert lines[1].split() == ["qwen-7b-chat-int8", "-"]
 
 
 # --- show ----------------------------------------------------------------------------------------
@@ -130,6 +133,22 @@ def test_what_is_known_of_a_model_is_shown(run: Run) -> None:
     assert facts["context"] == "8,192 tokens"
     listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
     assert listed == sorted(WANTED)
+
+
+def test_the_built_in_model_is_known_before_it_is_fetched(run: Run, demo_folder: Path) -> None:
+    absent = json.loads(run("list", "--json")[1])["models"][-1]
+    assert (absent["name"], absent["here"], absent["context"]) == ("demo", False, 8192)
+    code, shown, err = run("show", "demo")
+    assert (code, err) == (0, "demo is not on this machine; qwenchat models pull demo fetches it\n")
+    assert re.search(r"^context +8,192 tokens$", shown, re.MULTILINE)
+    models = catalog.made_models_dir()
+    models.parent.mkdir(parents=True)
+    models.symlink_to(demo_folder.parent)
+    present = json.loads(run("list", "--json")[1])["models"][-1]
+    assert present["here"]
+    assert present["memory_bytes"] == absent["memory_bytes"] > present["disk_bytes"]
+    assert absent["disk_bytes"] == pytest.approx(present["disk_bytes"], rel=0.01)
+    assert read_model_config(demo_folder) == demo.ABOUT.config
 
 
 def test_a_model_that_is_not_here_is_shown_with_the_way_to_get_it(run: Run) -> None:

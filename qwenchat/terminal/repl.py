@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qwenchat.backends.base import Backend
 from qwenchat.chat.conversation import Conversation, Node
@@ -45,6 +45,9 @@ from qwenchat.turn import (
     ranges,
     stream_reply,
 )
+
+if TYPE_CHECKING:
+    from qwenchat.terminal.columns import Table
 
 log = logging.getLogger("qwenchat")
 
@@ -299,6 +302,10 @@ class Chat:
     def say_rows(self, rows: Sequence[tuple[str, ...]]) -> None:
         """Lines in columns."""
         theme.say_rows(rows)
+
+    def say_table(self, table: Table) -> None:
+        """A table beside the chat."""
+        theme.say_table(table)
 
     def context_tokens(self) -> int:
         """Tokens of the context that are taken; 0 while there is no model to count them."""

@@ -7,9 +7,8 @@ a row. Does not know Markdown, themes or where on the screen a row stands.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
-from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -63,6 +62,11 @@ def cell_len(text: str) -> int:
     return by_sign(text)
 
 
+def text_of(row: Row) -> str:
+    """The text alone."""
+    return "".join(span.text for span in row)
+
+
 def row_width(row: Row) -> int:
     """In terminal cells."""
     return sum(cell_len(span.text) for span in row)
@@ -96,10 +100,6 @@ _UNIT = rf"\n| +|[{_OPENING}]*(?:[{_WIDE}][{_MARKS}]*|[^ \n{_WIDE}{_OPENING}]+)[
 _PLACE = rf"(?<![A-Za-z0-9_.])(?:~?/|[A-Za-z]+://|[A-Za-z]:\\)[^ {_OPENING}{_CLOSING}]*[{_CLOSING}]*"
 _SAID_UNIT = f" +|{_PLACE}|{_UNIT}"
 
-_APART = "  "  # between columns
-_NARROW = 40  # cells; in a terminal with fewer the last column stands below the others
-_LEAST = 16  # cells; and where it would have fewer beside them
-
 # An address of a length that a person may want.
 _ADDRESS = re.compile(r"[^\w]{,9}\w+://.{,1000}")
 
@@ -110,9 +110,9 @@ def _compiled(units: str) -> re.Pattern[str]:
     return re.compile(units)
 
 
-def _said_units(line: str) -> list[str]:
+def _said_units(line: str) -> Iterator[re.Match[str]]:
     """The words of a line that is said, and the blanks between them."""
-    return (re.compile(" +|[^ ]+") if line.isascii() else _compiled(_SAID_UNIT)).findall(line)
+    return (re.compile(" +|[^ ]+") if line.isascii() else _compiled(_SAID_UNIT)).finditer(line)
 
 
 def wrap(spans: Iterable[Span], width: int, cut_addresses: bool = False) -> list[Row]:
@@ -125,7 +125,7 @@ def wrap(spans: Iterable[Span], width: int, cut_addresses: bool = False) -> list
     the rows that wrapping all at once would have given: so a stream can let go of all rows but the last.
     """
     spans = list(spans)
-    text = "".join(span.text for span in spans)
+    text = text_of(spans)
     bounds: list[tuple[int, int]] = []
     start = end = column = 0  # of the row being filled; blanks after ``end`` count only once ink follows
     for match in _compiled(_UNIT).finditer(text):
@@ -164,54 +164,50 @@ def wrap_line(text: str, width: int, hang: int = 0) -> list[str]:
 
     A longer word stays whole, as the terminal then wraps it: a path is to be copied in one piece.
     """
-    ink = text.lstrip(" ")
-    row, blanks = text[: len(text) - len(ink)], ""
-    rows = []
+    first, *others = _bounds_of_line(text, width, hang)
+    return [text[slice(*first)], *(" " * hang + text[slice(*bounds)] for bounds in others)]
+
+
+def wrap_said(row: Row, width: int, hang: int = 0) -> list[Row]:
+    """The same of a line in styles."""
+    first, *others = _slices(row, _bounds_of_line(text_of(row), width, hang))
+    blanks = [Span(" " * hang, PLAIN)] if hang else []
+    return [first, *([*blanks, *other] for other in others)]
+
+
+def longest_word(text: str) -> int:
+    """Cells of what stays in one row of a line that is said."""
+    return max((cell_len(match[0]) for match in _said_units(text) if match[0].strip(" ")), default=0)
+
+
+def _bounds_of_line(text: str, width: int, hang: int) -> list[tuple[int, int]]:
+    """Where each row of a line begins and ends in it; the blanks before its first word count."""
+    bounds: list[tuple[int, int]] = []
+    start = end = cells = 0  # of the row being filled; blanks after ``end`` count only once ink follows
     begun = False  # whether the row has a word
-    for unit in _said_units(ink):
-        if unit.startswith(" "):
-            blanks = unit
+    for match in _said_units(text):
+        if match[0].startswith(" "):
             continue
-        if begun and cell_len(row + blanks + unit) > width:
-            rows.append(row)
-            row = " " * hang + unit
-        else:
-            row += blanks + unit
-        begun, blanks = True, ""
-    return [*rows, row]
+        taken = cell_len(text[end : match.end()])
+        if begun and cells + taken > width:
+            bounds.append((start, end))
+            start, cells, taken = match.start(), hang, cell_len(match[0])
+        end, cells, begun = match.end(), cells + taken, True
+    return [*bounds, (start, end)]
 
 
-def columns(lines: Sequence[Sequence[str]], width: int, first: str, others: str) -> list[Row]:
-    """Lines of several texts, with the same text of each below one another.
-
-    Args:
-        lines: the texts of each line; one alone is a line for itself, as a heading.
-        width: cells at which a line's last text wraps, below itself.
-        first: the style of the first text of several.
-        others: the style of all else.
-    """
-    widths = [max(map(cell_len, column)) for column in zip_longest(*(x[:-1] for x in lines), fillvalue="")]
-    rows: list[Row] = []
-    for *head, last in lines:
-        room = width - sum(widths[: len(head)]) - len(_APART) * len(head)
-        if head and width >= _NARROW and room >= _LEAST:
-            cells = [text + " " * (n - cell_len(text)) for text, n in zip(head, widths, strict=False)]
-            beside, *below = wrap_line(last, room)
-            middle = "".join(f"{cell}{_APART}" for cell in cells[1:])
-            rows.append([Span(cells[0] + _APART, first), Span(middle + beside, others)])
-            rows += ([Span(" " * (width - room) + part, others)] for part in below)
-        else:
-            indent = len(head[0]) - len(head[0].lstrip(" ")) + 2 if head else 0
-            above = wrap_line(_APART.join(head), width, indent) if head else []
-            below = wrap_line(" " * indent + last, width, indent or 2) if last else []
-            rows += ([Span(part, first)] for part in above)
-            rows += ([Span(part, others)] for part in below)
-    return [trim(row) for row in rows]
+def shortened(row: Row, width: int) -> Row:
+    """The row with an ellipsis for what has no room in ``width`` cells."""
+    if row_width(row) <= width:
+        return row
+    (kept,) = _slices(row, [(0, fitting(text_of(row), max(width - 1, 1)))])
+    kept = trim(kept)
+    return [*kept, Span("…", kept[-1].style if kept else row[0].style)]
 
 
 def chop(row: Row, width: int) -> list[Row]:
     """The row cut every ``width`` cells, blanks and words notwithstanding; at least one row."""
-    text = "".join(span.text for span in row)
+    text = text_of(row)
     bounds, start = [], 0
     while cell_len(text[start:]) > width:
         cut = start + fitting(text[start:], width)

@@ -11,6 +11,7 @@ a pipe when FORCE_COLOR is set, and bold and dim in spite of NO_COLOR.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rich.color import ColorSystem
     from rich.console import Console
 
+    from qwenchat.terminal.columns import Table
     from qwenchat.terminal.rows import Row
 
 Style = Literal["notice", "warning", "error", "stats", "progress", "prompt"]
@@ -121,25 +123,33 @@ def blank_line() -> None:
 
 
 def say_rows(rows: Sequence[tuple[str, ...]], style: Style = "notice") -> None:
-    """Says lines of several texts each on stderr as a list in columns, sanitised.
-
-    On a terminal the last column wraps below itself; in a narrow one it stands below the others.
-    Elsewhere nothing wraps. Like :func:`say` it never fails.
+    """Says terms, each with what there is to say of it, on stderr; see :func:`say_table`.
 
     Args:
         rows: the texts of each line; one alone is a heading.
         style: of all but the first column.
     """
-    lines = [[sanitize_line(text) for text in row] for row in rows if row]
-    with suppress(OSError, ValueError):
-        from qwenchat.terminal.rows import columns
+    from qwenchat.terminal.columns import terms
 
+    say_table(terms([row for row in rows if row], style))
+
+
+def say_table(table: Table) -> None:
+    """Says a table on stderr, sanitised. Off a terminal nothing wraps, but what is cut is cut there too.
+
+    Like :func:`say` it never fails.
+    """
+    from qwenchat.terminal.columns import lay_out
+    from qwenchat.terminal.rows import Span, text_of
+
+    with suppress(OSError, ValueError):
         if _can_move_cursor(sys.stderr):
             theme = current()
-            _print(columns(lines, stderr_console().width, theme.term, getattr(theme, style)))
+            rows = lay_out(table, stderr_console().width)
+            _print([[Span(s.text, getattr(theme, s.style, s.style)) for s in row] for row in rows])
         else:
-            laid_out = columns(lines, sys.maxsize, "", "")
-            _write_lines(*("".join(span.text for span in row) for row in laid_out))
+            width = shutil.get_terminal_size().columns if table.cut else None
+            _write_lines(*map(text_of, lay_out(table, width)))
 
 
 def _print(rows: list[Row]) -> None:

@@ -243,7 +243,7 @@ def test_in_a_narrow_terminal_the_last_column_stands_below(monkeypatch: pytest.M
 def test_rows_name_their_first_column_and_are_sanitised(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = stderr_is(Terminal(), monkeypatch)
     theme.say_rows([("a\x1b[2J\nb", "[b]\x07")], "warning")
-    assert terminal.getvalue() == "\x1b[36ma␛[2J b  \x1b[0m\x1b[33m[b]␇\x1b[0m\n"
+    assert terminal.getvalue() == "\x1b[36ma␛[2J b\x1b[0m  \x1b[33m[b]␇\x1b[0m\n"
 
 
 def test_off_a_terminal_nothing_wraps(

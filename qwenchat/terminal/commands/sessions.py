@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat import textfile
-from qwenchat.errors import UsageError, shorten
+from qwenchat.errors import UsageError
 from qwenchat.language import tr
-from qwenchat.session_lines import described, when
+from qwenchat.session_lines import described, hit_table, list_table
 from qwenchat.session_listing import with_a_title_alone
 from qwenchat.terminal.attachments import complete_new_path, to_path
 from qwenchat.terminal.commands.registry import Group, number, without_force
@@ -27,12 +27,8 @@ command = _group.command
 def _sessions(chat: Chat, rest: str) -> None:
     infos = chat.store.list()
     shown = infos[: number(rest, _LISTED)]
-    rows = []
-    for info in shown:
-        mark = "*" if info.id == chat.session.id else ""
-        title = tr("cannot be read: {why}", why=info.problem) if info.problem else info.title
-        rows.append((info.id, when(info.updated), str(info.head.turns), mark, shorten(title, 100)))
-    chat.say_rows(rows)
+    if shown:
+        chat.say_table(list_table(shown, here=chat.session.id))
     if not infos:
         chat.say(tr("there are no sessions yet"))
     elif len(shown) < len(infos):
@@ -112,8 +108,9 @@ def _search(chat: Chat, rest: str) -> None:
     if not rest:
         raise UsageError(tr("there is nothing to search for"), tr("say {usage}", usage="/search TEXT"))
     hits = chat.store.search(rest)
-    chat.say_rows([(h.info.id, ": ".join(filter(None, (h.info.title, h.beyond_title)))) for h in hits])
-    if not hits:
+    if hits:
+        chat.say_table(hit_table(hits, rest))
+    else:
         chat.say(tr("no session holds {text!r}", text=rest))
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from qwenchat.errors import UsageError
 from qwenchat.language import plural, tr
-from qwenchat.session_lines import cut
 from qwenchat.terminal import transcript
 from qwenchat.terminal.commands.registry import Group, number
-from qwenchat.terminal.sanitize import sanitize_line
 from qwenchat.turn import system_tokens, turn_tokens
 
 if TYPE_CHECKING:
@@ -87,12 +85,15 @@ def _edit(chat: Chat, rest: str) -> None:
 
 @command("branch", "Name this branch, or list the named ones.", usage="[NAME]")
 def _branch(chat: Chat, rest: str) -> None:
+    from qwenchat.terminal.columns import Column, Table
+
     if rest:
         chat.conversation.branch(rest)
         chat.moved(tr("this branch is called {name}", name=rest))
     elif chat.conversation.branches:
-        for name, node_id in chat.conversation.branches.items():
-            chat.say(f"{name}: {chat.conversation.node(node_id).text}")
+        branches = chat.conversation.branches.items()
+        rows = [(f"{name}:", chat.conversation.node(node_id).text) for name, node_id in branches]
+        chat.say_table(Table((Column(look="term"), Column()), rows, cut=True))
     else:
         chat.say(tr("no branch has a name yet; /branch NAME names this one"))
 
@@ -126,6 +127,8 @@ def _unpin(chat: Chat, rest: str) -> None:
 
 @command("context", "How full the context is, turn by turn.")
 def _context(chat: Chat, rest: str) -> None:
+    from qwenchat.terminal.columns import Column, Table  # the prompt need not wait for it
+
     backend = chat.backend
     if backend is None:
         raise UsageError(tr("the model is not there yet"), tr("its tokenizer counts"))
@@ -137,8 +140,7 @@ def _context(chat: Chat, rest: str) -> None:
         turn_tokens(backend, [node.message for node in path[i : i + 2]])
         for i in range(2 * skipped, len(path), 2)  # questions and replies alternate
     ]
-    largest, width = max([1, *sizes]), shutil.get_terminal_size().columns
-    bar_cells = width // _BAR
+    largest, bar_cells = max([1, *sizes]), shutil.get_terminal_size().columns // _BAR
     rows = [(tr("system"), f"{system_tokens(backend, system):,}", "", system)] if system else []
     if skipped:
         chat.say(plural(skipped, "one earlier turn is not shown", "{count} earlier turns are not shown"))
@@ -147,7 +149,13 @@ def _context(chat: Chat, rest: str) -> None:
         marks = [tr("pinned")] * (n in pinned) + [tr("left out")] * (question.id in chat.left_out)
         bar = "█" * round(tokens / largest * bar_cells) or "▏"
         rows.append((str(n), f"{tokens:,}", bar, " ".join([*(f"[{mark}]" for mark in marks), question.text])))
-    chat.say_rows(_each_in_a_row(rows, width))
+    columns = (
+        Column(tr("turn"), "term"),
+        Column(tr("tokens"), right=True),
+        Column(leaves=1),  # the bars
+        Column(tr("text")),
+    )
+    chat.say_table(Table(columns, rows, cut=True, titled=False))
     chat.say(
         tr(
             "{used} of {size} tokens",
@@ -155,16 +163,6 @@ def _context(chat: Chat, rest: str) -> None:
             size=f"{backend.context:,}",
         )
     )
-
-
-def _each_in_a_row(rows: Sequence[tuple[str, ...]], width: int) -> list[tuple[str, ...]]:
-    """Rows whose last text is cut where the others and the terminal's edge leave no more room."""
-    from rich.cells import cell_len  # the prompt need not wait for it
-
-    taken = sum(max(map(cell_len, column)) + 2 for column in list(zip(*rows, strict=True))[:-1])
-    room = width - taken
-    # Where there is next to none, it stands below the others.
-    return [(*row, cut(sanitize_line(text), room if room >= 16 else width - 2)) for *row, text in rows]
 
 
 @command("history", "Print the chat so far.", aliases=(":his", ":history"))
