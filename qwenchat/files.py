@@ -103,9 +103,26 @@ def read_file(
     return b"".join(pieces), status
 
 
-def reason_of(error: OSError) -> str:
-    """What the system has against it, in a few words of the user's language."""
-    return in_words_of_ours(error.strerror or str(error))
+def resolved(path: Path) -> Path:
+    """The path, whole and without links; nothing need be there.
+
+    Raises:
+        OSError: its links go in a circle, or nothing can have such a name.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError:  # of a circle, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+    except ValueError as error:  # a null byte or half a character in the name
+        raise OSError(errno.EINVAL, str(error)) from error
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """What the system has against it, in a few words of the user's language.
+
+    Of a name that no file can have, because of a null byte or half a character in it, Python says so itself.
+    """
+    return in_words_of_ours((isinstance(error, OSError) and error.strerror) or str(error))
 
 
 def _check_kind(path: Path, status: os.stat_result) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qwenchat import atomic
 from qwenchat.errors import QwenchatError, UsageError
-from qwenchat.files import reason_of
+from qwenchat.files import reason_of, resolved
 from qwenchat.language import tr
 
 
@@ -64,7 +64,7 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
     """
     try:
         if overwrite:
-            path = path.resolve()  # what a link leads to is replaced, not the link
+            path = resolved(path)  # what a link leads to is replaced, not the link
             if path.exists() and not path.is_file():
                 raise UsageError(tr("{path} is no ordinary file", path=path), tr("give another name"))
         mode = path.stat().st_mode & 0o777 if overwrite and path.exists() else 0o666 & ~_umask()
@@ -79,7 +79,7 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
             temporary.discard()
     except FileExistsError:
         raise UsageError(tr("{path} exists already", path=path), _other_ways(path)) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         reason = reason_of(error)
         raise QwenchatError(tr("{path} cannot be written: {reason}", path=path, reason=reason)) from error
 

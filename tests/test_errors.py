@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import qwenchat
-from qwenchat.errors import InsufficientMemoryError, QwenchatError
+from qwenchat.errors import InsufficientMemoryError, QwenchatError, UsageError
 from qwenchat.options import _FLAGS
 
 PACKAGE = Path(qwenchat.__file__).parent
@@ -40,6 +40,14 @@ def no_device() -> None:
     from qwenchat.backends.loading import pick_device
 
     pick_device("cuda:99")
+
+
+@pytest.mark.parametrize("index", ["9" * 5000, "٣", "-1", "1.5", "x"])
+def test_a_number_that_no_device_has_is_told(index: str) -> None:
+    from qwenchat.backends.loading import pick_device
+
+    with pytest.raises(UsageError, match="expected auto, cpu, cuda or cuda:N"):
+        pick_device(f"cuda:{index}")
 
 
 def too_long_a_context() -> None:

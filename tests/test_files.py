@@ -13,7 +13,7 @@ import pytest
 import qwenchat
 from qwenchat import json_files
 from qwenchat.errors import CheckpointError, QwenchatError, quoted
-from qwenchat.files import NotAFile, TooLarge, check_file, open_file, read_file
+from qwenchat.files import NotAFile, TooLarge, check_file, open_file, read_file, resolved
 
 PACKAGE = Path(qwenchat.__file__).parent
 
@@ -136,6 +136,15 @@ def test_what_is_no_file_is_refused_and_not_waited_for(
 def test_a_name_that_no_file_has_or_can_have_is_an_error_of_the_systems(tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError):
         open_file(tmp_path / name)
+
+
+@posix
+@pytest.mark.parametrize("name", ["circle", "circle/inner", "nu\0ll", "half \ud800"])
+def test_a_path_without_an_end_is_an_error_of_the_systems(tmp_path: Path, name: str) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(OSError):
+        resolved(tmp_path / name)
+    assert resolved(tmp_path / "none") == tmp_path.resolve() / "none"
 
 
 def test_a_file_is_read_to_its_limit(tmp_path: Path) -> None:

@@ -62,6 +62,17 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["circle", "nu\0ll", "half \ud800", "x" * 300])
+def test_a_name_that_cannot_be_written_to_is_an_error_in_words(
+    tmp_path: Path, name: str, overwrite: bool
+) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(QwenchatError):
+        write_text(tmp_path / name, "text", overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["circle"]
+
+
 def test_a_folder_that_is_not_there_is_an_error_in_words(tmp_path: Path) -> None:
     with pytest.raises(QwenchatError, match="No such file or directory"):
         write_text(tmp_path / "b" / "a", "text")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.engine.cpu.layout import MOST_THREADS
-from qwenchat.errors import CheckpointError, UsageError
+from qwenchat.errors import CheckpointError, UsageError, shorten
 from qwenchat.language import tr
 
 if TYPE_CHECKING:
@@ -140,8 +140,11 @@ def foresee(device: str, dtype: str) -> tuple[str, int]:
 def _kind_of_device(name: str) -> tuple[str, str]:
     """ "cpu" or "cuda", and the number of a GPU if one is named."""
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdecimal())):
-        raise UsageError(tr("the device is {value!r}, expected auto, cpu, cuda or cuda:N", value=name))
+    numbered = index.isascii() and index.isdecimal() and len(index) <= 3
+    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not numbered)):
+        raise UsageError(
+            tr("the device is {value!r}, expected auto, cpu, cuda or cuda:N", value=shorten(name))
+        )
     return kind, index
 
 

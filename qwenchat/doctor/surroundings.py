@@ -94,8 +94,8 @@ def places() -> Iterator[Finding]:
         "checkpoints": hub_cache(),
     }
     for area, place in places.items():
-        nearest = next(folder for folder in (place, *place.parents) if folder.exists())
         try:
+            nearest = next(folder for folder in (place, *place.parents) if folder.exists())
             free = shutil.disk_usage(nearest).free
         except OSError as error:
             yield Finding(area, "bad", tr("{path}: {reason}", path=place, reason=reason_of(error)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from qwenchat.engine.safetensors_header import read_header
-from qwenchat.files import reason_of
+from qwenchat.files import reason_of, resolved
 from qwenchat.language import tr
 from qwenchat.models import demo, digests, places, published, records
 from qwenchat.models.places import Place
@@ -119,10 +119,10 @@ def _named_by_hash(snapshot: Path) -> list[File]:
     files = []
     for path in places.entries(snapshot):
         try:
-            blob = path.resolve(strict=False)
+            blob = resolved(path)
             digest = digests.by_name_of(blob.name) if path.is_symlink() else None
             size = blob.stat().st_size if blob.exists() else 0
-        except (OSError, RuntimeError):  # a circle of links is a RuntimeError
+        except OSError:
             continue
         if digest:
             files.append(File(path.name, size, digest))

@@ -183,7 +183,7 @@ def _map(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (NotAFile, IsADirectoryError) as error:
         raise CheckpointError(f"{path}: expected a regular file") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter of mmap, where it has become empty meanwhile
         raise CheckpointError(f"{path}: cannot be read: {reason_of(error)}") from error
 
 

@@ -19,7 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwenchat.files import read_file
+from qwenchat.files import read_file, resolved
 from qwenchat.language import tr
 from qwenchat.models import answers, digests, places
 from qwenchat.models.hub_errors import endpoint as endpoint
@@ -119,9 +119,9 @@ class Hub:
     def discard(self, listing: Listing, file: File) -> None:
         """Removes all that is there of a file."""
         link, blobs = listing.folder / file.name, _blobs(listing, file)
-        with suppress(OSError, RuntimeError):  # a circle of links is a RuntimeError
-            content = link.resolve()
-            if content.parent == blobs[0].parent.resolve():  # under whatever name the server gave it
+        with suppress(OSError):
+            content = resolved(link)
+            if content.parent == resolved(blobs[0].parent):  # under whatever name the server gave it
                 content.unlink()
         for path in (link, *blobs):
             path.unlink(missing_ok=True)

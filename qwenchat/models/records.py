@@ -22,6 +22,7 @@ from qwenchat.files import read_file
 _VERSION = 1
 _LONGEST = 4 * 2**20
 _MOST_VALUES = 2**18
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, OverflowError)  # the last: of an infinite size
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def read(folder: Path) -> Record | None:
     """The record of what was pulled into a folder; None if nothing was."""
     try:
         return _load(_path(folder))
-    except (OSError, ValueError, KeyError, TypeError):
+    except _UNREADABLE:
         return None
 
 
@@ -92,7 +93,7 @@ def everything() -> Iterator[Record]:
     """Every record that can be read."""
     with suppress(OSError):
         for path in sorted(_folder().glob("*.json")):
-            with suppress(OSError, ValueError, KeyError, TypeError):
+            with suppress(*_UNREADABLE):
                 yield _load(path)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwenchat.errors import DownloadError, ModelNotFoundError, UsageError
-from qwenchat.files import read_file, reason_of
+from qwenchat.files import read_file, reason_of, resolved
 from qwenchat.language import tr
 from qwenchat.models import places, records
 from qwenchat.models.records import Record
@@ -94,12 +94,13 @@ def _plan_revision(name: str, revision: str) -> Removal:
 
 def _contents(snapshot: Path) -> set[Path]:
     """The files in the cache's ``blobs`` that a revision's names point to."""
-    blobs = snapshot.parents[1].resolve() / "blobs"
+    blobs = resolved(snapshot.parents[1]) / "blobs"
     found = set()
     for path in snapshot.rglob("*"):
-        with suppress(OSError, RuntimeError):  # a circle of links is a RuntimeError
-            found.add(path.resolve(strict=True))
-    return {path for path in found if path.parent == blobs and path.is_file()}
+        with suppress(OSError):
+            if (content := resolved(path)).parent == blobs and content.is_file():
+                found.add(content)
+    return found
 
 
 def _means(ref: Path, commit: str) -> bool:

@@ -85,7 +85,11 @@ def to_path(typed: str) -> Path:
 
 def place_of(typed: str) -> str:
     """The path that a user means, whole and without links."""
-    return os.path.realpath(to_path(typed))
+    path = to_path(typed)
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # no file can have that name
+        return str(path)
 
 
 def read_file(typed: str) -> Attachment:

@@ -100,7 +100,7 @@ class Draft:
             state = (status.st_mtime_ns, status.st_size)
             if name not in self._seen or self._seen[name][0] != state:
                 self._seen[name] = state, attachments.read_file(name)
-        except (OSError, QwenchatError):
+        except (OSError, ValueError, QwenchatError):
             return None
         return self._seen[name][1]
 

@@ -104,7 +104,13 @@ def test_a_record_belongs_to_its_folder_alone() -> None:
     assert catalog.find(NAME) == other
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 99}', '{"version": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", '{"version": 99}', '{"version": 1}'),
+        '{"version": 1, "files": [{"name": "a", "size": Infinity, "digest": ""}]}',
+    ],
+)
 def test_a_record_that_cannot_be_read_is_none(content: str) -> None:
     folder = put(in_hub_cache())
     record(folder, ended="")

@@ -23,6 +23,7 @@ from qwenchat.terminal.attachments import (
     to_path,
     with_files,
 )
+from qwenchat.terminal.draft import Draft
 
 
 @pytest.fixture
@@ -111,6 +112,12 @@ def test_what_is_no_file_is_refused_at_once(folder: Path, path: str, words: str)
     os.mkfifo(folder / "pipe")
     with pytest.raises(UsageError, match=words):
         read_file(path)
+
+
+@pytest.mark.parametrize("name", ["nu\0ll", "half \ud800", "x" * 300])
+def test_a_name_that_no_file_can_have_is_in_no_message(name: str) -> None:
+    with pytest.raises(UsageError, match="is not in the next message"):
+        Draft().detach(name)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes")

@@ -151,7 +151,7 @@ def _check_what_is_read(folder: Path) -> None:
                     json_files.check(data, _MOST_VALUES.get(path.name, MOST_JSON_VALUES))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            tr("{path} cannot be read: {reason}", path=path, reason=_reason(error))
+            tr("{path} cannot be read: {reason}", path=path, reason=reason_of(error))
         ) from error
 
 
@@ -202,11 +202,7 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, Entry]]:
             entries = read_header(path)
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                tr("{name}: this is no safetensors file: {reason}", name=path, reason=_reason(error)),
+                tr("{name}: this is no safetensors file: {reason}", name=path, reason=reason_of(error)),
                 tr("the download is not complete; fetch it again"),
             ) from error
         yield from entries.items()
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return reason_of(error) if isinstance(error, OSError) else str(error)

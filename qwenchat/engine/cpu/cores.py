@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,8 +18,9 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 def processor_name() -> str:
     """What the processor is called; its architecture where the system does not tell."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    lines = []
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
 
@@ -83,7 +85,7 @@ def _limits(cgroups: Path, own: Path) -> Iterator[list[str]]:
 def _groups(cgroups: Path, own: Path) -> list[Path]:
     """The group of this process and those it lies in, in version 2."""
     try:
-        inner = next(line for line in own.read_text().splitlines() if line.startswith("0::"))
+        inner = next(line for line in own.read_text(errors="replace").splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
         return [cgroups]
     group = cgroups / inner.removeprefix("0::").strip("/")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, Interrupted, QwenchatError, UsageError
-from qwenchat.files import reason_of
+from qwenchat.files import reason_of, resolved
 from qwenchat.language import plural, tr
 from qwenchat.models.quantize import calibration as calibrations
 from qwenchat.models.quantize import checkpoint, layers, work
@@ -298,7 +298,13 @@ class _Run:
 
 
 def _check_places(source: Path, dest: Path) -> None:
-    here, there = source.resolve(), dest.resolve()
+    try:
+        here, there = resolved(source), resolved(dest)
+    except OSError as error:
+        raise UsageError(
+            tr("{path}: {reason}", path=error.filename or dest, reason=reason_of(error)),
+            tr("give another name"),
+        ) from error
     if there == here or here in there.parents:
         raise UsageError(
             tr("{dest} is inside the source", dest=dest),
@@ -306,6 +312,8 @@ def _check_places(source: Path, dest: Path) -> None:
         )
     if not dest.absolute().parent.is_dir():
         raise UsageError(tr("there is no folder {folder}", folder=dest.absolute().parent))
+    if not dest.name:  # ".", or "/"
+        raise UsageError(tr("{path} exists already", path=dest), tr("give another name"))
     if dest.is_symlink() or (dest.exists() and not (dest.is_dir() and not any(dest.iterdir()))):
         work.clear_up(dest)
         raise UsageError(tr("{path} exists already", path=dest), tr("give another name"))

@@ -66,6 +66,13 @@ def test_so_is_an_older_ones(tmp_path: Path, time: str, expected: int) -> None:
     assert cores.quota(tmp_path, tmp_path / "nothing") == expected
 
 
+def test_a_group_of_an_odd_name_has_its_limit(tmp_path: Path) -> None:
+    own = tmp_path / "cgroup"
+    own.write_bytes(b"0::/a\xff\n")
+    (tmp_path / "cpu.max").write_text("300000 100000")
+    assert cores.quota(tmp_path, own) == 3
+
+
 def test_there_is_always_one() -> None:
     assert 1 <= cores.default_threads() <= cores.MOST_THREADS
 
