@@ -17,19 +17,28 @@ import typer
 
 from qwenchat.errors import UsageError
 from qwenchat.language import tr
+from qwenchat.options import complete_device, models_to, words_of
 
 if TYPE_CHECKING:
     from qwenchat.options import Flags
 
 
-def _option(help_text: str, *names: str, metavar: str) -> Any:
-    return typer.Option(*names, help=help_text, metavar=metavar, show_default=False)
+def _option(help_text: str, *names: str, metavar: str, **extra: Any) -> Any:
+    return typer.Option(*names, help=help_text, metavar=metavar, show_default=False, **extra)
+
+
+def _known_formats() -> list[str]:
+    from qwenchat.bench.random_weights import FORMATS
+
+    return list(FORMATS)
 
 
 _RANDOM_WEIGHTS = (
     "Random weights in the shapes of a published model: qwen-7b-chat-int8, also -int4, -fp16; 1.8b, 14b."
 )
 _FORMATS = "Formats of the random weights, one after the other: int8,int4,fp16."
+_MODEL = "A checkpoint folder, a known name, or demo."
+_KV_CACHE = "What the KV cache keeps: auto or int8."
 _DTYPE = "auto, float32, bfloat16 or float16, or several of them."
 _TOKENS = "New tokens of each reply; if not given 2048,8192 on a GPU and 128 on a CPU."
 _LOAD = "Time a process from its start to its first token; random weights go to disk for it."
@@ -38,14 +47,20 @@ _LOAD = "Time a process from its start to its first token; random weights go to 
 def bench(
     ctx: typer.Context,
     model: Annotated[
-        str | None, _option("A checkpoint folder, a known name, or demo.", "--model", "-m", metavar="MODEL")
+        str | None, _option(_MODEL, "--model", "-m", metavar="MODEL", autocompletion=models_to("load"))
     ] = None,
-    random_weights: Annotated[str | None, _option(_RANDOM_WEIGHTS, metavar="NAME")] = None,
-    formats: Annotated[str | None, _option(_FORMATS, metavar="LIST")] = None,
-    device: Annotated[str | None, _option("auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = None,
-    dtype: Annotated[str | None, _option(_DTYPE, metavar="LIST")] = None,
+    random_weights: Annotated[
+        str | None, _option(_RANDOM_WEIGHTS, metavar="NAME", autocompletion=models_to("imitate"))
+    ] = None,
+    formats: Annotated[str | None, _option(_FORMATS, metavar="LIST", autocompletion=_known_formats)] = None,
+    device: Annotated[
+        str | None, _option("auto, cpu, cuda or cuda:N.", metavar="DEVICE", autocompletion=complete_device)
+    ] = None,
+    dtype: Annotated[str | None, _option(_DTYPE, metavar="LIST", autocompletion=words_of("dtype"))] = None,
     tokens: Annotated[str | None, _option(_TOKENS, metavar="LIST")] = None,
-    kv_cache: Annotated[str | None, _option("What the KV cache keeps: auto or int8.", metavar="KIND")] = None,
+    kv_cache: Annotated[
+        str | None, _option(_KV_CACHE, metavar="KIND", autocompletion=words_of("kv_cache"))
+    ] = None,
     threads: Annotated[
         int | None, _option("Threads on a CPU; if not given its physical cores.", metavar="COUNT")
     ] = None,

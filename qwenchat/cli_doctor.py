@@ -17,6 +17,7 @@ from qwenchat.cli_output import print_object, print_tables
 from qwenchat.errors import ConfigError
 from qwenchat.language import tr
 from qwenchat.meter import size_text
+from qwenchat.options import complete_device, models_to
 
 if TYPE_CHECKING:
     from qwenchat.doctor.findings import Finding, Fit, Outlook, Report
@@ -31,10 +32,22 @@ def doctor(
     ctx: typer.Context,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="MODEL", help="The model that a chat should be possible with."),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="The model that a chat should be possible with.",
+            autocompletion=models_to("load"),
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="auto, cpu, cuda or cuda:N.",
+            autocompletion=complete_device,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -15,6 +15,7 @@ import typer
 
 from qwenchat.errors import UsageError
 from qwenchat.language import tr
+from qwenchat.options import complete_device, models_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,11 +31,18 @@ _CALIBRATION = "Chats (.jsonl) or plain text to quantise for; if not given a sma
 _ACT_ORDER = "Round the inputs that matter most first; it helps most at 4 bits."
 
 
+_source = typer.Argument(
+    metavar="SOURCE", help=_SOURCE, show_default=False, autocompletion=models_to("quantize")
+)
+
+
 def quantize(
     ctx: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE, show_default=False)],
+    source: Annotated[str, _source],
     dest: Annotated[Path, typer.Argument(metavar="DEST", help=_DEST, show_default=False)],
-    bits: Annotated[int, typer.Option("--bits", metavar="BITS", help="8 or 4.")] = 8,
+    bits: Annotated[
+        int, typer.Option("--bits", metavar="BITS", help="8 or 4.", autocompletion=lambda: ["8", "4"])
+    ] = 8,
     group_size: Annotated[int, typer.Option("--group-size", metavar="NUMBER", help=_GROUP)] = 128,
     calibration: Annotated[
         Path | None, typer.Option("--calibration", metavar="FILE", help=_CALIBRATION, show_default=False)
@@ -42,7 +50,13 @@ def quantize(
     act_order: Annotated[bool, typer.Option("--act-order", help=_ACT_ORDER)] = False,
     device: Annotated[
         str | None,
-        typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.", show_default=False),
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="auto, cpu, cuda or cuda:N.",
+            show_default=False,
+            autocompletion=complete_device,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:

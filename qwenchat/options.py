@@ -66,8 +66,8 @@ def _complete(candidates: Callable[[], Iterable[str]]) -> Callable[[], list[str]
     return complete
 
 
-def _words(key: str) -> Callable[[], list[str]]:
-    """The words that a setting is one of."""
+def words_of(key: str) -> Callable[[], list[str]]:
+    """The words that a setting is one of, for a shell."""
 
     def words() -> Iterable[str]:
         from qwenchat.settings import choices
@@ -77,7 +77,9 @@ def _words(key: str) -> Callable[[], list[str]]:
     return _complete(words)
 
 
-def models_to(do: Literal["load", "show", "pull", "check", "remove"]) -> Callable[[], list[str]]:
+def models_to(
+    do: Literal["load", "show", "pull", "check", "remove", "quantize", "imitate"],
+) -> Callable[[], list[str]]:
     """The names of models that a thing can be done with, for a shell."""
 
     def names() -> Iterable[str]:
@@ -96,6 +98,10 @@ def _devices() -> Iterable[str]:
     return ("auto", "cpu", "cuda")[: 3 if foresee("auto", "float32")[0] == "cuda" else 2]
 
 
+complete_device = _complete(_devices)
+"""Kinds of devices that are here, for a shell."""
+
+
 def _prompts() -> Iterable[str]:
     from qwenchat.config import load_settings
 
@@ -111,7 +117,7 @@ def _flag(kind: Any, help_text: str, *names: str, **extra: Any) -> Any:
 
 
 def _choice(key: str, help_text: str) -> Any:
-    return _flag(str, help_text, metavar=key.upper(), autocompletion=_words(key))
+    return _flag(str, help_text, metavar=key.upper(), autocompletion=words_of(key))
 
 
 def _number(kind: type, help_text: str) -> Any:
@@ -175,7 +181,7 @@ _FLAGS: dict[str, Any] = {
         str,
         "auto, cpu, cuda or cuda:N.",
         metavar="DEVICE",
-        autocompletion=_complete(_devices),
+        autocompletion=complete_device,
     ),
     "backend": _choice("backend", "What runs the model: auto, native or huggingface."),
     "dtype": _choice("dtype", "auto, float32, bfloat16 or float16."),
@@ -184,7 +190,7 @@ _FLAGS: dict[str, Any] = {
         str,
         "What the context is held in: auto, or int8 for half the memory.",
         metavar="KIND",
-        autocompletion=_words("kv_cache"),
+        autocompletion=words_of("kv_cache"),
     ),
     "theme": _choice("theme", "Colours: terminal, dark, light or mono."),
     "keys": _choice("keys", "Keys of the prompt: emacs or vi."),

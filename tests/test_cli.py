@@ -10,11 +10,12 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from qwenchat import cli, config
 
@@ -492,6 +493,23 @@ def test_shell_completion_is_offered() -> None:
     )
     assert process.stdout.decode().split()[:1] == ["ask"]
     assert process.returncode == 0
+
+
+# Numbers, texts, paths (which the shell completes itself), and what only a server or a cache knows.
+FREE = {"words", "stop", "title", "tokens", "revision", "dest", "output", "folder", "chart"}
+FREE |= {"calibration", "from_file"}
+
+
+def parameters(command: Any) -> Iterator[Any]:
+    yield from command.params
+    for below in getattr(command, "commands", {}).values():
+        yield from parameters(below)
+
+
+def test_every_value_that_is_one_of_a_few_is_completed() -> None:
+    for param in parameters(typer.main.get_command(cli.app)):
+        is_open = param.type_descriptor.annotation in (int, float, bool) or param.name in FREE
+        assert is_open or param._custom_shell_complete is not None, param.name
 
 
 @pytest.mark.parametrize("name", ["models", "config"])

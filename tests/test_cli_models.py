@@ -496,6 +496,15 @@ def test_what_is_offered_to_be_pulled_has_a_name_to_pull_it_by() -> None:
 
 
 @pytest.mark.usefixtures("some_here")
+def test_what_is_quantised_already_is_not_offered_to_be() -> None:
+    assert set(models_to("quantize")()) == {*HERE, "org/link"}
+    (places.ours() / "mine" / "config.json").write_text(
+        '{"model_type": "qwen", "quantization_config": {"bits": 8}}'
+    )
+    assert set(models_to("quantize")()) == {NAME, "org/link"}
+
+
+@pytest.mark.usefixtures("some_here")
 def test_what_is_offered_to_be_removed_can_be(run: Run) -> None:
     assert set(models_to("remove")()) == {*HERE, "org/half"}
     for name in models_to("remove")():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from qwenchat.errors import QwenchatError
-from qwenchat.models import catalog, places, published, records, removal
+from qwenchat.models import about, catalog, places, published, records, removal
 
 
 def to_load() -> Iterator[str]:
@@ -32,6 +32,19 @@ def to_check() -> Iterator[str]:
     """What has a folder, and may be half fetched."""
     begun = (place.name for place in places.everywhere() if places.is_folder(place.folder))
     return _once(*_here(), *filter(places.is_name, begun))
+
+
+def to_quantize() -> Iterator[str]:
+    """The checkpoints of the first Qwen generation that are here, in float."""
+    for place in catalog.on_this_machine():
+        said = about.of(place.folder)
+        if (said.model_type, said.format, said.quantization) == ("qwen", "safetensors", None):
+            yield place.name
+
+
+def to_imitate() -> Iterator[str]:
+    """The published chats, whose shapes can be filled with random weights."""
+    return (known.short for known in published.KNOWN)
 
 
 def to_remove() -> Iterator[str]:
