@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qwenchat.terminal.rows import Row
 
 _MODEL_CELLS = 20  # at most, where there is an edge
+_TITLE_CELLS = 20  # at least, or other columns are left out
 _WHEN_CELLS = 16
 
 
@@ -38,7 +39,7 @@ def list_table(infos: Sequence[SessionInfo], here: str = "") -> Table:
         Column(tr("saved"), leaves=3),
         Column(tr("turns"), right=True, leaves=2),
         Column(tr("model"), leaves=1, most=_MODEL_CELLS),
-        Column(tr("title"), ""),
+        Column(tr("title"), "", least=_TITLE_CELLS),
     )
     return Table(columns, [_cells(info, info.id == here) for info in infos], cut=True, titled=False)
 
@@ -49,8 +50,8 @@ def _cells(info: SessionInfo, here: bool) -> tuple[Cell, ...]:
     date = when(info.updated)
     if info.problem:  # told whole, in the place of the facts
         return info.id, date, [Span(tr("cannot be read: {why}", why=info.problem), "warning")]
-    marks = [tr("this chat")] * here + [tr("dated ahead of the clock")] * info.ahead
-    title = " ".join([*(f"({mark})" for mark in marks), info.title])
+    marks = ["*"] * here + [f"({tr('dated ahead of the clock')})"] * info.ahead
+    title = " ".join([*marks, info.title])
     return info.id, date, str(info.head.turns), info.head.model, title
 
 

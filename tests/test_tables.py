@@ -16,6 +16,7 @@ from qwenchat import cli, language
 from qwenchat.chat.conversation import Reply
 from qwenchat.doctor.findings import Finding, Fit, Outlook, Report
 from qwenchat.models import published
+from qwenchat.session_lines import list_table
 from qwenchat.sessions import SessionStore
 from qwenchat.terminal import theme
 from qwenchat.terminal.columns import Column, Table, lay_out, terms
@@ -210,8 +211,10 @@ def test_the_doctor_tells_of_every_device_what_fits(show: Show) -> None:
 def test_a_session_is_told_in_the_chat_as_on_the_command_line(
     chat: Chat, show: Show, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chat.session.save()
     assert said(chat, "/sessions", 60, monkeypatch) == show("sessions list", 60)
+    infos = chat.store.list()
+    titles = [row[-1] for row in list_table(infos, here=infos[1].id).rows]
+    assert titles[1:] == [f"* {infos[1].title}", infos[2].title]
 
 
 def test_columns_of_chinese_stand_below_one_another(store: SessionStore, show: Show) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from qwenchat.terminal.rows import (
     PLAIN,
@@ -23,7 +22,6 @@ from qwenchat.terminal.rows import (
     trim,
     wrap_said,
 )
-from qwenchat.terminal.sanitize import sanitize_line
 
 Look = Literal["term", "notice", "warning", "error", "stats", "progress", "prompt", "strong", "table_header"]
 """What a text is; a theme has a style of that name."""
@@ -39,8 +37,7 @@ _NARROW = 40  # cells; in a terminal with fewer the last column stands below the
 _LEAST = 16  # cells; and where it would have fewer beside them
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """What is alike in the cells of a column.
 
     Attributes:
@@ -60,8 +57,7 @@ class Column:
     most: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """A table, wherever it is shown.
 
     Attributes:
@@ -125,7 +121,16 @@ def _spans(table: Table, row: Sequence[Cell]) -> list[Row]:
 def _spans_of(cell: Cell, look: str) -> Row:
     if isinstance(cell, str):
         cell = [Span(cell, look)]
-    return [Span(sanitize_line(span.text), span.style) for span in cell]
+    return [Span(_sanitized(span.text), span.style) for span in cell]
+
+
+def _sanitized(text: str) -> str:
+    """The text as the gate lets it through. Plain English needs no gate, for which ``--help`` would wait."""
+    if text.isascii() and text.isprintable():
+        return text
+    from qwenchat.terminal.sanitize import sanitize_line
+
+    return sanitize_line(text)
 
 
 def _at_most(cell: Row, cells: int | None) -> Row:
