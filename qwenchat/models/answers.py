@@ -32,6 +32,18 @@ _MOST_VALUES = 2**20
 _file: contextvars.ContextVar[int] = contextvars.ContextVar("_file", default=0)
 
 
+def size_of(told: Any) -> int:
+    """A file's size as a hub tells it.
+
+    Raises:
+        TypeError, ValueError, OverflowError: no file can have it.
+    """
+    size = int(told)
+    if not 0 <= size < 2**63:
+        raise ValueError(size)
+    return size
+
+
 @contextmanager
 def of_file(size: int) -> Iterator[None]:
     """While this lasts, an answer may be a file of that size."""

@@ -90,7 +90,8 @@ def is_cached(models_dir: Path) -> Path | None:
 def files_of(folder: Path) -> list[File]:
     """What the files of a model in its place must be; without hashes if an older version made it."""
     marker = read_json(folder / _MARKER)
-    hashes = marker.get("sha256", {})
+    hashes = marker.get("sha256")
+    hashes = hashes if isinstance(hashes, dict) else {}
     return [
         File(name, size, f"sha256:{hashes[name]}" if name in hashes else "")
         for name, size in marker["files"].items()

@@ -146,9 +146,7 @@ def _file(sibling: Any) -> File:
     lfs = sibling.lfs
     digest = f"sha256:{lfs.sha256}" if lfs else f"git:{sibling.blob_id}"
     known = digests.by_name_of(digest.partition(":")[2]) == digest
-    size = int(lfs.size if lfs else sibling.size)
-    if size >= 2**63:
-        raise ValueError(size)
+    size = answers.size_of(lfs.size if lfs else sibling.size)
     return File(str(sibling.rfilename), size, digest if known else "")
 
 

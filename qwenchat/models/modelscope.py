@@ -58,11 +58,13 @@ class ModelScope:
                 answers.guard(session, _strange)
             ask = partial(api.list_repo_files, name, "model", revision=revision, recursive=False)
             found = answers.within(answers.LISTING_SECONDS, ask)
+            files = tuple(
+                File(str(f.path), answers.size_of(f.size), _digest(str(f.sha256 or "")))
+                for f in found
+                if not f.is_dir
+            )
         except Exception as error:
             raise _in_words(error, name) from error
-        files = tuple(
-            File(str(f.path), int(f.size), _digest(str(f.sha256 or ""))) for f in found if not f.is_dir
-        )
         return Listing(name, revision, _folder(name, revision), files, revision)
 
     def fetch(self, listing: Listing, file: File) -> None:

@@ -174,6 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
         if rest == "/files":
             entries = [
                 {"Path": file, "Name": file, "Type": "blob", "Size": len(content), "Sha256": sha256(content)}
+                | repository.listed.get(file, {})
                 for file, content in repository.files.items()
             ]
             body = json.dumps({"Code": 200, "Success": True, "Data": {"Files": entries}}).encode()

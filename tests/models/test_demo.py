@@ -190,6 +190,15 @@ def full_disk_in_rust(*arguments: Any, **named: Any) -> NoReturn:
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
+@pytest.mark.parametrize("hashes", [None, 5, ["model.safetensors"], "model.safetensors"])
+def test_a_marker_whose_hashes_are_none_tells_the_sizes(hashes: object, made: Path) -> None:
+    path = made / "converted.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sha256": hashes}))
+    assert [file.size for file in demo.files_of(made) if not file.digest] == [
+        (made / name).stat().st_size for name in demo.FILES
+    ]
+
+
 @pytest.mark.parametrize(
     ("place", "failure"),
     [

@@ -459,7 +459,7 @@ def test_a_file_without_a_hash_is_refused(hub: HubServer, told: dict[str, Any]) 
         pull(NAME)
 
 
-@pytest.mark.parametrize("size", [10**400, "x", float("inf"), [1]])
+@pytest.mark.parametrize("size", [10**400, "x", -5, float("inf"), [1]])
 def test_a_size_that_none_can_be_is_not_believed(hub: HubServer, size: object) -> None:
     hub.repositories[NAME].listed = {"config.json": {"size": size}}
     with pytest.raises(DownloadError, match="does not answer as the Hub does"):
@@ -726,6 +726,14 @@ def test_modelscopes_errors_are_told_in_words(
     monkeypatch.setattr("modelscope_hub._legacy_api.time.sleep", lambda seconds: None)
     hub.status = status
     with pytest.raises(DownloadError, match=words):
+        pull(NAME, source="modelscope")
+
+
+@pytest.mark.parametrize("size", [10**400, "x", -5, [1]])
+def test_a_size_that_none_can_be_is_not_believed_of_modelscope_either(hub: HubServer, size: object) -> None:
+    pytest.importorskip("modelscope_hub")
+    hub.repositories[NAME].listed = {"config.json": {"Size": size}}
+    with pytest.raises(DownloadError, match="ModelScope does not give org/tiny"):
         pull(NAME, source="modelscope")
 
 
