@@ -262,3 +262,18 @@ def test_a_path_is_one_word_and_stands_below_rather_than_break() -> None:
         f"  {path}",
         "size    9 GB",
     ]
+
+
+def test_numbers_below_one_another_are_no_wider_than_the_terminal() -> None:
+    table = Table((Column("name"), Column("size", right=True)), [("a", "9 GB"), ("b", "not known " * 5)])
+    assert laid_out(table, 40)[:2] == [f"name{'size':>36}", f"a{'9 GB':>39}"]
+    assert max(map(len, laid_out(table, 40))) <= 40
+    assert laid_out(table, 30)[:2] == ["name", "  size"]
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_no_terminal_is_too_narrow(cut: bool) -> None:
+    table = Table(
+        (Column("名", most=4), Column("b", leaves=1), Column("c")), [("长" * 9, "", ""), ("", "x")], cut
+    )
+    assert all(laid_out(table, width) for width in range(1, 50))

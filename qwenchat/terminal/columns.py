@@ -145,16 +145,16 @@ def _laid_out(table: Table, lines: Sequence[Sequence[Row]], width: int) -> list[
     for line in lines:
         whole = len(line) == len(table.columns)
         places = [i for i in shown if whole or i < len(line) - 1]
-        last = line[-1]
-        if whole:
-            end = places.pop()
-            last = _filled(line[end], widths[end], table.columns[end])
+        end = places.pop() if whole else -1
+        last = line[end]
         room = width - sum(widths[i] + len(_APART) for i in places)
         beside = bool(places) and width >= _NARROW and room >= (enough if whole else _LEAST)
         if table.cut and whole:
-            last = shortened(trim(last), room if beside or not places else width - len(_APART))
+            last = shortened(last, room if beside or not places else width - len(_APART))
         if beside and _has_room(last, room, width):
             head = [_filled(line[i], widths[i], table.columns[i]) for i in places]
+            if whole and row_width(last) <= room:
+                last = _filled(last, min(widths[end], room), table.columns[end])
             rows += _beside(head, last, widths[0], width)
         else:
             rows += _below([line[i] for i in places], last, width)

@@ -198,7 +198,7 @@ def _bounds_of_line(text: str, width: int, hang: int) -> list[tuple[int, int]]:
 
 def shortened(row: Row, width: int) -> Row:
     """The row with an ellipsis for what has no room in ``width`` cells."""
-    if row_width(row) <= width:
+    if not row or row_width(row) <= width:
         return row
     (kept,) = _slices(row, [(0, fitting(text_of(row), max(width - 1, 1)))])
     kept = trim(kept)
