@@ -231,6 +231,8 @@ def remove(
     else:
         place = catalog.place_of(name)
         full = catalog.full_name(name) or (place.name if place else None)
+        if full is None:
+            catalog.check(name)  # what is nowhere is told as that
         if full is None or catalog.path_of(name) is not None:
             raise UsageError(
                 tr("{name} is not in a place that this command may change", name=name),

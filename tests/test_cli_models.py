@@ -401,6 +401,12 @@ def test_a_model_of_ours_without_an_organisation_is_shown_checked_and_removed(
     assert not (places.ours() / "my-own").exists()
 
 
+def test_what_is_nowhere_cannot_be_removed_and_is_told_as_that(run: Run) -> None:
+    code, out, err = run("remove", "nosuch", "--yes")
+    assert (code, out) == (3, "")
+    assert "there is no model or folder called nosuch" in err
+
+
 def test_a_folder_of_the_users_is_left_alone(run: Run, tiny_chat: Path) -> None:
     assert run("remove", str(tiny_chat), "--yes")[0] == 2
     assert (tiny_chat / "config.json").exists()
