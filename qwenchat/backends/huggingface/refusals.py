@@ -86,14 +86,16 @@ def check_numbers(path: Path, config: Mapping[str, Any]) -> None:
 
     transformers makes lists as long as some of them say, before anybody can ask it what it has read.
     """
-    for key, value in config.items():
-        if isinstance(value, dict):  # of a part: the text model of one that also sees, or rope_scaling
-            check_numbers(path, value)
-        _check_count(path, key, value)
-        kind = _KINDS.get(key) or _KINDS.get(key.partition(".")[2])
-        plain = value is None or hasattr(value, "dtype")  # an array of a GGUF file, one for each layer
-        if kind and not plain and not kind.fits(value):
-            raise unfit(path, key, value, kind.told())
+    parts = [config]
+    while parts:  # no recursion: JSON may be nested more deeply than Python calls
+        for key, value in parts.pop().items():
+            if isinstance(value, dict) and key != "quantization_config":
+                parts.append(value)  # the text model of one that also sees, or rope_scaling
+            _check_count(path, key, value)
+            kind = _KINDS.get(key) or _KINDS.get(key.partition(".")[2])
+            plain = value is None or hasattr(value, "dtype")  # an array of a GGUF file, one for each layer
+            if kind and not plain and not kind.fits(value):
+                raise unfit(path, key, value, kind.told())
 
 
 def _check_count(path: Path, key: str, value: object) -> None:

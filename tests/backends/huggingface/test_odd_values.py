@@ -82,6 +82,14 @@ def test_a_scaling_of_positions_that_cannot_be(folder: Path, scaling: dict[str, 
     assert name in refusal(folder, rope_scaling=scaling).message
 
 
+def test_a_number_is_found_however_deep_it_lies(tmp_path: Path) -> None:
+    config: dict[str, Any] = {"rope_theta": NAN}
+    for _ in range(5000):
+        config = {"part": config}
+    with pytest.raises(CheckpointError, match="rope_theta is nan, expected a number above 1"):
+        check_numbers(tmp_path, config)
+
+
 def test_heads_that_do_not_make_the_stored_tensors(folder: Path) -> None:
     told = refusal(folder, num_attention_heads=6).message
     assert "o_proj.weight is [32, 32], and config.json makes it [32, 48]" in told
