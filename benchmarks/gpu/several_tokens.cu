@@ -18,6 +18,9 @@
 #include "tape.cuh"
 constexpr int VOCAB = 151936, WARPS = 16, THREADS = WARPS * 32 + 64, STAGES = 12;
 constexpr double FIXED = 1 << 28;
+#ifndef SEEN
+#define SEEN(x) ((x) != ~0u)
+#endif
 
 __host__ __device__ inline __half head_weight(int row, int k) {
   return __float2half(((int)(number(0, 1, row, k) & 1023) - 511) * 1e-4f);
@@ -116,6 +119,11 @@ __device__ __forceinline__ float of_lanes(float v) {
   return v + __shfl_xor_sync(~0u, v, 2);
 }
 
+template <int T>  // of a sum: four tokens side by side
+__host__ __device__ constexpr int place(int row, int t) {
+  return T <= 4 ? row * T + t : (t / 4 * H + row) * 4 + t % 4;
+}
+
 template <int BITS, int T, bool DP>
 struct Consumer {
   using S = Shape<BITS>;
@@ -132,26 +140,29 @@ struct Consumer {
     bar_wait(&s.full[slot.stage], slot.parity);
     return ring + slot.stage * S::TILE;
   }
-  __device__ __forceinline__ void leave() {
+  // A slot goes back when its bytes are in registers: `seen` is made of all of them and never -1. Without that the
+  // arrival overtakes loads whose values nobody has used yet, and the next tile the loads.
+  __device__ __forceinline__ void leave(uint32_t seen) {
     __syncwarp();
-    if (lane == 0) bar_arrive(&s.empty[slot.stage]);
+    if (lane == 0 && SEEN(seen)) bar_arrive(&s.empty[slot.stage]);
     slot.next();
   }
   // The products of a group, times the scales: rows g and g + 8.
-  __device__ __forceinline__ void scaled(float (&acc)[NT][2], const int (&c)[NT][4], const unsigned char* sc,
-                                         const float (&xs)[NT], const int (&xz)[NT]) {
-    float2 f = __half22float2(*(const __half2*)(sc + g * 4));
-    int z = BITS == 8 ? 0 : sc[32 + g];
+  __device__ __forceinline__ uint32_t scaled(float (&acc)[NT][2], const int (&c)[NT][4], const unsigned char* sc,
+                                             const float (&xs)[NT], const int (&xz)[NT]) {
+    uint32_t both = *(const uint32_t*)(sc + g * 4), z = BITS == 8 ? 0 : sc[32 + g];
+    float2 f = __half22float2(*(const __half2*)&both);
 #pragma unroll
     for (int n = 0; n < NT; n++) {
       int v0 = c[n][0] * 256 + c[n][1], v1 = c[n][2] * 256 + c[n][3];
       if (BITS == 4) {
-        v0 -= (z & 15) * xz[n];
-        v1 -= (z >> 4) * xz[n];
+        v0 -= (int)(z & 15) * xz[n];
+        v1 -= (int)(z >> 4) * xz[n];
       }
       acc[n][0] = fmaf((float)v0, f.x * xs[n], acc[n][0]);
       acc[n][1] = fmaf((float)v1, f.y * xs[n], acc[n][1]);
     }
+    return both & (z | ~255u);  // no scale is -1
   }
   __device__ __forceinline__ void scales(float (&xs)[NT], int (&xz)[NT], const Input& in, int group, int zero) {
 #pragma unroll
@@ -199,22 +210,26 @@ struct Consumer {
       for (int kb = 0; kb < S::KB; kb++) {
         const unsigned char* at = take();
         int c[NT][4] = {};
+        uint32_t seen = ~0u;
         if (rb < blocks) {
 #pragma unroll
-          for (int i = 0; i < 2; i++)
-            chunk<BITS, NT, DP>(c, *(const uint4*)(at + (warp * 2 + i) * 512 + lane * 16),
-                                x + (kb * 2 + i) * STEPS);
-          scaled(acc, c, at + 16384 + group, xs[kb], xz[kb]);
+          for (int i = 0; i < 2; i++) {
+            uint4 q = *(const uint4*)(at + (warp * 2 + i) * 512 + lane * 16);
+            chunk<BITS, NT, DP>(c, q, x + (kb * 2 + i) * STEPS);
+            seen &= q.x;
+          }
+          seen &= scaled(acc, c, at + 16384 + group, xs[kb], xz[kb]);
         } else {
 #pragma unroll
           for (int i = 0; i < 2; i++) {
             const unsigned char* p = at + (warp * 2 + i) * 384 + lane * 8;
             uint2 e = *(const uint2*)p, f = lane < 16 ? *(const uint2*)(p + 256) : make_uint2(0, 0);
             chunk<BITS, NT, DP>(c, make_uint4(e.x, f.x, e.y, f.y), x + (kb * 2 + i) * STEPS);
+            seen &= e.x & f.x;
           }
-          scaled(acc, c, at + 12288 + group, xs[kb], xz[kb]);
+          seen &= scaled(acc, c, at + 12288 + group, xs[kb], xz[kb]);
         }
-        leave();
+        leave(seen);
       }
       hand_over(acc);
     }
@@ -238,7 +253,7 @@ struct Consumer {
 #pragma unroll
       for (int n = 0; n < NT; n++)
 #pragma unroll
-        for (int h = 0; h < 2; h++) add_one(sums + (row + g + h * 8) * T + n * 4 + t, acc[n][h]);
+        for (int h = 0; h < 2; h++) add_one(sums + place<T>(row + g + h * 8, n * 4 + t), acc[n][h]);
     }
   }
   __device__ __forceinline__ void projection() {  // a head's columns of 1,024 rows
@@ -255,14 +270,19 @@ struct Consumer {
       float acc[NT][2] = {};
       bool mine = BITS == 4 || (i & 1) == warp / 8;
       int rb = BITS == 4 ? warp : warp % 8;
+      uint32_t seen = 0;
       if (mine) {
         int c[NT][4] = {};
+        seen = ~0u;
 #pragma unroll
-        for (int j = 0; j < BITS / 2; j++)
-          chunk<BITS, NT, DP>(c, *(const uint4*)(at + rb * (256 * BITS) + j * 512 + lane * 16), x + j * STEPS);
-        scaled(acc, c, at + 16384 + rb * S::SB, xs, xz);
+        for (int j = 0; j < BITS / 2; j++) {
+          uint4 q = *(const uint4*)(at + rb * (256 * BITS) + j * 512 + lane * 16);
+          chunk<BITS, NT, DP>(c, q, x + j * STEPS);
+          seen &= q.x;
+        }
+        seen &= scaled(acc, c, at + 16384 + rb * S::SB, xs, xz);
       }
-      leave();
+      leave(seen);
       if (mine) add(w.sums, b % 4 * 1024 + ((i + b / 4) % S::O_N * S::RBT + rb) * 16, acc);
     }
   }
@@ -284,13 +304,16 @@ struct Consumer {
       float acc[NT][2] = {};
       bool mine = BITS == 4 || (i & 1) == warp / 8;
       int rb = BITS == 4 ? warp : warp % 8;
+      uint32_t seen = 0;
       if (mine) {
         const unsigned char* p = at + rb * (176 * BITS);
         int c0[NT][4] = {}, c1[NT][4] = {};
         auto both = [&](const uint4& q, int step) {
           x0[step].multiply(c0, q);
           x1[step].multiply(c1, q);
+          seen &= q.x & q.z;
         };
+        seen = ~0u;
         uint4 q = *(const uint4*)(p + lane * 16);
         if (BITS == 8) {
           both(q, 0);
@@ -307,10 +330,10 @@ struct Consumer {
                    f = t < 2 ? *(const uint32_t*)(p + 128 + (g * 2 + t) * 4) : 0, m = 0x0f0f0f0f;
           both(make_uint4(e & m, e >> 4 & m, f & m, f >> 4 & m), 2);
         }
-        scaled(acc, c0, at + 11264 + rb * 2 * S::SB, xs, xz0);
-        scaled(acc, c1, at + 11264 + (rb * 2 + 1) * S::SB, xs, xz1);
+        seen &= scaled(acc, c0, at + 11264 + rb * 2 * S::SB, xs, xz0);
+        seen &= scaled(acc, c1, at + 11264 + (rb * 2 + 1) * S::SB, xs, xz1);
       }
-      leave();
+      leave(seen);
       if (mine) add(w.sums + H * T, ((i + b % 8 * (S::D_N / 8)) % S::D_N * S::RBT + rb) * 16, acc);
     }
   }
@@ -526,7 +549,7 @@ std::vector<float> several(const Bench& o, const unsigned char* tape, const std:
     for (int t = 0; t < T; t++) {
       for (size_t i = 0; i < (size_t)L * ROWS; i++) r.push_back(y[i * T + t]);
       for (size_t i = 0; i < 2 * H; i++) {
-        long long v = (long long)s[i * T + t] - (i < H ? L * HEADS : L * BLOCKS);
+        long long v = (long long)s[i / H * H * T + place<T>(i % H, t)] - (i < H ? L * HEADS : L * BLOCKS);
         r.push_back(v & 255 ? NAN : (float)((double)(v >> 8) / FIXED));
       }
     }
