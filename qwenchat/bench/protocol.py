@@ -264,7 +264,7 @@ def measure(
         sampler: time the sampler alone too.
         clock: what tells the time.
     """
-    tell(f"{subject.name}: loading")
+    tell(tr("{name}: loading", name=subject.name))
     forget_peak()
     started = clock()
     loaded = subject.load()
@@ -342,9 +342,9 @@ def kv_bytes_per_position(loaded: Loaded, kv_cache: str) -> int:
 def _measure_prompts(result: Result, loaded: Loaded, kv_cache: str, tell: Tell, clock: Clock) -> None:
     """The first token of a prompt, and its peak memory, in a cache that holds no more than that."""
     length, prompts = result.protocol.prompt, _Prompts(loaded.config.vocab_size)
-    tell(f"{result.name}: preparing kernels")
+    tell(tr("{name}: preparing kernels", name=result.name))
     engine = new_engine(loaded, length + 1, kv_cache)
-    tell(f"{result.name}: first token after {length:,}")
+    tell(tr("{name}: first token after {tokens}", name=result.name, tokens=f"{length:,}"))
     _first_token(engine, prompts.new(length), clock)  # warm
     free(loaded.device)
     result.encode_memory = _peak(loaded.device, partial(_first_token, engine, prompts.new(length), clock))
@@ -361,14 +361,21 @@ def _measure_replies(
     """The next turn, the replies and their peak memory, in a cache for the longest of them."""
     p, prompts = result.protocol, _Prompts(loaded.config.vocab_size)
     engine = new_engine(loaded, max(*p.tokens, p.old + p.new, p.prompt) + 1, kv_cache)
-    tell(f"{result.name}: next turn, {p.new} new tokens after {p.old:,}")
+    tell(
+        tr(
+            "{name}: next turn, {new} new tokens after {old}",
+            name=result.name,
+            new=p.new,
+            old=f"{p.old:,}",
+        )
+    )
     turns = [_next_turn(engine, prompts.new(p.old), prompts.new(p.new), clock) for _ in range(_REPEATS + 1)]
     result.next_turn = statistics.median(seconds for seconds, _ in turns[1:])
     result.reused = turns[-1][1]
     _reply([], engine, prompts.new(1), min(WARM_TOKENS, *p.tokens), clock)
     reads = [read_rate(loaded.device)] if loaded.device.type == "cpu" else []
     for tokens in p.tokens:
-        tell(f"{result.name}: {tokens:,} new tokens")
+        tell(tr("{name}: {tokens} new tokens", name=result.name, tokens=f"{tokens:,}"))
         free(loaded.device)
         memory = _peak(loaded.device, partial(_reply, result.decodes, engine, prompts.new(1), tokens, clock))
         if tokens == max(p.tokens):
@@ -379,7 +386,7 @@ def _measure_replies(
     if kernels and engine.decoder is not None:
         from qwenchat.bench import kernels as timing
 
-        tell(f"{result.name}: kernels")
+        tell(tr("{name}: kernels", name=result.name))
         result.kernels_at = timing.context_of(engine)
         result.kernel_times = timing.measure(engine.decoder, result.kernels_at, result.per_position)
 

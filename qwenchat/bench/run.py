@@ -99,7 +99,7 @@ def measure(request: Request, *, command: str, tell: Tell) -> Report:
             _check_checkpoint(request, device, name, tell)
     limits = {}
     for dtype in dtypes.values():
-        tell(f"what {device} can do at best in {_name(dtype)}")
+        tell(tr("what {device} can do at best in {dtype}", device=device, dtype=_name(dtype)))
         limits[_name(dtype)] = ceilings.measure(device, dtype)
         protocol.free(device)
     results: list[Result] = []
@@ -156,7 +156,7 @@ def _random_subject(
         model = random_weights.random_model(shape.config, device=device, dtype=dtype, packing=how.packing)
         kernels = linear.pack(model, how, dtype)
         if kernels.why_not:
-            tell(f"our kernels are not used: {kernels.why_not}")
+            tell(tr("our kernels are not used: {reason}", reason=kernels.why_not))
         return Loaded(kernels.model, kernels.weights, kernels.name)
 
     return Subject(shape.name, load, request.kv_cache)
@@ -192,7 +192,7 @@ def _check_checkpoint(request: Request, device: torch.device, dtype: str, tell: 
 
 
 def _open_team(request: Request, tell: Tell) -> Team:
-    return open_cpu_kernels(request.threads, lambda stage, fraction: tell(stage), tell)
+    return open_cpu_kernels(request.threads, lambda stage, fraction: tell(tr(stage)), tell)
 
 
 def _start(
@@ -208,7 +208,7 @@ def _start(
             checkpoint.ensure(folder / shape.name, shape.config, device=device, progress=tell)
             protocol.free(device)
             model = str(folder / shape.name)
-        tell(f"{model}: from the start of a process to its first token, twice")
+        tell(tr("{name}: from the start of a process to its first token, twice", name=model))
         return start.seconds_to_first_token(model, device=str(device), dtype=dtype, threads=request.threads)
 
 
