@@ -23,7 +23,8 @@ from xml.sax.saxutils import escape
 import pyte.graphics
 from pyte.screens import Char, HistoryScreen
 
-from qwenchat.models import catalog, demo
+from qwenchat.models import catalog
+from qwenchat.models.builtin import demo
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "terminal"))
 from screen import Screen

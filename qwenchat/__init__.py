@@ -59,7 +59,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing's own is imported in 5 ms, in which Ctrl-C is not heard yet
 if TYPE_CHECKING:
-    from qwenchat.backends.load import load as load
+    from qwenchat.backends.load import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]

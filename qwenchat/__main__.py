@@ -12,7 +12,7 @@ def main() -> None:
     """Runs the command line and ends the process with its exit code."""
     interrupts.hear()
     try:
-        from qwenchat.cli import run
+        from qwenchat.cli.app import run
 
         code = run(sys.argv[1:])
         interrupts.ignore()
@@ -21,7 +21,7 @@ def main() -> None:
         if sys.stderr is not None:
             sys.stderr.write("qwenchat: interrupted\n")
         code = 130
-    from qwenchat.signals import end_process
+    from qwenchat.terminal.signals import end_process
 
     end_process(code)
 

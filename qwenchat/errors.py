@@ -29,7 +29,7 @@ from __future__ import annotations
 import re
 import reprlib
 
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 _LONGEST_LINE = 1000
 

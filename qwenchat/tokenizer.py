@@ -21,10 +21,10 @@ from typing import Any, Literal
 import tiktoken
 
 from qwenchat.errors import CheckpointError, PromptError, quoted
-from qwenchat.files import read_file, reason_of
-from qwenchat.json_files import read_json
-from qwenchat.language import tr
-from qwenchat.normal_forms import normalise
+from qwenchat.files.json_values import read_json
+from qwenchat.files.opening import read_file, reason_of
+from qwenchat.i18n.language import tr
+from qwenchat.text.normal_forms import normalise
 
 ENDOFTEXT = "<|endoftext|>"
 IM_START = "<|im_start|>"

@@ -122,7 +122,7 @@ def demo_wheel(kept_folder: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="session")
 def demo_folder(demo_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built-in model, converted."""
-    from qwenchat.models import demo
+    from qwenchat.models.builtin import demo
 
     return demo.ensure(tmp_path_factory.mktemp("demo"), wheel=demo_wheel)
 

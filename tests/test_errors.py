@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import qwenchat
+from qwenchat.cli.flags import _FLAGS
 from qwenchat.errors import InsufficientMemoryError, QwenchatError, UsageError
-from qwenchat.options import _FLAGS
 
 PACKAGE = Path(qwenchat.__file__).parent
 IN_THE_CHAT = ("backends", "engine", "chat", "terminal", "turn.py", "session_listing.py", "models/catalog.py")
@@ -37,21 +37,21 @@ def test_a_hint_with_a_flag_or_a_command_of_the_shell_has_another_for_the_chat()
 
 
 def no_device() -> None:
-    from qwenchat.backends.loading import pick_device
+    from qwenchat.backends.request import pick_device
 
     pick_device("cuda:99")
 
 
 @pytest.mark.parametrize("index", ["9" * 5000, "٣", "-1", "1.5", "x"])
 def test_a_number_that_no_device_has_is_told(index: str) -> None:
-    from qwenchat.backends.loading import pick_device
+    from qwenchat.backends.request import pick_device
 
     with pytest.raises(UsageError, match="expected auto, cpu, cuda or cuda:N"):
         pick_device(f"cuda:{index}")
 
 
 def too_long_a_context() -> None:
-    from qwenchat.backends.loading import pick_context
+    from qwenchat.backends.request import pick_context
 
     pick_context(9999, 512, 512)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qwenchat import interrupts
-from qwenchat.signals import cancel_on_interrupt
+from qwenchat.terminal.signals import cancel_on_interrupt
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
@@ -40,7 +40,9 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("module", ["qwenchat.cli", "qwenchat.terminal", "torch", "qwenchat.backends.native"])
+@pytest.mark.parametrize(
+    "module", ["qwenchat.cli.app", "qwenchat.terminal", "torch", "qwenchat.backends.native.backend"]
+)
 def test_ctrl_c_at_every_import_from_one_on_ends_with_130(module: str, tiny_chat: Path) -> None:
     program = (
         "class Storm:\n"
@@ -61,21 +63,24 @@ def test_ctrl_c_while_the_process_ends_changes_nothing() -> None:
 
 def test_ctrl_c_where_nothing_can_be_raised_is_not_lost_and_not_printed() -> None:
     program = (
-        "import qwenchat.cli\n"
+        "import qwenchat.cli.app\n"
         "class Dying:\n"
         "    def __del__(self): press()\n"
         "def command(arguments):\n"
         "    dying = Dying()\n"
         "    del dying\n"
         "    while True: pass\n"
-        "qwenchat.cli.run = command\n"
+        "qwenchat.cli.app.run = command\n"
     )
     done = run(program + RUN)
     assert (done.returncode, done.stderr) == (130, "qwenchat: interrupted\n")
 
 
 def test_ctrl_c_in_a_text_that_is_run_as_code_ends_with_130(tmp_path: Path) -> None:
-    program = "import qwenchat.cli\nqwenchat.cli.settings_of = lambda _: exec('press()', {'press': press})\n"
+    program = (
+        "import qwenchat.cli.app\n"
+        "qwenchat.cli.app.settings_of = lambda _: exec('press()', {'press': press})\n"
+    )
     (tmp_path / "program.py").write_text(PRESS + program + RUN)
     # Only behind -m does Python end by the signal that it saw there.
     done = subprocess.run([sys.executable, "-m", "program", "ask", "hi"], cwd=tmp_path, timeout=60)
@@ -84,12 +89,12 @@ def test_ctrl_c_in_a_text_that_is_run_as_code_ends_with_130(tmp_path: Path) -> N
 
 def test_what_fails_after_ctrl_c_is_told_as_its_doing() -> None:
     program = (
-        "import qwenchat.cli\n"
+        "import qwenchat.cli.app\n"
         "def load(*_, **__):\n"
         "    try: press()\n"
         "    except KeyboardInterrupt: pass\n"
         "    raise ImportError('numpy.core.multiarray failed to import')\n"
-        "qwenchat.cli._load = load\n"
+        "qwenchat.cli.app._load = load\n"
     )
     done = run(program + RUN, "ask", "hi")
     assert (done.returncode, done.stderr) == (130, "qwenchat: interrupted\n")

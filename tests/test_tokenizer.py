@@ -17,8 +17,8 @@ from qwenchat.chat.chatml import content_ids
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import CheckpointError, PromptError
 from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
+from tests.places import GOLDEN
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
 ROWS = json.loads((GOLDEN / "tokenizer.json").read_text())
 
 

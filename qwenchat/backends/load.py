@@ -12,13 +12,13 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
-from qwenchat.backends.importing import no_garbage_collection
-from qwenchat.backends.loading import Progress, Request
+from qwenchat.backends.request import Progress, Request
+from qwenchat.backends.torch_import import no_garbage_collection
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, UsageError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
-    from qwenchat.backends.model import Model
+    from qwenchat.backends.local import Model
     from qwenchat.engine.cpu.team import Team
 
 Arguments = ParamSpec("Arguments")
@@ -162,7 +162,7 @@ def load_folder(
         notice=notice or (lambda line: None),
     )
     if _reader(folder, backend) == NATIVE:
-        from qwenchat.backends.native_load import load_native
+        from qwenchat.backends.native.load import load_native
 
         return load_native(folder, request)
     from qwenchat.backends.huggingface.load import load_huggingface
@@ -180,7 +180,7 @@ def check_folder(folder: Path, request: Request, *, backend: str, open_team: Cal
         QwenchatError: as loading it would, or chatting with it.
     """
     if _reader(folder, backend) == NATIVE:
-        from qwenchat.backends.native_load import check_native
+        from qwenchat.backends.native.load import check_native
 
         check_native(folder, request, open_team)
     else:
@@ -230,7 +230,7 @@ def backend_for(folder: Path) -> tuple[str, str]:
         CheckpointError: there is no readable ``config.json``, or there are several GGUF files.
     """
     from qwenchat.backends.huggingface.files import gguf_file, refuse_several
-    from qwenchat.json_files import read_json
+    from qwenchat.files.json_values import read_json
 
     if gguf_file(folder) is not None:
         return HUGGINGFACE, "GGUF"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwenchat.bench.random_weights import random_scales
 from qwenchat.errors import QwenchatError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     import torch

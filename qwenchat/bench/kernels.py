@@ -17,7 +17,7 @@ from torch import Tensor
 from qwenchat.bench.timing import Clock, best_seconds, graph_seconds
 
 if TYPE_CHECKING:
-    from qwenchat.engine.cuda import GraphDecoder
+    from qwenchat.engine.cuda.decode import GraphDecoder
     from qwenchat.engine.generate import Engine
     from qwenchat.engine.sampling import SamplingParams
 
@@ -64,7 +64,7 @@ def measure(decoder: GraphDecoder, context: int, per_position: int) -> list[Kern
         per_position: bytes of the cache that a token reads of each position.
     """
     from qwenchat.bench.protocol import SAMPLING
-    from qwenchat.engine.cuda import PARTS
+    from qwenchat.engine.cuda.decode import PARTS
 
     step, state, weights = decoder.step, decoder.state, decoder.step.weights
     device = state.logits.device
@@ -158,7 +158,7 @@ def _plain_sampler(logits: Tensor, params: SamplingParams, clock: Clock) -> floa
 
 
 def _graph_sampler(logits: Tensor, params: SamplingParams, clock: Clock) -> float:
-    from qwenchat.engine.kernels import sample
+    from qwenchat.engine.cuda.kernels import sample
 
     copies, device = 8, logits.device
     most = copies * (_REPLAYS + 1)

@@ -20,25 +20,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from qwenchat.bench.ceilings import (
-    Ceilings,
-    average_bytes,
-    prefill_operations,
-    read_rate,
-    weight_bytes,
-)
+from qwenchat.bench.ceilings import Ceilings, average_bytes, prefill_operations, read_rate, weight_bytes
 from qwenchat.bench.random_weights import published_size
 from qwenchat.bench.timing import Clock, wait
 from qwenchat.engine.cpu.model import CPUModel
 from qwenchat.engine.generate import Engine
 from qwenchat.engine.sampling import SamplingParams
 from qwenchat.errors import UsageError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.bench.kernels import KernelTime, SamplerTime
     from qwenchat.engine.config import ModelConfig
-    from qwenchat.engine.cuda import Weights
+    from qwenchat.engine.cuda.decode import Weights
     from qwenchat.engine.model import Qwen
 
 SAMPLING = SamplingParams(temperature=1.0, top_p=0.8, repetition_penalty=1.1, seed=0)

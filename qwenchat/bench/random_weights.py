@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from qwenchat.engine.config import ModelConfig, QuantConfig
 from qwenchat.errors import UsageError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 from qwenchat.models.published import GROUP, SHAPES
 
 if TYPE_CHECKING:
     import torch
     from torch import Generator, Tensor
 
-    from qwenchat.engine.gptq import Codes
-    from qwenchat.engine.loader import Packing
     from qwenchat.engine.model import Qwen
+    from qwenchat.engine.weights.gptq import Codes
+    from qwenchat.engine.weights.loader import Packing
 
 FORMATS = {"int8": 8, "int4": 4, "fp16": None}
 """The published formats, with the bits of what is quantised."""
@@ -110,8 +110,8 @@ def random_model(
     import torch
     from torch import nn
 
-    from qwenchat.engine import gptq
     from qwenchat.engine.model import Qwen
+    from qwenchat.engine.weights import gptq
 
     generator = torch.Generator(device).manual_seed(seed)
     stored = torch.float16 if config.quant else dtype
@@ -154,7 +154,7 @@ def random_codes(outputs: int, inputs: int, quant: QuantConfig, generator: Gener
     """A quantised matrix with codes all over their range; what it makes of an input is as large as that."""
     import torch
 
-    from qwenchat.engine.gptq import Codes
+    from qwenchat.engine.weights.gptq import Codes
 
     device, bits = generator.device, quant.bits
     groups = quant.groups(inputs)

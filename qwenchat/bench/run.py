@@ -17,21 +17,21 @@ import torch
 
 from qwenchat.backends.load import check_folder
 from qwenchat.backends.load import load as load_backend
-from qwenchat.backends.loading import KV_CACHES, pick_device, pick_dtype
-from qwenchat.backends.loading import Request as Asked
-from qwenchat.backends.native import NativeBackend
-from qwenchat.backends.native_load import open_cpu_kernels
+from qwenchat.backends.native.backend import NativeBackend
+from qwenchat.backends.native.load import open_cpu_kernels
+from qwenchat.backends.request import KV_CACHES, pick_device, pick_dtype
+from qwenchat.backends.request import Request as Asked
 from qwenchat.bench import ceilings, checkpoint, peer, protocol, random_weights, start
 from qwenchat.bench.protocol import Loaded, Protocol, Result, Subject, Tell
 from qwenchat.bench.random_weights import Shape
 from qwenchat.bench.report import Report
-from qwenchat.engine import linear
+from qwenchat.engine import plan as linear
 from qwenchat.engine.cpu.cores import physical_cores, processor_name
 from qwenchat.engine.cpu.team import Team
-from qwenchat.engine.loader import load_model
 from qwenchat.engine.memory import check_memory, need
+from qwenchat.engine.weights.loader import load_model
 from qwenchat.errors import UsageError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 from qwenchat.models import catalog
 
 _PLENTY = 16

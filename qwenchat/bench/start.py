@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from qwenchat.errors import QwenchatError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 
 def seconds_to_first_token(

@@ -18,10 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from qwenchat.caseless import named
 from qwenchat.chat.messages import GenerationOptions, Message, Role, Timings, Usage
 from qwenchat.errors import ConversationError
-from qwenchat.language import plural, tr
+from qwenchat.i18n.language import plural, tr
+from qwenchat.text.caseless import named
 
 ReplyStatus = Literal["complete", "interrupted", "error", "length", "streaming"]
 """How a reply stands. ``streaming`` is a checkpoint of one that is still being made; found in a

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import ContextLengthError, PromptError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 TokenCounter = Callable[[Sequence[Message]], int]
 """Tokens of the prompt that asks for a reply to these messages."""

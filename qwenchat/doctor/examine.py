@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
-from qwenchat import config
 from qwenchat.doctor import surroundings
 from qwenchat.doctor.findings import Finding, Outlook, Report
 from qwenchat.errors import ConfigError, QwenchatError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 from qwenchat.models import published
+from qwenchat.settings import sources
 
 Progress = Callable[[str, float | None], None]
 
@@ -19,17 +19,17 @@ def examine(flags: Mapping[str, object], *, progress: Progress, notice: Callable
     """Looks at everything that a chat depends on.
 
     Args:
-        flags: settings of the command line, as for :func:`qwenchat.config.load_settings`.
+        flags: settings of the command line, as for :func:`qwenchat.settings.sources.load_settings`.
         progress: told what is looked at.
         notice: told in a line what a chat would say too.
     """
     wrong: QwenchatError | None = None
     try:
-        resolved = config.load_settings(flags)
+        resolved = sources.load_settings(flags)
         settings = surroundings.settings(resolved)
     except ConfigError as error:
         wrong, settings = error, Finding("settings", "bad", error.message, error.hint)
-        resolved = config.defaults()  # the rest is looked at with the defaults
+        resolved = sources.defaults()  # the rest is looked at with the defaults
     progress(tr("asking the Hub"), None)
     around = [settings, *surroundings.places(), surroundings.the_hub(), surroundings.auto_gptq()]
     progress(tr("importing torch"), None)

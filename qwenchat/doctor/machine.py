@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING
 import torch
 
 from qwenchat.backends import load
-from qwenchat.backends.loading import Request, pick_dtype
-from qwenchat.backends.native_load import kernels_told, open_cpu_kernels
+from qwenchat.backends.native.load import kernels_told, open_cpu_kernels
+from qwenchat.backends.request import Request, pick_dtype
 from qwenchat.doctor.findings import Finding, Fit, Outlook
-from qwenchat.engine import linear
+from qwenchat.engine import plan as linear
 from qwenchat.engine.cpu import cores
 from qwenchat.engine.cpu.compiled import CannotCompile
 from qwenchat.engine.memory import available_bytes
 from qwenchat.errors import InsufficientMemoryError
-from qwenchat.language import tr
-from qwenchat.models import catalog, demo, wheel
+from qwenchat.i18n.language import tr
+from qwenchat.models import catalog
+from qwenchat.models.builtin import demo, wheel
 
 if TYPE_CHECKING:
     from qwenchat.engine.cpu.team import Team
     from qwenchat.models.published import Published
-    from qwenchat.settings import Settings
+    from qwenchat.settings.schema import Settings
 
 Progress = Callable[[str, float | None], None]
 

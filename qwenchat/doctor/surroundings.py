@@ -13,17 +13,19 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from qwenchat import __version__, config, folders
+from qwenchat import __version__, paths
+from qwenchat.cli.progress import size_text
 from qwenchat.doctor.findings import Finding
 from qwenchat.errors import InsufficientMemoryError, cannot_import
-from qwenchat.files import reason_of
-from qwenchat.language import tr
-from qwenchat.meter import size_text
-from qwenchat.models import hub
+from qwenchat.files.opening import reason_of
+from qwenchat.i18n.language import tr
+from qwenchat.models.hub import client
+from qwenchat.models.hub.errors import endpoint
 from qwenchat.models.places import hub_cache
+from qwenchat.settings import sources
 
 if TYPE_CHECKING:
-    from qwenchat.config import ResolvedSettings
+    from qwenchat.settings.sources import ResolvedSettings
 
 
 _FULL = 50 * 10**6
@@ -67,14 +69,14 @@ def _version(name: str) -> str | None:
 
 def settings(resolved: ResolvedSettings) -> Finding:
     """Where they come from, and those that are not the defaults."""
-    path = folders.config_path()
-    rows = config.describe(resolved)
-    changed = {key: (value, origin) for key, value, origin in rows if origin != config.DEFAULT}
+    path = paths.config_path()
+    rows = sources.describe(resolved)
+    changed = {key: (value, origin) for key, value, origin in rows if origin != sources.DEFAULT}
     there = str(path) if path.exists() else tr("{path} is not there; all is as it comes", path=path)
     said = [there]
     for key, (value, origin) in changed.items():
         said.append(tr("{value} ({origin})", value=f"{key} = {value}", origin=origin))
-    unknown = config.unknown_variables()
+    unknown = sources.unknown_variables()
     facts = {
         "path": str(path),
         "exists": path.exists(),
@@ -89,8 +91,8 @@ def settings(resolved: ResolvedSettings) -> Finding:
 def places() -> Iterator[Finding]:
     """Where files are kept; without ``sessions`` no chat is saved, without the others no model is fetched."""
     places = {
-        "sessions": folders.data_dir() / "sessions",
-        "cache": folders.cache_dir(),
+        "sessions": paths.data_dir() / "sessions",
+        "cache": paths.cache_dir(),
         "checkpoints": hub_cache(),
     }
     for area, place in places.items():
@@ -114,12 +116,12 @@ def places() -> Iterator[Finding]:
 
 def the_hub() -> Finding:
     """Whether checkpoints can be fetched."""
-    reason = hub.reachable()
+    reason = client.reachable()
     token = bool(os.environ.get("HF_TOKEN"))
-    facts = {"endpoint": hub.endpoint(), "reachable": reason is None, "reason": reason, "token": token}
+    facts = {"endpoint": endpoint(), "reachable": reason is None, "reason": reason, "token": token}
     if reason is None:
-        return Finding("hub", "good", tr("{endpoint} answers", endpoint=hub.endpoint()), facts=facts)
-    text = tr("{endpoint} cannot be reached: {reason}", endpoint=hub.endpoint(), reason=reason)
+        return Finding("hub", "good", tr("{endpoint} answers", endpoint=endpoint()), facts=facts)
+    text = tr("{endpoint} cannot be reached: {reason}", endpoint=endpoint(), reason=reason)
     return Finding("hub", "note", text, tr("what is on this machine works without it"), facts)
 
 

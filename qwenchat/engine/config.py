@@ -21,7 +21,7 @@ from qwenchat.engine.fields import (
     Fields,
 )
 from qwenchat.errors import CheckpointError, quoted
-from qwenchat.json_files import read_json
+from qwenchat.files.json_values import read_json
 
 _T = TypeVar("_T")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenchat.errors import CheckpointError, quoted, shorten
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 # Far above any published model; a count beyond them is damage, and must not size a buffer.
 MAX_LAYERS = 1024

@@ -22,11 +22,11 @@ from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.model import Cancelled, Qwen, Rotary, ntk_alpha
 from qwenchat.engine.sampling import Sampler, SamplingParams
 from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError, PromptError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.engine.cpu.model import CPUModel
-    from qwenchat.engine.cuda import GraphDecoder, Weights
+    from qwenchat.engine.cuda.decode import GraphDecoder, Weights
 
 WORTH_REUSING = 32
 """A shorter prefix is run again where a prompt turns off from the one before."""
@@ -345,7 +345,7 @@ class Engine:
     def _new_graph(self) -> GraphDecoder | None:
         if self.weights is None:
             return None
-        from qwenchat.engine.cuda import GraphDecoder
+        from qwenchat.engine.cuda.decode import GraphDecoder
 
         with torch.inference_mode():
             return GraphDecoder(self.config, self.weights, self._cache, self._rotary)

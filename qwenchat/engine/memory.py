@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from qwenchat.engine.config import ModelConfig
 from qwenchat.errors import InsufficientMemoryError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     import torch

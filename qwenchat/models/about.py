@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from qwenchat.errors import CheckpointError
-from qwenchat.files import read_file
-from qwenchat.json_files import read_json
+from qwenchat.files.json_values import read_json
+from qwenchat.files.opening import read_file
 from qwenchat.models.places import entries
 
 _README_BYTES = 2**16

@@ -11,10 +11,11 @@ import difflib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from qwenchat import folders
+from qwenchat import paths
 from qwenchat.errors import ModelNotFoundError
-from qwenchat.language import tr
-from qwenchat.models import demo, places, published
+from qwenchat.i18n.language import tr
+from qwenchat.models import places, published
+from qwenchat.models.builtin import demo
 from qwenchat.models.places import Place
 
 AUTO = "auto"
@@ -114,7 +115,7 @@ def on_this_machine() -> Iterator[Place]:
 
 def made_models_dir() -> Path:
     """Where models lie that this program made and can make again."""
-    return folders.cache_dir() / "models"
+    return paths.cache_dir() / "models"
 
 
 def not_found(model: str) -> ModelNotFoundError:

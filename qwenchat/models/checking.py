@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qwenchat.engine.safetensors_header import read_header
-from qwenchat.files import reason_of, resolved
-from qwenchat.language import tr
-from qwenchat.models import demo, digests, places, published, records
+from qwenchat.engine.weights.safetensors_header import read_header
+from qwenchat.files.opening import reason_of, resolved
+from qwenchat.i18n.language import tr
+from qwenchat.models import digests, places, published, records
+from qwenchat.models.builtin import demo
 from qwenchat.models.places import Place
 from qwenchat.models.records import File
 
@@ -131,8 +132,8 @@ def _named_by_hash(snapshot: Path) -> list[File]:
 
 def _told_by_hub(place: Place) -> list[File]:
     """What the Hub has under that name, but the README."""
-    from qwenchat.models.hub import Hub
-    from qwenchat.models.pull import chosen
+    from qwenchat.models.hub.client import Hub
+    from qwenchat.models.hub.pull import chosen
 
     listing = Hub().listing(place.name, place.revision if place.source == "hub" else None)
     return [file for file in chosen(listing) if file.name != "README.md"]

@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from qwenchat.files import NotAFile, check_file, open_file, reason_of
-from qwenchat.language import tr
+from qwenchat.files.opening import NotAFile, check_file, open_file, reason_of
+from qwenchat.i18n.language import tr
 from qwenchat.models.records import File
 
 _CHUNK = 2**20

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qwenchat import folders
+from qwenchat import paths
 from qwenchat.errors import CheckpointError
-from qwenchat.files import read_file
-from qwenchat.json_files import read_json
+from qwenchat.files.json_values import read_json
+from qwenchat.files.opening import read_file
 from qwenchat.models import records
 
 Source = Literal["demo", "folder", "hub", "modelscope"]
@@ -158,7 +158,7 @@ def everywhere() -> Iterator[Place]:
 
 def ours() -> Path:
     """Where checkpoints of the user's lie, by their names."""
-    return folders.data_dir() / "models"
+    return paths.data_dir() / "models"
 
 
 def hub_cache() -> Path:

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenchat import atomic, folders, json_files, locks
-from qwenchat.files import read_file
+from qwenchat import paths
+from qwenchat.files import atomic, json_values, locks
+from qwenchat.files.opening import read_file
 
 _VERSION = 1
 _LONGEST = 4 * 2**20
@@ -124,7 +125,7 @@ def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator
 
 def _load(path: Path) -> Record:
     content, _ = read_file(path, _LONGEST, links=False)
-    return _parsed(json_files.loads(content, _MOST_VALUES))
+    return _parsed(json_values.loads(content, _MOST_VALUES))
 
 
 def _parsed(fields: Any) -> Record:
@@ -136,7 +137,7 @@ def _parsed(fields: Any) -> Record:
 
 
 def _folder() -> Path:
-    return folders.data_dir() / "pulls"
+    return paths.data_dir() / "pulls"
 
 
 def _path(folder: Path) -> Path:

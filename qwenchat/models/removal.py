@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwenchat.errors import DownloadError, ModelNotFoundError, UsageError
-from qwenchat.files import read_file, reason_of, resolved
-from qwenchat.language import tr
+from qwenchat.files.opening import read_file, reason_of, resolved
+from qwenchat.i18n.language import tr
 from qwenchat.models import places, records
 from qwenchat.models.records import Record
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qwenchat.errors import QwenchatError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 from qwenchat.terminal.sanitize import sanitize
 
 MAX_TERMINAL_BYTES = 74_994

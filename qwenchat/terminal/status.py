@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from prompt_toolkit.utils import get_cwidth
 
-from qwenchat.backends.base import Backend
+from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import Message, PrefillProgress, ReplyEnd, Role
 from qwenchat.chat.window import fit_window
 from qwenchat.errors import ContextLengthError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 from qwenchat.terminal.sanitize import sanitize_line
 
 _SEPARATOR = " · "

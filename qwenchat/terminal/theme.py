@@ -1,261 +1,269 @@
-"""Where qwenchat says things: the two consoles, notices and progress.
+"""The themes: every colour of qwenchat, by the name of what has it.
 
-Owns every decision about what a terminal can do, and how notices are laid out; how they look is in
-``styles.py``. Does not know what is being said: callers hand over text, and what is said here passes
-the sanitiser here. While stderr is no terminal, a line that is said imports no Rich.
-
-Whether a stream may get escape sequences is decided here, not by Rich, which would write colour into
-a pipe when FORCE_COLOR is set, and bold and dim in spite of NO_COLOR.
+Owns how each named thing looks in each theme. Does not know consoles, or what is shown. A style is
+written in Rich's language ("bold red"); whoever shows something asks :func:`current` at that time, so
+that another theme holds from the next thing shown on. Imports neither Rich nor prompt_toolkit.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import cache
-from typing import TYPE_CHECKING, Literal, TextIO
+import difflib
+from dataclasses import dataclass, replace
 
-from qwenchat.terminal import lending
-from qwenchat.terminal.sanitize import sanitize_line
-from qwenchat.terminal.styles import current
-
-if TYPE_CHECKING:
-    from rich.color import ColorSystem
-    from rich.console import Console
-
-    from qwenchat.terminal.columns import Table
-    from qwenchat.terminal.rows import Row
-
-Style = Literal["notice", "warning", "error", "stats", "progress", "prompt"]
-"""What a notice is; a theme has a style of that name."""
-
-ERASE_BELOW = "\r\x1b[K\x1b[C\x1b[J\r"
-"""Erases from the begin of the cursor's row on. Not just ESC [J: tmux takes that for clearing the screen
-when the cursor is in its first cell, and saves what is there to the scrollback."""
-
-_BAR = 24  # cells of a progress bar, or a quarter of the terminal if that is less
-
-# What reports progress: a stage ("loading weights") and how far it is, 0 to 1, or None if unknown.
-Report = Callable[[str, "float | None"], None]
+from qwenchat.errors import UsageError
+from qwenchat.i18n.language import tr
 
 
-@cache
-def stdout_console() -> Console:
-    """The console for what the user asked for, made at first use."""
-    return _console(stderr=False)
+# Compared and hashed by identity, so that what is computed from a theme can be kept by theme.
+@dataclass(frozen=True, eq=False)
+class Theme:
+    """How everything looks, each in Rich's style language; plain text is the terminal's own.
+
+    Attributes:
+        name: what the user calls it.
+        notice: what is said beside the answer.
+        warning: what the user should heed.
+        error: what went wrong.
+        stats: figures about an answer.
+        progress: the words, figures and done part of a progress line.
+        track: the part of a progress bar that is still to do.
+        term: what a list of terms and descriptions describes.
+        prompt: the sign before what the user types.
+        toolbar: the line below it.
+        suggestion: what the prompt proposes behind the cursor.
+        menu: completions to choose from.
+        menu_current: the one that is chosen.
+        menu_note: what stands beside a completion.
+        headings: of Markdown, level 1 to 4 and beyond.
+        emphasis: ``*text*``
+        strong: ``**text**``
+        deleted: ``~~text~~``
+        code: in running text.
+        link: the text of a link.
+        address: where it leads.
+        marker: a list's bullets and numbers.
+        quote: the bar beside a quote.
+        rule: the line of a thematic break.
+        fence: the rows above and below code.
+        table_header: a table's titles.
+        border: the lines between a table's cells.
+        status: what stands in place of an answer that is awaited.
+        comment: in code, as all that follow.
+        keyword: as ``if``.
+        type: types, builtins, constants, attributes.
+        definition: the name of a function or class that is defined; in a diff, its places.
+        string: text.
+        number: and other literals.
+        removed: a line that a diff takes away.
+        added: a line that it brings.
+    """
+
+    name: str
+    notice: str
+    warning: str
+    error: str
+    stats: str
+    progress: str
+    track: str
+    term: str
+    prompt: str
+    toolbar: str
+    suggestion: str
+    menu: str
+    menu_current: str
+    menu_note: str
+    headings: tuple[str, str, str, str]
+    emphasis: str
+    strong: str
+    deleted: str
+    code: str
+    link: str
+    address: str
+    marker: str
+    quote: str
+    rule: str
+    fence: str
+    table_header: str
+    border: str
+    status: str
+    comment: str
+    keyword: str
+    type: str
+    definition: str
+    string: str
+    number: str
+    removed: str
+    added: str
 
 
-@cache
-def stderr_console() -> Console:
-    """The console for everything said beside the answer, made at first use."""
-    return _console(stderr=True)
-
-
-def _console(stderr: bool) -> Console:
-    from rich.console import Console
-
-    class HonestConsole(Console):
-        def on_broken_pipe(self) -> None:
-            raise  # the BrokenPipeError: Rich would end the program with code 1 here
-
-    stream = sys.stderr if stderr else sys.stdout
-    return HonestConsole(
-        stderr=stderr,
-        force_terminal=_can_move_cursor(stream),
-        color_system="auto" if _can_style(stream) else None,
-        # A model's or a file's text is shown as it is: [b] is no markup, :smile: no emoji.
-        markup=False,
-        highlight=False,
-        emoji=False,
+def _theme(
+    name: str, *, red: str, yellow: str, green: str, cyan: str, blue: str, magenta: str, faint: str
+) -> Theme:
+    """A theme from seven inks: what a thing looks like apart from its very tone is the same in all."""
+    return Theme(
+        name=name,
+        notice=faint,
+        warning=yellow,
+        error=f"bold {red}",
+        stats=faint,
+        progress=cyan,
+        track=faint,
+        term=cyan,
+        prompt=f"bold {magenta}",
+        toolbar=faint,
+        suggestion=faint,
+        menu="",
+        menu_current="reverse",
+        menu_note=faint,
+        headings=(f"bold underline {magenta}", f"bold {magenta}", "bold", "bold italic"),
+        emphasis="italic",
+        strong="bold",
+        deleted="strike",
+        code=cyan,
+        link="underline",
+        address=blue,
+        marker=faint,
+        quote=faint,
+        rule=faint,
+        fence=faint,
+        table_header="bold",
+        border=faint,
+        status=faint,
+        comment=faint,
+        keyword=magenta,
+        type=cyan,
+        definition="bold",
+        string=green,
+        number=cyan,
+        removed=red,
+        added=green,
     )
 
 
-def colors(console: Console) -> ColorSystem | None:
-    """What the console's terminal has of colours; None if it gets no styles at all, bold among them."""
-    from rich.console import COLOR_SYSTEMS
+_THEMES = (
+    # The sixteen colours that follow the terminal's own palette. Not blue, which on many a black ground
+    # cannot be read.
+    replace(
+        _theme(
+            "terminal",
+            red="red",
+            yellow="yellow",
+            green="green",
+            cyan="cyan",
+            blue="cyan",
+            magenta="magenta",
+            faint="dim",
+        ),
+        # A terminal without "dim" would show it like typed text.
+        suggestion="bright_black",
+    ),
+    _theme(
+        "dark",
+        red="#ff7b72",
+        yellow="#e3b341",
+        green="#7ee787",
+        cyan="#76d9e6",
+        blue="#79b8ff",
+        magenta="#d2a8ff",
+        faint="#9aa4b0",
+    ),
+    _theme(
+        "light",
+        red="#b3261e",
+        yellow="#7a5000",
+        green="#1a6e2e",
+        cyan="#0b6472",
+        blue="#0a53b5",
+        magenta="#7d2fa8",
+        faint="#5f6670",
+    ),
+    # Bold, dim, italic and underline only.
+    replace(
+        _theme(
+            "mono",
+            red="",
+            yellow="",
+            green="",
+            cyan="",
+            blue="",
+            magenta="",
+            faint="dim",
+        ),
+        warning="bold",
+        term="bold",
+        code="bold italic",
+        deleted="dim",
+        menu_current="bold underline",
+        address="italic",
+        keyword="bold",
+        string="italic",
+        removed="dim",
+        added="bold",
+    ),
+)
+_current = _THEMES[0]
 
-    if not console.is_terminal or console.color_system is None or console.legacy_windows:
-        return None
-    return COLOR_SYSTEMS[console.color_system]
+
+def current() -> Theme:
+    """The theme in force."""
+    return _current
 
 
-def _can_move_cursor(stream: TextIO | None) -> bool:
-    """Whether the stream is a terminal that obeys escape sequences."""
-    # An empty TERM says as little as "unknown". Windows sets none at all, and its terminals are clever.
-    if stream is None or os.environ.get("TERM", "unset").lower() in ("", "dumb", "unknown"):
-        return False
-    try:
-        return stream.isatty()
-    except ValueError:  # closed
-        return False
+def theme_names() -> tuple[str, ...]:
+    """What :func:`use_theme` takes, the default first."""
+    return tuple(theme.name for theme in _THEMES)
 
 
-def _can_style(stream: TextIO | None) -> bool:
-    """Whether the stream may get colour and bold (https://no-color.org: any value but an empty one)."""
-    return not os.environ.get("NO_COLOR") and _can_move_cursor(stream)
+def use_theme(name: str) -> None:
+    """Shows everything from now on in that theme, in the whole process.
 
-
-def say(text: str, style: Style = "notice") -> None:
-    """Says one line on stderr, sanitised; on a terminal it wraps between words.
-
-    Saying never fails: a closed stderr is nobody listening.
+    Raises:
+        UsageError: there is none of that name.
     """
-    line = sanitize_line(text)
-    with suppress(OSError, ValueError):  # a broken pipe or terminal; a closed file
-        if _can_move_cursor(sys.stderr):
-            from qwenchat.terminal.rows import Span, wrap_line
-
-            look = getattr(current(), style)
-            _print([[Span(row, look)] for row in wrap_line(line, stderr_console().width, hang=2)])
-        else:
-            _write_lines(line)
+    global _current
+    found = [theme for theme in _THEMES if theme.name == name]
+    if not found:
+        raise _no_such_theme(name)
+    _current = found[0]
 
 
-def blank_line() -> None:
-    """Sets what comes next apart from what was shown, on a terminal."""
-    with suppress(OSError, ValueError):
-        if _can_move_cursor(sys.stdout):
-            sys.stdout.write("\n")
-            sys.stdout.flush()
-
-
-def say_rows(rows: Sequence[tuple[str, ...]], style: Style = "notice") -> None:
-    """Says terms, each with what there is to say of it, on stderr; see :func:`say_table`.
-
-    Args:
-        rows: the texts of each line; one alone is a heading.
-        style: of all but the first column.
-    """
-    from qwenchat.terminal.columns import terms
-
-    say_table(terms([row for row in rows if row], style))
-
-
-def say_table(table: Table) -> None:
-    """Says a table on stderr, sanitised. Off a terminal nothing wraps, but what is cut is cut there too.
-
-    Like :func:`say` it never fails.
-    """
-    from qwenchat.terminal.columns import lay_out
-    from qwenchat.terminal.rows import Span, text_of
-
-    with suppress(OSError, ValueError):
-        if _can_move_cursor(sys.stderr):
-            theme = current()
-            rows = lay_out(table, stderr_console().width)
-            _print([[Span(s.text, getattr(theme, s.style, s.style)) for s in row] for row in rows])
-        else:
-            width = shutil.get_terminal_size().columns if table.cut else None
-            _write_lines(*map(text_of, lay_out(table, width)))
-
-
-def _print(rows: list[Row]) -> None:
-    # By way of the console, which puts it above a progress line that is being drawn.
-    from rich.text import Text
-
-    text = Text("\n").join(Text.assemble(*row) for row in rows)
-    if rows:
-        stderr_console().print(text, soft_wrap=True)
-
-
-def _write_lines(*lines: str) -> None:
-    if sys.stderr is not None:
-        sys.stderr.write("".join(f"{line}\n" for line in lines))
-        sys.stderr.flush()
-
-
-@contextmanager
-def progress_reporter(quiet: bool = False) -> Iterator[Report]:
-    """Show how some work gets on, on stderr, for as long as the context lasts.
-
-    On a terminal this is one line that is redrawn and at the end wiped away; elsewhere it is a plain
-    line for each new stage, without fractions; nothing if ``quiet``.
-
-    Yields:
-        A function to call with a stage and a fraction between 0 and 1 (None if unknown), from any
-        one thread, as often as it likes.
-    """
-    if quiet:
-        yield lambda stage, fraction: None
-    elif _can_move_cursor(sys.stderr):
-        with _live_line() as report:
-            yield report
-    else:
-        yield _stage_lines()
-
-
-def _stage_lines() -> Report:
-    last = ""
-
-    def report(stage: str, fraction: float | None) -> None:
-        nonlocal last
-        if stage != last:
-            last = stage
-            say(stage, "progress")
-
-    return report
-
-
-@contextmanager
-def _live_line() -> Iterator[Report]:
-    from rich.progress import Progress, ProgressColumn, Task, TaskID, TaskProgressColumn, TextColumn
-    from rich.text import Text
-
-    class BarColumn(ProgressColumn):  # Rich's own moves in colours of its own
-        def render(self, task: Task) -> Text:
-            fraction = None if task.total is None else task.completed
-            return Text.assemble(*_bar(cells, fraction, task.get_time()))
-
-    console = stderr_console()
-    cells = min(_BAR, console.width // 4)
-    style = current().progress
-    progress = Progress(
-        TextColumn("{task.description}", style=style, markup=False),
-        BarColumn(),
-        TaskProgressColumn("{task.percentage:>3.0f}%", style=style, markup=False),
-        console=console,
-        transient=True,
-        # Else Rich would put what goes to stdout, the answer, onto this console, which is stderr.
-        redirect_stdout=False,
-        redirect_stderr=False,
+def _no_such_theme(name: str) -> UsageError:
+    names = theme_names()
+    close = difflib.get_close_matches(name.lower(), names, n=1)
+    return UsageError(
+        tr("there is no theme {name}", name=name),
+        tr("did you mean {name}?", name=close[0])
+        if close
+        else tr("there are {names}", names=tr(", ").join(names)),
     )
-    task: TaskID | None = None
-    shown: tuple[str, bool] | None = None
-
-    def report(stage: str, fraction: float | None) -> None:
-        nonlocal task, shown
-        known = fraction is not None
-        if shown != (stage, known):  # Rich cannot make a task's total unknown again: take a new one
-            if task is not None:
-                progress.remove_task(task)
-            label = Text(sanitize_line(stage))
-            # Three cells stay free: a row that wraps, of ^C as the terminal echoes it, is not wiped away.
-            label.truncate(max(5, console.width - cells - len("  100%   ")), overflow="ellipsis")
-            task = progress.add_task(label.plain, total=1.0 if known else None)
-            shown = (stage, known)
-        if task is not None and fraction is not None:
-            progress.update(task, completed=min(max(fraction, 0.0), 1.0))
-
-    with progress:
-        forget = lending.changed(progress.stop, progress.start)
-        try:
-            yield report
-        finally:
-            forget()
 
 
-def _bar(cells: int, fraction: float | None, seconds: float) -> Row:
-    """A bar that is filled so far; one in which something moves while it is unknown how far that is."""
-    from qwenchat.terminal.rows import Span
-
+def prompt_styles() -> dict[str, str]:
+    """The looks of the prompt's parts, by prompt_toolkit's class, in its style language."""
     theme = current()
-    if fraction is not None:
-        before, done = 0, round(cells * fraction)
-    else:
-        done = cells // 6
-        before = round(8 * seconds) % max(1, cells - done)
-    after = Span("─" * (cells - before - done), theme.track)
-    return [Span("─" * before, theme.track), Span("━" * done, theme.progress), after]
+    looks = {
+        "prompt": theme.prompt,
+        "prompt-continuation": theme.toolbar,
+        "placeholder": theme.suggestion,
+        "auto-suggestion": theme.suggestion,
+        "bottom-toolbar": theme.toolbar,
+        "completion-menu": theme.menu,
+        "completion-menu.completion": theme.menu,
+        "completion-menu.completion.current": theme.menu_current,
+        "completion-menu.meta.completion": theme.menu_note,
+        "completion-menu.meta.completion.current": theme.menu_note,
+        "scrollbar.background": theme.menu,
+        "scrollbar.button": "reverse",
+    }
+    return {part: _for_prompt_toolkit(look) for part, look in looks.items()}
+
+
+def _for_prompt_toolkit(style: str) -> str:
+    # Begins anew: prompt_toolkit's own toolbar is reversed, and its menu is black on grey.
+    words = ["noinherit"]
+    for word in style.split():
+        if word in ("bold", "dim", "italic", "underline", "reverse") or word.startswith("#"):
+            words.append(word)
+        else:
+            words.append(f"ansi{word.replace('_', '')}")
+    return " ".join(words)

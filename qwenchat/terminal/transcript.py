@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from qwenchat.chat.conversation import Conversation, Node
 from qwenchat.errors import shorten
-from qwenchat.language import plural, tr
-from qwenchat.session_lines import when
-from qwenchat.sessions import Session
-from qwenchat.terminal import theme
+from qwenchat.i18n.language import plural, tr
+from qwenchat.sessions.store import Session
+from qwenchat.terminal import console
+from qwenchat.terminal.session_table import when
 
 _LINES = 200  # of a text, and
 _CHARACTERS = 10_000  # where it is not to be printed whole
@@ -32,12 +32,12 @@ def show(
         rest: say how many there were before them.
         whole: print the longest text to its end.
     """
-    from qwenchat.terminal.live import render_markdown  # the prompt need not wait for Markdown
+    from qwenchat.terminal.render.live import render_markdown  # the prompt need not wait for Markdown
 
     questions = conversation.questions()
     skipped = max(len(questions) - turns, 0) if turns else 0
     if skipped and rest:
-        theme.say(
+        console.say(
             plural(
                 skipped,
                 "one earlier turn; /history shows all",
@@ -50,9 +50,9 @@ def show(
             render_markdown(text, plain=plain)
         else:
             for line in text.splitlines() or [""]:
-                theme.say(f"> {line}", "prompt")
+                console.say(f"> {line}", "prompt")
         if left:
-            theme.say(
+            console.say(
                 plural(
                     left,
                     "… and one character more; /history shows all",
@@ -60,9 +60,9 @@ def show(
                 )
             )
         if marks := _marks(conversation, node):
-            theme.say(marks)
+            console.say(marks)
         if node.reply is not None:
-            theme.blank_line()
+            console.blank_line()
 
 
 def _beginning(text: str) -> tuple[str, int]:

@@ -53,8 +53,8 @@ def test_a_model_loads_and_answers_with_torch_and_a_few_small_packages_alone(tin
 def test_the_engine_knows_nothing_of_what_is_above_it() -> None:
     program = """
 import sys
-import qwenchat.engine.generate, qwenchat.engine.linear, qwenchat.engine.loader
-known = ("qwenchat.engine", "qwenchat.errors", "qwenchat.files", "qwenchat.json_files", "qwenchat.language")
+import qwenchat.engine.generate, qwenchat.engine.plan, qwenchat.engine.weights.loader
+known = ("qwenchat.engine", "qwenchat.errors", "qwenchat.files", "qwenchat.i18n")
 print(*(n for n in sys.modules if n.startswith("qwenchat.") and not n.startswith(known)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -177,8 +177,8 @@ def test_the_hook_sees_what_must_not_happen(poisoned: Callable[[str], Path], thr
 @pytest.fixture(scope="module")
 def compiled_kernels(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The native engine's kernels, which a child of the first start compiles: that start is not this one."""
-    from qwenchat.backends.loading import Request
-    from qwenchat.backends.native_load import open_cpu_kernels
+    from qwenchat.backends.native.load import open_cpu_kernels
+    from qwenchat.backends.request import Request
     from qwenchat.engine.cpu.compiled import CannotCompile
 
     request = Request(name="")

@@ -1,54 +1,5 @@
-"""What the benchmark's tests share: tiny shapes in the place of the published ones, and a clock."""
+"""Tiny shapes and a clock."""
 
-from __future__ import annotations
+from tests.bench_fixtures import fresh_consoles, full_vocabulary, ticking, tiny_shapes
 
-import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-
-import pytest
-
-from qwenchat.bench import ceilings, random_weights
-from qwenchat.terminal import theme
-
-Clock = Callable[[], float]
-
-
-@pytest.fixture
-def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The 7B, small enough for a test."""
-    tiny = replace(
-        random_weights.SHAPES["7b"],
-        vocab_size=320,
-        hidden_size=128,
-        num_layers=2,
-        num_heads=4,
-        head_dim=32,
-        mlp_size=256,
-        max_position_embeddings=96,
-        seq_length=64,
-    )
-    monkeypatch.setitem(random_weights.SHAPES, "7b", tiny)
-    monkeypatch.setitem(ceilings.BLOCK, "cpu", 2**16)
-    monkeypatch.setitem(ceilings.SIDE, "cpu", 32)
-
-
-@pytest.fixture
-def full_vocabulary(tiny_shapes: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same with room for the published vocabulary, which a checkpoint has beside it."""
-    tiny = replace(random_weights.SHAPES["7b"], vocab_size=151936)
-    monkeypatch.setitem(random_weights.SHAPES, "7b", tiny)
-
-
-@pytest.fixture
-def ticking() -> Clock:
-    """A clock on which a second passes every time that somebody looks."""
-    seconds = itertools.count()
-    return lambda: float(next(seconds))
-
-
-@pytest.fixture(autouse=True)
-def fresh_consoles() -> Iterator[None]:
-    theme.stdout_console.cache_clear()
-    yield
-    theme.stdout_console.cache_clear()
+__all__ = ["fresh_consoles", "full_vocabulary", "ticking", "tiny_shapes"]

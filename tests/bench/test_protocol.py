@@ -13,7 +13,7 @@ import torch
 from qwenchat.bench import protocol
 from qwenchat.bench.protocol import CARD, Decode, Loaded, Protocol, Subject
 from qwenchat.bench.random_weights import Shape, random_model
-from qwenchat.engine.linear import Plan, pack
+from qwenchat.engine.plan import Plan, pack
 from qwenchat.errors import UsageError
 
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ import torch
 
 from qwenchat.bench import random_weights
 from qwenchat.bench.random_weights import SHAPES, Shape, formats_of, published_size, random_model, shape_of
+from qwenchat.engine.cuda.packed import PackedLinear, Rows
 from qwenchat.engine.generate import Engine
-from qwenchat.engine.linear import Plan, pack
-from qwenchat.engine.packed import PackedLinear, Rows
+from qwenchat.engine.plan import Plan, pack
 from qwenchat.errors import UsageError
 
 CPU = torch.device("cpu")

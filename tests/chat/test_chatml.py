@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,8 @@ from qwenchat.chat.chatml import prompt_ids, turn_ids
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import PromptError
 from qwenchat.tokenizer import QwenTokenizer
+from tests.places import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 ROWS = json.loads((GOLDEN / "context.json").read_text())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,9 @@ from qwenchat.chat.messages import Message, Role
 from qwenchat.chat.window import fit_window
 from qwenchat.errors import ContextLengthError, PromptError
 from qwenchat.tokenizer import QwenTokenizer
+from tests.places import GOLDEN
 
-ROWS = json.loads((Path(__file__).parents[1] / "data" / "golden" / "context.json").read_text())
+ROWS = json.loads((GOLDEN / "context.json").read_text())
 
 
 def chat(*turns: str, system: str | None = "s") -> list[Message]:

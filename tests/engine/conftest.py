@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from qwenchat.engine import linear
+from qwenchat.engine import plan
 
 # Without a GPU the kernels run in Triton's interpreter, which is chosen when triton is imported.
 if not torch.cuda.is_available():
@@ -17,7 +17,7 @@ if not torch.cuda.is_available():
 @pytest.fixture
 def plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models are loaded to run on torch alone."""
-    monkeypatch.setattr(linear, "plan", lambda *args: linear.Plan())
+    monkeypatch.setattr(plan, "plan", lambda *args: plan.Plan())
 
 
 @pytest.fixture(scope="session")

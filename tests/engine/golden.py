@@ -7,7 +7,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-FOLDER = Path(__file__).parents[1] / "data" / "golden"
+from tests.places import GOLDEN
+
+FOLDER = GOLDEN
 NAMES = ("fp16", "ntk_logn", "gptq_int8", "gptq_int4", "gptq_int4_asym_g32", "gptq_int8_act_order")
 ONE_ORDER = "gptq_int8_act_order_one_order"
 """As the last of them, but w1 and w2 have their inputs in the same order, as GPTQ leaves them."""

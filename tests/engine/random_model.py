@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 
 from qwenchat.engine.config import ModelConfig
-from qwenchat.engine.cuda import Layer, Weights
-from qwenchat.engine.packed import Packed
+from qwenchat.engine.cuda.decode import Layer, Weights
+from qwenchat.engine.cuda.packed import Packed
 
 
 def matrix(

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 import qwenchat
-from qwenchat.backends.native import NativeBackend
+from qwenchat.backends.native.backend import NativeBackend
 from qwenchat.engine import generate
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import LowerRight

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 import qwenchat
-from qwenchat.backends.native import NativeBackend
+from qwenchat.backends.native.backend import NativeBackend
 from qwenchat.engine import generate
+from tests.places import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 FOLDERS = ("fp16", "ntk_logn", "gptq_int8", "gptq_int4", "gptq_int4_asym_g32", "gptq_int8_act_order")
 TOLERANCE = 1e-4
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import random_model
 import torch
 
 from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.loader import load_model
 from qwenchat.engine.memory import cache_bytes_per_token
 from qwenchat.engine.model import Qwen, Rotary
+from qwenchat.engine.weights.loader import load_model
+from tests.engine import random_model
 
 CPU = torch.device("cpu")
 

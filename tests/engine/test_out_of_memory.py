@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import qwenchat
-from qwenchat import cli
-from qwenchat.backends.native import NativeBackend
+from qwenchat.backends.native.backend import NativeBackend
+from qwenchat.cli import app
 from qwenchat.engine import generate
 from qwenchat.engine.cpu.model import CPUModel
 from qwenchat.engine.kv_cache import KVCache
@@ -118,7 +118,7 @@ def test_ask_says_it_in_one_line(
     memory_for(monkeypatch, lambda n: False)
     monkeypatch.setattr(sys, "stdin", None)
     arguments: list[Any] = ["ask", "hi", "-m", str(tiny_chat), "--no-save", "--quiet"]
-    assert cli.run(arguments) == 3
+    assert app.run(arguments) == 3
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()

@@ -14,9 +14,9 @@ import gguf
 import numpy as np
 import pytest
 
-from qwenchat.models import demo
+from qwenchat.models.builtin import demo
+from qwenchat.models.builtin.wheel import Wheel, unpack
 from qwenchat.models.quantize import calibration
-from qwenchat.models.wheel import Wheel, unpack
 
 LAYERS, HIDDEN, HEADS, KEY_VALUE_HEADS, MLP, VOCABULARY = 2, 128, 4, 2, 192, 300
 SPECIAL = 17

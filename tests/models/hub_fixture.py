@@ -7,10 +7,10 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from hub_server import HubServer, Repository, serving
 
-from qwenchat.models import hub as hub_module
-from qwenchat.models import pull as pull_module
+from qwenchat.models.hub import client as hub_module
+from qwenchat.models.hub import pull as pull_module
+from tests.models.hub_server import HubServer, Repository, serving
 
 NAME = "org/tiny"
 CHUNK = 4096

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_fixture import NAME, WANTED, hub, tiny_checkpoint
-from hub_server import HubServer, Repository
 from safetensors.numpy import save_file
 
 from qwenchat.errors import DownloadError, UsageError
-from qwenchat.models import catalog, checking, demo, digests, places, records, removal
+from qwenchat.models import catalog, checking, digests, places, records, removal
+from qwenchat.models.builtin import demo
+from qwenchat.models.hub.pull import pull
 from qwenchat.models.places import Place
-from qwenchat.models.pull import pull
+from tests.models.hub_fixture import NAME, WANTED, hub, tiny_checkpoint
+from tests.models.hub_server import HubServer, Repository
 
 __all__ = ["hub"]
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

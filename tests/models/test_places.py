@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from hub_fixture import tiny_checkpoint
 
 from qwenchat.errors import ModelNotFoundError
 from qwenchat.models import about, catalog, checking, places, records
 from qwenchat.models.records import File, Record
+from tests.models.hub_fixture import tiny_checkpoint
 
 NAME = "org/tiny"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")

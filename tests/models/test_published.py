@@ -12,8 +12,8 @@ import torch
 
 from qwenchat.bench import checkpoint
 from qwenchat.engine.cpu.packing import Blocks
-from qwenchat.engine.loader import weigh
-from qwenchat.engine.packed import Rows
+from qwenchat.engine.cuda.packed import Rows
+from qwenchat.engine.weights.loader import weigh
 from qwenchat.models import published
 from qwenchat.models.published import KNOWN, Published
 

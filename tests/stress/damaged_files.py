@@ -1,6 +1,6 @@
 """Damaged and hostile files of every format that is read: each is read, or refused in a line.
 
-    python tests/stress/damaged_files.py [INPUTS] [SEED]
+    python -m tests.stress.damaged_files [INPUTS] [SEED]
 
 Each input is a healthy checkpoint, session or config file of which one file was changed: bytes flipped, cut
 or repeated, JSON values exchanged, a bomb or a special file in its place. It is read in a process of its own.
@@ -27,8 +27,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "backends"))
 
 MOST_MEGABYTES, MOST_SECONDS, PATIENCE = 500, 2.0, 60
 LONGEST_LINE = 2000
@@ -80,7 +78,7 @@ class Subject:
 
 def read_model(place: Path) -> None:
     from qwenchat.backends.load import check_readable
-    from qwenchat.backends.loading import Request
+    from qwenchat.backends.request import Request
 
     check_readable(place, Request(str(place), device="cpu"))
 
@@ -90,14 +88,14 @@ def read_gguf(folder: Path) -> None:
 
 
 def read_sessions(folder: Path) -> None:
-    from qwenchat.sessions import SessionStore
+    from qwenchat.sessions.store import SessionStore
 
     store = SessionStore(folder)
     store.list(), store.latest(), store.search("needle"), store.record("a" * 12)
 
 
 def read_config(folder: Path) -> None:
-    from qwenchat.config import load_settings
+    from qwenchat.settings.sources import load_settings
 
     load_settings({}, {}, folder / "config.toml")
 
@@ -182,7 +180,7 @@ def gguf_model(folder: Path, hub: Path, template: str) -> Path:
 
 def session(folder: Path) -> Path:
     from qwenchat.chat.conversation import Reply
-    from qwenchat.sessions import SessionStore
+    from qwenchat.sessions.store import SessionStore
 
     now = "2025-01-01T00:00:00+00:00"
     with SessionStore(folder).create() as opened:

@@ -1,6 +1,6 @@
 """How soon after its start the program's prompt can be typed on, while the model begins to load behind it.
 
-    python tests/stress/first_prompt.py [--starts 20] [--model demo]
+    python -m tests.stress.first_prompt [--starts 20] [--model demo]
 
 Starts the program in a pseudo-terminal again and again, and takes the time until the prompt is drawn
 with its toolbar, and until a key that was typed then is shown. Prints the milliseconds.
@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from program import command, environment, make_home
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "terminal"))
-from screen import Screen
+from tests.stress.program import command, environment, make_home
+from tests.terminal.screen import Screen
 
 
 def start(model: str, home: Path) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Ctrl-C at random moments of a real chat: how soon the prompt is back, and whether all is as it should be.
 
-    python tests/stress/interrupts.py [--count 300] [--seed 0] [--model demo]
+    python -m tests.stress.interrupts [--count 300] [--seed 0] [--model demo]
 
 Runs the program in a pseudo-terminal and interrupts it while the model loads, in long prefills, while
 it decodes, and right between: within 30 ms of Enter and around the reply's end. After each Ctrl-C the
@@ -27,10 +27,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from program import command, environment, make_home
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "terminal"))
-from screen import Screen
+from tests.stress.program import command, environment, make_home
+from tests.terminal.screen import Screen
 
 CTRL_C = "\x03"
 PATIENCE = 600.0  # seconds; a Ctrl-C that is not heard waits for the whole reply, on a busy machine

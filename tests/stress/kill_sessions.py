@@ -1,6 +1,6 @@
 """Kills a process that saves sessions, again and again, and looks at what it left behind.
 
-    python tests/stress/kill_sessions.py [KILLS] [FOLDER]
+    python -m tests.stress.kill_sessions [KILLS] [FOLDER]
 
 Each run opens the session that the last one was killed in (every 40th run begins a new one), adds
 turns as a chat does (question, checkpoint of the reply, whole reply) and acknowledges every save
@@ -21,10 +21,10 @@ from pathlib import Path
 
 import filelock  # noqa: F401  # before forking, or each writer would be killed while importing it
 
-from qwenchat.atomic import TEMPORARY_SUFFIX
 from qwenchat.chat.conversation import Reply
 from qwenchat.errors import SessionError
-from qwenchat.sessions import SessionStore
+from qwenchat.files.atomic import TEMPORARY_SUFFIX
+from qwenchat.sessions.store import SessionStore
 
 RUNS_PER_SESSION = 40
 NOW = "2025-01-01T00:00:00+00:00"

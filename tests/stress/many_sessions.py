@@ -1,6 +1,6 @@
 """How long listing and searching many sessions takes.
 
-    python tests/stress/many_sessions.py [SESSIONS]
+    python -m tests.stress.many_sessions [SESSIONS]
 
 Half of the sessions are in English, half in Chinese, eight turns each, with token ids; some 23 KB a
 file. Prints the best of three as JSON, in seconds.
@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from qwenchat import session_file
 from qwenchat.chat.conversation import Conversation, Reply
 from qwenchat.chat.messages import GenerationOptions, Timings, Usage
-from qwenchat.sessions import SessionStore
+from qwenchat.sessions import format as session_file
+from qwenchat.sessions.store import SessionStore
 
 ENGLISH = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "prefill", "of"]
 CHINESE = list("我们今天讨论如何在终端里聊天并保存会话记录模型回答问题")

@@ -1,6 +1,6 @@
 """Hostile pastes into the real prompt in a pseudo-terminal, over more than the test suite has time for.
 
-    python tests/stress/pastes.py [--count 500] [--seed 0]
+    python -m tests.stress.pastes [--count 500] [--seed 0]
 
 Each is what a terminal sends that filters nothing: end marks of a paste amid the paste, escapes,
 control characters, commands, bytes that are no UTF-8, a hundred kilobytes and more. After each the
@@ -18,9 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-TERMINAL = Path(__file__).parents[1] / "terminal"
-sys.path.insert(0, str(TERMINAL))
-tests = runpy.run_path(str(TERMINAL / "test_pastes.py"))
+tests = runpy.run_module("tests.terminal.input.test_pastes")
 
 
 def main() -> None:

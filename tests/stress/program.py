@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from qwenchat.models.catalog import made_models_dir
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.places import ROOT
 
 
 def command(*arguments: str) -> list[str]:

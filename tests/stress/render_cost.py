@@ -1,6 +1,6 @@
 """What showing a reply costs: CPU time as a share of one core while a reply streams at a steady rate.
 
-    python tests/stress/render_cost.py [--tokens 8000] [--rate 300] [--columns 100]
+    python -m tests.stress.render_cost [--tokens 8000] [--rate 300] [--columns 100]
 
 Runs the live view's own drawing (parse, lay out, draw the tail) frame by frame, at fifteen frames a
 second with the text that arrives between two frames, on several kinds of reply. Prints, for each, the
@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Callable
 
-from qwenchat.terminal.live import FRAMES_PER_SECOND, Screen
+from qwenchat.terminal.render.live import FRAMES_PER_SECOND, Screen
 
 WORDS = ["the", "model", "a **long** prompt", "`decodes`", "token", "by token:", "模型", "生成文字。", "*so*"]
 

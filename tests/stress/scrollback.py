@@ -1,6 +1,6 @@
 """The scrollback after a stream, over more than the test suite has time for.
 
-    python tests/stress/scrollback.py [--seeds 1000] [--streams 10]
+    python -m tests.stress.scrollback [--seeds 1000] [--streams 10]
 
 First every reply of the tests' corpus, cut in every way the tests know, at widths from 20 to 200, each
 piece drawn by itself into a terminal emulator, against printing it at once; then random Markdown,
@@ -19,10 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).parent
-TERMINAL = HERE.parent / "terminal"
-sys.path.insert(0, str(TERMINAL))
-tests = runpy.run_path(str(TERMINAL / "test_live.py"))
+tests = runpy.run_module("tests.terminal.render.test_live")
 CORPUS, CHUNKINGS = tests["CORPUS"], tests["CHUNKINGS"]
 WIDTHS = (20, 21, 40, 57, 80, 120, 200)
 _PIECES = r"""word **bold ** ` `code` ``` ~~~ [ ]( ) # > - 1. | |--|--| === --- *** 中文。 没有空格 😀 é \

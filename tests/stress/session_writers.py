@@ -1,6 +1,6 @@
 """Many processes that all go on with the same session at once.
 
-    python tests/stress/session_writers.py [WRITERS] [TURNS] [FOLDER]
+    python -m tests.stress.session_writers [WRITERS] [TURNS] [FOLDER]
 
 One gets the session, the others are told and go on in forks. Prints as JSON how many turns were
 acknowledged and how many of those are stored afterwards; ends with 1 if these differ.
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from qwenchat.chat.conversation import Reply
-from qwenchat.sessions import SessionStore
+from qwenchat.sessions.store import SessionStore
 
 NOW = "2025-01-01T00:00:00+00:00"
 

@@ -1,6 +1,6 @@
 """A walk through the chat in tmux, in a window of 100 by 30 and in one of 40 by 12, to be looked at.
 
-    python tests/stress/walk.py [--size 100x30 --size 40x12] [--model demo]
+    python -m tests.stress.walk [--size 100x30 --size 40x12] [--model demo]
 
 Asks for a table and for code, interrupts a reply, goes through /retry, /undo, Chinese text, /clear and
 /resume, and prints the window after each step. After each, what the user typed must stand in the
@@ -19,10 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from program import command, environment, make_home
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "terminal"))
-from tmux import Tmux
+from tests.stress.program import command, environment, make_home
+from tests.terminal.tmux import Tmux
 
 PATIENCE = 300.0  # seconds that a reply may take, on a busy machine
 TABLE = "Write a table in Markdown: fruit, color, price."

@@ -13,14 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qwenchat import config, language
-from qwenchat.backends.base import Backend
+from qwenchat.chat.backend import Backend
 from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta, Timings, Usage
 from qwenchat.errors import ModelNotFoundError
-from qwenchat.sessions import SessionStore
-from qwenchat.start import begin
-from qwenchat.terminal.loading import Load, Notice, Progress
-from qwenchat.terminal.repl import Chat
+from qwenchat.i18n import language
+from qwenchat.sessions.resume import begin
+from qwenchat.sessions.store import SessionStore
+from qwenchat.settings import sources
+from qwenchat.terminal.background_load import Load, Notice, Progress
+from qwenchat.terminal.chat import Chat
 
 
 class Echo:
@@ -77,7 +78,7 @@ def make_chat(
     folder: Path, seconds: float = 0.0, fails: bool = False, session: str | None = None, **flags: object
 ) -> Chat:
     """A chat with its sessions and history in a folder, set by flags, which goes on with a session."""
-    resolved = config.load_settings({"system": "", **flags})
+    resolved = sources.load_settings({"system": "", **flags})
     store = SessionStore(folder / "sessions")
     start = begin(resolved, store, session=session, on_damaged="set_aside", notice=print)
     return Chat(

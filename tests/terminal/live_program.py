@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=15.0)
     args = parser.parse_args()
 
-    from qwenchat.terminal.live import LiveReply, render_markdown
+    from qwenchat.terminal.render.live import LiveReply, render_markdown
 
     text = CORPUS[args.name]
     sys.stdout.write("above\n" * args.above)

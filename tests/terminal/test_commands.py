@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_program import Echo, make_chat
 from rich.cells import cell_len
 
-from qwenchat import atomic
 from qwenchat.chat.messages import Event, GenerationOptions, ReplyEnd, TextDelta
 from qwenchat.errors import InsufficientMemoryError, ModelNotFoundError, SessionError
-from qwenchat.terminal import clipboard, styles
+from qwenchat.files import atomic
+from qwenchat.terminal import clipboard, theme
+from qwenchat.terminal.chat import Chat
 from qwenchat.terminal.commands import registry
-from qwenchat.terminal.prompt import Leave
-from qwenchat.terminal.repl import Chat
+from qwenchat.terminal.input.prompt import Leave
+from tests.places import ROOT
+from tests.terminal.chat_program import Echo, make_chat
 
-README = Path(__file__).parents[2] / "README.md"
+README = ROOT / "README.md"
 
 Say = Callable[..., str]
 
@@ -299,7 +300,7 @@ def test_a_disk_that_fails_costs_one_line_and_the_chat_goes_on(
             broken.setattr(atomic, "sync_folder", fail)
         else:
             name = {"write": "_write_all", "fsync": "os.fsync", "replace": "Path.replace"}[step]
-            broken.setattr(f"qwenchat.atomic.{name}", fail)
+            broken.setattr(f"qwenchat.files.atomic.{name}", fail)
         shown = say("two", "three", "/undo")
         assert "You said: two" in shown
         assert "You said: three" in shown
@@ -684,7 +685,7 @@ def test_save_code_writes_a_block_to_a_new_file(chat: Chat, say: Say, tmp_path: 
 
 
 def test_the_editors_text_is_put_on_the_line(chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qwenchat.terminal.editor.edit", lambda text, *rest, **more: f"{text} edited")
+    monkeypatch.setattr("qwenchat.terminal.input.editor.edit", lambda text, *rest, **more: f"{text} edited")
     say("/editor draft")
     assert chat._next_line == "draft edited"
 
@@ -700,17 +701,17 @@ def test_multiline_is_a_switch(chat: Chat, say: Say) -> None:
 
 
 def test_theme_shows_and_takes_themes(chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = styles.current().name
+    before = theme.current().name
     try:
         assert "terminal *" in say("/theme")
         assert "the theme is mono" in say("/theme mono")
-        assert styles.current().name == "mono"
+        assert theme.current().name == "mono"
         assert "/theme dark" in completed(chat, "/theme d")
-        assert styles.current().name == "mono"
+        assert theme.current().name == "mono"
         say("/theme nothing")
-        assert styles.current().name == "mono"
+        assert theme.current().name == "mono"
     finally:
-        styles.use_theme(before)
+        theme.use_theme(before)
 
 
 def test_quit_leaves(chat: Chat) -> None:

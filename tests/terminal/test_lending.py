@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
+from tests.places import TESTS
+
 if os.name != "posix":
     pytest.skip("job control is POSIX's", allow_module_level=True)
 
-from screen import Screen
-
 from qwenchat.terminal import lending
+from tests.terminal.screen import Screen
 
-PROGRAM = Path(__file__).resolve().with_name("chat_program.py")
+PROGRAM = TESTS / "terminal" / "chat_program.py"
 SLOW = "slow " + " ".join(f"w{n}" for n in range(12))
 MARKS_OFF = b"\x1b[?2004l"
 

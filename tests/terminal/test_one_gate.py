@@ -17,11 +17,12 @@ import typer
 from rich.console import Console
 
 import qwenchat
-from qwenchat import cli
 from qwenchat.chat.conversation import Conversation
-from qwenchat.sessions import SessionStore
-from qwenchat.terminal import styles, theme
-from qwenchat.terminal.live import LiveReply, Screen, render_markdown
+from qwenchat.cli import app
+from qwenchat.sessions.store import SessionStore
+from qwenchat.terminal import console as theme
+from qwenchat.terminal import theme as styles
+from qwenchat.terminal.render.live import LiveReply, Screen, render_markdown
 
 PACKAGE = Path(qwenchat.__file__).parent
 
@@ -40,26 +41,16 @@ FIGURES = "figures, for developers"
 # Every function that calls one of them, and why it may.
 ALLOWED = {
     "__main__.main": OWN,
-    "atomic._write_all": FILE,
+    "files.atomic._write_all": FILE,
     "backends.huggingface.render_child.main": "a pipe",
     "backends.huggingface.renderer._ask": "a pipe",
-    "bench.child.Child._exchange": "a pipe",
-    "bench.fidelity._report": FIGURES,
-    "bench.fidelity.main": FIGURES,
-    "bench.llama_cpp.main.run": "JSON, escaped",
-    "bench.llama_cpp_server.serve": "a pipe",
-    "bench.pairs.print_table": "figures; names are sanitised there",
-    "bench.quantization.main": "figures; names are ours",
-    "bench.random_gguf._Pool.write": FILE,
-    "bench.random_gguf._pad": FILE,
-    "bench.random_gguf._write": FILE,
     "bench.report.print_tables": "figures; names are sanitised there",
-    "cli._print_version": OWN,
-    "cli_setup.group": OWN,
-    "cli_bench.bench": "JSON, escaped",
-    "cli_models.models": OWN,
-    "cli_output.confirm": "sanitised there",
-    "cli_output.print_lines": "what print_tables and model_lines have sanitised; JSON, escaped; exports",
+    "cli.app._print_version": OWN,
+    "cli.config.group": OWN,
+    "cli.bench.bench": "JSON, escaped",
+    "cli.models.models": OWN,
+    "cli.output.confirm": "sanitised there",
+    "cli.output.print_lines": "what print_tables and model_lines have sanitised; JSON, escaped; exports",
     "engine.cpu.compiled._keep": FILE,
     "engine.cpu.model.CPUModel._attention": "the KV cache",
     "engine.model.Attention.forward": "the KV cache",
@@ -68,24 +59,24 @@ ALLOWED = {
     "models.quantize.layers.through_floats": FILE,
     "models.quantize.run._Run._embed": FILE,
     "models.quantize.states.States.write": FILE,
-    "models.wheel._extract": FILE,
-    "oneshot.EventWriter.delta": "JSON, escaped",
-    "oneshot.EventWriter.end": "JSON, escaped",
-    "oneshot.JsonWriter.end": "JSON, escaped",
-    "oneshot.TextWriter.delta": "the answer, sanitised there on a terminal",
-    "oneshot.TextWriter.end": OWN,
-    "oneshot.write": "what the others here hand it",
+    "models.builtin.wheel._extract": FILE,
+    "cli.ask.EventWriter.delta": "JSON, escaped",
+    "cli.ask.EventWriter.end": "JSON, escaped",
+    "cli.ask.JsonWriter.end": "JSON, escaped",
+    "cli.ask.TextWriter.delta": "the answer, sanitised there on a terminal",
+    "cli.ask.TextWriter.end": OWN,
+    "cli.ask.write": "what the others here hand it",
     "terminal.clipboard._write_osc52": "a sequence of ours; the text in it is base64",
     "terminal.clipboard._write_to_terminal": "a sequence of ours; the text in it is base64",
-    "terminal.display.Display.erase_down": "a sequence of ours",
-    "terminal.display.Display.write": "the prompt's text, sanitised there",
-    "terminal.display.PlainDisplay.write": "the prompt's text, sanitised there",
-    "terminal.live._write": "the answer, sanitised by Screen and by the plain view",
-    "terminal.prompt.Prompt._keys._": "the user's editor",
-    "terminal.prompt.Prompt._show_above": "the chat, which says it there through the theme",
-    "terminal.theme.blank_line": OWN,
-    "terminal.theme._print": "notices, sanitised by say and say_rows",
-    "terminal.theme._write_lines": "notices, sanitised by say and say_rows",
+    "terminal.input.display.Display.erase_down": "a sequence of ours",
+    "terminal.input.display.Display.write": "the prompt's text, sanitised there",
+    "terminal.input.display.PlainDisplay.write": "the prompt's text, sanitised there",
+    "terminal.render.live._write": "the answer, sanitised by Screen and by the plain view",
+    "terminal.input.prompt.Prompt._keys._": "the user's editor",
+    "terminal.input.prompt.Prompt._show_above": "the chat, which says it there through the theme",
+    "terminal.console.blank_line": OWN,
+    "terminal.console._print": "notices, sanitised by say and say_rows",
+    "terminal.console._write_lines": "notices, sanitised by say and say_rows",
 }
 
 
@@ -206,7 +197,7 @@ def every_command() -> Iterator[list[str]]:
             names_a_model = any("--model" in parameter.opts for parameter in command.params)
             yield words + ["--model", NAME] * names_a_model
 
-    yield from visit(typer.main.get_command(cli.app), [])
+    yield from visit(typer.main.get_command(app.app), [])
 
 
 # What a path and a name can hold, in the user's own environment for one.
@@ -232,7 +223,7 @@ def test_no_command_writes_to_a_terminal_what_its_surroundings_spell(
         monkeypatch.setattr(sys, name, terminal)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     theme.stdout_console.cache_clear()
-    cli.run([*words, *[session.id, NAME][:given]] if words[0] == "sessions" else [*words, *[NAME] * given])
+    app.run([*words, *[session.id, NAME][:given]] if words[0] == "sessions" else [*words, *[NAME] * given])
     terminal.assert_harmless()
 
 

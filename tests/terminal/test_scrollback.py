@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.places import TESTS
+
 if shutil.which("tmux") is None:
     pytest.skip("tmux is not installed", allow_module_level=True)
 
-from tmux import Tmux
+from tests.terminal.tmux import Tmux
 
-PROGRAM = Path(__file__).resolve().with_name("chat_program.py")
+PROGRAM = TESTS / "terminal" / "chat_program.py"
 READY = r"echo \(a test\)"
 
 

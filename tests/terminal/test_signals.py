@@ -15,14 +15,16 @@ from typing import Any
 
 import pytest
 
-from qwenchat import interrupts, signals
+from qwenchat import interrupts
+from qwenchat.terminal import signals
+from tests.places import TESTS
 
 if os.name != "posix":
     pytest.skip("pseudo-terminals and kill are POSIX's", allow_module_level=True)
 
-from screen import Screen
+from tests.terminal.screen import Screen
 
-PROGRAM = Path(__file__).resolve().with_name("chat_program.py")
+PROGRAM = TESTS / "terminal" / "chat_program.py"
 SLOW = "slow " + "word " * 40
 
 
@@ -142,7 +144,7 @@ def test_other_threads_get_an_event_that_nothing_sets() -> None:
 @pytest.mark.parametrize("daemon", [True, False])
 def test_the_process_ends_with_its_code_and_its_output_whatever_still_runs(daemon: bool) -> None:
     program = (
-        "import threading, time; from qwenchat.signals import end_process\n"
+        "import threading, time; from qwenchat.terminal.signals import end_process\n"
         f"threading.Thread(target=time.sleep, args=({60 if daemon else 0},), daemon={daemon}).start()\n"
         "print('said', end='')\n"
         "end_process(3)\n"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from chat_program import Echo
 from prompt_toolkit.utils import get_cwidth
 
 from qwenchat.chat.messages import ReplyEnd, Timings, Usage
 from qwenchat.terminal import status
+from tests.terminal.chat_program import Echo
 
 END = ReplyEnd("stop", Usage(10, 0, 30), Timings(0.1, 0.1, 2.0))
 

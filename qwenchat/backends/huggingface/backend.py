@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from qwenchat.backends.huggingface.prompt import ChatPrompt, TextPrompt
 from qwenchat.backends.huggingface.tokenizer import HubTokenizer, WindowDecoder
-from qwenchat.backends.model import Model
+from qwenchat.backends.local import Model
 from qwenchat.chat.messages import Message
 
 if TYPE_CHECKING:
-    from qwenchat.backends.huggingface.engine import HubEngine
+    from qwenchat.backends.huggingface.runner import HubEngine
     from qwenchat.engine.config import GenerationDefaults
 
 
@@ -42,7 +42,7 @@ class HuggingFaceBackend(Model):
         return self._prompt.tokenizer
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """As :meth:`qwenchat.backends.base.Backend.count_tokens`."""
+        """As :meth:`qwenchat.chat.backend.Backend.count_tokens`."""
         return self._prompt.count(messages)
 
     def _prompt_ids(self, messages: Sequence[Message]) -> list[int]:

@@ -27,7 +27,7 @@ from qwenchat.engine.fields import (
     whole,
 )
 from qwenchat.errors import CheckpointError, quoted, shorten
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 _OTHERWISE = ("intermediate_size", "num_key_value_heads", "sliding_window_pattern")
 """What a published model may have otherwise than its default is: a list, or a text."""

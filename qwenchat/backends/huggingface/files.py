@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from qwenchat import json_files
 from qwenchat.backends.huggingface.refusals import check_numbers, in_parts
-from qwenchat.engine.safetensors_header import Entry, read_header
+from qwenchat.engine.weights.safetensors_header import Entry, read_header
 from qwenchat.errors import CheckpointError, shorten
-from qwenchat.files import check_file, read_file, reason_of
-from qwenchat.json_files import MOST_JSON_VALUES, read_json
-from qwenchat.language import plural, tr
+from qwenchat.files import json_values
+from qwenchat.files.json_values import MOST_JSON_VALUES, read_json
+from qwenchat.files.opening import check_file, read_file, reason_of
+from qwenchat.i18n.language import plural, tr
 
 if TYPE_CHECKING:
     from qwenchat.backends.huggingface.gguf_head import GGUFHead
@@ -148,7 +148,7 @@ def _check_what_is_read(folder: Path) -> None:
                 most = _READ.get(path.name, _READ["chat_template.jinja"])
                 data, _ = read_file(path, most)
                 if path.suffix == ".json":
-                    json_files.check(data, _MOST_VALUES.get(path.name, MOST_JSON_VALUES))
+                    json_values.check(data, _MOST_VALUES.get(path.name, MOST_JSON_VALUES))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             tr("{path} cannot be read: {reason}", path=path, reason=reason_of(error))

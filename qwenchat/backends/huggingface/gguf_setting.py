@@ -10,7 +10,7 @@ from typing import Any
 from qwenchat.backends.huggingface.gguf_head import GGUFHead, not_computed
 from qwenchat.engine.fields import CHANGES_RESULTS
 from qwenchat.errors import CheckpointError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 _NEEDED = ("context_length", "block_count", "embedding_length", "feed_forward_length", "attention.head_count")
 _EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")

@@ -11,8 +11,8 @@ from qwenchat.backends.huggingface.files import HubFiles
 from qwenchat.engine.config import refuse_mixed
 from qwenchat.engine.fields import Fields
 from qwenchat.errors import CheckpointError, quoted
-from qwenchat.json_files import read_json
-from qwenchat.language import tr
+from qwenchat.files.json_values import read_json
+from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     import torch
@@ -65,8 +65,8 @@ def _check_zeros(files: HubFiles, bits: int) -> None:
     Our own engine reads such a checkpoint as it is stored. auto-gptq's kernels repack the zero points for
     themselves, and cannot be told.
     """
-    from qwenchat.engine.gptq import contradicts
-    from qwenchat.engine.tensor_files import TensorFiles
+    from qwenchat.engine.weights.gptq import contradicts
+    from qwenchat.engine.weights.tensor_files import TensorFiles
 
     tensors = TensorFiles(files.folder)
     first = next((name for name in tensors if name.endswith(".qzeros")), None)

@@ -18,16 +18,9 @@ from typing import TYPE_CHECKING, Any
 from qwenchat.backends.huggingface.files import HubFiles, look, stored_tensors
 from qwenchat.backends.huggingface.gguf_setting import stretch
 from qwenchat.backends.huggingface.gptq import check_gptq, read_gptq
-from qwenchat.backends.huggingface.readers import (
-    check_template,
-    read_config,
-    read_prompt,
-    trying,
-    where,
-)
+from qwenchat.backends.huggingface.readers import check_template, read_config, read_prompt, trying, where
 from qwenchat.backends.huggingface.skeleton import attention_of, check_shapes, skeleton
-from qwenchat.backends.importing import open_torch_libraries
-from qwenchat.backends.loading import (
+from qwenchat.backends.request import (
     IMPORTING,
     LOADING,
     Request,
@@ -37,8 +30,9 @@ from qwenchat.backends.loading import (
     pick_dtype,
     tell_unfit,
 )
+from qwenchat.backends.torch_import import open_torch_libraries
 from qwenchat.errors import CheckpointError, UsageError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +58,7 @@ def load_huggingface(place: Path, request: Request) -> HuggingFaceBackend:
         request.progress(LOADING, None)
         model = _read_model(files, found, request)
     from qwenchat.backends.huggingface.backend import HuggingFaceBackend
-    from qwenchat.backends.huggingface.engine import HubEngine
+    from qwenchat.backends.huggingface.runner import HubEngine
 
     if found.prompt.system is None:
         request.notice(tr("this model knows no system prompt: it is put before the first message"))

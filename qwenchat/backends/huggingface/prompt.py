@@ -13,11 +13,11 @@ from typing import Any
 from qwenchat.backends.huggingface.renderer import Piece
 from qwenchat.backends.huggingface.template import ChatTemplate
 from qwenchat.backends.huggingface.tokenizer import HubTokenizer
-from qwenchat.backends.model import text_to_complete
+from qwenchat.backends.local import text_to_complete
 from qwenchat.chat.chatml import content_ids
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import CheckpointError, PromptError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 _PROBE = (
     Message(Role.SYSTEM, "one"),

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from qwenchat.backends.huggingface.config_keys import check_keys, check_types
 from qwenchat.backends.huggingface.files import HubFiles
 from qwenchat.backends.huggingface.gguf_setting import add_to_config, whole_tokenizer
-from qwenchat.backends.loading import base_model
+from qwenchat.backends.request import base_model
 from qwenchat.errors import CheckpointError, QwenchatError, shorten
-from qwenchat.json_files import read_json
-from qwenchat.language import tr
+from qwenchat.files.json_values import read_json
+from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.backends.huggingface.prompt import ChatPrompt, TextPrompt

@@ -22,7 +22,7 @@ from qwenchat.engine.fields import (
     whole,
 )
 from qwenchat.errors import CheckpointError, quoted
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 _LISTS = ("layers", "n_layer", "block_count", "experts", "expert_count")
 """How the keys end of what transformers has a module for each."""

@@ -14,8 +14,8 @@ from typing import Any
 
 from qwenchat.backends.huggingface import render_child
 from qwenchat.errors import ModelError
-from qwenchat.files import reason_of
-from qwenchat.language import tr
+from qwenchat.files.opening import reason_of
+from qwenchat.i18n.language import tr
 
 _PACKAGES = Path(__file__).parents[3]
 """Where this very package is: the process finds it there, and nothing in the folder that one works in."""

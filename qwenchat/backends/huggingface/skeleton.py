@@ -7,7 +7,7 @@ from typing import Any
 from qwenchat.backends.huggingface.files import HubFiles, stored_tensors
 from qwenchat.backends.huggingface.readers import class_of, trying
 from qwenchat.errors import CheckpointError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 
 def skeleton(files: HubFiles, config: Any) -> Any:

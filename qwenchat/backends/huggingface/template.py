@@ -11,7 +11,7 @@ from functools import cached_property
 from qwenchat.backends.huggingface.renderer import EndedError, Piece, RefusedError, Renderer
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import CheckpointError, PromptError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 _PLAIN = "word"
 

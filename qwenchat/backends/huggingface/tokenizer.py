@@ -16,7 +16,7 @@ from typing import Any
 
 from qwenchat.backends.huggingface.renderer import Piece
 from qwenchat.errors import PromptError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 from qwenchat.tokenizer import StopStrings
 
 _HALF = "\ufffd"

@@ -39,7 +39,7 @@ from qwenchat.engine.cpu.layout import (
     SOURCES,
     ZEROS,
 )  # fmt: skip
-from qwenchat.engine.gptq import Codes
+from qwenchat.engine.weights.gptq import Codes
 
 _KINDS = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16, torch.float32: FLOAT32}
 _ARENA = 32 * 2**20

@@ -24,8 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from qwenchat.files import reason_of
-from qwenchat.language import tr
+from qwenchat.files.opening import reason_of
+from qwenchat.i18n.language import tr
 
 _SOURCES = ("layout", "vector", "products", "attention", "step", "compile")
 _HASH_BYTES = 32

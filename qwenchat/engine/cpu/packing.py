@@ -12,13 +12,13 @@ from qwenchat.engine.cpu.blocks import Arena, Matrix
 from qwenchat.engine.cpu.layout import BLOCK, JOB_FILL, LANES
 from qwenchat.engine.cpu.model import CPUModel, Layer
 from qwenchat.engine.cpu.team import Team
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.engine.config import ModelConfig
-    from qwenchat.engine.gptq import Codes
     from qwenchat.engine.model import Block, Qwen
-    from qwenchat.engine.tensor_files import TensorFiles
+    from qwenchat.engine.weights.gptq import Codes
+    from qwenchat.engine.weights.tensor_files import TensorFiles
 
 _LEAST_ROWS = 4  # of floats, which are multiplied four at a time
 _C_ATTN = ".attn.c_attn"
@@ -52,7 +52,7 @@ class BlockLinear(nn.Module):
 
 
 class Blocks:
-    """Packs into blocks; a :class:`qwenchat.engine.loader.Packing`.
+    """Packs into blocks; a :class:`qwenchat.engine.weights.loader.Packing`.
 
     Args:
         config: of the model.

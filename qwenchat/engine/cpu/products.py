@@ -376,7 +376,7 @@ def fill(m, qweight, width, order, thread, threads):
 
     Args:
         m: the matrix's descriptor.
-        qweight: int32 [inputs * bits / 32, width], as :mod:`qwenchat.engine.gptq` has it.
+        qweight: int32 [inputs * bits / 32, width], as :mod:`qwenchat.engine.weights.gptq` has it.
         width: its outputs.
         order: int32 [columns], the input that each column is, -1 for none; 0 where they are in order.
     """

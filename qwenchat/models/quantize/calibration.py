@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from qwenchat.chat import chatml
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import PromptError, UsageError
-from qwenchat.files import NotAFile, TooLarge, read_file, reason_of
-from qwenchat.language import tr
+from qwenchat.files.opening import NotAFile, TooLarge, read_file, reason_of
+from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.tokenizer import QwenTokenizer

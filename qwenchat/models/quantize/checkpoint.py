@@ -19,9 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwenchat import atomic
-from qwenchat.files import NotAFile, TooLarge, read_file
-from qwenchat.json_files import read_json
+from qwenchat.files import atomic
+from qwenchat.files.json_values import read_json
+from qwenchat.files.opening import NotAFile, TooLarge, read_file
 from qwenchat.models.quantize.solver import DAMP_PERCENT, Recipe
 
 if TYPE_CHECKING:

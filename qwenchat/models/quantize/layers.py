@@ -163,7 +163,7 @@ def _left_out(module: nn.Module, name: str) -> Iterator[None]:
 
 def _values(tensors: dict[str, Tensor], recipe: Recipe) -> Tensor:
     """What the codes say, float32 [out, in]."""
-    from qwenchat.engine import gptq
+    from qwenchat.engine.weights import gptq
 
     group = tensors["g_idx"].shape[0] if recipe.group_size == -1 else recipe.group_size
     qweight, qzeros, scales, g_idx = (tensors[part] for part in ("qweight", "qzeros", "scales", "g_idx"))

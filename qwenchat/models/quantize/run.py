@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, Interrupted, QwenchatError, UsageError
-from qwenchat.files import reason_of, resolved
-from qwenchat.language import plural, tr
+from qwenchat.files.opening import reason_of, resolved
+from qwenchat.i18n.language import plural, tr
 from qwenchat.models.quantize import calibration as calibrations
 from qwenchat.models.quantize import checkpoint, layers, work
 from qwenchat.models.quantize.solver import Recipe, import_gptq
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from qwenchat.models.quantize.layers import Texts
     from qwenchat.models.quantize.work import Work
 
-HELD_OUT = Path(__file__).parents[2] / "bench" / "perplexity.txt"
+HELD_OUT = Path(__file__).parents[2] / "data" / "perplexity.txt"
 """A page of prose that is in no calibration set."""
 
 _VOCABULARY_CHUNK = 2**14

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.errors import CheckpointError, QwenchatError
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,7 +120,7 @@ class Solver:
         """
         import torch
 
-        from qwenchat.engine import gptq
+        from qwenchat.engine.weights import gptq
 
         recipe, solver = self._recipe, self._gptq
         if not solver.H.diagonal().isfinite().all():

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from qwenchat.engine.config import read_model_config
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, QwenchatError, UsageError
-from qwenchat.files import open_file, read_file, reason_of
-from qwenchat.json_files import MOST_BYTES
-from qwenchat.language import tr
+from qwenchat.files.json_values import MOST_BYTES
+from qwenchat.files.opening import open_file, read_file, reason_of
+from qwenchat.i18n.language import tr
 from qwenchat.models.quantize import work
 from qwenchat.models.quantize.layers import CHUNK, MATRICES
 from qwenchat.models.quantize.solver import Recipe
@@ -52,7 +52,7 @@ class Source:
         import torch
 
         from qwenchat.engine.model import Qwen
-        from qwenchat.engine.tensor_files import TensorFiles
+        from qwenchat.engine.weights.tensor_files import TensorFiles
 
         if not folder.is_dir():  # a GGUF file has a name too
             raise CheckpointError(
@@ -95,7 +95,7 @@ class Source:
         """
         import torch
 
-        from qwenchat.engine.tensor_files import let_go
+        from qwenchat.engine.weights.tensor_files import let_go
 
         tensor = self._files.read(name)
         stored = tensor.to(torch.float16, copy=True)
@@ -117,7 +117,7 @@ class Source:
         from torch import nn
 
         from qwenchat.engine.model import Block
-        from qwenchat.engine.tensor_files import let_go
+        from qwenchat.engine.weights.tensor_files import let_go
 
         with torch.device("meta"):
             block = Block(self.config, 0)

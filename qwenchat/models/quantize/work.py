@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qwenchat import atomic, json_files, locks
 from qwenchat.errors import QwenchatError, UsageError
-from qwenchat.files import read_file
-from qwenchat.json_files import MOST_BYTES, MOST_JSON_VALUES
-from qwenchat.language import tr
+from qwenchat.files import atomic, json_values, locks
+from qwenchat.files.json_values import MOST_BYTES, MOST_JSON_VALUES
+from qwenchat.files.opening import read_file
+from qwenchat.i18n.language import tr
 from qwenchat.models.quantize.checkpoint import JOINED, piece_name
 
 _PROGRESS = "progress.json"
@@ -156,7 +156,7 @@ def bytes_in(dest: Path) -> int:
 
 def _read_progress(folder: Path) -> dict[str, Any]:
     try:
-        progress = json_files.loads(read_file(folder / _PROGRESS, MOST_BYTES)[0], MOST_JSON_VALUES)
+        progress = json_values.loads(read_file(folder / _PROGRESS, MOST_BYTES)[0], MOST_JSON_VALUES)
     except FileNotFoundError:
         return {}
     except ValueError:

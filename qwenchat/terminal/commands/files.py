@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from qwenchat import fences, textfile
+from qwenchat.chat import code_blocks
 from qwenchat.errors import UsageError
-from qwenchat.language import plural, tr
-from qwenchat.terminal import attachments, clipboard, editor, lending
+from qwenchat.files import text as textfile
+from qwenchat.i18n.language import plural, tr
+from qwenchat.terminal import clipboard, lending
 from qwenchat.terminal.commands.registry import Group, number, without_force
+from qwenchat.terminal.input import attachments, editor
 
 if TYPE_CHECKING:
-    from qwenchat.terminal.repl import Chat
+    from qwenchat.terminal.chat import Chat
 
 _group = Group("Files and the clipboard")
 command = _group.command
@@ -59,7 +61,7 @@ def _none_attached() -> str:
     "copy",
     "Copy the last reply, the reply of turn N, or the last reply's code to the clipboard.",
     usage="[N|code]",
-    complete=lambda chat, rest: ("code",) if fences.code_blocks(_last_reply(chat)) else (),
+    complete=lambda chat, rest: ("code",) if code_blocks.code_blocks(_last_reply(chat)) else (),
 )
 def _copy(chat: Chat, rest: str) -> None:
     if rest == "code":
@@ -106,7 +108,7 @@ def _save_code(chat: Chat, rest: str) -> None:
         count = plural(len(blocks), "there is only one block of code", "there are {count} blocks of code")
         raise UsageError(count, tr("say {usage}", usage="/save-code N PATH"))
     block = blocks[max(n, 1) - 1]
-    path = attachments.to_path(name or fences.suggested_name(block))
+    path = attachments.to_path(name or code_blocks.suggested_name(block))
     textfile.write_text(path, block.text.rstrip("\n") + "\n", overwrite=force)
     chat.say(tr("wrote {path}", path=path))
 
@@ -123,8 +125,8 @@ def _editor(chat: Chat, rest: str) -> None:
         chat.put_on_line(text)
 
 
-def _code(chat: Chat) -> list[fences.Block]:
-    blocks = fences.code_blocks(_reply_text(chat, 0))
+def _code(chat: Chat) -> list[code_blocks.Block]:
+    blocks = code_blocks.code_blocks(_reply_text(chat, 0))
     if not blocks:
         raise UsageError(tr("there is no code in the last reply"))
     return blocks

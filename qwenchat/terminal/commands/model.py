@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import UsageError, shorten
-from qwenchat.language import plural, tr
-from qwenchat.settings import allowed, named_prompt, read_setting
-from qwenchat.terminal import attachments, status
+from qwenchat.i18n.language import plural, tr
+from qwenchat.settings.schema import allowed, named_prompt, read_setting
+from qwenchat.terminal import status
 from qwenchat.terminal.commands.registry import Group
+from qwenchat.terminal.input import attachments
 
 if TYPE_CHECKING:
-    from qwenchat.terminal.repl import Chat
+    from qwenchat.terminal.chat import Chat
 
 _NONE, _DEFAULT = "none", "default"
 _group = Group("The model")
@@ -140,7 +141,7 @@ def _show_options(chat: Chat, names: list[str]) -> None:
 
 def _option_in_force(chat: Chat, name: str) -> str:
     """An option's value, and whose it is."""
-    from qwenchat.config import toml_value
+    from qwenchat.settings.sources import toml_value
 
     origin = chat.origin(name)
     if not origin:

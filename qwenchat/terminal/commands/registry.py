@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit.completion import Completion
 
-from qwenchat.caseless import fold
 from qwenchat.errors import UsageError, shorten
-from qwenchat.language import tr
+from qwenchat.i18n.language import tr
 from qwenchat.terminal.sanitize import sanitize_line
+from qwenchat.text.caseless import fold
 
 if TYPE_CHECKING:
-    from qwenchat.terminal.repl import Chat
+    from qwenchat.terminal.chat import Chat
 
 Run = Callable[["Chat", str], None]
 Complete = Callable[["Chat", str], Iterable["str | tuple[str, str]"]]

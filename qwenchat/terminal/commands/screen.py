@@ -5,12 +5,12 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from qwenchat.language import tr
-from qwenchat.terminal import styles
+from qwenchat.i18n.language import tr
+from qwenchat.terminal import theme
 from qwenchat.terminal.commands.registry import Group, commands, named
 
 if TYPE_CHECKING:
-    from qwenchat.terminal.repl import Chat
+    from qwenchat.terminal.chat import Chat
 
 _group = Group("The terminal")
 command = _group.command
@@ -26,16 +26,16 @@ def _multiline(chat: Chat, rest: str) -> None:
 
 
 @command(
-    "theme", "Show the themes, or take one.", usage="[NAME]", complete=lambda chat, rest: styles.theme_names()
+    "theme", "Show the themes, or take one.", usage="[NAME]", complete=lambda chat, rest: theme.theme_names()
 )
 def _theme(chat: Chat, rest: str) -> None:
     if rest:
-        styles.use_theme(rest)
+        theme.use_theme(rest)
         chat.prompt.restyle()
         chat.say(tr("the theme is {name}", name=rest))
     else:
-        for name in styles.theme_names():
-            chat.say(f"{name} *" if name == styles.current().name else name)
+        for name in theme.theme_names():
+            chat.say(f"{name} *" if name == theme.current().name else name)
 
 
 @command(

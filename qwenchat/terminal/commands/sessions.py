@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qwenchat import textfile
 from qwenchat.errors import UsageError
-from qwenchat.language import tr
-from qwenchat.session_lines import described, hit_table, list_table
-from qwenchat.session_listing import with_a_title_alone
-from qwenchat.terminal.attachments import complete_new_path, to_path
+from qwenchat.files import text
+from qwenchat.i18n.language import tr
+from qwenchat.sessions.listing import with_a_title_alone
+from qwenchat.sessions.typed_lines import said_in
 from qwenchat.terminal.commands.registry import Group, number, without_force
-from qwenchat.typed_lines import said_in
+from qwenchat.terminal.input.attachments import complete_new_path, to_path
+from qwenchat.terminal.session_table import described, hit_table, list_table
 
 if TYPE_CHECKING:
-    from qwenchat.terminal.repl import Chat
+    from qwenchat.terminal.chat import Chat
 
 _LISTED = 20
 _group = Group("Sessions")
@@ -115,7 +115,7 @@ def _search(chat: Chat, rest: str) -> None:
 
 
 def _export_words(chat: Chat, rest: str) -> Iterator[str]:
-    from qwenchat.exports import FORMATS
+    from qwenchat.sessions.export import FORMATS
 
     kind, space, path = rest.partition(" ")
     if space and kind in FORMATS:
@@ -132,7 +132,7 @@ def _export_words(chat: Chat, rest: str) -> Iterator[str]:
     complete=_export_words,
 )
 def _export(chat: Chat, rest: str) -> None:
-    from qwenchat.exports import FORMATS, format_of
+    from qwenchat.sessions.export import FORMATS, format_of
 
     rest, force = without_force(rest)
     first, _, others = rest.partition(" ")
@@ -144,7 +144,7 @@ def _export(chat: Chat, rest: str) -> None:
     if not chat.conversation.nodes:
         raise UsageError(tr("there is nothing to export yet"), tr("say something first"))
     path = to_path(name) if name else Path(f"{_file_name(chat)}.{kind}")
-    textfile.write_text(path, FORMATS[kind](chat.session.record()), overwrite=force)
+    text.write_text(path, FORMATS[kind](chat.session.record()), overwrite=force)
     chat.say(tr("wrote {path}", path=path))
 
 

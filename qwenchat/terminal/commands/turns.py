@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from qwenchat.chat.turn import system_tokens, turn_tokens
 from qwenchat.errors import UsageError
-from qwenchat.language import plural, tr
+from qwenchat.i18n.language import plural, tr
 from qwenchat.terminal import transcript
 from qwenchat.terminal.commands.registry import Group, number
-from qwenchat.turn import system_tokens, turn_tokens
 
 if TYPE_CHECKING:
-    from qwenchat.terminal.repl import Chat
+    from qwenchat.terminal.chat import Chat
 
 _BAR = 4  # a part of the width, for the longest bar
 _TURNS_TOLD = 30  # by /context

@@ -16,11 +16,12 @@ import pytest
 import torch
 
 import qwenchat
-from qwenchat import cli, turn
-from qwenchat.backends.huggingface import engine
+from qwenchat.backends.huggingface import runner
 from qwenchat.backends.huggingface.backend import HuggingFaceBackend
+from qwenchat.chat import turn
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, Role, TextDelta
+from qwenchat.cli import app
 from qwenchat.errors import (
     BusyError,
     CheckpointError,
@@ -29,8 +30,8 @@ from qwenchat.errors import (
     PromptError,
     UsageError,
 )
-from qwenchat.language import tr
-from qwenchat.sessions import SessionStore
+from qwenchat.i18n.language import tr
+from qwenchat.sessions.store import SessionStore
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -92,7 +93,7 @@ def test_a_sliding_window_changes_neither_the_tokens_nor_what_can_be_reused(
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
 ) -> None:
-    monkeypatch.setitem(engine.PREFILL_CHUNK, "cpu", 20)
+    monkeypatch.setitem(runner.PREFILL_CHUNK, "cpu", 20)
     folder = write_hub_model(tmp_path / kind, replace(styles["qwen2"], model=kind), sliding_window=16)
     model = load(folder)
     prompt = model.tokenizer.encode("The quick brown fox jumps over the lazy dog. " * 3)
@@ -224,7 +225,7 @@ def test_a_cancel_ends_within_a_token_and_keeps_the_part(model: HuggingFaceBacke
 def test_a_cancel_is_heard_between_two_layers_of_a_prefill(
     model: HuggingFaceBackend, monkeypatch: pytest.MonkeyPatch, layers: int
 ) -> None:
-    monkeypatch.setitem(engine.PREFILL_CHUNK, "cpu", 32)
+    monkeypatch.setitem(runner.PREFILL_CHUNK, "cpu", 32)
     long = [{"role": "user", "content": "the quick brown fox " * 20}]
     cancel = threading.Event()
     passed = []
@@ -254,7 +255,7 @@ def test_a_long_prefill_tells_its_progress_and_gives_the_same_reply(
     long = [{"role": "user", "content": "The quick brown fox. " * 20}]
     whole, _ = reply(model, long, temperature=0, max_new_tokens=20)
     model.engine._forget()
-    monkeypatch.setitem(engine.PREFILL_CHUNK, "cpu", 50)
+    monkeypatch.setitem(runner.PREFILL_CHUNK, "cpu", 50)
     events = list(model.chat(long, temperature=0, max_new_tokens=20))
     progress = [event for event in events if isinstance(event, PrefillProgress)]
     total = progress[-1].total
@@ -386,7 +387,7 @@ def test_a_cancel_is_heard_in_every_layer_of_a_mixture_of_experts(
     # The longest list of modules that it has are its experts.
     experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
     model = load(write_hub_model(tmp_path / "moe", replace(styles["qwen2"], model="qwen3_moe"), **experts))
-    assert list(engine._layers(model.engine._model)) == list(model.engine._model.model.layers)
+    assert list(runner._layers(model.engine._model)) == list(model.engine._model.model.layers)
 
 
 def test_memory_that_runs_out_is_an_error_that_the_chat_survives(
@@ -510,11 +511,11 @@ def test_ask_answers_by_such_a_model_and_keeps_stderr_clean(
     monkeypatch.setattr(sys, "stdin", None)
     folder = str(hub_folders("qwen2"))
     ask = ("ask", "hello", "-m", folder, "--temperature", "0", "--max-new-tokens", "8", "--dtype", "float32")
-    assert cli.run([*ask, "--backend", "huggingface"]) == 0
+    assert app.run([*ask, "--backend", "huggingface"]) == 0
     out, err = capsys.readouterr()
     assert out.strip()
     assert err == "the reply was cut after 8 tokens by --max-new-tokens\n"
     # The session goes on with it, and with a kernel cache that has nothing to do with it.
-    assert cli.run(["ask", "more", "--continue", "--max-new-tokens", "2", "--quiet"]) == 0
-    assert cli.run([*ask, "--backend", "native"]) == 3
+    assert app.run(["ask", "more", "--continue", "--max-new-tokens", "2", "--quiet"]) == 0
+    assert app.run([*ask, "--backend", "native"]) == 3
     assert "leave out --backend" in capsys.readouterr().err

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 import qwenchat
-from qwenchat import cli
 from qwenchat.backends import load
 from qwenchat.backends.huggingface.backend import HuggingFaceBackend
-from qwenchat.backends.native import NativeBackend
+from qwenchat.backends.native.backend import NativeBackend
 from qwenchat.chat.messages import Message, Role
-from qwenchat.models import demo
-from qwenchat.models.convert import convert_float
-from qwenchat.models.wheel import unpack
+from qwenchat.cli import app
+from qwenchat.models.builtin import demo
+from qwenchat.models.builtin.convert import convert_float
+from qwenchat.models.builtin.wheel import unpack
 
 SYSTEM = "You are a helpful assistant."
 TOKENS = 44
@@ -67,7 +67,7 @@ def test_its_greedy_text_is_the_native_engines(
     asked = ["ask", QUESTIONS[0], "--system", SYSTEM, "--temperature", "0"]
     asked += ["--repetition-penalty", "1", "--max-new-tokens", str(TOKENS)]
     options = ["-m", str(gguf.parent), "--backend", "huggingface", "--dtype", "float32", "--device", "cpu"]
-    assert cli.run([*asked, *options, "--quiet", "--no-save"]) == 0
+    assert app.run([*asked, *options, "--quiet", "--no-save"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     expected = answer(native, QUESTIONS[0])

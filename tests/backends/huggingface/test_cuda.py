@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import qwenchat
 from qwenchat.backends.huggingface.backend import HuggingFaceBackend
 from qwenchat.chat.messages import ReplyEnd
-from qwenchat.engine import gptq
+from qwenchat.engine.weights import gptq
 
 pytest.importorskip("transformers_stream_generator", reason="Hub models need transformers_stream_generator")
 

@@ -24,9 +24,9 @@ from qwenchat.backends.huggingface.gguf import gguf_reading
 from qwenchat.backends.huggingface.load import check_huggingface
 from qwenchat.backends.huggingface.readers import read_config, read_prompt
 from qwenchat.backends.load import backend_for
-from qwenchat.backends.loading import Request
+from qwenchat.backends.request import Request
 from qwenchat.chat.messages import ReplyEnd
-from qwenchat.engine.gptq import pack_words
+from qwenchat.engine.weights.gptq import pack_words
 from qwenchat.errors import CheckpointError, PromptError
 
 

@@ -13,7 +13,7 @@ import pytest
 from qwenchat.backends.huggingface.config_keys import check_types
 from qwenchat.backends.huggingface.load import check_huggingface
 from qwenchat.backends.huggingface.refusals import check_numbers
-from qwenchat.backends.loading import Request
+from qwenchat.backends.request import Request
 from qwenchat.errors import CheckpointError, quoted
 
 NAN = float("nan")

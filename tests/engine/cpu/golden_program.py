@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from qwenchat.backends.load import load_folder
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
+
 NAMES = ("fp16", "gptq_int8", "gptq_int4_asym_g32", "gptq_int8_act_order")
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import random_model
 import torch
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from qwenchat.engine.cpu.model import CPUModel
 from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Qwen, Rotary
+from tests.engine import random_model
 
 Teams = Callable[[int], Team]
 

@@ -24,8 +24,8 @@ from qwenchat.engine.cpu.layout import JOB_MULTIPLY
 from qwenchat.engine.cpu.model import CPUModel
 from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.model import Qwen
+from tests.places import GOLDEN
 
-GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 SOURCES = Path(qwenchat.engine.cpu.__file__).parent
 
 

@@ -11,27 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import random_model
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qwenchat.backends.load import load_folder
-from qwenchat.engine import gptq
 from qwenchat.engine.config import read_model_config
 from qwenchat.engine.cpu import packing
 from qwenchat.engine.cpu.model import FEW, CPUModel
 from qwenchat.engine.cpu.packing import Blocks
 from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.generate import Engine
-from qwenchat.engine.loader import load_model
 from qwenchat.engine.model import Cancelled, Qwen, Rotary
+from qwenchat.engine.weights import gptq
+from qwenchat.engine.weights.loader import load_model
+from tests.engine import random_model
+from tests.places import GOLDEN
 
 Teams = Callable[[int], Team]
 Copy = Callable[[str], Path]
 
 CPU = torch.device("cpu")
-GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 MOST = 2e-5
 
 

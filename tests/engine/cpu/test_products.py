@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from qwenchat.engine import gptq
 from qwenchat.engine.cpu import blocks
 from qwenchat.engine.cpu.blocks import Arena, Matrix
 from qwenchat.engine.cpu.layout import BLOCK, JOB_FILL, JOB_MULTIPLY, JOB_UNPACK
 from qwenchat.engine.cpu.team import Team
-from qwenchat.engine.gptq import Codes
+from qwenchat.engine.weights import gptq
+from qwenchat.engine.weights.gptq import Codes
 
 Teams = Callable[[int], Team]
 

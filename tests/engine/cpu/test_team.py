@@ -12,7 +12,6 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,8 +23,7 @@ from qwenchat.engine.cpu.blocks import Matrix
 from qwenchat.engine.cpu.compiled import Enter
 from qwenchat.engine.cpu.layout import APART, BEGIN, JOB_MULTIPLY, MOST_THREADS, TEAM_PARKED, WORK
 from qwenchat.engine.cpu.team import Team
-
-GOLDEN = Path(__file__).parents[2] / "data" / "golden"
+from tests.places import GOLDEN
 
 NewTeam = Callable[..., Team]
 

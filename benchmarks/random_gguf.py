@@ -1,0 +1,197 @@
+"""GGUF files of the published shapes with random weights, as llama.cpp reads a Qwen.
+
+Owns the writing of the container and its layout, which ``models.gguf`` describes and reads. All matrices are
+in Q8_0: blocks of 32 numbers, each a float16 scale and 32 signed bytes. There is no vocabulary in the file.
+What is written serves to time llama.cpp, and answers nonsense.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from qwenchat.bench.checkpoint import SPARE
+from qwenchat.errors import QwenchatError
+from qwenchat.files.opening import reason_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from qwenchat.engine.config import ModelConfig
+
+_ALIGNMENT = 32
+_STRING, _UNSIGNED, _FLOAT = 8, 4, 6
+_F32, _Q8_0 = 0, 8
+_MOSTLY_Q8_0 = 7
+_NUMBERS, _BLOCK = 32, 34
+"""Numbers of a Q8_0 block, and its bytes."""
+_POOL = 65537
+"""Blocks that are drawn, and written over and over: a prime number, so that no rows of a matrix are alike."""
+
+
+def ensure(path: Path, config: ModelConfig, *, progress: Callable[[str], None]) -> None:
+    """Writes the file unless it is there already; takes a few megabytes of memory.
+
+    Raises:
+        QwenchatError: the disk has no room for it, or the file cannot be written.
+    """
+    if path.exists():
+        return
+    tensors = list(_tensors(config))
+    size = sum(t.size for t in tensors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if free < size + SPARE:
+        raise QwenchatError(
+            f"{path.parent} has {free / 1e9:.1f} GB free, {path.name} takes {size / 1e9:.1f} GB",
+            "--folder names another place",
+        )
+    progress(f"writing {path}")
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file:
+            _write(file, _metadata(config), tensors)
+        partial.replace(path)
+    except OSError as error:
+        raise QwenchatError(f"{path} cannot be written: {reason_of(error)}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _metadata(c: ModelConfig) -> dict[str, str | int | float]:
+    return {
+        "general.architecture": "qwen",
+        "general.file_type": _MOSTLY_Q8_0,
+        "general.quantization_version": 2,
+        "qwen.context_length": c.max_position_embeddings,
+        "qwen.embedding_length": c.hidden_size,
+        "qwen.block_count": c.num_layers,
+        "qwen.feed_forward_length": 2 * c.mlp_size,  # as config.json has it
+        "qwen.attention.head_count": c.num_heads,
+        "qwen.attention.layer_norm_rms_epsilon": c.norm_eps,
+        "qwen.rope.freq_base": c.rope_base,
+        "qwen.rope.dimension_count": c.head_dim,
+        "qwen.vocab_size": c.vocab_size,
+        "tokenizer.ggml.model": "none",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """A tensor that is drawn when it is written.
+
+    Attributes:
+        shape: in numpy's order, the fastest dimension last; a vector stays float32.
+        deviation: of its numbers, around ``mean``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    deviation: float
+    mean: float = 0.0
+
+    @property
+    def type(self) -> int:
+        return _F32 if len(self.shape) == 1 else _Q8_0
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        numbers = math.prod(self.shape)
+        return 4 * numbers if self.type == _F32 else numbers // _NUMBERS * _BLOCK
+
+
+def _tensors(c: ModelConfig) -> Iterator[_Tensor]:
+    """Every tensor, in the order of the model, its numbers such that activations stay around one."""
+    hidden, mlp = c.hidden_size, c.mlp_size
+    yield _Tensor("token_embd.weight", (c.vocab_size, hidden), 1.0)
+    for i in range(c.num_layers):
+        yield _norm(f"blk.{i}.attn_norm.weight", hidden)
+        yield _matrix(f"blk.{i}.attn_qkv.weight", 3 * hidden, hidden)
+        yield _Tensor(f"blk.{i}.attn_qkv.bias", (3 * hidden,), 0.01)
+        yield _matrix(f"blk.{i}.attn_output.weight", hidden, hidden)
+        yield _norm(f"blk.{i}.ffn_norm.weight", hidden)
+        yield _matrix(f"blk.{i}.ffn_up.weight", mlp, hidden)
+        yield _matrix(f"blk.{i}.ffn_gate.weight", mlp, hidden)
+        yield _matrix(f"blk.{i}.ffn_down.weight", hidden, mlp)
+    yield _norm("output_norm.weight", hidden)
+    yield _matrix("output.weight", c.vocab_size, hidden)
+
+
+def _matrix(name: str, outputs: int, inputs: int) -> _Tensor:
+    return _Tensor(name, (outputs, inputs), inputs**-0.5)
+
+
+def _norm(name: str, size: int) -> _Tensor:
+    return _Tensor(name, (size,), 0.1, mean=1.0)
+
+
+def _write(file: IO[bytes], metadata: Mapping[str, str | int | float], tensors: list[_Tensor]) -> None:
+    import numpy as np
+
+    file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
+    for key, value in metadata.items():
+        file.write(_string(key) + _value(value))
+    offset = 0
+    for t in tensors:
+        dimensions = struct.pack(f"<I{len(t.shape)}Q", len(t.shape), *reversed(t.shape))
+        file.write(_string(t.name) + dimensions + struct.pack("<IQ", t.type, offset))
+        offset += _aligned(t.size)
+    _pad(file)
+    numbers = np.random.default_rng(0)
+    pool = _Pool(numbers)
+    for t in tensors:
+        if t.type == _F32:
+            file.write(numbers.normal(t.mean, t.deviation, t.shape).astype("<f4").tobytes())
+        else:
+            pool.write(file, t.size // _BLOCK, t.deviation)
+        _pad(file)
+
+
+class _Pool:
+    """Random blocks that serve all matrices, one matrix going on where the one before ended."""
+
+    def __init__(self, numbers: np.random.Generator) -> None:
+        import numpy as np
+
+        self._blocks = np.zeros(_POOL, np.dtype([("scale", "<f2"), ("codes", "i1", _NUMBERS)]))
+        self._blocks["codes"] = numbers.integers(-127, 128, (_POOL, _NUMBERS), np.int8)
+        self._spread: npt.NDArray[Any] = numbers.uniform(0.5, 1.5, _POOL) / (255 / 12**0.5)
+        self._next = 0
+
+    def write(self, file: IO[bytes], blocks: int, deviation: float) -> None:
+        """Writes so many blocks, whose numbers have about that deviation."""
+        self._blocks["scale"] = self._spread * deviation
+        data = memoryview(self._blocks.tobytes())
+        while blocks:
+            count = min(blocks, _POOL - self._next)
+            file.write(data[self._next * _BLOCK : (self._next + count) * _BLOCK])
+            self._next = (self._next + count) % _POOL
+            blocks -= count
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def _value(value: str | int | float) -> bytes:
+    if isinstance(value, str):
+        return struct.pack("<I", _STRING) + _string(value)
+    if isinstance(value, int):
+        return struct.pack("<II", _UNSIGNED, value)
+    return struct.pack("<If", _FLOAT, value)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _pad(file: IO[bytes]) -> None:
+    file.write(bytes(_aligned(file.tell()) - file.tell()))

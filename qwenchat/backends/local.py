@@ -1,0 +1,291 @@
+"""A loaded model: messages in, events out; and for the curious its tokens and logits.
+
+Owns what is the same whatever computes: options over the checkpoint's defaults, the room that a prompt
+leaves, a generation told as events. What differs, the prompt, the decoder and what ends a turn, is the
+subclasses'.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from qwenchat.chat.chatml import content_ids
+from qwenchat.chat.messages import (
+    Event,
+    GenerationOptions,
+    Message,
+    PrefillProgress,
+    ReplyEnd,
+    Role,
+    TextDelta,
+    Timings,
+    Usage,
+)
+from qwenchat.chat.window import too_long
+from qwenchat.errors import PromptError, UsageError
+from qwenchat.i18n.language import tr
+
+if TYPE_CHECKING:
+    import torch
+
+    from qwenchat.backends.huggingface.runner import HubEngine
+    from qwenchat.backends.huggingface.tokenizer import HubTokenizer
+    from qwenchat.engine.config import GenerationDefaults
+    from qwenchat.engine.generate import Engine, Generation
+    from qwenchat.engine.sampling import SamplingParams
+    from qwenchat.tokenizer import QwenTokenizer
+
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+class Decoder(Protocol):
+    """Token ids to text as they come; as :class:`qwenchat.tokenizer.IncrementalDecoder`."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was met."""
+
+    def push(self, token_id: int) -> str:
+        """Takes the next token; returns the text that became certain."""
+
+    def finish(self) -> str:
+        """The text still held back."""
+
+
+class Model(ABC):
+    """A loaded model; what :func:`qwenchat.load` returns.
+
+    Attributes:
+        name, description, context, system: as in :class:`~qwenchat.chat.backend.Backend`.
+        engine: token ids in, token ids out.
+    """
+
+    engine: Engine | HubEngine
+
+    def __init__(
+        self,
+        engine: Engine | HubEngine,
+        defaults: GenerationDefaults,
+        *,
+        name: str,
+        description: str,
+        system: str,
+    ) -> None:
+        self.name = name
+        self.system = system
+        self.description = description
+        self.context = engine.context
+        self.engine = engine
+        self._defaults = defaults
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> QwenTokenizer | HubTokenizer:
+        """Text to token ids and back.
+
+        Raises:
+            CheckpointError: the checkpoint has none.
+        """
+
+    @abstractmethod
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """As :meth:`qwenchat.chat.backend.Backend.count_tokens`."""
+
+    @abstractmethod
+    def _prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt that asks for a reply, or for the rest of one."""
+
+    @abstractmethod
+    def _decoder(self, stop: Sequence[str]) -> Decoder:
+        """What makes text of a reply's tokens."""
+
+    @abstractmethod
+    def _turn_ends(self) -> set[int]:
+        """Tokens that end a turn, besides the checkpoint's own."""
+
+    def logits(self, ids: Sequence[int]) -> torch.Tensor:
+        """The logits after each of ``ids``, float32 [T, vocab_size] on the CPU.
+
+        Raises:
+            PromptError: no ids, or one outside the vocabulary.
+            ContextLengthError: more than the model's longest context.
+        """
+        return self.engine.logits(ids)
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        *,
+        max_new_tokens: int | None = None,
+        ignore_eos: bool = False,
+        cancel: threading.Event | None = None,
+        **sampling: Any,
+    ) -> Generation:
+        """Token ids after ``ids``, one at a time.
+
+        Args:
+            ids: the prompt; it is taken as it is.
+            max_new_tokens: at most this many; by default as many as the context leaves. Given explicitly,
+                it may go beyond the context up to the longest that our own engine can stretch it to.
+            ignore_eos: go on past the checkpoint's end tokens.
+            cancel: set it from any thread to stop within a token.
+            sampling: ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``repetition_penalty``,
+                ``seed``; what is not given is the checkpoint's default.
+
+        Raises:
+            PromptError, ContextLengthError, BusyError: as the engine's ``generate``.
+            UsageError: a sampling value is out of range.
+        """
+        return self.engine.generate(
+            ids,
+            _sampling_params(_options_of(sampling), self._defaults),
+            max_new_tokens=max_new_tokens,
+            stop_ids=() if ignore_eos else self._defaults.eos_token_ids,
+            cancel=cancel,
+        )
+
+    def chat(
+        self,
+        messages: Sequence[Message | Mapping[str, str]],
+        *,
+        cancel: threading.Event | None = None,
+        **options: Any,
+    ) -> Generator[Event, None, None]:
+        """Replies to ``messages``; :meth:`stream` with plain arguments.
+
+        Args:
+            messages: :class:`~qwenchat.chat.messages.Message` or ``{"role": ..., "content": ...}``.
+            cancel: set it from any thread to stop.
+            options: fields of :class:`~qwenchat.chat.messages.GenerationOptions`.
+        """
+        return self.stream(_chat_of(messages), _options_of(options), cancel)
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions,
+        cancel: threading.Event | None = None,
+    ) -> Generator[Event, None, None]:
+        """As :meth:`qwenchat.chat.backend.Backend.stream`.
+
+        Raises:
+            PromptError: besides, a chat template refuses the messages, or one of them could be taken for
+                more than text.
+        """
+        started = perf_counter()
+        prompt = self._prompt_ids(messages)
+        room = self.context - len(prompt)
+        if room < 1:
+            raise too_long(len(prompt), self.context)
+        generation = self.engine.generate(
+            prompt,
+            _sampling_params(options, self._defaults),
+            max_new_tokens=room if options.max_new_tokens is None else min(room, options.max_new_tokens),
+            stop_ids=self._turn_ends().union(self._defaults.eos_token_ids),
+            cancel=cancel,
+        )
+        decoder = self._decoder(options.stop)
+        begun = content_ids(self.tokenizer, messages[-1]) if messages[-1].role is Role.ASSISTANT else []
+        for token_id in begun:  # it may end in half a character
+            decoder.push(token_id)
+        return _reply_events(generation, decoder, started)
+
+    def effective(self, options: GenerationOptions) -> GenerationOptions:
+        """As :meth:`qwenchat.chat.backend.Backend.effective`."""
+        params = _sampling_params(options, self._defaults)
+        return replace(options, **{name: getattr(params, name) for name in _SAMPLING})
+
+    def close(self) -> None:
+        """Frees the weights and the cache; the model cannot be used after it. Twice is as good as once."""
+        self.__dict__.pop("engine", None)
+
+
+def text_to_complete(messages: Sequence[Message]) -> str:
+    """The text that a model is to go on with, instead of answering a chat.
+
+    Raises:
+        PromptError: the messages are a chat.
+    """
+    if [message.role for message in messages] != [Role.USER]:
+        raise PromptError(tr("a text to go on with is one message of the user's, and nothing else"))
+    return messages[0].content
+
+
+def _chat_of(messages: Sequence[Message | Mapping[str, str]]) -> list[Message]:
+    """Checked messages, at least one.
+
+    Raises:
+        PromptError: there is none, or one of them is no message.
+    """
+    chat = [Message.of(m) for m in messages]
+    if not chat:
+        raise PromptError(tr("there is no message to answer"), tr("give at least one"))
+    return chat
+
+
+def _options_of(values: Mapping[str, Any]) -> GenerationOptions:
+    """The options that a caller named.
+
+    Raises:
+        UsageError: one is unknown or has a value it cannot have.
+    """
+    try:
+        return GenerationOptions(**values)
+    except TypeError:
+        known = GenerationOptions.__dataclass_fields__
+        unknown = sorted(set(values) - set(known))
+        raise UsageError(
+            tr("unknown option {names}", names=tr(", ").join(unknown)),
+            tr("known are {names}", names=tr(", ").join(known)),
+        ) from None
+
+
+def _sampling_params(options: GenerationOptions, defaults: GenerationDefaults) -> SamplingParams:
+    """The caller's options over the checkpoint's defaults over the sampler's."""
+    from qwenchat.engine.sampling import SamplingParams
+
+    chosen = {}
+    for name in _SAMPLING:
+        value = getattr(options, name)
+        chosen[name] = getattr(defaults, name) if value is None else value
+    return SamplingParams(**{n: v for n, v in chosen.items() if v is not None}, seed=options.seed)
+
+
+def _reply_events(generation: Generation, decoder: Decoder, started: float) -> Generator[Event, None, None]:
+    """A generation as a reply: the prefill's progress, text as it becomes certain, then one end.
+
+    Args:
+        started: when the reply was asked for, by :func:`time.perf_counter`.
+    """
+    from qwenchat.engine.generate import Prefilled
+
+    first_token = 0.0
+    stats = generation.stats
+    token_ids = []
+    for step in generation.steps:
+        if isinstance(step, Prefilled):
+            yield PrefillProgress(step.done, step.total)
+            continue
+        first_token = first_token or perf_counter() - started
+        token_ids.append(step)
+        if text := decoder.push(step):
+            yield TextDelta(text)
+        if decoder.stopped:
+            break
+    generation.close()
+    if rest := decoder.finish():
+        yield TextDelta(rest)
+    yield ReplyEnd(
+        finish_reason="stop" if decoder.stopped else stats.finish_reason or "cancelled",
+        usage=Usage(stats.prompt_tokens, stats.reused_tokens, stats.new_tokens),
+        timings=Timings(first_token, stats.prefill_seconds, stats.decode_seconds),
+        seed=stats.seed,
+        token_ids=None if decoder.stopped else tuple(token_ids),
+        alpha_changed=stats.alpha_changed,
+    )

@@ -1,0 +1,1 @@
+"""A first-generation Qwen checkpoint on our own engine."""

@@ -1,0 +1,272 @@
+"""A first-generation Qwen checkpoint, loaded into our own engine.
+
+Owns the order of what happens on that way and what is told of each stage. Everything heavy is imported
+when a model is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwenchat.backends.native.backend import NativeBackend, no_vocabulary
+from qwenchat.backends.request import (
+    COMPILING,
+    IMPORTING,
+    LOADING,
+    PREPARING,
+    Progress,
+    Request,
+    Routine,
+    base_model,
+    pick_context,
+    pick_device,
+    pick_dtype,
+    tell_unfit,
+)
+from qwenchat.backends.torch_import import torch_libraries_opening
+from qwenchat.errors import CheckpointError, ModelError, QwenchatError
+from qwenchat.i18n.language import in_words_of_ours, plural, tr
+from qwenchat.tokenizer import QwenTokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from qwenchat.engine.config import GenerationDefaults, ModelConfig
+    from qwenchat.engine.cpu.team import Team
+    from qwenchat.engine.memory import Need
+    from qwenchat.engine.plan import Plan
+
+_TRITON_CACHE = "TRITON_CACHE_DIR"
+
+
+def load_native(folder: Path, request: Request) -> NativeBackend:
+    """Loads the checkpoint in ``folder``.
+
+    Raises:
+        ModelError: it is unusable, or memory does not suffice.
+        UsageError: the request has a value that it cannot have on this machine or with this model.
+    """
+    found = _look(folder, request)
+    config, window = found.config, found.window
+    from qwenchat.engine.generate import Engine
+    from qwenchat.engine.plan import pack
+    from qwenchat.engine.weights.loader import load_model
+
+    def tell_memory(need: Need, free: int) -> None:
+        line = tr(
+            "needs {needed} GiB, {free} GiB are free",
+            needed=f"{need.total / 2**30:.1f}",
+            free=f"{free / 2**30:.1f}",
+        )
+        request.progress(Routine(line), None)
+
+    on_gpu = found.device.type == "cuda"
+    stage = (COMPILING if _begin_triton_cache(found.device) else PREPARING) if on_gpu else None
+    how = _plan(found, request, lambda: open_cpu_kernels(request.threads, request.progress, request.notice))
+    weights = load_model(
+        folder,
+        device=found.device,
+        dtype=found.dtype,
+        context=window,
+        progress=lambda fraction: request.progress(LOADING, fraction),
+        preflight=tell_memory,
+        packing=how.packing,
+        int8_cache=found.int8_cache,
+        relabelled=lambda: request.notice(
+            tr(
+                "{name}: its zero points are stored otherwise than its label says (gptq or gptq_v2); "
+                "they are read as they are stored",
+                name=request.name,
+            )
+        ),
+    )
+    kernels = pack(weights, how, found.dtype)
+    if kernels.why_not:
+        request.notice(
+            tr(
+                "the fast {kind} kernels are not used, but {path}: {reason}",
+                kind="CUDA" if on_gpu else "CPU",
+                path=kernels_told(kernels.name, how.team),
+                reason=kernels.why_not,
+            )
+        )
+    if kernels.weights and stage:
+        request.progress(stage, None)
+    quant = f"Int{config.quant.bits}" if config.quant else tr("unquantised")
+    number = str(found.dtype).removeprefix("torch.")
+    cache = tr(", int8 KV cache") if found.int8_cache else ""
+    description = tr(
+        "{quant}, {device} {dtype}{cache}, {kernels}",
+        quant=quant,
+        device=found.device,
+        dtype=number,
+        cache=cache,
+        kernels=kernels_told(kernels.name, how.team),
+    )
+    try:
+        engine = Engine(kernels.model, context=window, weights=kernels.weights, int8_cache=found.int8_cache)
+    except QwenchatError:
+        raise
+    except Exception as error:
+        if kernels.weights is None:
+            raise
+        first_line = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            tr(
+                "the CUDA kernels cannot be compiled: {reason}",
+                reason=f"{type(error).__name__}: {first_line}",
+            ),
+            tr("use --device cpu"),
+            in_chat=tr("start qwenchat with --device cpu"),
+        ) from error
+    return NativeBackend(
+        engine,
+        found.tokenizer,
+        found.defaults,
+        name=request.name,
+        description=description,
+        complete=request.complete,
+    )
+
+
+def check_native(folder: Path, request: Request, open_team: Callable[[], Team]) -> None:
+    """Goes the way of :func:`load_native` up to the weights.
+
+    Args:
+        open_team: opens the CPU kernels, or raises CannotCompile.
+
+    Raises:
+        QwenchatError: as loading it would, or chatting with it.
+    """
+    from qwenchat.engine.memory import check_memory
+    from qwenchat.engine.weights.loader import weigh
+
+    found = _look(folder, request)
+    if found.tokenizer is None:
+        raise no_vocabulary(request.name)
+    needed = weigh(
+        folder,
+        device=found.device,
+        dtype=found.dtype,
+        context=found.window,
+        packing=_plan(found, request, open_team).packing,
+        int8_cache=found.int8_cache,
+    )
+    check_memory(needed, device=found.device, dtype=found.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is known before a weight is read: the checkpoint's JSON and vocabulary, and what was asked for."""
+
+    config: ModelConfig
+    defaults: GenerationDefaults
+    window: int
+    tokenizer: QwenTokenizer | None
+    device: torch.device
+    dtype: torch.dtype
+    int8_cache: bool
+
+
+def _look(folder: Path, request: Request) -> _Found:
+    """What can be wrong is looked at first, before seconds go into torch and the weights."""
+    from qwenchat.engine.config import read_generation_defaults, read_model_config
+
+    config = read_model_config(folder)
+    defaults = read_generation_defaults(folder)
+    tell_unfit(defaults, request)
+    if not (defaults.chats or request.complete):
+        raise base_model(tr("{name}: its chat_format is raw", name=request.name))
+    window = pick_context(request.context, config.seq_length, config.max_position_embeddings)
+    request.progress(IMPORTING, None)
+    with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second
+        tokenizer = _read_tokenizer(folder, config.vocab_size)
+    device = pick_device(request.device)
+    dtype = pick_dtype(request.dtype, device)
+    return _Found(config, defaults, window, tokenizer, device, dtype, request.kv_cache == "int8")
+
+
+def _plan(found: _Found, request: Request, open_team: Callable[[], Team]) -> Plan:
+    import torch
+
+    from qwenchat.engine.plan import plan
+
+    if request.threads is not None and found.device.type != "cuda":
+        torch.set_num_threads(request.threads)
+    return plan(found.config, found.device, found.dtype, open_team)
+
+
+def open_cpu_kernels(threads: int | None, report: Progress, notice: Callable[[str], None]) -> Team:
+    """The threads that run the CPU kernels, which are compiled into our cache folder the first time.
+
+    Raises:
+        CannotCompile: there are none, for the reason that it tells.
+    """
+    from qwenchat.engine.cpu import compiled
+    from qwenchat.engine.cpu.cores import default_threads
+    from qwenchat.engine.cpu.team import Team
+
+    count = threads or default_threads()
+    enter, name = compiled.open_kernels(
+        _kernels_folder(), compiling=lambda: report(COMPILING, None), notice=notice
+    )
+    return Team(enter, count, name)
+
+
+def kernels_told(name: str, team: Team | None) -> str:
+    """What multiplies, for people: as the engine calls it, and where it has threads, how many."""
+    if team is None:
+        return in_words_of_ours(name)
+    return plural(
+        team.threads, "{kind} kernels on 1 thread", "{kind} kernels on {count} threads", kind=team.kind
+    )
+
+
+def _kernels_folder() -> Path:
+    """Where the CPU kernels are kept: in our cache folder, unless somebody has said where Numba's go."""
+    from qwenchat import paths
+
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    return Path(named) / "qwenchat" if named else paths.cache_dir() / "kernels"
+
+
+def _read_tokenizer(folder: Path, vocab_size: int) -> QwenTokenizer | None:
+    """The folder's tokenizer, held against the model; None where there is none, to run ids alone."""
+    if not any(folder.glob("*.tiktoken")):
+        return None
+    tokenizer = QwenTokenizer.from_folder(folder, vocab_size)
+    if tokenizer.n_vocab > vocab_size:
+        raise CheckpointError(
+            tr(
+                "{folder}: the vocabulary has {tokens} tokens, the model {size}",
+                folder=folder,
+                tokens=tokenizer.n_vocab,
+                size=vocab_size,
+            ),
+            tr("the .tiktoken file belongs to another checkpoint"),
+        )
+    return tokenizer
+
+
+def _begin_triton_cache(device: torch.device) -> bool:
+    """Lets Triton keep what it compiles in our cache folder, unless somebody has said where.
+
+    Returns:
+        Whether nothing is there yet. (A version's kernels for a kind of GPU have a folder of their own.)
+    """
+    import torch
+
+    from qwenchat import __version__, paths
+
+    if not os.environ.get(_TRITON_CACHE):
+        major, minor = torch.cuda.get_device_capability(device)
+        kind = f"{__version__}-torch{torch.__version__}-sm{major}{minor}"
+        os.environ[_TRITON_CACHE] = str(paths.cache_dir() / "triton" / kind)
+    try:
+        return not any(Path(os.environ[_TRITON_CACHE]).iterdir())
+    except OSError:
+        return True

@@ -1,0 +1,203 @@
+"""What loading a model has in common, whatever runs it: the request, its stages, the device and the dtype.
+
+Owns the values that a request may have. Knows neither checkpoints nor backends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwenchat.engine.cpu.layout import MOST_THREADS
+from qwenchat.errors import CheckpointError, UsageError, shorten
+from qwenchat.i18n.language import tr
+
+if TYPE_CHECKING:
+    import torch
+
+    from qwenchat.engine.config import GenerationDefaults
+
+Progress = Callable[[str, float | None], None]
+"""Told a stage's name and the fraction done, None where it cannot be known."""
+
+
+class Routine(str):
+    """A stage that every load passes through: to be seen while it lasts, but no news in a log."""
+
+    __slots__ = ()
+
+
+IMPORTING, LOADING, PREPARING = map(Routine, ("importing torch", "loading weights", "preparing kernels"))
+COMPILING = "compiling kernels, once"
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+KV_CACHES = ("auto", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How a model is to be loaded; the fields are the arguments of :func:`qwenchat.backends.load.load`.
+
+    Raises:
+        UsageError: a field has a value that it cannot have, whatever the model.
+    """
+
+    name: str
+    device: str = "auto"
+    dtype: str = "auto"
+    context: int | None = None
+    kv_cache: str = "auto"
+    threads: int | None = None
+    settle: bool = True
+    complete: bool = False
+    progress: Progress = lambda stage, fraction: None
+    notice: Callable[[str], None] = lambda line: None
+
+    def __post_init__(self) -> None:
+        if self.kv_cache not in KV_CACHES:
+            raise UsageError(
+                tr(
+                    "the KV cache is {value!r}, expected {names}",
+                    value=self.kv_cache,
+                    names=tr(", ").join(KV_CACHES),
+                )
+            )
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            hint = tr("give 1 to {most}", most=MOST_THREADS)
+            raise UsageError(tr("--threads {count} is out of range", count=self.threads), hint)
+
+
+def base_model(what: str) -> CheckpointError:
+    """The error for a checkpoint that is asked to chat and was not made for it.
+
+    Args:
+        what: how that shows, beginning with the model's name.
+    """
+    return CheckpointError(
+        what,
+        tr(
+            "it is a base model, which goes on with texts: qwenchat ask --complete; "
+            "look for its chat or instruct version"
+        ),
+        in_chat=tr("it is a base model, which does not chat; look for its chat or instruct version"),
+    )
+
+
+def tell_unfit(defaults: GenerationDefaults, request: Request) -> None:
+    """Tells what a checkpoint says of sampling and cannot be."""
+    for line in defaults.unfit:
+        request.notice(tr("{problem}: left out", problem=line))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, index = _kind_of_device(name)
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        message = tr("there is no device {name} here", name=name)
+        raise UsageError(message, tr("use --device cpu"), in_chat=tr("start qwenchat with --device cpu"))
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of that name, one of :data:`DTYPES`; "auto" for what the device does well.
+
+    Raises:
+        UsageError: there is no such dtype.
+    """
+    import torch
+
+    own = torch.cpu._is_avx512_bf16_supported
+    dtype: torch.dtype = getattr(torch, _name_of_dtype(name, device.type, own))
+    return dtype
+
+
+def foresee(device: str, dtype: str) -> tuple[str, int]:
+    """What :func:`pick_device` and :func:`pick_dtype` would come to, without the seconds that torch takes.
+
+    Returns:
+        "cpu" or "cuda", and the bytes of a value. Whether there is a device "cuda:N" is not looked for.
+
+    Raises:
+        UsageError: a device or a dtype cannot have that name.
+    """
+    kind = ("cuda" if _has_gpu() else "cpu") if device == "auto" else _kind_of_device(device)[0]
+    return kind, 4 if _name_of_dtype(dtype, kind, _multiplies_bfloat16) == "float32" else 2
+
+
+def _kind_of_device(name: str) -> tuple[str, str]:
+    """ "cpu" or "cuda", and the number of a GPU if one is named."""
+    kind, _, index = name.partition(":")
+    numbered = index.isascii() and index.isdecimal() and len(index) <= 3
+    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not numbered)):
+        raise UsageError(
+            tr("the device is {value!r}, expected auto, cpu, cuda or cuda:N", value=shorten(name))
+        )
+    return kind, index
+
+
+def _name_of_dtype(name: str, kind: str, multiplies_bfloat16: Callable[[], bool]) -> str:
+    """What "auto" stands for on a kind of device; else the name itself."""
+    if name not in DTYPES:
+        raise UsageError(
+            tr("the dtype is {value!r}, expected {names}", value=name, names=tr(", ").join(DTYPES))
+        )
+    if name != "auto":
+        return name
+    if kind == "cuda":
+        return "float16"
+    # Half the bytes are half the time, but only where the processor multiplies bfloat16 itself.
+    return "bfloat16" if multiplies_bfloat16() else "float32"
+
+
+def _multiplies_bfloat16() -> bool:
+    """What torch would say of the processor, without torch."""
+    from llvmlite.binding import get_host_cpu_features
+
+    return bool(get_host_cpu_features().get("avx512bf16"))
+
+
+def _has_gpu() -> bool:
+    """Whether torch is built for CUDA, and the driver has a GPU for it."""
+    windows = os.name == "nt"
+    torch = importlib.util.find_spec("torch")
+    library = "torch_cuda.dll" if windows else "libtorch_cuda.so"
+    if torch is None or torch.origin is None or not (Path(torch.origin).parent / "lib" / library).exists():
+        return False
+    count = ctypes.c_int()
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if windows else "libcuda.so.1")
+        # https://docs.nvidia.com/cuda/cuda-driver-api: both give 0 for success.
+        failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    except (OSError, AttributeError):
+        return False
+    return not failed and count.value > 0
+
+
+def pick_context(asked: int | None, trained: int, most: int) -> int:
+    """The context window: what was asked for, else what the model was trained on.
+
+    Raises:
+        UsageError: it is more than ``most``, or nothing.
+    """
+    if asked is None:
+        return trained
+    if not 1 <= asked <= most:
+        raise UsageError(
+            tr("--context {asked} is out of range", asked=asked),
+            tr("this model takes 1 to {most} tokens", most=most),
+            in_chat=tr("this model takes 1 to {most} tokens: start qwenchat with as many", most=most),
+        )
+    return asked

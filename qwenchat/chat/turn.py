@@ -1,0 +1,235 @@
+"""One turn of a chat, whoever shows it: fitted into the context, streamed, kept.
+
+Owns what must hold of every reply: which turns the model gets to read, that the reply is saved about
+once a second while it comes, and the status and tokens that it is kept with. Prints nothing; knows
+neither terminals nor files.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Literal
+
+from qwenchat.chat.backend import Backend
+from qwenchat.chat.conversation import Conversation, Reply, ReplyStatus
+from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, Role, TextDelta
+from qwenchat.chat.window import Fit, fit_window
+from qwenchat.errors import ContextLengthError, ConversationError, SessionError
+from qwenchat.i18n.language import tr
+from qwenchat.sessions.store import Session
+from qwenchat.terminal.signals import held
+
+CHECKPOINT_SECONDS = 1.0
+"""How often a reply that is still coming is saved."""
+REPLY_BUDGET = 1024
+"""Tokens kept free for a reply, or a quarter of the context if that is less."""
+
+Overflow = Literal["drop", "error"]
+"""What happens when the turns no longer fit: the oldest are left out, or it is an error."""
+
+
+class Keeper:
+    """Saves a session while a chat goes on, which no trouble with the disk may stop.
+
+    Args:
+        session: the session.
+        wanted: whether it is to be saved at all.
+
+    Attributes:
+        untold: what the user must be told of it; whoever tells it clears the list.
+        saved: whether the session's file says what the session said when it was last saved.
+        trouble: why the last save failed; empty if it did not.
+    """
+
+    def __init__(self, session: Session, wanted: bool = True) -> None:
+        self.session = session
+        self.untold: list[str] = []
+        self.saved = False
+        self.trouble = ""
+        self._wanted = wanted
+        self._take_notices()
+
+    def save(self) -> None:
+        """Saves the session, whole whatever signals come. Trouble is told once, until it went well again."""
+        with held():
+            try:
+                self._save()
+            except SessionError as error:
+                self.saved = False
+                if str(error) != self.trouble:
+                    self.trouble = str(error)
+                    self.untold.append(self.trouble)
+            self._take_notices()
+
+    def close(self) -> None:
+        """Lets others write the session; what could not be saved is tried once more before."""
+        if self.trouble:
+            self.save()
+        self.session.close()
+
+    def _save(self) -> None:
+        if not self._wanted or self.session.read_only:
+            return
+        if self.session.conversation.nodes:
+            self.session.save()
+            self.saved, self.trouble = True, ""
+        elif self.saved:  # its only question was taken back
+            self.session.withdraw()
+            self.saved = False
+
+    def _take_notices(self) -> None:
+        self.untold += self.session.notices
+        self.session.notices.clear()
+
+
+def fit_turns(
+    conversation: Conversation, backend: Backend, options: GenerationOptions, overflow: Overflow = "drop"
+) -> Fit:
+    """The turns of the path that the model gets to read.
+
+    Raises:
+        ContextLengthError: the last turn alone is too long, or any turn would be left out with
+            ``overflow`` "error".
+    """
+    messages = conversation.messages()
+    if len(conversation.questions()) == 1:
+        # Nothing could be left out, and the backend counts once more what it is given.
+        return Fit(tuple(messages), (), 0)
+    fit = fit_window(
+        messages,
+        backend.count_tokens,
+        window=backend.context,
+        reply_budget=options.max_new_tokens or min(REPLY_BUDGET, backend.context // 4),
+        pinned=conversation.pinned_turns(),
+    )
+    if fit.left_out_turns and overflow == "error":
+        raise ContextLengthError(
+            tr(
+                "the context of {tokens} tokens is full; turn {turns} no longer fits",
+                tokens=f"{backend.context:,}",
+                turns=ranges(fit.left_out_turns),
+            ),
+            tr("--overflow drop leaves the oldest turns out; a new chat begins empty"),
+            in_chat=tr("/clear begins a new chat; started with --overflow drop, qwenchat leaves turns out"),
+        )
+    return fit
+
+
+def stream_reply(
+    conversation: Conversation,
+    messages: Sequence[Message],
+    backend: Backend,
+    options: GenerationOptions,
+    save: Callable[[], None],
+    cancel: threading.Event,
+) -> Generator[Event, None, None]:
+    """Answers the question where the chat stands, or goes on with its reply that broke off.
+
+    The conversation has the question on the disk before the model runs, the reply from its first
+    event on, and at the end whatever came of it; also if the caller stops listening, for which it
+    closes this generator.
+
+    Args:
+        messages: what the model is to read, as from :func:`fit_turns`.
+        save: saves the conversation; trouble with that it keeps to itself.
+        cancel: ends the reply when set.
+
+    Raises:
+        Exception: the model failed; what came until then is kept, with the status "error".
+    """
+    here = conversation.current
+    if here is None:
+        raise ConversationError(tr("there is no question to answer"))
+    save()
+    begun = here.reply or Reply("", "streaming", model=backend.name, options=options)
+    node_id = here.id if here.reply else None
+    text, saved = begun.text, time.monotonic()
+    any_event = False
+    end: ReplyEnd | None = None
+    status: ReplyStatus = "interrupted"
+    failure = ""
+    try:
+        with closing(backend.stream(messages, options, cancel)) as events:
+            for event in events:
+                any_event = True
+                if node_id is None:
+                    node_id = conversation.reply(begun, now()).id
+                if isinstance(event, TextDelta):
+                    text += event.text
+                    if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                        conversation.replace_reply(node_id, replace(begun, text=text, status="streaming"))
+                        save()
+                        saved = time.monotonic()
+                elif isinstance(event, ReplyEnd):
+                    end, status = event, _STATUSES[event.finish_reason]
+                yield event
+    except Exception as error:
+        status, failure = "error", str(error)
+        raise
+    finally:
+        if node_id is not None and any_event:  # else a reply that was to go on is as it was
+            conversation.replace_reply(node_id, _finished(begun, text, status, failure, end))
+            save()
+
+
+def broke_off(conversation: Conversation) -> bool:
+    """Whether the chat stands at a reply that can be gone on with."""
+    here = conversation.current
+    reply = here.reply if here is not None else None
+    return reply is not None and reply.status in ("interrupted", "length", "error")
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Numbers for people: 1-3, 7."""
+    parts: list[list[int]] = []
+    for n in numbers:
+        if parts and parts[-1][-1] == n - 1:
+            parts[-1].append(n)
+        else:
+            parts.append([n])
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)
+
+
+def turn_tokens(backend: Backend, messages: Sequence[Message]) -> int:
+    """Tokens that messages add to a prompt."""
+    nothing = Message(Role.USER, "")
+    return backend.count_tokens([*messages, nothing]) - backend.count_tokens([nothing])
+
+
+def system_tokens(backend: Backend, text: str) -> int:
+    """Tokens that the text of a system prompt adds to a prompt."""
+    question = Message(Role.USER, "")
+    without = backend.count_tokens([Message(Role.SYSTEM, ""), question])
+    return backend.count_tokens([Message(Role.SYSTEM, text), question]) - without
+
+
+def now() -> str:
+    """The time as it is kept: in ISO 8601 and UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+_STATUSES: dict[str, ReplyStatus] = {"stop": "complete", "length": "length", "cancelled": "interrupted"}
+
+
+def _finished(begun: Reply, text: str, status: ReplyStatus, failure: str, end: ReplyEnd | None) -> Reply:
+    """A reply as it is kept: with its tokens, if they are known from its beginning on."""
+    known = end is not None and end.token_ids is not None and (begun.token_ids or not begun.text)
+    return replace(
+        begun,
+        text=text,
+        status=status,
+        error=failure,
+        token_ids=begun.token_ids
+        if text == begun.text and end is None
+        else begun.token_ids + end.token_ids
+        if end and end.token_ids is not None and known
+        else (),
+        seed=end.seed if end else begun.seed,
+        usage=end.usage if end else None,
+        timings=end.timings if end else None,
+    )

@@ -1,0 +1,146 @@
+"""``qwenchat bench``: how fast a model is on this machine, and how far from what the machine could do.
+
+Owns the command's options. The order of the work is ``bench.run``'s, what is measured ``bench.protocol``'s,
+how it is told ``bench.report``'s.
+
+stdout gets the tables and, as its last line, one JSON object; what is being done goes to stderr.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwenchat.cli.flags import complete_device, models_to, words_of
+from qwenchat.errors import UsageError
+from qwenchat.i18n.language import tr
+
+if TYPE_CHECKING:
+    from qwenchat.cli.flags import Flags
+
+
+def _option(help_text: str, *names: str, metavar: str, **extra: Any) -> Any:
+    return typer.Option(*names, help=help_text, metavar=metavar, show_default=False, **extra)
+
+
+def _known_formats() -> list[str]:
+    from qwenchat.bench.random_weights import FORMATS
+
+    return list(FORMATS)
+
+
+_RANDOM_WEIGHTS = (
+    "Random weights in the shapes of a published model: qwen-7b-chat-int8, also -int4, -fp16; 1.8b, 14b."
+)
+_FORMATS = "Formats of the random weights, one after the other: int8,int4,fp16."
+_MODEL = "A checkpoint folder, a known name, or demo."
+_KV_CACHE = "What the KV cache keeps: auto or int8."
+_DTYPE = "auto, float32, bfloat16 or float16, or several of them."
+_TOKENS = "New tokens of each reply; if not given 2048,8192 on a GPU and 128 on a CPU."
+_LOAD = "Time a process from its start to its first token; random weights go to disk for it."
+
+
+def bench(
+    ctx: typer.Context,
+    model: Annotated[
+        str | None, _option(_MODEL, "--model", "-m", metavar="MODEL", autocompletion=models_to("load"))
+    ] = None,
+    random_weights: Annotated[
+        str | None, _option(_RANDOM_WEIGHTS, metavar="NAME", autocompletion=models_to("imitate"))
+    ] = None,
+    formats: Annotated[str | None, _option(_FORMATS, metavar="LIST", autocompletion=_known_formats)] = None,
+    device: Annotated[
+        str | None, _option("auto, cpu, cuda or cuda:N.", metavar="DEVICE", autocompletion=complete_device)
+    ] = None,
+    dtype: Annotated[str | None, _option(_DTYPE, metavar="LIST", autocompletion=words_of("dtype"))] = None,
+    tokens: Annotated[str | None, _option(_TOKENS, metavar="LIST")] = None,
+    kv_cache: Annotated[
+        str | None, _option(_KV_CACHE, metavar="KIND", autocompletion=words_of("kv_cache"))
+    ] = None,
+    threads: Annotated[
+        int | None, _option("Threads on a CPU; if not given its physical cores.", metavar="COUNT")
+    ] = None,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Time each kernel of the decode step too.")
+    ] = False,
+    load: Annotated[bool, typer.Option("--load", help=_LOAD)] = False,
+    folder: Annotated[
+        Path | None, _option("Where --load writes random weights, and leaves them.", metavar="FOLDER")
+    ] = None,
+    chart: Annotated[
+        Path | None, _option("Draw the speed against the context into an SVG file.", metavar="FILE")
+    ] = None,
+    peer: Annotated[bool, typer.Option("--peer", help="Time transformers on the same weights too.")] = False,
+) -> None:
+    """Time a model, beside what this machine could do at best and what the model card says.
+
+    The replies begin at a context of one token, with the sampler on and nothing that ends them, as the
+    card's do. The tables go to stdout, the last line is JSON.
+    """
+    flags: Flags = ctx.obj
+    if random_weights is not None and model is not None:
+        raise UsageError(tr("--model and --random-weights exclude each other"), tr("choose one"))
+    if random_weights is None and formats is not None:
+        raise UsageError(tr("--formats is for --random-weights"), tr("a checkpoint has a format of its own"))
+    if random_weights is not None and peer:
+        raise UsageError(tr("--peer needs a checkpoint"), tr("-m demo is one"))
+    if chart is not None and not chart.absolute().parent.is_dir():
+        raise UsageError(tr("there is no folder {folder}", folder=chart.absolute().parent))
+    lengths = None if tokens is None else _numbers(tokens)
+    name = model or flags.settings["model"] or "demo"
+    if random_weights is None:
+        from qwenchat.models import catalog
+
+        catalog.check(name)  # before torch is imported
+
+    from qwenchat.bench import report, run
+    from qwenchat.bench.chart import draw
+    from qwenchat.cli.ask import json_line, stdout, write
+    from qwenchat.files.text import write_text
+    from qwenchat.terminal import console
+
+    def tell(line: str) -> None:
+        if not flags.settings["quiet"]:
+            console.say(line, "progress")
+
+    out = stdout()
+    request = run.Request(
+        model=name,
+        random_weights=random_weights,
+        formats=formats,
+        device=device or flags.settings["device"] or "auto",
+        dtypes=_words(dtype or flags.settings["dtype"] or "auto"),
+        tokens=lengths,
+        kv_cache=kv_cache or flags.settings["kv_cache"] or "auto",
+        threads=flags.settings["threads"] if threads is None else threads,
+        kernels=kernels,
+        load=load,
+        folder=folder,
+        peer=peer,
+    )
+    command = shlex.join(["qwenchat", *sys.argv[1:]])
+    figures = run.measure(request, command=command, tell=tell)
+    report.print_tables(figures, console.stdout_console())
+    if chart is not None:
+        write_text(chart, draw(*report.lines(figures)), overwrite=True)
+    write(out, json_line(report.figures(figures)))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(dict.fromkeys(int(word) for word in text.split(",")))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise UsageError(
+            tr("--tokens is {text}, expected numbers from 1 with commas between them", text=repr(text))
+        )
+    return numbers

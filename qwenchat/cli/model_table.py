@@ -1,0 +1,238 @@
+"""How models are told: as lines for a person, as objects for a program.
+
+Owns the columns of the list, and what is said of one model and of a check. Does not know where the lines go.
+What comes from a checkpoint or a server is sanitised here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwenchat.cli.progress import size_text
+from qwenchat.errors import CheckpointError
+from qwenchat.i18n.language import plural, tr
+from qwenchat.terminal.columns import Column, Table, terms
+from qwenchat.terminal.sanitize import sanitize_line
+
+if TYPE_CHECKING:
+    from qwenchat.models.about import About
+    from qwenchat.models.checking import Checked
+    from qwenchat.models.places import Place
+    from qwenchat.models.published import Published
+
+GIB = 2**30
+_NONE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model in the list.
+
+    Attributes:
+        name: "org/model", or "demo".
+        known: the published chat that it is, or None.
+        place: where it lies whole on this machine, or None.
+        context: the tokens that it was trained on, or None.
+        begun: whether a pull of it has not ended.
+        memory: bytes that it takes on the device of this machine, or None.
+    """
+
+    name: str
+    known: Published | None
+    place: Place | None
+    context: int | None
+    begun: bool
+    memory: int | None
+
+    @property
+    def disk(self) -> int | None:
+        """Bytes on disk, as they are, or as they would be."""
+        if self.place:
+            return self.place.bytes
+        return self.known.disk_bytes if self.known else None
+
+
+def source_text(source: str) -> str:
+    """What put a checkpoint there."""
+    return {
+        "demo": tr("built in"),
+        "folder": tr("a folder"),
+        "hub": tr("the Hub's cache"),
+        "modelscope": tr("ModelScope's cache"),
+    }[source]
+
+
+def list_table(models: Sequence[Listed], device: str) -> Table:
+    """A row a model.
+
+    Args:
+        models: one or more.
+        device: what the memory is of.
+    """
+    columns = (
+        Column(tr("model"), "term"),
+        Column(tr("disk"), leaves=3),
+        Column(tr("context"), leaves=1),
+        Column(tr("memory, {device}", device=device), leaves=2),
+        Column(tr("here")),
+    )
+    return Table(columns, [_cells(model) for model in models])
+
+
+def _cells(model: Listed) -> tuple[str, ...]:
+    known, place = model.known, model.place
+    absent = tr("its pull has not ended") if model.begun else _NONE
+    return (
+        known.short if known else model.name,
+        _NONE if model.disk is None else size_text(model.disk),
+        _NONE if model.context is None else str(model.context),
+        _NONE if model.memory is None else f"{model.memory / GIB:.1f} GiB",
+        source_text(place.source) if place else absent,
+    )
+
+
+def show_tables(
+    model: Listed, about: About | None, files: Iterable[tuple[str, int]], device: str
+) -> tuple[Table, Table]:
+    """What there is to say of one model, a line each; and its files."""
+    place = model.place
+    facts: list[tuple[str, str | None]] = [(tr("model"), model.name)]
+    if place:
+        facts += [
+            (tr("folder"), str(place.folder)),
+            (tr("source"), source_text(place.source)),
+            (tr("revision"), place.revision or None),
+        ]
+    if about:
+        facts += [
+            (tr("model type"), about.model_type),
+            (tr("format"), about.format),
+            (tr("quantised"), about.quantization),
+            (tr("licence"), about.licence),
+        ]
+    context = model.context
+    facts += [
+        (tr("context"), None if context is None else plural(context, "1 token", "{count} tokens")),
+        (tr("disk"), None if model.disk is None else size_text(model.disk)),
+    ]
+    if model.memory is not None:
+        facts.append((tr("memory, {device}", device=device), f"{model.memory / GIB:.1f} GiB"))
+    return (
+        terms((name, value) for name, value in facts if value),
+        terms((f"  {name}", size_text(size)) for name, size in files),
+    )
+
+
+def as_object(model: Listed) -> dict[str, Any]:
+    """What there is to say of a model in a list, verbatim."""
+    known, place = model.known, model.place
+    return {
+        "name": model.name,
+        "short": known.short if known else None,
+        "disk_bytes": model.disk,
+        "context": model.context,
+        "memory_bytes": model.memory,
+        "here": place is not None,
+        "begun": model.begun,
+        "source": place.source if place else None,
+        "revision": (place.revision or None) if place else None,
+        "folder": str(place.folder) if place else None,
+    }
+
+
+def about_object(about: About | None, files: Iterable[tuple[str, int]]) -> dict[str, Any]:
+    """What a checkpoint's files say, verbatim."""
+    return {
+        "model_type": about.model_type if about else None,
+        "format": about.format if about else None,
+        "quantization": about.quantization if about else None,
+        "trained_context": about.context if about else None,
+        "licence": about.licence if about else None,
+        "files": [{"name": name, "size": size} for name, size in files],
+    }
+
+
+def files_of(path: Path) -> list[tuple[str, int]]:
+    """The files of a checkpoint with their sizes, those that are none of a model's left out."""
+    from qwenchat.models.places import entries
+
+    found = []
+    for entry in entries(path) or [path]:
+        with suppress(OSError):
+            if entry.is_file() and not entry.name.startswith("."):
+                found.append((entry.name, entry.stat().st_size))
+    return found
+
+
+def place_object(place: Place) -> dict[str, Any]:
+    """Where a checkpoint lies, verbatim."""
+    return {
+        "name": place.name,
+        "source": place.source,
+        "revision": place.revision or None,
+        "folder": str(place.folder),
+        "disk_bytes": place.bytes,
+    }
+
+
+def checked_lines(checked: Checked) -> list[str]:
+    """What was found out: a line a bad file, or that there is none."""
+    name, count = sanitize_line(checked.place.name), len(checked.files)
+    bad = [
+        tr("{path}: {reason}", path=sanitize_line(file), reason=sanitize_line(reason))
+        for file, reason in checked.bad.items()
+    ]
+    if bad:
+        return [f"{line}\n" for line in bad]
+    found = {
+        "record": plural(count, "its one file is what was pulled", "all {count} files are what was pulled"),
+        "cache": plural(
+            count,
+            "its one file has the hash that names it",
+            "all {count} files have the hashes that name them",
+        ),
+        "hub": plural(count, "its one file is what the Hub has", "all {count} files are what the Hub has"),
+        "sizes": plural(
+            count,
+            "its one file has its size; no hash is known",
+            "all {count} files have their sizes; no hash is known",
+        ),
+        "nothing": tr("no file is missing; no hash is known"),
+    }
+    return [tr("{model}: {finding}", model=name, finding=found[checked.against]) + "\n"]
+
+
+def checked_object(checked: Checked) -> dict[str, Any]:
+    """The same, verbatim."""
+    return place_object(checked.place) | {
+        "good": not checked.bad,
+        "against": checked.against,
+        "files": [file.name for file in checked.files],
+        "bad": [{"name": name, "reason": reason} for name, reason in checked.bad.items()],
+    }
+
+
+def bad_error(checked: Checked) -> CheckpointError:
+    """The error that a check with bad files ends with, and how they are made good."""
+    from qwenchat.models import catalog
+
+    place = checked.place
+    names = tr(", ").join(checked.bad)
+    if place.source == "demo":
+        hint = tr("qwenchat models remove demo, then pull demo, makes it anew")
+    elif catalog.full_name(place.name):
+        hint = tr("qwenchat models pull {name} fetches what is bad again", name=_again(place))
+    else:
+        hint = tr("put good files in their place")
+    return CheckpointError(tr("{model}: bad or missing: {files}", model=place.name, files=names), hint)
+
+
+def _again(place: Place) -> str:
+    """What follows ``pull`` to bring this very revision from where it came."""
+    source = " --source modelscope" if place.source == "modelscope" else ""
+    revision = f" --revision {place.revision}" if place.source == "hub" else ""
+    return f"{place.name}{source}{revision}"

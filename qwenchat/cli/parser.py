@@ -1,0 +1,222 @@
+"""The parser of the command line, in our words.
+
+Owns what is said where a command line makes no sense: which word is none, what was probably meant, what a
+value must be. Typer parses. The layout of the help is ``cli_help``'s.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from qwenchat.errors import UsageError, quoted, shorten
+from qwenchat.i18n.language import tr
+
+# What other programs call it. The words of a group's own commands need not be here.
+_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
+    "qwenchat": {
+        "download": "models pull",
+        "fetch": "models pull",
+        "history": "sessions list",
+        "ls": "sessions list",
+        "ps": "sessions list",
+        "quantise": "quantize",
+        "rm": "sessions delete",
+        "settings": "config show",
+    },
+    "qwenchat sessions": {
+        "cat": "show",
+        "continue": "resume",
+        "copy": "fork",
+        "cp": "fork",
+        "find": "search",
+        "grep": "search",
+        "ls": "list",
+        "mv": "rename",
+        "open": "resume",
+        "remove": "delete",
+        "rm": "delete",
+    },
+    "qwenchat models": {
+        "delete": "remove",
+        "download": "pull",
+        "fetch": "pull",
+        "get": "pull",
+        "info": "show",
+        "ls": "list",
+        "rm": "remove",
+        "verify": "check",
+    },
+    "qwenchat config": {"create": "init", "get": "show", "list": "show", "ls": "show"},
+}
+_SHORT = 3  # letters: what is near a name as short may as well begin a question
+_CHAT = ("chat", "run")
+
+
+class Command(TyperCommand):
+    """A command whose help and errors are ours."""
+
+    allow_extra_args = True  # so that what is too much comes back
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Takes the words after the command's name."""
+        with _told(ctx):
+            extra = super().parse_args(ctx, args)
+        if extra and not ctx.resilient_parsing:
+            takes = [param for param in self.params if param.param_type_name == "argument"]
+            words = shorten(" ".join(extra))
+            if takes:
+                message = tr("{words} is too much after {command}", words=words, command=ctx.command_path)
+            else:
+                message = tr("{command} takes no {words}", words=words, command=ctx.command_path)
+            raise UsageError(message, _see_help(ctx))
+        return extra
+
+    def get_help(self, ctx: Any) -> str:
+        """What ``--help`` prints."""
+        from qwenchat.cli.help import help_of
+
+        return help_of(self, ctx)
+
+
+class Group(TyperGroup):
+    """A group of commands whose help and errors are ours."""
+
+    def get_help(self, ctx: Any) -> str:
+        """What ``--help`` prints."""
+        from qwenchat.cli.help import help_of
+
+        return help_of(self, ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Takes the words after the group's name."""
+        with _told(ctx):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Finds the command that the first word names."""
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            raise self._no_command(ctx, args)
+        return super().resolve_command(ctx, args)
+
+    def _no_command(self, ctx: Any, args: list[str]) -> UsageError:
+        word, path = args[0], ctx.command_path
+        meant = [f"{path} {name}" for name in self._meant(path, word)]
+        if meant:
+            hint = tr("did you mean {name}?", name=tr(" or ").join(meant))
+        elif ctx.parent is not None:
+            hint = _see_help(ctx)
+        elif word in _CHAT:
+            hint = tr("qwenchat alone begins a chat, with -m NAME for a model")
+        else:
+            said = shlex.join([" ".join(args)]) if len(args) > 1 or " " in word else shlex.quote(word)
+            hint = tr(
+                "qwenchat ask {text} asks, {help} shows the commands",
+                text=shorten(said),
+                help=f"{path} --help",
+            )
+        return UsageError(tr("there is no command {word}", word=shorten(word)), hint)
+
+    def _meant(self, path: str, word: str) -> Iterable[str]:
+        """The commands that a word is likely to mean."""
+        elsewhere = _ELSEWHERE.get(path, {})
+        if word in elsewhere:
+            return [elsewhere[word]]
+        groups = {name: each for name, each in self.commands.items() if isinstance(each, Group)}
+        if below := [f"{name} {word}" for name, each in groups.items() if word in each.commands]:
+            return below
+        names = [*(name for name in elsewhere if len(name) > _SHORT), *self.commands]
+        close = difflib.get_close_matches(word, names, n=1)
+        return [elsewhere.get(name, name) for name in close]
+
+
+class App(typer.Typer):
+    """A group of commands, all of which are ours."""
+
+    def __init__(self, **settings: Any) -> None:
+        # Plain help: Rich would cost half of its time budget.
+        super().__init__(cls=Group, rich_markup_mode=None, invoke_without_command=True, **settings)
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        """Declares a command."""
+        return super().command(name, cls=Command, **settings)
+
+
+# --- what is said ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _told(ctx: Any) -> Iterator[None]:
+    """Lets what Typer finds wrong be told in our words."""
+    try:
+        yield
+    except typer.TyperException as error:
+        raise _in_our_words(error, ctx) from error
+
+
+def _in_our_words(error: Any, ctx: Any) -> UsageError:
+    """What is wrong with a command's words. Typer's errors are private; their names tell them apart."""
+    kind = type(error).__name__
+    if kind == "NoSuchOption":
+        message = tr("there is no option {name}", name=shorten(error.option_name))
+        if error.possibilities:
+            return UsageError(message, tr("did you mean {name}?", name=error.possibilities[0]))
+        return UsageError(message, _see_help(ctx))
+    if kind == "BadOptionUsage":
+        message = (
+            tr("{option} takes no value", option=error.option_name)
+            if _is_switch(ctx, error.option_name)
+            else tr("{option} needs a value", option=error.option_name)
+        )
+        return UsageError(message, _see_help(ctx))
+    if kind == "MissingParameter":
+        from qwenchat.cli.help import usage_of
+
+        usage = usage_of(ctx.command, ctx).replace(f" {tr('[OPTIONS]')}", "")
+        return UsageError(tr("{name} is missing", name=error.param.metavar), tr("say {usage}", usage=usage))
+    if kind == "BadParameter" and error.param is not None:
+        given = _given(error)
+        name = error.param.metavar if error.param.param_type_name == "argument" else error.param.opts[0]
+        setting = f"{name} {given}" if given else name
+        return UsageError(tr("{setting}: expected {what}", setting=setting, what=_expected(error.param)))
+    return UsageError(error.format_message(), _see_help(ctx))
+
+
+def _see_help(ctx: Any) -> str:
+    return tr("{command} shows what there is", command=f"{ctx.command_path} --help")
+
+
+def _is_switch(ctx: Any, option: str) -> bool:
+    options = [param for param in ctx.command.params if param.param_type_name == "option"]
+    return any(option in (*param.opts, *param.secondary_opts) and param.is_flag for param in options)
+
+
+def _given(error: Any) -> str:
+    """The value that was refused, or nothing if it is not known."""
+    errors = getattr(error.__cause__, "errors", None)
+    if errors is None:
+        return ""
+    value = errors(include_url=False)[0]["input"]
+    return shorten(value) if isinstance(value, str) and value.isprintable() else quoted(value)
+
+
+def _expected(param: Any) -> str:
+    """What a value must be: as the setting of that name says, or as its type and bounds do."""
+    from qwenchat.settings.schema import Settings, allowed
+
+    if param.name in Settings.model_fields:
+        return allowed(param.name)
+    kind, least = param.type_descriptor.annotation, getattr(param, "min", None)
+    if kind is int:
+        return (
+            tr("a whole number, {least} or more", least=least) if least is not None else tr("a whole number")
+        )
+    if kind is float:
+        return tr("a number, {least} or more", least=least) if least is not None else tr("a number")
+    return tr("text in UTF-8")

@@ -1,0 +1,97 @@
+"""How a long transfer is told: how much of it is done, how fast it is, what time is left.
+
+Turns counts of bytes into a stage and a fraction, as ``theme`` shows them. Does not know what is transferred.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from qwenchat.i18n.language import tr
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def size_text(size: int) -> str:
+    """A number of bytes for a person: "9.1 GB"."""
+    return " ".join(_in_unit(size, _unit(size)))
+
+
+def part_text(done: int, total: int) -> str:
+    """How much of a number of bytes there is, for a person: "0.3 of 9.1 GB"."""
+    unit = _unit(total)
+    return tr("{done} of {total}", done=_in_unit(done, unit)[0], total=" ".join(_in_unit(total, unit)))
+
+
+def _unit(size: int) -> int:
+    """The power of 1000 that a size is told in."""
+    return next((power for power in range(len(_UNITS)) if size < 999.5 * 1000**power), len(_UNITS) - 1)
+
+
+def _in_unit(size: int, power: int) -> tuple[str, str]:
+    value = size / 1000**power
+    return f"{value:.{0 if power == 0 or value >= 99.5 else 1}f}", _UNITS[power]
+
+
+class Meter:
+    """Tells how a long transfer gets on: how much of it is done, how fast it is, and what time is left.
+
+    Without figures only the stage is told, as is fit for a log.
+
+    Args:
+        show: takes a stage and the fraction of it that is done.
+        detailed: whether figures are wanted.
+        clock: seconds.
+    """
+
+    _EVERY = 1.0  # seconds between two figures, which otherwise nobody could read
+    _OVER = 20.0  # seconds that the speed is taken over
+
+    def __init__(
+        self,
+        show: Callable[[str, float | None], None],
+        *,
+        detailed: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._show, self._detailed, self._clock = show, detailed, clock
+        self._stage, self._text, self._told = "", "", 0.0
+        self._seen: list[tuple[float, int]] = []
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Takes what is done, and how many bytes of how many; a total of 0 is an unknown one."""
+        if not total:
+            return self._show(stage, None)
+        now = self._clock()
+        if stage != self._stage:
+            self._stage, self._seen = stage, []
+        fresh = not self._seen
+        if fresh or now - self._told >= self._EVERY:
+            self._told = now
+            self._seen = [(at, was) for at, was in self._seen if now - at < self._OVER] + [(now, done)]
+            self._text = self._figures(stage, done, total)
+        return self._show(self._text, done / total)
+
+    def _figures(self, stage: str, done: int, total: int) -> str:
+        """The figures alone, for beside the bar there is room for no more; the stage until there are any."""
+        (begin, before), (end, after) = self._seen[0], self._seen[-1]
+        if not self._detailed or after <= before or end <= begin:
+            return stage
+        speed = (after - before) / (end - begin)
+        return tr(
+            "{part}, {left} left, {speed}/s",  # what a narrow terminal cuts off is the least of it
+            part=part_text(done, total),
+            left=time_text(round((total - done) / speed)),
+            speed=size_text(round(speed)),
+        )
+
+
+def time_text(seconds: int) -> str:
+    """A time for a person: "41 min"."""
+    if seconds < 100:
+        return tr("{seconds} s", seconds=seconds)
+    minutes = round(seconds / 60)
+    return (
+        tr("{minutes} min", minutes=minutes) if minutes < 100 else tr("{hours} h", hours=round(minutes / 60))
+    )

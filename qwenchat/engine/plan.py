@@ -1,0 +1,191 @@
+"""What multiplies: the kernels that a device can use, and the layout in which they read the matrices.
+
+Decoding multiplies every matrix by a single row, so its speed is the speed at which the matrix is read. Our
+own kernels, on a GPU and on a CPU, read quantised matrices in their codes. Where they cannot be used, which
+is said, plain torch reads floats: on a CPU in oneDNN's own order for bfloat16, and transposed in memory for
+float32, which it reads twice as fast as in the order of the checkpoint.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from qwenchat.engine.cuda.packed import Rows
+from qwenchat.engine.memory import ran_out_loading
+from qwenchat.i18n.language import tr
+
+if TYPE_CHECKING:
+    from qwenchat.engine.config import ModelConfig
+    from qwenchat.engine.cpu.model import CPUModel
+    from qwenchat.engine.cpu.team import Team
+    from qwenchat.engine.cuda.decode import Weights
+    from qwenchat.engine.model import Qwen
+    from qwenchat.engine.weights.loader import Packing
+
+
+class OneDNNLinear(nn.Module):
+    """A linear layer whose matrix lies in oneDNN's own block order, for bfloat16 on a CPU."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        # The order is chosen for one row, which is what decoding multiplies.
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 1)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a model's matrices will be held, known before they are loaded.
+
+    Attributes:
+        packing: brings them there; None where plain torch multiplies.
+        why_not: why it does, and not our kernels.
+        team: what runs the CPU kernels, or None.
+    """
+
+    packing: Packing | None = None
+    why_not: str | None = None
+    team: Team | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """What multiplies.
+
+    Attributes:
+        name: for people.
+        model: ready to run on them.
+        weights: as the CUDA kernels read them, or None where these are not used.
+        why_not: why our kernels are not used.
+    """
+
+    name: str
+    model: Qwen | CPUModel
+    weights: Weights | None = None
+    why_not: str | None = None
+
+
+def plan(
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, open_team: Callable[[], Team]
+) -> Plan:
+    """What will multiply a model's matrices on a device.
+
+    Args:
+        open_team: opens the CPU kernels; it raises CannotCompile where there are none.
+    """
+    if device.type == "cuda":
+        reason = reads_packed(config, device)
+        return Plan(why_not=reason) if reason else Plan(Rows(dtype))
+    from qwenchat.engine.cpu import packing
+    from qwenchat.engine.cpu.compiled import CannotCompile
+
+    reason = packing.why_not(config, dtype)
+    if reason is None:
+        try:
+            team = open_team()
+        except CannotCompile as error:
+            reason = str(error)
+        else:
+            return Plan(packing.Blocks(config, dtype, team), team=team)
+    return Plan(why_not=reason)
+
+
+def reads_packed(config: ModelConfig, device: torch.device) -> str | None:
+    """Why quantised layers cannot stay in their codes on a CUDA ``device``; None if they can.
+
+    Never an exception: whatever is wrong with Triton or what it needs is a reason to do without.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return tr("triton is not installed")
+    try:
+        from qwenchat.engine.cuda import decode
+    except Exception as error:  # noqa: BLE001 - a triton that breaks at import is as good as none
+        return tr("triton cannot be used: {error}", error=_first_line(error))
+    return decode.why_not(config, device) or _triton_trouble()
+
+
+def _triton_trouble() -> str | None:
+    """Why Triton cannot launch anything here. It asks the device through a library that it first compiles."""
+    import triton
+
+    try:
+        triton.runtime.driver.active.get_current_target()
+    except Exception as error:  # noqa: BLE001 - a compiler's, a subprocess's, a missing library's
+        header = Path(sysconfig.get_path("include")) / "Python.h"
+        if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+            return tr("triton needs a C compiler, and there is no gcc or clang")
+        if not header.exists():
+            return tr("triton compiles against Python's headers, and there is no {header}", header=header)
+        return tr("triton cannot be used: {error}", error=_first_line(error))
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(": ")
+
+
+def pack(model: Qwen, plan: Plan, dtype: torch.dtype) -> Kernels:
+    """Makes a model that was loaded by a plan ready to run.
+
+    Done layer by layer, so that no more than one matrix is held twice.
+
+    Raises:
+        InsufficientMemoryError: there is no room for that one.
+    """
+    if plan.team is not None:
+        from qwenchat.engine.cpu import packing
+
+        return Kernels(plan.team.name, packing.assemble(model, dtype, plan.team))
+    if model.device.type != "cuda":
+        return Kernels(pack_for_cpu(model), model, why_not=plan.why_not)
+    reason = plan.why_not
+    if reason is None:
+        from qwenchat.engine.cuda import decode
+
+        try:
+            weights = decode.assemble(model)
+        except torch.OutOfMemoryError:
+            raise ran_out_loading() from None
+        if weights is not None:
+            return Kernels("Triton, CUDA graph", model, weights)
+        reason = tr("the two halves of its MLP have their inputs in different orders")
+    return Kernels("plain torch", model, why_not=reason)
+
+
+def pack_for_cpu(model: nn.Module) -> str:
+    """Brings every linear layer into the layout that the CPU reads fastest; the name of what multiplies."""
+    sample = next(model.parameters())
+    if sample.dtype == torch.bfloat16 and _has_onednn_bfloat16():
+        _replace_linears(model)
+        return "plain torch with oneDNN"
+    if sample.dtype == torch.float32:
+        for module in model.modules():
+            if isinstance(module, nn.Linear) and module.out_features > module.in_features:
+                module.weight.data = module.weight.data.t().contiguous().t()
+    return "plain torch"
+
+
+def _replace_linears(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(module, name, OneDNNLinear(child))
+        else:
+            _replace_linears(child)
+
+
+def _has_onednn_bfloat16() -> bool:
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,0 +1,1 @@
+"""Checkpoint files to weights: safetensors, GPTQ, staging, the loader."""

@@ -1,0 +1,193 @@
+"""The safetensors of a checkpoint folder: which tensors there are, and where they lie.
+
+Finds the files, holds the tensors' shapes and types against what is expected, and reads a tensor or tells
+where its bytes are. Knows nothing of the model that they make.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from qwenchat.engine.weights.safetensors_header import Entry, read_header
+from qwenchat.engine.weights.staging import Stored
+from qwenchat.errors import CheckpointError, quoted, shorten
+from qwenchat.files.json_values import read_json
+from qwenchat.files.opening import reason_of
+
+_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I32": torch.int32}
+# Buffers that some savers wrote out; the model makes its own.
+_IGNORED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")
+_LONGEST_NAME = 200
+
+
+class TensorFiles:
+    """The safetensors of a folder, memory-mapped: which tensors there are, and what is in them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files = {path.name: _open(path) for path in _find_files(folder)}
+        self._places = {name: file for file, handle in self._files.items() for name in handle.keys()}  # noqa: SIM118
+        self._known: set[str] = set()
+        self._headers: dict[str, dict[str, Entry]] = {}
+        self._check_index()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        """The tensors' names, file by file."""
+        return iter(self._places)
+
+    def path(self, name: str) -> Path:
+        """The file that holds a tensor; the folder if none does."""
+        return self.folder / self._places.get(name, "")
+
+    def check_all_known(self) -> None:
+        """Raises CheckpointError for a tensor that :meth:`check` was never asked of.
+
+        A name that nothing reads is a misspelt or foreign one, and the model would not be whole.
+        """
+        for name, file in self._places.items():
+            if name not in self._known and not name.endswith(_IGNORED):
+                raise CheckpointError(
+                    f"{self.folder / file}: the tensor {shorten(name)} has no place in this architecture",
+                    "the file is damaged or of another model",
+                )
+
+    def check(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
+        """Raises CheckpointError unless the tensor is there with this shape and one of these dtypes."""
+        self._known.add(name)
+        if name not in self._places:
+            raise CheckpointError(
+                f"{self.folder}: the tensor {name} is missing, expected {_describe(shape, dtypes)}",
+                "the checkpoint is incomplete or of another architecture",
+            )
+        header = self._files[self._places[name]].get_slice(name)
+        found_shape, found_dtype = tuple(header.get_shape()), header.get_dtype()
+        if found_shape != shape or found_dtype not in dtypes:
+            raise CheckpointError(
+                f"{self.path(name)}: the tensor {name} is {_describe(found_shape, (found_dtype,))}, "
+                f"expected {_describe(shape, dtypes)}"
+            )
+
+    def read(self, name: str) -> Tensor:
+        """The tensor, backed by the mapped file."""
+        try:
+            tensor: Tensor = self._files[self._places[name]].get_tensor(name)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise unreadable(self.path(name), name, str(error)) from error
+        return tensor
+
+    def stored(self, name: str) -> Stored:
+        """Where the tensor's bytes lie in its file."""
+        path = self.path(name)
+        try:
+            if path.name not in self._headers:
+                self._headers[path.name] = read_header(path)
+            # safetensors has checked them when it opened the file.
+            entry = self._headers[path.name][name]
+            found = Stored(name, path, entry.begin, entry.shape, _DTYPES[entry.dtype])
+        except (OSError, ValueError, KeyError) as error:
+            raise _changed(path) from error
+        if found.nbytes != entry.end - entry.begin:
+            raise _changed(path)
+        return found
+
+    def _check_index(self) -> None:
+        """An index that promises a tensor which its shard does not hold names a damaged folder."""
+        index = self.folder / "model.safetensors.index.json"
+        if len(self._files) < 2 and not index.exists():
+            return
+        for name, file in _weight_map(index).items():
+            if self._places.get(name) != file:
+                raise CheckpointError(
+                    f"{self.folder / file}: the tensor {shorten(name)} is missing, {index.name} expects it"
+                )
+
+
+def _find_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = sorted(set(_weight_map(index).values()))
+        return [folder / name for name in names]
+    single = folder / "model.safetensors"
+    if single.exists():
+        return [single]
+    # auto-gptq's older releases named the file after the quantisation.
+    others = sorted(folder.glob("*.safetensors"))
+    if len(others) == 1:
+        return others
+    found = f"{len(others)} of them and no index" if others else "none"
+    raise CheckpointError(
+        f"{folder}: expected model.safetensors or model.safetensors.index.json, found {found}",
+        "only safetensors are read; pickled weights (.bin, .pt) never are",
+    )
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: weight_map is missing, expected an object of tensor names and files")
+    for name, file in weight_map.items():
+        if not _is_name(file):
+            raise CheckpointError(
+                f"{index}: {quoted(name)} is said to be in {quoted(file)}, expected a .safetensors file name"
+            )
+    return weight_map
+
+
+def _is_name(file: object) -> bool:
+    """Whether it is a file's plain name: an index must not lead out of its folder."""
+    if not isinstance(file, str) or len(file) > _LONGEST_NAME or not file.isprintable():
+        return False
+    return Path(file).name == file and file.endswith(".safetensors")
+
+
+def _open(path: Path) -> safe_open:
+    try:
+        read_header(path)  # before safetensors makes something of what no model has
+        return safe_open(path, framework="pt")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing", "the checkpoint is incomplete; fetch it again") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {reason_of(error)}") from error
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file: {shorten(str(error), 200)}",
+            "the file is damaged; fetch it again",
+        ) from error
+
+
+def let_go(tensors: Iterable[Tensor]) -> None:
+    """Takes mapped tensors that were read out of this process's memory; the files stay in the system's cache.
+
+    Without it a checkpoint counts twice while it is loaded: as pages of its files, and as what they became.
+    """
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    libc = ctypes.CDLL(None)
+    for tensor in tensors:
+        first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if size > 0:
+            libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
+
+
+def unreadable(path: Path, name: str, reason: str) -> CheckpointError:
+    """The error for a tensor whose bytes cannot be read."""
+    return CheckpointError(f"{path}: the tensor {name} cannot be read: {reason}")
+
+
+def _changed(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} has changed since it was opened", "try again")
+
+
+def _describe(shape: tuple[int, ...], dtypes: tuple[str, ...]) -> str:
+    return f"{' or '.join(dtypes)} {list(shape)}"

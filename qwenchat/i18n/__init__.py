@@ -1,0 +1,1 @@
+"""English and Chinese: whoever tells something translates it."""

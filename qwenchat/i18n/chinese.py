@@ -1,0 +1,1282 @@
+"""What qwenchat says, in Chinese: each English text of the code and its translation.
+
+Owns the Chinese words, in the order in which a user meets them: the chat and its commands first, then
+sessions, files and settings, and last what only the command line says. Does not know when a text is said;
+``language.tr`` finds it here by its English.
+
+A session is 会话, a chat 对话, a turn 轮, a reply 回复, a prompt of the system 系统提示词, what the model is
+given to read 输入, to pin 固定, what is left out of the context 移出. A token is called token, as is usual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qwenchat.i18n.chinese_help import HELP
+
+CHINESE: Mapping[str, str] = {
+    # --- the chat: its prompt and toolbar ---------------------------------------------------------
+    "say something, or /help": "输入消息，或 /help",
+    "[paste {number}: {count} lines]": "[粘贴 {number}：{count} 行]",
+    "[paste {number}: {count} characters]": "[粘贴 {number}：{count} 个字符]",
+    "Ctrl-C again or Ctrl-D leaves": "再按 Ctrl-C 或按 Ctrl-D 退出",
+    "nothing that was typed has {text}": "输入过的内容里没有 {text}",
+    "context {used}/{size}": "上下文 {used}/{size}",
+    "{speed} tokens/s": "{speed} token/秒",
+    "question {n} in other words": "改写第 {n} 个问题",
+    "{path}: {size}": "{path}：{size}",
+    "{lines}, {tokens}": "{lines}，{tokens}",
+    "{count} lines": "{count} 行",
+    "{count} tokens": "{count} 个 token",
+    "Alt-Enter sends": "Alt-Enter 发送",
+    "not saved": "不保存",
+    "/model NAME tries another": "可用 /model NAME 换一个模型",
+    "reading {done}/{total} tokens, {seconds} s left": "正在读取 {done}/{total} 个 token，还需 {seconds} 秒",
+    # --- the chat: how a reply ended, and what left the context -----------------------------------
+    "interrupted": "已中断",
+    "cut by the limit": "因长度上限而截断",
+    "broke off by an error": "因错误而中断",
+    "interrupted; /continue goes on, /retry answers again": "已中断；/continue 继续，/retry 重新回答",
+    "the reply was cut by the limit; /continue goes on": "回复达到长度上限，已截断；/continue 继续",
+    "turn {n} no longer fits the context and is left out; /pin keeps a turn": (
+        "上下文已放不下第 {n} 轮，已将其移出；/pin 可固定某一轮"
+    ),
+    "turns {turns} no longer fit the context and are left out; /pin keeps a turn": (
+        "上下文已放不下第 {turns} 轮，已将其移出；/pin 可固定某一轮"
+    ),
+    "left out, as the context is full: turn {turns}": "上下文已满，已移出第 {turns} 轮",
+    "the context of {tokens} tokens is full; turn {turns} no longer fits": (
+        "{tokens} 个 token 的上下文已满，第 {turns} 轮放不下"
+    ),
+    "--overflow drop leaves the oldest turns out; a new chat begins empty": (
+        "--overflow drop 会移出最早的几轮，也可开始新对话"
+    ),
+    "the message makes a prompt of {tokens} tokens, the context holds {window}": (
+        "这条消息构成的输入有 {tokens} 个 token，上下文只能容纳 {window} 个"
+    ),
+    "shorten it, or raise --context if the model allows it": "请缩短消息，或在模型允许时增大 --context",
+    "the message and the pinned turns make a prompt of {tokens} tokens, the context holds {window}": (
+        "这条消息和已固定的轮次构成的输入有 {tokens} 个 token，上下文只能容纳 {window} 个"
+    ),
+    "shorten it, /unpin a turn, or raise --context if the model allows it": (
+        "请缩短消息、用 /unpin 取消固定某一轮，或在模型允许时增大 --context"
+    ),
+    "shorten it, or start qwenchat with a larger --context if the model allows it": (
+        "请缩短消息，或在模型允许时以更大的 --context 启动 qwenchat"
+    ),
+    "shorten it, /unpin a turn, or start qwenchat with a larger --context if the model allows it": (
+        "请缩短消息、用 /unpin 取消固定某一轮，或在模型允许时以更大的 --context 启动 qwenchat"
+    ),
+    "/clear begins a new chat; started with --overflow drop, qwenchat leaves turns out": (
+        "/clear 开始新对话；以 --overflow drop 启动时，qwenchat 会移出最早的几轮"
+    ),
+    "there is no message to answer": "没有待回答的消息",
+    "say something": "请先输入消息",
+    "there is no question to answer": "没有待回答的问题",
+    "there is no question to reply to": "没有可回复的问题",
+    # --- /help: the headings and the last lines ---------------------------------------------------
+    "The chat": "对话",
+    "The model": "模型",
+    "Sessions": "会话",
+    "Files and the clipboard": "文件与剪贴板",
+    "The terminal": "终端",
+    "Enter sends, Alt-Enter breaks the line, Ctrl-C stops a reply, Ctrl-D leaves.": (
+        "Enter 发送，Alt-Enter 换行，Ctrl-C 停止回复，Ctrl-D 退出。"
+    ),
+    "Tab completes, Ctrl-R searches what was typed, Ctrl-X Ctrl-E opens your editor.": (
+        "Tab 补全，Ctrl-R 搜索输入历史，Ctrl-X Ctrl-E 打开编辑器。"
+    ),
+    "@PATH in a message puts a text file in; // begins a message that starts with a slash.": (
+        "在消息中写 @PATH 可附上文本文件；消息以斜杠开头时请写成 //。"
+    ),
+    # --- /help: the chat --------------------------------------------------------------------------
+    "Take the last turn back, or the last N.": "撤销最后一轮或最后 N 轮。",
+    "Go forward again after /undo.": "恢复被 /undo 撤销的轮次。",
+    "Answer the last question again; the old answer stays beside it.": "重新回答最后一个问题，原回复仍保留。",
+    "Go on with a reply that was interrupted or cut.": "继续被中断或截断的回复。",
+    "Go to the next answer to the same question, or the next form of the question.": (
+        "转到同一问题的下一个回复，或该问题的下一种问法。"
+    ),
+    "Go to the previous one.": "转到上一个。",
+    "Put the last question, or question N, in other words on a new branch.": (
+        "在新分支上改写最后一个问题或第 N 个问题。"
+    ),
+    "Name this branch, or list the named ones.": "为当前分支命名，或列出已命名的分支。",
+    "Go to a named branch.": "切换到已命名的分支。",
+    "Keep turn N in the context whatever else has to go.": "固定第 N 轮，使其始终留在上下文中。",
+    "Let turn N leave the context again.": "取消固定第 N 轮。",
+    "How full the context is, turn by turn.": "逐轮显示上下文的占用情况。",
+    "Print the chat so far.": "显示到目前为止的对话。",
+    "Begin a new chat; this one stays in the sessions.": "开始新对话，当前对话保留在会话中。",
+    # --- /help: the model -------------------------------------------------------------------------
+    "Show the system prompt, or set it: a text, the name of one in the config, none, or default for the "
+    "model's own.": ("显示或设置系统提示词：一段文字、配置中的名称、none（无）或 default（模型自带的）。"),
+    "Show the model, or load another.": "显示当前模型，或加载其他模型。",
+    "Show the sampling options, or set one; default leaves it to the model.": (
+        "显示采样选项，或设置其中一项；default 表示由模型决定。"
+    ),
+    "Show the seed, or set it.": "显示或设置种子。",
+    "What the last reply took.": "显示上一条回复的用量与耗时。",
+    # --- /help: sessions --------------------------------------------------------------------------
+    "List the sessions that were saved last, 20 or N.": "列出最近保存的 20 个或 N 个会话。",
+    "Go on with another session: an id, a title, the beginning of either, or the latest.": (
+        "继续另一个会话：给出 ID、标题或其开头，省略则为最近的会话。"
+    ),
+    "Give this session another title.": "修改当前会话的标题。",
+    "Go on in a copy of this session; the original stays as it is.": "在当前会话的副本中继续，原会话不变。",
+    "Delete this session, or another; it asks before it does.": "删除当前会话或其他会话，删除前会询问。",
+    "Find the sessions that hold a text.": "查找包含某段文本的会话。",
+    "Write the chat to a file as md, html, json or txt; else its ending says which, or it is md.": (
+        "将对话导出为 md、html、json 或 txt 文件；省略格式时由扩展名决定，否则为 md。"
+    ),
+    # --- /help: files and the clipboard, the terminal ---------------------------------------------
+    "Put a text file into the next message, or list those that are in it.": (
+        "在下一条消息中附上文本文件，或列出已附上的文件。"
+    ),
+    "Take the files out of the next message again, or one of them.": (
+        "移除下一条消息中附上的全部文件或其中一个。"
+    ),
+    "Copy the last reply, the reply of turn N, or the last reply's code to the clipboard.": (
+        "将最后一条回复、第 N 轮的回复或最后一条回复中的代码复制到剪贴板。"
+    ),
+    "Write the last reply's code, or its block N, to a new file.": (
+        "将最后一条回复中的代码或其第 N 个代码块写入新文件。"
+    ),
+    "Write the next message in your editor; it is on the line when that is closed.": (
+        "用编辑器撰写下一条消息，关闭后内容会出现在输入行。"
+    ),
+    "Let Enter break the line and Alt-Enter send, or the other way round again.": (
+        "改为 Enter 换行、Alt-Enter 发送，或改回来。"
+    ),
+    "Show the themes, or take one.": "列出主题，或选用其中一个。",
+    "What there is to say to the chat itself, or what one command does.": (
+        "显示对话中可用的命令，或其中一个的用途。"
+    ),
+    "also called {names}": "也可写成 {names}",
+    "Leave.": "退出。",
+    # --- commands that are none -------------------------------------------------------------------
+    "there is no command {word}": "没有命令 {word}",
+    "did you mean /{name}?": "是不是 /{name}？",
+    "/help lists them": "/help 可列出所有命令",
+    " (a message may begin with //)": "（若是以斜杠开头的消息，请写成 //）",
+    "{command} takes nothing after it": "{command} 后面不接任何内容",
+    "say {usage} alone": "请只输入 {usage}",
+    "{command} needs more": "{command} 后面还缺内容",
+    "say {usage}": "请输入 {usage}",
+    "{text!r} is no number of 1 or more": "{text!r} 不是大于或等于 1 的整数",
+    "internal error: {error}": "内部错误：{error}",
+    # --- going through the turns ------------------------------------------------------------------
+    "took back {count} turns": "已撤销 {count} 轮",
+    "went forward {count} turns": "已恢复 {count} 轮",
+    "there is nothing to take back": "没有可撤销的轮次",
+    "there is nothing to go forward to": "没有可恢复的轮次",
+    "the chat is empty": "对话是空的",
+    "turn {n} is the last: {question!r}": "最后一轮是第 {n} 轮：{question!r}",
+    "there is no question to try again": "没有可重新回答的问题",
+    "there is no reply that broke off": "没有中断的回复",
+    "/retry answers the question again": "/retry 可重新回答问题",
+    "this is the first of {count}": "已是第一个（共 {count} 个）",
+    "this is the last of {count}": "已是最后一个（共 {count} 个）",
+    "the last turn has no alternatives": "最后一轮没有其他版本",
+    "/retry and /edit make some": "可用 /retry 和 /edit 创建",
+    "there is no turn {n}": "没有第 {n} 轮",
+    "there is no question {n}": "没有第 {n} 个问题",
+    "there are {count} turns": "共有 {count} 轮",
+    "there are {count} questions": "共有 {count} 个问题",
+    "nothing was asked yet": "还没有提过问题",
+    "there was no reply yet": "还没有回复",
+    "this branch is called {name}": "当前分支已命名为：{name}",
+    "no branch has a name yet; /branch NAME names this one": "还没有已命名的分支；/branch NAME 命名当前分支",
+    "a branch's name has 1 to {limit} printable characters": "分支名须为 1 到 {limit} 个可打印字符",
+    "there is nothing to name yet": "还没有可命名的分支",
+    "say something first": "请先发送一条消息",
+    "there is a branch {name!r} already": "已有分支 {name!r}",
+    "there is no branch {name!r}": "没有分支 {name!r}",
+    "there are {names}": "可选：{names}",
+    "none has a name yet": "还没有已命名的分支",
+    "on branch {name}": "已切换到分支：{name}",
+    # --- the context ------------------------------------------------------------------------------
+    "turn {n} stays in the context": "已将第 {n} 轮固定在上下文中",
+    "turn {n} may leave the context": "已取消固定第 {n} 轮",
+    "turn {n} is not pinned": "第 {n} 轮未被固定",
+    "the model is not there yet": "模型尚未就绪",
+    "its tokenizer counts": "需要用它的分词器来计数",
+    "system": "系统",
+    "turn": "轮次",
+    "tokens": "token 数",
+    "text": "内容",
+    "pinned": "已固定",
+    "left out": "已移出",
+    "{used} of {size} tokens": "已用 {used} / {size} 个 token",
+    "{count} earlier turns; /history shows all": "之前还有 {count} 轮；/history 可显示全部",
+    "… and {count} characters more; /history shows all": "……还有 {count} 个字符；/history 可显示全部",
+    "a new chat": "已开始新对话",
+    # --- the model and its options ----------------------------------------------------------------
+    "there is no system prompt": "没有系统提示词",
+    "there is no system prompt; the model has none of its own": "没有系统提示词，模型也没有自带的",
+    "the model's own system prompt: {text}": "模型自带的系统提示词：{text}",
+    "the model's own system prompt, which is known once it is loaded": "模型自带的系统提示词，模型加载后可知",
+    "(the model decides)": "（由模型决定）",
+    "{value} ({origin})": "{value}（{origin}）",
+    "command line": "命令行",
+    "this chat": "当前对话",
+    "settings": "设置",
+    "random": "随机",
+    "what the context leaves": "上下文余下的长度",
+    "none": "无",
+    "temperature is 0: the same model answers the same; /set temperature 0.7 lets it differ": (
+        "temperature 为 0：同一模型的回答不变；/set temperature 0.7 可使其变化"
+    ),
+    "the prompt's length changed the NTK alpha: what was cached could not be reused": (
+        "输入长度改变了 NTK alpha：缓存的内容无法复用"
+    ),
+    "prompt: reused {reused} + new {new} tokens in {seconds} s": (
+        "输入：复用 {reused} + 新增 {new} 个 token，用时 {seconds} 秒"
+    ),
+    "reply: {tokens}, {speed} tokens/s": "回复：{tokens}，{speed} token/秒",
+    "first token after {seconds} s; seed: {seed}": "首个 token 用时 {seconds} 秒；种子：{seed}",
+    "none was needed": "未使用",
+    # --- the sessions of a chat -------------------------------------------------------------------
+    "{model} answered in it last; /model {model} loads that": "上次由 {model} 回答；/model {model} 可加载它",
+    "this is {title!r} of {date}, {count} turns": "会话 {title!r}，{date}，共 {count} 轮",
+    "its last reply broke off, /continue goes on with it": "最后一条回复已中断，/continue 可继续",
+    "{count} more; /sessions {all} lists them all": "还有 {count} 个；/sessions {all} 可列出全部",
+    "there is no other session": "没有其他会话",
+    "this is the session that you are in": "这就是当前会话",
+    "this session is called {title}": "当前会话已命名为：{title}",
+    "this chat was not saved": "当前对话没有保存",
+    "there is nothing to delete": "没有可删除的内容",
+    "{question} [y/N] ": "{question}（y/N）",
+    "there is nothing to copy yet": "还没有可复制的内容",
+    "this is a copy, {title}": "已转到副本：{title}",
+    "it stays": "未删除",
+    "there is nothing to export yet": "还没有可导出的内容",
+    # --- sessions ---------------------------------------------------------------------------------
+    "there are no sessions yet": "还没有会话",
+    "there is no session yet; this is a new one": "还没有会话，已新建一个",
+    "{title!r} is dated ahead of this machine's clock, so it is not taken for the latest; "
+    "-s {id} goes on with it": ("{title!r} 的日期晚于本机时钟，因此不视为最近的会话；用 -s {id} 可继续它"),
+    "dated ahead of the clock": "日期晚于时钟",
+    "its beginning does not say what it is, and it is too large to be listed": (
+        "文件开头看不出内容，且文件过大，无法列出"
+    ),
+    "this file system has no locks: sessions are saved without, so open each only once": (
+        "此文件系统不支持文件锁：会话将不加锁保存，请勿同时多次打开同一会话"
+    ),
+    "there is no session {name!r}": "没有会话 {name!r}",
+    "it was deleted just now": "它刚刚被删除了",
+    "/sessions shows them": "/sessions 可列出所有会话",
+    "qwenchat sessions list shows them": "qwenchat sessions list 可列出所有会话",
+    "none was saved yet": "还没有保存过会话",
+    "{count} sessions answer to {name!r}": "有 {count} 个会话与 {name!r} 匹配",
+    "give an id: {ids}": "请指定 ID：{ids}",
+    "there is nothing to search for": "没有指定要查找的文本",
+    "no session holds {text!r}": "没有会话包含 {text!r}",
+    "{title!r} ({count} turns)": "{title!r}（{count} 轮）",
+    "{title!r} (cannot be read)": "{title!r}（无法读取）",
+    "delete {session}?": "删除 {session}？",
+    "deleted {title!r}": "已删除 {title!r}",
+    "what was said in it stays in {path}: {reason}": "其中说过的话仍保留在 {path}：{reason}",
+    "a title cannot be empty": "标题不能为空",
+    "the session {title!r} is open in another qwenchat": "会话 {title!r} 已在另一个 qwenchat 中打开",
+    "close it there, or fork it": "请在那里关闭它，或为它创建副本",
+    "the session {title!r} is read-only: {reason}": "会话 {title!r} 是只读的：{reason}",
+    "/fork goes on in a copy": "/fork 可在副本中继续",
+    "{title} (fork)": "{title}（副本）",
+    "{reason}; this is a fork of it": "{reason}；当前是它的副本",
+    "cannot save the session: {reason}": "无法保存会话：{reason}",
+    "it is not safe on the disk; QWENCHAT_HOME names another folder": (
+        "它没有安全写入磁盘；可用 QWENCHAT_HOME 指定其他文件夹"
+    ),
+    "it is not safe on the disk; free some room, or set QWENCHAT_HOME to another folder": (
+        "会话尚未写入磁盘；请腾出空间，或将 QWENCHAT_HOME 设为其他文件夹"
+    ),
+    "the file that was in the session's place is kept as {path}": "会话位置上原有的文件已保留为 {path}",
+    "the session's {name} is left out: expected {what}": "已忽略会话中的 {name}：应为{what}",
+    "cannot read {path}: {reason}": "无法读取 {path}：{reason}",
+    "cannot delete {path}: {reason}": "无法删除 {path}：{reason}",
+    # --- sessions: the heads of lists -------------------------------------------------------------
+    "session": "会话",
+    "saved": "保存时间",
+    "turns": "轮数",
+    "title": "标题",
+    # --- sessions: what is wrong with a file ------------------------------------------------------
+    "cannot be read: {why}": "无法读取：{why}",
+    "it is left as it is": "文件保持原样",
+    "it is left as it is; to go on with it moves it aside": "文件保持原样；若继续该会话，会先把它移到一边",
+    "it is larger than {n} MB": "文件大于 {n} MB",
+    "larger than {n} MB": "文件大于 {n} MB",
+    "it is a symbolic link": "这是符号链接",
+    "it is nested too deeply": "嵌套过深",
+    "it is not JSON": "不是有效的 JSON",
+    "it is not JSON in line {n}": "第 {n} 行不是有效的 JSON",
+    "it names no schema": "没有标明 schema",
+    "it does not hold what schema {n} holds": "内容不符合 schema {n}",
+    "it was written by a newer qwenchat (schema {newer}; this one reads {known})": (
+        "由更新版本的 qwenchat 写入（schema {newer}，当前版本只支持到 {known}）"
+    ),
+    "update qwenchat to go on with it": "更新 qwenchat 后才能继续该会话",
+    "its dates are not dates": "日期无效",
+    "the setting {name!r} has a value it cannot have": "设置 {name!r} 的值无效",
+    "{where} is no object": "{where} 不是对象",
+    "{where}: {name!r} has a value it cannot have": "{where}：{name!r} 的值无效",
+    "{where}: {name!r} is missing": "{where}：缺少 {name!r}",
+    "{where}: {name!r} is no field of it": "{where}：没有 {name!r} 这个字段",
+    # --- files in a message -----------------------------------------------------------------------
+    "no file is in the next message; /file PATH or @PATH puts one in": (
+        "下一条消息没有附上文件；/file PATH 或 @PATH 可附上"
+    ),
+    "took {count} files out of the next message": "已从下一条消息中移除 {count} 个文件",
+    "{path} is not in the next message": "下一条消息没有附上 {path}",
+    "no file is": "没有附上任何文件",
+    "{path} is no file here; it is sent as text": "这里没有文件 {path}，按普通文本发送",
+    "{path} is a folder; it is sent as text": "{path} 是文件夹，按普通文本发送",
+    "there is no file {path}": "没有文件 {path}",
+    "{path} cannot be read: {reason}": "无法读取 {path}：{reason}",
+    "{path} is larger than {limit} KiB": "{path} 大于 {limit} KiB",
+    "send a part of it": "请只发送其中一部分",
+    "{path} is a folder": "{path} 是文件夹",
+    "name a file in it": "请指定其中的文件",
+    "{path} is no ordinary file": "{path} 不是普通文件",
+    "{path} is binary": "{path} 是二进制数据",
+    "only text can be sent": "只能发送文本",
+    "not a regular file": "不是普通文件",
+    "it is a folder": "是文件夹",
+    "larger than {size}": "大于 {size}",
+    "{path} is no text in UTF-8": "{path} 不是 UTF-8 文本",
+    "convert it to UTF-8, and send it then": "请转换为 UTF-8 后再发送",
+    "the prompt": "问题",
+    "the title": "标题",
+    "what is searched for": "要搜索的内容",
+    # --- files that are written -------------------------------------------------------------------
+    "there is no code in the last reply": "最后一条回复中没有代码",
+    "there are {count} blocks of code": "共有 {count} 个代码块",
+    "there is no format {kind!r}": "没有格式 {kind!r}",
+    "wrote {path}": "已写入 {path}",
+    "{path} exists already": "{path} 已存在",
+    "{other} is free, and --force replaces what is there": "{other} 可用，--force 则覆盖现有文件",
+    "{other} is free": "{other} 可用",
+    "give another name": "请换一个名称",
+    "{path} cannot be written: {reason}": "无法写入 {path}：{reason}",
+    # --- the clipboard ----------------------------------------------------------------------------
+    "copied {count} characters by {way}": "已复制 {count} 个字符（{way}）",
+    "sent {count} characters to the terminal (OSC 52)": "已把 {count} 个字符发给终端（OSC 52）",
+    "the text is too long for a terminal's clipboard": "文本过长，无法放入终端的剪贴板",
+    "/export and /save-code write files": "可用 /export 和 /save-code 写入文件",
+    "no way to the clipboard was found": "找不到写入剪贴板的方式",
+    "install wl-clipboard, xclip or xsel; /export and /save-code write files": (
+        "请安装 wl-clipboard、xclip 或 xsel，也可用 /export 和 /save-code 写入文件"
+    ),
+    # --- the editor -------------------------------------------------------------------------------
+    "nothing was written": "没有写任何内容",
+    "there is no editor": "找不到编辑器",
+    "set EDITOR to the command of one": "请将 EDITOR 设为编辑器的命令",
+    "{name} is no command: {value}": "{name} 的值不是命令：{value}",
+    "the editor {name} cannot be started: {reason}": "无法启动编辑器 {name}：{reason}",
+    "the editor was killed": "编辑器被强行终止",
+    "what it saved is in {folder}": "它保存的内容在 {folder}",
+    "what the editor saved cannot be read: {reason}": "无法读取编辑器保存的内容：{reason}",
+    "what the editor saved": "编辑器保存的内容",
+    # --- the terminal -----------------------------------------------------------------------------
+    "Enter breaks the line, Alt-Enter sends": "Enter 换行，Alt-Enter 发送",
+    "Enter sends, Alt-Enter breaks the line": "Enter 发送，Alt-Enter 换行",
+    "the theme is {name}": "主题已设为 {name}",
+    "there is no theme {name}": "没有主题 {name}",
+    "did you mean {name}?": "是不是 {name}？",
+    # --- settings ---------------------------------------------------------------------------------
+    "default": "默认值",
+    "the checkpoint's own seq_length": "检查点自己的 seq_length",
+    "as many as there are physical cores for the program": "程序可用的物理核心数",
+    "the model's own, if it has one": "模型自带的，如果有",
+    "the checkpoint's generation_config.json decides": "由检查点的 generation_config.json 决定",
+    "a new one for every reply": "每次回复随机选取",
+    "as long as the context leaves room for": "上下文余下的长度",
+    "there is no setting called {name}": "没有名为 {name} 的设置",
+    "did you mean {nearest}?": "是不是 {nearest}？",
+    "{variable} is no setting and does nothing; qwenchat config show lists those there are": (
+        "{variable} 不是设置，不起作用；qwenchat config show 列出所有设置"
+    ),
+    "{variable} is no setting and does nothing; did you mean {nearest}?": (
+        "{variable} 不是设置，不起作用；是不是 {nearest}？"
+    ),
+    "there is no prompt called {name}": "没有名为 {name} 的提示词",
+    "the config file has no [prompts]; for a text that begins with @, write @@": (
+        "配置文件中没有 [prompts]；以 @ 开头的文本请写成 @@"
+    ),
+    "did you mean @{nearest}? the prompts are {names}": "是不是 @{nearest}？可选：{names}",
+    "the prompts are {names}; for a text that begins with @, write @@": (
+        "可选：{names}；以 @ 开头的文本请写成 @@"
+    ),
+    # --- settings: what a value may be, read after 应为, so that each begins with a Chinese word --
+    "{setting}: expected {what}": "{setting}：应为{what}",
+    "true or false": "布尔值 true 或 false",
+    "a whole number, 0 or more": "不小于 0 的整数",
+    "a whole number, 1 to 62": "从 1 到 62 的整数",
+    "a whole number, 1 or more": "不小于 1 的整数",
+    "a whole number, 16 or more": "不小于 16 的整数",
+    "a whole number from 0 to 9223372036854775807": "从 0 到 9223372036854775807 的整数",
+    "a number, 0 or more": "不小于 0 的数",
+    "a number above 0": "大于 0 的数",
+    "a number above 0, up to 1": "大于 0 且不大于 1 的数",
+    "a number from 0 to 1": "从 0 到 1 的数",
+    "a text or a list of texts, none of them empty": "文本或文本列表，且均不为空",
+    'text, or "@" and the name of a prompt': '文本，或 "@" 加提示词名称',
+    'texts that are not empty, under names of at most 64 letters, digits, "-" and "_"': (
+        '非空文本，其名称最多 64 个字符，由字母、数字、"-" 和 "_" 组成'
+    ),
+    "a known name or a folder": "已知的模型名或文件夹",
+    '"auto", "demo", a known name or a folder': '以下之一："auto"、"demo"、已知的模型名、文件夹',
+    '"auto", "cpu", "cuda" or "cuda:N"': '以下之一："auto"、"cpu"、"cuda"、"cuda:N"',
+    '"auto", "native" or "huggingface"': '以下之一："auto"、"native"、"huggingface"',
+    '"auto", "float32", "bfloat16" or "float16"': '以下之一："auto"、"float32"、"bfloat16"、"float16"',
+    '"drop" or "error"': '以下之一："drop"、"error"',
+    '"auto" or "int8"': '以下之一："auto"、"int8"',
+    '"terminal", "dark", "light" or "mono"': '以下之一："terminal"、"dark"、"light"、"mono"',
+    '"emacs" or "vi"': '以下之一："emacs"、"vi"',
+    '"auto", "en" or "zh"': '以下之一："auto"、"en"、"zh"',
+    # --- settings: how they are shown and documented ------------------------------------------------
+    "(a number of thousands of digits)": "（数千位的数字）",
+    "Allowed: {what}.": "取值：{what}。",
+    " If not set: {what}.": "未设置时：{what}。",
+    "The model to chat with. auto takes the checkpoint below if it is on this machine and fits, else the "
+    "built-in one, which demo always takes.": (
+        "对话所用的模型。auto：下面的检查点在本机且放得下时用它，否则用内置模型；demo 总是内置模型。"
+    ),
+    'The checkpoint that model = "auto" looks for first.': 'model = "auto" 时首先查找的检查点。',
+    "What runs the model: native is our own engine, for the first Qwen generation, huggingface is "
+    "transformers, for all others; auto takes the one that reads the checkpoint.": (
+        "运行模型的后端：native 是自带的引擎，用于第一代 Qwen；huggingface 是 transformers，用于其他模型；"
+        "auto 取能读取该检查点的后端。"
+    ),
+    "Where the model runs.": "模型在哪里运行。",
+    "The number format that the model computes in.": "模型计算所用的数值格式。",
+    "The size of the context window, in tokens.": "上下文窗口的大小，以 token 计。",
+    "What the context is held in: auto is the number format above, int8 takes half the memory of 16 bits, "
+    "for a little less exact answers.": (
+        "上下文的存放格式：auto 为上面的数值格式；int8 只占 16 位的一半内存，回答的精度略低。"
+    ),
+    "What happens when a chat no longer fits the context: drop leaves the oldest turns out and says so, "
+    "error answers nothing.": ("上下文放不下整个对话时：drop 移出最早的几轮并说明，error 则不回答。"),
+    "The system prompt; empty for none. @NAME stands for the one of that name under [prompts], @@ at the "
+    "beginning for @ itself.": (
+        "系统提示词；空文本表示没有。@NAME 指 [prompts] 中的同名提示词，开头的 @@ 表示 @ 本身。"
+    ),
+    "How freely the next token is drawn; 0 always takes the likeliest.": (
+        "选取下一个 token 的随机程度；0 表示总取最可能的。"
+    ),
+    "Draw among this many of the likeliest tokens; 0 for all.": (
+        "只从这么多个最可能的 token 中选取；0 表示全部。"
+    ),
+    "Draw among the likeliest tokens that together have this probability; 1 for all.": (
+        "只从累计概率达到此值的最可能 token 中选取；1 表示全部。"
+    ),
+    "Draw among the tokens that have at least this share of the likeliest one's probability; 0 for all.": (
+        "只从概率不低于最可能 token 这一比例的 token 中选取；0 表示全部。"
+    ),
+    "How strongly tokens that were used already are held back; 1 for not at all.": (
+        "对已出现的 token 的抑制程度；1 表示不抑制。"
+    ),
+    "The seed of the random draw: the same seed, the same reply.": "随机选取的种子：种子相同，回复相同。",
+    "The longest reply, in tokens.": "回复的最大长度，以 token 计。",
+    "A reply ends before the first of these texts.": "回复在首次出现这些文本之一时结束，不含该文本。",
+    "Keep chats as sessions.": "将对话保存为会话。",
+    "Keep the lines typed at the prompt, for the Up key in later chats. Where chats are not saved, they are "
+    "not kept either.": ("保存输入过的行，供之后的对话用上方向键调出。不保存对话时也不保存它们。"),
+    "No Markdown and no live view: a reply is shown as the text that comes.": (
+        "不渲染 Markdown，也不实时重绘：回复按原文显示。"
+    ),
+    "The colours. terminal takes those of the terminal's own palette, dark and light suit such a background, "
+    "mono does without.": (
+        "配色。terminal 使用终端自己的调色板，dark 和 light 适合深色和浅色背景，mono 不用颜色。"
+    ),
+    "The keys that edit the line at the prompt.": "编辑输入行所用的按键。",
+    "The language of notices and of /help; auto follows the locale. What the model says does not depend "
+    "on it.": ("提示和 /help 的语言；auto 取系统区域设置的语言。与模型的回答无关。"),
+    "Say nothing on stderr but errors.": "标准错误上只输出错误。",
+    "After each reply, tell tokens and speed on stderr.": "每次回复后在标准错误上显示 token 数和速度。",
+    'System prompts by name: system = "@teacher" takes the one below. [prompts] stays at the end of the '
+    "file, since all that follows belongs to it; so no prompt can have a setting's name. QWENCHAT_PROMPTS "
+    "takes a JSON object.": (
+        '按名称给出的系统提示词：system = "@teacher" 使用下面这一个。[prompts] 须放在文件末尾，'
+        "其后的内容都属于它；因此提示词不能与设置同名。QWENCHAT_PROMPTS 可为一个 JSON 对象。"
+    ),
+    "# The settings of qwenchat. Everything here is commented out, so this file changes nothing as it is;\n"
+    "# `qwenchat config path` says where it belongs, `qwenchat config show` what is in force and why.\n"
+    "#\n"
+    "# An environment variable wins over this file (QWENCHAT_TOP_P over top_p), and a flag of the command\n"
+    "# line over both (--top-p). A key with a default shows it below; one without shows an example.\n": (
+        "# qwenchat 的设置。这里的内容都已注释掉，因此该文件本身不改变任何设置；\n"
+        "# `qwenchat config path` 显示它应在的位置，`qwenchat config show` 显示生效的值及其来源。\n"
+        "#\n"
+        "# 环境变量优先于此文件（QWENCHAT_TOP_P 优先于 top_p），命令行选项（--top-p）又优先于两者。\n"
+        "# 有默认值的键在下面写出默认值，没有的则写出示例。\n"
+    ),
+    # --- loading a model --------------------------------------------------------------------------
+    "starting": "正在启动",
+    "importing torch": "正在导入 torch",
+    "loading weights": "正在加载权重",
+    "preparing kernels": "正在准备计算核",
+    "compiling kernels, once": "正在编译计算核（仅此一次）",
+    "needs {needed} GiB, {free} GiB are free": "需要 {needed} GiB，可用 {free} GiB",
+    "the fast {kind} kernels are not used, but {path}: {reason}": (
+        "未使用快速 {kind} 计算核，改用 {path}：{reason}"
+    ),
+    "the CUDA kernels cannot be compiled: {reason}": "无法编译 CUDA 计算核：{reason}",
+    "the kernels cannot be compiled: {reason}": "无法编译计算核：{reason}",
+    "numba cannot be used: {reason}": "numba 无法使用：{reason}",
+    "the compiled kernels cannot be kept in {folder}: {reason}": (
+        "编译好的计算核无法保存到 {folder}：{reason}"
+    ),
+    "--threads {count} is out of range": "--threads {count} 超出范围",
+    "give 1 to {most}": "请给出 1 到 {most} 之间的数",
+    "{kind} kernels on {count} threads": "{kind} 计算核，{count} 个线程",
+    "plain torch": "普通 torch",
+    "plain torch with oneDNN": "普通 torch（oneDNN）",
+    "Triton, CUDA graph": "Triton，CUDA graph",
+    "{quant}, {device} {dtype}{cache}, {kernels}": "{quant}，{device} {dtype}{cache}，{kernels}",
+    "unquantised": "未量化",
+    ", int8 KV cache": "，int8 KV 缓存",
+    "the KV cache is {value!r}, expected {names}": "KV 缓存为 {value!r}，应为以下之一：{names}",
+    "the device is {value!r}, expected auto, cpu, cuda or cuda:N": (
+        "设备为 {value!r}，应为 auto、cpu、cuda 或 cuda:N"
+    ),
+    "the dtype is {value!r}, expected {names}": "数值格式为 {value!r}，应为以下之一：{names}",
+    "the backend is {value!r}, expected {names}": "后端为 {value!r}，应为以下之一：{names}",
+    "give at least one": "请至少给出一条",
+    "unknown option {names}": "没有选项 {names}",
+    "the prompt has {tokens} tokens, the context holds {window}": (
+        "输入有 {tokens} 个 token，上下文只能容纳 {window} 个"
+    ),
+    "shorten it, or load the model with a larger context": "请缩短它，或以更大的上下文加载模型",
+    "the model is already generating": "模型正在生成",
+    "end or close the other generation first": "请先结束或关闭另一次生成",
+    "they compute in float32 and bfloat16": "它们只以 float32 和 bfloat16 计算",
+    "a width of {width} is no multiple of {lanes}": "宽度 {width} 不是 {lanes} 的倍数",
+    "a vocabulary of {count} is too small": "词表只有 {count} 个词元，太小",
+    "triton is not installed": "未安装 triton",
+    "triton cannot be used: {error}": "triton 无法使用：{error}",
+    "triton needs a C compiler, and there is no gcc or clang": "triton 需要 C 编译器，但没有 gcc 或 clang",
+    "triton compiles against Python's headers, and there is no {header}": (
+        "triton 编译时需要 Python 头文件，但没有 {header}"
+    ),
+    "the two halves of its MLP have their inputs in different orders": "其 MLP 两半的输入顺序不同",
+    "waiting for another qwenchat": "正在等待另一个 qwenchat",
+    "downloading the built-in model": "正在下载内置模型",
+    "verifying": "正在校验",
+    "unpacking": "正在解压",
+    "converting": "正在转换",
+    # --- the command line: the models -------------------------------------------------------------
+    "the built-in model is called demo": "内置模型名为 demo",
+    "{model} is in {folder}": "{model} 位于 {folder}",
+    "{model} is not on this machine": "本机没有 {model}",
+    "model": "模型",
+    "disk": "磁盘",
+    "context": "上下文",
+    "memory, {device}": "内存（{device}）",
+    "folder": "文件夹",
+    "source": "来源",
+    "revision": "版本",
+    "model type": "模型类型",
+    "format": "格式",
+    "quantised": "量化",
+    "licence": "许可证",
+    "built in": "内置",
+    "a folder": "文件夹中",
+    "the Hub's cache": "Hub 缓存",
+    "ModelScope's cache": "ModelScope 缓存",
+    "its pull has not ended": "下载尚未完成",
+    "there are no models on this machine yet": "本机还没有模型",
+    "{model} is not whole on this machine": "本机的 {model} 不完整",
+    "qwenchat models pull {name} fetches it": "可用 qwenchat models pull {name} 下载",
+    "fetch it outside the chat: qwenchat models pull {name}": "请在对话之外下载：qwenchat models pull {name}",
+    "{name} is not the name of a model": "{name} 不是模型名称",
+    "give a name like org/model, or demo": "请给出 org/model 形式的名称，或 demo",
+    "there is no source {name}": "没有名为 {name} 的来源",
+    "the built-in model has no revisions and no other source": "内置模型没有版本，也没有其他来源",
+    "it comes from the package index, or with --from out of a file": "它来自软件包索引，或由 --from 指定文件",
+    "--from is for the built-in model": "--from 只用于内置模型",
+    "fetching {name}": "正在下载 {name}",
+    "verifying {name}": "正在校验 {name}",
+    "{done} of {total}": "已完成 {done}/{total}",
+    "looking for {name}": "正在查找 {name}",
+    "{part}, {left} left, {speed}/s": "{part}，还需 {left}，{speed}/秒",
+    "{hours} h": "{hours} 小时",
+    "{reason}; trying ModelScope": "{reason}；改用 ModelScope",
+    "{reason}; what is here is whole": "{reason}；本机已有完整的模型",
+    "{host} does not answer as it should": "{host} 的应答不正确",
+    "look at MODELSCOPE_ENDPOINT and your proxy": "请检查 MODELSCOPE_ENDPOINT 和代理设置",
+    "interrupted; what has been fetched stays": "已中断；已下载的部分会保留",
+    "it is missing": "缺失",
+    "it is not a file": "不是文件",
+    "nothing tells what it must be": "无从得知它应是什么",
+    "it cannot be read: {reason}": "无法读取：{reason}",
+    "it is cut short": "文件不完整",
+    "its header is too long": "文件头过长",
+    "its header is no table of tensors": "文件头不是张量表",
+    "its tensor {name} is described as none can be": "对张量 {name} 的描述无效",
+    "it holds more than {n} values": "所含的值超过 {n} 个",
+    "it holds half of a character": "含有不完整的字符",
+    "it has {size} bytes, expected {expected}": "大小为 {size} 字节，应为 {expected} 字节",
+    "its content is not what was published": "内容与发布的不一致",
+    "{model}: {finding}": "{model}：{finding}",
+    "all {count} files are what was pulled": "全部 {count} 个文件与下载时一致",
+    "all {count} files have the hashes that name them": "全部 {count} 个文件与其名称中的哈希一致",
+    "all {count} files are what the Hub has": "全部 {count} 个文件与 Hub 上的一致",
+    "all {count} files have their sizes; no hash is known": "全部 {count} 个文件大小正确；哈希未知",
+    "no file is missing; no hash is known": "没有缺失文件；哈希未知",
+    "{model}: bad or missing: {files}": "{model}：损坏或缺失：{files}",
+    "qwenchat models pull {name} fetches what is bad again": (
+        "可用 qwenchat models pull {name} 重新下载损坏的文件"
+    ),
+    "qwenchat models remove demo, then pull demo, makes it anew": (
+        "先运行 qwenchat models remove demo，再 pull demo，即可重新生成"
+    ),
+    "put good files in their place": "请换成完好的文件",
+    "{path} is a single file, and nothing tells what it must be": "{path} 是单个文件，没有可供核对的信息",
+    "remove {name}? It frees {size}": "删除 {name}？将释放 {size}",
+    "--yes removes without asking": "--yes 可直接删除，不再询问",
+    "nothing was removed": "没有删除任何内容",
+    "freed {size}": "已释放 {size}",
+    "cannot put the built-in model into {folder}: {reason}": "无法把内置模型放入 {folder}：{reason}",
+    "it needs {needed} MB of free disk there; QWENCHAT_HOME names another place": (
+        "那里需要 {needed} MB 可用磁盘空间；可用 QWENCHAT_HOME 指定其他位置"
+    ),
+    "cannot remove the built-in model from {folder}: {reason}": "无法从 {folder} 删除内置模型：{reason}",
+    "the built-in model needs {needed} MB of free disk, and {folder} has {free} MB": (
+        "内置模型需要 {needed} MB 可用磁盘空间，而 {folder} 只有 {free} MB"
+    ),
+    "free some, or name another place with QWENCHAT_HOME": "请腾出空间，或用 QWENCHAT_HOME 指定其他位置",
+    "get {file} from a package index by other means and give it as a file: {command}": (
+        "请用其他方式从软件包索引取得 {file}，再以文件形式给出：{command}"
+    ),
+    "cannot fetch {file} with pip: {reason}": "无法用 pip 下载 {file}：{reason}",
+    "this Python environment has no pip": "此 Python 环境没有 pip",
+    "pip did not bring {file}": "pip 没有取得 {file}",
+    "the index has no {package}": "索引中没有 {package}",
+    "the package index cannot be reached": "无法访问软件包索引",
+    "it ended with status {status}": "它以状态 {status} 结束",
+    "{path} is not {file}: {reason}": "{path} 不是 {file}：{reason}",
+    "its sha256 is {digest}, expected {expected}": "其 sha256 为 {digest}，应为 {expected}",
+    "{path} cannot be removed: {reason}": "无法删除 {path}：{reason}",
+    "{name} is not in a place that this command may change": "{name} 不在此命令可以更改的位置",
+    "give a model's name; a folder of yours is yours to remove": "请给出模型名称；您自己的文件夹请自行删除",
+    "there is no revision {revision} of {name} in the Hub's cache": "Hub 缓存中没有 {name} 的版本 {revision}",
+    "HF_HUB_OFFLINE is set": "已设置 HF_HUB_OFFLINE",
+    "HF_HUB_OFFLINE is set, so nothing is fetched": "已设置 HF_HUB_OFFLINE，因此不下载任何内容",
+    "unset it, or give a folder": "请取消该设置，或给出文件夹",
+    "{host} cannot be reached: {reason}": "无法连接 {host}：{reason}",
+    "HF_ENDPOINT names a mirror, and --source modelscope another source": (
+        "可用 HF_ENDPOINT 指定镜像，或用 --source modelscope 换一个来源"
+    ),
+    "its name is not known": "域名无法解析",
+    "the connection is refused": "连接被拒绝",
+    "the connection was lost": "连接中断",
+    "the proxy does not answer": "代理没有响应",
+    "its certificate is not accepted": "证书不被接受",
+    "there was no answer in time": "没有及时响应",
+    "there is no network": "没有网络",
+    "it answers with error {status}": "返回错误 {status}",
+    "{host} answers with error {status}": "{host} 返回错误 {status}",
+    "try again later; what has been fetched stays": "请稍后再试；已下载的部分会保留",
+    "{host} does not answer as the Hub does": "{host} 的响应不像 Hub",
+    "look at HF_ENDPOINT and your proxy": "请检查 HF_ENDPOINT 和代理设置",
+    "the token cannot be sent": "令牌无法发送",
+    "look at HF_TOKEN": "请检查 HF_TOKEN",
+    "{path} is a link to elsewhere": "{path} 是指向别处的链接",
+    "what is kept elsewhere is yours to remove": "放在别处的内容请自行删除",
+    "another qwenchat is pulling {name}": "另一个 qwenchat 正在下载 {name}",
+    "try again when it has ended": "请等它结束后再试",
+    "{host} has no model {name}, or does not show it": "{host} 上没有模型 {name}，或不对外公开",
+    "{host} has no model {name}, or lacks a file of it": "{host} 上没有模型 {name}，或缺少其中的文件",
+    "look at the spelling; for a private one set HF_TOKEN": "请检查拼写；私有模型请设置 HF_TOKEN",
+    "look at the spelling; for a private one set MODELSCOPE_API_TOKEN": (
+        "请检查拼写；私有模型请设置 MODELSCOPE_API_TOKEN"
+    ),
+    "{name} has no revision {revision}": "{name} 没有版本 {revision}",
+    "--revision takes a branch, a tag or a commit; without it, main is fetched": (
+        "--revision 可为分支、标签或提交；不给出时下载 main"
+    ),
+    "{host} gives {name} only to those who have signed in": "{host} 仅向已登录的用户提供 {name}",
+    "{host} does not give {name} to the owner of this token": "{host} 不向此令牌的所有者提供 {name}",
+    "accept its terms on {page}, then set HF_TOKEN": "请在 {page} 接受条款，然后设置 HF_TOKEN",
+    "ask for access on {page}, or set another HF_TOKEN": "请在 {page} 申请访问权限，或换一个 HF_TOKEN",
+    "set MODELSCOPE_API_TOKEN": "请设置 MODELSCOPE_API_TOKEN",
+    "{host} does not give {name}: {reason}": "{host} 未提供 {name}：{reason}",
+    "{host} has had too many requests from here": "向 {host} 发出的请求过多",
+    "try again in {seconds} s; a token in HF_TOKEN allows more": (
+        "请在 {seconds} 秒后再试；设置 HF_TOKEN 可放宽限制"
+    ),
+    "try again in some minutes; a token in HF_TOKEN allows more": "请过几分钟再试；设置 HF_TOKEN 可放宽限制",
+    "try again in some minutes": "请过几分钟再试",
+    "the sizes of what is here and there do not agree": "本地与服务器上的文件大小不符",
+    "the file that came has not the size that was announced": "收到的文件与声明的大小不符",
+    "{file} did not verify: {reason}": "{file} 校验失败：{reason}",
+    "it came twice like that; try again later, or from another source": (
+        "两次下载结果都是如此；请稍后再试，或换一个来源"
+    ),
+    "no hash of {file} is told, so it could not be verified": "没有提供 {file} 的哈希，无法校验",
+    "the mirror that HF_ENDPOINT names leaves it out": "HF_ENDPOINT 指定的镜像没有提供",
+    "a file of {name} is too large for the Hub's client to fetch in one piece": (
+        "{name} 中有文件过大，Hub 的客户端无法一次下载"
+    ),
+    "look for a repository with smaller files": "请寻找文件较小的仓库",
+    "{name} lacks {files}": "{name} 缺少 {files}",
+    "it is no checkpoint that can be loaded": "它不是可以加载的检查点",
+    "{name} has its weights only as GGUF": "{name} 只有 GGUF 格式的权重",
+    "fetch one of these files, and name its path": "请下载其中一个文件，并给出其路径",
+    "{name} has its weights only as pickles, which can run code while they are read": (
+        "{name} 只有 pickle 格式的权重，读取时可能执行代码"
+    ),
+    "look for a repository of the same model with safetensors": "请寻找同一模型的 safetensors 版本",
+    "{name} has no weights as safetensors": "{name} 没有 safetensors 格式的权重",
+    "look for a repository with safetensors": "请寻找带有 safetensors 的仓库",
+    "{name} takes {missing} more, and {folder} has {free} free, of which {spare} are left alone": (
+        "{name} 还需 {missing}，而 {folder} 只剩 {free}，其中 {spare} 须留空"
+    ),
+    "free some, or name another place with HF_HOME, or for ModelScope with MODELSCOPE_CACHE": (
+        "请腾出空间，或用 HF_HOME 指定其他位置，ModelScope 则用 MODELSCOPE_CACHE"
+    ),
+    "the disk of {folder} is full": "{folder} 所在的磁盘已满",
+    "free some, or name another place with HF_HOME; what has been fetched stays": (
+        "请腾出空间，或用 HF_HOME 指定其他位置；已下载的部分会保留"
+    ),
+    "{folder} cannot be written: {reason}": "无法写入 {folder}：{reason}",
+    "HF_HOME names another place": "可用 HF_HOME 指定其他位置",
+    "MODELSCOPE_CACHE names another place; what has been fetched stays": (
+        "可用 MODELSCOPE_CACHE 指定其他位置；已下载的部分会保留"
+    ),
+    "MODELSCOPE_ENDPOINT names another address; what has been fetched stays": (
+        "可用 MODELSCOPE_ENDPOINT 指定其他地址；已下载的部分会保留"
+    ),
+    "ModelScope's client is not installed": "未安装 ModelScope 的客户端",
+    "pip install 'modelscope-hub<0.6' installs it": "可用 pip install 'modelscope-hub<0.6' 安装",
+    "HF_ENDPOINT names a mirror; after pip install 'modelscope-hub<0.6' ModelScope is tried too": (
+        "HF_ENDPOINT 可指定镜像；执行 pip install 'modelscope-hub<0.6' 后也会尝试 ModelScope"
+    ),
+    "it is cut short or damaged: {reason}": "文件不完整或已损坏：{reason}",
+    **HELP,
+    # --- the command line: one answer -------------------------------------------------------------
+    "there is nothing to answer": "没有可回答的内容",
+    "the reply ended without an end": "回复没有正常结束",
+    'say qwenchat ask "...", or pipe a text into qwenchat': (
+        '请使用 qwenchat ask "..."，或通过管道向 qwenchat 传入文本'
+    ),
+    "stdin holds more than {limit} MiB": "标准输入超过 {limit} MiB",
+    "no context is that long; send a part of it": "没有这么长的上下文，请只发送其中一部分",
+    "stdin": "标准输入",
+    "--json, --stream-json and --code exclude each other": "--json、--stream-json 和 --code 不能同时使用",
+    "choose one": "请只选其一",
+    "the folder that you are in was deleted": "当前所在的文件夹已被删除",
+    "go to another one": "请切换到其他文件夹",
+    "the reply was cut after {count} tokens by --max-new-tokens": (
+        "回复达到 --max-new-tokens 的上限，在 {count} 个 token 后截断"
+    ),
+    "the reply was cut after {count} tokens by the context window": (
+        "上下文窗口已满，回复在 {count} 个 token 后截断"
+    ),
+    "interrupted; the reply is incomplete": "已中断；回复不完整",
+    "{model}: loaded in {loaded} s; prompt reused {reused} + new {new} tokens, {prefill}; "
+    "first token after {first} s; reply {tokens}, {decode}": (
+        "{model}：加载用时 {loaded} 秒；输入复用 {reused} + 新增 {new} 个 token，{prefill}；"
+        "首个 token 用时 {first} 秒；回复 {tokens}，{decode}"
+    ),
+    "no time": "用时为零",
+    # --- the command line: beginning a chat -------------------------------------------------------
+    "--json, --stream-json, --code and --complete are for one answer": (
+        "--json、--stream-json、--code 和 --complete 只用于单次回答"
+    ),
+    "--complete goes on with a text alone": "--complete 只续写一段文本",
+    "leave out --session, --continue and --system": "请去掉 --session、--continue 和 --system",
+    "going on with the text as it is; it is no chat, and not kept": "按原样续写文本；这不是对话，也不保存",
+    "use qwenchat ask, or pipe a text": "请使用 qwenchat ask，或通过管道传入文本",
+    "a chat needs a terminal": "对话需要在终端中进行",
+    "qwenchat ask answers into a file or a pipe": "qwenchat ask 可将回答写入文件或管道",
+    # --- the command line: sessions ---------------------------------------------------------------
+    "{id} is called {title!r} now": "{id} 已重命名为 {title!r}",
+    "delete which sessions?": "没有明确要删除哪些会话",
+    "give their names, or --older-than DAYS": "请给出会话名称，或使用 --older-than DAYS",
+    "and {n} more": "以及另外 {n} 个",
+    "delete these {count} sessions?": "删除这 {count} 个会话？",
+    "there is no terminal to ask on": "没有终端可供询问",
+    "--yes deletes without asking": "--yes 可直接删除，不再询问",
+    "nothing was deleted": "没有删除任何会话",
+    "deleted {count} sessions": "已删除 {count} 个会话",
+    "{count} sessions could not be deleted: {first}": "有 {count} 个会话无法删除：{first}",
+    "{path} does not say its format": "从 {path} 看不出格式",
+    "--format takes {names}": "--format 可选：{names}",
+    # --- the command line: the benchmark --------------------------------------------------------------
+    "--model and --random-weights exclude each other": "--model 和 --random-weights 不能同时使用",
+    "--formats is for --random-weights": "--formats 只用于 --random-weights",
+    "a checkpoint has a format of its own": "检查点的格式是固定的",
+    "there is no folder {folder}": "没有文件夹 {folder}",
+    "--peer needs a checkpoint": "--peer 需要一个检查点",
+    "-m demo is one": "例如 -m demo",
+    "--tokens is {text}, expected numbers from 1 with commas between them": (
+        "--tokens 为 {text}，应为以逗号分隔、不小于 1 的整数"
+    ),
+    "--kv-cache is {kind}, expected auto or int8": "--kv-cache 为 {kind}，应为 auto 或 int8",
+    "a reply of fewer than {least} tokens cannot be timed": "少于 {least} 个 token 的回复无法计时",
+    "no published shapes are known of {name}": "不知道 {name} 的结构",
+    "known are {names}, each also with -int8 or -int4 behind it": (
+        "已知的有 {names}，后面都可加 -int8 或 -int4"
+    ),
+    "there is no format {name}": "没有格式 {name}",
+    "known are {names}": "已知的有 {names}",
+    "{folder} has {free} GB free, the checkpoint takes {size} GB": (
+        "{folder} 只剩 {free} GB 空间，检查点需要 {size} GB"
+    ),
+    "--folder names another place": "可用 --folder 指定其他位置",
+    "what {device} can do at best in {dtype}": "{device} 以 {dtype} 计算的上限",
+    "our kernels are not used: {reason}": "未使用自带的计算核：{reason}",
+    "{name}: from the start of a process to its first token, twice": "{name}：从进程启动到首个 token，两次",
+    "{name}: loading": "{name}：正在加载",
+    "{name}: preparing kernels": "{name}：正在准备计算核",
+    "{name}: first token after {tokens}": "{name}：{tokens} 个 token 之后的首个 token",
+    "{name}: next turn, {new} new tokens after {old}": "{name}：下一轮，{old} 个 token 之后新增 {new} 个",
+    "{name}: {tokens} new tokens": "{name}：新生成 {tokens} 个 token",
+    "{name}: kernels": "{name}：计算核",
+    "qwenchat ask did not answer: {reason}": "qwenchat ask 没有回答：{reason}",
+    "transformers cannot be timed beside {model}": "无法用 transformers 对 {model} 计时",
+    # --- the command line: quantising -----------------------------------------------------------------
+    "--bits is {bits}, expected 4 or 8": "--bits 为 {bits}，应为 4 或 8",
+    "--group-size {size} does not divide this model's matrices of {widths} inputs": (
+        "--group-size {size} 不能整除此模型矩阵的输入数 {widths}"
+    ),
+    "what would: {sizes}, or -1 for one scale a row": "可用：{sizes}，或 -1（每行一个缩放系数）",
+    "matrices of {widths} inputs cannot be packed": "输入数为 {widths} 的矩阵无法打包",
+    "GPTQ takes multiples of 32": "GPTQ 要求 32 的倍数",
+    "{path} is no folder": "{path} 不是文件夹",
+    "a float checkpoint is a folder with config.json and safetensors": (
+        "浮点检查点是含有 config.json 和 safetensors 的文件夹"
+    ),
+    "the built-in model is quantised already": "内置模型已经量化",
+    "give a float checkpoint as SOURCE": "请把浮点检查点作为 SOURCE 给出",
+    "{folder} is quantised already ({bits} bits)": "{folder} 已经量化（{bits} 位）",
+    "take the float checkpoint that it was made from": "请使用量化之前的浮点检查点",
+    "{folder} cannot be read: {reason}": "无法读取 {folder}：{reason}",
+    "{folder}: the vocabulary has the token {id}, the model only {size}": (
+        "{folder}：词表含有词元 {id}，而模型只有 {size} 个"
+    ),
+    "the .tiktoken file belongs to another checkpoint": "该 .tiktoken 文件属于另一个检查点",
+    "{dest} is inside the source": "{dest} 位于来源文件夹之内",
+    "give a destination outside of {source}": "请给出 {source} 之外的目标",
+    "{path} has {tokens} tokens, quantising needs at least {least}": (
+        "{path} 有 {tokens} 个词元，量化至少需要 {least} 个"
+    ),
+    "give more and more varied text, or leave out --calibration for the set that ships": (
+        "请提供更多、更多样的文本，或去掉 --calibration 以使用自带的文本"
+    ),
+    "{path} is larger than {megabytes} MB": "{path} 超过 {megabytes} MB",
+    "some hundred chats or pages are enough": "几百段对话或几百页文本就足够",
+    "{path}, line {n} is no chat: {problem}": "{path} 第 {n} 行不是对话：{problem}",
+    "a line looks like {example}": "一行应形如 {example}",
+    "nested too deeply": "嵌套过深",
+    "it has no messages": "其中没有 messages",
+    "{count} tokens of the calibration are too many, and left out": "校准文本过多，略去 {count} 个词元",
+    "quantising needs auto-gptq, which is not installed": "量化需要 auto-gptq，但尚未安装",
+    "it comes with qwenchat for Python 3.10 and 3.11 on Linux and Windows (x86-64); "
+    "what is quantised there runs everywhere": (
+        "在 Linux 和 Windows（x86-64）的 Python 3.10 与 3.11 上，它随 qwenchat 一同安装；"
+        "量化的结果可在任何环境运行"
+    ),
+    "auto-gptq cannot be imported: {reason}": "无法导入 auto-gptq：{reason}",
+    "install qwenchat anew, in an environment of its own": "请在独立的环境中重新安装 qwenchat",
+    "quantising needs {needed} GB of free disk, and {folder} has {free} GB": (
+        "量化需要 {needed} GB 可用磁盘空间，而 {folder} 只有 {free} GB"
+    ),
+    "free some, or give a destination on another disk": "请腾出空间，或把目标放到另一块磁盘",
+    "quantising needs {needed} GiB on {device}, {free} GiB are free": (
+        "量化在 {device} 上需要 {needed} GiB，可用 {free} GiB"
+    ),
+    "{folder} is in the way": "{folder} 已存在且另有他用",
+    "move it, or give another destination": "请移走它，或给出别的目标",
+    "another qwenchat works in {folder}": "另一个 qwenchat 正在 {folder} 中工作",
+    "wait for it, or stop it": "请等它结束，或将其停止",
+    "{path} is damaged": "{path} 已损坏",
+    "remove {folder} and begin anew": "请删除 {folder} 后重新开始",
+    "the work in {folder} is of another kind; it begins anew": (
+        "{folder} 中的工作对应别的来源、设置或校准文本，现重新开始"
+    ),
+    "going on after {done} of {count} steps": "从已完成的 {done}/{count} 步继续",
+    "the same command goes on where it stopped": "再次运行同一命令会从中断处继续",
+    "memory ran out while a layer was quantised": "量化某一层时内存耗尽",
+    "checking the source": "校验来源",
+    "quantising {count} layers": "量化 {count} 层",
+    "{time} left": "剩余 {time}",
+    "putting the checkpoint together": "组装检查点",
+    "{seconds} s": "{seconds} 秒",
+    "{minutes} min": "{minutes} 分钟",
+    "layer {n}: {problem}": "第 {n} 层：{problem}",
+    "the activations are not finite": "激活值不是有限数",
+    "the checkpoint is damaged, or its training went astray": "检查点已损坏，或其训练出了问题",
+    "weights are not finite, or too large for float16": "权重不是有限数，或超出 float16 的范围",
+    "{path}: the tensor {name} is not finite, or too large for float16": (
+        "{path}：张量 {name} 不是有限数，或超出 float16 的范围"
+    ),
+    "the calibration says too little of the inputs to quantise for them": (
+        "校准文本不足以反映输入，无法据此量化"
+    ),
+    "give more and more varied text with --calibration": "请用 --calibration 提供更多、更多样的文本",
+    "{folder}: {size}, made in {time}": "{folder}：{size}，用时 {time}",
+    "perplexity {before} before, {after} after ({change}), on {tokens} tokens that it was not made for": (
+        "困惑度：量化前 {before}，量化后 {after}（{change}），在未用于校准的 {tokens} 个词元上测得"
+    ),
+    # --- the command line: the doctor -----------------------------------------------------------------
+    "asking the Hub": "正在询问 Hub",
+    "asking the package index": "正在询问软件包索引",
+    "; ": "；",
+    "{name}, {kernels}": "{name}，{kernels}",
+    "there is too little memory to load {file}": "内存不足，无法载入 {file}",
+    "close other programs, or raise the limit (ulimit -v)": "请关闭其他程序，或提高限制（ulimit -v）",
+    "a package cannot be imported: {reason}": "无法导入软件包：{reason}",
+    "install qwenchat again": "请重新安装 qwenchat",
+    "torch cannot be imported: {reason}": "无法导入 torch：{reason}",
+    "install it again: pip install --force-reinstall torch": (
+        "请重新安装：pip install --force-reinstall torch"
+    ),
+    "{path} is not there; all is as it comes": "{path} 不存在，一切为默认值",
+    "{folder}, {free} free": "{folder}，可用 {free}",
+    "{folder} is on a full disk: {free} free": "{folder} 所在磁盘已满：可用 {free}",
+    "{folder} cannot be written": "{folder} 不可写",
+    "QWENCHAT_HOME and HF_HOME name other places": "可用 QWENCHAT_HOME 与 HF_HOME 指定其他位置",
+    "{endpoint} answers": "{endpoint} 可以访问",
+    "{endpoint} cannot be reached: {reason}": "无法访问 {endpoint}：{reason}",
+    "what is on this machine works without it": "本机已有的模型不受影响",
+    "auto-gptq is not installed, so qwenchat quantize does not work": (
+        "未安装 auto-gptq，因此 qwenchat quantize 不可用"
+    ),
+    "it has wheels for Linux and Windows on x86-64, up to Python 3.11": (
+        "它只为 x86-64 的 Linux 与 Windows 提供安装包，最高到 Python 3.11"
+    ),
+    "no CUDA GPU; models run on the processor": "没有 CUDA GPU，模型在处理器上运行",
+    "this torch is built without CUDA": "此 torch 不含 CUDA",
+    "{device}: {name}, compute capability {capability}, CUDA {cuda}, driver {driver}, "
+    "{free} of {total} GiB free": (
+        "{device}：{name}，计算能力 {capability}，CUDA {cuda}，驱动 {driver}，可用 {free} / {total} GiB"
+    ),
+    "{name}; plain torch computes: {reason}": "{name}；由普通 torch 计算：{reason}",
+    "{free} of {total} GiB free": "可用 {free} / {total} GiB",
+    "program": "程序",
+    "gpu": "显卡",
+    "processor": "处理器",
+    "memory": "内存",
+    "sessions": "会话",
+    "cache": "缓存",
+    "checkpoints": "检查点",
+    "quantize": "量化",
+    "chat": "对话",
+    "known models": "已知的模型",
+    "kernels, {device}": "计算核（{device}）",
+    "here": "在本机",
+    "a chat answers with {model}": "对话将由 {model} 回答",
+    "it is not saved": "对话不会保存",
+    "{said}, which is fetched first": "{said}（会先下载）",
+    "a chat would end at once: {message}": "对话会立即结束：{message}",
+    # --- the command line: what went wrong --------------------------------------------------------
+    "out of memory; a smaller model or --context needs less": "内存不足；请改用更小的模型，或减小 --context",
+    "the answer cannot be written: {reason}": "无法写出回答：{reason}",
+    "the system": "系统",
+    "{path}: {reason}": "{path}：{reason}",
+    "the output cannot be written: {reason}": "无法写出输出：{reason}",
+    "debug log: {path}": "调试日志：{path}",
+    "the log file {path} cannot be written: {reason}": "无法写入日志文件 {path}：{reason}",
+    "leave out --debug": "请去掉 --debug",
+    "the traceback is in the debug log": "错误堆栈见调试日志",
+    "run it again with --debug for a traceback": "加上 --debug 再运行一次可查看错误堆栈",
+    # --- an error and what to do, wherever it is told ------------------------------------------------
+    "{message}; {hint}": "{message}；{hint}",
+    ", ": "、",
+    # --- finding and loading a model ------------------------------------------------------------------
+    "the built-in model ({name})": "内置模型（{name}）",
+    "answering with {model}": "使用 {model} 回答",
+    "answering with {model} and its {tokens} tokens": "使用 {model} 回答，上下文为 {tokens} 个 token",
+    "there is no model or folder called {name}": "没有名为 {name} 的模型或文件夹",
+    "{path} is no model: it has no config.json and no weights": (
+        "{path} 不是模型：没有 config.json，也没有权重"
+    ),
+    "give a checkpoint folder, a known name, or demo": "请指定检查点文件夹、已知名称或 demo",
+    "a checkpoint is a folder with config.json in it": "检查点是含有 config.json 的文件夹",
+    "{path} is missing": "缺少 {path}",
+    "{path} is not a file": "{path} 不是文件",
+    "{path} is larger than {limit} MiB, expected a small JSON file": (
+        "{path} 大于 {limit} MiB，应为小的 JSON 文件"
+    ),
+    "{path} is not valid JSON: {reason}": "{path} 不是有效的 JSON：{reason}",
+    "{path} holds a JSON {kind}, expected an object": "{path} 中是 JSON 的 {kind}，应为对象",
+    "{name}: expected one .tiktoken file, found {count}": "{name}：应有一个 .tiktoken 文件，却有 {count} 个",
+    "the vocabulary belongs to the checkpoint; fetch it again": "词表是检查点的一部分；请重新获取",
+    "{name}: there is no .tiktoken file in the checkpoint": "{name}：检查点中没有 .tiktoken 文件",
+    "without its vocabulary it cannot chat; fetch it again": "没有词表就不能对话；请重新获取",
+    "{folder}: the vocabulary has {tokens} tokens, the model {size}": (
+        "{folder}：词表有 {tokens} 个词元，而模型有 {size} 个"
+    ),
+    "{name}: the id {id} is both an ordinary and a special token": "{name}：ID {id} 既是普通词元又是特殊词元",
+    "{name}: split_pattern is {value}, expected {names}": "{name}：split_pattern 为 {value}，应为 {names}",
+    "the token id {id} is not in the vocabulary of {count}": "词元 ID {id} 不在 {count} 个词元的词表中",
+    "a stop string is empty": "停止文本为空",
+    "leave it out": "请去掉它",
+    "{path} has more than {limit} lines, expected a vocabulary": "{path} 超过 {limit} 行，应为词表",
+    "{name}: expected a token in base64 and its id": "{name}：应为 base64 写的词元及其 ID",
+    "{name}: expected distinct tokens with distinct ids from 0 up": "{name}：词元及其从 0 起的 ID 应各不相同",
+    "{name}: added_tokens_decoder has more than {most} tokens": (
+        "{name}：added_tokens_decoder 超过 {most} 个词元"
+    ),
+    "{name}: added_tokens_decoder is malformed, expected ids and contents": (
+        "{name}：added_tokens_decoder 格式错误，应为 ID 及其内容"
+    ),
+    "{name}: the special token {form} is missing from added_tokens_decoder": (
+        "{name}：added_tokens_decoder 中缺少特殊词元 {form}"
+    ),
+    "{name}: added_tokens_decoder has a token or an id twice, or an empty token": (
+        "{name}：added_tokens_decoder 中有重复的词元或 ID，或有空词元"
+    ),
+    "{name}: added_tokens_decoder has more than {most} letters": (
+        "{name}：added_tokens_decoder 超过 {most} 个字符"
+    ),
+    "{name}: {key} is {value}, expected a whole number up to {most}": (
+        "{name}：{key} 为 {value}，应为不超过 {most} 的整数"
+    ),
+    "there is no device {name} here": "本机没有设备 {name}",
+    # --- any chat model of the Hub --------------------------------------------------------------------
+    "{name}: the {backend} backend does not read {kind}": "{name}：{backend} 后端不能读取 {kind}",
+    "leave out --backend: {other} reads it": "请去掉 --backend：{other} 可以读取",
+    "start qwenchat without --backend: {other} reads it": "请不带 --backend 启动 qwenchat：{other} 可以读取",
+    "--kv-cache {kind} is for the native backend alone": "--kv-cache {kind} 只用于 native 后端",
+    "leave out --kv-cache: {name} is loaded by transformers": (
+        "请去掉 --kv-cache：{name} 由 transformers 加载"
+    ),
+    "start qwenchat without --kv-cache: {name} is loaded by transformers": (
+        "请不带 --kv-cache 启动 qwenchat：{name} 由 transformers 加载"
+    ),
+    "this model knows no system prompt: it is put before the first message": (
+        "此模型没有系统提示词：提示词会放在第一条消息之前"
+    ),
+    "the context is {tokens} of {most} tokens, as many as memory holds": (
+        "上下文为 {most} 个 token 中的 {tokens} 个，内存只放得下这么多"
+    ),
+    "{name}: this is an adapter, not a model: adapter_config.json": (
+        "{name}：这是适配器，不是模型：adapter_config.json"
+    ),
+    "{name}: the model generates with code of its own (custom_generate), which is never run": (
+        "{name}：模型用自带的代码生成（custom_generate），而这从不允许"
+    ),
+    "without that folder it would generate as others do": "去掉该文件夹，它就像其他模型一样生成",
+    "merge it into its base model, and give that folder": "请把它合并到基础模型，再指定合并后的文件夹",
+    "{name}: the weights are a pickle ({file}), which could run any code": (
+        "{name}：权重是 pickle（{file}），可能运行任意代码"
+    ),
+    "look for the model's safetensors": "请找该模型的 safetensors 版本",
+    "{name}: there are no weights, expected *.safetensors": "{name}：没有权重，应有 *.safetensors",
+    "the download is not complete; fetch it again": "下载不完整，请重新获取",
+    "{name}: the weights are quantised with {method}, expected floats or GPTQ": (
+        "{name}：权重以 {method} 量化，应为浮点数或 GPTQ"
+    ),
+    "look for the model's unquantised safetensors": "请找该模型未量化的 safetensors 版本",
+    "{name}: this is no safetensors file: {reason}": "{name}：不是 safetensors 文件：{reason}",
+    "{name}: {what} cannot be read: {reason}": "{name}：无法读取{what}：{reason}",
+    "the model": "模型",
+    "the tokenizer": "分词器",
+    "it is damaged, or of a kind that transformers {version} does not read": (
+        "它已损坏，或是 transformers {version} 不能读取的种类"
+    ),
+    "{name}: {kind} is no model that goes on with a text": "{name}：{kind} 不是续写文本的模型",
+    "a chat needs one of the kind ForCausalLM": "聊天需要 ForCausalLM 类的模型",
+    "{name}: model_type {kind!r} needs code of its own (auto_map), which is never run": (
+        "{name}：model_type {kind!r} 需要运行自带的代码（auto_map），而这从不允许"
+    ),
+    "look for the model in transformers' own format": "请找该模型的 transformers 原生格式",
+    "{name}: transformers {version} knows no model_type {kind!r}": (
+        "{name}：transformers {version} 不认识 model_type {kind!r}"
+    ),
+    "it may be newer than that, or no language model": "它可能更新，或不是语言模型",
+    "{name}: there is no tokenizer.json": "{name}：没有 tokenizer.json",
+    "the tokenizers that transformers has in Python are not used": (
+        "不使用 transformers 中以 Python 写的分词器"
+    ),
+    "the model's tokenizer fails: {reason}": "模型的分词器出错：{reason}",
+    "{name}: there are {count} GGUF files": "{name}：有 {count} 个 GGUF 文件",
+    "give one of them: {path}": "请指定其中一个：{path}",
+    "{name}: its chat templates have names ({names}), and none is the default": (
+        "{name}：它的聊天模板都有名称（{names}），但没有默认模板"
+    ),
+    "put the one that is to be used into chat_template.jinja": "请把要使用的模板写入 chat_template.jinja",
+    "{name}: this is one part of a GGUF file that was split": "{name}：这只是一个被拆分的 GGUF 文件的一部分",
+    "merge its parts: llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf": (
+        "请合并各部分：llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf"
+    ),
+    "{name}: this is a big-endian GGUF file, and only little-endian ones are read": (
+        "{name}：这是大端序的 GGUF 文件，只能读取小端序的"
+    ),
+    "look for the model's little-endian GGUF file": "请找该模型的小端序 GGUF 文件",
+    "{path}: {name} is {value}, expected {expected}": "{path}：{name} 为 {value}，应为{expected}",
+    "a whole number from {least} to {most}": "从 {least} 到 {most} 的整数",
+    "a finite number": "有限的数",
+    "a positive number": "正数",
+    "a positive number up to 1": "不大于 1 的正数",
+    "a number above 1": "大于 1 的数",
+    "a list of positive numbers": "正数的列表",
+    "a text": "文本",
+    "token ids": "词元编号",
+    "float32, float16 or bfloat16": "数据类型 float32、float16 或 bfloat16",
+    "{name}: the tensor {tensor} is {found}, and config.json makes it {expected}": (
+        "{name}：张量 {tensor} 的形状为 {found}，而按 config.json 应为 {expected}"
+    ),
+    "they belong to different models, or one is damaged": "二者属于不同的模型，或其中之一已损坏",
+    "{name}: {key} is {value}, which is not computed with": "{name}：{key} 为 {value}，不支持这种计算",
+    "this transformers does not know it: the model may be newer than that": (
+        "当前的 transformers 不认识它：模型可能更新"
+    ),
+    "{name}: it does not say of what architecture it is": "{name}：文件没有说明模型架构",
+    "{name}: the tokenizer of a Gemma GGUF file is not read right": (
+        "{name}：Gemma 的 GGUF 文件的分词器不能被正确读取"
+    ),
+    "{name}: it has no vocabulary": "{name}：文件中没有词表",
+    "{name}: the kinds of its tokens are not as many as the tokens": "{name}：词元类型的数量与词元不符",
+    "{name}: {key} is {value}, which is no token": "{name}：{key} 为 {value}，没有这个词元",
+    "{name}: the key {key} is missing": "{name}：缺少键 {key}",
+    "{name}: there is no chat template": "{name}：没有聊天模板",
+    "it is a base model, which does not chat; look for its chat or instruct version": (
+        "这是基础模型，不能对话；请找它的 chat 或 instruct 版本"
+    ),
+    "it is a base model, which goes on with texts: qwenchat ask --complete; "
+    "look for its chat or instruct version": (
+        "这是基础模型，只会续写文本：qwenchat ask --complete；请找它的 chat 或 instruct 版本"
+    ),
+    "{name}: its zero points are stored otherwise than its label says (gptq or gptq_v2); "
+    "they are read as they are stored": (
+        "{name}：零点的存储方式与其标签（gptq 或 gptq_v2）不符；已按实际存储方式读取"
+    ),
+    "{problem}: left out": "{problem}：已忽略",
+    "{name}: its chat_format is raw": "{name}：它的 chat_format 是 raw",
+    "a text to go on with is one message of the user's, and nothing else": "要续写的文本只能是一条用户消息",
+    "{name}: the tensor {tensor} is missing": "{name}：缺少张量 {tensor}",
+    "{name}: {kind} keeps its context in a way that is not supported": (
+        "{name}：不支持 {kind} 保存上下文的方式"
+    ),
+    "models with attention in every layer are": "每层都有注意力的模型才受支持",
+    "{name}: the weights are quantised with GPTQ, which takes a CUDA GPU for this model": (
+        "{name}：权重以 GPTQ 量化，此模型需要 CUDA GPU"
+    ),
+    "look for the model's unquantised safetensors, or for a GGUF file": (
+        "请找该模型未量化的 safetensors 版本，或 GGUF 文件"
+    ),
+    "{name}: the tensor {tensor} holds no zero points": "{name}：张量 {tensor} 中没有零点",
+    (
+        "{name}: its zero points are stored as they are (gptq_v2) and not minus one, as its label "
+        "says (gptq): auto-gptq would compute with wrong ones"
+    ): "{name}：零点按原值存储（gptq_v2），而非标签所说的减一存储（gptq）：auto-gptq 会用错误的零点计算",
+    "{name}: the weights are quantised with GPTQ, and auto-gptq is not here: {reason}": (
+        "{name}：权重以 GPTQ 量化，而此处没有 auto-gptq：{reason}"
+    ),
+    "install auto-gptq 0.7.1, which takes Python 3.11 or older": (
+        "请安装 auto-gptq 0.7.1，需要 Python 3.11 或更早版本"
+    ),
+    "the chat template cannot be read: {reason}": "无法读取聊天模板：{reason}",
+    "the chat template refuses the chat: {reason}": "聊天模板拒绝此对话：{reason}",
+    "the chat template cannot be run: {reason}": "无法运行聊天模板：{reason}",
+    "it takes more time or memory than any chat template has reason to": (
+        "所用的时间或内存超出聊天模板的合理范围"
+    ),
+    "the chat template leaves out a message": "聊天模板漏掉了一条消息",
+    "the chat template leaves out a part of what is said": "聊天模板漏掉了消息的一部分",
+    "this model cannot hold this chat": "此模型不能进行这个对话",
+    "this model cannot hold a chat": "此模型不能进行对话",
+    "say it in other words; in a chat, /undo takes it back": "请换一种说法；在对话中可用 /undo 收回",
+    "the {role} says {border}, with which this model tells turns apart": (
+        "{role} 的话里有 {border}，而此模型靠它区分各轮"
+    ),
+    "the message holds what this model's tokenizer can only read as a control token": (
+        "消息里有此模型的分词器只能读作控制 token 的文字"
+    ),
+    # --- loading, whatever runs the model -------------------------------------------------------------
+    "use --device cpu": "请使用 --device cpu",
+    "start qwenchat with --device cpu": "请以 --device cpu 启动 qwenchat",
+    "--context {asked} is out of range": "--context {asked} 超出范围",
+    "this model takes 1 to {most} tokens": "此模型可取 1 到 {most} 个 token",
+    "this model takes 1 to {most} tokens: start qwenchat with as many": (
+        "此模型可取 1 到 {most} 个 token：请以此范围内的值启动 qwenchat"
+    ),
+    "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
+    "{tokens} tokens of context {cache}, work {work}), {free} GiB are free": (
+        "模型以 {dtype} 在 {device} 上需要 {needed} GiB（权重 {weights}，"
+        "{tokens} 个 token 的上下文 {cache}，计算 {work}），可用 {free} GiB"
+    ),
+    "memory ran out while the model was loaded": "加载模型时内存耗尽",
+    "--context {tokens} would fit": "--context {tokens} 可以放下",
+    "it fits if qwenchat is started with --context {tokens}": "以 --context {tokens} 启动 qwenchat 可以放下",
+    "memory ran out: {reason}": "内存耗尽：{reason}",
+    "a shorter --context or another model may fit": "减小 --context 或换用其他模型也许可以放下",
+    "/clear begins a new chat, and /model NAME loads another model": (
+        "/clear 开始新对话，/model NAME 加载其他模型"
+    ),
+    "a smaller or more strongly quantised model may fit": "更小或量化程度更高的模型也许可以放下",
+    "out of memory while loading the model": "加载模型时内存不足",
+    "a smaller model may fit": "更小的模型也许可以放下",
+    "the model failed to load: {error}": "模型加载失败：{error}",
+    "taken back: the model is still loading": "已收回：模型仍在加载",
+    "{problem}: this begins anew, and the first question moves the file aside": (
+        "{problem}：这里从头开始，提出第一个问题时该文件会被移到一旁"
+    ),
+    "this chat is not on the disk yet: {reason}": "这个对话还没有写入磁盘：{reason}",
+    "/export writes it elsewhere, /quit leaves it": "/export 可另存到别处，/quit 则放弃",
+    "a file for the editor cannot be written: {reason}": "无法为编辑器写入文件：{reason}",
+    "what is typed is not kept: {path}: {reason}": "输入历史无法保存：{path}：{reason}",
+    "{model} stays": "仍使用 {model}",
+    "{model} stays; /retry asks it": "仍使用 {model}；/retry 可用它重新提问",
+    "/model NAME tries another; /retry then asks again": "/model NAME 可改用其他模型，之后用 /retry 重新提问",
+    "--continue and --session exclude each other": "--continue 与 --session 不能同时使用",
+    "the system prompt is now {text!r}; the chat is read anew": "系统提示词现为 {text!r}，对话将重新读取",
+    "the system prompt is the model's own again; the chat is read anew": (
+        "系统提示词重新用模型自带的，对话将重新读取"
+    ),
+    "there is no system prompt any more; the chat is read anew": "系统提示词已去掉，对话将重新读取",
+    "{count} earlier turns are not shown": "更早的 {count} 轮未显示",
+    # --- the config file ------------------------------------------------------------------------------
+    "{path}: unknown key {key}": "{path}：未知的键 {key}",
+    "settings stand at the top level, not in [tables]": "设置应写在顶层，而不在 [表] 里",
+    "the keys are {names}": "可用的键：{names}",
+    "{variable} names it": "由 {variable} 指定",
+    "a config file was expected": "此处应为配置文件",
+    "write a JSON object: {example}": "请写成 JSON 对象：{example}",
+    "{name} is a setting; in the file it stands above [prompts]": (
+        "{name} 是设置，在文件中应写在 [prompts] 之前"
+    ),
+    "{setting}: there is no such home folder": "{setting}：没有这个主文件夹",
+    "Invalid statement": "语句无效",
+    "Invalid value": "值无效",
+    "Expected '=' after a key in a key/value pair": "键之后缺少 '='",
+    "Expected newline or end of document after a statement": "语句之后应换行或结束文件",
+    "Expected ']' at the end of a table declaration": "表的声明末尾缺少 ']'",
+    "Invalid initial character for a key part": "键的首字符无效",
+    "Cannot overwrite a value": "同一个键不能赋值两次",
+    "Unclosed array": "数组没有结束",
+    "Unclosed inline table": "内联表没有结束",
+    "Unterminated string": "字符串没有结束",
+    "Unescaped '\\' in a string": "字符串中的 '\\' 没有转义",
+    "{place}: not UTF-8 (byte {n})": "{place}：不是 UTF-8（第 {n} 字节）",
+    "{place}: not valid TOML: {reason}": "{place}：不是有效的 TOML：{reason}",
+    # --- what the system says, where a file cannot be opened, read or written ----------------------
+    "No such file or directory": "没有该文件或文件夹",
+    "Permission denied": "权限不足",
+    "Operation not permitted": "不允许此操作",
+    "Read-only file system": "文件系统为只读",
+    "No space left on device": "磁盘空间不足",
+    "Disk quota exceeded": "超出磁盘配额",
+    "File exists": "文件已存在",
+    "Is a directory": "这是文件夹",
+    "Not a directory": "路径中有一部分不是文件夹",
+    "Directory not empty": "文件夹不是空的",
+    "File name too long": "文件名过长",
+    "File too large": "文件过大",
+    "Too many levels of symbolic links": "符号链接层数过多",
+    "Too many open files": "打开的文件过多",
+    "Input/output error": "读写错误",
+    "Invalid argument": "参数无效",
+    "Name or service not known": "域名无法解析",
+    "Temporary failure in name resolution": "域名暂时无法解析",
+    "Connection refused": "连接被拒绝",
+    "Connection timed out": "连接超时",
+    "Network is unreachable": "网络不可达",
+    "Cannot allocate memory": "内存不足",
+    "Exec format error": "不是可执行的程序",
+}

@@ -1,0 +1,1 @@
+"""The built-in model: fetched from the package index, converted from GGUF."""

@@ -1,0 +1,238 @@
+"""A Llama-style GGUF seen as a Qwen model: its shape, its vocabulary, its weights under Qwen's names.
+
+Owns what has to change for one architecture to be read as the other. Knows nothing of rounding, of
+torch, or of the files of a checkpoint.
+
+Llama and Qwen compute the same function of their weights, up to where the weights are kept:
+
+    Llama, in GGUF                      Qwen
+    attn_q, attn_k, attn_v              attn.c_attn     one matrix [3 * hidden, hidden], and a zero bias
+    3 key/value heads, 9 query heads    9 and 9         each key/value head three times
+    attn_output                         attn.c_proj
+    attn_norm, ffn_norm                 ln_1, ln_2
+    ffn_up, ffn_gate, ffn_down          mlp.w1, mlp.w2, mlp.c_proj
+    token_embd, for both ends           wte, lm_head    two copies
+
+So nothing is lost before the weights are rounded. GGUF keeps the rows of q and k in pairs, rotary
+partners side by side; Qwen rotates the first half of a head against the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from qwenchat.models.builtin.ggml_blocks import Float32Array
+from qwenchat.models.builtin.gguf import GGUFFile
+
+#: GGUF's ``tokenizer.ggml.token_type``: ordinary tokens and control tokens.
+_ORDINARY, _CONTROL = 1, 3
+
+
+@dataclass(frozen=True)
+class LlamaShape:
+    """The numbers that a Llama-style GGUF is built from."""
+
+    layers: int
+    hidden: int
+    heads: int
+    key_value_heads: int
+    mlp: int
+    context: int
+    vocabulary: int
+    rope_base: float
+    epsilon: float
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden // self.heads
+
+    @property
+    def key_value_size(self) -> int:
+        return self.key_value_heads * self.head_size
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A byte-level BPE vocabulary.
+
+    Attributes:
+        ordinary: the bytes of each token of text, by id, in merge order.
+        special: the name of each control token, by id.
+        end_id: what the model ends its reply with.
+        padding_id: what batches are filled up with.
+    """
+
+    ordinary: dict[int, bytes]
+    special: dict[int, str]
+    end_id: int
+    padding_id: int
+
+
+def read_shape(gguf: GGUFFile) -> LlamaShape:
+    """The model's shape from the metadata.
+
+    Raises:
+        CheckpointError: a number is missing or cannot be what it says, or the model is of another kind.
+    """
+    if (architecture := gguf.metadata.get("general.architecture")) != "llama":
+        raise gguf.error(f"expected the architecture 'llama', not {_shown(architecture)}")
+    shape = LlamaShape(
+        layers=_whole(gguf, "llama.block_count"),
+        hidden=_whole(gguf, "llama.embedding_length"),
+        heads=_whole(gguf, "llama.attention.head_count"),
+        key_value_heads=_whole(gguf, "llama.attention.head_count_kv"),
+        mlp=_whole(gguf, "llama.feed_forward_length"),
+        context=_whole(gguf, "llama.context_length"),
+        vocabulary=_whole(gguf, "llama.vocab_size"),
+        rope_base=_positive(gguf, "llama.rope.freq_base"),
+        epsilon=_positive(gguf, "llama.attention.layer_norm_rms_epsilon"),
+    )
+    _check_divides(gguf, "the width by the number of heads", shape.hidden, shape.heads)
+    _check_divides(gguf, "the heads by the key/value heads", shape.heads, shape.key_value_heads)
+    _check_divides(gguf, "the head size by two", shape.head_size, 2)
+    if (rotated := _whole(gguf, "llama.rope.dimension_count")) != shape.head_size:
+        raise gguf.error(f"expected all {shape.head_size} dimensions of a head to rotate, not {rotated}")
+    return shape
+
+
+def read_vocabulary(gguf: GGUFFile, shape: LlamaShape) -> Vocabulary:
+    """The tokens from the metadata, as many as the embedding has rows.
+
+    Raises:
+        CheckpointError: the vocabulary is not a byte-level BPE of the kind that SmolLM2 has.
+    """
+    kind = (gguf.metadata.get("tokenizer.ggml.model"), gguf.metadata.get("tokenizer.ggml.pre"))
+    if kind != ("gpt2", "smollm"):
+        raise gguf.error(f"expected a tokenizer of the kind ('gpt2', 'smollm'), not {_shown(kind)}")
+    tokens = gguf.metadata.get("tokenizer.ggml.tokens")
+    types = gguf.metadata.get("tokenizer.ggml.token_type")
+    if not isinstance(tokens, list) or not isinstance(types, np.ndarray):
+        raise gguf.error("expected a list of tokens and a type for each")
+    if not len(tokens) == len(types) == shape.vocabulary:
+        raise gguf.error(
+            f"expected {shape.vocabulary} tokens and types of tokens, not {len(tokens)} and {len(types)}"
+        )
+    byte_of = _bytes_of_characters()
+    ordinary: dict[int, bytes] = {}
+    special: dict[int, str] = {}
+    for token_id, (token, token_type) in enumerate(zip(tokens, types.tolist(), strict=True)):
+        if token_type == _CONTROL and isinstance(token, str):
+            special[token_id] = token
+        elif token_type == _ORDINARY and isinstance(token, str) and byte_of.keys() >= set(token):
+            ordinary[token_id] = bytes(byte_of[character] for character in token)
+        else:
+            raise gguf.error(f"expected token {token_id} to be ordinary or a control token in byte-level BPE")
+    return Vocabulary(
+        ordinary,
+        special,
+        end_id=_token_id(gguf, "tokenizer.ggml.eos_token_id", shape),
+        padding_id=_token_id(gguf, "tokenizer.ggml.padding_token_id", shape),
+    )
+
+
+def qwen_tensors(gguf: GGUFFile, shape: LlamaShape) -> Iterator[tuple[str, Float32Array]]:
+    """Every tensor of the Qwen architecture by its name there, in float32, one at a time.
+
+    Raises:
+        CheckpointError: a tensor is missing, has another shape than the metadata says, or holds
+            numbers that are not finite.
+    """
+    hidden, mlp = shape.hidden, shape.mlp
+    embedding = _tensor(gguf, "token_embd.weight", shape.vocabulary, hidden)
+    yield "transformer.wte.weight", embedding
+    yield "lm_head.weight", embedding
+    for layer in range(shape.layers):
+        old, new = f"blk.{layer}", f"transformer.h.{layer}"
+        yield f"{new}.ln_1.weight", _tensor(gguf, f"{old}.attn_norm.weight", hidden)
+        yield f"{new}.attn.c_attn.weight", _fused_attention(gguf, old, shape)
+        yield f"{new}.attn.c_attn.bias", np.zeros(3 * hidden, np.float32)
+        yield f"{new}.attn.c_proj.weight", _tensor(gguf, f"{old}.attn_output.weight", hidden, hidden)
+        yield f"{new}.ln_2.weight", _tensor(gguf, f"{old}.ffn_norm.weight", hidden)
+        yield f"{new}.mlp.w1.weight", _tensor(gguf, f"{old}.ffn_up.weight", mlp, hidden)
+        yield f"{new}.mlp.w2.weight", _tensor(gguf, f"{old}.ffn_gate.weight", mlp, hidden)
+        yield f"{new}.mlp.c_proj.weight", _tensor(gguf, f"{old}.ffn_down.weight", hidden, mlp)
+    yield "transformer.ln_f.weight", _tensor(gguf, "output_norm.weight", hidden)
+
+
+def _fused_attention(gguf: GGUFFile, layer: str, shape: LlamaShape) -> Float32Array:
+    """The rows of q, k and v, [3 * hidden, hidden], with as many heads of k and v as of q."""
+    hidden = shape.hidden
+    q = _tensor(gguf, f"{layer}.attn_q.weight", hidden, hidden)
+    k = _tensor(gguf, f"{layer}.attn_k.weight", shape.key_value_size, hidden)
+    v = _tensor(gguf, f"{layer}.attn_v.weight", shape.key_value_size, hidden)
+    q = _halves_from_pairs(q, shape.heads)
+    k = _repeat_heads(_halves_from_pairs(k, shape.key_value_heads), shape)
+    fused: Float32Array = np.concatenate((q, k, _repeat_heads(v, shape)))
+    return fused
+
+
+def _halves_from_pairs(rows: Float32Array, heads: int) -> Float32Array:
+    """Puts a head's even rows into its first half and its odd rows into its second."""
+    count, width = rows.shape
+    pairs = rows.reshape(heads, count // heads // 2, 2, width)
+    halves: Float32Array = pairs.swapaxes(1, 2).reshape(count, width)
+    return halves
+
+
+def _repeat_heads(rows: Float32Array, shape: LlamaShape) -> Float32Array:
+    """Gives each query head its own copy of the key or value head that it shares with its neighbours."""
+    heads = rows.reshape(shape.key_value_heads, shape.head_size, shape.hidden)
+    repeated = np.repeat(heads, shape.heads // shape.key_value_heads, axis=0)
+    return repeated.reshape(shape.hidden, shape.hidden)
+
+
+def _tensor(gguf: GGUFFile, name: str, *shape: int) -> Float32Array:
+    # The directory is asked before the numbers: dequantising is what costs.
+    entry = gguf.tensors.get(name)
+    if entry is not None and entry.shape != shape:
+        raise gguf.error(f"expected the shape {list(shape)} of {name}, not {list(entry.shape)}")
+    numbers = gguf.tensor(name)
+    if not np.isfinite(numbers).all():
+        raise gguf.error(f"expected finite numbers in {name}")
+    return numbers
+
+
+def _whole(gguf: GGUFFile, key: str) -> int:
+    value = gguf.metadata.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
+        raise gguf.error(f"expected a whole number above 0 for {key}, not {_shown(value)}")
+    return value
+
+
+def _token_id(gguf: GGUFFile, key: str, shape: LlamaShape) -> int:
+    value = gguf.metadata.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < shape.vocabulary:
+        raise gguf.error(f"expected a token id below {shape.vocabulary} for {key}, not {_shown(value)}")
+    return value
+
+
+def _positive(gguf: GGUFFile, key: str) -> float:
+    value = gguf.metadata.get(key)
+    if not isinstance(value, float) or not 1e-30 < value < 1e30:
+        raise gguf.error(f"expected a sane number above 0 for {key}, not {_shown(value)}")
+    # The file has it in float32. The shortest decimal that rounds to the same float32 is what was
+    # meant: 1e-05, not 9.999999747378752e-06.
+    return float(str(np.float32(value)))
+
+
+def _check_divides(gguf: GGUFFile, what: str, whole: int, part: int) -> None:
+    if whole % part:
+        raise gguf.error(f"expected to divide {what}, and {part} does not divide {whole}")
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None else repr(value)[:60]
+
+
+def _bytes_of_characters() -> dict[str, int]:
+    """Which byte each character of a GPT-2 style vocabulary stands for.
+
+    Bytes that print stand for themselves; the other 68 got the characters from U+0100 on, in order
+    (``bytes_to_unicode`` in GPT-2's encoder).
+    """
+    printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printing]
+    return {chr(byte): byte for byte in printing} | {chr(256 + n): byte for n, byte in enumerate(others)}

@@ -1,0 +1,342 @@
+"""From a model's name to a verified checkpoint: what is fetched, in which order, and what is made sure of.
+
+Owns the steps and their order: list, choose, look for room, verify each file or bring it, record that all is
+there. Knows of the Hub and of ModelScope only that each is an :class:`Origin`.
+
+A pull may end anywhere, of a signal or a lost connection. From before its first change to the last step its
+record says that it has begun, and nothing takes the folder for a checkpoint; the next pull of the same
+verifies what is there and goes on. Where all is there already, nothing changes but the record.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Protocol
+
+from qwenchat.cli.progress import size_text
+from qwenchat.errors import DownloadError
+from qwenchat.files.opening import reason_of
+from qwenchat.i18n.language import tr
+from qwenchat.models import checking, digests, places, records
+from qwenchat.models.hub.client import Hub, Listing
+from qwenchat.models.hub.errors import Dropped, Offline, Unreachable
+from qwenchat.models.records import File, Record
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done, how many bytes of it, and of how many; from one thread at a time."""
+
+SPARE = 500 * 10**6
+"""Bytes of the disk that are left free."""
+ATTEMPTS = 5
+"""How often in a row a cut transfer is taken up without a byte coming."""
+PAUSE = 2.0
+"""Seconds before that."""
+_WATCH_SECONDS = 0.2
+_LONG = 64 * 2**20  # bytes of which the hash takes a while
+
+_WEIGHTS = "*.safetensors"
+_WANTED = (
+    "*.json",
+    "*.tiktoken",
+    "tokenizer.model",
+    "merges.txt",
+    "vocab.txt",
+    "*.jinja",
+    "LICENSE*",
+    "LICENCE*",
+    "NOTICE*",
+    "README.md",
+)
+_TEXT_SUFFIXES = ("", ".md", ".txt")  # of licences and notices
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
+
+
+class Origin(Protocol):
+    """Where files come from: the Hub, or ModelScope."""
+
+    source: places.Source
+
+    def listing(self, name: str, revision: str | None) -> Listing:
+        """What it has of a model."""
+
+    def fetch(self, listing: Listing, file: File) -> None:
+        """Brings a file to its place, going on with what is there of it."""
+
+    def present(self, listing: Listing, file: File) -> int:
+        """How many bytes of a file are there."""
+
+    def discard(self, listing: Listing, file: File) -> None:
+        """Removes all that is there of a file."""
+
+    def finish(self, listing: Listing) -> None:
+        """Takes note that all of it is there."""
+
+
+def pull(
+    name: str,
+    *,
+    revision: str | None = None,
+    source: str = "auto",
+    progress: Progress = lambda stage, done, total: None,
+    notice: Callable[[str], None] = lambda line: None,
+) -> Record:
+    """Fetches a model, or what is missing of it, and verifies all of it.
+
+    Where its source cannot be asked, one that is here and whole will do.
+
+    Args:
+        name: "org/model".
+        revision: a branch, tag or commit; by default the main one.
+        source: "hub", "modelscope", or "auto" for the Hub, and ModelScope where that cannot be reached.
+        progress: told how it gets on.
+        notice: told in one line what "auto" chose.
+
+    Returns:
+        What was pulled, from where, and the files with their hashes.
+
+    Raises:
+        DownloadError: it could not be fetched or did not verify; what has been fetched stays.
+    """
+    origin = _modelscope() if source == "modelscope" else Hub()
+    try:
+        return _pull_from(origin, name, revision, progress)
+    except (Unreachable, Offline) as error:
+        if record := _here(origin.source, name, revision, progress):
+            notice(tr("{reason}; what is here is whole", reason=error.message))
+            return record
+        if source != "auto" or isinstance(error, Offline):
+            raise
+        return _pull_instead(error, name, revision, progress, notice)
+
+
+def _pull_instead(
+    error: Unreachable, name: str, revision: str | None, progress: Progress, notice: Callable[[str], None]
+) -> Record:
+    """Pulls from ModelScope what the Hub cannot be asked for."""
+    try:
+        other = _modelscope()
+    except DownloadError:  # its client is not here
+        hint = tr(
+            "HF_ENDPOINT names a mirror; after pip install 'modelscope-hub<0.6' ModelScope is tried too"
+        )
+        raise Unreachable(error.message, hint) from error
+    notice(tr("{reason}; trying ModelScope", reason=error.message))
+    return _pull_from(other, name, None if revision == "main" else revision, progress)
+
+
+def _here(source: places.Source, name: str, revision: str | None, progress: Progress) -> Record | None:
+    """What lies here of a model, whole, and verified where it is known what it must be; or None."""
+    found = places.in_modelscope_cache(name) if source == "modelscope" else places.in_hub_cache(name)
+    for place in found:
+        if place.whole and (revision is None or places.is_revision(place, revision)):
+            _, files = checking.known_here(place)
+            if all(_verify(place.folder / file.name, file, progress) is None for file in files):
+                return Record(name, source, place.revision, place.folder, tuple(files))
+    return None
+
+
+def _modelscope() -> Origin:
+    from qwenchat.models.hub.modelscope import ModelScope
+
+    return ModelScope()
+
+
+def _pull_from(origin: Origin, name: str, revision: str | None, progress: Progress) -> Record:
+    progress(tr("looking for {name}", name=name), 0, 0)
+    listing = origin.listing(name, revision)
+    files = chosen(listing)
+    record = Record(listing.name, origin.source, listing.revision, listing.folder, tuple(files))
+    try:
+        with records.locked(listing.folder, lambda: progress(tr("waiting for another qwenchat"), 0, 0)):
+            _check_room(origin, listing, files)
+            _bring_all(origin, listing, files, lambda: records.keep(record), progress)
+            origin.finish(listing)
+            if lacking := places.missing(listing.folder):
+                raise DownloadError(
+                    tr("{name} lacks {files}", name=name, files=tr(", ").join(lacking)),
+                    tr("it is no checkpoint that can be loaded"),
+                )
+            whole = replace(record, ended=datetime.now(timezone.utc).isoformat())
+            records.keep(whole)
+    except OSError as error:
+        reason = reason_of(error)
+        raise DownloadError(
+            tr("{folder} cannot be written: {reason}", folder=error.filename or listing.folder, reason=reason)
+        ) from error
+    return whole
+
+
+def chosen(listing: Listing) -> list[File]:
+    """The files of a model that are fetched: weights as safetensors, JSON, vocabulary, licence, README.
+
+    Nothing that could run is among them, nor what does not lie in the repository's first folder.
+
+    Raises:
+        DownloadError: there are no weights that can be read without running code, or a hash is not told.
+    """
+    files = [file for file in listing.files if places.is_plain(file.name)]
+    weights = [file for file in files if fnmatchcase(file.name, _WEIGHTS)]
+    # Some repositories have the same weights a second time, under another name.
+    weights = [file for file in weights if file.name.startswith("model")] or weights
+    if not weights:
+        raise _no_weights(listing.name, [file.name for file in listing.files])
+    wanted = [file for file in files if _is_wanted(file.name)]
+    for file in (*weights, *wanted):
+        if not file.digest or file.size < 0:
+            raise DownloadError(
+                tr("no hash of {file} is told, so it could not be verified", file=file.name),
+                tr("the mirror that HF_ENDPOINT names leaves it out"),
+            )
+    # The small ones first: what is wrong with them is known before gigabytes have come.
+    return sorted(wanted, key=lambda file: file.name) + sorted(weights, key=lambda file: file.name)
+
+
+def _is_wanted(name: str) -> bool:
+    if not any(fnmatchcase(name, pattern) for pattern in _WANTED):
+        return False
+    is_licence = name.startswith(("LICEN", "NOTICE"))
+    return not is_licence or Path(name).suffix in _TEXT_SUFFIXES
+
+
+def _no_weights(name: str, names: Sequence[str]) -> DownloadError:
+    def has(*patterns: str) -> bool:
+        return any(fnmatchcase(file.lower(), pattern) for file in names for pattern in patterns)
+
+    if has("*.gguf"):
+        return DownloadError(
+            tr("{name} has its weights only as GGUF", name=name),
+            tr("fetch one of these files, and name its path"),
+        )
+    if has(*_PICKLES):
+        return DownloadError(
+            tr("{name} has its weights only as pickles, which can run code while they are read", name=name),
+            tr("look for a repository of the same model with safetensors"),
+        )
+    return DownloadError(
+        tr("{name} has no weights as safetensors", name=name), tr("look for a repository with safetensors")
+    )
+
+
+def _check_room(origin: Origin, listing: Listing, files: Sequence[File]) -> None:
+    """Looks for room before anything is fetched.
+
+    Raises:
+        DownloadError: there is not enough.
+    """
+    missing = sum(max(file.size - origin.present(listing, file), 0) for file in files)
+    place = listing.folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if missing and free < missing + SPARE:
+        raise DownloadError(
+            tr(
+                "{name} takes {missing} more, and {folder} has {free} free, of which {spare} are left alone",
+                name=listing.name,
+                missing=size_text(missing),
+                folder=place,
+                free=size_text(free),
+                spare=size_text(SPARE),
+            ),
+            tr("free some, or name another place with HF_HOME, or for ModelScope with MODELSCOPE_CACHE"),
+        )
+
+
+def _bring_all(
+    origin: Origin, listing: Listing, files: Sequence[File], begin: Callable[[], None], progress: Progress
+) -> None:
+    """Brings what is missing or bad; ``begin`` is called before the first change."""
+    stage, total = tr("verifying {name}", name=listing.name), sum(file.size for file in files)
+    before, changes = 0, False
+    for file in files:
+        is_bad = _verify(listing.folder / file.name, file, progress) is not None
+        if is_bad and not changes:
+            stage, changes = tr("fetching {name}", name=listing.name), True
+            begin()
+
+        def report(present: int, stage: str = stage, before: int = before, most: int = file.size) -> None:
+            progress(stage, before + min(present, most), total)
+
+        if is_bad:
+            _bring(origin, listing, file, report, progress)
+        report(file.size)
+        before += file.size
+
+
+def _bring(
+    origin: Origin, listing: Listing, file: File, report: Callable[[int], None], progress: Progress
+) -> None:
+    """Brings one file, verified; what comes bad is fetched once more from its begin."""
+    path, why_bad = listing.folder / file.name, ""
+    for _ in range(2):
+        if path.exists():
+            origin.discard(listing, file)
+        with _watched(lambda: origin.present(listing, file), report):
+            _fetch(origin, listing, file)
+        why_bad = _verify(path, file, progress) or ""
+        if not why_bad:
+            return
+    origin.discard(listing, file)
+    raise DownloadError(
+        tr("{file} did not verify: {reason}", file=file.name, reason=why_bad),
+        tr("it came twice like that; try again later, or from another source"),
+    )
+
+
+def _fetch(origin: Origin, listing: Listing, file: File) -> None:
+    """Fetches a file, taking it up again where it was cut for as long as that brings more of it."""
+    idle, before = 0, origin.present(listing, file)
+    while True:
+        try:
+            return origin.fetch(listing, file)
+        except Unreachable as error:  # the client has tried for a while
+            raise DownloadError(error.message, tr("the same command goes on where it stopped")) from error
+        except Dropped:
+            now = origin.present(listing, file)
+            if now > file.size:  # more than there is cannot go on
+                origin.discard(listing, file)
+            idle = 0 if now > before else idle + 1
+            before = now
+            if idle == ATTEMPTS:
+                raise
+            time.sleep(PAUSE)
+
+
+def _verify(path: Path, file: File, progress: Progress) -> str | None:
+    stage = tr("verifying {name}", name=file.name)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if file.size >= _LONG:  # else it is over before anybody could read that
+            progress(stage, done, file.size)
+
+    return digests.why_bad(path, file, advance)
+
+
+@contextmanager
+def _watched(size: Callable[[], int], report: Callable[[int], None]) -> Iterator[None]:
+    """Reports the size of what grows, as long as the context lasts: the client says nothing meanwhile."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_WATCH_SECONDS):
+            report(size())
+
+    report(size())
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()

@@ -1,0 +1,349 @@
+"""Where the settings come from: which value wins, and the config file.
+
+Owns the order *defaults < config file < environment < flags*, the origin of each value in force, and
+how settings are shown and written down. Which keys there are and what each may be is the business of
+``settings.py``, where files lie that of ``folders.py``; what the rest of the package needs of both is
+handed on here. Nothing here opens a model, draws on a terminal or parses a command line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from pydantic import ValidationError
+
+from qwenchat.errors import ConfigError, QwenchatError, shorten
+from qwenchat.files.opening import reason_of
+from qwenchat.files.text import write_text
+from qwenchat.i18n.language import tr
+from qwenchat.paths import (
+    CONFIG_VARIABLE,
+    HOME_VARIABLE,
+    cache_dir,
+    config_dir,
+    config_path,
+    data_dir,
+    log_dir,
+)
+from qwenchat.settings.file import read_config_file
+from qwenchat.settings.schema import (
+    Settings,
+    allowed,
+    choices,
+    help_of,
+    named_prompt,
+    nearest,
+    parse_text,
+    read_setting,
+)
+
+__all__ = [
+    "ResolvedSettings",
+    "Settings",
+    "allowed",
+    "cache_dir",
+    "choices",
+    "config_dir",
+    "config_path",
+    "data_dir",
+    "defaults",
+    "describe",
+    "example_toml",
+    "load_settings",
+    "log_dir",
+    "named_prompt",
+    "read_setting",
+    "toml_value",
+    "unknown_variables",
+    "write_example",
+]
+
+DEFAULT = "default"
+"""The origin of what nobody has set."""
+_PREFIX = "QWENCHAT_"
+
+
+@dataclass(frozen=True)
+class ResolvedSettings:
+    """The settings in force and, for each key, where its value comes from.
+
+    ``origins`` says ``default``, the path of the config file, the name of an environment variable,
+    or a flag.
+    """
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+    @property
+    def given_by_flag(self) -> frozenset[str]:
+        """The keys that the command line set."""
+        return frozenset(key for key, origin in self.origins.items() if origin.startswith("--"))
+
+
+# --- where values come from ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A value that somebody gave: what it says, where, and the words to quote in an error, with a hint."""
+
+    value: object
+    origin: str
+    quoted: str
+    hint: str = ""
+
+
+_Layer = dict[str, _Given]
+
+
+def load_settings(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str] = os.environ,
+    path: Path | str | None = None,
+) -> ResolvedSettings:
+    """Put the settings together: defaults < config file < environment < flags.
+
+    Args:
+        flags: values from the command line by key; None for a flag that was not given.
+        environ: the environment; ``QWENCHAT_<KEY>`` sets a key, an empty value sets nothing.
+        path: the config file; None for :func:`config_path`.
+
+    Raises:
+        ConfigError: a value that cannot be, an unknown key in the file, or a file that cannot be
+            read. Every value is checked, also one that a stronger origin hides.
+    """
+    if path is None:
+        file, required = config_path(environ), bool(environ.get(CONFIG_VARIABLE))
+    else:
+        file, required = Path(path), False
+    layers = (_from_file(file, required), _from_environment(environ), _from_flags(flags))
+
+    given: _Layer = {}
+    for layer in layers:
+        _checked(layer)
+        given.update(layer)
+    settings = _checked(given)
+    for layer in layers:
+        _check_system(settings, layer)
+    origins = {key: given[key].origin if key in given else DEFAULT for key in Settings.model_fields}
+    return ResolvedSettings(settings, MappingProxyType(origins))
+
+
+def defaults() -> ResolvedSettings:
+    """What holds where nobody has said anything."""
+    return ResolvedSettings(Settings(), MappingProxyType(dict.fromkeys(Settings.model_fields, DEFAULT)))
+
+
+def _checked(layer: _Layer) -> Settings:
+    try:
+        return Settings.model_validate({key: given.value for key, given in layer.items()})
+    except ValidationError as error:
+        key, *inside = map(str, error.errors(include_url=False, include_input=False)[0]["loc"])
+        raise _refused(key, layer[key], inside) from None
+
+
+def _refused(key: str, given: _Given, inside: list[str]) -> ConfigError:
+    """The error for a value that cannot be; ``inside`` leads from it to what is wrong in it."""
+    quoted, hint = given.quoted, given.hint
+    if key == "prompts" and inside:  # a table is too long to quote
+        name = inside[0]
+        quoted = f"{given.origin}: {key}.{shorten(_toml_key(name))}"
+        hint = (
+            tr("{name} is a setting; in the file it stands above [prompts]", name=name)
+            if name in Settings.model_fields
+            else ""
+        )
+    return ConfigError(tr("{setting}: expected {what}", setting=quoted, what=allowed(key)), hint)
+
+
+def _check_system(settings: Settings, layer: _Layer) -> None:
+    """Whether the prompt that a layer's ``system`` names is there: it may be in another layer."""
+    given = layer.get("system")
+    if given is None:
+        return
+    try:
+        named_prompt(settings, str(given.value))
+    except ConfigError as error:
+        raise ConfigError(
+            tr("{path}: {reason}", path=given.quoted, reason=error.message), error.hint
+        ) from None
+
+
+def _from_flags(flags: Mapping[str, object]) -> _Layer:
+    layer: _Layer = {}
+    for key, value in flags.items():
+        if key not in Settings.model_fields:
+            raise TypeError(f"no setting is called {key!r}")  # a mistake in the program, not the user's
+        if value is None:
+            continue
+        name = key.replace("_", "-")
+        flag = f"--no-{name}" if value is False else f"--{name}"
+        layer[key] = _Given(value, flag, f"{flag} {shorten(_quoted(value, bare=True))}")
+    return layer
+
+
+def _from_environment(environ: Mapping[str, str]) -> _Layer:
+    layer: _Layer = {}
+    for key in Settings.model_fields:
+        variable = _PREFIX + key.upper()
+        text = environ.get(variable, "")
+        if text:
+            hint = (
+                tr("write a JSON object: {example}", example='{"teacher": "..."}') if key == "prompts" else ""
+            )
+            layer[key] = _Given(parse_text(key, text), variable, f"{variable}={shorten(text)}", hint)
+    return layer
+
+
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """A line for each variable that looks like a setting's and is none, in the order of their names."""
+    known = [*(_PREFIX + key.upper() for key in Settings.model_fields), HOME_VARIABLE, CONFIG_VARIABLE]
+    unknown = [name for name in sorted(environ) if name.startswith(_PREFIX) and name not in known]
+    return [_unknown_line(name, known) for name in unknown]
+
+
+def _unknown_line(variable: str, known: list[str]) -> str:
+    # The prefix that they share says nothing about how close they are.
+    near = nearest(variable.removeprefix(_PREFIX).upper(), [name.removeprefix(_PREFIX) for name in known])
+    if not near:
+        return tr(
+            "{variable} is no setting and does nothing; qwenchat config show lists those there are",
+            variable=variable,
+        )
+    return tr(
+        "{variable} is no setting and does nothing; did you mean {nearest}?",
+        variable=variable,
+        nearest=_PREFIX + near,
+    )
+
+
+# --- the config file -----------------------------------------------------------------------------
+
+
+def _from_file(path: Path, required: bool) -> _Layer:
+    layer: _Layer = {}
+    for key, value in read_config_file(path, required).items():
+        if key not in Settings.model_fields:
+            raise ConfigError(
+                tr("{path}: unknown key {key}", path=path, key=shorten(key)), _hint_for_unknown(key, value)
+            )
+        layer[key] = _Given(value, str(path), f"{path}: {key} = {shorten(_quoted(value))}")
+    return layer
+
+
+def _hint_for_unknown(key: str, value: object) -> str:
+    near = nearest(key.lower(), Settings.model_fields)
+    if near:
+        return tr("did you mean {name}?", name=near)
+    if isinstance(value, dict):
+        return tr("settings stand at the top level, not in [tables]")
+    return tr("the keys are {names}", names=tr(", ").join(Settings.model_fields))
+
+
+# --- showing values ------------------------------------------------------------------------------
+
+
+def toml_value(value: object) -> str:
+    """A setting's value as TOML writes it: a text, a number, a truth, or a list or a table of those."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        import json
+
+        # JSON's escapes are TOML's too, but TOML also wants DEL escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    if isinstance(value, Mapping):
+        entries = [f"{_toml_key(str(key))} = {toml_value(entry)}" for key, entry in value.items()]
+        return "{ " + ", ".join(entries) + " }" if entries else "{}"
+    return str(value)
+
+
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_value(name)
+
+
+def _quoted(value: object, bare: bool = False) -> str:
+    """A value that was refused, in the words of its origin: a flag has its text bare."""
+    if bare and isinstance(value, str):
+        return value
+    try:
+        return toml_value(value)
+    except ValueError:  # Python writes no decimal number of more than 4,300 digits
+        return tr("(a number of thousands of digits)")
+
+
+def describe(resolved: ResolvedSettings) -> list[tuple[str, str, str]]:
+    """Every key with its value as TOML and its origin; in parentheses, what holds without a value.
+
+    Each named prompt has a row of its own, ``prompts.NAME``.
+    """
+    rows = []
+    for key, origin in resolved.origins.items():
+        value = getattr(resolved.settings, key)
+        if isinstance(value, Mapping) and value:
+            rows += [(f"{key}.{_toml_key(name)}", toml_value(text), origin) for name, text in value.items()]
+        else:
+            rows.append((key, f"({tr(help_of(key).unset)})" if value is None else toml_value(value), origin))
+    return rows
+
+
+# --- the example file ----------------------------------------------------------------------------
+
+_EXAMPLE_HEAD = """\
+# The settings of qwenchat. Everything here is commented out, so this file changes nothing as it is;
+# `qwenchat config path` says where it belongs, `qwenchat config show` what is in force and why.
+#
+# An environment variable wins over this file (QWENCHAT_TOP_P over top_p), and a flag of the command
+# line over both (--top-p). A key with a default shows it below; one without shows an example.
+"""
+
+
+def example_toml() -> str:
+    """The example config: each key with its description, its allowed values and a commented line."""
+    return "\n".join([tr(_EXAMPLE_HEAD), *map(_example_entry, Settings.model_fields)])
+
+
+def _example_entry(key: str) -> str:
+    import textwrap
+
+    field, help_ = Settings.model_fields[key], help_of(key)
+    value = field.default if help_.example is None else help_.example
+    description = field.description or ""
+    about = tr("Allowed: {what}.", what=allowed(key))
+    if help_.unset:
+        about += tr(" If not set: {what}.", what=tr(help_.unset))
+    prose = [
+        line
+        for paragraph in (tr(description), about)
+        for line in textwrap.wrap(paragraph, 100, initial_indent="# ", subsequent_indent="# ")
+    ]
+    if isinstance(value, Mapping):
+        lines = [f"# [{key}]", *(f"# {_toml_key(name)} = {toml_value(text)}" for name, text in value.items())]
+    else:
+        lines = [f"# {key} = {toml_value(value)}"]
+    return "\n".join([*prose, *lines, ""])
+
+
+def write_example(path: Path) -> None:
+    """Write the example config to a new file, and its folder where there is none.
+
+    Raises:
+        ConfigError: the file exists already; it is left alone.
+        QwenchatError: it cannot be written; then there is none.
+    """
+    if os.path.lexists(path):
+        raise ConfigError(tr("{path} exists already", path=path), tr("it is left as it is"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise QwenchatError(
+            tr("{path} cannot be written: {reason}", path=path.parent, reason=reason_of(error))
+        ) from None
+    write_text(path, example_toml())

@@ -1,0 +1,1 @@
+"""What a person reads: the live view, Markdown, tables, highlighted code."""

@@ -1,0 +1,1 @@
+"""Text as people compare it: case, composition, accents."""

@@ -1,0 +1,205 @@
+"""One turn: what is on the disk at every moment, and what is kept of a reply however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwenchat.chat import turn
+from qwenchat.chat.conversation import Conversation, Reply
+from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta, Timings, Usage
+from qwenchat.chat.turn import Keeper, stream_reply
+from qwenchat.errors import ContextLengthError, SessionError
+from qwenchat.sessions import format as session_file
+from qwenchat.sessions.store import Session, SessionStore
+
+END = ReplyEnd("stop", Usage(3, 0, 2), Timings(0.1, 0.1, 0.1), token_ids=(1, 2))
+
+
+class Scripted:
+    """Plays back events; an exception among them is raised."""
+
+    name, description, context = "scripted", "a test", 100
+
+    def __init__(self, *events: Event | BaseException) -> None:
+        self.events = events
+        self.closed = False
+
+    def stream(
+        self, messages: Sequence[Message], options: GenerationOptions, cancel: threading.Event | None = None
+    ) -> Generator[Event, None, None]:
+        try:
+            for event in self.events:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            self.closed = True
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.content.split()) + 2 for message in messages)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    session = SessionStore(tmp_path / "sessions").create(Conversation())
+    session.conversation.ask("hello", turn.now())
+    return session
+
+
+def on_disk(session: Session) -> Conversation:
+    return session_file.decode(session.path.read_bytes()).conversation
+
+
+def last_reply(conversation: Conversation) -> Reply:
+    assert conversation.current is not None
+    assert conversation.current.reply is not None
+    return conversation.current.reply
+
+
+def play(session: Session, backend: Scripted) -> Generator[Event, None, None]:
+    keeper = Keeper(session)
+    messages = session.conversation.messages()
+    return stream_reply(
+        session.conversation, messages, backend, GenerationOptions(), keeper.save, threading.Event()
+    )
+
+
+def test_the_question_is_on_the_disk_before_the_model_runs(session: Session) -> None:
+    class Looks(Scripted):
+        def stream(self, *arguments: Any) -> Generator[Event, None, None]:
+            assert [node.text for node in on_disk(session).path()] == ["hello"]
+            yield from super().stream(*arguments)
+
+    list(play(session, Looks(TextDelta("hi"), END)))
+    assert last_reply(on_disk(session)).status == "complete"
+
+
+def test_a_reply_that_is_coming_is_saved_about_once_a_second(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(range(1000))
+    monkeypatch.setattr("qwenchat.chat.turn.time.monotonic", lambda: next(seconds) * 0.6)
+    saved = []
+    for event in play(session, Scripted(*map(TextDelta, "abcdef"), END)):
+        if isinstance(event, TextDelta) and on_disk(session).current is not None:
+            reply = on_disk(session).path()[-1].reply
+            saved.append(reply.text if reply else None)
+    # 0.6 s a piece: the first second is over at the second.
+    assert saved[0] is None
+    assert "ab" in saved
+    assert saved[-1] not in (None, "a")
+    assert last_reply(on_disk(session)).text == "abcdef"
+
+
+def test_a_reply_keeps_its_tokens_and_figures(session: Session) -> None:
+    list(play(session, Scripted(TextDelta("hi"), END)))
+    reply = last_reply(on_disk(session))
+    assert (reply.token_ids, reply.usage, reply.model) == ((1, 2), END.usage, "scripted")
+
+
+@pytest.mark.parametrize("mistake", [RuntimeError("the device failed"), ContextLengthError("too long")])
+def test_whatever_fails_in_the_middle_is_kept_as_an_error(session: Session, mistake: Exception) -> None:
+    with pytest.raises(type(mistake)):
+        list(play(session, Scripted(TextDelta("half"), mistake)))
+    reply = last_reply(on_disk(session))
+    assert (reply.status, reply.text, reply.error) == ("error", "half", str(mistake))
+
+
+def test_what_fails_before_the_first_event_leaves_no_reply(session: Session) -> None:
+    with pytest.raises(ContextLengthError):
+        list(play(session, Scripted(ContextLengthError("too long"))))
+    assert [node.text for node in on_disk(session).path()] == ["hello"]
+
+
+def test_a_caller_that_stops_listening_leaves_an_interrupted_reply_and_a_closed_model(
+    session: Session,
+) -> None:
+    backend = Scripted(TextDelta("one "), TextDelta("two "), END)
+    with closing(play(session, backend)) as events:
+        next(events)
+    assert backend.closed
+    assert (last_reply(on_disk(session)).status, last_reply(on_disk(session)).text) == ("interrupted", "one ")
+
+
+def test_a_continuation_that_fails_at_once_changes_nothing(session: Session) -> None:
+    begun = Reply("one ", "length", token_ids=(7,), model="m", usage=Usage(1, 0, 1))
+    session.conversation.reply(begun, turn.now())
+    with pytest.raises(ContextLengthError):
+        list(play(session, Scripted(ContextLengthError("too long"))))
+    assert last_reply(session.conversation) == begun
+
+
+def test_a_continuation_goes_on_with_text_and_tokens(session: Session) -> None:
+    session.conversation.reply(Reply("one ", "length", token_ids=(7,), model="m"), turn.now())
+    list(play(session, Scripted(TextDelta("two"), END)))
+    reply = last_reply(on_disk(session))
+    assert (reply.text, reply.token_ids, reply.status) == ("one two", (7, 1, 2), "complete")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_a_ctrl_c_while_it_is_saved_comes_after_that(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_save, saved = session.save, []
+
+    def interrupted_save() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        real_save()
+        saved.append(True)
+
+    monkeypatch.setattr(session, "save", interrupted_save)
+    with pytest.raises(KeyboardInterrupt):
+        Keeper(session).save()
+    assert saved
+
+
+def test_what_could_not_be_saved_is_tried_again_when_the_session_is_left(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Keeper(session)
+    with monkeypatch.context() as full:
+        full.setattr(session, "save", _fails)
+        keeper.save()
+        keeper.save()
+    assert keeper.untold == ["cannot save the session"]  # once
+    assert not session.path.exists()
+    keeper.close()
+    assert on_disk(session).path()[0].text == "hello"
+
+
+def _fails() -> None:
+    raise SessionError("cannot save the session")
+
+
+def test_a_session_whose_only_question_was_taken_back_leaves_no_file(session: Session) -> None:
+    keeper = Keeper(session)
+    keeper.save()
+    assert session.path.exists()
+    session.conversation = Conversation()
+    keeper.save()
+    assert not session.path.exists()
+    session.conversation.ask("again", turn.now())
+    keeper.save()
+    assert on_disk(session).path()[0].text == "again"
+
+
+def test_what_a_session_has_to_tell_is_told(session: Session) -> None:
+    session.notices.append("it is a fork")
+    assert Keeper(session).untold == ["it is a fork"]
+    assert not session.notices
+
+
+def test_a_session_that_is_not_wanted_is_not_saved(session: Session) -> None:
+    Keeper(session, wanted=False).save()
+    assert not session.path.exists()

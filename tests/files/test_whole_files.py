@@ -1,0 +1,151 @@
+"""Every file that is written is whole or not there: who writes one at all, and what a full disk leaves."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import qwenchat
+from qwenchat import paths
+from qwenchat.chat.conversation import Conversation
+from qwenchat.cli import app, debug_log
+from qwenchat.errors import SessionError
+from qwenchat.files import atomic
+from qwenchat.sessions.store import SessionStore
+from qwenchat.settings import sources as config
+
+PACKAGE = Path(qwenchat.__file__).parent
+
+# --- who writes ----------------------------------------------------------------------------------
+
+FOLDER = "in a folder that gets its name when it is whole"
+RENAMED = "a temporary file, which gets its name when it is whole"
+SCRATCH = "for this run alone"
+APPENDED = "grows line by line; what a full disk cuts is the last line"
+DEVICE = "no file"
+# Every function that opens a file for writing without ``atomic`` or ``textfile``, and why it may.
+ALLOWED = {
+    "bench.checkpoint._write_json": FOLDER,
+    "bench.protocol.forget_peak": DEVICE,
+    "cli.debug_log.start": APPENDED,
+    "engine.cpu.compile.main": SCRATCH,
+    "engine.cpu.compiled._keep": RENAMED,
+    "cli.exit_codes._discard_stdout": DEVICE,
+    "models.builtin.convert._write_json": FOLDER,
+    "models.builtin.convert._write_vocabulary": FOLDER,
+    "models.builtin.demo._make": FOLDER,
+    "models.builtin.demo._sync": "only to flush it, on Windows",
+    "models.quantize.checkpoint._copy_files": FOLDER,
+    "models.quantize.checkpoint._sync": "only to flush it, on Windows",
+    "models.quantize.checkpoint.write_tensors": RENAMED,
+    "models.quantize.checkpoint.write_json": FOLDER,
+    "models.quantize.states.States.__init__": SCRATCH,
+    "models.builtin.wheel._extract": FOLDER,
+    "models.builtin.wheel._run_pip": SCRATCH,
+    "terminal.clipboard._write_to_terminal": DEVICE,
+    "terminal.input.editor._private_file": SCRATCH,
+    "terminal.input.history.TypedLines.store_string": APPENDED,
+}
+WRITERS = {
+    "write_text",
+    "write_bytes",
+    "NamedTemporaryFile",
+    "TemporaryFile",
+    "mkstemp",
+    "FileHandler",
+    "LogFile",
+}
+OPENERS = {"open", "fdopen"}
+
+
+def is_write(call: ast.Call) -> bool:
+    """Whether a call opens a file for writing, or writes one."""
+    name = getattr(call.func, "attr", None) or getattr(call.func, "id", "")
+    owner = getattr(getattr(call.func, "value", None), "id", "")
+    if name in WRITERS:
+        ours = owner in ("text", "textfile")
+        return (isinstance(call.func, ast.Attribute) and not ours) or name == "LogFile"
+    words = [*call.args, *(keyword.value for keyword in call.keywords)]
+    modes = [word.value for word in words if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+    flags = {node.attr for word in words for node in ast.walk(word) if isinstance(node, ast.Attribute)}
+    return name in OPENERS and (
+        any(set(mode) <= set("rwxabt+") and set(mode) & set("wxa+") for mode in modes)
+        or bool(flags & {"O_WRONLY", "O_RDWR", "O_CREAT"})
+    )
+
+
+def functions_that_write(path: Path) -> Iterator[str]:
+    """The functions of a module that do, as ALLOWED names them."""
+    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+    def visit(node: ast.AST, where: str) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Call) and is_write(child):
+                yield where
+            is_scope = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            yield from visit(child, f"{where}.{child.name}" if is_scope else where)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), module)
+
+
+def test_a_file_is_written_by_way_of_a_temporary_one() -> None:
+    sources = [path for path in PACKAGE.rglob("*.py") if path.name != "atomic.py"]
+    writing = {name for path in sources for name in functions_that_write(path)}
+    unknown = sorted(writing - set(ALLOWED))
+    assert not unknown, "write it with atomic or textfile, or write down here why not"
+    assert sorted(set(ALLOWED) - writing) == [], "these are gone"
+
+
+# --- a full disk ---------------------------------------------------------------------------------
+
+
+def test_a_config_that_could_not_be_written_is_not_in_the_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(descriptor: int, data: bytes) -> None:
+        os.write(descriptor, data[:1])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(atomic, "_write_all", full)
+        assert app.run(["config", "init"]) == 1
+    assert capsys.readouterr().err.count("No space left on device") == 1
+    assert list(paths.config_dir().iterdir()) == []
+    assert app.run(["config", "init"]) == 0
+    assert paths.config_path().read_text(encoding="utf-8") == config.example_toml()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_log_that_cannot_be_written_ends_with_a_line_and_the_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("a") as full:
+        monkeypatch.setattr(debug_log.LogFile, "_open", lambda self: full)
+        assert app.run(["--debug", "sessions", "show", "none"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in said[:1]] == ["debug log"]
+    assert said[1].endswith(".log cannot be written: No space left on device")
+    assert [line.partition(":")[0] for line in said[2:]] == ["qwenchat"]
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"), [(errno.ENOSPC, "free some room, or"), (errno.EROFS, "QWENCHAT_HOME names another")]
+)
+def test_room_is_asked_for_only_where_room_is_the_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, advice: str
+) -> None:
+    def fail(descriptor: int, data: bytes) -> None:
+        raise OSError(error, os.strerror(error))
+
+    session = SessionStore(tmp_path).create(Conversation(), model="m")
+    session.conversation.ask("hi", "2026-01-01T00:00:00+00:00")
+    monkeypatch.setattr(atomic, "_write_all", fail)
+    with pytest.raises(SessionError) as caught:
+        session.save()
+    assert advice in caught.value.hint
+    assert ("room" in caught.value.hint) == (error == errno.ENOSPC)
