@@ -60,16 +60,6 @@ struct Slot {
     }
   }
 };
-__device__ __forceinline__ void mma(int (&c)[4], const uint4& a, const uint2& b) {
-  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
-}
-__device__ __forceinline__ void mma(float (&c)[4], const uint4& a, const uint2& b) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
-}
 __device__ __forceinline__ int dp4a(uint32_t a, uint32_t b, int c) {
   asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(c) : "r"(a), "r"(b));
   return c;
@@ -101,10 +91,6 @@ struct Step {
     }
   }
 };
-__device__ __forceinline__ uint4 nibbles(const uint4& q, int shift) {
-  return make_uint4(q.x >> shift & 0x0f0f0f0f, q.y >> shift & 0x0f0f0f0f, q.z >> shift & 0x0f0f0f0f,
-                    q.w >> shift & 0x0f0f0f0f);
-}
 template <int BITS, int NT, bool DP>  // 512 bytes: a step of 32 inputs, in Int4 two
 __device__ __forceinline__ void chunk(int (&c)[NT][4], const uint4& q, const Step<NT, DP>* x) {
   if (BITS == 8) {

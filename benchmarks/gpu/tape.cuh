@@ -48,7 +48,12 @@ __host__ __device__ inline int first_part(int b) {  // units of a block before a
   int n = 128 - b * UNITS % 128;
   return n < UNITS ? n : UNITS;
 }
-__host__ __device__ inline int qkv_row(int b, int n) { return n / 32 * H + b / 4 * D + b % 4 * 32 + n % 32; }
+// Values first, then queries, then keys; a block has both numbers of a head that are turned together.
+__host__ __device__ inline int kind_of(int n) { return n == 0 ? 2 : n - 1; }
+__host__ __device__ inline int number_of(int rank, int n) { return n / 16 * 64 + rank * 16 + n % 16; }
+__host__ __device__ inline int qkv_row(int b, int n) {
+  return kind_of(n / 32) * H + b / 4 * D + number_of(b % 4, n % 32);
+}
 __host__ __device__ inline int mlp_row(int b, int n) { return (n < UNITS ? 0 : F) + b * UNITS + n % UNITS; }
 
 template <int BITS>
@@ -137,6 +142,22 @@ __global__ void check(int l, int m, int K, const float* x, double* y, int sum) {
     for (int o = 16; o; o >>= 1) a[t] += __shfl_xor_sync(~0u, a[t], o);
     if (lane == 0) y[(size_t)row * MOST + t] = a[t] + (sum ? y[(size_t)row * MOST + t] : 0);
   }
+}
+
+// ---- the instructions
+__device__ __forceinline__ void mma(int (&c)[4], const uint4& a, const uint2& b) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
+}
+__device__ __forceinline__ void mma(float (&c)[4], const uint4& a, const uint2& b) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
+}
+__device__ __forceinline__ uint4 nibbles(const uint4& q, int shift) {
+  return make_uint4(q.x >> shift & 0x0f0f0f0f, q.y >> shift & 0x0f0f0f0f, q.z >> shift & 0x0f0f0f0f,
+                    q.w >> shift & 0x0f0f0f0f);
 }
 
 // ---- the inputs

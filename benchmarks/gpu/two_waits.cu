@@ -1,9 +1,9 @@
-// Probe: the 32 layers of a token of Qwen-7B-Chat in Int8 as ONE persistent kernel with two global waits a layer.
+// Probe: the 32 layers of a token of Qwen-7B-Chat, Int8 or Int4, as ONE persistent kernel with two global waits a layer.
 // What it showed is in log.md beside it.
 //
 // 128 blocks, one a multiprocessor; four own an attention head, each a slice of the MLP's hidden units. A block's
-// weights lie in the order in which it needs them (its tape), tile by tile beside those of the other blocks, so that
-// one warp streams them through a ring of 16 KB stages, across every border of matrices, while 16 warps multiply:
+// weights lie in the order in which it needs them (tape.cuh), so that one warp streams them through a ring of stages,
+// across every border of matrices, while 16 warps multiply with tensor cores:
 //
 //   wait for the stream x -> norm -> v, q, k of the head (32 rows of each a block) -> exchanged by the four ->
 //     attention over a quarter of the cached positions -> combined by the four -> the head's columns of the output
@@ -11,209 +11,33 @@
 //   wait for x -> norm -> 86 units of up and gate -> SwiGLU -> the same units' columns of down -> added into x
 //
 // What is added into x is a whole number of 56 bits: the order of the sums does not matter, so a reply repeats to the
-// bit. The 8 bits below count who has added, so a reader needs no flag and no barrier beside the sum. Weights come from
-// a hash, so that plain kernels of a warp a row can check everything.
+// bit. The 8 bits below count who has added, so a reader needs no flag and no barrier beside the sum. Keys and values
+// are fp16, or 8 bits with a scale a head and position. Weights come from a hash, so that plain kernels in float64
+// can check everything.
 //
 //   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -o two_waits two_waits.cu && ./two_waits
-//   -DTRACE also prints the clocks of every section, -D'HOT(j)=0' reads a quarter of the sums (wrong results).
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <vector>
-#define CK(x)                                                   \
-  do {                                                          \
-    cudaError_t e_ = (x);                                       \
-    if (e_ != cudaSuccess) {                                    \
-      printf("%s line %d\n", cudaGetErrorString(e_), __LINE__); \
-      exit(1);                                                  \
-    }                                                           \
-  } while (0)
-
-constexpr int L = 32, H = 4096, HEADS = 32, D = 128, F = 11008, UNITS = 86;  // units of the MLP a block
-constexpr int BLOCKS = 128, WARPS = 16, CONSUMERS = WARPS * 32, THREADS = CONSUMERS + 32;
-constexpr int STAGE = 16640, KV_CHUNK = 32;  // positions of keys and values in one tile
-constexpr int A_TILES = 24, O_TILES = 8, G_TILES = 44, D_TILES = 24;
-constexpr size_t A_BYTES = (size_t)A_TILES * STAGE, O_BYTES = (size_t)O_TILES * STAGE,
-                 G_BYTES = 40 * (size_t)STAGE + 4 * 12480, D_BYTES = 8 * (2 * 16384 + 14336),
-                 TAPE = A_BYTES + O_BYTES + G_BYTES + D_BYTES;
-#ifndef UNROLLED
-#define UNROLLED 1
-#endif
-#ifndef STAGES
-#define STAGES 12
-#endif
+//   -DTRACE also prints the clocks of every section.
+#include "tape.cuh"
+constexpr int WARPS = 16, CONSUMERS = WARPS * 32, THREADS = CONSUMERS + 32, STAGES = 12, STAGE = 17024;
 constexpr double FIXED = 1 << 28;  // a stream of up to 2^27 in 56 bits; the lowest 8 count who has added
 
-// ---- the weights, from a hash
-// -------------------------------------------------------------------------------------
-__host__ __device__ inline uint32_t mix(uint32_t h) {
-  h ^= h >> 16;
-  h *= 0x7feb352du;
-  h ^= h >> 15;
-  h *= 0x846ca68bu;
-  h ^= h >> 16;
-  return h;
-}
-// matrices: 0 qkv [3H, H], 1 output projection [H, H], 2 up and gate [2F, H], 3 down [H, F]
-__host__ __device__ inline int8_t code(int l, int m, int row, int k) {
-  return (int8_t)(mix((uint32_t)k * 2654435761u ^ mix((uint32_t)row * 4u + m + 97u * l)) & 255);
-}
-__host__ __device__ inline __half scale_of(int l, int m, int row, int g) {
-  return __float2half((1.f + (mix(row * 131u + g * 7u + m + 31u * l) % 7)) * 3e-5f);
-}
 __host__ __device__ inline float norm_of(int l, int which, int k) {
   return 0.5f + (mix(k * 2u + which + 77u * l) % 64) / 64.f;
 }
-__host__ __device__ inline float bias_of(int l, int row) {
-  return ((int)(mix(row + 5u * l) % 33) - 16) / 64.f;
-}
-__host__ __device__ inline int kind_of(int rb) {
-  return rb == 0 ? 2 : rb - 1;
-}  // values first, then queries, then keys
-__host__ __device__ inline int number_of(int rank, int lane) {
-  return lane / 16 * 64 + rank * 16 + lane % 16;
-}
-// which unit of a block's 86 stands at place p of 88: a group's border falls on a word
-__host__ __device__ inline int first_part(int b) {
-  int u = b * UNITS, n = 128 - u % 128;
-  return n < UNITS ? n : UNITS;
-}
-__host__ __device__ inline int unit_at(int b, int p) {
-  int n0 = first_part(b), p0 = (n0 + 3) / 4 * 4;
-  if (p < p0) return p < n0 ? p : -1;
-  int u = n0 + p - p0;
-  return u < UNITS ? u : -1;
-}
+__host__ __device__ inline float bias_of(int l, int row) { return ((int)(mix(row + 5u * l) % 33) - 16) / 64.f; }
 
-// Where the byte that is at `at` of a block's tape lies: tile by tile, the tiles of all blocks side by side,
-// so that what all of them read at a time is one stretch of memory.
-__host__ __device__ inline size_t laid(int b, size_t at) {
-  size_t base = 0, o = at, size = STAGE;
-  auto tiles = [&](size_t n, size_t bytes) {
-    if (o < n * bytes) {
-      size = bytes;
-      return true;
-    }
-    o -= n * bytes;
-    base += n * bytes;
-    return false;
-  };
-  if (!tiles(72, STAGE) && !tiles(4, 12480)) {
-    int j = o / (2 * 16384 + 14336);
-    o -= (size_t)j * (2 * 16384 + 14336);
-    base += (size_t)j * (2 * 16384 + 14336);
-    if (!tiles(2, 16384)) tiles(1, 14336);
+// The cache, a tile of CHUNK positions of a head after the other: keys, values and in 8 bits a float scale of each row.
+template <int KV>
+struct Cache {
+  static constexpr int CHUNK = KV == 16 ? 32 : 64, ROW = D * KV / 8, SCALES = 2 * CHUNK * ROW;
+  static constexpr int BYTES = SCALES + (KV == 16 ? 0 : 2 * CHUNK * 4), LANES = KV == 16 ? 16 : 8;
+  static __host__ __device__ size_t tile(int l, int chunks, int chunk, int head) {
+    return (((size_t)l * chunks + chunk) * HEADS + head) * BYTES;
   }
-  size_t tile = o / size;
-  return (base + tile * size) * BLOCKS + b * size + o % size;
-}
-__global__ void lay_tape(unsigned char* tape, int l) {
-  int b = blockIdx.y, head = b / 4, r = b % 4;
-  unsigned char* t = tape + (size_t)l * BLOCKS * TAPE;
-  for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < TAPE;
-       i += (size_t)gridDim.x * blockDim.x) {
-    size_t at = i;
-    int v = 0;
-    auto half_byte = [&](__half h, int which) { return (int)((__half_as_ushort(h) >> (8 * which)) & 255); };
-    if (at < A_BYTES) {
-      int tile = at / STAGE, o = at % STAGE, rb = tile / 8, kb = tile % 8;
-      if (o < 16384)
-        v = code(l, 0, kind_of(rb) * H + head * D + number_of(r, (o / 16) % 32),
-                 kb * 512 + o / 512 * 16 + o % 16);
-      else {
-        o -= 16384;
-        v = half_byte(
-            scale_of(l, 0, kind_of(rb) * H + head * D + number_of(r, (o / 2) % 32), kb * 4 + o / 64), o & 1);
-      }
-    } else if ((at -= A_BYTES) < O_BYTES) {
-      int tile = at / STAGE, o = at % STAGE, rb = tile / 4, kq = tile % 4;
-      if (o < 16384)
-        v = code(l, 1, r * 1024 + rb * 512 + (o / 16) % 512, head * D + kq * 32 + o / 8192 * 16 + o % 16);
-      else {
-        o -= 16384;
-        v = half_byte(scale_of(l, 1, r * 1024 + rb * 512 + kq * 128 + o / 2, head), o & 1);
-      }
-    } else if ((at -= O_BYTES) < G_BYTES) {
-      int rows = at < 40 * (size_t)STAGE ? 32 : 12, first = at < 40 * (size_t)STAGE ? 0 : 160, tile, o, k,
-          row, g;
-      if (rows == 32) {
-        tile = at / STAGE;
-        o = at % STAGE;
-        first = tile / 8 * 32;
-      } else {
-        at -= 40 * (size_t)STAGE;
-        tile = at / 12480;
-        o = at % 12480;
-      }
-      if (rows == 32 ? o < 16384 : o < 12288) {
-        k = rows == 32 ? tile % 8 * 512 + o / 512 * 16 + o % 16 : tile * 1024 + o / 192 * 16 + o % 16;
-        row = first + (o / 16) % rows;
-        v = code(l, 2, (row < UNITS ? 0 : F) + b * UNITS + row % UNITS, k);
-      } else {
-        o -= rows == 32 ? 16384 : 12288;
-        row = first + (o / 2) % rows;
-        g = (rows == 32 ? tile % 8 * 4 : tile * 8) + o / (rows * 2);
-        v = half_byte(scale_of(l, 2, (row < UNITS ? 0 : F) + b * UNITS + row % UNITS, g), o & 1);
-      }
-    } else {
-      at -= G_BYTES;
-      int rb = (at / (2 * 16384 + 14336) + b) % 8, o = at % (2 * 16384 + 14336), row, p;
-      if (o < 2 * 16384) {
-        row = (o / 16) % 512;
-        p = o / 8192 * 16 + o % 16;
-      } else if ((o -= 2 * 16384) < 8192) {
-        row = o / 16;
-        p = 64 + o % 16;
-      } else if ((o -= 8192) < 4096) {
-        row = o / 8;
-        p = 80 + o % 8;
-      } else {
-        o -= 4096;
-        row = (o / 2) % 512;
-        p = -1;
-        int g = b * UNITS / 128 + o / 1024;
-        v = g < F / 128 ? half_byte(scale_of(l, 3, rb * 512 + row, g), o & 1) : 0;
-      }
-      if (p >= 0) {
-        int u = unit_at(b, p);
-        v = u < 0 ? 0 : code(l, 3, rb * 512 + row, b * UNITS + u);
-      }
-    }
-    t[laid(b, i)] = (unsigned char)v;
-  }
-}
+};
 
-// ---- Hopper's own
-// ---------------------------------------------------------------------------------------------------
-__device__ __forceinline__ uint32_t sm(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
-__device__ __forceinline__ void bar_init(uint64_t* b, int n) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(sm(b)), "r"(n));
-}
-__device__ __forceinline__ void bar_expect(uint64_t* b, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(sm(b)), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void bar_arrive(uint64_t* b) {
-  asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(sm(b)) : "memory");
-}
-__device__ __forceinline__ void bulk(void* dst, const void* src, uint32_t bytes, uint64_t* b) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          sm(dst)),
-      "l"(src), "r"(bytes), "r"(sm(b))
-      : "memory");
-}
-__device__ __forceinline__ void bar_wait(uint64_t* b, uint32_t parity) {
-  asm volatile(
-      "{\n.reg .pred p;\nW%=: mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 p, [%0], %1;\n@p bra "
-      "D%=;\nbra W%=;\nD%=:\n}" ::"r"(sm(b)),
-      "r"(parity)
-      : "memory");
-}
+// ---- words between blocks
+constexpr int PATIENT = 2000000;  // looks at a word before the probe gives up
 // A float and the turn that it belongs to in one word of 64 bits, so that whoever reads it needs no flag
 // beside it.
 __device__ __forceinline__ void post(unsigned long long* to, float v, unsigned turn) {
@@ -223,7 +47,9 @@ __device__ __forceinline__ void post(unsigned long long* to, float v, unsigned t
 }
 __device__ __forceinline__ float collect(const unsigned long long* from, unsigned turn, int wait) {
   unsigned long long v;
+  int looks = 0;
   do {
+    if (++looks > PATIENT) __trap();
     asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(v) : "l"(from) : "memory");
   } while (wait && (int)((unsigned)(v >> 32) - turn) < 0);
   return __uint_as_float((unsigned)v);
@@ -240,22 +66,24 @@ __device__ __forceinline__ void add_fixed(unsigned long long* to, float v) {
 }
 
 struct Token {
-  const unsigned char* tape;      // [L][BLOCKS][TAPE]
-  __half* cache;                  // [L][chunks][HEADS][K and V][KV_CHUNK][D]
+  const unsigned char* tape;      // tape.cuh
+  unsigned char* cache;           // [L][chunks][HEADS] tiles of Cache
   const float *x0, *norm, *bias;  // [H]; [L][2][H]; [L][3H]
   unsigned long long* sums;       // [2 tokens][2L phases][H]
   unsigned long long* mail;       // [HEADS][1024]: what the four blocks of a head tell one another
   float* out;                     // [H]
-  long long* trace;               // [BLOCKS][64][8] clocks
+  long long* trace;               // [BLOCKS][4 layers][16] clocks
   int pos, chunks, flight, wait, parity;  // tiles under way at most; 1 global waits, 2 the head's; which sums
-  unsigned turn;                            // grows with every layer of every token
+  unsigned turn;                          // grows with every layer of every token
 };
 
 struct Shared {
   uint64_t full[STAGES], empty[STAGES];
   float cos_sin[128], q[D], v[D];
-  float scales[128], squares[WARPS], hidden[96], h_scale, o_scale[4], own;
-  alignas(16) uint32_t hi[H / 4], lo[H / 4];
+  float scales[32], squares[WARPS], hidden[96], narrow_scale, most[4], own;
+  int sums[32], narrow_sums[4][2];
+  alignas(16) uint32_t digits[2][H / 4];     // of a whole input: the high and the low bytes
+  alignas(16) uint32_t narrow[2][2][D / 4];  // of a block's own: before and behind a border of groups; high and low
   alignas(16) float part[3648];
 };
 #ifdef TRACE
@@ -281,17 +109,18 @@ __device__ __forceinline__ const unsigned char* take(Shared& s, unsigned char* r
   bar_wait(&s.full[slot.stage], slot.parity);
   return ring + slot.stage * STAGE;
 }
-__device__ __forceinline__ void leave(Shared& s, Slot& slot) {
+// A slot goes back when its bytes are in registers: `seen` is made of all of them and never -1.
+__device__ __forceinline__ void leave(Shared& s, Slot& slot, uint32_t seen) {
   __syncwarp();
-  if ((threadIdx.x & 31) == 0) bar_arrive(&s.empty[slot.stage]);
+  if ((threadIdx.x & 31) == 0 && seen != ~0u) bar_arrive(&s.empty[slot.stage]);
   slot.next();
 }
+__device__ __forceinline__ void digits_of(int q, uint32_t& hi, uint32_t& lo, int byte) {
+  hi |= (uint32_t)(((q + 128) >> 8) & 255) << (8 * byte);
+  lo |= (uint32_t)(q & 255) << (8 * byte);
+}
 
-// Adds what the last phase brought, and lays the norm's output down as digits: a high and a low byte, a scale
-// for 32.
-#ifndef HOT
-#define HOT(j) 2 * (j)
-#endif
+// Adds what the last phase brought, and lays the norm's output down as digits, a scale for 128.
 __device__ __forceinline__ float begin_phase(const Token& t, Shared& s, float (&x)[8], int phase,
                                              const float* norm) {
   int tid = threadIdx.x, lane = tid & 31;
@@ -307,25 +136,25 @@ __device__ __forceinline__ float begin_phase(const Token& t, Shared& s, float (&
   if (phase > 0) {
     const unsigned long long* d = t.sums + ((size_t)t.parity * 2 * L + phase - 1) * H;
     unsigned all = phase & 1 ? HEADS : BLOCKS;
-    if (t.wait & 1) {
+    int looks = 0;
+    if (t.wait & 1) {  // a word a warp first: all words at a time, again and again, would stand in the way
       unsigned long long v;
       do {
-        asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];"
-                     : "=l"(v)
-                     : "l"(d + (phase & 1 ? (tid / 32 % 8) * 512 + 480 : 3584 + (tid & ~31) + 31))
-                     : "memory");
+        if (++looks > PATIENT) __trap();
+        asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(v) : "l"(d + (tid & ~31) * 8 + 255) : "memory");
       } while ((v & 255) != all);
     }
     d += tid * 8;
     ulonglong2 v[4];
     bool ok;
     do {
+      if (++looks > PATIENT) __trap();
       ok = true;
 #pragma unroll
       for (int j = 0; j < 4; j++)
         asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];"
                      : "=l"(v[j].x), "=l"(v[j].y)
-                     : "l"(d + HOT(j))
+                     : "l"(d + 2 * j)
                      : "memory");
 #pragma unroll
       for (int j = 0; j < 4; j++) ok = ok && (v[j].x & 255) == all && (v[j].y & 255) == all;
@@ -345,19 +174,26 @@ __device__ __forceinline__ float begin_phase(const Token& t, Shared& s, float (&
   }
 #pragma unroll
   for (int o = 16; o; o >>= 1) sq += __shfl_xor_sync(~0u, sq, o);
-  m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
-  m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
-  float inv = 32639.f / fmaxf(m, 1e-30f);
+#pragma unroll
+  for (int o = 8; o; o >>= 1) m = fmaxf(m, __shfl_xor_sync(~0u, m, o));
+  m = fmaxf(m, 1e-30f);
+  float inv = 32639.f / m;
   uint32_t hi[2] = {0, 0}, lo[2] = {0, 0};
+  int sum = 0;
 #pragma unroll
   for (int j = 0; j < 8; j++) {
     int q = __float2int_rn(w[j] * inv);
-    hi[j / 4] |= (uint32_t)(((q + 128) >> 8) & 255) << (8 * (j % 4));
-    lo[j / 4] |= (uint32_t)(q & 255) << (8 * (j % 4));
+    digits_of(q, hi[j / 4], lo[j / 4], j % 4);
+    sum += q;
   }
-  ((uint2*)s.hi)[tid] = make_uint2(hi[0], hi[1]);
-  ((uint2*)s.lo)[tid] = make_uint2(lo[0], lo[1]);
-  if (lane % 4 == 0) s.scales[tid / 4] = m * (1 / 32639.f);
+#pragma unroll
+  for (int o = 8; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
+  ((uint2*)s.digits[0])[tid] = make_uint2(hi[0], hi[1]);
+  ((uint2*)s.digits[1])[tid] = make_uint2(lo[0], lo[1]);
+  if (lane % 16 == 0) {
+    s.scales[tid / 16] = m * (1 / 32639.f);
+    s.sums[tid / 16] = sum;
+  }
   if (lane == 0) s.squares[tid / 32] = sq;
   team_sync();
   float total = 0;
@@ -365,105 +201,361 @@ __device__ __forceinline__ float begin_phase(const Token& t, Shared& s, float (&
   for (int j = 0; j < WARPS; j++) total += s.squares[j];
   return rsqrtf(total / H + 1e-6f);
 }
-// One tile of 32 (or 12) rows, a lane a row; a warp has 32 (or 64) inputs of it.
-template <int ROWS>
-__device__ __forceinline__ float rows_of_lanes(const unsigned char* w, Shared& s, int first) {
-  constexpr int CH = ROWS == 32 ? 2 : 4;
-  int lane = threadIdx.x & 31, warp = threadIdx.x / 32;
-  float acc = 0;
-  const __half* sc = (const __half*)(w + (ROWS == 32 ? 16384 : 12288));
-  int row = ROWS == 32 || lane < ROWS ? lane : 0;
-  float scale = __half2float(sc[(ROWS == 32 ? warp / 4 : warp / 2) * ROWS + row]);
-#pragma unroll
-  for (int half = 0; half < CH / 2; half++) {
-    int a = 0, b = 0;
-#pragma unroll
-    for (int c = 0; c < 2; c++) {
-      int chunk = warp * CH + half * 2 + c;
-      uint4 q = *(const uint4*)(w + (chunk * ROWS + row) * 16),
-            h = *(const uint4*)&s.hi[first / 4 + chunk * 4], o = *(const uint4*)&s.lo[first / 4 + chunk * 4];
-      a = dp4a(q.x, h.x, a);
-      a = dp4a(q.y, h.y, a);
-      a = dp4a(q.z, h.z, a);
-      a = dp4a(q.w, h.w, a);
-      b = dp4a(q.x, o.x, b);
-      b = dp4a(q.y, o.y, b);
-      b = dp4a(q.z, o.z, b);
-      b = dp4a(q.w, o.w, b);
-    }
-    acc = fmaf((float)(a * 256 + b), s.scales[first / 32 + warp * (CH / 2) + half], acc);
+
+// ---- products: a token fills the first two of an mma's eight columns
+__device__ __forceinline__ uint2 columns(const uint32_t (*digits)[H / 4], int step) {
+  int lane = threadIdx.x & 31, at = step * 8 + lane % 4;
+  return lane < 8 ? make_uint2(digits[lane / 4][at], digits[lane / 4][at + 4]) : make_uint2(0, 0);
+}
+__device__ __forceinline__ uint2 columns(const uint32_t (*digits)[D / 4], int step) {
+  int lane = threadIdx.x & 31, at = step * 8 + lane % 4;
+  return lane < 8 ? make_uint2(digits[lane / 4][at], digits[lane / 4][at + 4]) : make_uint2(0, 0);
+}
+template <int BITS>  // 512 bytes: a step of 32 inputs, in Int4 two
+__device__ __forceinline__ void chunk(int (&c)[4], const uint4& q, const uint2* x) {
+  if (BITS == 8) {
+    mma(c, q, x[0]);
+  } else {
+    mma(c, nibbles(q, 0), x[0]);
+    mma(c, nibbles(q, 4), x[1]);
   }
-  return acc * scale;
+}
+// The products of a group, times the scales, of rows g and g + 8: true of the lanes with lane % 4 == 0.
+template <int BITS>
+__device__ __forceinline__ uint32_t scaled(float (&acc)[2], const int (&c)[4], const unsigned char* sc, float xs,
+                                           int xz) {
+  int g = (threadIdx.x & 31) / 4;
+  uint32_t both = *(const uint32_t*)(sc + g * 4), z = BITS == 8 ? 0 : sc[32 + g];
+  float2 f = __half22float2(*(const __half2*)&both);
+  int v0 = c[0] * 256 + c[1], v1 = c[2] * 256 + c[3];
+  if (BITS == 4) {
+    v0 -= (int)(z & 15) * xz;
+    v1 -= (int)(z >> 4) * xz;
+  }
+  acc[0] = fmaf((float)v0, f.x * xs, acc[0]);
+  acc[1] = fmaf((float)v1, f.y * xs, acc[1]);
+  return both & (z | ~255u);  // no scale is -1
+}
+template <int BITS>
+struct Whole {  // a warp's 256 of a whole input
+  using S = Shape<BITS>;
+  uint2 x[8];
+  float scale[S::KB];
+  int sum[S::KB];
+  __device__ __forceinline__ void load(const Shared& s) {
+    int warp = threadIdx.x / 32;
+#pragma unroll
+    for (int kb = 0; kb < S::KB; kb++) {
+      int k = kb * S::KT + warp * (S::KT / 16);
+      scale[kb] = s.scales[k / 128];
+      sum[kb] = s.sums[k / 128];
+#pragma unroll
+      for (int i = 0; i < 8 / S::KB; i++) x[kb * (8 / S::KB) + i] = columns(s.digits, k / 32 + i);
+    }
+  }
+  // Blocks of 16 rows (a last one of 12, if `tail`): a warp's share of every row to part.
+  __device__ __forceinline__ void rows(Shared& s, unsigned char* ring, Slot& slot, int blocks, bool tail, float* part,
+                                       int stride) const {
+    int lane = threadIdx.x & 31, warp = threadIdx.x / 32, group = warp * (S::KT / 16) / 128 * S::SB;
+#pragma unroll 1
+    for (int rb = 0; rb < blocks + tail; rb++) {
+      float acc[2] = {0, 0};
+#pragma unroll
+      for (int kb = 0; kb < S::KB; kb++) {
+        const unsigned char* at = take(s, ring, slot);
+        int c[4] = {0, 0, 0, 0};
+        uint32_t seen = ~0u;
+        if (rb < blocks) {
+#pragma unroll
+          for (int i = 0; i < 2; i++) {
+            uint4 q = *(const uint4*)(at + (warp * 2 + i) * 512 + lane * 16);
+            chunk<BITS>(c, q, x + (kb * 2 + i) * (8 / BITS));
+            seen &= q.x;
+          }
+          seen &= scaled<BITS>(acc, c, at + 16384 + group, scale[kb], sum[kb]);
+        } else {
+#pragma unroll
+          for (int i = 0; i < 2; i++) {
+            const unsigned char* p = at + (warp * 2 + i) * 384 + lane * 8;
+            uint2 e = *(const uint2*)p, f = lane < 16 ? *(const uint2*)(p + 256) : make_uint2(0, 0);
+            chunk<BITS>(c, make_uint4(e.x, f.x, e.y, f.y), x + (kb * 2 + i) * (8 / BITS));
+            seen &= e.x & f.x;
+          }
+          seen &= scaled<BITS>(acc, c, at + 12288 + group, scale[kb], sum[kb]);
+        }
+        leave(s, slot, seen);
+      }
+      if (lane % 4 == 0) {
+        part[warp * stride + rb * 16 + lane / 4] = acc[0];
+        if (rb < blocks || lane < 16) part[warp * stride + rb * 16 + 8 + lane / 4] = acc[1];
+      }
+    }
+  }
+};
+__device__ __forceinline__ void add_rows(unsigned long long* to, const float (&acc)[2]) {
+  int lane = threadIdx.x & 31, g = lane / 4, t = lane % 4;
+  float other = __shfl_up_sync(~0u, acc[1], 1);
+  if (t < 2) add_fixed(to + g + t * 8, t ? other : acc[0]);
+}
+template <int BITS>
+__device__ __forceinline__ void projection(Shared& s, unsigned char* ring, Slot& slot, unsigned long long* sums) {
+  using S = Shape<BITS>;
+  int b = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
+  uint2 x[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) x[i] = columns(s.narrow[0], i);
+  float xs = s.narrow_scale;
+  int xz = s.narrow_sums[0][0] + s.narrow_sums[1][0] + s.narrow_sums[2][0] + s.narrow_sums[3][0];
+#pragma unroll 1
+  for (int i = 0; i < S::O_N; i++) {
+    const unsigned char* at = take(s, ring, slot);
+    float acc[2] = {0, 0};
+    bool mine = BITS == 4 || (i & 1) == warp / 8;
+    int rb = BITS == 4 ? warp : warp % 8;
+    uint32_t seen = 0;
+    if (mine) {
+      int c[4] = {0, 0, 0, 0};
+      seen = ~0u;
+#pragma unroll
+      for (int j = 0; j < BITS / 2; j++) {
+        uint4 q = *(const uint4*)(at + rb * (256 * BITS) + j * 512 + lane * 16);
+        chunk<BITS>(c, q, x + j * (8 / BITS));
+        seen &= q.x;
+      }
+      seen &= scaled<BITS>(acc, c, at + 16384 + rb * S::SB, xs, xz);
+    }
+    leave(s, slot, seen);
+    if (mine) add_rows(sums + b % 4 * 1024 + ((i + b / 4) % S::O_N * S::RBT + rb) * 16, acc);
+  }
+}
+template <int BITS>
+__device__ __forceinline__ void down(Shared& s, unsigned char* ring, Slot& slot, unsigned long long* sums) {
+  using S = Shape<BITS>;
+  int b = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+  uint2 x0[3], x1[3];
+#pragma unroll
+  for (int i = 0; i < 3; i++) {
+    x0[i] = columns(s.narrow[0], i);
+    x1[i] = columns(s.narrow[1], i);
+  }
+  float xs = s.narrow_scale;
+  int xz0 = s.narrow_sums[0][0] + s.narrow_sums[1][0] + s.narrow_sums[2][0],
+      xz1 = s.narrow_sums[0][1] + s.narrow_sums[1][1] + s.narrow_sums[2][1];
+#pragma unroll 1
+  for (int i = 0; i < S::D_N; i++) {
+    const unsigned char* at = take(s, ring, slot);
+    float acc[2] = {0, 0};
+    bool mine = BITS == 4 || (i & 1) == warp / 8;
+    int rb = BITS == 4 ? warp : warp % 8;
+    uint32_t seen = 0;
+    if (mine) {
+      const unsigned char* p = at + rb * (176 * BITS);
+      int c0[4] = {0, 0, 0, 0}, c1[4] = {0, 0, 0, 0};
+      seen = ~0u;
+      auto both = [&](const uint4& q, int step) {
+        mma(c0, q, x0[step]);
+        mma(c1, q, x1[step]);
+        seen &= q.x & q.z;
+      };
+      uint4 q = *(const uint4*)(p + lane * 16);
+      if (BITS == 8) {
+        both(q, 0);
+        both(*(const uint4*)(p + 512 + lane * 16), 1);
+        p += 1024;
+        uint2 e = *(const uint2*)(p + lane * 8),
+              f = t < 2 ? *(const uint2*)(p + 256 + (g * 2 + t) * 8) : make_uint2(0, 0);
+        both(make_uint4(e.x, e.y, f.x, f.y), 2);
+      } else {
+        both(nibbles(q, 0), 0);
+        both(nibbles(q, 4), 1);
+        p += 512;
+        uint32_t e = *(const uint32_t*)(p + lane * 4), m = 0x0f0f0f0f,
+                 f = t < 2 ? *(const uint32_t*)(p + 128 + (g * 2 + t) * 4) : 0;
+        both(make_uint4(e & m, e >> 4 & m, f & m, f >> 4 & m), 2);
+      }
+      seen &= scaled<BITS>(acc, c0, at + 11264 + rb * 2 * S::SB, xs, xz0);
+      seen &= scaled<BITS>(acc, c1, at + 11264 + (rb * 2 + 1) * S::SB, xs, xz1);
+    }
+    leave(s, slot, seen);
+    if (mine) add_rows(sums + ((i + b % 8 * (S::D_N / 8)) % S::D_N * S::RBT + rb) * 16, acc);
+  }
 }
 
-__device__ __forceinline__ void eight(const unsigned char* p, float (&v)[8]) {
-  uint4 u = *(const uint4*)p;
-  float2 a = __half22float2(*(__half2*)&u.x), b = __half22float2(*(__half2*)&u.y),
-         c = __half22float2(*(__half2*)&u.z), d = __half22float2(*(__half2*)&u.w);
-  v[0] = a.x;
-  v[1] = a.y;
-  v[2] = b.x;
-  v[3] = b.y;
-  v[4] = c.x;
-  v[5] = c.y;
-  v[6] = d.x;
-  v[7] = d.y;
+// The first `n` (a multiple of 32) threads' numbers as digits with one scale; those from `border` on apart.
+__device__ __forceinline__ void narrow_digits(Shared& s, float v, int n, int border) {
+  int tid = threadIdx.x, warp = tid / 32;
+  float m = fabsf(v);
+#pragma unroll
+  for (int k = 16; k; k >>= 1) m = fmaxf(m, __shfl_xor_sync(~0u, m, k));
+  if (tid % 32 == 0) s.most[warp] = m;
+  asm volatile("bar.sync 2, %0;" ::"r"(n) : "memory");
+  m = fmaxf(fmaxf(s.most[0], s.most[1]), fmaxf(s.most[2], n > 96 ? s.most[3] : 0));
+  m = fmaxf(m, 1e-30f);
+  int q = __float2int_rn(v * (32639.f / m));
+  bool first = tid < border;
+#pragma unroll
+  for (int part = 0; part < 2; part++) {
+    int w = first == (part == 0) ? q : 0, sum = __reduce_add_sync(~0u, w);
+    ((int8_t*)s.narrow[part][0])[tid] = (int8_t)((w + 128) >> 8);
+    ((int8_t*)s.narrow[part][1])[tid] = (int8_t)w;
+    if (tid % 32 == 0) s.narrow_sums[warp][part] = sum;
+  }
+  if (tid == 0) s.narrow_scale = m * (1 / 32639.f);
 }
-// Half a warp a position, eight of its 128 numbers a lane; a warp sums up its own, at the end all meet.
-__device__ void attend(const Token& t, Shared& s, unsigned char* ring, Slot& slot, int l, int head,
-                       int rank) {
-  int tid = threadIdx.x, lane = tid & 15, half = (tid & 31) / 16, warp = tid / 32;
-  float q[8], acc[8] = {0, 0, 0, 0, 0, 0, 0, 0}, m = -1e30f, sum = 0;
+
+// ---- attention: LANES lanes a position, NUMBERS of its 128 a lane; a warp sums up its own, at the end all meet
+template <int KV>
+struct Query {
+  static constexpr int LANES = Cache<KV>::LANES, N = D / LANES;
+  float q[N];                     // fp16
+  uint32_t hi[N / 4], lo[N / 4];  // 8 bits: whole numbers of 16 bits
+  float scale;
+  uint32_t seen;
+  __device__ __forceinline__ void load(const Shared& s) {
+    int lane = (threadIdx.x & 31) % LANES;
+    float m = 1e-30f;
 #pragma unroll
-  for (int j = 0; j < 8; j++) {
-    int d = lane * 8 + j;
-    q[j] = (s.q[d] * s.cos_sin[d & 63] + (d < 64 ? -1.f : 1.f) * s.q[d ^ 64] * s.cos_sin[64 + (d & 63)]) *
-           0.12751743f;
-  }  // log2(e) / sqrt(128)
-  auto add = [&](float a, bool ok, const float (&v)[8]) {
-    float nm = fmaxf(m, a), f = exp2f(m - nm), e = ok ? exp2f(a - nm) : 0;
-    m = nm;
-    sum = sum * f + e;
+    for (int j = 0; j < N; j++) {
+      int d = lane * N + j;
+      q[j] = (s.q[d] * s.cos_sin[d & 63] + (d < 64 ? -1.f : 1.f) * s.q[d ^ 64] * s.cos_sin[64 + (d & 63)]) *
+             0.12751743f;  // log2(e) / sqrt(128)
+      m = fmaxf(m, fabsf(q[j]));
+    }
+    if (KV == 8) {
 #pragma unroll
-    for (int j = 0; j < 8; j++) acc[j] = fmaf(e, ok ? v[j] : 0, acc[j] * f);
-  };
-  auto dot = [&](const float (&k)[8]) {
-    float a = 0;
+      for (int o = LANES / 2; o; o >>= 1) m = fmaxf(m, __shfl_xor_sync(~0u, m, o));
+      scale = m * (1 / 32639.f);
 #pragma unroll
-    for (int j = 0; j < 8; j++) a = fmaf(q[j], k[j], a);
+      for (int j = 0; j < N; j++) {
+        if (j % 4 == 0) hi[j / 4] = lo[j / 4] = 0;
+        digits_of(__float2int_rn(q[j] * (32639.f / m)), hi[j / 4], lo[j / 4], j % 4);
+      }
+    }
+  }
+  // A position's score and values; w: the tile, n: which position of it.
+  __device__ __forceinline__ float look(const unsigned char* w, int n, float (&v)[N], float& v_scale) {
+    using C = Cache<KV>;
+    int lane = (threadIdx.x & 31) % LANES;
+    uint4 k = *(const uint4*)(w + n * C::ROW + lane * 16),
+          u = *(const uint4*)(w + C::CHUNK * C::ROW + n * C::ROW + lane * 16);
+    uint32_t kw[4] = {k.x, k.y, k.z, k.w}, vw[4] = {u.x, u.y, u.z, u.w};
+    seen = k.x & u.x;
+    if constexpr (KV == 16) {
+      float a = 0;
+      v_scale = 1;
 #pragma unroll
-    for (int o = 8; o; o >>= 1) a += __shfl_xor_sync(~0u, a, o);
-    return a;
-  };
-  int old = (t.pos + KV_CHUNK - 1) / KV_CHUNK;
-  float k[8], v[8];
+      for (int j = 0; j < 4; j++) {
+        float2 f = __half22float2(*(__half2*)&kw[j]), h = __half22float2(*(__half2*)&vw[j]);
+        a = fmaf(q[2 * j], f.x, fmaf(q[2 * j + 1], f.y, a));
+        v[2 * j] = h.x;
+        v[2 * j + 1] = h.y;
+      }
+#pragma unroll
+      for (int o = LANES / 2; o; o >>= 1) a += __shfl_xor_sync(~0u, a, o);
+      return a;
+    } else {
+      float k_scale = ((const float*)(w + C::SCALES))[n];
+      v_scale = ((const float*)(w + C::SCALES))[C::CHUNK + n];
+      seen &= __float_as_uint(k_scale) & __float_as_uint(v_scale);
+      int h = 0, o = 0;
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        h = dp4a(kw[j], hi[j], h);
+        o = dp4a(kw[j], lo[j], o);
+      }
+      int a = h * 256 + o;
+#pragma unroll
+      for (int x = LANES / 2; x; x >>= 1) a += __shfl_xor_sync(~0u, a, x);
+#pragma unroll
+      for (int j = 0; j < 16; j++)  // a byte as the last of a float's: 2^23 + 128 + code
+        v[j] = __uint_as_float(__byte_perm(vw[j / 4] ^ 0x80808080u, 0x4b000000u, 0x7440 + j % 4)) - 8388736.f;
+      return (float)a * (scale * k_scale);
+    }
+  }
+};
+template <int KV>
+__device__ void attend(const Token& t, Shared& s, unsigned char* ring, Slot& slot, int l, int head, int rank,
+                       float key) {
+  using C = Cache<KV>;
+  constexpr int LANES = C::LANES, N = D / LANES;
+  int tid = threadIdx.x, lane = (tid & 31) % LANES, warp = tid / 32, n = tid / LANES;
+  float acc[N] = {}, v[N], m = -1e30f, sum = 0, v_scale;
+  Query<KV> query;
+  query.load(s);
+  int old = (t.pos + C::CHUNK - 1) / C::CHUNK;
 #pragma unroll 1
   for (int c = rank; c < old; c += 4) {
-    const unsigned char* w = take(s, ring, slot) + ((warp * 2 + half) * D + lane * 8) * 2;
-    bool ok = c * KV_CHUNK + warp * 2 + half < t.pos;
-    eight(w, k);
-    eight(w + KV_CHUNK * D * 2, v);
-    leave(s, slot);
-    float a = dot(k);
-    add(ok ? a : -1e30f, ok, v);
-  }
-  float nm = fmaxf(m, __shfl_xor_sync(~0u, m, 16)), f = exp2f(m - nm);
-  m = nm;
-  sum *= f;
-  sum += __shfl_xor_sync(~0u, sum, 16);
+    float a = query.look(take(s, ring, slot), n, v, v_scale);
+    leave(s, slot, query.seen);
+    bool ok = c * C::CHUNK + n < t.pos;
+    float nm = fmaxf(m, ok ? a : -1e30f), f = exp2f(m - nm), e = ok ? exp2f(a - nm) : 0;
+    m = nm;
+    sum = sum * f + e;
+    e = ok ? e * v_scale : 0;
 #pragma unroll
-  for (int j = 0; j < 8; j++) {
-    acc[j] *= f;
-    acc[j] += __shfl_xor_sync(~0u, acc[j], 16);
+    for (int j = 0; j < N; j++) acc[j] = fmaf(e, ok ? v[j] : 0, acc[j] * f);
+  }
+#pragma unroll
+  for (int o = 16; o >= LANES; o >>= 1) {
+    float nm = fmaxf(m, __shfl_xor_sync(~0u, m, o)), f = exp2f(m - nm);
+    m = nm;
+    sum *= f;
+    sum += __shfl_xor_sync(~0u, sum, o);
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+      acc[j] *= f;
+      acc[j] += __shfl_xor_sync(~0u, acc[j], o);
+    }
   }
   float* mine = s.part + 1536 + warp * 132;
-  if (half == 0) {
-    *(float4*)(mine + lane * 8) = make_float4(acc[0], acc[1], acc[2], acc[3]);
-    *(float4*)(mine + lane * 8 + 4) = make_float4(acc[4], acc[5], acc[6], acc[7]);
+  if ((tid & 31) < LANES) {
+#pragma unroll
+    for (int j = 0; j < N; j += 4)
+      *(float4*)(mine + lane * N + j) = make_float4(acc[j], acc[j + 1], acc[j + 2], acc[j + 3]);
     if (lane == 0) {
       mine[128] = m;
       mine[129] = sum;
     }
+  }
+  unsigned long long* mail = t.mail + head * 1024 + 384;
+  unsigned turn = t.turn + l;
+  unsigned char* tile = t.cache + C::tile(l, t.chunks, t.pos / C::CHUNK, head);
+  int at = t.pos % C::CHUNK;
+  if (warp == 0) {  // the token's own key as the cache holds it, and this block's part of its score
+    int lane = tid, d = number_of(rank, lane);
+    float c = s.cos_sin[d & 63], sn = s.cos_sin[64 + (d & 63)], sign = d < 64 ? -1.f : 1.f;
+    float a = (s.q[d] * c + sign * s.q[d ^ 64] * sn) * 0.12751743f;
+    if constexpr (KV == 16) {
+      ((__half*)(tile + at * C::ROW))[d] = __float2half(key);
+      a *= __half2float(__float2half(key));
+    } else {
+      float most = 0;
+      for (int k = 0; k < 4; k++)
+        most = fmaxf(most, collect(t.mail + head * 1024 + 256 + k, turn, t.wait & 2));
+      int code = __float2int_rn(key * (127.f / fmaxf(most, 1e-30f)));
+      ((int8_t*)(tile + at * C::ROW))[d] = (int8_t)code;
+      if (rank == 0 && lane == 0) ((float*)(tile + C::SCALES))[at] = most / 127;
+      a *= (float)code * (most / 127);
+    }
+#pragma unroll
+    for (int o = 16; o; o >>= 1) a += __shfl_xor_sync(~0u, a, o);
+    if (lane == 0) s.own = a;
+  }
+  if (KV == 8 && tid < D) {
+    float most = 0;
+#pragma unroll
+    for (int k = 0; k < 4; k++) most = fmaxf(most, fabsf(s.v[(tid & 31) + k * 32]));
+#pragma unroll
+    for (int o = 16; o; o >>= 1) most = fmaxf(most, __shfl_xor_sync(~0u, most, o));
+    int code = __float2int_rn(s.v[tid] * (127.f / fmaxf(most, 1e-30f)));
+    v[0] = (float)code * (most / 127);
+    if (rank == 0) {
+      ((int8_t*)(tile + C::CHUNK * C::ROW + at * C::ROW))[tid] = (int8_t)code;
+      if (tid == 0) ((float*)(tile + C::SCALES))[C::CHUNK + at] = most / 127;
+    }
+  } else if (tid < D) {
+    v[0] = s.v[tid];
+    if (rank == 0) ((__half*)(tile + C::CHUNK * C::ROW + at * C::ROW))[tid] = __float2half(v[0]);
   }
   team_sync();
   if (tid < D) {  // the block's sixteen warps
@@ -476,15 +568,15 @@ __device__ void attend(const Token& t, Shared& s, unsigned char* ring, Slot& slo
       o += e * s.part[1536 + k * 132 + tid];
       z += e * s.part[1536 + k * 132 + 129];
     }
-    unsigned long long* mail = t.mail + head * 1024 + 384;
-    unsigned turn = t.turn + l;
     float os[4], ms[4], zs[4], own[4];
     post(mail + rank * 132 + tid, o, turn);
     if (tid < 3) post(mail + rank * 132 + 128 + tid, tid == 0 ? M : tid == 1 ? z : s.own, turn);
     bool late;
+    int looks = 0;
     do {  // all sixteen words at a time
       unsigned long long w[16];
       late = false;
+      if (++looks > PATIENT) __trap();
 #pragma unroll
       for (int k = 0; k < 16; k++)
         asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];"
@@ -500,51 +592,26 @@ __device__ void attend(const Token& t, Shared& s, unsigned char* ring, Slot& slo
     float self = own[0] + own[1] + own[2] + own[3];
     M = fmaxf(fmaxf(fmaxf(ms[0], ms[1]), fmaxf(ms[2], ms[3])), self);
     z = exp2f(self - M);
-    o = z * s.v[tid];
+    o = z * v[0];
 #pragma unroll
     for (int k = 0; k < 4; k++) {
       float e = exp2f(ms[k] - M);
       o += e * os[k];
       z += e * zs[k];
     }
-    o /= z;
-    float mx = fabsf(o);
-#pragma unroll
-    for (int k = 16; k; k >>= 1) mx = fmaxf(mx, __shfl_xor_sync(~0u, mx, k));
-    int n = __float2int_rn(o * (32639.f / fmaxf(mx, 1e-30f)));
-    ((int8_t*)s.hi)[tid] = (int8_t)((n + 128) >> 8);
-    ((int8_t*)s.lo)[tid] = (int8_t)n;
-    if (tid % 32 == 0) s.o_scale[warp] = mx * (1 / 32639.f);
+    narrow_digits(s, o / z, D, D);
   }
   team_sync();
 }
 
-// A block's rows of q, k, v or of up and gate: blocks of 32 rows, eight tiles each; a warp's share of every
-// row to part.
-__device__ __forceinline__ void rows(Shared& s, unsigned char* ring, Slot& slot, int tiles, float* part,
-                                     int stride) {
-  int lane = threadIdx.x & 31, warp = threadIdx.x / 32;
-  float acc = 0;
-  constexpr int UNROLL = UNROLLED;
-#pragma unroll UNROLL
-  for (int i = 0; i < tiles; i++) {
-    const unsigned char* w = take(s, ring, slot);
-    acc += rows_of_lanes<32>(w, s, i % 8 * 512);
-    leave(s, slot);
-    if (i % 8 == 7) {
-      part[warp * stride + i / 8 * 32 + lane] = acc;
-      acc = 0;
-    }
-  }
-}
-
+template <int BITS, int KV>
 __device__ void consume(const Token& t, Shared& s, unsigned char* ring) {
+  using C = Cache<KV>;
   int tid = threadIdx.x, lane = tid & 31, warp = tid / 32, b = blockIdx.x, head = b / 4, rank = b % 4;
   Slot slot = {0, 0};
   float x[8];
 #pragma unroll
   for (int j = 0; j < 8; j++) x[j] = t.x0[tid * 8 + j];
-  int border = (first_part(b) + 3) / 4;  // words of the hidden units' first group
 #pragma unroll 1
   for (int phase = 0;; phase++) {
     int l = phase / 2, mlp = phase & 1;
@@ -554,7 +621,9 @@ __device__ void consume(const Token& t, Shared& s, unsigned char* ring) {
     if (phase == 2 * L) break;
     MARK(mlp * 5 + 1);
     unsigned long long* sums = t.sums + ((size_t)t.parity * 2 * L + phase) * H;
-    rows(s, ring, slot, mlp ? 40 : 16, s.part, mlp ? 176 : 64);
+    Whole<BITS> in;
+    in.load(s);
+    in.rows(s, ring, slot, mlp ? 10 : 4, mlp, s.part, mlp ? 176 : 64);
     if (!mlp) {
       MARK(2);
       const float* biases = t.bias + (size_t)l * 3 * H + head * D + number_of(rank, lane);
@@ -565,152 +634,54 @@ __device__ void consume(const Token& t, Shared& s, unsigned char* ring) {
         for (int k = 0; k < WARPS; k++) v += s.part[k * 64 + tid];
         v = v * rms + biases[kind_of(warp) * H];
         post(t.mail + head * 1024 + warp * D + number_of(rank, lane), v, t.turn + l);
-        if (warp == 0)
-          t.cache[(((size_t)l * t.chunks + t.pos / KV_CHUNK) * HEADS + head) * (2 * KV_CHUNK * D) +
-                  (KV_CHUNK + t.pos % KV_CHUNK) * D + number_of(rank, lane)] = __float2half(v);
       }
-      rows(s, ring, slot, 8, s.part + 1024, 32);
+      in.rows(s, ring, slot, 2, false, s.part + 1024, 32);
       if (tid < 256) {
         float v = collect(t.mail + head * 1024 + tid, t.turn + l, t.wait & 2);
         if (tid < D)
-          s.v[tid] = __half2float(__float2half(v));
+          s.v[tid] = KV == 16 ? __half2float(__float2half(v)) : v;
         else
           s.q[tid - D] = v;
       }
       team_sync();
       MARK(3);
-      if (warp == 0) {  // the token's own key: this block's part of its score
-        float k = 0;
+      float key = 0;
+      if (warp == 0) {  // the token's own key, turned
 #pragma unroll 4
-        for (int i = 0; i < WARPS; i++) k += s.part[1024 + i * 32 + lane];
-        k = k * rms + biases[H];
+        for (int i = 0; i < WARPS; i++) key += s.part[1024 + i * 32 + lane];
+        key = key * rms + biases[H];
         int d = number_of(rank, lane);
-        float other = __shfl_xor_sync(~0u, k, 16), c = s.cos_sin[d & 63], sn = s.cos_sin[64 + (d & 63)],
-              sign = d < 64 ? -1.f : 1.f;
-        __half rotated = __float2half(k * c + sign * other * sn);
-        t.cache[(((size_t)l * t.chunks + t.pos / KV_CHUNK) * HEADS + head) * (2 * KV_CHUNK * D) +
-                (t.pos % KV_CHUNK) * D + d] = rotated;
-        float a = (s.q[d] * c + sign * s.q[d ^ 64] * sn) * 0.12751743f * __half2float(rotated);
+        float other = __shfl_xor_sync(~0u, key, 16);
+        key = key * s.cos_sin[d & 63] + (d < 64 ? -1.f : 1.f) * other * s.cos_sin[64 + (d & 63)];
+        if (KV == 8) {
+          float m = fabsf(key);
 #pragma unroll
-        for (int o = 16; o; o >>= 1) a += __shfl_xor_sync(~0u, a, o);
-        if (lane == 0) s.own = a;
+          for (int o = 16; o; o >>= 1) m = fmaxf(m, __shfl_xor_sync(~0u, m, o));
+          if (lane == 0) post(t.mail + head * 1024 + 256 + rank, m, t.turn + l);
+        }
       }
-      attend(t, s, ring, slot, l, head, rank);
+      attend<KV>(t, s, ring, slot, l, head, rank, key);
       MARK(4);
-      if (tid < 64) {
-        t.sums[((size_t)(t.parity ^ 1) * 2 * L + 2 * l + tid / 32) * H + b * 32 + lane] = 0;
-      }
-      float acc = 0, scale = 0;
-#pragma unroll 1
-      for (int i = 0; i < 8; i++) {
-        int kq = i % 4;
-        const unsigned char* w = take(s, ring, slot);
-        int hi = 0, lo = 0;
-#pragma unroll
-        for (int c = 0; c < 2; c++) {
-          uint4 q = *(const uint4*)(w + (c * 512 + tid) * 16), h = *(const uint4*)&s.hi[kq * 8 + c * 4],
-                o = *(const uint4*)&s.lo[kq * 8 + c * 4];
-          hi = dp4a(q.x, h.x, hi);
-          hi = dp4a(q.y, h.y, hi);
-          hi = dp4a(q.z, h.z, hi);
-          hi = dp4a(q.w, h.w, hi);
-          lo = dp4a(q.x, o.x, lo);
-          lo = dp4a(q.y, o.y, lo);
-          lo = dp4a(q.z, o.z, lo);
-          lo = dp4a(q.w, o.w, lo);
-        }
-        if (kq == warp / 4) scale = __half2float(((const __half*)(w + 16384))[tid % 128]);
-        acc = fmaf((float)(hi * 256 + lo), s.o_scale[kq], acc);
-        leave(s, slot);
-        if (kq == 3) {
-          add_fixed(sums + rank * 1024 + i / 4 * 512 + tid, acc * scale);
-          acc = 0;
-        }
-      }
+      if (tid < 64) t.sums[((size_t)(t.parity ^ 1) * 2 * L + 2 * l + tid / 32) * H + b * 32 + lane] = 0;
+      projection<BITS>(s, ring, slot, sums);
     } else {
-      {
-        float acc = 0;
-#pragma unroll 1
-        for (int kb = 0; kb < 4; kb++) {
-          const unsigned char* w = take(s, ring, slot);
-          acc += rows_of_lanes<12>(w, s, kb * 1024);
-          leave(s, slot);
-        }
-        if (lane < 12) s.part[warp * 176 + 160 + lane] = acc;
-      }
       MARK(7);
       team_sync();
-      if (tid < 96) {  // a thread a unit, where the columns of down have it
-        int u = tid < 88 ? unit_at(b, tid) : -1;
+      if (tid < 96) {  // a thread a unit
         float up = 0, gate = 0;
-        if (u >= 0)
+        if (tid < UNITS)
 #pragma unroll 4
           for (int k = 0; k < WARPS; k++) {
-            up += s.part[k * 176 + u];
-            gate += s.part[k * 176 + UNITS + u];
+            up += s.part[k * 176 + tid];
+            gate += s.part[k * 176 + UNITS + tid];
           }
         up *= rms;
         gate *= rms;
-        float h = u < 0 ? 0 : up * gate / (1 + __expf(-gate));
-        s.hidden[tid] = h;
-        asm volatile("bar.sync 2, 96;" ::: "memory");
-        float mx =
-            fmaxf(fmaxf(fabsf(s.hidden[lane]), fabsf(s.hidden[lane + 32])), fabsf(s.hidden[lane + 64]));
-#pragma unroll
-        for (int k = 16; k; k >>= 1) mx = fmaxf(mx, __shfl_xor_sync(~0u, mx, k));
-        int n = __float2int_rn(h * (32639.f / fmaxf(mx, 1e-30f)));
-        ((int8_t*)s.hi)[tid] = (int8_t)((n + 128) >> 8);
-        ((int8_t*)s.lo)[tid] = (int8_t)n;
-        if (tid == 0) s.h_scale = mx * (1 / 32639.f);
+        narrow_digits(s, tid < UNITS ? up * gate / (1 + __expf(-gate)) : 0, 96, first_part(b));
       }
       team_sync();
       MARK(8);
-#pragma unroll 1
-      for (int rb = 0; rb < 8; rb++) {
-        int hi = 0, lo = 0, hi0 = 0, lo0 = 0;
-        float s0, s1;
-        auto word = [&](int j, uint32_t q, uint32_t h, uint32_t o) {
-          if (j == border) {
-            hi0 = hi;
-            lo0 = lo;
-            hi = lo = 0;
-          }
-          hi = dp4a(q, h, hi);
-          lo = dp4a(q, o, lo);
-        };
-        auto sixteen = [&](const unsigned char* w, int c, int at) {
-          uint4 q = *(const uint4*)(w + (c * 512 + tid) * 16), h = *(const uint4*)&s.hi[at],
-                o = *(const uint4*)&s.lo[at];
-          word(at, q.x, h.x, o.x);
-          word(at + 1, q.y, h.y, o.y);
-          word(at + 2, q.z, h.z, o.z);
-          word(at + 3, q.w, h.w, o.w);
-        };
-#pragma unroll 1
-        for (int k = 0; k < 2; k++) {
-          const unsigned char* w = take(s, ring, slot);
-          sixteen(w, 0, k * 8);
-          sixteen(w, 1, k * 8 + 4);
-          leave(s, slot);
-        }
-        const unsigned char* w = take(s, ring, slot);
-        sixteen(w, 0, 16);
-        uint2 q = *(const uint2*)(w + 8192 + tid * 8), h = *(const uint2*)&s.hi[20],
-              o = *(const uint2*)&s.lo[20];
-        word(20, q.x, h.x, o.x);
-        word(21, q.y, h.y, o.y);
-        const __half* sc = (const __half*)(w + 12288);
-        s0 = __half2float(sc[tid]);
-        s1 = __half2float(sc[512 + tid]);
-        leave(s, slot);
-        if (border == 22) {
-          hi0 = hi;
-          lo0 = lo;
-          hi = lo = 0;
-        }
-        add_fixed(sums + (rb + b) % 8 * 512 + tid,
-                  ((float)(hi0 * 256 + lo0) * s0 + (float)(hi * 256 + lo) * s1) * s.h_scale);
-      }
+      down<BITS>(s, ring, slot, sums);
     }
     team_sync();  // nobody reads the digits any more
     if (mlp) MARK(9);
@@ -719,43 +690,31 @@ __device__ void consume(const Token& t, Shared& s, unsigned char* ring) {
     for (int j = 0; j < 8; j++) t.out[tid * 8 + j] = x[j];
 }
 
+template <int BITS, int KV>
 __device__ void fetch(const Token& t, Shared& s, unsigned char* ring) {
-  int b = blockIdx.x, head = b / 4, rank = b % 4, old = (t.pos + KV_CHUNK - 1) / KV_CHUNK,
+  using S = Shape<BITS>;
+  using C = Cache<KV>;
+  int b = blockIdx.x, head = b / 4, rank = b % 4, old = (t.pos + C::CHUNK - 1) / C::CHUNK,
       kv = old > rank ? (old - rank + 3) / 4 : 0, ahead = t.flight;
   Slot slot = {0, 1}, landed = {0, 0};
   const unsigned char* at = t.tape;
 #pragma unroll 1
   for (int l = 0; l < L; l++) {
-    const unsigned char* keys =
-        (const unsigned char*)(t.cache + (((size_t)l * t.chunks + rank) * HEADS + head) * (2 * KV_CHUNK * D));
+    const unsigned char* keys = t.cache + C::tile(l, t.chunks, rank, head);
 #pragma unroll 1
-    for (int i = 0; i < A_TILES + kv + O_TILES + G_TILES + D_TILES; i++) {
+    for (int i = 0; i < S::TILES + kv; i++) {
       const unsigned char* from;
       uint32_t bytes;
-      if (i >= A_TILES && i < A_TILES + kv) {
-        bytes = 2 * KV_CHUNK * D * 2;
+      if (i >= S::A_N && i < S::A_N + kv) {
+        bytes = C::BYTES;
         from = keys;
         keys += (size_t)4 * HEADS * bytes;
       } else {
-        int j = i < A_TILES ? i : i - kv;
-        bytes = j < 72 ? STAGE : j < 76 ? 12480 : j % 3 == 0 ? 14336 : 16384;
+        bytes = S::bytes(i < S::A_N ? i : i - kv);
         from = at + (size_t)b * bytes;
         at += (size_t)BLOCKS * bytes;
       }
-#ifdef TRACE
-      long long before = clock64();
-#endif
       bar_wait(&s.empty[slot.stage], slot.parity);
-#ifdef TRACE
-      if (l >= 8 && l < 12)
-        t.trace[BLOCKS * 64 + (blockIdx.x * 4 + l - 8) * 8 +
-                (i < 16        ? 0
-                 : i < 24      ? 1
-                 : i < 24 + kv ? 2
-                 : i < 32 + kv ? 3
-                 : i < 76 + kv ? 4
-                               : 5)] += clock64() - before;
-#endif
       if (ahead)
         ahead--;
       else {
@@ -769,18 +728,18 @@ __device__ void fetch(const Token& t, Shared& s, unsigned char* ring) {
   }
 }
 
+template <int BITS, int KV>
 __global__ void __launch_bounds__(THREADS, 1) token(const __grid_constant__ Token t) {
   extern __shared__ __align__(128) unsigned char raw[];
   unsigned char* ring = raw;
   Shared& s = *(Shared*)(raw + STAGES * STAGE);
-  int tid = threadIdx.x, warp = tid / 32, lane = tid & 31;
+  int tid = threadIdx.x, warp = tid / 32;
   if (tid == 0) {
     for (int i = 0; i < STAGES; i++) {
       bar_init(&s.full[i], 1);
       bar_init(&s.empty[i], WARPS);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    bars_ready();
   }
   if (tid < 64) {
     float f = (float)t.pos * exp2f(-(float)tid / 64 * 13.287712379549449f);
@@ -789,15 +748,13 @@ __global__ void __launch_bounds__(THREADS, 1) token(const __grid_constant__ Toke
   }
   __syncthreads();
   if (warp < WARPS)
-    consume(t, s, ring);
-  else if (warp == WARPS) {
-    if (lane == 0) fetch(t, s, ring);
-  }
+    consume<BITS, KV>(t, s, ring);
+  else if (tid % 32 == 0)
+    fetch<BITS, KV>(t, s, ring);
   __syncthreads();
 }
 
-// ---- the plain check: one thread a row, in float and double
-// -----------------------------------------------------------
+// ---- the plain check: a warp a row, in double
 __global__ void ref_norm(const double* x, const float* w, double* y) {
   __shared__ double z[256];
   double a = 0;
@@ -809,242 +766,217 @@ __global__ void ref_norm(const double* x, const float* w, double* y) {
   double r = 1 / sqrt(a / H + 1e-6);
   for (int k = threadIdx.x; k < H; k += 256) y[k] = x[k] * r * w[k];
 }
-__global__ void ref_rows(int l, int m, const double* x, double* y, int N, int K, const float* bias, int add) {
+template <int BITS>
+__global__ void ref_rows(int l, int m, const double* x, double* y, int K, const float* bias, int add) {
   int n = blockIdx.x, lane = threadIdx.x;
   double a = 0;
   for (int k = lane; k < K; k += 32)
-    a += (int)code(l, m, n, k) * (double)__half2float(scale_of(l, m, n, k / 128)) * x[k];
+    a += (code<BITS>(l, m, n, k) - zero_of<BITS>(l, m, n, k / 128)) *
+         (double)__half2float(scale_of(l, m, n, k / 128)) * x[k];
   for (int o = 16; o; o >>= 1) a += __shfl_xor_sync(~0u, a, o);
   if (lane == 0) y[n] = (add ? y[n] : 0) + a + (bias ? bias[n] : 0);
 }
-__global__ void ref_attend(const double* qkv, const __half* cache, int l, int chunks, int pos, double* out) {
+template <int KV>
+__global__ void ref_attend(const double* qkv, const unsigned char* cache, int l, int chunks, int pos, double* out) {
+  using C = Cache<KV>;
   int h = blockIdx.x;
   extern __shared__ double p[];
+  const double *q = qkv + h * D, *k = qkv + H + h * D, *v = qkv + 2 * H + h * D;
   auto rope = [&](const double* v, int d) {
     double f = pos * exp2(-(d & 63) / 64.0 * 13.287712379549449);
-    double s = d < 64 ? -1.0 : 1.0;
-    return v[d] * cos(f) + s * v[d ^ 64] * sin(f);
+    return v[d] * cos(f) + (d < 64 ? -1.0 : 1.0) * v[d ^ 64] * sin(f);
   };
-  const double *q = qkv + h * D, *k = qkv + H + h * D, *v = qkv + 2 * H + h * D;
-  const __half* base = cache + ((size_t)l * chunks * HEADS + h) * 2 * KV_CHUNK * D;
+  auto cached = [&](int j, int d, int values) {
+    const unsigned char* w = cache + C::tile(l, chunks, j / C::CHUNK, h);
+    int row = values * C::CHUNK + j % C::CHUNK;
+    if (KV == 16) return (double)__half2float(((const __half*)(w + row * C::ROW))[d]);
+    return (double)((const int8_t*)(w + row * C::ROW))[d] * ((const float*)(w + C::SCALES))[row];
+  };
+  double k_most = 0, v_most = 0;
+  for (int d = 0; d < D; d++) {
+    k_most = fmax(k_most, fabs(rope(k, d)));
+    v_most = fmax(v_most, fabs(v[d]));
+  }
+  auto stored = [&](double a, double most) {
+    return KV == 16 ? (double)__half2float(__float2half((float)a)) : rint(a / (most / 127)) * (most / 127);
+  };
   for (int j = threadIdx.x; j <= pos; j += blockDim.x) {
     double a = 0;
-    for (int d = 0; d < D; d++) {
-      double kk = j < pos
-                      ? (double)__half2float(
-                            base[(size_t)(j / KV_CHUNK) * HEADS * 2 * KV_CHUNK * D + (j % KV_CHUNK) * D + d])
-                      : (double)__half2float(__float2half((float)rope(k, d)));
-      a += rope(q, d) * kk;
-    }
+    for (int d = 0; d < D; d++) a += rope(q, d) * (j < pos ? cached(j, d, 0) : stored(rope(k, d), k_most));
     p[j] = a / sqrt((double)D);
   }
   __syncthreads();
-  double M = -1e300, z = 0;
+  double M = -1e300, z = 0, o = 0;
   for (int j = 0; j <= pos; j++) M = fmax(M, p[j]);
   for (int j = 0; j <= pos; j++) z += exp(p[j] - M);
   int d = threadIdx.x;
-  double o = 0;
-  for (int j = 0; j <= pos; j++)
-    o += exp(p[j] - M) / z *
-         (j < pos ? (double)__half2float(base[(size_t)(j / KV_CHUNK) * HEADS * 2 * KV_CHUNK * D +
-                                              KV_CHUNK * D + (j % KV_CHUNK) * D + d])
-                  : (double)__half2float(__float2half((float)v[d])));
+  for (int j = 0; j <= pos; j++) o += exp(p[j] - M) / z * (j < pos ? cached(j, d, 1) : stored(v[d], v_most));
   out[h * D + d] = o;
 }
 __global__ void ref_swiglu(const double* y, double* h) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < F) h[i] = y[i] * y[F + i] / (1 + exp(-y[F + i]));
 }
-__global__ void fill_cache(__half* p, size_t n) {
-  for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n; i += (size_t)gridDim.x * blockDim.x)
-    p[i] = __float2half(((int)(mix((uint32_t)i) % 257) - 128) / 128.f);
-}
-
-__global__ void read_all(const uint4* p, size_t n, uint32_t* out) {
-  uint32_t a = 0;
-  size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x, st = (size_t)gridDim.x * blockDim.x;
-  for (; i + 3 * st < n; i += 4 * st) {
-    uint4 q = __ldcs(p + i), r = __ldcs(p + i + st), t = __ldcs(p + i + 2 * st), u = __ldcs(p + i + 3 * st);
-    a ^= q.x ^ q.y ^ q.z ^ q.w ^ r.x ^ r.y ^ r.z ^ r.w ^ t.x ^ t.y ^ t.z ^ t.w ^ u.x ^ u.y ^ u.z ^ u.w;
+template <int KV>
+__global__ void fill_cache(unsigned char* p, size_t tiles) {
+  using C = Cache<KV>;
+  constexpr int WORDS = KV == 16 ? C::BYTES / 2 : C::SCALES + 2 * C::CHUNK;
+  size_t n = tiles * WORDS;
+  for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n; i += (size_t)gridDim.x * blockDim.x) {
+    unsigned char* tile = p + i / WORDS * C::BYTES;
+    int o = i % WORDS;
+    uint32_t r = mix((uint32_t)i);
+    if (KV == 16)
+      ((__half*)tile)[o] = __float2half(((int)(r % 257) - 128) / 128.f);
+    else if (o < C::SCALES)
+      ((int8_t*)tile)[o] = (int8_t)((int)(r % 255) - 127);
+    else
+      ((float*)(tile + C::SCALES))[o - C::SCALES] = (1 + r % 7) / (4 * 127.f);
   }
-  if (a == 0x12345) *out = a;
 }
 
-int main(int argc, char** argv) {
-  CK(cudaSetDevice(0));
+// ---- running it
+struct Run {
   cudaStream_t st;
-  CK(cudaStreamCreate(&st));
-  cudaEvent_t e0, e1;
-  CK(cudaEventCreate(&e0));
-  CK(cudaEventCreate(&e1));
-  unsigned char* tape;
-  CK(cudaMalloc(&tape, (size_t)L * BLOCKS * TAPE));
-  for (int l = 0; l < L; l++) lay_tape<<<dim3(64, BLOCKS), 256, 0, st>>>(tape, l);
-  CK(cudaStreamSynchronize(st));
-  int chunks = 8192 / KV_CHUNK + 1;
-  size_t cache_n = (size_t)L * HEADS * chunks * 2 * KV_CHUNK * D;
-  __half* cache;
-  CK(cudaMalloc(&cache, cache_n * 2));
-  fill_cache<<<2048, 256, 0, st>>>(cache, cache_n);
-  std::vector<float> norm(2 * L * H), bias(L * 3 * H), x(H);
-  for (int l = 0; l < L; l++) {
-    for (int w = 0; w < 2; w++)
-      for (int k = 0; k < H; k++) norm[(2 * l + w) * H + k] = norm_of(l, w, k);
-    for (int r = 0; r < 3 * H; r++) bias[l * 3 * H + r] = bias_of(l, r);
-  }
-  for (int k = 0; k < H; k++) x[k] = ((int)(mix(k) % 201) - 100) / 100.f;
-  float *dn, *db, *dx, *out;
-  CK(cudaMalloc(&dn, norm.size() * 4));
-  CK(cudaMalloc(&db, bias.size() * 4));
-  CK(cudaMalloc(&dx, H * 4));
-  CK(cudaMalloc(&out, H * 4));
-  CK(cudaMemcpy(dn, norm.data(), norm.size() * 4, cudaMemcpyHostToDevice));
-  CK(cudaMemcpy(db, bias.data(), bias.size() * 4, cudaMemcpyHostToDevice));
-  CK(cudaMemcpy(dx, x.data(), H * 4, cudaMemcpyHostToDevice));
-  unsigned long long* sums;
-  CK(cudaMalloc(&sums, (size_t)2 * 2 * L * H * 8));
-  CK(cudaMemset(sums, 0, (size_t)2 * 2 * L * H * 8));
+  std::vector<float> x;
+  float *dx, *norm, *bias, *out;
+  unsigned long long *sums, *mail;
   long long* trace;
-  CK(cudaMalloc(&trace, BLOCKS * 64 * 16));
-  CK(cudaMemset(trace, 0, BLOCKS * 64 * 16));
+  double *rx, *rn, *ry, *ra, *rh;
+  unsigned tokens;  // of the sums' halves and the mail's turns: of all kernels together
+};
+
+template <int BITS, int KV>
+void measure(Run& o, const unsigned char* tape) {
+  using S = Shape<BITS>;
+  using C = Cache<KV>;
+  int chunks = 8192 / C::CHUNK + 1;
+  unsigned char* cache;
+  CK(cudaMalloc(&cache, (size_t)L * HEADS * chunks * C::BYTES));
+  fill_cache<KV><<<2048, 256, 0, o.st>>>(cache, (size_t)L * HEADS * chunks);
   size_t shared = (size_t)STAGES * STAGE + sizeof(Shared);
-  CK(cudaFuncSetAttribute(token, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
-  printf("shared %zu, tape %zu a layer and block, %.3f GB\n", shared, TAPE, (double)L * BLOCKS * TAPE / 1e9);
-  unsigned long long* mail;
-  CK(cudaMalloc(&mail, HEADS * 1024 * 8));
-  CK(cudaMemset(mail, 0, HEADS * 1024 * 8));
-  unsigned tokens = 0;
-  Token t = {tape, cache, dx, dn, db, sums, mail, out, trace, 0, chunks, 3, 3, 0, 0};
+  CK(cudaFuncSetAttribute(token<BITS, KV>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+  CK(cudaFuncSetAttribute(ref_attend<KV>, cudaFuncAttributeMaxDynamicSharedMemorySize, 65536));
+  Token t = {tape, cache, o.dx, o.norm, o.bias, o.sums, o.mail, o.out, o.trace, 0, chunks, 3, 3, 0, 0};
   auto go = [&](int pos, int flight, int wait) {
     t.pos = pos;
     t.flight = flight;
     t.wait = wait;
-    t.parity = tokens & 1;
-    t.turn = tokens * L + 1;
-    tokens++;
-    token<<<BLOCKS, THREADS, shared, st>>>(t);
+    t.parity = o.tokens & 1;
+    t.turn = o.tokens * L + 1;
+    o.tokens++;
+    token<BITS, KV><<<BLOCKS, THREADS, shared, o.st>>>(t);
     CK(cudaGetLastError());
   };
-  // the check
-  double *rx, *rn, *ry, *ra, *rh;
-  CK(cudaMalloc(&rx, H * 8));
-  CK(cudaMalloc(&rn, H * 8));
-  CK(cudaMalloc(&ry, 2 * F * 8));
-  CK(cudaMalloc(&ra, H * 8));
-  CK(cudaMalloc(&rh, F * 8));
-  CK(cudaFuncSetAttribute(ref_attend, cudaFuncAttributeMaxDynamicSharedMemorySize, 65536));
-  std::vector<float> first;
-  for (int pos : {0, 1, 31, 32, 33, 127, 1000}) {
-    std::vector<double> x64(x.begin(), x.end());
-    CK(cudaMemcpy(rx, x64.data(), H * 8, cudaMemcpyHostToDevice));
+  for (int pos : {0, 1, 63, 64, 65, 127, 1000}) {
+    std::vector<double> x64(o.x.begin(), o.x.end());
+    CK(cudaMemcpy(o.rx, x64.data(), H * 8, cudaMemcpyHostToDevice));
     for (int l = 0; l < L; l++) {
-      ref_norm<<<1, 256, 0, st>>>(rx, dn + 2 * l * H, rn);
-      ref_rows<<<3 * H, 32, 0, st>>>(l, 0, rn, ry, 3 * H, H, db + l * 3 * H, 0);
-      ref_attend<<<HEADS, D, (pos + 1) * 8, st>>>(ry, cache, l, chunks, pos, ra);
-      ref_rows<<<H, 32, 0, st>>>(l, 1, ra, rx, H, H, nullptr, 1);
-      ref_norm<<<1, 256, 0, st>>>(rx, dn + (2 * l + 1) * H, rn);
-      ref_rows<<<2 * F, 32, 0, st>>>(l, 2, rn, ry, 2 * F, H, nullptr, 0);
-      ref_swiglu<<<43, 256, 0, st>>>(ry, rh);
-      ref_rows<<<H, 32, 0, st>>>(l, 3, rh, rx, H, F, nullptr, 1);
+      ref_norm<<<1, 256, 0, o.st>>>(o.rx, o.norm + 2 * l * H, o.rn);
+      ref_rows<BITS><<<3 * H, 32, 0, o.st>>>(l, 0, o.rn, o.ry, H, o.bias + l * 3 * H, 0);
+      ref_attend<KV><<<HEADS, D, (pos + 1) * 8, o.st>>>(o.ry, cache, l, chunks, pos, o.ra);
+      ref_rows<BITS><<<H, 32, 0, o.st>>>(l, 1, o.ra, o.rx, H, nullptr, 1);
+      ref_norm<<<1, 256, 0, o.st>>>(o.rx, o.norm + (2 * l + 1) * H, o.rn);
+      ref_rows<BITS><<<2 * F, 32, 0, o.st>>>(l, 2, o.rn, o.ry, H, nullptr, 0);
+      ref_swiglu<<<43, 256, 0, o.st>>>(o.ry, o.rh);
+      ref_rows<BITS><<<H, 32, 0, o.st>>>(l, 3, o.rh, o.rx, F, nullptr, 1);
     }
-    CK(cudaStreamSynchronize(st));
-    std::vector<double> r(H);
-    CK(cudaMemcpy(r.data(), rx, H * 8, cudaMemcpyDeviceToHost));
-    std::vector<float> a(H), again(H);
+    CK(cudaStreamSynchronize(o.st));
+    auto r = download(o.rx, H);
     go(pos, 3, 3);
-    CK(cudaStreamSynchronize(st));
-    CK(cudaMemcpy(a.data(), out, H * 4, cudaMemcpyDeviceToHost));
-    go(pos, 8, 3);
-    CK(cudaStreamSynchronize(st));
-    CK(cudaMemcpy(again.data(), out, H * 4, cudaMemcpyDeviceToHost));
+    CK(cudaStreamSynchronize(o.st));
+    auto a = download(o.out, H);
+    bool same = true;
+    for (int i = 0; i < 4; i++) {
+      go(pos, 2 + 2 * i, 3);
+      CK(cudaStreamSynchronize(o.st));
+      same = same && download(o.out, H) == a;
+    }
     double e = 0, n = 0;
     for (int k = 0; k < H; k++) {
       e += (a[k] - r[k]) * (a[k] - r[k]);
       n += r[k] * r[k];
     }
-    printf("position %4d: off by %.1e of %.2f, %s\n", pos, sqrt(e / n), sqrt(n / H),
-           a == again ? "twice the same" : "NOT THE SAME TWICE");
+    printf("Int%d, %d bits of KV, position %4d: off by %.1e of %.2f, %s\n", BITS, KV, pos, sqrt(e / n), sqrt(n / H),
+           same ? "five times the same" : "NOT ALWAYS THE SAME");
   }
-  // the speed
-  auto bandwidth = [&]() {
-    float best = 1e9, ms;
-    size_t n = 4ull << 30;
-    for (int i = 0; i < 6; i++) {
-      CK(cudaEventRecord(e0, st));
-      read_all<<<132 * 16, 512, 0, st>>>((const uint4*)tape, n / 16, (uint32_t*)out);
-      CK(cudaEventRecord(e1, st));
-      CK(cudaEventSynchronize(e1));
-      CK(cudaEventElapsedTime(&ms, e0, e1));
-      best = std::min(best, ms);
-    }
-    return n / best / 1e6;
-  };
-  printf("the memory reads %.0f GB/s\n", bandwidth());
+  double speed = memory_speed(o.st, tape, 3ull << 30, o.out);
   for (int pos : {1024, 8191}) {
-    double bytes = (double)L * BLOCKS * TAPE + (double)L * HEADS * (pos + 1) * D * 4;
-    for (int wait : {3, 1, 2, 0})
-      for (int flight : {2, 3, 4, 6})
-        if (wait == 3 || pos == 1024 && flight > 2 && flight < 6) {
-          for (int i = 0; i < 5; i++) go(pos, flight, wait);
-          std::vector<float> ms;
-          for (int r = 0; r < 9; r++) {
-            float m;
-            CK(cudaEventRecord(e0, st));
-            for (int i = 0; i < 10; i++) go(pos, flight, wait);
-            CK(cudaEventRecord(e1, st));
-            CK(cudaEventSynchronize(e1));
-            CK(cudaEventElapsedTime(&m, e0, e1));
-            ms.push_back(m / 10);
-          }
-          std::sort(ms.begin(), ms.end());
-          printf(
-              "position %4d, %s, %2d tiles under way: %.3f ms a token (%.3f to %.3f), %.2f us a layer, %.0f "
-              "GB/s\n",
-              pos,
-              wait == 3   ? "waiting"
-              : wait == 1 ? "global waits alone"
-              : wait == 2 ? "head waits alone"
-                          : "not waiting",
-              flight, ms[4], ms[0], ms[8], ms[4] * 1000 / L, bytes / ms[4] / 1e6);
-          fflush(stdout);
-          if (!wait) {
-            CK(cudaStreamSynchronize(st));
-          }
-        }
+    double bytes = (double)L * BLOCKS * S::BLOCK + (double)L * HEADS * (pos + 1) * C::BYTES / C::CHUNK;
+    printf("Int%d, %d bits of KV, position %4d, %.2f GB, %.3f ms at %.0f GB/s:", BITS, KV, pos, bytes / 1e9,
+           bytes / speed / 1e6, speed);
+    for (int wait : {3, 0}) {
+      double best = 1e9;
+      for (int flight : {2, 3, 4, 5, 6}) {
+        double ms = median_ms(o.st, 9, 8, [&] { go(pos, flight, wait); });
+        if (wait == 3) printf(" %d: %.3f,", flight, ms);
+        best = std::min(best, ms);
+      }
+      printf("%s best %.3f ms, %.1f %%", wait ? "" : "; not waiting (wrong results)", best,
+             100 * bytes / speed / 1e6 / best);
+    }
+    printf("\n");
+    fflush(stdout);
   }
 #ifdef TRACE
-  const char* names[] = {"wait+norm", "qkv",     "exchange", "attend", "proj",
-                         "wait+norm", "gate/up", "swiglu",   "down"};
+  const char* names[] = {"wait+norm", "v q", "k+exchange", "attend", "proj", "wait+norm", "gate/up", "swiglu", "down"};
   for (int pos : {1, 1024, 8191}) {
-    CK(cudaMemset(trace, 0, BLOCKS * 64 * 16));
+    CK(cudaMemset(o.trace, 0, BLOCKS * 64 * 8));
     for (int i = 0; i < 4; i++) go(pos, 3, 3);
-    {
-      CK(cudaStreamSynchronize(st));
-      std::vector<long long> c(BLOCKS * 32);
-      CK(cudaMemcpy(c.data(), trace + BLOCKS * 64, c.size() * 8, cudaMemcpyDeviceToHost));
-      double a[6] = {};
-      for (int k = 0; k < BLOCKS * 4; k++)
-        for (int i = 0; i < 6; i++) a[i] += c[k * 8 + i] / (BLOCKS * 4 * 4.0);
-      printf(
-          "  %4d the ring is full: v q %.0f, k %.0f, cache %.0f, proj %.0f, gate/up %.0f, down %.0f clocks\n",
-          pos, a[0], a[1], a[2], a[3], a[4], a[5]);
-    }
-    CK(cudaStreamSynchronize(st));
-    std::vector<long long> c(BLOCKS * 64);
-    CK(cudaMemcpy(c.data(), trace, c.size() * 8, cudaMemcpyDeviceToHost));
+    CK(cudaStreamSynchronize(o.st));
+    auto c = download(o.trace, BLOCKS * 64);
     for (int k = 0; k < 9; k++) {
       double sum = 0, lo = 1e9, hi = 0;
-      for (int b = 0; b < BLOCKS; b++)
-        for (int l = 0; l < 4; l++) {
-          double d = c[(b * 4 + l) * 16 + k + 1] - c[(b * 4 + l) * 16 + k];
-          sum += d;
-          lo = std::min(lo, d);
-          hi = std::max(hi, d);
-        }
+      for (int b = 0; b < BLOCKS * 4; b++) {
+        double d = c[b * 16 + k + 1] - c[b * 16 + k];
+        sum += d;
+        lo = std::min(lo, d);
+        hi = std::max(hi, d);
+      }
       printf("  %4d %-10s %7.0f clocks (%.0f to %.0f)\n", pos, names[k], sum / (BLOCKS * 4), lo, hi);
     }
   }
 #endif
-  printf("the memory reads %.0f GB/s\n", bandwidth());
+  CK(cudaFree(cache));
+}
+template <int BITS>
+void all_of(Run& o) {
+  using S = Shape<BITS>;
+  unsigned char* tape;
+  CK(cudaMalloc(&tape, (size_t)L * BLOCKS * S::BLOCK));
+  for (int l = 0; l < L; l++) lay<BITS><<<dim3(S::TILES, BLOCKS), 256, 0, o.st>>>(tape, l);
+  CK(cudaGetLastError());
+  CK(cudaStreamSynchronize(o.st));
+  measure<BITS, 16>(o, tape);
+  measure<BITS, 8>(o, tape);
+  CK(cudaFree(tape));
+}
+
+int main() {
+  Run o = {};
+  CK(cudaStreamCreate(&o.st));
+  std::vector<float> norm(2 * L * H), bias(L * 3 * H);
+  for (int l = 0; l < L; l++) {
+    for (int w = 0; w < 2; w++)
+      for (int k = 0; k < H; k++) norm[(2 * l + w) * H + k] = norm_of(l, w, k);
+    for (int r = 0; r < 3 * H; r++) bias[l * 3 * H + r] = bias_of(l, r);
+  }
+  for (int k = 0; k < H; k++) o.x.push_back(((int)(mix(k) % 201) - 100) / 100.f);
+  o.dx = upload(o.x);
+  o.norm = upload(norm);
+  o.bias = upload(bias);
+  CK(cudaMalloc(&o.out, H * 4));
+  CK(cudaMalloc(&o.sums, (size_t)4 * L * H * 8));
+  CK(cudaMemset(o.sums, 0, (size_t)4 * L * H * 8));
+  CK(cudaMalloc(&o.mail, HEADS * 1024 * 8));
+  CK(cudaMemset(o.mail, 0, HEADS * 1024 * 8));
+  CK(cudaMalloc(&o.trace, BLOCKS * 64 * 8));
+  CK(cudaMalloc(&o.rx, H * 8));
+  CK(cudaMalloc(&o.rn, H * 8));
+  CK(cudaMalloc(&o.ry, 2 * F * 8));
+  CK(cudaMalloc(&o.ra, H * 8));
+  CK(cudaMalloc(&o.rh, F * 8));
+  all_of<8>(o);
+  all_of<4>(o);
   return 0;
 }
