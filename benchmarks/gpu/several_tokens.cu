@@ -269,7 +269,7 @@ struct Consumer {
         seen &= scaled(acc, c, at + 16384 + rb * S::SB, xs, xz);
       }
       leave(seen);
-      if (mine) add(w.sums, b % 4 * 1024 + ((i + b / 4) % S::O_N * S::RBT + rb) * 16, acc);
+      if (mine) add(w.sums, b % 4 * 1024 + (S::o_tile(b, i) * S::RBT + rb) * 16, acc);
     }
   }
   __device__ __forceinline__ void down() {  // the columns of 86 units, of all rows
@@ -320,7 +320,7 @@ struct Consumer {
         seen &= scaled(acc, c1, at + 11264 + (rb * 2 + 1) * S::SB, xs, xz1);
       }
       leave(seen);
-      if (mine) add(w.sums + H * T, ((i + b % 8 * (S::D_N / 8)) % S::D_N * S::RBT + rb) * 16, acc);
+      if (mine) add(w.sums + H * T, (S::d_tile(b, i) * S::RBT + rb) * 16, acc);
     }
   }
 };

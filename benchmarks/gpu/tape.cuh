@@ -21,6 +21,10 @@ struct Shape {
   static constexpr int WHOLE = A_N + O_N + G_N, TILES = WHOLE + T_N + D_N;
   static constexpr size_t BLOCK = (size_t)WHOLE * TILE + T_N * TAIL + D_N * DOWN;
   static constexpr int CHUNK = 256 / BITS;                // inputs in 512 bytes of 16 rows
+  // Where the i-th tile of columns of a block is in the matrix: blocks begin at different rows, or they would all add
+  // into the same few words at a time.
+  static __host__ __device__ int o_tile(int b, int i) { return (i + b / 4) % O_N; }
+  static __host__ __device__ int d_tile(int b, int i) { return (i + b % 16 * (D_N / 16)) % D_N; }
   static __host__ __device__ int bytes(int i) { return i < WHOLE ? TILE : i < WHOLE + T_N ? TAIL : DOWN; }
   static __host__ __device__ size_t before(int i) {
     int a = i < WHOLE ? i : WHOLE, t = i < WHOLE ? 0 : i < WHOLE + T_N ? i - WHOLE : T_N;
@@ -96,7 +100,7 @@ __device__ unsigned char tape_byte(int l, int b, int i, int o) {
     return two(m, r, k, r, k + 32);
   }
   if (i < S::WHOLE) {
-    int tile = (i - S::A_N + b / 4) % S::O_N, size = 256 * BITS;
+    int tile = S::o_tile(b, i - S::A_N), size = 256 * BITS;
     auto row = [&](int r) { return b % 4 * 1024 + tile * S::RBT * 16 + r; };
     if (o >= 16384) {
       o -= 16384;
@@ -105,7 +109,7 @@ __device__ unsigned char tape_byte(int l, int b, int i, int o) {
     return whole(1, o % 512, b / 4 * D + o % size / 512 * S::CHUNK,
                  [&](int r) { return row(o / size * 16 + r); });
   }
-  int tile = (i - S::WHOLE - S::T_N + b % 8 * (S::D_N / 8)) % S::D_N, size = 176 * BITS;
+  int tile = S::d_tile(b, i - S::WHOLE - S::T_N), size = 176 * BITS;
   if (o >= 11264) {
     o -= 11264;
     int g = b * UNITS / 128 + o / S::SB % 2;

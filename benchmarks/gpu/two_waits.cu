@@ -19,6 +19,10 @@
 //   -DTRACE also prints the clocks of every section.
 #include "tape.cuh"
 constexpr int WARPS = 16, CONSUMERS = WARPS * 32, THREADS = CONSUMERS + 32, STAGES = 12, STAGE = 17024;
+#ifndef TEAMS
+#define TEAMS 2
+#endif
+constexpr int TEAM = WARPS / TEAMS;  // warps: a tile is multiplied by one of the teams, while others have the next ones
 constexpr double FIXED = 1 << 28;  // a stream of up to 2^27 in 56 bits; the lowest 8 count who has added
 
 __host__ __device__ inline float norm_of(int l, int which, int k) {
@@ -98,12 +102,17 @@ struct Shared {
 struct Slot {
   int stage;
   unsigned parity;
-  __device__ __forceinline__ void next() {
-    if (++stage == STAGES) {
-      stage = 0;
+  __device__ __forceinline__ void skip(int n) {  // forward, or back, less than a round of the ring
+    stage += n;
+    if (stage >= STAGES) {
+      stage -= STAGES;
+      parity ^= 1;
+    } else if (stage < 0) {
+      stage += STAGES;
       parity ^= 1;
     }
   }
+  __device__ __forceinline__ void next() { skip(1); }
 };
 __device__ __forceinline__ const unsigned char* take(Shared& s, unsigned char* ring, const Slot& slot) {
   bar_wait(&s.full[slot.stage], slot.parity);
@@ -211,15 +220,6 @@ __device__ __forceinline__ uint2 columns(const uint32_t (*digits)[D / 4], int st
   int lane = threadIdx.x & 31, at = step * 8 + lane % 4;
   return lane < 8 ? make_uint2(digits[lane / 4][at], digits[lane / 4][at + 4]) : make_uint2(0, 0);
 }
-template <int BITS>  // 512 bytes: a step of 32 inputs, in Int4 two
-__device__ __forceinline__ void chunk(int (&c)[4], const uint4& q, const uint2* x) {
-  if (BITS == 8) {
-    mma(c, q, x[0]);
-  } else {
-    mma(c, nibbles(q, 0), x[0]);
-    mma(c, nibbles(q, 4), x[1]);
-  }
-}
 // The products of a group, times the scales, of rows g and g + 8: true of the lanes with lane % 4 == 0.
 template <int BITS>
 __device__ __forceinline__ uint32_t scaled(float (&acc)[2], const int (&c)[4], const unsigned char* sc, float xs,
@@ -237,59 +237,92 @@ __device__ __forceinline__ uint32_t scaled(float (&acc)[2], const int (&c)[4], c
   return both & (z | ~255u);  // no scale is -1
 }
 template <int BITS>
-struct Whole {  // a warp's 256 of a whole input
+struct Whole {  // a warp's part of a whole input
   using S = Shape<BITS>;
-  uint2 x[8];
-  float scale[S::KB];
-  int sum[S::KB];
+  // A tile is a team's; a team has every so many-th tile of inputs, if there are enough, else of row blocks.
+  static constexpr int MINE = S::KB > TEAMS ? S::KB / TEAMS : 1, APART = TEAMS > S::KB ? TEAMS / S::KB : 1;
+  static constexpr int K = S::KT / TEAM, STEPS = K / 32, GROUPS = K / 128, CHUNKS = K / S::CHUNK, SHARES = WARPS / APART;
+  uint2 x[MINE][STEPS];
+  float scale[MINE][GROUPS];
+  int sum[MINE][GROUPS];
+  static __device__ __forceinline__ int number() { return threadIdx.x / 32 % TEAM; }
+  static __device__ __forceinline__ int team() { return threadIdx.x / 32 / TEAM; }
+  static __device__ __forceinline__ int kb(int i) { return (team() + i * TEAMS) % S::KB; }
   __device__ __forceinline__ void load(const Shared& s) {
-    int warp = threadIdx.x / 32;
 #pragma unroll
-    for (int kb = 0; kb < S::KB; kb++) {
-      int k = kb * S::KT + warp * (S::KT / 16);
-      scale[kb] = s.scales[k / 128];
-      sum[kb] = s.sums[k / 128];
+    for (int i = 0; i < MINE; i++) {
+      int k = kb(i) * S::KT + number() * K;
 #pragma unroll
-      for (int i = 0; i < 8 / S::KB; i++) x[kb * (8 / S::KB) + i] = columns(s.digits, k / 32 + i);
+      for (int g = 0; g < GROUPS; g++) {
+        scale[i][g] = s.scales[k / 128 + g];
+        sum[i][g] = s.sums[k / 128 + g];
+      }
+#pragma unroll
+      for (int j = 0; j < STEPS; j++) x[i][j] = columns(s.digits, k / 32 + j);
     }
   }
-  // Blocks of 16 rows (a last one of 12, if `tail`): a warp's share of every row to part.
-  __device__ __forceinline__ void rows(Shared& s, unsigned char* ring, Slot& slot, int blocks, bool tail, float* part,
-                                       int stride) const {
-    int lane = threadIdx.x & 31, warp = threadIdx.x / 32, group = warp * (S::KT / 16) / 128 * S::SB;
-#pragma unroll 1
-    for (int rb = 0; rb < blocks + tail; rb++) {
-      float acc[2] = {0, 0};
+  // The products of a tile of 16 rows, or of 12 (`size` 512 or 384 bytes of 32 inputs).
+  template <bool TAIL>
+  __device__ __forceinline__ uint32_t tile(float (&acc)[2], const unsigned char* at, int i) const {
+    int lane = threadIdx.x & 31;
+    uint32_t seen = ~0u;
+    uint4 q[CHUNKS];
 #pragma unroll
-      for (int kb = 0; kb < S::KB; kb++) {
-        const unsigned char* at = take(s, ring, slot);
-        int c[4] = {0, 0, 0, 0};
-        uint32_t seen = ~0u;
-        if (rb < blocks) {
-#pragma unroll
-          for (int i = 0; i < 2; i++) {
-            uint4 q = *(const uint4*)(at + (warp * 2 + i) * 512 + lane * 16);
-            chunk<BITS>(c, q, x + (kb * 2 + i) * (8 / BITS));
-            seen &= q.x;
-          }
-          seen &= scaled<BITS>(acc, c, at + 16384 + group, scale[kb], sum[kb]);
-        } else {
-#pragma unroll
-          for (int i = 0; i < 2; i++) {
-            const unsigned char* p = at + (warp * 2 + i) * 384 + lane * 8;
-            uint2 e = *(const uint2*)p, f = lane < 16 ? *(const uint2*)(p + 256) : make_uint2(0, 0);
-            chunk<BITS>(c, make_uint4(e.x, f.x, e.y, f.y), x + (kb * 2 + i) * (8 / BITS));
-            seen &= e.x & f.x;
-          }
-          seen &= scaled<BITS>(acc, c, at + 12288 + group, scale[kb], sum[kb]);
-        }
-        leave(s, slot, seen);
-      }
-      if (lane % 4 == 0) {
-        part[warp * stride + rb * 16 + lane / 4] = acc[0];
-        if (rb < blocks || lane < 16) part[warp * stride + rb * 16 + 8 + lane / 4] = acc[1];
+    for (int j = 0; j < CHUNKS; j++) {
+      const unsigned char* p = at + (number() * CHUNKS + j) * (TAIL ? 384 : 512);
+      if (TAIL) {
+        uint2 e = *(const uint2*)(p + lane * 8),
+              f = lane < 16 ? *(const uint2*)(p + 256 + lane * 8) : make_uint2(0, 0);
+        q[j] = make_uint4(e.x, f.x, e.y, f.y);
+        seen &= e.x & f.x;
+      } else {
+        q[j] = *(const uint4*)(p + lane * 16);
+        seen &= q[j].x;
       }
     }
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+      int c[4] = {0, 0, 0, 0};
+#pragma unroll
+      for (int j = 0; j < 4; j++)
+        mma(c, BITS == 8 ? q[g * 4 + j] : nibbles(q[g * 2 + j / 2], j % 2 * 4), x[i][g * 4 + j]);
+      seen &= scaled<BITS>(acc, c, at + (TAIL ? 12288 : 16384) + (number() * GROUPS + g) * S::SB, scale[i][g], sum[i][g]);
+    }
+    return seen;
+  }
+  // Blocks of 16 rows (a last one of 12, if `tail`): a warp's share of its rows to part.
+  __device__ __forceinline__ void rows(Shared& s, unsigned char* ring, Slot& slot, int blocks, bool tail, float* part,
+                                       int stride) const {
+    int lane = threadIdx.x & 31, warp = threadIdx.x / 32;
+#pragma unroll 1
+    for (int rb = 0; rb < blocks + tail; rb++) {
+      bool mine = APART == 1 || team() / S::KB == rb % APART;
+      float acc[2] = {0, 0};
+      int past = 0;
+      if (mine) {
+#pragma unroll
+        for (int i = 0; i < MINE; i++) {
+          slot.skip(kb(i) - past);
+          past = kb(i) + 1;
+          const unsigned char* at = take(s, ring, slot);
+          uint32_t seen = rb < blocks ? tile<false>(acc, at, i) : tile<true>(acc, at, i);
+          leave(s, slot, seen);
+        }
+        if (lane % 4 == 0) {
+          part[warp * stride + rb * 16 + lane / 4] = acc[0];
+          if (rb < blocks || lane < 16) part[warp * stride + rb * 16 + 8 + lane / 4] = acc[1];
+        }
+      }
+      slot.skip(S::KB - past);
+    }
+  }
+  // The sum of all shares of a row.
+  static __device__ __forceinline__ float row(const float* part, int stride, int n) {
+    int first = APART == 1 ? 0 : n / 16 % APART * SHARES;
+    float v = 0;
+#pragma unroll 4
+    for (int k = 0; k < SHARES; k++) v += part[(first + k) * stride + n];
+    return v;
   }
 };
 __device__ __forceinline__ void add_rows(unsigned long long* to, const float (&acc)[2]) {
@@ -300,38 +333,49 @@ __device__ __forceinline__ void add_rows(unsigned long long* to, const float (&a
 template <int BITS>
 __device__ __forceinline__ void projection(Shared& s, unsigned char* ring, Slot& slot, unsigned long long* sums) {
   using S = Shape<BITS>;
-  int b = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
+  constexpr int EACH = S::RBT / TEAM;
+  int b = blockIdx.x, lane = threadIdx.x & 31, number = threadIdx.x / 32 % TEAM, team = threadIdx.x / 32 / TEAM;
   uint2 x[4];
 #pragma unroll
   for (int i = 0; i < 4; i++) x[i] = columns(s.narrow[0], i);
   float xs = s.narrow_scale;
   int xz = s.narrow_sums[0][0] + s.narrow_sums[1][0] + s.narrow_sums[2][0] + s.narrow_sums[3][0];
+  slot.skip(team);
 #pragma unroll 1
-  for (int i = 0; i < S::O_N; i++) {
+  for (int i = team; i < S::O_N; i += TEAMS) {
     const unsigned char* at = take(s, ring, slot);
-    float acc[2] = {0, 0};
-    bool mine = BITS == 4 || (i & 1) == warp / 8;
-    int rb = BITS == 4 ? warp : warp % 8;
-    uint32_t seen = 0;
-    if (mine) {
-      int c[4] = {0, 0, 0, 0};
-      seen = ~0u;
+    float acc[EACH][2] = {};
+    uint32_t seen = ~0u;
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+      int rb = number * EACH + e, c[4] = {0, 0, 0, 0};
 #pragma unroll
       for (int j = 0; j < BITS / 2; j++) {
         uint4 q = *(const uint4*)(at + rb * (256 * BITS) + j * 512 + lane * 16);
-        chunk<BITS>(c, q, x + j * (8 / BITS));
+        if (BITS == 8) {
+          mma(c, q, x[j]);
+        } else {
+          mma(c, nibbles(q, 0), x[j * 2]);
+          mma(c, nibbles(q, 4), x[j * 2 + 1]);
+        }
         seen &= q.x;
       }
-      seen &= scaled<BITS>(acc, c, at + 16384 + rb * S::SB, xs, xz);
+      seen &= scaled<BITS>(acc[e], c, at + 16384 + rb * S::SB, xs, xz);
     }
     leave(s, slot, seen);
-    if (mine) add_rows(sums + b % 4 * 1024 + ((i + b / 4) % S::O_N * S::RBT + rb) * 16, acc);
+    slot.skip(TEAMS - 1);
+#pragma unroll
+    for (int e = 0; e < EACH; e++)
+      add_rows(sums + b % 4 * 1024 + (S::o_tile(b, i) * S::RBT + number * EACH + e) * 16, acc[e]);
   }
+  slot.skip(-team);
 }
 template <int BITS>
 __device__ __forceinline__ void down(Shared& s, unsigned char* ring, Slot& slot, unsigned long long* sums) {
   using S = Shape<BITS>;
-  int b = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+  constexpr int EACH = S::RBT / TEAM;
+  int b = blockIdx.x, lane = threadIdx.x & 31, number = threadIdx.x / 32 % TEAM, team = threadIdx.x / 32 / TEAM,
+      g = lane / 4, t = lane % 4;
   uint2 x0[3], x1[3];
 #pragma unroll
   for (int i = 0; i < 3; i++) {
@@ -341,44 +385,48 @@ __device__ __forceinline__ void down(Shared& s, unsigned char* ring, Slot& slot,
   float xs = s.narrow_scale;
   int xz0 = s.narrow_sums[0][0] + s.narrow_sums[1][0] + s.narrow_sums[2][0],
       xz1 = s.narrow_sums[0][1] + s.narrow_sums[1][1] + s.narrow_sums[2][1];
+  slot.skip(team);
 #pragma unroll 1
-  for (int i = 0; i < S::D_N; i++) {
+  for (int i = team; i < S::D_N; i += TEAMS) {
     const unsigned char* at = take(s, ring, slot);
-    float acc[2] = {0, 0};
-    bool mine = BITS == 4 || (i & 1) == warp / 8;
-    int rb = BITS == 4 ? warp : warp % 8;
-    uint32_t seen = 0;
-    if (mine) {
+    float acc[EACH][2] = {};
+    uint32_t seen = ~0u;
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+      int rb = number * EACH + e, c0[4] = {0, 0, 0, 0}, c1[4] = {0, 0, 0, 0};
       const unsigned char* p = at + rb * (176 * BITS);
-      int c0[4] = {0, 0, 0, 0}, c1[4] = {0, 0, 0, 0};
-      seen = ~0u;
       auto both = [&](const uint4& q, int step) {
         mma(c0, q, x0[step]);
         mma(c1, q, x1[step]);
-        seen &= q.x & q.z;
       };
       uint4 q = *(const uint4*)(p + lane * 16);
+      seen &= q.x;
       if (BITS == 8) {
+        uint4 r = *(const uint4*)(p + 512 + lane * 16);
+        uint2 e = *(const uint2*)(p + 1024 + lane * 8),
+              f = t < 2 ? *(const uint2*)(p + 1280 + (g * 2 + t) * 8) : make_uint2(0, 0);
+        seen &= r.x & e.x & f.x;
         both(q, 0);
-        both(*(const uint4*)(p + 512 + lane * 16), 1);
-        p += 1024;
-        uint2 e = *(const uint2*)(p + lane * 8),
-              f = t < 2 ? *(const uint2*)(p + 256 + (g * 2 + t) * 8) : make_uint2(0, 0);
+        both(r, 1);
         both(make_uint4(e.x, e.y, f.x, f.y), 2);
       } else {
+        uint32_t e = *(const uint32_t*)(p + 512 + lane * 4), m = 0x0f0f0f0f,
+                 f = t < 2 ? *(const uint32_t*)(p + 640 + (g * 2 + t) * 4) : 0;
+        seen &= e & f;
         both(nibbles(q, 0), 0);
         both(nibbles(q, 4), 1);
-        p += 512;
-        uint32_t e = *(const uint32_t*)(p + lane * 4), m = 0x0f0f0f0f,
-                 f = t < 2 ? *(const uint32_t*)(p + 128 + (g * 2 + t) * 4) : 0;
         both(make_uint4(e & m, e >> 4 & m, f & m, f >> 4 & m), 2);
       }
-      seen &= scaled<BITS>(acc, c0, at + 11264 + rb * 2 * S::SB, xs, xz0);
-      seen &= scaled<BITS>(acc, c1, at + 11264 + (rb * 2 + 1) * S::SB, xs, xz1);
+      seen &= scaled<BITS>(acc[e], c0, at + 11264 + rb * 2 * S::SB, xs, xz0);
+      seen &= scaled<BITS>(acc[e], c1, at + 11264 + (rb * 2 + 1) * S::SB, xs, xz1);
     }
     leave(s, slot, seen);
-    if (mine) add_rows(sums + ((i + b % 8 * (S::D_N / 8)) % S::D_N * S::RBT + rb) * 16, acc);
+    slot.skip(TEAMS - 1);
+#pragma unroll
+    for (int e = 0; e < EACH; e++)
+      add_rows(sums + (S::d_tile(b, i) * S::RBT + number * EACH + e) * 16, acc[e]);
   }
+  slot.skip(-team);
 }
 
 // The first `n` (a multiple of 32) threads' numbers as digits with one scale; those from `border` on apart.
@@ -410,7 +458,6 @@ struct Query {
   float q[N];                     // fp16
   uint32_t hi[N / 4], lo[N / 4];  // 8 bits: whole numbers of 16 bits
   float scale;
-  uint32_t seen;
   __device__ __forceinline__ void load(const Shared& s) {
     int lane = (threadIdx.x & 31) % LANES;
     float m = 1e-30f;
@@ -432,23 +479,21 @@ struct Query {
       }
     }
   }
-  // A position's score and values; w: the tile, n: which position of it.
-  __device__ __forceinline__ float look(const unsigned char* w, int n, float (&v)[N], float& v_scale) {
+  // A position's score, and its values as they lie there; w: the tile, n: which position of it.
+  __device__ __forceinline__ float score(const unsigned char* w, int n, uint4& u, float& v_scale,
+                                         uint32_t& seen) const {
     using C = Cache<KV>;
     int lane = (threadIdx.x & 31) % LANES;
-    uint4 k = *(const uint4*)(w + n * C::ROW + lane * 16),
-          u = *(const uint4*)(w + C::CHUNK * C::ROW + n * C::ROW + lane * 16);
-    uint32_t kw[4] = {k.x, k.y, k.z, k.w}, vw[4] = {u.x, u.y, u.z, u.w};
-    seen = k.x & u.x;
+    uint4 k = *(const uint4*)(w + n * C::ROW + lane * 16);
+    u = *(const uint4*)(w + C::CHUNK * C::ROW + n * C::ROW + lane * 16);
+    uint32_t kw[4] = {k.x, k.y, k.z, k.w};
+    seen &= k.x & u.x;
     if constexpr (KV == 16) {
       float a = 0;
-      v_scale = 1;
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        float2 f = __half22float2(*(__half2*)&kw[j]), h = __half22float2(*(__half2*)&vw[j]);
+        float2 f = __half22float2(*(__half2*)&kw[j]);
         a = fmaf(q[2 * j], f.x, fmaf(q[2 * j + 1], f.y, a));
-        v[2 * j] = h.x;
-        v[2 * j + 1] = h.y;
       }
 #pragma unroll
       for (int o = LANES / 2; o; o >>= 1) a += __shfl_xor_sync(~0u, a, o);
@@ -466,10 +511,17 @@ struct Query {
       int a = h * 256 + o;
 #pragma unroll
       for (int x = LANES / 2; x; x >>= 1) a += __shfl_xor_sync(~0u, a, x);
-#pragma unroll
-      for (int j = 0; j < 16; j++)  // a byte as the last of a float's: 2^23 + 128 + code
-        v[j] = __uint_as_float(__byte_perm(vw[j / 4] ^ 0x80808080u, 0x4b000000u, 0x7440 + j % 4)) - 8388736.f;
       return (float)a * (scale * k_scale);
+    }
+  }
+  static __device__ __forceinline__ void values(const uint4& u, float (&v)[N]) {
+    uint32_t w[4] = {u.x, u.y, u.z, u.w};
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+      if constexpr (KV == 16)
+        v[j] = __half2float(__ushort_as_half((unsigned short)(w[j / 2] >> (16 * (j % 2)))));
+      else  // a byte as the last of a float's: 2^23 + 128 + code
+        v[j] = __uint_as_float(__byte_perm(w[j / 4] ^ 0x80808080u, 0x4b000000u, 0x7440 + j % 4)) - 8388736.f;
     }
   }
 };
@@ -478,23 +530,49 @@ __device__ void attend(const Token& t, Shared& s, unsigned char* ring, Slot& slo
                        float key) {
   using C = Cache<KV>;
   constexpr int LANES = C::LANES, N = D / LANES;
-  int tid = threadIdx.x, lane = (tid & 31) % LANES, warp = tid / 32, n = tid / LANES;
-  float acc[N] = {}, v[N], m = -1e30f, sum = 0, v_scale;
+  constexpr int PLACES = TEAM * 32 / LANES, EACH = C::CHUNK / PLACES;  // positions a team looks at at a time; a lane's
+  int tid = threadIdx.x, lane = (tid & 31) % LANES, warp = tid / 32, team = warp / TEAM, n = tid % (TEAM * 32) / LANES;
+  float acc[N] = {}, v[N], m = -1e30f, sum = 0;
   Query<KV> query;
   query.load(s);
   int old = (t.pos + C::CHUNK - 1) / C::CHUNK;
+  int tiles = old > rank ? (old - rank + 3) / 4 : 0;
+  Slot behind = slot;
+  behind.skip(tiles % STAGES);
+  if (tiles / STAGES & 1) behind.parity ^= 1;
+  slot.skip(team);
 #pragma unroll 1
-  for (int c = rank; c < old; c += 4) {
-    float a = query.look(take(s, ring, slot), n, v, v_scale);
-    leave(s, slot, query.seen);
-    bool ok = c * C::CHUNK + n < t.pos;
-    float nm = fmaxf(m, ok ? a : -1e30f), f = exp2f(m - nm), e = ok ? exp2f(a - nm) : 0;
-    m = nm;
-    sum = sum * f + e;
-    e = ok ? e * v_scale : 0;
+  for (int i = team; i < tiles; i += TEAMS) {
+    float a[EACH], v_scale[EACH], nm = m;
+    uint4 u[EACH];
+    uint32_t seen = ~0u;
+    int first = (rank + 4 * i) * C::CHUNK;
+    const unsigned char* w = take(s, ring, slot);
 #pragma unroll
-    for (int j = 0; j < N; j++) acc[j] = fmaf(e, ok ? v[j] : 0, acc[j] * f);
+    for (int e = 0; e < EACH; e++) {
+      a[e] = query.score(w, n + e * PLACES, u[e], v_scale[e], seen);
+      if (first + n + e * PLACES >= t.pos) a[e] = -1e30f;
+      nm = fmaxf(nm, a[e]);
+    }
+    leave(s, slot, seen);
+    slot.skip(TEAMS - 1);
+    float f = exp2f(m - nm);
+    m = nm;
+    sum *= f;
+#pragma unroll
+    for (int j = 0; j < N; j++) acc[j] *= f;
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+      bool ok = a[e] > -1e30f;
+      float p = ok ? exp2f(a[e] - nm) : 0;
+      sum += p;
+      if (KV == 8) p = ok ? p * v_scale[e] : 0;
+      Query<KV>::values(u[e], v);
+#pragma unroll
+      for (int j = 0; j < N; j++) acc[j] = fmaf(p, ok ? v[j] : 0, acc[j]);
+    }
   }
+  slot = behind;
 #pragma unroll
   for (int o = 16; o >= LANES; o >>= 1) {
     float nm = fmaxf(m, __shfl_xor_sync(~0u, m, o)), f = exp2f(m - nm);
@@ -629,10 +707,7 @@ __device__ void consume(const Token& t, Shared& s, unsigned char* ring) {
       const float* biases = t.bias + (size_t)l * 3 * H + head * D + number_of(rank, lane);
       team_sync();
       if (tid < 64) {  // values and queries, which travel while the keys are multiplied
-        float v = 0;
-#pragma unroll 4
-        for (int k = 0; k < WARPS; k++) v += s.part[k * 64 + tid];
-        v = v * rms + biases[kind_of(warp) * H];
+        float v = Whole<BITS>::row(s.part, 64, tid) * rms + biases[kind_of(warp) * H];
         post(t.mail + head * 1024 + warp * D + number_of(rank, lane), v, t.turn + l);
       }
       in.rows(s, ring, slot, 2, false, s.part + 1024, 32);
@@ -647,9 +722,7 @@ __device__ void consume(const Token& t, Shared& s, unsigned char* ring) {
       MARK(3);
       float key = 0;
       if (warp == 0) {  // the token's own key, turned
-#pragma unroll 4
-        for (int i = 0; i < WARPS; i++) key += s.part[1024 + i * 32 + lane];
-        key = key * rms + biases[H];
+        key = Whole<BITS>::row(s.part + 1024, 32, lane) * rms + biases[H];
         int d = number_of(rank, lane);
         float other = __shfl_xor_sync(~0u, key, 16);
         key = key * s.cos_sin[d & 63] + (d < 64 ? -1.f : 1.f) * other * s.cos_sin[64 + (d & 63)];
@@ -669,14 +742,10 @@ __device__ void consume(const Token& t, Shared& s, unsigned char* ring) {
       team_sync();
       if (tid < 96) {  // a thread a unit
         float up = 0, gate = 0;
-        if (tid < UNITS)
-#pragma unroll 4
-          for (int k = 0; k < WARPS; k++) {
-            up += s.part[k * 176 + tid];
-            gate += s.part[k * 176 + UNITS + tid];
-          }
-        up *= rms;
-        gate *= rms;
+        if (tid < UNITS) {
+          up = Whole<BITS>::row(s.part, 176, tid) * rms;
+          gate = Whole<BITS>::row(s.part, 176, UNITS + tid) * rms;
+        }
         narrow_digits(s, tid < UNITS ? up * gate / (1 + __expf(-gate)) : 0, 96, first_part(b));
       }
       team_sync();
@@ -737,7 +806,7 @@ __global__ void __launch_bounds__(THREADS, 1) token(const __grid_constant__ Toke
   if (tid == 0) {
     for (int i = 0; i < STAGES; i++) {
       bar_init(&s.full[i], 1);
-      bar_init(&s.empty[i], WARPS);
+      bar_init(&s.empty[i], TEAM);
     }
     bars_ready();
   }
