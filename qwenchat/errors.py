@@ -2,7 +2,8 @@
 
 Every error that a user can meet is a :class:`QwenchatError`. It carries one line that says what
 happened, a hint that says what to do next, and the exit code that the command line ends with.
-``exits.py`` is the one place that turns an error into words and a code; in a chat, its loop tells it.
+It is made in English, as a template and values: whoever tells it translates it, by ``told`` of
+``i18n/language.py``. ``cli/exit_codes.py`` does so at the end of a command, the chat's loop in a chat.
 
     QwenchatError                    1   something failed while working
     ├── UsageError                   2   the request makes no sense as it stands
@@ -28,8 +29,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-
-from qwenchat.i18n.language import tr
+from collections.abc import Mapping
 
 _LONGEST_LINE = 1000
 
@@ -37,6 +37,8 @@ _LONGEST_LINE = 1000
 def shorten(text: str, limit: int = 60) -> str:
     """Text cut to fit into one line of an error."""
     line = " ".join(text.split())
+    if line == text and len(line) <= limit:
+        return text
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -49,33 +51,90 @@ _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = _brief.maxlong = 2**8
 
 
+class Names(tuple[str, ...]):
+    """Names as a value of a phrase: told one after another, with the commas of whoever tells them."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return ", ".join(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+
+class Phrase(str):
+    """A text to be told: the English one, which remembers how it was made, so that it can be translated.
+
+    Attributes:
+        template: the English text with a field for each of ``values``; what translations are looked up by.
+        values: what the fields stand for. Some may be phrases or errors in turn.
+    """
+
+    template: str
+    values: Mapping[str, object]
+
+    def __new__(cls, template: str, /, **values: object) -> Phrase:
+        """Fills the template in, as :meth:`str.format` does; without values it is the text itself."""
+        return cls._made(template.format(**values) if values else template, template, values)
+
+    @classmethod
+    def of_number(cls, count: int, one: str, many: str, /, **values: object) -> Phrase:
+        """A phrase about ``count`` things, whose field is ``{count}``; it is translated as ``many``."""
+        values = {"count": f"{count:,}", **values}
+        return cls._made((one if count == 1 else many).format(**values), many, values)
+
+    def __str__(self) -> Phrase:
+        return self  # so that it stays one as the text of an error of Python's
+
+    @classmethod
+    def _made(cls, text: str, template: str, values: Mapping[str, object]) -> Phrase:
+        phrase = super().__new__(cls, text)
+        phrase.template = template
+        phrase.values = values
+        return phrase
+
+
 class QwenchatError(Exception):
     """An error to be told to the user.
 
+    ``str()`` of it is English: for logs, files and Python's tracebacks.
+
     Args:
-        message: what happened, one line, no final full stop.
-        hint: what the user can do about it, one line; empty if there is nothing to do.
+        message: what happened, one line, no final full stop: a template for ``values``, or a phrase.
+        hint: what the user can do about it, likewise; empty if there is nothing to do.
         in_chat: what the user can do about it inside the chat, where that is something else.
+        values: what the fields of the three stand for.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "", *, in_chat: str = "") -> None:
-        # Whatever a file or a library has put into it: nobody reads more in a line.
-        self.message = message if len(message) <= _LONGEST_LINE else shorten(message, _LONGEST_LINE)
+    def __init__(self, message: str, hint: str = "", *, in_chat: str = "", **values: object) -> None:
+        values = {name: _told_in_a_line(value) for name, value in values.items()}
+        self.message = _phrase(message, values)
         super().__init__(self.message)
-        self.hint = hint
-        self.in_chat = in_chat or hint
+        self.hint = _phrase(hint, values)
+        self.in_chat = _phrase(in_chat, values) if in_chat else self.hint
 
     def __str__(self) -> str:
-        return self._told(self.hint)
+        return f"{self.message}; {self.hint}" if self.hint else self.message
 
-    def told_in_chat(self) -> str:
-        """The error as the chat tells it, in whose own commands it says what to do."""
-        return self._told(self.in_chat)
 
-    def _told(self, hint: str) -> str:
-        return tr("{message}; {hint}", message=self.message, hint=hint) if hint else self.message
+def _phrase(text: str, values: Mapping[str, object]) -> Phrase:
+    if isinstance(text, Phrase):
+        return text
+    return Phrase(text, **values) if values else Phrase(_in_a_line(text))
+
+
+def _in_a_line(text: str) -> str:
+    return text if len(text) <= _LONGEST_LINE else shorten(text, _LONGEST_LINE)
+
+
+def _told_in_a_line(value: object) -> object:
+    """A value of a phrase; what a file or a library has put into it is cut: nobody reads more in a line."""
+    if isinstance(value, (Phrase, QwenchatError)) or not isinstance(value, (str, BaseException)):
+        return value
+    return _in_a_line(str(value))
 
 
 class UsageError(QwenchatError):
@@ -159,7 +218,7 @@ class Interrupted(QwenchatError):
     exit_code = 130
 
     def __init__(self, message: str = "", hint: str = "") -> None:
-        super().__init__(message or tr("interrupted"), hint)
+        super().__init__(message or "interrupted", hint)
 
 
 def cannot_import(error: ImportError) -> QwenchatError:
@@ -167,10 +226,9 @@ def cannot_import(error: ImportError) -> QwenchatError:
     short = re.search(r"(\S+): (?:failed to map segment|cannot allocate memory)", str(error), re.IGNORECASE)
     if short:  # in the words of the system's loader; numpy wraps them into a page
         return InsufficientMemoryError(
-            tr("there is too little memory to load {file}", file=short[1].rpartition("/")[2]),
-            tr("close other programs, or raise the limit (ulimit -v)"),
+            "there is too little memory to load {file}",
+            "close other programs, or raise the limit (ulimit -v)",
+            file=short[1].rpartition("/")[2],
         )
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return QwenchatError(
-        tr("a package cannot be imported: {reason}", reason=reason), tr("install qwenchat again")
-    )
+    return QwenchatError("a package cannot be imported: {reason}", "install qwenchat again", reason=reason)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 from qwenchat.errors import ConfigError
-from qwenchat.i18n.language import tr
 
 HOME_VARIABLE = "QWENCHAT_HOME"
 CONFIG_VARIABLE = "QWENCHAT_CONFIG"
@@ -72,6 +71,4 @@ def _named_path(variable: str, environ: Mapping[str, str]) -> Path | None:
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError:  # "~nobody/..."
-        raise ConfigError(
-            tr("{setting}: there is no such home folder", setting=f"{variable}={text}")
-        ) from None
+        raise ConfigError("{setting}: there is no such home folder", setting=f"{variable}={text}") from None

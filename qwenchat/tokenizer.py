@@ -20,10 +20,9 @@ from typing import Any, Literal
 
 import tiktoken
 
-from qwenchat.errors import CheckpointError, PromptError, quoted
+from qwenchat.errors import CheckpointError, Phrase, PromptError, quoted
 from qwenchat.files.json_values import read_json
 from qwenchat.files.opening import read_file, reason_of
-from qwenchat.i18n.language import tr
 from qwenchat.text.normal_forms import normalise
 
 ENDOFTEXT = "<|endoftext|>"
@@ -109,8 +108,10 @@ class QwenTokenizer:
         files = sorted(folder.glob("*.tiktoken"))
         if len(files) != 1:
             raise CheckpointError(
-                tr("{name}: expected one .tiktoken file, found {count}", name=folder, count=len(files)),
-                tr("the vocabulary belongs to the checkpoint; fetch it again"),
+                "{name}: expected one .tiktoken file, found {count}",
+                "the vocabulary belongs to the checkpoint; fetch it again",
+                name=folder,
+                count=len(files),
             )
         ranks = _read_ranks(files[0])
         config_path = folder / "tokenizer_config.json"
@@ -120,21 +121,15 @@ class QwenTokenizer:
         if clash:
             # Or some ordinary text would encode to a control token.
             raise CheckpointError(
-                tr(
-                    "{name}: the id {id} is both an ordinary and a special token",
-                    name=files[0],
-                    id=min(clash),
-                )
+                "{name}: the id {id} is both an ordinary and a special token", name=files[0], id=min(clash)
             )
         name = config.get("split_pattern", "qwen")
         if not isinstance(name, str) or name not in SPLIT_PATTERNS:
             raise CheckpointError(
-                tr(
-                    "{name}: split_pattern is {value}, expected {names}",
-                    name=config_path,
-                    value=quoted(name),
-                    names=tr(" or ").join(SPLIT_PATTERNS),
-                )
+                "{name}: split_pattern is {value}, expected {names}",
+                name=config_path,
+                value=quoted(name),
+                names=Phrase(" or ").join(SPLIT_PATTERNS),
             )
         return cls(ranks, specials, SPLIT_PATTERNS[name], n_ids)
 
@@ -171,11 +166,7 @@ class QwenTokenizer:
             part = self._bytes_of.get(token_id, names.get(token_id))
             if part is None:
                 raise PromptError(
-                    tr(
-                        "the token id {id} is not in the vocabulary of {count}",
-                        id=token_id,
-                        count=self.n_vocab,
-                    )
+                    "the token id {id} is not in the vocabulary of {count}", id=token_id, count=self.n_vocab
                 )
             parts.append(part)
         return b"".join(parts).decode("utf-8", errors="replace")
@@ -212,7 +203,7 @@ class StopStrings:
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         if "" in stop:
-            raise PromptError(tr("a stop string is empty"), tr("leave it out"))
+            raise PromptError("a stop string is empty", "leave it out")
         self._stop = tuple(stop)
         self._held = ""
         self.stopped = False
@@ -291,11 +282,11 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
         data, _ = read_file(path, _MAX_VOCABULARY_BYTES)
     except OSError as error:
         raise CheckpointError(
-            tr("{path} cannot be read: {reason}", path=path, reason=reason_of(error))
+            "{path} cannot be read: {reason}", path=path, reason=reason_of(error)
         ) from error
     if data.count(b"\n") > _MOST_TOKENS:
         raise CheckpointError(
-            tr("{path} has more than {limit} lines, expected a vocabulary", path=path, limit=_MOST_TOKENS)
+            "{path} has more than {limit} lines, expected a vocabulary", path=path, limit=_MOST_TOKENS
         )
     lines = data.splitlines()
     ranks: dict[bytes, int] = {}
@@ -307,11 +298,11 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except ValueError:
             raise CheckpointError(
-                tr("{name}: expected a token in base64 and its id", name=f"{path}:{number}")
+                "{name}: expected a token in base64 and its id", name=f"{path}:{number}"
             ) from None
     ids = ranks.values()
     if len(ranks) != sum(map(bool, lines)) or len(set(ids)) != len(ids) or not _in_range(ids):
-        raise CheckpointError(tr("{name}: expected distinct tokens with distinct ids from 0 up", name=path))
+        raise CheckpointError("{name}: expected distinct tokens with distinct ids from 0 up", name=path)
     return ranks
 
 
@@ -325,33 +316,25 @@ def _read_specials(path: Path, config: Mapping[str, Any], *, first_id: int) -> d
         return {form: first_id + i for i, form in enumerate(QWEN_SPECIALS)}
     if isinstance(entries, dict) and len(entries) > _MOST_SPECIALS:
         raise CheckpointError(
-            tr("{name}: added_tokens_decoder has more than {most} tokens", name=path, most=_MOST_SPECIALS)
+            "{name}: added_tokens_decoder has more than {most} tokens", name=path, most=_MOST_SPECIALS
         )
     try:
         specials = {str(entry["content"]): int(token_id) for token_id, entry in entries.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         raise CheckpointError(
-            tr("{name}: added_tokens_decoder is malformed, expected ids and contents", name=path)
+            "{name}: added_tokens_decoder is malformed, expected ids and contents", name=path
         ) from None
     for form in (ENDOFTEXT, IM_START, IM_END):
         if form not in specials:
             raise CheckpointError(
-                tr(
-                    "{name}: the special token {form} is missing from added_tokens_decoder",
-                    name=path,
-                    form=form,
-                )
+                "{name}: the special token {form} is missing from added_tokens_decoder", name=path, form=form
             )
     if len(set(specials.values())) != len(entries) or not _in_range(specials.values()) or "" in specials:
         raise CheckpointError(
-            tr("{name}: added_tokens_decoder has a token or an id twice, or an empty token", name=path)
+            "{name}: added_tokens_decoder has a token or an id twice, or an empty token", name=path
         )
     if sum(map(len, specials)) > _MOST_SPECIAL_LETTERS:
         raise CheckpointError(
-            tr(
-                "{name}: added_tokens_decoder has more than {most} letters",
-                name=path,
-                most=_MOST_SPECIAL_LETTERS,
-            )
+            "{name}: added_tokens_decoder has more than {most} letters", name=path, most=_MOST_SPECIAL_LETTERS
         )
     return specials

@@ -12,6 +12,7 @@ import pytest
 import qwenchat
 from qwenchat.cli.flags import _FLAGS
 from qwenchat.errors import InsufficientMemoryError, QwenchatError, UsageError
+from qwenchat.i18n.language import told
 
 PACKAGE = Path(qwenchat.__file__).parent
 IN_THE_CHAT = ("backends", "engine", "chat", "terminal", "turn.py", "session_listing.py", "models/catalog.py")
@@ -85,5 +86,5 @@ def test_what_keeps_a_model_from_loading_is_told_in_the_chat_s_terms(fails: obje
     assert callable(fails)
     with pytest.raises(QwenchatError) as caught:
         fails()
-    assert caught.value.told_in_chat().endswith(f"; {in_chat}")
-    assert str(caught.value) != caught.value.told_in_chat()
+    assert told(caught.value, in_chat=True).endswith(f"; {in_chat}")
+    assert str(caught.value) != told(caught.value, in_chat=True)

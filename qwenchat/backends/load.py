@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 from qwenchat.backends.request import Progress, Request
 from qwenchat.backends.torch_import import no_garbage_collection
-from qwenchat.errors import CheckpointError, InsufficientMemoryError, UsageError
-from qwenchat.i18n.language import tr
+from qwenchat.errors import CheckpointError, InsufficientMemoryError, Names, Phrase, UsageError
 
 if TYPE_CHECKING:
     from qwenchat.backends.local import Model
@@ -90,12 +89,12 @@ def load(
         folder = catalog.locate(catalog.DEMO, progress=progress)
         most = read_model_config(folder).max_position_embeddings
         short = context is not None and context > most
-        told = tr("answering with {model}", model=catalog.demo_title())
+        told = Phrase("answering with {model}", model=catalog.demo_title())
         if short:
-            told = tr(
+            told = Phrase(
                 "answering with {model} and its {tokens} tokens", model=catalog.demo_title(), tokens=most
             )
-        tell(tr("{message}; {hint}", message=reason, hint=told))
+        tell(Phrase("{message}; {hint}", message=reason, hint=told))
         # The backend that was named is for the checkpoint: the built-in model has one alone.
         return load_named(catalog.DEMO, most if short else context, "auto")
 
@@ -103,15 +102,15 @@ def load(
         return load_named(model)
     tell = notice or (lambda line: None)
     if catalog.find(checkpoint) is None:
-        return fall_back(tr("{model} is not on this machine", model=checkpoint))
+        return fall_back(Phrase("{model} is not on this machine", model=checkpoint))
     try:
         loaded = load_named(checkpoint)
     except InsufficientMemoryError as error:
         if not settle:
             raise
-        reason = tr("{path}: {reason}", path=checkpoint, reason=error.message)
+        reason = Phrase("{path}: {reason}", path=checkpoint, reason=error.message)
     else:
-        tell(tr("answering with {model}", model=checkpoint))
+        tell(Phrase("answering with {model}", model=checkpoint))
         return loaded
     return fall_back(reason)
 
@@ -207,15 +206,17 @@ def check_readable(folder: Path, request: Request, *, backend: str = "auto") -> 
 def _reader(folder: Path, backend: str) -> str:
     """The backend that reads a checkpoint, which must be the one that was asked for."""
     if backend not in BACKENDS:
-        raise UsageError(
-            tr("the backend is {value!r}, expected {names}", value=backend, names=tr(", ").join(BACKENDS))
-        )
+        raise UsageError("the backend is {value!r}, expected {names}", value=backend, names=Names(BACKENDS))
     reads, kind = backend_for(folder)
     if backend not in ("auto", reads):
         raise CheckpointError(
-            tr("{name}: the {backend} backend does not read {kind}", name=folder, backend=backend, kind=kind),
-            tr("leave out --backend: {other} reads it", other=reads),
-            in_chat=tr("start qwenchat without --backend: {other} reads it", other=reads),
+            "{name}: the {backend} backend does not read {kind}",
+            "leave out --backend: {other} reads it",
+            in_chat="start qwenchat without --backend: {other} reads it",
+            name=folder,
+            backend=backend,
+            kind=kind,
+            other=reads,
         )
     return reads
 

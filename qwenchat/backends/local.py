@@ -27,8 +27,7 @@ from qwenchat.chat.messages import (
     Usage,
 )
 from qwenchat.chat.window import too_long
-from qwenchat.errors import PromptError, UsageError
-from qwenchat.i18n.language import tr
+from qwenchat.errors import Names, Phrase, PromptError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -213,7 +212,7 @@ def text_to_complete(messages: Sequence[Message]) -> str:
         PromptError: the messages are a chat.
     """
     if [message.role for message in messages] != [Role.USER]:
-        raise PromptError(tr("a text to go on with is one message of the user's, and nothing else"))
+        raise PromptError("a text to go on with is one message of the user's, and nothing else")
     return messages[0].content
 
 
@@ -225,7 +224,7 @@ def _chat_of(messages: Sequence[Message | Mapping[str, str]]) -> list[Message]:
     """
     chat = [Message.of(m) for m in messages]
     if not chat:
-        raise PromptError(tr("there is no message to answer"), tr("give at least one"))
+        raise PromptError("there is no message to answer", "give at least one")
     return chat
 
 
@@ -241,8 +240,8 @@ def _options_of(values: Mapping[str, Any]) -> GenerationOptions:
         known = GenerationOptions.__dataclass_fields__
         unknown = sorted(set(values) - set(known))
         raise UsageError(
-            tr("unknown option {names}", names=tr(", ").join(unknown)),
-            tr("known are {names}", names=tr(", ").join(known)),
+            Phrase("unknown option {names}", names=Names(unknown)),
+            Phrase("known are {names}", names=Names(known)),
         ) from None
 
 

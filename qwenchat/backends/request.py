@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.engine.cpu.layout import MOST_THREADS
-from qwenchat.errors import CheckpointError, UsageError, shorten
-from qwenchat.i18n.language import tr
+from qwenchat.errors import CheckpointError, Names, Phrase, UsageError, shorten
 
 if TYPE_CHECKING:
     import torch
@@ -61,15 +60,13 @@ class Request:
     def __post_init__(self) -> None:
         if self.kv_cache not in KV_CACHES:
             raise UsageError(
-                tr(
-                    "the KV cache is {value!r}, expected {names}",
-                    value=self.kv_cache,
-                    names=tr(", ").join(KV_CACHES),
-                )
+                "the KV cache is {value!r}, expected {names}",
+                value=self.kv_cache,
+                names=Names(KV_CACHES),
             )
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
-            hint = tr("give 1 to {most}", most=MOST_THREADS)
-            raise UsageError(tr("--threads {count} is out of range", count=self.threads), hint)
+            hint = Phrase("give 1 to {most}", most=MOST_THREADS)
+            raise UsageError(Phrase("--threads {count} is out of range", count=self.threads), hint)
 
 
 def base_model(what: str) -> CheckpointError:
@@ -80,18 +77,16 @@ def base_model(what: str) -> CheckpointError:
     """
     return CheckpointError(
         what,
-        tr(
-            "it is a base model, which goes on with texts: qwenchat ask --complete; "
-            "look for its chat or instruct version"
-        ),
-        in_chat=tr("it is a base model, which does not chat; look for its chat or instruct version"),
+        "it is a base model, which goes on with texts: qwenchat ask --complete; "
+        "look for its chat or instruct version",
+        in_chat="it is a base model, which does not chat; look for its chat or instruct version",
     )
 
 
 def tell_unfit(defaults: GenerationDefaults, request: Request) -> None:
     """Tells what a checkpoint says of sampling and cannot be."""
     for line in defaults.unfit:
-        request.notice(tr("{problem}: left out", problem=line))
+        request.notice(Phrase("{problem}: left out", problem=line))
 
 
 def pick_device(name: str) -> torch.device:
@@ -106,8 +101,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, index = _kind_of_device(name)
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        message = tr("there is no device {name} here", name=name)
-        raise UsageError(message, tr("use --device cpu"), in_chat=tr("start qwenchat with --device cpu"))
+        message = Phrase("there is no device {name} here", name=name)
+        raise UsageError(message, "use --device cpu", in_chat="start qwenchat with --device cpu")
     return torch.device(name)
 
 
@@ -142,18 +137,14 @@ def _kind_of_device(name: str) -> tuple[str, str]:
     kind, _, index = name.partition(":")
     numbered = index.isascii() and index.isdecimal() and len(index) <= 3
     if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not numbered)):
-        raise UsageError(
-            tr("the device is {value!r}, expected auto, cpu, cuda or cuda:N", value=shorten(name))
-        )
+        raise UsageError("the device is {value!r}, expected auto, cpu, cuda or cuda:N", value=shorten(name))
     return kind, index
 
 
 def _name_of_dtype(name: str, kind: str, multiplies_bfloat16: Callable[[], bool]) -> str:
     """What "auto" stands for on a kind of device; else the name itself."""
     if name not in DTYPES:
-        raise UsageError(
-            tr("the dtype is {value!r}, expected {names}", value=name, names=tr(", ").join(DTYPES))
-        )
+        raise UsageError("the dtype is {value!r}, expected {names}", value=name, names=Names(DTYPES))
     if name != "auto":
         return name
     if kind == "cuda":
@@ -196,8 +187,10 @@ def pick_context(asked: int | None, trained: int, most: int) -> int:
         return trained
     if not 1 <= asked <= most:
         raise UsageError(
-            tr("--context {asked} is out of range", asked=asked),
-            tr("this model takes 1 to {most} tokens", most=most),
-            in_chat=tr("this model takes 1 to {most} tokens: start qwenchat with as many", most=most),
+            "--context {asked} is out of range",
+            "this model takes 1 to {most} tokens",
+            in_chat="this model takes 1 to {most} tokens: start qwenchat with as many",
+            asked=asked,
+            most=most,
         )
     return asked

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from qwenchat.bench.random_weights import random_scales
 from qwenchat.errors import QwenchatError
-from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     import torch
@@ -46,13 +45,11 @@ def ensure(
     free = shutil.disk_usage(folder).free
     if free < size + SPARE:
         raise QwenchatError(
-            tr(
-                "{folder} has {free} GB free, the checkpoint takes {size} GB",
-                folder=folder,
-                free=f"{free / 1e9:.1f}",
-                size=f"{size / 1e9:.1f}",
-            ),
-            tr("--folder names another place"),
+            "{folder} has {free} GB free, the checkpoint takes {size} GB",
+            "--folder names another place",
+            folder=folder,
+            free=f"{free / 1e9:.1f}",
+            size=f"{size / 1e9:.1f}",
         )
     _write_tensors(folder, tensors, device, progress)
     vocabulary = Path(__file__).parents[1] / "data" / "qwen.tiktoken"

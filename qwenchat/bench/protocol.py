@@ -70,7 +70,7 @@ class Protocol:
         """
         tokens = tuple(dict.fromkeys(min(n, most) for n in self.tokens))
         if min(tokens) < _LEAST_TOKENS:
-            raise UsageError(tr("a reply of fewer than {least} tokens cannot be timed", least=_LEAST_TOKENS))
+            raise UsageError("a reply of fewer than {least} tokens cannot be timed", least=_LEAST_TOKENS)
         prompt = min(self.prompt, most - 1)
         old = min(self.old, most - 1 - min(self.new, most // 8))
         return Protocol(tokens, prompt, old, min(self.new, most - 1 - old))

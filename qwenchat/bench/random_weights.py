@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from qwenchat.engine.config import ModelConfig, QuantConfig
 from qwenchat.errors import UsageError
-from qwenchat.i18n.language import tr
 from qwenchat.models.published import GROUP, SHAPES
 
 if TYPE_CHECKING:
@@ -59,8 +58,10 @@ def shape_of(name: str) -> Shape:
     if match is None or match[1] not in SHAPES:
         known = ", ".join(f"qwen-{size}-chat" for size in SHAPES)
         raise UsageError(
-            tr("no published shapes are known of {name}", name=name),
-            tr("known are {names}, each also with -int8 or -int4 behind it", names=known),
+            "no published shapes are known of {name}",
+            "known are {names}, each also with -int8 or -int4 behind it",
+            name=name,
+            names=known,
         )
     return Shape(match[1], match[2] or "fp16")
 
@@ -84,8 +85,7 @@ def formats_of(names: str) -> tuple[str, ...]:
     for name in formats:
         if name not in FORMATS:
             raise UsageError(
-                tr("there is no format {name}", name=repr(name)),
-                tr("known are {names}", names=", ".join(FORMATS)),
+                "there is no format {name}", "known are {names}", name=repr(name), names=", ".join(FORMATS)
             )
     return tuple(dict.fromkeys(formats))
 

@@ -30,7 +30,7 @@ from qwenchat.engine.cpu.cores import physical_cores, processor_name
 from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.memory import check_memory, need
 from qwenchat.engine.weights.loader import load_model
-from qwenchat.errors import UsageError
+from qwenchat.errors import Phrase, UsageError
 from qwenchat.i18n.language import tr
 from qwenchat.models import catalog
 
@@ -82,7 +82,7 @@ def measure(request: Request, *, command: str, tell: Tell) -> Report:
         ModelError: there is no such model, it is unusable, or memory does not suffice.
     """
     if request.kv_cache not in KV_CACHES:
-        raise UsageError(tr("--kv-cache is {kind}, expected auto or int8", kind=repr(request.kv_cache)))
+        raise UsageError("--kv-cache is {kind}, expected auto or int8", kind=repr(request.kv_cache))
     Asked(request.model, threads=request.threads)  # refuses what cannot be
     shapes = _shapes(request)
     device = pick_device(request.device)
@@ -220,7 +220,7 @@ def _peer(request: Request, device: torch.device, dtype: torch.dtype, plan: Prot
         result = peer.measure(model, "transformers", plan)
     except ValueError as error:
         raise UsageError(
-            tr("transformers cannot be timed beside {model}", model=request.model), str(error)
+            Phrase("transformers cannot be timed beside {model}", model=request.model), str(error)
         ) from None
     del model
     protocol.free(device)

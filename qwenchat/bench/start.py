@@ -9,7 +9,6 @@ from pathlib import Path
 from time import perf_counter
 
 from qwenchat.errors import QwenchatError
-from qwenchat.i18n.language import tr
 
 
 def seconds_to_first_token(
@@ -60,6 +59,6 @@ def _ask(arguments: Sequence[str], clock: Callable[[], float]) -> float:
         seconds = clock() - started
         if not line:
             said = process.stderr.read().strip().splitlines()
-            raise QwenchatError(tr("qwenchat ask did not answer: {reason}", reason=said[-1] if said else ""))
+            raise QwenchatError("qwenchat ask did not answer: {reason}", reason=said[-1] if said else "")
         process.kill()
     return seconds

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from qwenchat.chat.messages import GenerationOptions, Message, Role, Timings, Usage
-from qwenchat.errors import ConversationError
-from qwenchat.i18n.language import plural, tr
+from qwenchat.errors import ConversationError, Names, Phrase
 from qwenchat.text.caseless import named
 
 ReplyStatus = Literal["complete", "interrupted", "error", "length", "streaming"]
@@ -168,7 +167,7 @@ class Conversation:
             ConversationError: there is none.
         """
         if not 1 <= node_id <= len(self._nodes):
-            raise ConversationError(f"the conversation has no node {node_id}")
+            raise ConversationError("the conversation has no node {node_id}", node_id=node_id)
         return self._nodes[node_id - 1]
 
     def path(self) -> list[Node]:
@@ -229,7 +228,7 @@ class Conversation:
         """
         here = self.current
         if here is None or here.role is not Role.USER:
-            raise ConversationError(tr("there is no question to reply to"))
+            raise ConversationError("there is no question to reply to")
         return self._grow(here.id, reply, created)
 
     def replace_reply(self, node_id: int, reply: Reply) -> Node:
@@ -240,7 +239,7 @@ class Conversation:
         """
         node = self.node(node_id)
         if node.reply is None:
-            raise ConversationError(f"node {node_id} is a question, not a reply")
+            raise ConversationError("node {node_id} is a question, not a reply", node_id=node_id)
         self._nodes[node_id - 1] = changed = replace(node, content=reply)
         return changed
 
@@ -295,7 +294,7 @@ class Conversation:
         """
         questions = self.questions()
         if not questions:
-            raise ConversationError(tr("there is no question to try again"))
+            raise ConversationError("there is no question to try again")
         self._cursor = questions[-1].id
         return questions[-1]
 
@@ -324,13 +323,13 @@ class Conversation:
         name, here = name.strip(), self.current
         if not name or len(name) > _NAME_LIMIT or not name.isprintable():
             raise ConversationError(
-                tr("a branch's name has 1 to {limit} printable characters", limit=_NAME_LIMIT)
+                "a branch's name has 1 to {limit} printable characters", limit=_NAME_LIMIT
             )
         if here is None:
-            raise ConversationError(tr("there is nothing to name yet"), tr("say something first"))
+            raise ConversationError("there is nothing to name yet", "say something first")
         known = named(name, self._branches)
         if known is not None and self._branches[known] != here.id:
-            raise ConversationError(tr("there is a branch {name!r} already", name=known))
+            raise ConversationError("there is a branch {name!r} already", name=known)
         self._branches[known or name] = here.id
         return here
 
@@ -342,9 +341,9 @@ class Conversation:
         """
         branch = named(name, self._branches)
         if branch is None:
-            known = tr(", ").join(self._branches)
-            hint = tr("there are {names}", names=known) if known else tr("none has a name yet")
-            raise ConversationError(tr("there is no branch {name!r}", name=name), hint)
+            known = Names(self._branches)
+            hint = Phrase("there are {names}", names=known) if known else Phrase("none has a name yet")
+            raise ConversationError(Phrase("there is no branch {name!r}", name=name), hint)
         return self._visit(self._deepest(self._branches[branch]))
 
     def pin(self, n: int) -> Node:
@@ -365,7 +364,7 @@ class Conversation:
         """
         node = self._turn(n)
         if node.id not in self._pinned:
-            raise ConversationError(tr("turn {n} is not pinned", n=n))
+            raise ConversationError("turn {n} is not pinned", n=n)
         self._pinned.remove(node.id)
         return node
 
@@ -373,11 +372,13 @@ class Conversation:
 
     def _check_place(self, node: Node) -> None:
         if node.id != len(self._nodes) + 1:
-            raise ConversationError(f"node {node.id} stands where {len(self._nodes) + 1} belongs")
+            raise ConversationError(
+                "node {id} stands where {other} belongs", id=node.id, other=len(self._nodes) + 1
+            )
         parent = None if node.parent is None else self.node(node.parent)
         follows = Role.ASSISTANT if parent is None else parent.role
         if node.role is follows:
-            raise ConversationError(f"node {node.id}: questions and replies do not alternate")
+            raise ConversationError("node {id}: questions and replies do not alternate", id=node.id)
 
     def _add(self, node: Node) -> None:
         self._nodes.append(node)
@@ -409,13 +410,13 @@ class Conversation:
             if count == 1:
                 continue
             if index + step > count:
-                raise ConversationError(tr("this is the last of {count}", count=count))
+                raise ConversationError("this is the last of {count}", count=count)
             if index + step < 1:
-                raise ConversationError(tr("this is the first of {count}", count=count))
+                raise ConversationError("this is the first of {count}", count=count)
             aside = self.node(self._children[node.parent][index - 1 + step])
             self._visit(self._deepest(aside.id))
             return aside
-        raise ConversationError(tr("the last turn has no alternatives"), tr("/retry and /edit make some"))
+        raise ConversationError("the last turn has no alternatives", "/retry and /edit make some")
 
     def _stands_at_reply(self) -> bool:
         return self.current is not None and self.current.role is Role.ASSISTANT
@@ -424,17 +425,17 @@ class Conversation:
         questions = self.questions()
         if not 1 <= n <= len(questions):
             there = (
-                plural(len(questions), "there is only one turn", "there are {count} turns")
+                Phrase.of_number(len(questions), "there is only one turn", "there are {count} turns")
                 if questions
-                else tr("nothing was asked yet")
+                else Phrase("nothing was asked yet")
             )
-            raise ConversationError(tr("there is no turn {n}", n=n), there)
+            raise ConversationError(Phrase("there is no turn {n}", n=n), there)
         return questions[n - 1]
 
     def _question(self, node_id: int) -> Node:
         node = self.node(node_id)
         if node.role is not Role.USER:
-            raise ConversationError(f"node {node_id} is a reply, not a question")
+            raise ConversationError("node {node_id} is a reply, not a question", node_id=node_id)
         return node
 
     def _state(self) -> tuple[object, ...]:

@@ -48,12 +48,14 @@ class Message:
         if isinstance(value, Message):
             return value
         if not isinstance(value, Mapping):
-            raise PromptError(f"a message is {type(value).__name__}, expected a role and a content")
+            raise PromptError("a message is {kind}, expected a role and a content", kind=type(value).__name__)
         role, content = value.get("role"), value.get("content")
         if role not in [r.value for r in Role]:
-            raise PromptError(f"a message has the role {role!r}, expected system, user or assistant")
+            raise PromptError(
+                "a message has the role {role!r}, expected system, user or assistant", role=role
+            )
         if not isinstance(content, str):
-            raise PromptError(f"a message's content is {type(content).__name__}, expected text")
+            raise PromptError("a message's content is {kind}, expected text", kind=type(content).__name__)
         return cls(Role(role), content)
 
 
@@ -85,11 +87,11 @@ class GenerationOptions:
         # From Python these come as they like: one string, a list, a float.
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if not all(isinstance(text, str) and text for text in stop):
-            raise UsageError(f"stop is {self.stop!r}, expected texts that are not empty")
+            raise UsageError("stop is {stop!r}, expected texts that are not empty", stop=self.stop)
         object.__setattr__(self, "stop", stop)
         limit = self.max_new_tokens
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise UsageError(f"max_new_tokens is {limit!r}, expected a whole number of 1 or more")
+            raise UsageError("max_new_tokens is {limit!r}, expected a whole number of 1 or more", limit=limit)
 
 
 @dataclass(frozen=True, slots=True)

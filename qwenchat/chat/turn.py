@@ -20,7 +20,6 @@ from qwenchat.chat.conversation import Conversation, Reply, ReplyStatus
 from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, Role, TextDelta
 from qwenchat.chat.window import Fit, fit_window
 from qwenchat.errors import ContextLengthError, ConversationError, SessionError
-from qwenchat.i18n.language import tr
 from qwenchat.sessions.store import Session
 from qwenchat.terminal.signals import held
 
@@ -109,13 +108,11 @@ def fit_turns(
     )
     if fit.left_out_turns and overflow == "error":
         raise ContextLengthError(
-            tr(
-                "the context of {tokens} tokens is full; turn {turns} no longer fits",
-                tokens=f"{backend.context:,}",
-                turns=ranges(fit.left_out_turns),
-            ),
-            tr("--overflow drop leaves the oldest turns out; a new chat begins empty"),
-            in_chat=tr("/clear begins a new chat; started with --overflow drop, qwenchat leaves turns out"),
+            "the context of {tokens} tokens is full; turn {turns} no longer fits",
+            "--overflow drop leaves the oldest turns out; a new chat begins empty",
+            in_chat="/clear begins a new chat; started with --overflow drop, qwenchat leaves turns out",
+            tokens=f"{backend.context:,}",
+            turns=ranges(fit.left_out_turns),
         )
     return fit
 
@@ -144,7 +141,7 @@ def stream_reply(
     """
     here = conversation.current
     if here is None:
-        raise ConversationError(tr("there is no question to answer"))
+        raise ConversationError("there is no question to answer")
     save()
     begun = here.reply or Reply("", "streaming", model=backend.name, options=options)
     node_id = here.id if here.reply else None

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import ContextLengthError, PromptError
-from qwenchat.i18n.language import tr
 
 TokenCounter = Callable[[Sequence[Message]], int]
 """Tokens of the prompt that asks for a reply to these messages."""
@@ -65,7 +64,7 @@ def fit_window(
     system = [m for m in messages[:1] if m.role is Role.SYSTEM]
     turns = _turns(messages[len(system) :])
     if not turns:
-        raise PromptError(tr("there is no message to answer"), tr("say something"))
+        raise PromptError("there is no message to answer", "say something")
 
     def chosen(numbers: set[int]) -> list[Message]:
         return [*system, *(m for n in sorted(numbers) for m in turns[n - 1])]
@@ -95,24 +94,18 @@ def too_long(tokens: int, window: int, *, alone: bool = True) -> ContextLengthEr
     """The error for a prompt that leaves no room for a token; ``alone`` if no turn could be left out."""
     if alone:
         return ContextLengthError(
-            tr(
-                "the message makes a prompt of {tokens} tokens, the context holds {window}",
-                tokens=f"{tokens:,}",
-                window=f"{window:,}",
-            ),
-            tr("shorten it, or raise --context if the model allows it"),
-            in_chat=tr("shorten it, or start qwenchat with a larger --context if the model allows it"),
-        )
-    return ContextLengthError(
-        tr(
-            "the message and the pinned turns make a prompt of {tokens} tokens, the context holds {window}",
+            "the message makes a prompt of {tokens} tokens, the context holds {window}",
+            "shorten it, or raise --context if the model allows it",
+            in_chat="shorten it, or start qwenchat with a larger --context if the model allows it",
             tokens=f"{tokens:,}",
             window=f"{window:,}",
-        ),
-        tr("shorten it, /unpin a turn, or raise --context if the model allows it"),
-        in_chat=tr(
-            "shorten it, /unpin a turn, or start qwenchat with a larger --context if the model allows it"
-        ),
+        )
+    return ContextLengthError(
+        "the message and the pinned turns make a prompt of {tokens} tokens, the context holds {window}",
+        "shorten it, /unpin a turn, or raise --context if the model allows it",
+        in_chat="shorten it, /unpin a turn, or start qwenchat with a larger --context if the model allows it",
+        tokens=f"{tokens:,}",
+        window=f"{window:,}",
     )
 
 

@@ -129,10 +129,10 @@ def _answer(words: list[str], flags: Flags) -> None:
     from qwenchat.terminal import console
 
     if flags.as_json + flags.stream_json + flags.code > 1:
-        raise UsageError(tr("--json, --stream-json and --code exclude each other"), tr("choose one"))
+        raise UsageError("--json, --stream-json and --code exclude each other", "choose one")
     if flags.complete and (flags.latest or flags.session is not None or flags.settings["system"] is not None):
         raise UsageError(
-            tr("--complete goes on with a text alone"), tr("leave out --session, --continue and --system")
+            "--complete goes on with a text alone", "leave out --session, --continue and --system"
         )
     resolved = settings_of(flags)
     settings = resolved.settings
@@ -190,11 +190,11 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
 
     if flags.as_json or flags.stream_json or flags.code or flags.complete:
         raise UsageError(
-            tr("--json, --stream-json, --code and --complete are for one answer"),
-            tr("use qwenchat ask, or pipe a text"),
+            "--json, --stream-json, --code and --complete are for one answer",
+            "use qwenchat ask, or pipe a text",
         )
     if sys.stdin is None or not sys.stdin.isatty() or sys.stdout is None or not sys.stdout.isatty():
-        raise UsageError(tr("a chat needs a terminal"), tr("qwenchat ask answers into a file or a pipe"))
+        raise UsageError("a chat needs a terminal", "qwenchat ask answers into a file or a pipe")
     resolved = settings_of(flags)
     settings = resolved.settings
     store = SessionStore(data_dir() / "sessions")
@@ -222,7 +222,7 @@ def _check_working_folder() -> None:
     try:
         Path.cwd()
     except FileNotFoundError:
-        raise UsageError(tr("the folder that you are in was deleted"), tr("go to another one")) from None
+        raise UsageError("the folder that you are in was deleted", "go to another one") from None
 
 
 def settings_of(flags: Flags) -> ResolvedSettings:

@@ -46,14 +46,15 @@ def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> str:
         raw = stdin.read(MAX_STDIN_BYTES + 1)
         if len(raw) > MAX_STDIN_BYTES:
             raise ContextLengthError(
-                tr("stdin holds more than {limit} MiB", limit=MAX_STDIN_BYTES >> 20),
-                tr("no context is that long; send a part of it"),
+                "stdin holds more than {limit} MiB",
+                "no context is that long; send a part of it",
+                limit=MAX_STDIN_BYTES >> 20,
             )
         piped = decode(raw, tr("stdin")).rstrip("\n")
     parts = [part for part in (prompt, piped) if part.strip()]
     if not parts:
         raise PromptError(
-            tr("there is nothing to answer"), tr('say qwenchat ask "...", or pipe a text into qwenchat')
+            "there is nothing to answer", 'say qwenchat ask "...", or pipe a text into qwenchat'
         )
     return "\n\n".join(parts)
 
@@ -180,7 +181,7 @@ def answer(
             keeper.save()
         raise
     if end is None:
-        raise QwenchatError(tr("the reply ended without an end"))  # a backend's mistake
+        raise QwenchatError("the reply ended without an end")  # a backend's mistake
     if end.seed is None:  # nothing was drawn; what was asked for is told all the same
         end = replace(end, seed=options.seed)
     writer.end(end, backend.name, session.id if keeper.saved else None)
@@ -215,7 +216,7 @@ def write(out: TextIO, text: str) -> None:
     except BrokenPipeError as error:
         raise OutputClosed from error
     except OSError as error:
-        raise QwenchatError(tr("the answer cannot be written: {reason}", reason=reason_of(error))) from error
+        raise QwenchatError("the answer cannot be written: {reason}", reason=reason_of(error)) from error
 
 
 def _end_fields(end: ReplyEnd, model: str, session: str | None) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import typer
 
 from qwenchat.cli.flags import complete_device, models_to, words_of
 from qwenchat.errors import UsageError
-from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.cli.flags import Flags
@@ -83,13 +82,13 @@ def bench(
     """
     flags: Flags = ctx.obj
     if random_weights is not None and model is not None:
-        raise UsageError(tr("--model and --random-weights exclude each other"), tr("choose one"))
+        raise UsageError("--model and --random-weights exclude each other", "choose one")
     if random_weights is None and formats is not None:
-        raise UsageError(tr("--formats is for --random-weights"), tr("a checkpoint has a format of its own"))
+        raise UsageError("--formats is for --random-weights", "a checkpoint has a format of its own")
     if random_weights is not None and peer:
-        raise UsageError(tr("--peer needs a checkpoint"), tr("-m demo is one"))
+        raise UsageError("--peer needs a checkpoint", "-m demo is one")
     if chart is not None and not chart.absolute().parent.is_dir():
-        raise UsageError(tr("there is no folder {folder}", folder=chart.absolute().parent))
+        raise UsageError("there is no folder {folder}", folder=chart.absolute().parent)
     lengths = None if tokens is None else _numbers(tokens)
     name = model or flags.settings["model"] or "demo"
     if random_weights is None:
@@ -141,6 +140,6 @@ def _numbers(text: str) -> tuple[int, ...]:
         numbers = ()
     if not numbers or min(numbers) < 1:
         raise UsageError(
-            tr("--tokens is {text}, expected numbers from 1 with commas between them", text=repr(text))
+            "--tokens is {text}, expected numbers from 1 with commas between them", text=repr(text)
         )
     return numbers

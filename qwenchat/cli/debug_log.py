@@ -32,7 +32,7 @@ def start() -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         handler = LogFile(path, encoding="utf-8")
     except OSError as error:
-        raise UsageError(_cannot_be_written(str(path), error), tr("leave out --debug")) from error
+        raise UsageError(_cannot_be_written(str(path), error), "leave out --debug") from error
     handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
     _log.addHandler(handler)
     _log.setLevel(logging.DEBUG)

@@ -14,7 +14,7 @@ import typer
 from qwenchat import interrupts
 from qwenchat.errors import Interrupted, OutputClosed, QwenchatError, cannot_import, shorten
 from qwenchat.files.opening import reason_of
-from qwenchat.i18n.language import tr
+from qwenchat.i18n.language import told, tr
 
 log = logging.getLogger("qwenchat")
 
@@ -79,7 +79,7 @@ def _internal_error(error: Exception) -> int:
 
 
 def _fail(error: QwenchatError) -> int:
-    return _tell(str(error), error.exit_code)
+    return _tell(told(error), error.exit_code)
 
 
 def _tell(line: str, exit_code: int) -> int:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.cli.progress import size_text
-from qwenchat.errors import CheckpointError
-from qwenchat.i18n.language import plural, tr
+from qwenchat.errors import CheckpointError, Names, Phrase
+from qwenchat.i18n.language import plural, tr, translated
 from qwenchat.terminal.columns import Column, Table, terms
 from qwenchat.terminal.sanitize import sanitize_line
 
@@ -183,7 +183,7 @@ def checked_lines(checked: Checked) -> list[str]:
     """What was found out: a line a bad file, or that there is none."""
     name, count = sanitize_line(checked.place.name), len(checked.files)
     bad = [
-        tr("{path}: {reason}", path=sanitize_line(file), reason=sanitize_line(reason))
+        tr("{path}: {reason}", path=sanitize_line(file), reason=sanitize_line(translated(reason)))
         for file, reason in checked.bad.items()
     ]
     if bad:
@@ -221,14 +221,15 @@ def bad_error(checked: Checked) -> CheckpointError:
     from qwenchat.models import catalog
 
     place = checked.place
-    names = tr(", ").join(checked.bad)
     if place.source == "demo":
         hint = tr("qwenchat models remove demo, then pull demo, makes it anew")
     elif catalog.full_name(place.name):
         hint = tr("qwenchat models pull {name} fetches what is bad again", name=_again(place))
     else:
         hint = tr("put good files in their place")
-    return CheckpointError(tr("{model}: bad or missing: {files}", model=place.name, files=names), hint)
+    return CheckpointError(
+        Phrase("{model}: bad or missing: {files}", model=place.name, files=Names(checked.bad)), hint
+    )
 
 
 def _again(place: Place) -> str:

@@ -20,7 +20,7 @@ import typer
 from qwenchat.cli.flags import models_to
 from qwenchat.cli.output import check_terminal, confirm, print_lines, print_object, print_tables
 from qwenchat.cli.parser import App
-from qwenchat.errors import CheckpointError, Interrupted, UsageError
+from qwenchat.errors import CheckpointError, Interrupted, Phrase, UsageError
 from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
@@ -103,8 +103,9 @@ def show(ctx: typer.Context, name: _ToShow, as_json: _Json = False) -> None:
         raise catalog.not_found(name)
     if place and not about.is_model(place.folder):
         raise CheckpointError(
-            tr("{path} is no model: it has no config.json and no weights", path=place.folder),
-            tr("give a checkpoint folder, a known name, or demo"),
+            "{path} is no model: it has no config.json and no weights",
+            "give a checkpoint folder, a known name, or demo",
+            path=place.folder,
         )
     device, memory = _memory(_settings(ctx))
     full = place.name if place else known.name if known else name
@@ -153,16 +154,15 @@ def pull(
 
     if source not in _SOURCES:
         raise UsageError(
-            tr("there is no source {name}", name=source),
-            tr("known are {names}", names=tr(", ").join(_SOURCES)),
+            "there is no source {name}", "known are {names}", name=source, names=tr(", ").join(_SOURCES)
         )
     if name == catalog.DEMO:
         if revision is not None or source != "auto":
             hint = tr("it comes from the package index, or with --from out of a file")
-            raise UsageError(tr("the built-in model has no revisions and no other source"), hint)
+            raise UsageError("the built-in model has no revisions and no other source", hint)
         place = _pull_demo(ctx, from_file)
     elif from_file is not None:
-        raise UsageError(tr("--from is for the built-in model"), tr("the built-in model is called demo"))
+        raise UsageError("--from is for the built-in model", "the built-in model is called demo")
     else:
         full = _repository(name)
         with _meter(ctx) as meter:
@@ -197,7 +197,7 @@ def check(ctx: typer.Context, name: _ToCheck, as_json: _Json = False) -> None:
     if place is None:
         raise catalog.not_found(name)
     if not places.is_folder(place.folder):
-        raise UsageError(tr("{path} is a single file, and nothing tells what it must be", path=place.folder))
+        raise UsageError("{path} is a single file, and nothing tells what it must be", path=place.folder)
     with _meter(ctx) as meter:
         checked = checking.check(place, meter)
     if checked.against == "nothing" and not checked.bad:
@@ -236,8 +236,9 @@ def remove(
             catalog.check(name)  # what is nowhere is told as that
         if full is None or catalog.path_of(name) is not None:
             raise UsageError(
-                tr("{name} is not in a place that this command may change", name=name),
-                tr("give a model's name; a folder of yours is yours to remove"),
+                "{name} is not in a place that this command may change",
+                "give a model's name; a folder of yours is yours to remove",
+                name=name,
             )
         plan = removal.plan(full, revision)
         if not yes:
@@ -337,7 +338,7 @@ def _repository(name: str) -> str:
     if full is None:
         close = catalog.near(name)
         hint = tr("did you mean {name}?", name=close) if close else tr("give a name like org/model, or demo")
-        raise UsageError(tr("{name} is not the name of a model", name=name), hint)
+        raise UsageError(Phrase("{name} is not the name of a model", name=name), hint)
     return full
 
 

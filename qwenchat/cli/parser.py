@@ -15,7 +15,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from qwenchat.errors import UsageError, quoted, shorten
+from qwenchat.errors import Phrase, UsageError, quoted, shorten
 from qwenchat.i18n.language import tr
 
 # What other programs call it. The words of a group's own commands need not be here.
@@ -121,7 +121,7 @@ class Group(TyperGroup):
                 text=shorten(said),
                 help=f"{path} --help",
             )
-        return UsageError(tr("there is no command {word}", word=shorten(word)), hint)
+        return UsageError(Phrase("there is no command {word}", word=shorten(word)), hint)
 
     def _meant(self, path: str, word: str) -> Iterable[str]:
         """The commands that a word is likely to mean."""
@@ -166,7 +166,7 @@ def _in_our_words(error: Any, ctx: Any) -> UsageError:
     if kind == "NoSuchOption":
         message = tr("there is no option {name}", name=shorten(error.option_name))
         if error.possibilities:
-            return UsageError(message, tr("did you mean {name}?", name=error.possibilities[0]))
+            return UsageError(message, Phrase("did you mean {name}?", name=error.possibilities[0]))
         return UsageError(message, _see_help(ctx))
     if kind == "BadOptionUsage":
         message = (
@@ -179,12 +179,12 @@ def _in_our_words(error: Any, ctx: Any) -> UsageError:
         from qwenchat.cli.help import usage_of
 
         usage = usage_of(ctx.command, ctx).replace(f" {tr('[OPTIONS]')}", "")
-        return UsageError(tr("{name} is missing", name=error.param.metavar), tr("say {usage}", usage=usage))
+        return UsageError("{name} is missing", "say {usage}", name=error.param.metavar, usage=usage)
     if kind == "BadParameter" and error.param is not None:
         given = _given(error)
         name = error.param.metavar if error.param.param_type_name == "argument" else error.param.opts[0]
         setting = f"{name} {given}" if given else name
-        return UsageError(tr("{setting}: expected {what}", setting=setting, what=_expected(error.param)))
+        return UsageError("{setting}: expected {what}", setting=setting, what=_expected(error.param))
     return UsageError(error.format_message(), _see_help(ctx))
 
 

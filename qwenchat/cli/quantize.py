@@ -74,11 +74,9 @@ def quantize(
     flags: Flags = ctx.obj
     settings = app.settings_of(flags).settings
     if bits not in (4, 8):
-        raise UsageError(tr("--bits is {bits}, expected 4 or 8", bits=bits))
+        raise UsageError("--bits is {bits}, expected 4 or 8", bits=bits)
     if source == catalog.DEMO:  # no need to fetch it first
-        raise UsageError(
-            tr("the built-in model is quantised already"), tr("give a float checkpoint as SOURCE")
-        )
+        raise UsageError("the built-in model is quantised already", "give a float checkpoint as SOURCE")
     folder = catalog.locate(source)
     with console.progress_reporter(quiet=settings.quiet) as show:
         show(tr("starting"), None)

@@ -196,7 +196,7 @@ def search(
     text = check(" ".join(words), tr("what is searched for"))
     if not text:
         raise UsageError(
-            tr("there is nothing to search for"), tr("say {usage}", usage="qwenchat sessions search TEXT")
+            "there is nothing to search for", "say {usage}", usage="qwenchat sessions search TEXT"
         )
     hits = _store().search(text)[:limit]
     if _wants_json(ctx, as_json):
@@ -325,10 +325,8 @@ def _format(given: str, path: Path | None) -> str:
         return kind
     names = tr(", ").join(FORMATS)
     if kind:
-        raise UsageError(tr("there is no format {kind!r}", kind=kind), tr("there are {names}", names=names))
-    raise UsageError(
-        tr("{path} does not say its format", path=path), tr("--format takes {names}", names=names)
-    )
+        raise UsageError("there is no format {kind!r}", "there are {names}", kind=kind, names=names)
+    raise UsageError("{path} does not say its format", "--format takes {names}", path=path, names=names)
 
 
 # --- deleting ------------------------------------------------------------------------------------
@@ -339,7 +337,7 @@ def _to_delete(store: SessionStore, names: Sequence[str], days: float | None) ->
     from qwenchat.terminal.session_table import local_time
 
     if bool(names) == (days is not None):
-        raise UsageError(tr("delete which sessions?"), tr("give their names, or --older-than DAYS"))
+        raise UsageError("delete which sessions?", "give their names, or --older-than DAYS")
     if days is None:
         return list({info.id: info for info in map(store.find, names)}.values())
     try:

@@ -99,25 +99,37 @@ def read_model_config(folder: Path) -> ModelConfig:
     model_type = fields.raw("model_type")
     if model_type != "qwen":
         raise CheckpointError(
-            f"{path}: model_type is {quoted(model_type)}, expected 'qwen'",
+            "{path}: model_type is {model_type}, expected 'qwen'",
             "this engine reads first-generation Qwen checkpoints",
+            path=path,
+            model_type=quoted(model_type),
         )
     hidden_size = fields.integer("hidden_size", "n_embd", most=MAX_WIDTH)
     num_heads = fields.integer("num_attention_heads", "n_head", most=MAX_WIDTH)
     head_dim = fields.integer("kv_channels", most=MAX_WIDTH, default=hidden_size // num_heads)
     if head_dim * num_heads != hidden_size or head_dim % 2:
         raise CheckpointError(
-            f"{path}: {num_heads} heads of {head_dim} do not make hidden_size {hidden_size}, "
-            "expected an even head size and no remainder"
+            "{path}: {num_heads} heads of {head_dim} do not make hidden_size {hidden_size}, "
+            "expected an even head size and no remainder",
+            path=path,
+            num_heads=num_heads,
+            head_dim=head_dim,
+            hidden_size=hidden_size,
         )
     intermediate_size = fields.integer("intermediate_size", "ffn_hidden_size", most=MAX_WIDTH)
     if intermediate_size % 2:
-        raise CheckpointError(f"{path}: intermediate_size is {intermediate_size}, expected an even number")
+        raise CheckpointError(
+            "{path}: intermediate_size is {intermediate_size}, expected an even number",
+            path=path,
+            intermediate_size=intermediate_size,
+        )
     # At least 2: LogN divides by its logarithm.
     seq_length = fields.integer("seq_length", least=2, most=MAX_CONTEXT)
     positions = fields.integer("max_position_embeddings", "n_positions", most=MAX_CONTEXT, default=seq_length)
     if fields.number("rotary_pct", default=1.0) != 1.0:
-        raise CheckpointError(f"{path}: rotary_pct is {quoted(fields.raw('rotary_pct'))}, expected 1.0")
+        raise CheckpointError(
+            "{path}: rotary_pct is {value}, expected 1.0", path=path, value=quoted(fields.raw("rotary_pct"))
+        )
     config = ModelConfig(
         # padded_vocab_size is the older name for the embedding's rows; where both are given it is the larger.
         vocab_size=fields.integer("padded_vocab_size", "vocab_size", most=MAX_VOCABULARY),
@@ -157,7 +169,9 @@ def _read_rope_base(fields: Fields) -> float:
     plain = isinstance(newer, dict) and newer.get("rope_type", "default") == "default"
     if not plain or not newer.keys() <= {"rope_type", "rope_theta"}:
         raise CheckpointError(
-            f"{fields.path}: rope_parameters is {quoted(newer)}, expected a rope_theta and no scaling"
+            "{path}: rope_parameters is {newer}, expected a rope_theta and no scaling",
+            path=fields.path,
+            newer=quoted(newer),
         )
     return Fields(fields.path, newer).number("rope_theta", kind=ROPE_BASE, default=base)
 
@@ -172,22 +186,26 @@ def _read_quant_config(folder: Path, fields: Fields) -> QuantConfig | None:
             return None
         section = read_json(path)
     if not isinstance(section, dict):
-        raise CheckpointError(f"{path}: quantization_config is not an object")
+        raise CheckpointError("{path}: quantization_config is not an object", path=path)
     quant = Fields(path, section)
     refuse_mixed(path, section)
     method = quant.raw("quant_method")
     if method not in (None, "gptq"):
-        raise CheckpointError(f"{path}: quant_method is {quoted(method)}, expected 'gptq'")
+        raise CheckpointError(
+            "{path}: quant_method is {method}, expected 'gptq'", path=path, method=quoted(method)
+        )
     bits = quant.integer("bits", most=32)
     if bits not in (4, 8):
-        raise CheckpointError(f"{path}: bits is {bits}, expected 4 or 8")
+        raise CheckpointError("{path}: bits is {bits}, expected 4 or 8", path=path, bits=bits)
     group_size = quant.integer("group_size", least=-1, most=MAX_WIDTH)
     if group_size == 0:
-        raise CheckpointError(f"{path}: group_size is 0, expected -1 or a positive number")
+        raise CheckpointError("{path}: group_size is 0, expected -1 or a positive number", path=path)
     checkpoint_format = quant.raw("checkpoint_format")
     if checkpoint_format not in (None, "gptq", "gptq_v2"):
         raise CheckpointError(
-            f"{path}: checkpoint_format is {quoted(checkpoint_format)}, expected 'gptq' or 'gptq_v2'"
+            "{path}: checkpoint_format is {checkpoint_format}, expected 'gptq' or 'gptq_v2'",
+            path=path,
+            checkpoint_format=quoted(checkpoint_format),
         )
     return QuantConfig(
         bits,
@@ -206,15 +224,17 @@ def refuse_mixed(path: Path, quantization: Mapping[str, Any]) -> None:
     """
     if quantization.get("lm_head"):
         raise CheckpointError(
-            f"{path}: the output matrix (lm_head) is quantised as well, which is not read",
+            "{path}: the output matrix (lm_head) is quantised as well, which is not read",
             "look for a version of the model with lm_head in floats",
+            path=path,
         )
     rules = quantization.get("dynamic")
     # "-:" leaves layers as they were: they are read as they are stored.
     if rules and not (isinstance(rules, dict) and all(rule.startswith("-:") for rule in rules)):
         raise CheckpointError(
-            f"{path}: some layers are quantised in a way of their own (dynamic), which is not read",
+            "{path}: some layers are quantised in a way of their own (dynamic), which is not read",
             "look for a version of the model with all layers quantised alike",
+            path=path,
         )
 
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenchat.errors import CheckpointError, quoted, shorten
-from qwenchat.i18n.language import tr
+from qwenchat.errors import CheckpointError, Phrase, quoted, shorten
 
 # Far above any published model; a count beyond them is damage, and must not size a buffer.
 MAX_LAYERS = 1024
@@ -47,7 +46,7 @@ def whole(least: int, most: int) -> Kind:
     """A whole number, and none beyond these."""
     return Kind(
         lambda value: is_whole(value, least, most),
-        lambda: tr("a whole number from {least} to {most}", least=least, most=most),
+        lambda: Phrase("a whole number from {least} to {most}", least=least, most=most),
     )
 
 
@@ -61,30 +60,28 @@ def is_number(value: object, *, above: float, most: float = MAX_NUMBER) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and above < value <= most
 
 
-NUMBER = Kind(lambda value: is_number(value, above=-MAX_NUMBER), lambda: tr("a finite number"))
-POSITIVE = Kind(lambda value: is_number(value, above=0), lambda: tr("a positive number"))
-EPSILON = Kind(lambda value: is_number(value, above=0, most=1), lambda: tr("a positive number up to 1"))
-ROPE_BASE = Kind(lambda value: is_number(value, above=1), lambda: tr("a number above 1"))
-SWITCH = Kind(lambda value: isinstance(value, bool), lambda: tr("true or false"))
-TEXT = Kind(lambda value: isinstance(value, str), lambda: tr("a text"))
+NUMBER = Kind(lambda value: is_number(value, above=-MAX_NUMBER), lambda: Phrase("a finite number"))
+POSITIVE = Kind(lambda value: is_number(value, above=0), lambda: Phrase("a positive number"))
+EPSILON = Kind(lambda value: is_number(value, above=0, most=1), lambda: Phrase("a positive number up to 1"))
+ROPE_BASE = Kind(lambda value: is_number(value, above=1), lambda: Phrase("a number above 1"))
+SWITCH = Kind(lambda value: isinstance(value, bool), lambda: Phrase("true or false"))
+TEXT = Kind(lambda value: isinstance(value, str), lambda: Phrase("a text"))
 TOKEN_IDS = Kind(
     lambda value: all(
         is_whole(i, 0, MAX_VOCABULARY) for i in (value if isinstance(value, list) else [value])
     ),
-    lambda: tr("token ids"),
+    lambda: Phrase("token ids"),
 )
 
 
 def unfit(path: Path, name: str, value: object, expected: str) -> CheckpointError:
     """The error for a value that cannot be."""
     return CheckpointError(
-        tr(
-            "{path}: {name} is {value}, expected {expected}",
-            path=path,
-            name=shorten(name),
-            value=quoted(value),
-            expected=expected,
-        )
+        "{path}: {name} is {value}, expected {expected}",
+        path=path,
+        name=shorten(name),
+        value=quoted(value),
+        expected=expected,
     )
 
 
@@ -110,7 +107,9 @@ class Fields:
         if value is None:
             value = default
         if value is None:
-            raise CheckpointError(f"{self.path}: the key {' or '.join(names)} is missing")
+            raise CheckpointError(
+                "{path}: the key {names} is missing", path=self.path, names=" or ".join(names)
+            )
         if not kind.fits(value):
             raise unfit(self.path, self._name(*names), value, kind.told())
         return value
@@ -159,8 +158,11 @@ class Fields:
             value = self._values[name]
             if value and CHANGES_RESULTS.search(name) and value != same.get(name):
                 raise CheckpointError(
-                    f"{self.path}: {name} is {quoted(value)}, which this engine does not compute with",
+                    "{path}: {name} is {value}, which this engine does not compute with",
                     "the model would answer otherwise than it was trained to",
+                    path=self.path,
+                    name=name,
+                    value=quoted(value),
                 )
         _log.debug("%s: not read: %s", self.path, shorten(", ".join(unread) or "nothing"))
 

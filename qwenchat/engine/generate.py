@@ -22,7 +22,6 @@ from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.model import Cancelled, Qwen, Rotary, ntk_alpha
 from qwenchat.engine.sampling import Sampler, SamplingParams
 from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError, PromptError
-from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.engine.cpu.model import CPUModel
@@ -355,7 +354,10 @@ class Engine:
 
     def _token_limit(self, prompt_length: int, max_new_tokens: int | None) -> int:
         if max_new_tokens is not None and (not isinstance(max_new_tokens, int) or max_new_tokens < 1):
-            raise PromptError(f"max_new_tokens is {max_new_tokens!r}, expected a whole number of 1 or more")
+            raise PromptError(
+                "max_new_tokens is {limit!r}, expected a whole number of 1 or more",
+                max_new_tokens=max_new_tokens,
+            )
         total = (
             self.context if max_new_tokens is None else max(self.context, self.config.max_position_embeddings)
         )
@@ -366,8 +368,10 @@ class Engine:
 
     def _too_long(self, length: int, most: int) -> ContextLengthError:
         return ContextLengthError(
-            f"the prompt has {length} tokens, the context holds {most}",
+            "the prompt has {length} tokens, the context holds {most}",
             "shorten it, or load the model with a larger context",
+            length=length,
+            most=most,
         )
 
 
@@ -387,16 +391,21 @@ def check_ids(ids: Sequence[int], vocab_size: int) -> list[int]:
         raise PromptError("the prompt is empty", "give at least one token")
     outside = next((i for i in checked if not 0 <= i < vocab_size), None)
     if outside is not None:
-        raise PromptError(f"the token id {outside} is outside the vocabulary (0 to {vocab_size - 1})")
+        raise PromptError(
+            "the token id {outside} is outside the vocabulary (0 to {most})",
+            outside=outside,
+            most=vocab_size - 1,
+        )
     return checked
 
 
 def out_of_memory(error: Exception) -> InsufficientMemoryError:
     """The error for a generation that took more memory than there was."""
     return InsufficientMemoryError(
-        tr("memory ran out: {reason}", reason=str(error).partition(". ")[0]),
-        tr("a shorter --context or another model may fit"),
-        in_chat=tr("/clear begins a new chat, and /model NAME loads another model"),
+        "memory ran out: {reason}",
+        "a shorter --context or another model may fit",
+        in_chat="/clear begins a new chat, and /model NAME loads another model",
+        reason=str(error).partition(". ")[0],
     )
 
 

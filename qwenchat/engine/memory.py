@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.engine.config import ModelConfig
-from qwenchat.errors import InsufficientMemoryError
-from qwenchat.i18n.language import tr
+from qwenchat.errors import InsufficientMemoryError, Phrase
 
 if TYPE_CHECKING:
     import torch
@@ -121,12 +120,12 @@ def check_memory(needed: Need, *, device: torch.device, dtype: torch.dtype) -> i
         return free
     room = (free - needed.weights - needed.working) // needed.per_token
     if room >= _LEAST_CONTEXT and needed.weights + needed.reading <= free:
-        hint = tr("--context {tokens} would fit", tokens=room)
-        in_chat = tr("it fits if qwenchat is started with --context {tokens}", tokens=room)
+        hint = Phrase("--context {tokens} would fit", tokens=room)
+        in_chat = Phrase("it fits if qwenchat is started with --context {tokens}", tokens=room)
     else:
-        hint = in_chat = tr("a smaller or more strongly quantised model may fit")
+        hint = in_chat = Phrase("a smaller or more strongly quantised model may fit")
     raise InsufficientMemoryError(
-        tr(
+        Phrase(
             "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
             "{tokens} tokens of context {cache}, work {work}), {free} GiB are free",
             needed=f"{needed.total / GIB:.1f}",
@@ -146,8 +145,7 @@ def check_memory(needed: Need, *, device: torch.device, dtype: torch.dtype) -> i
 def ran_out_loading() -> InsufficientMemoryError:
     """The error for a model that did not fit, although it seemed to."""
     return InsufficientMemoryError(
-        tr("memory ran out while the model was loaded"),
-        tr("a smaller or more strongly quantised model may fit"),
+        "memory ran out while the model was loaded", "a smaller or more strongly quantised model may fit"
     )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from qwenchat.engine.cuda.packed import Rows
 from qwenchat.engine.memory import ran_out_loading
-from qwenchat.i18n.language import tr
+from qwenchat.errors import Phrase
 
 if TYPE_CHECKING:
     from qwenchat.engine.config import ModelConfig
@@ -110,11 +110,11 @@ def reads_packed(config: ModelConfig, device: torch.device) -> str | None:
     Never an exception: whatever is wrong with Triton or what it needs is a reason to do without.
     """
     if importlib.util.find_spec("triton") is None:
-        return tr("triton is not installed")
+        return Phrase("triton is not installed")
     try:
         from qwenchat.engine.cuda import decode
     except Exception as error:  # noqa: BLE001 - a triton that breaks at import is as good as none
-        return tr("triton cannot be used: {error}", error=_first_line(error))
+        return Phrase("triton cannot be used: {error}", error=_first_line(error))
     return decode.why_not(config, device) or _triton_trouble()
 
 
@@ -127,10 +127,10 @@ def _triton_trouble() -> str | None:
     except Exception as error:  # noqa: BLE001 - a compiler's, a subprocess's, a missing library's
         header = Path(sysconfig.get_path("include")) / "Python.h"
         if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-            return tr("triton needs a C compiler, and there is no gcc or clang")
+            return Phrase("triton needs a C compiler, and there is no gcc or clang")
         if not header.exists():
-            return tr("triton compiles against Python's headers, and there is no {header}", header=header)
-        return tr("triton cannot be used: {error}", error=_first_line(error))
+            return Phrase("triton compiles against Python's headers, and there is no {header}", header=header)
+        return Phrase("triton cannot be used: {error}", error=_first_line(error))
     return None
 
 
@@ -162,7 +162,7 @@ def pack(model: Qwen, plan: Plan, dtype: torch.dtype) -> Kernels:
             raise ran_out_loading() from None
         if weights is not None:
             return Kernels("Triton, CUDA graph", model, weights)
-        reason = tr("the two halves of its MLP have their inputs in different orders")
+        reason = Phrase("the two halves of its MLP have their inputs in different orders")
     return Kernels("plain torch", model, why_not=reason)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwenchat.errors import PromptError, QwenchatError, UsageError
+from qwenchat.errors import Phrase, PromptError, QwenchatError, UsageError
 
 _FLOAT32 = torch.finfo(torch.float32)
 # Float32 softmaxes of the same logits in another order: the running sums of 151,936 were seen 1.2e-5 apart
@@ -59,20 +59,24 @@ class SamplingParams:
     def __post_init__(self) -> None:
         most = sys.float_info.max
         # NaN compares as false with everything, so it is outside every range.
-        self._require("temperature", (int, float), lambda v: 0 <= v <= most, "a finite number >= 0")
-        self._require("top_k", (int,), lambda v: v >= 0, "a whole number >= 0")
-        self._require("top_p", (int, float), lambda v: 0 < v <= 1, "a number > 0 and <= 1")
-        self._require("min_p", (int, float), lambda v: 0 <= v <= 1, "a number >= 0 and <= 1")
-        self._require("repetition_penalty", (int, float), lambda v: 0 < v <= most, "a finite number > 0")
+        self._require("temperature", (int, float), lambda v: 0 <= v <= most, Phrase("a finite number >= 0"))
+        self._require("top_k", (int,), lambda v: v >= 0, Phrase("a whole number >= 0"))
+        self._require("top_p", (int, float), lambda v: 0 < v <= 1, Phrase("a number > 0 and <= 1"))
+        self._require("min_p", (int, float), lambda v: 0 <= v <= 1, Phrase("a number >= 0 and <= 1"))
+        self._require(
+            "repetition_penalty", (int, float), lambda v: 0 < v <= most, Phrase("a finite number > 0")
+        )
         if self.seed is not None:
-            self._require("seed", (int,), lambda v: 0 <= v < 2**63, "a whole number >= 0 and < 2**63")
+            self._require("seed", (int,), lambda v: 0 <= v < 2**63, Phrase("a whole number >= 0 and < 2**63"))
 
     def _require(
         self, name: str, types: tuple[type, ...], in_range: Callable[[Any], bool], allowed: str
     ) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, types) or not in_range(value):
-            raise UsageError(f"{name} is {value!r}, but must be {allowed}")
+            raise UsageError(
+                "{name} is {value!r}, but must be {allowed}", name=name, value=value, allowed=allowed
+            )
 
 
 class Sampler:
@@ -108,7 +112,11 @@ class Sampler:
         self._seen = torch.zeros(vocab_size, dtype=torch.bool, device=device)
         for token in prompt_ids:
             if not 0 <= token < vocab_size:
-                raise PromptError(f"token id {token} is outside the vocabulary (0 to {vocab_size - 1})")
+                raise PromptError(
+                    "token id {token} is outside the vocabulary (0 to {most})",
+                    token=token,
+                    most=vocab_size - 1,
+                )
         self._seen[torch.tensor(prompt_ids, dtype=torch.int64, device=device)] = True
 
     def uniforms(self, tokens: int) -> Tensor:
@@ -254,10 +262,13 @@ def _finite(best: Tensor) -> float:
     value = float(best)
     if math.isfinite(value):
         return value
-    raise not_finite("NaN" if math.isnan(value) else "infinite logits")
+    raise not_finite("NaN" if math.isnan(value) else Phrase("infinite logits"))
 
 
-def not_finite(what: str = "NaN or infinite logits") -> QwenchatError:
+def not_finite(what: str = Phrase("NaN or infinite logits")) -> QwenchatError:
     """The error for logits that cannot be chosen from."""
-    hint = "its checkpoint may be damaged, or its numbers too large for the dtype"
-    return QwenchatError(f"the model produced {what}", hint)
+    return QwenchatError(
+        "the model produced {what}",
+        "its checkpoint may be damaged, or its numbers too large for the dtype",
+        what=what,
+    )

@@ -9,9 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qwenchat.errors import CheckpointError
+from qwenchat.errors import CheckpointError, Phrase
 from qwenchat.files.opening import NotAFile, TooLarge, read_file, reason_of
-from qwenchat.i18n.language import tr
 
 MOST_BYTES = 16 * 2**20
 MOST_JSON_VALUES = 2**19
@@ -35,7 +34,7 @@ def check(data: bytes, most: int) -> None:
         ValueError: it has more.
     """
     if count(data) >= most:
-        raise ValueError(tr("it holds more than {n} values", n=most))
+        raise ValueError(Phrase("it holds more than {n} values", n=most))
 
 
 def loads(data: bytes, most: int) -> Any:
@@ -55,9 +54,9 @@ def loads(data: bytes, most: int) -> Any:
         if b"\\ud" in data.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
-        raise ValueError(tr("it is nested too deeply")) from None
+        raise ValueError(Phrase("it is nested too deeply")) from None
     except UnicodeEncodeError:
-        raise ValueError(tr("it holds half of a character")) from None
+        raise ValueError(Phrase("it holds half of a character")) from None
     return value
 
 
@@ -70,29 +69,25 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = loads(read_file(path, MOST_BYTES)[0], MOST_JSON_VALUES)
     except FileNotFoundError:
-        raise CheckpointError(tr("{path} is missing", path=path), _a_checkpoint()) from None
+        raise CheckpointError(Phrase("{path} is missing", path=path), _a_checkpoint()) from None
     except (NotAFile, IsADirectoryError):
-        raise CheckpointError(tr("{path} is not a file", path=path), _a_checkpoint()) from None
+        raise CheckpointError(Phrase("{path} is not a file", path=path), _a_checkpoint()) from None
     except TooLarge:
         raise CheckpointError(
-            tr(
-                "{path} is larger than {limit} MiB, expected a small JSON file",
-                path=path,
-                limit=MOST_BYTES >> 20,
-            )
+            "{path} is larger than {limit} MiB, expected a small JSON file", path=path, limit=MOST_BYTES >> 20
         ) from None
     except OSError as error:
         raise CheckpointError(
-            tr("{path} cannot be read: {reason}", path=path, reason=reason_of(error))
+            "{path} cannot be read: {reason}", path=path, reason=reason_of(error)
         ) from error
     except ValueError as error:  # not UTF-8, not JSON, or too much of it
-        raise CheckpointError(tr("{path} is not valid JSON: {reason}", path=path, reason=error)) from error
+        raise CheckpointError("{path} is not valid JSON: {reason}", path=path, reason=error) from error
     if not isinstance(value, dict):
         raise CheckpointError(
-            tr("{path} holds a JSON {kind}, expected an object", path=path, kind=type(value).__name__)
+            "{path} holds a JSON {kind}, expected an object", path=path, kind=type(value).__name__
         )
     return value
 
 
 def _a_checkpoint() -> str:
-    return tr("a checkpoint is a folder with config.json in it")
+    return Phrase("a checkpoint is a folder with config.json in it")

@@ -14,7 +14,7 @@ import stat
 from io import FileIO
 from pathlib import Path
 
-from qwenchat.i18n.language import in_words_of_ours, tr
+from qwenchat.errors import Phrase
 
 # Windows has no such flags, nor the files that they are about; there, opening a symbolic link is checked
 # with is_symlink() alone.
@@ -26,7 +26,7 @@ class NotAFile(OSError):
     """What lies at a path is no regular file: a folder, a pipe, a device, a socket."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(errno.EINVAL, tr("not a regular file"), str(path))
+        super().__init__(errno.EINVAL, Phrase("not a regular file"), str(path))
 
 
 class TooLarge(OSError):
@@ -34,7 +34,7 @@ class TooLarge(OSError):
 
     def __init__(self, path: Path, limit: int) -> None:
         size = f"{limit >> 20} MB" if limit >= 2**20 else f"{limit >> 10} KB"
-        super().__init__(errno.EFBIG, tr("larger than {size}", size=size), str(path))
+        super().__init__(errno.EFBIG, Phrase("larger than {size}", size=size), str(path))
 
 
 def open_file(path: Path, *, links: bool = True) -> FileIO:
@@ -117,16 +117,16 @@ def resolved(path: Path) -> Path:
         raise OSError(errno.EINVAL, str(error)) from error
 
 
-def reason_of(error: OSError | ValueError) -> str:
-    """What the system has against it, in a few words of the user's language.
+def reason_of(error: OSError | ValueError) -> Phrase:
+    """What the system has against it, in a few words.
 
     Of a name that no file can have, because of a null byte or half a character in it, Python says so itself.
     """
-    return in_words_of_ours((isinstance(error, OSError) and error.strerror) or str(error))
+    return Phrase((isinstance(error, OSError) and error.strerror) or str(error))
 
 
 def _check_kind(path: Path, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, tr("it is a folder"), str(path))
+        raise IsADirectoryError(errno.EISDIR, Phrase("it is a folder"), str(path))
     if not stat.S_ISREG(status.st_mode):
         raise NotAFile(path)

@@ -8,10 +8,9 @@ import re
 from itertools import count
 from pathlib import Path
 
-from qwenchat.errors import QwenchatError, UsageError
+from qwenchat.errors import Phrase, QwenchatError, UsageError
 from qwenchat.files import atomic
 from qwenchat.files.opening import reason_of, resolved
-from qwenchat.i18n.language import tr
 
 
 def decode(data: bytes, name: str) -> str:
@@ -26,7 +25,7 @@ def decode(data: bytes, name: str) -> str:
     """
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not wide and b"\0" in data:
-        raise UsageError(tr("{path} is binary", path=name), tr("only text can be sent"))
+        raise UsageError("{path} is binary", "only text can be sent", path=name)
     try:
         text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError:
@@ -46,9 +45,7 @@ def check(text: str, name: str) -> str:
 
 
 def _no_text(name: str) -> UsageError:
-    return UsageError(
-        tr("{path} is no text in UTF-8", path=name), tr("convert it to UTF-8, and send it then")
-    )
+    return UsageError("{path} is no text in UTF-8", "convert it to UTF-8, and send it then", path=name)
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
@@ -66,7 +63,7 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
         if overwrite:
             path = resolved(path)  # what a link leads to is replaced, not the link
             if path.exists() and not path.is_file():
-                raise UsageError(tr("{path} is no ordinary file", path=path), tr("give another name"))
+                raise UsageError("{path} is no ordinary file", "give another name", path=path)
         mode = path.stat().st_mode & 0o777 if overwrite and path.exists() else 0o666 & ~_umask()
         temporary = atomic.write_temporary(path, text.encode("utf-8", "replace"))
         try:
@@ -78,10 +75,10 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
         finally:
             temporary.discard()
     except FileExistsError:
-        raise UsageError(tr("{path} exists already", path=path), _other_ways(path)) from None
+        raise UsageError(Phrase("{path} exists already", path=path), _other_ways(path)) from None
     except (OSError, ValueError) as error:
         reason = reason_of(error)
-        raise QwenchatError(tr("{path} cannot be written: {reason}", path=path, reason=reason)) from error
+        raise QwenchatError("{path} cannot be written: {reason}", path=path, reason=reason) from error
 
 
 def _put_where_nothing_is(temporary: atomic.Temporary, path: Path) -> None:
@@ -100,8 +97,8 @@ def _other_ways(path: Path) -> str:
     others = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in count(2))
     other = next(other.name for other in others if not os.path.lexists(other))
     if path.is_file():
-        return tr("{other} is free, and --force replaces what is there", other=other)
-    return tr("{other} is free", other=other)
+        return Phrase("{other} is free, and --force replaces what is there", other=other)
+    return Phrase("{other} is free", other=other)
 
 
 def _umask() -> int:

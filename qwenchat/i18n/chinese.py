@@ -1279,4 +1279,115 @@ CHINESE: Mapping[str, str] = {
     "Network is unreachable": "网络不可达",
     "Cannot allocate memory": "内存不足",
     "Exec format error": "不是可执行的程序",
+    # The engine, and values of a conversation.
+    "a message has the role {role!r}, expected system, user or assistant": (
+        "消息的角色是 {role!r}，应为 system、user 或 assistant"
+    ),
+    "a message is {kind}, expected a role and a content": "消息是 {kind}，应有角色和内容",
+    "a message's content is {kind}, expected text": "消息的内容是 {kind}，应为文本",
+    "encode it first": "请先编码",
+    "give at least one token": "请至少给出一个 token",
+    "look for a version of the model with all layers quantised alike": "请找所有层以同一方式量化的版本",
+    "look for a version of the model with lm_head in floats": "请找 lm_head 为浮点的版本",
+    "max_new_tokens is {limit!r}, expected a whole number of 1 or more": (
+        "max_new_tokens 是 {limit!r}，应为不小于 1 的整数"
+    ),
+    "node {id} stands where {other} belongs": "节点 {id} 占了 {other} 的位置",
+    "node {id}: questions and replies do not alternate": "节点 {id}：提问与回复没有交替",
+    "node {node_id} is a question, not a reply": "节点 {node_id} 是提问，不是回复",
+    "node {node_id} is a reply, not a question": "节点 {node_id} 是回复，不是提问",
+    "only safetensors are read; pickled weights (.bin, .pt) never are": (
+        "只读取 safetensors；从不读取 pickle 权重（.bin、.pt）"
+    ),
+    "stop is {stop!r}, expected texts that are not empty": "stop 是 {stop!r}，应为非空文本",
+    "the checkpoint is incomplete or of another architecture": "检查点不完整，或属于别的架构",
+    "the checkpoint is incomplete; fetch it again": "检查点不完整；请重新下载",
+    "the conversation has no node {node_id}": "对话中没有节点 {node_id}",
+    "the file is damaged or of another model": "文件已损坏，或属于别的模型",
+    "the file is damaged; fetch it again": "文件已损坏；请重新下载",
+    "the model produced {what}": "模型算出了 {what}",
+    "its checkpoint may be damaged, or its numbers too large for the dtype": (
+        "检查点可能已损坏，或数值超出该 dtype 的范围"
+    ),
+    "infinite logits": "无穷大的 logits",
+    "NaN or infinite logits": "NaN 或无穷大的 logits",
+    "a finite number >= 0": "不小于 0 的有限数",
+    "a whole number >= 0": "不小于 0 的整数",
+    "a number > 0 and <= 1": "大于 0 且不大于 1 的数",
+    "a number >= 0 and <= 1": "0 到 1 的数",
+    "a finite number > 0": "大于 0 的有限数",
+    "a whole number >= 0 and < 2**63": "不小于 0 且小于 2**63 的整数",
+    "the model would answer otherwise than it was trained to": "否则模型的回答会与训练时不符",
+    "the prompt has {length} tokens, the context holds {most}": (
+        "提示有 {length} 个 token，上下文只容 {most} 个"
+    ),
+    "the prompt holds something that is no token id, expected whole numbers": (
+        "提示中有不是 token id 的值，应全为整数"
+    ),
+    "the prompt is empty": "提示为空",
+    "the prompt is text, expected token ids": "提示是文本，应为 token id",
+    "the token id {outside} is outside the vocabulary (0 to {most})": (
+        "token id {outside} 不在词表中（0 到 {most}）"
+    ),
+    "this engine reads first-generation Qwen checkpoints": "这个引擎读取第一代 Qwen 检查点",
+    "token id {token} is outside the vocabulary (0 to {most})": "token id {token} 不在词表中（0 到 {most}）",
+    "try again": "请再试一次",
+    "{count} of them and no index": "{count} 个，且没有索引",
+    "{folder}: the weights have more layers than config.json says ({most})": (
+        "{folder}：权重的层数多于 config.json 所写（{most}）"
+    ),
+    "{folder}: expected model.safetensors or model.safetensors.index.json, found {found}": (
+        "{folder}：应有 model.safetensors 或 model.safetensors.index.json，实际：{found}"
+    ),
+    "{folder}: the tensor {name} is missing, expected {shape}": "{folder}：缺少张量 {name}，应为 {shape}",
+    "{index}: weight_map is missing, expected an object of tensor names and files": (
+        "{index}：缺少 weight_map，应为张量名与文件的对象"
+    ),
+    "{index}: {name} is said to be in {file}, expected a .safetensors file name": (
+        "{index}：{name} 写明在 {file} 中，应为 .safetensors 文件名"
+    ),
+    "{name} is {value!r}, but must be {allowed}": "{name} 是 {value!r}，应为{allowed}",
+    "{path} has changed since it was opened": "{path} 打开之后有变动",
+    "{path} is not a whole safetensors file: {reason}": "{path} 不是完整的 safetensors 文件：{reason}",
+    "{path}: bits is {bits}, expected 4 or 8": "{path}：bits 是 {bits}，应为 4 或 8",
+    "{path}: checkpoint_format is {checkpoint_format}, expected 'gptq' or 'gptq_v2'": (
+        "{path}：checkpoint_format 是 {checkpoint_format}，应为 'gptq' 或 'gptq_v2'"
+    ),
+    "{path}: expected a GGUF file, and it is empty": "{path}：应为 GGUF 文件，却是空的",
+    "{path}: group_size is 0, expected -1 or a positive number": "{path}：group_size 是 0，应为 -1 或正数",
+    "{path}: intermediate_size is {intermediate_size}, expected an even number": (
+        "{path}：intermediate_size 是 {intermediate_size}，应为偶数"
+    ),
+    "{path}: model_type is {model_type}, expected 'qwen'": "{path}：model_type 是 {model_type}，应为 'qwen'",
+    "{path}: quant_method is {method}, expected 'gptq'": "{path}：quant_method 是 {method}，应为 'gptq'",
+    "{path}: quantization_config is not an object": "{path}：quantization_config 不是对象",
+    "{path}: rope_parameters is {newer}, expected a rope_theta and no scaling": (
+        "{path}：rope_parameters 是 {newer}，应有 rope_theta 且不缩放"
+    ),
+    "{path}: rotary_pct is {value}, expected 1.0": "{path}：rotary_pct 是 {value}，应为 1.0",
+    "{path}: some layers are quantised in a way of their own (dynamic), which is not read": (
+        "{path}：有些层以自己的方式量化（dynamic），无法读取"
+    ),
+    "{path}: the key {names} is missing": "{path}：缺少键 {names}",
+    "{path}: the output matrix (lm_head) is quantised as well, which is not read": (
+        "{path}：输出矩阵（lm_head）也已量化，无法读取"
+    ),
+    "{path}: the tensor {name} cannot be read: {reason}": "{path}：无法读取张量 {name}：{reason}",
+    "{path}: the tensor {name} has no place in this architecture": "{path}：张量 {name} 在这个架构中没有位置",
+    "{path}: the tensor {name} is missing, {index} expects it": "{path}：缺少张量 {name}，{index} 中有它",
+    "{path}: the tensor {name} is {found}, expected {shape}": "{path}：张量 {name} 是 {found}，应为 {shape}",
+    "{path}: {layer} of {outputs} by {inputs} cannot be packed": (
+        "{path}：{layer}（{outputs} × {inputs}）无法打包"
+    ),
+    "{path}: {layer}.g_idx goes from {low} to {high}, expected groups 0 to {most}": (
+        "{path}：{layer}.g_idx 从 {low} 到 {high}，组号应为 0 到 {most}"
+    ),
+    "{path}: {name} is {value}, which this engine does not compute with": (
+        "{path}：{name} 是 {value}，这个引擎不支持"
+    ),
+    "{path}: {num_heads} heads of {head_dim} do not make hidden_size {hidden_size}, expected an even "
+    "head size and no remainder": (
+        "{path}：{num_heads} 个大小为 {head_dim} 的头凑不成 hidden_size "
+        "{hidden_size}；头的大小应为偶数且没有余数"
+    ),
 }

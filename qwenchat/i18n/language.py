@@ -3,6 +3,9 @@
 Texts stand in the code in English, as templates for :meth:`str.format`; :func:`tr` gives one in the
 language in force, filled in. The Chinese ones are in ``chinese.py``, which is read only when they are
 wanted. A text that has no translation is said in English. What the model is told is never translated.
+
+Whoever tells something translates it. Errors and phrases are made in English (``errors.py``) by whoever
+knows what happened.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
+
+from qwenchat.errors import Names, Phrase, QwenchatError
 
 Language = Literal["en", "zh"]
 
@@ -25,18 +30,43 @@ def tr(template: str, **values: object) -> str:
     """A text in the user's language.
 
     Args:
-        template: the English text, written out where it is said, with a field for each of ``values``.
-        values: what the fields stand for. They are filled in as they are: no field in them counts.
+        template: the English text, written out where it is said, with a field for each of ``values``; or a
+            phrase, which has its own.
+        values: what the fields stand for. They are filled in as they are: no field in them counts. Phrases
+            and errors among them are translated too.
     """
+    if isinstance(template, Phrase):
+        if template.template not in _table:
+            return str(template)
+        if not template.values:  # a finished text, whatever braces are in it
+            return _table[template.template]
+        values, template = dict(template.values), template.template
+    values = {name: _value(value) for name, value in values.items()}
     translation = _table.get(template)
     if translation is None:
         return template.format(**values)
     return _closed_up(translation, values).format(**values)
 
 
-def in_words_of_ours(text: str) -> str:
-    """What others say in English, as the system does, in the user's language where it has a translation."""
-    return _table.get(text, text)
+def translated(text: str) -> str:
+    """A text as the user reads it: a phrase in their language, what is no phrase as it is."""
+    return tr(text) if isinstance(text, Phrase) else text
+
+
+def told(error: QwenchatError, *, in_chat: bool = False) -> str:
+    """An error in the user's language: what happened, and what to do about it, in the chat with its means."""
+    hint = error.in_chat if in_chat else error.hint
+    return tr("{message}; {hint}", message=error.message, hint=hint) if hint else tr(error.message)
+
+
+def _value(value: object) -> object:
+    if isinstance(value, QwenchatError):
+        return told(value)
+    if isinstance(value, Exception):
+        value = str(value)  # which may be a phrase
+    if isinstance(value, Names):
+        return tr(", ").join(value)
+    return translated(value) if isinstance(value, str) else value
 
 
 def is_yes(answer: str) -> bool:
@@ -55,8 +85,7 @@ def plural(count: int, one: str, many: str, **values: object) -> str:
         many: the English text for any other number.
         values: what the other fields stand for.
     """
-    template = one if count == 1 and many not in _table else many
-    return tr(template, count=f"{count:,}", **values)
+    return tr(Phrase.of_number(count, one, many, **values))
 
 
 def _closed_up(translation: str, values: Mapping[str, object]) -> str:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from qwenchat import paths
-from qwenchat.errors import ModelNotFoundError
-from qwenchat.i18n.language import tr
+from qwenchat.errors import ModelNotFoundError, Phrase
 from qwenchat.models import places, published
 from qwenchat.models.builtin import demo
 from qwenchat.models.places import Place
@@ -26,7 +25,7 @@ Progress = Callable[[str, float | None], None]
 
 def demo_title() -> str:
     """What the built-in model is, in words."""
-    return tr("the built-in model ({name})", name="SmolLM2-135M-Instruct")
+    return Phrase("the built-in model ({name})", name="SmolLM2-135M-Instruct")
 
 
 def locate(model: str | Path, *, progress: Progress | None = None) -> Path:
@@ -121,26 +120,26 @@ def made_models_dir() -> Path:
 def not_found(model: str) -> ModelNotFoundError:
     """The error for a model that is not on this machine."""
     if model == DEMO:  # no name of the Hub, but one that can be fetched
-        return _not_here(tr("{model} is not on this machine", model=DEMO), DEMO)
+        return _not_here(Phrase("{model} is not on this machine", model=DEMO), DEMO)
     name = full_name(model)
     if name:
-        message = tr("{model} is not on this machine", model=name)
+        message = Phrase("{model} is not on this machine", model=name)
         if any(not place.whole and places.is_folder(place.folder) for place in places.of(name)):
-            message = tr("{model} is not whole on this machine", model=name)
+            message = Phrase("{model} is not whole on this machine", model=name)
         return _not_here(message, name)
     close = near(model)
     if close:
-        hint = tr("did you mean {name}?", name=close)
+        hint = Phrase("did you mean {name}?", name=close)
     else:
-        hint = tr("give a checkpoint folder, a known name, or demo")
-    return ModelNotFoundError(tr("there is no model or folder called {name}", name=model), hint)
+        hint = Phrase("give a checkpoint folder, a known name, or demo")
+    return ModelNotFoundError(Phrase("there is no model or folder called {name}", name=model), hint)
 
 
 def _not_here(message: str, name: str) -> ModelNotFoundError:
     return ModelNotFoundError(
         message,
-        tr("qwenchat models pull {name} fetches it", name=name),
-        in_chat=tr("fetch it outside the chat: qwenchat models pull {name}", name=name),
+        Phrase("qwenchat models pull {name} fetches it", name=name),
+        in_chat=Phrase("fetch it outside the chat: qwenchat models pull {name}", name=name),
     )
 
 

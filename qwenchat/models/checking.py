@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from qwenchat.engine.weights.safetensors_header import read_header
+from qwenchat.errors import Phrase
 from qwenchat.files.opening import reason_of, resolved
-from qwenchat.i18n.language import tr
 from qwenchat.models import digests, places, published, records
 from qwenchat.models.builtin import demo
 from qwenchat.models.places import Place
@@ -60,20 +60,20 @@ def check(place: Place, progress: Progress = lambda stage, done, total: None) ->
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        progress(tr("verifying {name}", name=place.name), done, total)
+        progress(Phrase("verifying {name}", name=place.name), done, total)
 
-    bad = {}
+    bad: dict[str, str] = {}
     for file in files:
         reason = digests.why_bad(place.folder / file.name, file, advance)
         if reason:
             bad[file.name] = reason
     for name in places.missing(place.folder):
-        bad.setdefault(name, tr("it is missing"))
+        bad.setdefault(name, Phrase("it is missing"))
     if against == "cache":
         known = {file.name for file in files}
         for path in place.folder.glob("*.safetensors"):
             if path.name not in known:
-                bad.setdefault(path.name, tr("nothing tells what it must be"))
+                bad.setdefault(path.name, Phrase("nothing tells what it must be"))
     if against == "nothing":
         bad |= _cut_short(place.folder)
     return Checked(place, against, tuple(files), bad)
@@ -81,15 +81,15 @@ def check(place: Place, progress: Progress = lambda stage, done, total: None) ->
 
 def _cut_short(folder: Path) -> dict[str, str]:
     """Of weights that no hash is known of: those that are not as long as their own header says, and why."""
-    bad = {}
+    bad: dict[str, str] = {}
     for path in places.entries(folder):
         try:
             if path.suffix == ".safetensors":
                 read_header(path)
         except OSError as error:
-            bad[path.name] = tr("it cannot be read: {reason}", reason=reason_of(error))
+            bad[path.name] = Phrase("it cannot be read: {reason}", reason=reason_of(error))
         except ValueError as error:
-            bad[path.name] = tr("it is cut short or damaged: {reason}", reason=error)
+            bad[path.name] = Phrase("it is cut short or damaged: {reason}", reason=error)
     return bad
 
 

@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from qwenchat.errors import Phrase
 from qwenchat.files.opening import NotAFile, check_file, open_file, reason_of
-from qwenchat.i18n.language import tr
 from qwenchat.models.records import File
 
 _CHUNK = 2**20
@@ -29,18 +29,18 @@ def why_bad(path: Path, file: File, advance: Callable[[int], None] = lambda coun
     try:
         size = check_file(path)
         if size != file.size:
-            return tr("it has {size} bytes, expected {expected}", size=size, expected=file.size)
+            return Phrase("it has {size} bytes, expected {expected}", size=size, expected=file.size)
         if not file.digest:
             return None
         kind, _, expected = file.digest.partition(":")
         found = of(path, kind, advance)
     except FileNotFoundError:
-        return tr("it is missing")
+        return Phrase("it is missing")
     except (NotAFile, IsADirectoryError):
-        return tr("it is not a file")
+        return Phrase("it is not a file")
     except OSError as error:
-        return tr("it cannot be read: {reason}", reason=reason_of(error))
-    return None if found == expected else tr("its content is not what was published")
+        return Phrase("it cannot be read: {reason}", reason=reason_of(error))
+    return None if found == expected else Phrase("its content is not what was published")
 
 
 def of(path: Path, kind: str, advance: Callable[[int], None] = lambda count: None) -> str:

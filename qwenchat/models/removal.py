@@ -14,9 +14,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwenchat.errors import DownloadError, ModelNotFoundError, UsageError
+from qwenchat.errors import DownloadError, ModelNotFoundError, Names, Phrase, UsageError
 from qwenchat.files.opening import read_file, reason_of, resolved
-from qwenchat.i18n.language import tr
 from qwenchat.models import places, records
 from qwenchat.models.records import Record
 
@@ -60,12 +59,12 @@ def plan(name: str, revision: str | None = None) -> Removal:
     candidates = [snapshots.parent if path.parent == snapshots else path for path in candidates]
     if link := next((path for path in candidates if path.is_symlink()), None):
         raise UsageError(
-            tr("{path} is a link to elsewhere", path=link), tr("what is kept elsewhere is yours to remove")
+            "{path} is a link to elsewhere", "what is kept elsewhere is yours to remove", path=link
         )
     folders = tuple(dict.fromkeys(path for path in candidates if places.is_folder(path)))
     pulls = tuple(record for record in records.everything() if record.name == name)
     if not folders and not pulls:
-        raise ModelNotFoundError(tr("{model} is not on this machine", model=name))
+        raise ModelNotFoundError("{model} is not on this machine", model=name)
     return Removal(name, folders, (), pulls, _bytes(folders))
 
 
@@ -75,8 +74,10 @@ def _plan_revision(name: str, revision: str) -> Removal:
     found = [commit for commit in commits if commit.startswith(revision)] if len(revision) >= 5 else []
     if len(found) != 1:
         raise ModelNotFoundError(
-            tr("there is no revision {revision} of {name} in the Hub's cache", revision=revision, name=name),
-            tr("there are {names}", names=tr(", ").join(commits)) if commits else "",
+            Phrase(
+                "there is no revision {revision} of {name} in the Hub's cache", revision=revision, name=name
+            ),
+            Phrase("there are {names}", names=Names(commits)) if commits else "",
         )
     pulls = tuple(
         record for record in records.everything() if record.name == name and record.revision == found[0]
@@ -120,7 +121,7 @@ def remove(removal: Removal) -> int:
 
     def busy() -> None:
         raise DownloadError(
-            tr("another qwenchat is pulling {name}", name=removal.name), tr("try again when it has ended")
+            "another qwenchat is pulling {name}", "try again when it has ended", name=removal.name
         )
 
     try:
@@ -132,7 +133,7 @@ def remove(removal: Removal) -> int:
         # What rmtree tells is often the last part of a path alone.
         place = next((folder for folder in removal.folders if folder.exists()), error.filename)
         reason = reason_of(error)
-        raise DownloadError(tr("{path} cannot be removed: {reason}", path=place, reason=reason)) from error
+        raise DownloadError("{path} cannot be removed: {reason}", path=place, reason=reason) from error
     return removal.bytes
 
 

@@ -20,8 +20,7 @@ from typing import Any, NoReturn, get_args
 
 from qwenchat.chat.conversation import Conversation, Node, Reply, ReplyStatus
 from qwenchat.chat.messages import GenerationOptions, Role, Timings, Usage
-from qwenchat.errors import ConversationError, SessionDamagedError
-from qwenchat.i18n.language import tr
+from qwenchat.errors import ConversationError, Phrase, SessionDamagedError
 from qwenchat.text.caseless import fold
 
 SCHEMA = 1
@@ -157,7 +156,7 @@ def decode(data: bytes) -> SessionRecord:
     settings = top.mapping("settings")
     for name, value in settings.items():
         if not _is_setting(value):
-            raise _damaged(tr("the setting {name!r} has a value it cannot have", name=name))
+            raise _damaged(Phrase("the setting {name!r} has a value it cannot have", name=name))
     return SessionRecord(head, settings, _conversation(top))
 
 
@@ -217,11 +216,11 @@ def _parse(data: bytes) -> object:
     try:
         return _parser.decode(data.decode("utf-8-sig"))
     except RecursionError:
-        raise _damaged(tr("it is nested too deeply")) from None
+        raise _damaged(Phrase("it is nested too deeply")) from None
     except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
         if isinstance(error, json.JSONDecodeError):
-            raise _damaged(tr("it is not JSON in line {n}", n=error.lineno)) from None
-        raise _damaged(tr("it is not JSON")) from None
+            raise _damaged(Phrase("it is not JSON in line {n}", n=error.lineno)) from None
+        raise _damaged(Phrase("it is not JSON")) from None
 
 
 def _migrated(content: object) -> object:
@@ -229,21 +228,19 @@ def _migrated(content: object) -> object:
         return content
     schema = content.get("schema")
     if type(schema) is not int:
-        raise _damaged(tr("it names no schema"))
+        raise _damaged(Phrase("it names no schema"))
     if schema > SCHEMA:
         raise SessionDamagedError(
-            tr(
-                "it was written by a newer qwenchat (schema {newer}; this one reads {known})",
-                newer=schema,
-                known=SCHEMA,
-            ),
-            tr("update qwenchat to go on with it"),
+            "it was written by a newer qwenchat (schema {newer}; this one reads {known})",
+            "update qwenchat to go on with it",
+            newer=schema,
+            known=SCHEMA,
         )
     for older in range(schema, SCHEMA):
         try:
             content = MIGRATIONS[older](content)
         except (LookupError, TypeError, ValueError, AttributeError):
-            raise _damaged(tr("it does not hold what schema {n} holds", n=older)) from None
+            raise _damaged(Phrase("it does not hold what schema {n} holds", n=older)) from None
     return content
 
 
@@ -260,7 +257,7 @@ def _head(top: _Object) -> Head:
         try:
             datetime.fromisoformat(moment)
         except ValueError:
-            raise _damaged(tr("its dates are not dates")) from None
+            raise _damaged(Phrase("its dates are not dates")) from None
     return head
 
 
@@ -357,7 +354,7 @@ def _is_finite(value: str | int | float) -> bool:
 
 
 def _damaged(why: str) -> SessionDamagedError:
-    return SessionDamagedError(why, tr("it is left as it is; to go on with it moves it aside"))
+    return SessionDamagedError(why, "it is left as it is; to go on with it moves it aside")
 
 
 class _Object:
@@ -370,19 +367,19 @@ class _Object:
 
     def __init__(self, content: object, where: str) -> None:
         if not isinstance(content, dict):
-            raise _damaged(tr("{where} is no object", where=where))
+            raise _damaged(Phrase("{where} is no object", where=where))
         self._content = content
         self._where = where
         self._taken: set[str] = set()
 
     def refuse(self, name: str) -> NoReturn:
-        raise _damaged(tr("{where}: {name!r} has a value it cannot have", where=self._where, name=name))
+        raise _damaged(Phrase("{where}: {name!r} has a value it cannot have", where=self._where, name=name))
 
     def finish(self) -> None:
         """Refuses fields that nobody took: saving would drop them."""
         for name in self._content:
             if name not in self._taken:
-                raise _damaged(tr("{where}: {name!r} is no field of it", where=self._where, name=name))
+                raise _damaged(Phrase("{where}: {name!r} is no field of it", where=self._where, name=name))
 
     def text(self, name: str) -> str:
         value: str = self._take(name, str)
@@ -426,7 +423,7 @@ class _Object:
     def _take(self, name: str, *kinds: type) -> Any:
         self._taken.add(name)
         if name not in self._content:
-            raise _damaged(tr("{where}: {name!r} is missing", where=self._where, name=name))
+            raise _damaged(Phrase("{where}: {name!r} is missing", where=self._where, name=name))
         value = self._content[name]
         # By its very type: a truth is a whole number to isinstance().
         return value if type(value) in kinds else self.refuse(name)

@@ -17,10 +17,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from qwenchat.errors import SessionDamagedError, SessionError, SessionNotFoundError
+from qwenchat.errors import Names, Phrase, SessionDamagedError, SessionError, SessionNotFoundError
 from qwenchat.files import atomic
 from qwenchat.files.opening import read_file, reason_of
-from qwenchat.i18n.language import plural, tr
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions.format import Head, SessionRecord
 from qwenchat.text.caseless import fold
@@ -114,7 +113,7 @@ def load(path: Path) -> tuple[SessionRecord, atomic.Identity]:
         record = session_file.decode(data)
     except SessionDamagedError as error:
         raise SessionDamagedError(
-            tr("{path}: {reason}", path=path, reason=error.message), error.hint
+            Phrase("{path}: {reason}", path=path, reason=error.message), error.hint
         ) from None
     # Of a file copied by hand, the name is its own; the id in it is not.
     return replace(record, head=replace(record.head, id=path.stem)), atomic.Identity.of(status)
@@ -137,9 +136,7 @@ def info(path: Path) -> SessionInfo:
 
 def _head_of_whole(path: Path, size: int) -> Head:
     if size > _LISTED_WHOLE:
-        raise SessionDamagedError(
-            tr("its beginning does not say what it is, and it is too large to be listed")
-        )
+        raise SessionDamagedError("its beginning does not say what it is, and it is too large to be listed")
     return session_file.decode(_read(path)[0]).head
 
 
@@ -180,13 +177,13 @@ def _read(path: Path) -> tuple[bytes, os.stat_result]:
         return read_file(path, session_file.SIZE_LIMIT, links=False)
     except FileNotFoundError:
         raise SessionNotFoundError(
-            tr("there is no session {name!r}", name=path.stem), tr("it was deleted just now")
+            "there is no session {name!r}", "it was deleted just now", name=path.stem
         ) from None
     except OSError as error:
         if error.errno == errno.EFBIG:
             limit = session_file.SIZE_LIMIT // 2**20
-            raise SessionDamagedError(tr("larger than {n} MB", n=limit), tr("it is left as it is")) from None
-        raise SessionError(tr("cannot read {path}: {reason}", path=path, reason=reason(error))) from error
+            raise SessionDamagedError("larger than {n} MB", "it is left as it is", n=limit) from None
+        raise SessionError("cannot read {path}: {reason}", path=path, reason=reason(error)) from error
 
 
 def _excerpt(text: str, needle: str, around: int = 40) -> str:
@@ -202,7 +199,7 @@ def _excerpt(text: str, needle: str, around: int = 40) -> str:
 def reason(error: OSError) -> str:
     """What the system says, in words."""
     if error.errno == errno.ELOOP:
-        return tr("it is a symbolic link")
+        return Phrase("it is a symbolic link")
     return reason_of(error)
 
 
@@ -256,8 +253,8 @@ def find(folder: Path, name: str) -> SessionInfo:
         SessionNotFoundError: there is none, or there are several.
         SessionError: the folder cannot be read.
     """
-    missing = tr("there is no session {name!r}", name=name)
-    listed, in_chat = tr("qwenchat sessions list shows them"), tr("/sessions shows them")
+    missing = Phrase("there is no session {name!r}", name=name)
+    listed, in_chat = Phrase("qwenchat sessions list shows them"), Phrase("/sessions shows them")
     if not name:  # and not the only one, whose title begins with nothing too
         raise SessionNotFoundError(missing, listed, in_chat=in_chat)
     if _ID.fullmatch(name) and os.path.lexists(path_of(folder, name)):
@@ -273,19 +270,19 @@ def find(folder: Path, name: str) -> SessionInfo:
         if len(found) == 1:
             return found[0]
         if found:
-            ids = tr(", ").join(info.id for info in found[:_SOME_IDS])
+            ids = Names(info.id for info in found[:_SOME_IDS])
             raise SessionNotFoundError(
-                plural(
+                Phrase.of_number(
                     len(found),
                     "one session answers to {name!r}",
                     "{count} sessions answer to {name!r}",
                     name=name,
                 ),
-                tr("give an id: {ids}", ids=ids if len(found) <= _SOME_IDS else f"{ids}, …"),
+                Phrase("give an id: {ids}", ids=ids if len(found) <= _SOME_IDS else f"{ids}, …"),
             )
     if infos:
         raise SessionNotFoundError(missing, listed, in_chat=in_chat)
-    raise SessionNotFoundError(missing, tr("none was saved yet"))
+    raise SessionNotFoundError(missing, "none was saved yet")
 
 
 def with_a_title_alone(infos: Sequence[SessionInfo]) -> list[SessionInfo]:
@@ -304,7 +301,7 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     except FileNotFoundError:  # nothing was saved yet
         return
     except OSError as error:
-        raise SessionError(tr("cannot read {path}: {reason}", path=folder, reason=reason(error))) from error
+        raise SessionError("cannot read {path}: {reason}", path=folder, reason=reason(error)) from error
 
 
 def _changed(entry: os.DirEntry[str]) -> float:

@@ -15,8 +15,7 @@ from pydantic import ValidationError
 
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import GenerationOptions
-from qwenchat.errors import UsageError, shorten
-from qwenchat.i18n.language import tr
+from qwenchat.errors import Phrase, UsageError, shorten
 from qwenchat.sessions.format import SettingValue
 from qwenchat.sessions.store import Session, SessionStore
 from qwenchat.settings.schema import Settings, allowed, system_prompt
@@ -70,7 +69,7 @@ def begin(
         ConfigError: the system prompt that is named is not in the config.
     """
     if session is not None and latest:
-        raise UsageError(tr("--continue and --session exclude each other"), tr("choose one"))
+        raise UsageError("--continue and --session exclude each other", "choose one")
     settings, flags = resolved.settings, resolved.given_by_flag
     system, base = system_prompt(settings), sampling_options(settings)
     given = {name: _kept(getattr(settings, name)) for name in _OPTIONS if name in flags}
@@ -78,7 +77,7 @@ def begin(
         newest, ahead = store.latest()
         for info in ahead:
             notice(
-                tr(
+                Phrase(
                     "{title!r} is dated ahead of this machine's clock, so it is not taken for the latest; "
                     "-s {id} goes on with it",
                     title=shorten(info.title or info.id),
@@ -86,7 +85,7 @@ def begin(
                 )
             )
         if newest is None:
-            notice(tr("there is no session yet; this is a new one"))
+            notice(Phrase("there is no session yet; this is a new one"))
         else:
             session = newest.id
     if session is None:
@@ -121,7 +120,7 @@ def options_for(
             options = replace(options, **{name: getattr(checked, name)})
         except ValidationError:
             session.notices.append(
-                tr("the session's {name} is left out: expected {what}", name=name, what=allowed(name))
+                Phrase("the session's {name} is left out: expected {what}", name=name, what=allowed(name))
             )
     return options
 

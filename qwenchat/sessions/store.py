@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from qwenchat.chat.conversation import Conversation
-from qwenchat.errors import SessionDamagedError, SessionError, SessionLockedError, UsageError
+from qwenchat.errors import Phrase, SessionDamagedError, SessionError, SessionLockedError, UsageError
 from qwenchat.files import atomic, locks
 from qwenchat.i18n.language import tr
 from qwenchat.sessions import format as session_file
@@ -91,7 +91,7 @@ class Session:
                 the folder could not be synced; then only a power cut could undo it.
         """
         if self.read_only:
-            raise SessionLockedError(self.read_only, tr("/fork goes on in a copy"))
+            raise SessionLockedError(self.read_only, "/fork goes on in a copy")
         self.updated = _now()
         questions = self.conversation.questions()
         self.title = self.title or (_title_of(questions[0].text) if questions else "")
@@ -99,13 +99,13 @@ class Session:
             self._write(session_file.encode(self.record()))
         except OSError as error:
             raise SessionError(
-                tr("cannot save the session: {reason}", reason=reason(error)),
-                tr("it is not safe on the disk; free some room, or set QWENCHAT_HOME to another folder")
+                Phrase("cannot save the session: {reason}", reason=reason(error)),
+                "it is not safe on the disk; free some room, or set QWENCHAT_HOME to another folder"
                 if error.errno in atomic.NO_ROOM
-                else tr("it is not safe on the disk; QWENCHAT_HOME names another folder"),
+                else "it is not safe on the disk; QWENCHAT_HOME names another folder",
             ) from error
         except ValueError as error:
-            raise SessionError(tr("cannot save the session: {reason}", reason=error)) from error
+            raise SessionError("cannot save the session: {reason}", reason=error) from error
 
     def withdraw(self) -> None:
         """Takes the session's file away again; the session stays open.
@@ -119,7 +119,7 @@ class Session:
             atomic.sync_folder(self._store.folder)
         except OSError as error:
             raise SessionError(
-                tr("cannot delete {path}: {reason}", path=self.path, reason=reason(error))
+                "cannot delete {path}: {reason}", path=self.path, reason=reason(error)
             ) from error
 
     def rename(self, title: str) -> None:
@@ -130,7 +130,7 @@ class Session:
         """
         line = " ".join(title.split())[: session_file.TITLE_LIMIT]
         if not line:
-            raise UsageError(tr("a title cannot be empty"))
+            raise UsageError("a title cannot be empty")
         self.title = line
 
     def fork(self) -> Session:
@@ -162,7 +162,7 @@ class Session:
     def _write(self, data: bytes) -> None:
         if len(data) > session_file.SIZE_LIMIT:
             limit = session_file.SIZE_LIMIT // 2**20
-            raise OSError(errno.EFBIG, tr("it is larger than {n} MB", n=limit))
+            raise OSError(errno.EFBIG, Phrase("it is larger than {n} MB", n=limit))
         if not self._may_write:  # the first save
             self._take(self._store.lock(self.id))
         atomic.make_private_folder(self._store.folder)
@@ -182,7 +182,7 @@ class Session:
         if lock is None and not self._store.without_locks:
             self._store.without_locks = True
             self.notices.append(
-                tr("this file system has no locks: sessions are saved without, so open each only once")
+                Phrase("this file system has no locks: sessions are saved without, so open each only once")
             )
 
     def _keep_what_others_put_there(self) -> tuple[atomic.Identity, ...]:
@@ -193,7 +193,7 @@ class Session:
         if there is None or there in self._own_states:
             return () if there is None else (there,)
         kept = self._store.set_aside(self.path)
-        self.notices.append(tr("the file that was in the session's place is kept as {path}", path=kept))
+        self.notices.append(Phrase("the file that was in the session's place is kept as {path}", path=kept))
         return ()
 
 
@@ -263,7 +263,7 @@ class SessionStore:
             session = Session(self, load(info.path)[0], read_only=_in_use(title))
             return _forked(session) if on_locked == "fork" else session
         except OSError as error:  # a folder that cannot be written can still be read
-            why = tr("the session {title!r} is read-only: {reason}", title=title, reason=reason(error))
+            why = Phrase("the session {title!r} is read-only: {reason}", title=title, reason=reason(error))
             return Session(self, load(info.path)[0], read_only=why)
         try:
             session = self._load_or_begin_anew(info.path, anew=on_damaged == "set_aside")
@@ -353,7 +353,7 @@ class SessionStore:
                 atomic.sync_folder(self.folder)
         except OSError as error:
             raise SessionError(
-                tr("cannot delete {path}: {reason}", path=info.path, reason=reason(error))
+                "cannot delete {path}: {reason}", path=info.path, reason=reason(error)
             ) from error
         return info
 
@@ -383,7 +383,7 @@ class SessionStore:
         try:
             return locks.acquire(self._lock_path(session_id), patience)
         except locks.LockHeld:
-            raise SessionLockedError(_in_use(session_id), tr("close it there, or fork it")) from None
+            raise SessionLockedError(_in_use(session_id), "close it there, or fork it") from None
 
     def _lock_path(self, session_id: str) -> Path:
         return self.folder / _LOCKS / f"{session_id}.lock"
@@ -414,7 +414,7 @@ class SessionStore:
             session = self.create()
             session.id = path.stem
             session.notices.append(
-                tr(
+                Phrase(
                     "{problem}: this begins anew, and the first question moves the file aside",
                     problem=error.message,
                 )
@@ -439,12 +439,12 @@ class SessionStore:
 
 def _forked(session: Session) -> Session:
     copy = session.fork()
-    copy.notices.append(tr("{reason}; this is a fork of it", reason=session.read_only))
+    copy.notices.append(Phrase("{reason}; this is a fork of it", reason=session.read_only))
     return copy
 
 
 def _in_use(title: str) -> str:
-    return tr("the session {title!r} is open in another qwenchat", title=title)
+    return Phrase("the session {title!r} is open in another qwenchat", title=title)
 
 
 def _title_of(question: str) -> str:

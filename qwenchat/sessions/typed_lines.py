@@ -12,7 +12,6 @@ from pathlib import Path
 from qwenchat.errors import SessionError
 from qwenchat.files import atomic
 from qwenchat.files.opening import read_file, reason_of
-from qwenchat.i18n.language import tr
 from qwenchat.sessions.store import SessionStore
 
 _LARGEST = 64 * 2**20
@@ -55,7 +54,7 @@ def forget(path: Path, said: Said) -> None:
         return
     except OSError as error:
         raise SessionError(
-            tr("what was said in it stays in {path}: {reason}", path=path, reason=reason_of(error))
+            "what was said in it stays in {path}: {reason}", path=path, reason=reason_of(error)
         ) from error
 
 

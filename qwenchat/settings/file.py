@@ -13,15 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qwenchat.errors import ConfigError
+from qwenchat.errors import ConfigError, Phrase
 from qwenchat.files.opening import NotAFile, TooLarge, read_file, reason_of
-from qwenchat.i18n.language import in_words_of_ours, tr
 from qwenchat.paths import CONFIG_VARIABLE, config_path
 
 # A config file is a page of text; a parsed one may take 500 times its bytes, tables of a letter each.
 _FILE_LIMIT = 1 << 18
 # The parser takes a gigabyte for a key of 20,000 parts; no setting has more than two.
 _KEY_PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
+_TOO_DEEP = Phrase("nested too deeply")
 _DEEP_KEY = rf"(?am)(?:^|[{{,\[])[ \t]*(?:{_KEY_PART}){{32}}"
 
 _LANGUAGE_KEY = re.compile(rb"""^(?:\xef\xbb\xbf)?[ \t]*["']?language""", re.MULTILINE)
@@ -61,21 +61,21 @@ def _read_bytes(path: Path, required: bool) -> bytes:
         if not required:
             return b""
         raise ConfigError(
-            tr("there is no file {path}", path=path), tr("{variable} names it", variable=CONFIG_VARIABLE)
+            "there is no file {path}", "{variable} names it", path=path, variable=CONFIG_VARIABLE
         ) from None
     except IsADirectoryError:
-        raise ConfigError(tr("{path} is a folder", path=path), tr("a config file was expected")) from None
+        raise ConfigError("{path} is a folder", "a config file was expected", path=path) from None
     except NotAFile:
-        raise ConfigError(
-            tr("{path} is no ordinary file", path=path), tr("a config file was expected")
-        ) from None
+        raise ConfigError("{path} is no ordinary file", "a config file was expected", path=path) from None
     except TooLarge:
         raise ConfigError(
-            tr("{path} is larger than {limit} KiB", path=path, limit=_FILE_LIMIT >> 10),
-            tr("a config file was expected"),
+            "{path} is larger than {limit} KiB",
+            "a config file was expected",
+            path=path,
+            limit=_FILE_LIMIT >> 10,
         ) from None
     except OSError as error:
-        raise ConfigError(tr("{path} cannot be read: {reason}", path=path, reason=reason_of(error))) from None
+        raise ConfigError("{path} cannot be read: {reason}", path=path, reason=reason_of(error)) from None
 
 
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:
@@ -90,24 +90,20 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
         text = raw.decode("utf-8-sig")  # Windows editors like to begin with a byte-order mark
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            tr("{place}: not UTF-8 (byte {n})", place=f"{path}:{line}", n=error.start)
-        ) from None
+        raise ConfigError("{place}: not UTF-8 (byte {n})", place=f"{path}:{line}", n=error.start) from None
     if deep := re.search(_DEEP_KEY, text):
         place = f"{path}:{text.count(chr(10), 0, deep.start()) + 1}"
         raise ConfigError(
-            tr("{place}: not valid TOML: {reason}", place=place, reason=tr("nested too deeply"))
+            "{place}: not valid TOML: {reason}", place=place, reason=Phrase("nested too deeply")
         )
     try:
         parsed: dict[str, Any] = tomllib.loads(text)
     except RecursionError:
-        raise ConfigError(
-            tr("{place}: not valid TOML: {reason}", place=path, reason=tr("nested too deeply"))
-        ) from None
+        raise ConfigError("{place}: not valid TOML: {reason}", place=path, reason=_TOO_DEEP) from None
     except ValueError as error:  # TOMLDecodeError, or int() on thousands of digits
         place, reason = _syntax_error(text, str(error))
         raise ConfigError(
-            tr("{place}: not valid TOML: {reason}", place=f"{path}{place}", reason=reason)
+            "{place}: not valid TOML: {reason}", place=f"{path}{place}", reason=reason
         ) from None
     return parsed
 
@@ -116,6 +112,6 @@ def _syntax_error(text: str, message: str) -> tuple[str, str]:
     """Split the parser's "Invalid value (at line 3, column 5)" into ":3" and the reason."""
     match = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
     if not match:
-        return "", in_words_of_ours(message)
+        return "", Phrase(message)
     line = match[1] or str(text.count("\n") + 1)
-    return f":{line}", in_words_of_ours(message[: match.start()])
+    return f":{line}", Phrase(message[: match.start()])

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from qwenchat.errors import ConfigError, shorten
+from qwenchat.errors import ConfigError, Phrase, shorten
 from qwenchat.i18n.language import tr
 from qwenchat.text.caseless import named
 
@@ -305,8 +305,8 @@ def read_setting(key: str, text: str, quoted: str = "") -> object:
     """
     if key not in Settings.model_fields:
         near = nearest(key.lower(), Settings.model_fields)
-        hint = tr("did you mean {nearest}?", nearest=near) if near else ""
-        raise ConfigError(tr("there is no setting called {name}", name=key), hint)
+        hint = Phrase("did you mean {nearest}?", nearest=near) if near else ""
+        raise ConfigError(Phrase("there is no setting called {name}", name=key), hint)
     default = Settings.model_fields[key].default
     if default is None and text.strip().lower() in ("", "default", "auto"):
         return None
@@ -315,9 +315,7 @@ def read_setting(key: str, text: str, quoted: str = "") -> object:
     try:
         return getattr(Settings.model_validate({key: parse_text(key, text)}), key)
     except ValidationError:
-        raise ConfigError(
-            tr("{setting}: expected {what}", setting=quoted or key, what=allowed(key))
-        ) from None
+        raise ConfigError("{setting}: expected {what}", setting=quoted or key, what=allowed(key)) from None
 
 
 def parse_text(key: str, text: str) -> object:
@@ -378,15 +376,17 @@ def named_prompt(settings: Settings, text: str) -> str:
         return text
     known = named(name, settings.prompts)
     if known is None:
-        raise ConfigError(tr("there is no prompt called {name}", name=name), _prompts_hint(name, settings))
+        raise ConfigError(
+            Phrase("there is no prompt called {name}", name=name), _prompts_hint(name, settings)
+        )
     return settings.prompts[known]
 
 
 def _prompts_hint(name: str, settings: Settings) -> str:
     if not settings.prompts:
-        return tr("the config file has no [prompts]; for a text that begins with @, write @@")
-    names = shorten(tr(", ").join(f"@{known}" for known in settings.prompts), 200)
+        return Phrase("the config file has no [prompts]; for a text that begins with @, write @@")
+    names = shorten(", ".join(f"@{known}" for known in settings.prompts), 200)
     near = nearest(name, settings.prompts)
     if near:
-        return tr("did you mean @{nearest}? the prompts are {names}", nearest=near, names=names)
-    return tr("the prompts are {names}; for a text that begins with @, write @@", names=names)
+        return Phrase("did you mean @{nearest}? the prompts are {names}", nearest=near, names=names)
+    return Phrase("the prompts are {names}; for a text that begins with @, write @@", names=names)

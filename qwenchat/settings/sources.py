@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from qwenchat.errors import ConfigError, QwenchatError, shorten
+from qwenchat.errors import ConfigError, Names, Phrase, QwenchatError, shorten
 from qwenchat.files.opening import reason_of
 from qwenchat.files.text import write_text
 from qwenchat.i18n.language import tr
@@ -154,11 +154,11 @@ def _refused(key: str, given: _Given, inside: list[str]) -> ConfigError:
         name = inside[0]
         quoted = f"{given.origin}: {key}.{shorten(_toml_key(name))}"
         hint = (
-            tr("{name} is a setting; in the file it stands above [prompts]", name=name)
+            Phrase("{name} is a setting; in the file it stands above [prompts]", name=name)
             if name in Settings.model_fields
             else ""
         )
-    return ConfigError(tr("{setting}: expected {what}", setting=quoted, what=allowed(key)), hint)
+    return ConfigError(Phrase("{setting}: expected {what}", setting=quoted, what=allowed(key)), hint)
 
 
 def _check_system(settings: Settings, layer: _Layer) -> None:
@@ -170,7 +170,7 @@ def _check_system(settings: Settings, layer: _Layer) -> None:
         named_prompt(settings, str(given.value))
     except ConfigError as error:
         raise ConfigError(
-            tr("{path}: {reason}", path=given.quoted, reason=error.message), error.hint
+            Phrase("{path}: {reason}", path=given.quoted, reason=error.message), error.hint
         ) from None
 
 
@@ -194,7 +194,9 @@ def _from_environment(environ: Mapping[str, str]) -> _Layer:
         text = environ.get(variable, "")
         if text:
             hint = (
-                tr("write a JSON object: {example}", example='{"teacher": "..."}') if key == "prompts" else ""
+                Phrase("write a JSON object: {example}", example='{"teacher": "..."}')
+                if key == "prompts"
+                else ""
             )
             layer[key] = _Given(parse_text(key, text), variable, f"{variable}={shorten(text)}", hint)
     return layer
@@ -211,11 +213,11 @@ def _unknown_line(variable: str, known: list[str]) -> str:
     # The prefix that they share says nothing about how close they are.
     near = nearest(variable.removeprefix(_PREFIX).upper(), [name.removeprefix(_PREFIX) for name in known])
     if not near:
-        return tr(
+        return Phrase(
             "{variable} is no setting and does nothing; qwenchat config show lists those there are",
             variable=variable,
         )
-    return tr(
+    return Phrase(
         "{variable} is no setting and does nothing; did you mean {nearest}?",
         variable=variable,
         nearest=_PREFIX + near,
@@ -230,7 +232,8 @@ def _from_file(path: Path, required: bool) -> _Layer:
     for key, value in read_config_file(path, required).items():
         if key not in Settings.model_fields:
             raise ConfigError(
-                tr("{path}: unknown key {key}", path=path, key=shorten(key)), _hint_for_unknown(key, value)
+                Phrase("{path}: unknown key {key}", path=path, key=shorten(key)),
+                _hint_for_unknown(key, value),
             )
         layer[key] = _Given(value, str(path), f"{path}: {key} = {shorten(_quoted(value))}")
     return layer
@@ -239,10 +242,10 @@ def _from_file(path: Path, required: bool) -> _Layer:
 def _hint_for_unknown(key: str, value: object) -> str:
     near = nearest(key.lower(), Settings.model_fields)
     if near:
-        return tr("did you mean {name}?", name=near)
+        return Phrase("did you mean {name}?", name=near)
     if isinstance(value, dict):
-        return tr("settings stand at the top level, not in [tables]")
-    return tr("the keys are {names}", names=tr(", ").join(Settings.model_fields))
+        return Phrase("settings stand at the top level, not in [tables]")
+    return Phrase("the keys are {names}", names=Names(Settings.model_fields))
 
 
 # --- showing values ------------------------------------------------------------------------------
@@ -339,11 +342,11 @@ def write_example(path: Path) -> None:
         QwenchatError: it cannot be written; then there is none.
     """
     if os.path.lexists(path):
-        raise ConfigError(tr("{path} exists already", path=path), tr("it is left as it is"))
+        raise ConfigError("{path} exists already", "it is left as it is", path=path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise QwenchatError(
-            tr("{path} cannot be written: {reason}", path=path.parent, reason=reason_of(error))
+            "{path} cannot be written: {reason}", path=path.parent, reason=reason_of(error)
         ) from None
     write_text(path, example_toml())

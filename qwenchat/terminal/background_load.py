@@ -170,10 +170,10 @@ class BackgroundLoad:
             error.__cause__ = broken
         except MemoryError:
             hint = tr("a smaller model may fit")
-            error = InsufficientMemoryError(tr("out of memory while loading the model"), hint)
+            error = InsufficientMemoryError("out of memory while loading the model", hint)
         except Exception as unforeseen:  # noqa: BLE001 - the thread's caller is not there to catch it
             reason = f"{type(unforeseen).__name__}: {unforeseen}"
-            error = QwenchatError(tr("the model failed to load: {error}", error=reason))
+            error = QwenchatError("the model failed to load: {error}", error=reason)
             error.__cause__ = unforeseen
         else:
             return backend

@@ -19,8 +19,8 @@ from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation, Node
 from qwenchat.chat.messages import Event, PrefillProgress, ReplyEnd, Role, TextDelta
 from qwenchat.chat.turn import Keeper, broke_off, fit_turns, now, ranges, stream_reply
-from qwenchat.errors import Interrupted, ModelError, QwenchatError, SessionError, UsageError
-from qwenchat.i18n.language import plural, tr
+from qwenchat.errors import Interrupted, ModelError, Phrase, QwenchatError, SessionError, UsageError
+from qwenchat.i18n.language import plural, told, tr
 from qwenchat.sessions.resume import Start, options_for, remember
 from qwenchat.sessions.store import Session, SessionStore
 from qwenchat.settings.schema import Settings
@@ -159,9 +159,9 @@ class Chat:
             self.save()
             self.say(transcript.how_it_ended(self.conversation) or tr("interrupted"))
         except Interrupted as error:
-            self.say(str(error))
+            self.say(told(error))
         except QwenchatError as error:
-            self.say(error.told_in_chat(), "error")
+            self.say(told(error, in_chat=True), "error")
             if isinstance(error, ModelError) and self._loading.error is error:
                 self.say(tr("/model NAME tries another; /retry then asks again"))
             elif isinstance(error, ModelError) and self._loading.failure is error:
@@ -239,7 +239,7 @@ class Chat:
             UsageError: it is complete, or there is none.
         """
         if not broke_off(self.conversation):
-            raise UsageError(tr("there is no reply that broke off"), tr("/retry answers the question again"))
+            raise UsageError("there is no reply that broke off", "/retry answers the question again")
         self.answer()
 
     def _tell_if_greedy(self, backend: Backend) -> None:
@@ -340,7 +340,7 @@ class Chat:
     def _tell_failed_load(self) -> None:
         """Says that another model could not be loaded, where the user reads it before the next question."""
         if (failure := self._loading.take_failure()) is not None:
-            self.say(failure.told_in_chat(), "error")
+            self.say(told(failure, in_chat=True), "error")
             self.say(tr("{model} stays", model=self.model))
 
     def _tell_what_waits(self) -> None:
@@ -418,7 +418,7 @@ class Chat:
         questions = self.conversation.questions()
         if not 1 <= n <= len(questions):
             count = plural(len(questions), "there is only one question", "there are {count} questions")
-            raise UsageError(tr("there is no question {n}", n=n), count)
+            raise UsageError(Phrase("there is no question {n}", n=n), count)
         text = questions[n - 1].text
         self.put_on_line(f"/{text}" if text.startswith("/") else text)
         self._editing = n
@@ -461,8 +461,9 @@ class Chat:
             self.save()
         if self.keeper.trouble:
             raise SessionError(
-                tr("this chat is not on the disk yet: {reason}", reason=self.keeper.trouble),
-                tr("/export writes it elsewhere, /quit leaves it"),
+                "this chat is not on the disk yet: {reason}",
+                "/export writes it elsewhere, /quit leaves it",
+                reason=self.keeper.trouble,
             )
         self.keeper.close()
         new = session or self._new_session(self.conversation.system)

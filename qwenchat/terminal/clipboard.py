@@ -26,7 +26,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qwenchat.errors import QwenchatError
-from qwenchat.i18n.language import tr
 from qwenchat.terminal.sanitize import sanitize
 
 MAX_TERMINAL_BYTES = 74_994
@@ -100,11 +99,11 @@ def copy(
             return None
     if too_long:
         raise QwenchatError(
-            tr("the text is too long for a terminal's clipboard"), tr("/export and /save-code write files")
+            "the text is too long for a terminal's clipboard", "/export and /save-code write files"
         )
     raise QwenchatError(
-        tr("no way to the clipboard was found"),
-        tr("install wl-clipboard, xclip or xsel; /export and /save-code write files"),
+        "no way to the clipboard was found",
+        "install wl-clipboard, xclip or xsel; /export and /save-code write files",
     )
 
 

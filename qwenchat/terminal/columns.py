@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple, cast
 
+from qwenchat.i18n.language import translated
 from qwenchat.terminal.rows import (
     PLAIN,
     Row,
@@ -126,6 +127,7 @@ def _spans_of(cell: Cell, look: str) -> Row:
 
 def _sanitized(text: str) -> str:
     """The text as the gate lets it through. Plain English needs no gate, for which ``--help`` would wait."""
+    text = translated(text)
     if text.isascii() and text.isprintable():
         return text
     from qwenchat.terminal.sanitize import sanitize_line

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Literal, TextIO
 
+from qwenchat.i18n.language import translated
 from qwenchat.terminal import lending
 from qwenchat.terminal.sanitize import sanitize_line
 from qwenchat.terminal.theme import current
@@ -103,7 +104,7 @@ def say(text: str, style: Style = "notice") -> None:
 
     Saying never fails: a closed stderr is nobody listening.
     """
-    line = sanitize_line(text)
+    line = sanitize_line(translated(text))
     with suppress(OSError, ValueError):  # a broken pipe or terminal; a closed file
         if _can_move_cursor(sys.stderr):
             from qwenchat.terminal.rows import Span, wrap_line
@@ -231,7 +232,7 @@ def _live_line() -> Iterator[Report]:
         if shown != (stage, known):  # Rich cannot make a task's total unknown again: take a new one
             if task is not None:
                 progress.remove_task(task)
-            label = Text(sanitize_line(stage))
+            label = Text(sanitize_line(translated(stage)))
             # Three cells stay free: a row that wraps, of ^C as the terminal echoes it, is not wiped away.
             label.truncate(max(5, console.width - cells - len("  100%   ")), overflow="ellipsis")
             task = progress.add_task(label.plain, total=1.0 if known else None)

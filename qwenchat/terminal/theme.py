@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, replace
 
-from qwenchat.errors import UsageError
+from qwenchat.errors import Phrase, UsageError
 from qwenchat.i18n.language import tr
 
 
@@ -231,10 +231,10 @@ def _no_such_theme(name: str) -> UsageError:
     names = theme_names()
     close = difflib.get_close_matches(name.lower(), names, n=1)
     return UsageError(
-        tr("there is no theme {name}", name=name),
-        tr("did you mean {name}?", name=close[0])
+        Phrase("there is no theme {name}", name=name),
+        Phrase("did you mean {name}?", name=close[0])
         if close
-        else tr("there are {names}", names=tr(", ").join(names)),
+        else Phrase("there are {names}", names=tr(", ").join(names)),
     )
 
 

@@ -39,7 +39,7 @@ def test_a_shorter_context_is_proposed_where_it_would_fit(monkeypatch: pytest.Mo
     needed = Need(weights=1_000_000, reading=0, working=0, per_token=2048, context=100_000)
     with pytest.raises(InsufficientMemoryError, match="--context 488 would fit") as caught:
         memory.check_memory(needed, device=CPU, dtype=torch.float32)
-    assert "qwenchat is started with --context 488" in caught.value.told_in_chat()
+    assert "qwenchat is started with --context 488" in caught.value.in_chat
 
 
 def test_no_context_is_proposed_where_loading_alone_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from qwenchat.errors import (
 )
 from qwenchat.files import atomic
 from qwenchat.i18n import language
+from qwenchat.i18n.language import told, tr
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions import listing
 from qwenchat.sessions.store import Session, SessionStore
@@ -319,9 +320,10 @@ def test_what_is_said_of_sessions_is_said_in_the_users_language(
         "it is not JSON in line {n}": "第 {n} 行不是 JSON",
     }
     monkeypatch.setattr(language, "_table", chinese)
-    with pytest.raises(SessionNotFoundError, match="没有会话 'x'"):
+    with pytest.raises(SessionNotFoundError) as caught:
         store.find("x")
-    assert store.find(session_id).problem.endswith("行不是 JSON")
+    assert told(caught.value).startswith("没有会话 'x'")
+    assert tr(store.find(session_id).problem).endswith("行不是 JSON")
 
 
 # --- locks ---------------------------------------------------------------------------------------

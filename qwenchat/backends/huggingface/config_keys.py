@@ -27,7 +27,6 @@ from qwenchat.engine.fields import (
     whole,
 )
 from qwenchat.errors import CheckpointError, quoted, shorten
-from qwenchat.i18n.language import tr
 
 _OTHERWISE = ("intermediate_size", "num_key_value_heads", "sliding_window_pattern")
 """What a published model may have otherwise than its default is: a list, or a text."""
@@ -141,6 +140,9 @@ def _words_of(kind: Any) -> set[str]:
 
 def _not_read(path: Path, key: str, value: object) -> CheckpointError:
     return CheckpointError(
-        tr("{name}: {key} is {value}, which is not computed with", name=path, key=key, value=quoted(value)),
-        tr("this transformers does not know it: the model may be newer than that"),
+        "{name}: {key} is {value}, which is not computed with",
+        "this transformers does not know it: the model may be newer than that",
+        name=path,
+        key=key,
+        value=quoted(value),
     )

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from qwenchat.backends.huggingface.refusals import check_numbers, in_parts
 from qwenchat.engine.weights.safetensors_header import Entry, read_header
-from qwenchat.errors import CheckpointError, shorten
+from qwenchat.errors import CheckpointError, Phrase, shorten
 from qwenchat.files import json_values
 from qwenchat.files.json_values import MOST_JSON_VALUES, read_json
 from qwenchat.files.opening import check_file, read_file, reason_of
-from qwenchat.i18n.language import plural, tr
 
 if TYPE_CHECKING:
     from qwenchat.backends.huggingface.gguf_head import GGUFHead
@@ -83,13 +82,13 @@ def refuse_several(folder: Path) -> None:
         if all(_PART.search(path.name) for path in found):
             raise in_parts(found[0])
         raise CheckpointError(
-            plural(
+            Phrase.of_number(
                 len(found),
                 "{name}: there is one GGUF file",
                 "{name}: there are {count} GGUF files",
                 name=folder,
             ),
-            tr("give one of them: {path}", path=found[0]),
+            Phrase("give one of them: {path}", path=found[0]),
         )
 
 
@@ -124,17 +123,16 @@ def _refuse_company(folder: Path) -> None:
     """Refuses what transformers would take for a part of any model that lies beside it, a GGUF file's too."""
     if (folder / "adapter_config.json").exists():
         raise CheckpointError(
-            tr("{name}: this is an adapter, not a model: adapter_config.json", name=folder),
-            tr("merge it into its base model, and give that folder"),
+            "{name}: this is an adapter, not a model: adapter_config.json",
+            "merge it into its base model, and give that folder",
+            name=folder,
         )
     # This is the one thing that keeps it from running: trust_remote_code is not asked about local folders.
     if (folder / "custom_generate").exists():
         raise CheckpointError(
-            tr(
-                "{name}: the model generates with code of its own (custom_generate), which is never run",
-                name=folder,
-            ),
-            tr("without that folder it would generate as others do"),
+            "{name}: the model generates with code of its own (custom_generate), which is never run",
+            "without that folder it would generate as others do",
+            name=folder,
         )
 
 
@@ -151,7 +149,7 @@ def _check_what_is_read(folder: Path) -> None:
                     json_values.check(data, _MOST_VALUES.get(path.name, MOST_JSON_VALUES))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            tr("{path} cannot be read: {reason}", path=path, reason=reason_of(error))
+            "{path} cannot be read: {reason}", path=path, reason=reason_of(error)
         ) from error
 
 
@@ -159,16 +157,15 @@ def _no_safetensors(folder: Path) -> CheckpointError:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         return CheckpointError(
-            tr(
-                "{name}: the weights are a pickle ({file}), which could run any code",
-                name=folder,
-                file=pickles[0],
-            ),
-            tr("look for the model's safetensors"),
+            "{name}: the weights are a pickle ({file}), which could run any code",
+            "look for the model's safetensors",
+            name=folder,
+            file=pickles[0],
         )
     return CheckpointError(
-        tr("{name}: there are no weights, expected *.safetensors", name=folder),
-        tr("the download is not complete; fetch it again"),
+        "{name}: there are no weights, expected *.safetensors",
+        "the download is not complete; fetch it again",
+        name=folder,
     )
 
 
@@ -181,12 +178,10 @@ def _kind_of(folder: Path, config: dict[str, Any]) -> Kind:
     method = section.get("quant_method") if isinstance(section, dict) else section
     if method != "gptq":
         raise CheckpointError(
-            tr(
-                "{name}: the weights are quantised with {method}, expected floats or GPTQ",
-                name=folder,
-                method=shorten(str(method)),
-            ),
-            tr("look for the model's unquantised safetensors"),
+            "{name}: the weights are quantised with {method}, expected floats or GPTQ",
+            "look for the model's unquantised safetensors",
+            name=folder,
+            method=shorten(str(method)),
         )
     return "gptq"
 
@@ -202,7 +197,9 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, Entry]]:
             entries = read_header(path)
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                tr("{name}: this is no safetensors file: {reason}", name=path, reason=reason_of(error)),
-                tr("the download is not complete; fetch it again"),
+                "{name}: this is no safetensors file: {reason}",
+                "the download is not complete; fetch it again",
+                name=path,
+                reason=reason_of(error),
             ) from error
         yield from entries.items()

@@ -15,7 +15,6 @@ import numpy as np
 
 from qwenchat.backends.huggingface.refusals import check_numbers, in_parts
 from qwenchat.errors import CheckpointError, quoted
-from qwenchat.i18n.language import tr
 from qwenchat.models.builtin.gguf import MetadataValue, read_metadata
 
 _CONTROL, _USER_DEFINED = 3, 4
@@ -93,8 +92,11 @@ class GGUFHead:
 def not_computed(path: Path, key: str, value: object) -> CheckpointError:
     """The error for a key without which the model would compute something else, and which is not read."""
     return CheckpointError(
-        tr("{name}: {key} is {value}, which is not computed with", name=path, key=key, value=quoted(value)),
-        tr("look for the model's safetensors"),
+        "{name}: {key} is {value}, which is not computed with",
+        "look for the model's safetensors",
+        name=path,
+        key=key,
+        value=quoted(value),
     )
 
 
@@ -111,11 +113,12 @@ def read_head(path: Path) -> GGUFHead:
         raise in_parts(path)
     architecture = said.get("general.architecture")
     if not isinstance(architecture, str):
-        raise CheckpointError(tr("{name}: it does not say of what architecture it is", name=path))
+        raise CheckpointError("{name}: it does not say of what architecture it is", name=path)
     if architecture.startswith("gemma"):
         raise CheckpointError(
-            tr("{name}: the tokenizer of a Gemma GGUF file is not read right", name=path),
-            tr("look for the model's safetensors"),
+            "{name}: the tokenizer of a Gemma GGUF file is not read right",
+            "look for the model's safetensors",
+            name=path,
         )
     if _BY_LENGTH in tensors:
         raise not_computed(path, _BY_LENGTH, "there")
@@ -140,11 +143,11 @@ def read_head(path: Path) -> GGUFHead:
 def _added(path: Path, said: Mapping[str, MetadataValue]) -> list[Added]:
     forms, kinds = said.get("tokenizer.ggml.tokens"), said.get("tokenizer.ggml.token_type")
     if not isinstance(forms, list) or not all(isinstance(form, str) for form in forms):
-        raise CheckpointError(tr("{name}: it has no vocabulary", name=path))
+        raise CheckpointError("{name}: it has no vocabulary", name=path)
     if kinds is None:
         return []
     if not isinstance(kinds, np.ndarray) or len(kinds) != len(forms):
-        raise CheckpointError(tr("{name}: the kinds of its tokens are not as many as the tokens", name=path))
+        raise CheckpointError("{name}: the kinds of its tokens are not as many as the tokens", name=path)
     places = np.flatnonzero((kinds == _CONTROL) | (kinds == _USER_DEFINED))
     return [Added(int(i), str(forms[i]), bool(kinds[i] == _CONTROL)) for i in places if forms[i]]
 
@@ -157,6 +160,6 @@ def _token(path: Path, said: Mapping[str, MetadataValue], name: str) -> int | No
     most = len(forms) if isinstance(forms, list) else 0
     if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < most:
         raise CheckpointError(
-            tr("{name}: {key} is {value}, which is no token", name=path, key=key, value=quoted(token_id))
+            "{name}: {key} is {value}, which is no token", name=path, key=key, value=quoted(token_id)
         )
     return token_id

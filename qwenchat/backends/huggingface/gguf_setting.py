@@ -10,7 +10,6 @@ from typing import Any
 from qwenchat.backends.huggingface.gguf_head import GGUFHead, not_computed
 from qwenchat.engine.fields import CHANGES_RESULTS
 from qwenchat.errors import CheckpointError
-from qwenchat.i18n.language import tr
 
 _NEEDED = ("context_length", "block_count", "embedding_length", "feed_forward_length", "attention.head_count")
 _EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
@@ -32,7 +31,7 @@ def add_to_config(head: GGUFHead, config: Any) -> None:
     for key in (*_NEEDED, *_EPSILONS):
         if key in read and key not in said:
             raise CheckpointError(
-                tr("{name}: the key {key} is missing", name=head.path, key=f"{head.architecture}.{key}")
+                "{name}: the key {key} is missing", name=head.path, key=f"{head.architecture}.{key}"
             )
     if "attention.head_count_kv" not in said and hasattr(config, "num_key_value_heads"):
         config.num_key_value_heads = config.num_attention_heads

@@ -12,7 +12,6 @@ from qwenchat.engine.config import refuse_mixed
 from qwenchat.engine.fields import Fields
 from qwenchat.errors import CheckpointError, quoted
 from qwenchat.files.json_values import read_json
-from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     import torch
@@ -28,34 +27,28 @@ def check_gptq(files: HubFiles, device: torch.device) -> None:
     refuse_mixed(path, section)
     if (kind := section.get("checkpoint_format", "gptq")) != "gptq":
         raise CheckpointError(
-            tr(
-                "{name}: {key} is {value}, which is not computed with",
-                name=path,
-                key="checkpoint_format",
-                value=quoted(kind),
-            ),
-            tr("look for the model's unquantised safetensors, or for a GGUF file"),
+            "{name}: {key} is {value}, which is not computed with",
+            "look for the model's unquantised safetensors, or for a GGUF file",
+            name=path,
+            key="checkpoint_format",
+            value=quoted(kind),
         )
     _check_zeros(files, Fields(path, section).integer("bits", least=2, most=8))
     if device.type != "cuda":
         raise CheckpointError(
-            tr(
-                "{name}: the weights are quantised with GPTQ, which takes a CUDA GPU for this model",
-                name=files.name,
-            ),
-            tr("look for the model's unquantised safetensors, or for a GGUF file"),
+            "{name}: the weights are quantised with GPTQ, which takes a CUDA GPU for this model",
+            "look for the model's unquantised safetensors, or for a GGUF file",
+            name=files.name,
         )
     try:
         with _silent():
             import auto_gptq as auto_gptq
     except ImportError as error:
         raise CheckpointError(
-            tr(
-                "{name}: the weights are quantised with GPTQ, and auto-gptq is not here: {reason}",
-                name=files.name,
-                reason=error,
-            ),
-            tr("install auto-gptq 0.7.1, which takes Python 3.11 or older"),
+            "{name}: the weights are quantised with GPTQ, and auto-gptq is not here: {reason}",
+            "install auto-gptq 0.7.1, which takes Python 3.11 or older",
+            name=files.name,
+            reason=error,
         ) from error
 
 
@@ -75,16 +68,14 @@ def _check_zeros(files: HubFiles, bits: int) -> None:
     zeros = tensors.read(first)
     if zeros.ndim != 2 or zeros.element_size() != 4:
         raise CheckpointError(
-            tr("{name}: the tensor {tensor} holds no zero points", name=tensors.path(first), tensor=first)
+            "{name}: the tensor {tensor} holds no zero points", name=tensors.path(first), tensor=first
         )
     if contradicts(zeros, bits, zeros_minus_one=True):
         raise CheckpointError(
-            tr(
-                "{name}: its zero points are stored as they are (gptq_v2) and not minus one, as its label "
-                "says (gptq): auto-gptq would compute with wrong ones",
-                name=files.name,
-            ),
-            tr("look for the model's unquantised safetensors, or for a GGUF file"),
+            "{name}: its zero points are stored as they are (gptq_v2) and not minus one, as its label "
+            "says (gptq): auto-gptq would compute with wrong ones",
+            "look for the model's unquantised safetensors, or for a GGUF file",
+            name=files.name,
         )
 
 

@@ -31,8 +31,7 @@ from qwenchat.backends.request import (
     tell_unfit,
 )
 from qwenchat.backends.torch_import import open_torch_libraries
-from qwenchat.errors import CheckpointError, UsageError
-from qwenchat.i18n.language import tr
+from qwenchat.errors import CheckpointError, Phrase, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -54,14 +53,14 @@ def load_huggingface(place: Path, request: Request) -> HuggingFaceBackend:
         UsageError: the request has a value that it cannot have on this machine or with this model.
     """
     with _reading(place, request) as files:
-        found = trying(tr("the model"), files, lambda: _look(files, request))
+        found = trying(Phrase("the model"), files, lambda: _look(files, request))
         request.progress(LOADING, None)
         model = _read_model(files, found, request)
     from qwenchat.backends.huggingface.backend import HuggingFaceBackend
     from qwenchat.backends.huggingface.runner import HubEngine
 
     if found.prompt.system is None:
-        request.notice(tr("this model knows no system prompt: it is put before the first message"))
+        request.notice(Phrase("this model knows no system prompt: it is put before the first message"))
     vocab_size = found.config.get_text_config().vocab_size
     number = str(found.dtype).removeprefix("torch.")
     kind = {"floats": "", "gptq": " GPTQ", "gguf": " GGUF"}[files.kind]
@@ -81,7 +80,7 @@ def check_huggingface(place: Path, request: Request) -> None:
         QwenchatError: as loading it would.
     """
     with _reading(place, request) as files:
-        trying(tr("the model"), files, lambda: _look(files, request))
+        trying(Phrase("the model"), files, lambda: _look(files, request))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +117,11 @@ def _reading(place: Path, request: Request) -> Iterator[HubFiles]:
     files = look(place)
     if request.kv_cache != "auto":
         raise UsageError(
-            tr("--kv-cache {kind} is for the native backend alone", kind=request.kv_cache),
-            tr("leave out --kv-cache: {name} is loaded by transformers", name=request.name),
-            in_chat=tr(
-                "start qwenchat without --kv-cache: {name} is loaded by transformers", name=request.name
-            ),
+            "--kv-cache {kind} is for the native backend alone",
+            "leave out --kv-cache: {name} is loaded by transformers",
+            in_chat="start qwenchat without --kv-cache: {name} is loaded by transformers",
+            kind=request.kv_cache,
+            name=request.name,
         )
     if not request.complete:
         check_template(files)
@@ -192,14 +191,14 @@ def _check_memory(
             window = room - room % _CONTEXT_STEP
             needed = replace(needed, context=window)
             request.notice(
-                tr(
+                Phrase(
                     "the context is {tokens} of {most} tokens, as many as memory holds",
                     tokens=window,
                     most=trained,
                 )
             )
     free = check_memory(needed, device=device, dtype=dtype)
-    line = tr(
+    line = Phrase(
         "needs {needed} GiB, {free} GiB are free",
         needed=f"{needed.total / 2**30:.1f}",
         free=f"{free / 2**30:.1f}",
@@ -246,7 +245,7 @@ def _read_model(files: HubFiles, found: _Found, request: Request) -> Any:
         if files.kind == "gptq"
         else (lambda: _read_floats(files, found))
     )
-    return trying(tr("the model"), files, read)
+    return trying(Phrase("the model"), files, read)
 
 
 def _read_floats(files: HubFiles, found: _Found) -> Any:
@@ -263,8 +262,10 @@ def _read_floats(files: HubFiles, found: _Found) -> Any:
     model, info = loaded
     if missing := info["missing_keys"]:  # transformers makes them up, at random
         raise CheckpointError(
-            tr("{name}: the tensor {tensor} is missing", name=files.name, tensor=min(missing)),
-            tr("the download is not complete; fetch it again"),
+            "{name}: the tensor {tensor} is missing",
+            "the download is not complete; fetch it again",
+            name=files.name,
+            tensor=min(missing),
         )
     if files.head:
         stretch(files.head, model)

@@ -17,7 +17,6 @@ from qwenchat.backends.local import text_to_complete
 from qwenchat.chat.chatml import content_ids
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import CheckpointError, PromptError
-from qwenchat.i18n.language import tr
 
 _PROBE = (
     Message(Role.SYSTEM, "one"),
@@ -109,12 +108,10 @@ class ChatPrompt:
             border = next((b for b in self.plain_borders if b in text), None)
             if border is not None and first.message is not None:
                 raise PromptError(
-                    tr(
-                        "the {role} says {border}, with which this model tells turns apart",
-                        role=said[first.message].role.value,
-                        border=border,
-                    ),
-                    tr("say it in other words; in a chat, /undo takes it back"),
+                    "the {role} says {border}, with which this model tells turns apart",
+                    "say it in other words; in a chat, /undo takes it back",
+                    role=said[first.message].role.value,
+                    border=border,
                 )
 
     def _with_tokens(self, piece: Piece, said: Sequence[Message]) -> Iterator[Piece]:
@@ -137,13 +134,12 @@ class ChatPrompt:
         try:
             pieces, said = self.template.shaped(_PROBE)
         except PromptError as error:
-            raise CheckpointError(error.message, tr("this model cannot hold a chat")) from error
+            raise CheckpointError(error.message, "this model cannot hold a chat") from error
         for number, message in enumerate(said):
             text = "".join(piece.text for piece in pieces if piece.message == number)
             if message.content.casefold() not in text.casefold():
                 raise CheckpointError(
-                    tr("the chat template leaves out a part of what is said"),
-                    tr("this model cannot hold a chat"),
+                    "the chat template leaves out a part of what is said", "this model cannot hold a chat"
                 )
         written, behind, last = [""], {}, None
         for piece in pieces:

@@ -15,9 +15,8 @@ from qwenchat.backends.huggingface.config_keys import check_keys, check_types
 from qwenchat.backends.huggingface.files import HubFiles
 from qwenchat.backends.huggingface.gguf_setting import add_to_config, whole_tokenizer
 from qwenchat.backends.request import base_model
-from qwenchat.errors import CheckpointError, QwenchatError, shorten
+from qwenchat.errors import CheckpointError, Phrase, QwenchatError, shorten
 from qwenchat.files.json_values import read_json
-from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.backends.huggingface.prompt import ChatPrompt, TextPrompt
@@ -42,11 +41,12 @@ def trying(what: str, files: HubFiles, read: Callable[[], T]) -> T:
         first = (isinstance(error, ImportError) and error.__context__) or error
         reason = f"{type(first).__name__}: {' '.join(str(first).split())[:300]}"
         raise CheckpointError(
-            tr("{name}: {what} cannot be read: {reason}", name=files.name, what=what, reason=reason),
-            tr(
-                "it is damaged, or of a kind that transformers {version} does not read",
-                version=version(),
-            ),
+            "{name}: {what} cannot be read: {reason}",
+            "it is damaged, or of a kind that transformers {version} does not read",
+            name=files.name,
+            what=what,
+            reason=reason,
+            version=version(),
         ) from error
 
 
@@ -83,7 +83,7 @@ def read_config(files: HubFiles) -> Any:
         raise _unknown(files, kind)
     if isinstance(kind, str):
         check_types(files.folder / "config.json", files.config, CONFIG_MAPPING[kind])
-    what = tr("the model") if files.gguf else "config.json"
+    what = Phrase("the model") if files.gguf else "config.json"
     config = trying(what, files, lambda: AutoConfig.from_pretrained(**where(files)))
     if files.head:
         add_to_config(files.head, config)
@@ -92,17 +92,17 @@ def read_config(files: HubFiles) -> Any:
     goes_on = not set(names).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     if config.is_encoder_decoder or causal is None or not goes_on:
         raise CheckpointError(
-            tr("{name}: {kind} is no model that goes on with a text", name=files.name, kind=names[0] or kind),
-            tr("a chat needs one of the kind ForCausalLM"),
+            "{name}: {kind} is no model that goes on with a text",
+            "a chat needs one of the kind ForCausalLM",
+            name=files.name,
+            kind=names[0] or kind,
         )
     if not class_of(config)._supports_default_dynamic_cache():
         raise CheckpointError(
-            tr(
-                "{name}: {kind} keeps its context in a way that is not supported",
-                name=files.name,
-                kind=causal,
-            ),
-            tr("models with attention in every layer are"),
+            "{name}: {kind} keeps its context in a way that is not supported",
+            "models with attention in every layer are",
+            name=files.name,
+            kind=causal,
         )
     if not files.gguf:
         check_keys(files.folder / "config.json", files.config, config, class_of(config))
@@ -113,21 +113,17 @@ def _unknown(files: HubFiles, kind: object) -> CheckpointError:
     kind = shorten(kind, 60) if isinstance(kind, str) else kind
     if "auto_map" in files.config:
         return CheckpointError(
-            tr(
-                "{name}: model_type {kind!r} needs code of its own (auto_map), which is never run",
-                name=files.name,
-                kind=kind,
-            ),
-            tr("look for the model in transformers' own format"),
+            "{name}: model_type {kind!r} needs code of its own (auto_map), which is never run",
+            "look for the model in transformers' own format",
+            name=files.name,
+            kind=kind,
         )
     return CheckpointError(
-        tr(
-            "{name}: transformers {version} knows no model_type {kind!r}",
-            name=files.name,
-            version=version(),
-            kind=kind,
-        ),
-        tr("it may be newer than that, or no language model"),
+        "{name}: transformers {version} knows no model_type {kind!r}",
+        "it may be newer than that, or no language model",
+        name=files.name,
+        version=version(),
+        kind=kind,
     )
 
 
@@ -135,15 +131,13 @@ def check_template(files: HubFiles) -> None:
     """Raises CheckpointError where no chat template can be used. Needs neither torch nor a tokenizer."""
     names = files.head.templates if files.head else _names_of_templates(files.folder)
     if not names:
-        raise base_model(tr("{name}: there is no chat template", name=files.name))
+        raise base_model(Phrase("{name}: there is no chat template", name=files.name))
     if "default" not in names:
         raise CheckpointError(
-            tr(
-                "{name}: its chat templates have names ({names}), and none is the default",
-                name=files.name,
-                names=shorten(tr(", ").join(sorted(names))),
-            ),
-            tr("put the one that is to be used into chat_template.jinja"),
+            "{name}: its chat templates have names ({names}), and none is the default",
+            "put the one that is to be used into chat_template.jinja",
+            name=files.name,
+            names=shorten(", ".join(sorted(names))),
         )
 
 
@@ -169,14 +163,14 @@ def read_prompt(files: HubFiles, config: Any, *, complete: bool) -> ChatPrompt |
     """
     from qwenchat.backends.huggingface.prompt import ChatPrompt, TextPrompt
 
-    tokenizer = trying(tr("the tokenizer"), files, lambda: _read_tokenizer(files, config))
+    tokenizer = trying(Phrase("the tokenizer"), files, lambda: _read_tokenizer(files, config))
     if complete:
         return TextPrompt(tokenizer)
     source = tokenizer.chat_template
     if isinstance(source, dict):
         source = source.get("default")
     if not isinstance(source, str):
-        raise base_model(tr("{name}: there is no chat template", name=files.name))
+        raise base_model(Phrase("{name}: there is no chat template", name=files.name))
     return ChatPrompt(tokenizer, source)
 
 
@@ -187,7 +181,7 @@ def _read_tokenizer(files: HubFiles, config: Any) -> Any:
     else:
         tokenizer, vocabulary = str(files.folder / "tokenizer.json"), None
         if not Path(tokenizer).is_file():
-            raise _not_fast(tr("{name}: there is no tokenizer.json", name=files.name))
+            raise _not_fast(Phrase("{name}: there is no tokenizer.json", name=files.name))
     kind = _class_of_tokenizer(files, config)
     arguments = inspect.signature(kind.__init__).parameters
     # What tokenizer_config.json says of these does not count. It may name an address, which would be fetched,
@@ -219,7 +213,7 @@ def _class_of_tokenizer(files: HubFiles, config: Any) -> Any:
 
 
 def _not_fast(message: str) -> CheckpointError:
-    return CheckpointError(message, tr("the tokenizers that transformers has in Python are not used"))
+    return CheckpointError(message, "the tokenizers that transformers has in Python are not used")
 
 
 def class_of(config: Any) -> Any:

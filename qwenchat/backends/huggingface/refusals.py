@@ -21,8 +21,7 @@ from qwenchat.engine.fields import (
     unfit,
     whole,
 )
-from qwenchat.errors import CheckpointError, quoted
-from qwenchat.i18n.language import tr
+from qwenchat.errors import CheckpointError, Phrase, quoted
 
 _LISTS = ("layers", "n_layer", "block_count", "experts", "expert_count")
 """How the keys end of what transformers has a module for each."""
@@ -37,12 +36,12 @@ _WIDTHS = Kind(
 )
 _FACTORS = Kind(
     lambda value: isinstance(value, list) and all(map(POSITIVE.fits, value)),
-    lambda: tr("a list of positive numbers"),
+    lambda: Phrase("a list of positive numbers"),
 )
 _DTYPES = ("float32", "float16", "bfloat16", "float64", "float8_e4m3fn", "float8_e5m2")
 _DTYPE = Kind(
     lambda value: isinstance(value, str) and value.removeprefix("torch.") in _DTYPES,
-    lambda: tr("float32, float16 or bfloat16"),
+    lambda: Phrase("float32, float16 or bfloat16"),
 )
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("vocab_size", "vocabulary_size"), whole(1, MAX_VOCABULARY)),
@@ -76,8 +75,9 @@ _KINDS: dict[str, Kind] = {
 def in_parts(path: Path) -> CheckpointError:
     """The error for a part of a GGUF file."""
     return CheckpointError(
-        tr("{name}: this is one part of a GGUF file that was split", name=path),
-        tr("merge its parts: llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf"),
+        "{name}: this is one part of a GGUF file that was split",
+        "merge its parts: llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf",
+        name=path,
     )
 
 
@@ -104,11 +104,9 @@ def _check_count(path: Path, key: str, value: object) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if counted and number and not is_whole(value, 0, most):
         raise CheckpointError(
-            tr(
-                "{name}: {key} is {value}, expected a whole number up to {most}",
-                name=path,
-                key=key,
-                value=quoted(value),
-                most=most,
-            )
+            "{name}: {key} is {value}, expected a whole number up to {most}",
+            name=path,
+            key=key,
+            value=quoted(value),
+            most=most,
         )

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from qwenchat.backends.huggingface import render_child
-from qwenchat.errors import ModelError
+from qwenchat.errors import ModelError, Phrase
 from qwenchat.files.opening import reason_of
-from qwenchat.i18n.language import tr
 
 _PACKAGES = Path(__file__).parents[3]
 """Where this very package is: the process finds it there, and nothing in the folder that one works in."""
@@ -84,9 +83,7 @@ class Renderer:
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
         except OSError as error:
-            raise ModelError(
-                tr("the chat template cannot be run: {reason}", reason=reason_of(error))
-            ) from error
+            raise ModelError("the chat template cannot be run: {reason}", reason=reason_of(error)) from error
         weakref.finalize(self, _end, process)
         _ask(process, {"template": self._source})
         return process
@@ -107,7 +104,7 @@ def _ask(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> dict[s
         raise
     if not line.endswith(b"\n"):
         _end(process)
-        raise EndedError(tr("it takes more time or memory than any chat template has reason to"))
+        raise EndedError(Phrase("it takes more time or memory than any chat template has reason to"))
     reply = render_child.decode(line)
     if "error" in reply:
         raise (EndedError if reply["ended"] else RefusedError)(reply["error"])

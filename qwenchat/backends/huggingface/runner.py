@@ -27,7 +27,6 @@ from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.model import Cancelled
 from qwenchat.engine.sampling import Sampler, SamplingParams
 from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError
-from qwenchat.i18n.language import tr
 
 
 class HubEngine:
@@ -87,12 +86,10 @@ class HubEngine:
         room = self.context - len(ids)
         if room < 1:
             raise ContextLengthError(
-                tr(
-                    "the prompt has {tokens} tokens, the context holds {window}",
-                    tokens=len(ids),
-                    window=self.context,
-                ),
-                tr("shorten it, or load the model with a larger context"),
+                "the prompt has {tokens} tokens, the context holds {window}",
+                "shorten it, or load the model with a larger context",
+                tokens=len(ids),
+                window=self.context,
             )
         limit = room if max_new_tokens is None else min(room, max_new_tokens)
         stats = GenerationStats(prompt_tokens=len(ids))
@@ -119,9 +116,7 @@ class HubEngine:
         stats: GenerationStats,
     ) -> Iterator[int | Prefilled]:
         if not self._busy.acquire(blocking=False):
-            raise BusyError(
-                tr("the model is already generating"), tr("end or close the other generation first")
-            )
+            raise BusyError("the model is already generating", "end or close the other generation first")
         trouble: InsufficientMemoryError | None = None
         try:
             self._cancel = cancel

@@ -7,7 +7,6 @@ from typing import Any
 from qwenchat.backends.huggingface.files import HubFiles, stored_tensors
 from qwenchat.backends.huggingface.readers import class_of, trying
 from qwenchat.errors import CheckpointError
-from qwenchat.i18n.language import tr
 
 
 def skeleton(files: HubFiles, config: Any) -> Any:
@@ -33,14 +32,12 @@ def check_shapes(files: HubFiles, model: Any) -> None:
         expected = shapes.get(name, entry.shape)
         if expected != entry.shape:
             raise CheckpointError(
-                tr(
-                    "{name}: the tensor {tensor} is {found}, and config.json makes it {expected}",
-                    name=files.name,
-                    tensor=name,
-                    found=list(entry.shape),
-                    expected=list(expected),
-                ),
-                tr("they belong to different models, or one is damaged"),
+                "{name}: the tensor {tensor} is {found}, and config.json makes it {expected}",
+                "they belong to different models, or one is damaged",
+                name=files.name,
+                tensor=name,
+                found=list(entry.shape),
+                expected=list(expected),
             )
 
 

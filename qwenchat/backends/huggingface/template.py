@@ -11,7 +11,6 @@ from functools import cached_property
 from qwenchat.backends.huggingface.renderer import EndedError, Piece, RefusedError, Renderer
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import CheckpointError, PromptError
-from qwenchat.i18n.language import tr
 
 _PLAIN = "word"
 
@@ -31,7 +30,7 @@ class ChatTemplate:
         try:
             self._renderer = Renderer(source)
         except RefusedError as error:
-            raise CheckpointError(tr("the chat template cannot be read: {reason}", reason=error)) from error
+            raise CheckpointError("the chat template cannot be read: {reason}", reason=error) from error
         self._specials = dict(specials)
 
     def shaped(self, messages: Sequence[Message]) -> tuple[list[Piece], list[Message]]:
@@ -83,7 +82,7 @@ class ChatTemplate:
             plain = self._render([Message(message.role, _PLAIN) for message in messages])
             if not {piece.message for piece in plain}.issuperset(silent):
                 raise PromptError(
-                    tr("the chat template leaves out a message"), tr("this model cannot hold this chat")
+                    "the chat template leaves out a message", "this model cannot hold this chat"
                 )
         return pieces
 
@@ -93,7 +92,7 @@ class ChatTemplate:
         try:
             return self._renderer.pieces({**self._specials, **values})
         except RefusedError as error:
-            raise PromptError(tr("the chat template refuses the chat: {reason}", reason=error)) from error
+            raise PromptError("the chat template refuses the chat: {reason}", reason=error) from error
 
 
 def _shapes(messages: Sequence[Message]) -> Iterator[list[Message]]:

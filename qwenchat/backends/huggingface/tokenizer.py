@@ -16,7 +16,6 @@ from typing import Any
 
 from qwenchat.backends.huggingface.renderer import Piece
 from qwenchat.errors import PromptError
-from qwenchat.i18n.language import tr
 from qwenchat.tokenizer import StopStrings
 
 _HALF = "\ufffd"
@@ -65,8 +64,8 @@ class HubTokenizer:
         ids = [self._ids.get(i, i) for i in self._encode(text)]
         if [i for i in ids if i in self._control] != [self._tokenizer.token_to_id(f) for f in placed]:
             raise PromptError(
-                tr("the message holds what this model's tokenizer can only read as a control token"),
-                tr("say it in other words; in a chat, /undo takes it back"),
+                "the message holds what this model's tokenizer can only read as a control token",
+                "say it in other words; in a chat, /undo takes it back",
             )
         return ids
 
@@ -137,7 +136,7 @@ def _told_in_a_line() -> Iterator[None]:
         raise
     except BaseException as error:  # a panic of the library is no Exception
         reason = " ".join(str(error).split())[:200]
-        raise PromptError(tr("the model's tokenizer fails: {reason}", reason=reason)) from error
+        raise PromptError("the model's tokenizer fails: {reason}", reason=reason) from error
 
 
 class WindowDecoder:

@@ -9,7 +9,6 @@ from qwenchat.backends.local import Model, text_to_complete
 from qwenchat.chat.chatml import DEFAULT_SYSTEM, prompt_ids
 from qwenchat.chat.messages import Message
 from qwenchat.errors import CheckpointError
-from qwenchat.i18n.language import tr
 from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
 
 if TYPE_CHECKING:
@@ -72,6 +71,7 @@ class NativeBackend(Model):
 def no_vocabulary(name: str) -> CheckpointError:
     """The error for a checkpoint that has weights and no tokenizer."""
     return CheckpointError(
-        tr("{name}: there is no .tiktoken file in the checkpoint", name=name),
-        tr("without its vocabulary it cannot chat; fetch it again"),
+        "{name}: there is no .tiktoken file in the checkpoint",
+        "without its vocabulary it cannot chat; fetch it again",
+        name=name,
     )

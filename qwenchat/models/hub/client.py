@@ -19,9 +19,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwenchat.errors import Phrase
 from qwenchat.files.opening import read_file, resolved
 from qwenchat.files.text import write_text
-from qwenchat.i18n.language import tr
 from qwenchat.models import digests, places
 from qwenchat.models.hub import answers
 from qwenchat.models.hub.errors import endpoint, in_words, offline_error, strange, why_unreachable
@@ -207,14 +207,14 @@ def offline() -> bool:
 def reachable() -> str | None:
     """Why the Hub cannot be reached, in words; None if it answers. Takes a few seconds at most."""
     if offline():
-        return tr("HF_HUB_OFFLINE is set")
-    reason: list[str | None] = [tr("there was no answer in time")]
+        return Phrase("HF_HUB_OFFLINE is set")
+    reason: list[str | None] = [Phrase("there was no answer in time")]
 
     def ask() -> None:
         try:
             answer = _client().utils.get_session().head(endpoint(), timeout=_REACHABLE_TIMEOUT)
             bad = answer.status_code >= 500
-            reason[0] = tr("it answers with error {status}", status=answer.status_code) if bad else None
+            reason[0] = Phrase("it answers with error {status}", status=answer.status_code) if bad else None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason
             reason[0] = why_unreachable(error)
 

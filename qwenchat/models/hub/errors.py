@@ -7,9 +7,8 @@ import os
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from qwenchat.errors import DownloadError
+from qwenchat.errors import DownloadError, Phrase
 from qwenchat.files.opening import reason_of
-from qwenchat.i18n.language import tr
 from qwenchat.models import places
 
 if TYPE_CHECKING:
@@ -53,35 +52,35 @@ def in_words(error: Exception, name: str, revision: str) -> DownloadError:
         return offline_error()
     if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
         return DownloadError(
-            tr("{host} has no model {name}, or does not show it", host=_host(), name=name),
-            tr("look at the spelling; for a private one set HF_TOKEN"),
+            Phrase("{host} has no model {name}, or does not show it", host=_host(), name=name),
+            Phrase("look at the spelling; for a private one set HF_TOKEN"),
         )
     if isinstance(error, RevisionNotFoundError):
         return DownloadError(
-            tr("{name} has no revision {revision}", name=name, revision=revision),
-            tr("--revision takes a branch, a tag or a commit; without it, main is fetched"),
+            Phrase("{name} has no revision {revision}", name=name, revision=revision),
+            Phrase("--revision takes a branch, a tag or a commit; without it, main is fetched"),
         )
     response = getattr(error, "response", None)
     if response is not None:
         return _of_status(response, name)
     if isinstance(error, (requests.exceptions.InvalidHeader, UnicodeEncodeError)):
-        return DownloadError(tr("the token cannot be sent"), tr("look at HF_TOKEN"))
+        return DownloadError("the token cannot be sent", Phrase("look at HF_TOKEN"))
     if isinstance(error, FileMetadataError):
         return strange()
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return Dropped(*_lost(tr("the connection was lost")))
+        return Dropped(*_lost(Phrase("the connection was lost")))
     if isinstance(error, (requests.ConnectionError, requests.Timeout)):
         reason = why_unreachable(error)
         return Unreachable(
-            tr("{host} cannot be reached: {reason}", host=_host(), reason=reason),
-            tr("HF_ENDPOINT names a mirror, and --source modelscope another source"),
+            Phrase("{host} cannot be reached: {reason}", host=_host(), reason=reason),
+            Phrase("HF_ENDPOINT names a mirror, and --source modelscope another source"),
         )
     if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
         return _of_system(error)
     if isinstance(error, ValueError) and "too large" in str(error):
         return DownloadError(
-            tr("a file of {name} is too large for the Hub's client to fetch in one piece", name=name),
-            tr("look for a repository with smaller files"),
+            Phrase("a file of {name} is too large for the Hub's client to fetch in one piece", name=name),
+            Phrase("look for a repository with smaller files"),
         )
     return strange()
 
@@ -92,29 +91,29 @@ def _of_status(response: requests.Response, name: str) -> DownloadError:
     status, host = response.status_code, _host()
     if status in (401, 403):
         page = f"{endpoint()}/{name}"
-        told = tr("{host} does not give {name} to the owner of this token", host=host, name=name)
-        hint = tr("ask for access on {page}, or set another HF_TOKEN", page=page)
+        told = Phrase("{host} does not give {name} to the owner of this token", host=host, name=name)
+        hint = Phrase("ask for access on {page}, or set another HF_TOKEN", page=page)
         if get_token() is None:
-            told = tr("{host} gives {name} only to those who have signed in", host=host, name=name)
-            hint = tr("accept its terms on {page}, then set HF_TOKEN", page=page)
+            told = Phrase("{host} gives {name} only to those who have signed in", host=host, name=name)
+            hint = Phrase("accept its terms on {page}, then set HF_TOKEN", page=page)
         return DownloadError(told, hint)
     if status == 404:
         return DownloadError(
-            tr("{host} has no model {name}, or lacks a file of it", host=host, name=name),
-            tr("look at the spelling; for a private one set HF_TOKEN"),
+            Phrase("{host} has no model {name}, or lacks a file of it", host=host, name=name),
+            Phrase("look at the spelling; for a private one set HF_TOKEN"),
         )
     if status == 429:
         wait = response.headers.get("Retry-After", "")
         if wait.isdecimal() and len(wait) < 6:
-            hint = tr("try again in {seconds} s; a token in HF_TOKEN allows more", seconds=wait)
+            hint = Phrase("try again in {seconds} s; a token in HF_TOKEN allows more", seconds=wait)
         else:
-            hint = tr("try again in some minutes; a token in HF_TOKEN allows more")
-        return DownloadError(tr("{host} has had too many requests from here", host=host), hint)
+            hint = Phrase("try again in some minutes; a token in HF_TOKEN allows more")
+        return DownloadError(Phrase("{host} has had too many requests from here", host=host), hint)
     if status == 416:  # more was asked for than there is
-        return Dropped(*_lost(tr("the sizes of what is here and there do not agree")))
+        return Dropped(*_lost(Phrase("the sizes of what is here and there do not agree")))
     return DownloadError(
-        tr("{host} answers with error {status}", host=host, status=status),
-        tr("try again later; what has been fetched stays"),
+        Phrase("{host} answers with error {status}", host=host, status=status),
+        Phrase("try again later; what has been fetched stays"),
     )
 
 
@@ -122,15 +121,15 @@ def _of_system(error: OSError) -> DownloadError:
     """An error of the disk; without a number it is the client's, which got more or less than announced."""
     cache_folder = places.hub_cache()
     if error.errno is None:
-        return Dropped(*_lost(tr("the file that came has not the size that was announced")))
+        return Dropped(*_lost(Phrase("the file that came has not the size that was announced")))
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DownloadError(
-            tr("the disk of {folder} is full", folder=cache_folder),
-            tr("free some, or name another place with HF_HOME; what has been fetched stays"),
+            Phrase("the disk of {folder} is full", folder=cache_folder),
+            Phrase("free some, or name another place with HF_HOME; what has been fetched stays"),
         )
     return DownloadError(
-        tr("{folder} cannot be written: {reason}", folder=cache_folder, reason=reason_of(error)),
-        tr("HF_HOME names another place"),
+        Phrase("{folder} cannot be written: {reason}", folder=cache_folder, reason=reason_of(error)),
+        Phrase("HF_HOME names another place"),
     )
 
 
@@ -140,31 +139,34 @@ def why_unreachable(error: BaseException) -> str:
 
     text = str(error)
     if isinstance(error, requests.exceptions.ProxyError):
-        return tr("the proxy does not answer")
+        return Phrase("the proxy does not answer")
     if isinstance(error, requests.exceptions.SSLError):
-        return tr("its certificate is not accepted")
+        return Phrase("its certificate is not accepted")
     if "resolve" in text or "getaddrinfo" in text:
-        return tr("its name is not known")
+        return Phrase("its name is not known")
     if "refused" in text:
-        return tr("the connection is refused")
+        return Phrase("the connection is refused")
     if "unreachable" in text:
-        return tr("there is no network")
+        return Phrase("there is no network")
     if isinstance(error, requests.Timeout) or "timed out" in text:
-        return tr("there was no answer in time")
-    return tr("the connection was lost")
+        return Phrase("there was no answer in time")
+    return Phrase("the connection was lost")
 
 
 def _lost(reason: str) -> tuple[str, str]:
-    return reason, tr("the same command goes on where it stopped")
+    return reason, Phrase("the same command goes on where it stopped")
 
 
 def offline_error() -> Offline:
-    return Offline(tr("HF_HUB_OFFLINE is set, so nothing is fetched"), tr("unset it, or give a folder"))
+    return Offline(
+        Phrase("HF_HUB_OFFLINE is set, so nothing is fetched"), Phrase("unset it, or give a folder")
+    )
 
 
 def strange() -> DownloadError:
     return DownloadError(
-        tr("{host} does not answer as the Hub does", host=_host()), tr("look at HF_ENDPOINT and your proxy")
+        Phrase("{host} does not answer as the Hub does", host=_host()),
+        Phrase("look at HF_ENDPOINT and your proxy"),
     )
 
 

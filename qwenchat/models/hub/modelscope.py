@@ -15,9 +15,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from qwenchat.errors import DownloadError
+from qwenchat.errors import DownloadError, Phrase
 from qwenchat.files.opening import reason_of
-from qwenchat.i18n.language import tr
 from qwenchat.models import digests, places
 from qwenchat.models.hub import answers
 from qwenchat.models.hub.client import Listing
@@ -39,8 +38,7 @@ class ModelScope:
     def __init__(self) -> None:
         if importlib.util.find_spec("modelscope_hub") is None:
             raise DownloadError(
-                tr("ModelScope's client is not installed"),
-                tr("pip install 'modelscope-hub<0.6' installs it"),
+                "ModelScope's client is not installed", "pip install 'modelscope-hub<0.6' installs it"
             )
 
     def listing(self, name: str, revision: str | None) -> Listing:
@@ -52,7 +50,7 @@ class ModelScope:
         """
         revision = revision or _MASTER
         if not places.is_plain(revision):
-            raise DownloadError(tr("{name} has no revision {revision}", name=name, revision=revision))
+            raise DownloadError("{name} has no revision {revision}", name=name, revision=revision)
         try:
             api = _api()
             for session in (api.legacy._session, api.legacy._read_session):
@@ -137,8 +135,7 @@ def _api() -> Any:
 
 def _strange() -> DownloadError:
     return DownloadError(
-        tr("{host} does not answer as it should", host="ModelScope"),
-        tr("look at MODELSCOPE_ENDPOINT and your proxy"),
+        "{host} does not answer as it should", "look at MODELSCOPE_ENDPOINT and your proxy", host="ModelScope"
     )
 
 
@@ -152,33 +149,41 @@ def _in_words(error: Exception, name: str) -> DownloadError:
         return error
     if isinstance(error, errors.NotExistError):
         return DownloadError(
-            tr("{host} has no model {name}, or does not show it", host="ModelScope", name=name),
-            tr("look at the spelling; for a private one set MODELSCOPE_API_TOKEN"),
+            "{host} has no model {name}, or does not show it",
+            "look at the spelling; for a private one set MODELSCOPE_API_TOKEN",
+            host="ModelScope",
+            name=name,
         )
     if isinstance(error, (errors.AuthenticationError, errors.PermissionDeniedError)):
         return DownloadError(
-            tr("{host} gives {name} only to those who have signed in", host="ModelScope", name=name),
-            tr("set MODELSCOPE_API_TOKEN"),
+            "{host} gives {name} only to those who have signed in",
+            "set MODELSCOPE_API_TOKEN",
+            host="ModelScope",
+            name=name,
         )
     if isinstance(error, errors.RateLimitError):
         return DownloadError(
-            tr("{host} has had too many requests from here", host="ModelScope"),
-            tr("try again in some minutes"),
+            "{host} has had too many requests from here", "try again in some minutes", host="ModelScope"
         )
     if isinstance(error, (errors.NetworkError, requests.Timeout)):
         return Unreachable(
-            tr("{host} cannot be reached: {reason}", host="ModelScope", reason=why_unreachable(error)),
-            tr("MODELSCOPE_ENDPOINT names another address; what has been fetched stays"),
+            Phrase("{host} cannot be reached: {reason}", host="ModelScope", reason=why_unreachable(error)),
+            Phrase("MODELSCOPE_ENDPOINT names another address; what has been fetched stays"),
         )
     if isinstance(error, OSError):
         folder, reason = places.modelscope_cache(), reason_of(error)
         return DownloadError(
-            tr("{folder} cannot be written: {reason}", folder=folder, reason=reason),
-            tr("MODELSCOPE_CACHE names another place; what has been fetched stays"),
+            "{folder} cannot be written: {reason}",
+            "MODELSCOPE_CACHE names another place; what has been fetched stays",
+            folder=folder,
+            reason=reason,
         )
     return DownloadError(
-        tr("{host} does not give {name}: {reason}", host="ModelScope", name=name, reason=_line(error)),
-        tr("try again later; what has been fetched stays"),
+        "{host} does not give {name}: {reason}",
+        "try again later; what has been fetched stays",
+        host="ModelScope",
+        name=name,
+        reason=_line(error),
     )
 
 

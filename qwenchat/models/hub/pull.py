@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Protocol
 
 from qwenchat.cli.progress import size_text
-from qwenchat.errors import DownloadError
+from qwenchat.errors import DownloadError, Names, Phrase
 from qwenchat.files.opening import reason_of
-from qwenchat.i18n.language import tr
 from qwenchat.models import checking, digests, places, records
 from qwenchat.models.hub.client import Hub, Listing
 from qwenchat.models.hub.errors import Dropped, Offline, Unreachable
@@ -110,7 +109,7 @@ def pull(
         return _pull_from(origin, name, revision, progress)
     except (Unreachable, Offline) as error:
         if record := _here(origin.source, name, revision, progress):
-            notice(tr("{reason}; what is here is whole", reason=error.message))
+            notice(Phrase("{reason}; what is here is whole", reason=error.message))
             return record
         if source != "auto" or isinstance(error, Offline):
             raise
@@ -124,11 +123,11 @@ def _pull_instead(
     try:
         other = _modelscope()
     except DownloadError:  # its client is not here
-        hint = tr(
+        hint = Phrase(
             "HF_ENDPOINT names a mirror; after pip install 'modelscope-hub<0.6' ModelScope is tried too"
         )
         raise Unreachable(error.message, hint) from error
-    notice(tr("{reason}; trying ModelScope", reason=error.message))
+    notice(Phrase("{reason}; trying ModelScope", reason=error.message))
     return _pull_from(other, name, None if revision == "main" else revision, progress)
 
 
@@ -150,26 +149,28 @@ def _modelscope() -> Origin:
 
 
 def _pull_from(origin: Origin, name: str, revision: str | None, progress: Progress) -> Record:
-    progress(tr("looking for {name}", name=name), 0, 0)
+    progress(Phrase("looking for {name}", name=name), 0, 0)
     listing = origin.listing(name, revision)
     files = chosen(listing)
     record = Record(listing.name, origin.source, listing.revision, listing.folder, tuple(files))
     try:
-        with records.locked(listing.folder, lambda: progress(tr("waiting for another qwenchat"), 0, 0)):
+        with records.locked(listing.folder, lambda: progress(Phrase("waiting for another qwenchat"), 0, 0)):
             _check_room(origin, listing, files)
             _bring_all(origin, listing, files, lambda: records.keep(record), progress)
             origin.finish(listing)
             if lacking := places.missing(listing.folder):
                 raise DownloadError(
-                    tr("{name} lacks {files}", name=name, files=tr(", ").join(lacking)),
-                    tr("it is no checkpoint that can be loaded"),
+                    "{name} lacks {files}",
+                    "it is no checkpoint that can be loaded",
+                    name=name,
+                    files=Names(lacking),
                 )
             whole = replace(record, ended=datetime.now(timezone.utc).isoformat())
             records.keep(whole)
     except OSError as error:
         reason = reason_of(error)
         raise DownloadError(
-            tr("{folder} cannot be written: {reason}", folder=error.filename or listing.folder, reason=reason)
+            "{folder} cannot be written: {reason}", folder=error.filename or listing.folder, reason=reason
         ) from error
     return whole
 
@@ -192,8 +193,9 @@ def chosen(listing: Listing) -> list[File]:
     for file in (*weights, *wanted):
         if not file.digest or file.size < 0:
             raise DownloadError(
-                tr("no hash of {file} is told, so it could not be verified", file=file.name),
-                tr("the mirror that HF_ENDPOINT names leaves it out"),
+                "no hash of {file} is told, so it could not be verified",
+                "the mirror that HF_ENDPOINT names leaves it out",
+                file=file.name,
             )
     # The small ones first: what is wrong with them is known before gigabytes have come.
     return sorted(wanted, key=lambda file: file.name) + sorted(weights, key=lambda file: file.name)
@@ -212,16 +214,16 @@ def _no_weights(name: str, names: Sequence[str]) -> DownloadError:
 
     if has("*.gguf"):
         return DownloadError(
-            tr("{name} has its weights only as GGUF", name=name),
-            tr("fetch one of these files, and name its path"),
+            "{name} has its weights only as GGUF", "fetch one of these files, and name its path", name=name
         )
     if has(*_PICKLES):
         return DownloadError(
-            tr("{name} has its weights only as pickles, which can run code while they are read", name=name),
-            tr("look for a repository of the same model with safetensors"),
+            "{name} has its weights only as pickles, which can run code while they are read",
+            "look for a repository of the same model with safetensors",
+            name=name,
         )
     return DownloadError(
-        tr("{name} has no weights as safetensors", name=name), tr("look for a repository with safetensors")
+        "{name} has no weights as safetensors", "look for a repository with safetensors", name=name
     )
 
 
@@ -238,15 +240,13 @@ def _check_room(origin: Origin, listing: Listing, files: Sequence[File]) -> None
     free = shutil.disk_usage(place).free
     if missing and free < missing + SPARE:
         raise DownloadError(
-            tr(
-                "{name} takes {missing} more, and {folder} has {free} free, of which {spare} are left alone",
-                name=listing.name,
-                missing=size_text(missing),
-                folder=place,
-                free=size_text(free),
-                spare=size_text(SPARE),
-            ),
-            tr("free some, or name another place with HF_HOME, or for ModelScope with MODELSCOPE_CACHE"),
+            "{name} takes {missing} more, and {folder} has {free} free, of which {spare} are left alone",
+            "free some, or name another place with HF_HOME, or for ModelScope with MODELSCOPE_CACHE",
+            name=listing.name,
+            missing=size_text(missing),
+            folder=place,
+            free=size_text(free),
+            spare=size_text(SPARE),
         )
 
 
@@ -254,12 +254,12 @@ def _bring_all(
     origin: Origin, listing: Listing, files: Sequence[File], begin: Callable[[], None], progress: Progress
 ) -> None:
     """Brings what is missing or bad; ``begin`` is called before the first change."""
-    stage, total = tr("verifying {name}", name=listing.name), sum(file.size for file in files)
+    stage, total = Phrase("verifying {name}", name=listing.name), sum(file.size for file in files)
     before, changes = 0, False
     for file in files:
         is_bad = _verify(listing.folder / file.name, file, progress) is not None
         if is_bad and not changes:
-            stage, changes = tr("fetching {name}", name=listing.name), True
+            stage, changes = Phrase("fetching {name}", name=listing.name), True
             begin()
 
         def report(present: int, stage: str = stage, before: int = before, most: int = file.size) -> None:
@@ -286,8 +286,10 @@ def _bring(
             return
     origin.discard(listing, file)
     raise DownloadError(
-        tr("{file} did not verify: {reason}", file=file.name, reason=why_bad),
-        tr("it came twice like that; try again later, or from another source"),
+        "{file} did not verify: {reason}",
+        "it came twice like that; try again later, or from another source",
+        file=file.name,
+        reason=why_bad,
     )
 
 
@@ -298,7 +300,7 @@ def _fetch(origin: Origin, listing: Listing, file: File) -> None:
         try:
             return origin.fetch(listing, file)
         except Unreachable as error:  # the client has tried for a while
-            raise DownloadError(error.message, tr("the same command goes on where it stopped")) from error
+            raise DownloadError(error.message, "the same command goes on where it stopped") from error
         except Dropped:
             now = origin.present(listing, file)
             if now > file.size:  # more than there is cannot go on
@@ -311,7 +313,7 @@ def _fetch(origin: Origin, listing: Listing, file: File) -> None:
 
 
 def _verify(path: Path, file: File, progress: Progress) -> str | None:
-    stage = tr("verifying {name}", name=file.name)
+    stage = Phrase("verifying {name}", name=file.name)
     done = 0
 
     def advance(count: int) -> None:

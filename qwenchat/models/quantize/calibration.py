@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from qwenchat.chat import chatml
 from qwenchat.chat.messages import Message, Role
-from qwenchat.errors import PromptError, UsageError
+from qwenchat.errors import Phrase, PromptError, UsageError
 from qwenchat.files.opening import NotAFile, TooLarge, read_file, reason_of
-from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.tokenizer import QwenTokenizer
@@ -70,13 +69,11 @@ def read(path: Path, tokenizer: QwenTokenizer, window: int) -> Calibration:
     total = sum(map(len, sequences))
     if total < LEAST_TOKENS:
         raise UsageError(
-            tr(
-                "{path} has {tokens} tokens, quantising needs at least {least}",
-                path=path,
-                tokens=total,
-                least=LEAST_TOKENS,
-            ),
-            tr("give more and more varied text, or leave out --calibration for the set that ships"),
+            "{path} has {tokens} tokens, quantising needs at least {least}",
+            "give more and more varied text, or leave out --calibration for the set that ships",
+            path=path,
+            tokens=total,
+            least=LEAST_TOKENS,
         )
     kept: list[Sequence[int]] = []
     room = MOST_TOKENS
@@ -97,16 +94,18 @@ def _read_text(path: Path) -> str:
     try:
         return read_file(path, _MOST_BYTES)[0].decode("utf-8-sig")
     except (FileNotFoundError, NotAFile, IsADirectoryError):
-        raise UsageError(tr("there is no file {path}", path=path)) from None
+        raise UsageError("there is no file {path}", path=path) from None
     except TooLarge:
         raise UsageError(
-            tr("{path} is larger than {megabytes} MB", path=path, megabytes=_MOST_BYTES // 2**20),
-            tr("some hundred chats or pages are enough"),
+            "{path} is larger than {megabytes} MB",
+            "some hundred chats or pages are enough",
+            path=path,
+            megabytes=_MOST_BYTES // 2**20,
         ) from None
     except OSError as error:
-        raise UsageError(tr("{path} cannot be read: {reason}", path=path, reason=reason_of(error))) from error
+        raise UsageError("{path} cannot be read: {reason}", path=path, reason=reason_of(error)) from error
     except UnicodeDecodeError as error:
-        raise UsageError(tr("{place}: not UTF-8 (byte {n})", place=path, n=error.start)) from error
+        raise UsageError("{place}: not UTF-8 (byte {n})", place=path, n=error.start) from error
 
 
 def _lines(text: str) -> list[tuple[int, str]]:
@@ -119,7 +118,7 @@ def _chat_ids(tokenizer: QwenTokenizer, path: Path, number: int, line: str) -> l
     try:
         messages = [Message.of(message) for message in _messages(json.loads(line))]
     except RecursionError:
-        problem = tr("nested too deeply")
+        problem: str = Phrase("nested too deeply")
     except PromptError as error:
         problem = error.message
     except ValueError as error:
@@ -128,13 +127,17 @@ def _chat_ids(tokenizer: QwenTokenizer, path: Path, number: int, line: str) -> l
         ids = chatml.prompt_ids(tokenizer, messages)
         return [*ids, tokenizer.im_end_id] if messages[-1].role is Role.ASSISTANT else ids
     raise UsageError(
-        tr("{path}, line {n} is no chat: {problem}", path=path, n=number, problem=problem),
-        tr("a line looks like {example}", example='{"messages": [{"role": "user", "content": "..."}, ...]}'),
+        "{path}, line {n} is no chat: {problem}",
+        "a line looks like {example}",
+        path=path,
+        n=number,
+        problem=problem,
+        example='{"messages": [{"role": "user", "content": "..."}, ...]}',
     )
 
 
 def _messages(chat: Any) -> list[Any]:
     messages = chat.get("messages") if isinstance(chat, dict) else None
     if not isinstance(messages, list) or not messages:
-        raise PromptError(tr("it has no messages"))
+        raise PromptError("it has no messages")
     return messages

@@ -15,9 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qwenchat.errors import CheckpointError, InsufficientMemoryError, Interrupted, QwenchatError, UsageError
+from qwenchat.errors import (
+    CheckpointError,
+    InsufficientMemoryError,
+    Interrupted,
+    Phrase,
+    QwenchatError,
+    UsageError,
+)
 from qwenchat.files.opening import reason_of, resolved
-from qwenchat.i18n.language import plural, tr
 from qwenchat.models.quantize import calibration as calibrations
 from qwenchat.models.quantize import checkpoint, layers, work
 from qwenchat.models.quantize.solver import Recipe, import_gptq
@@ -125,7 +131,7 @@ def quantize(
     _check_ids(src, given, held_out)
     if given.left_out:
         notice(
-            plural(
+            Phrase.of_number(
                 given.left_out,
                 "one token of the calibration is too many, and left out",
                 "{count} tokens of the calibration are too many, and left out",
@@ -136,19 +142,19 @@ def quantize(
 
     texts = layers.Texts.of(given.sequences, held_out)
     src.check_room(dest, texts.rows, device)
-    checking = tr("checking the source")
+    checking = Phrase("checking the source")
     digest = src.digest(lambda fraction: progress(Step(checking, fraction)))
     key = key_of(digest, recipe, given.sequences, held_out)
     pieces = src.config.num_layers + 2
     with _told(dest), work.opened(dest, key, pieces) as job, torch.inference_mode():
         if job.restarted:
-            notice(tr("the work in {folder} is of another kind; it begins anew", folder=job.folder))
+            notice(Phrase("the work in {folder} is of another kind; it begins anew", folder=job.folder))
         elif job.done:
-            notice(tr("going on after {done} of {count} steps", done=job.done, count=pieces))
+            notice(Phrase("going on after {done} of {count} steps", done=job.done, count=pieces))
         resumed_at = job.done
         run = _Run(src, job, texts, recipe, device, progress)
         run.all([*given.sequences, *held_out, *held_out], sum(len(ids) - 1 for ids in held_out))
-        progress(Step(tr("putting the checkpoint together")))
+        progress(Step(Phrase("putting the checkpoint together")))
         checkpoint.finish(job.checkpoint, source, recipe)
         size = sum(path.stat().st_size for path in job.checkpoint.iterdir())
         job.put_in_place()
@@ -229,7 +235,7 @@ class _Run:
                     block, x, y, texts, attend, self._recipe, lambda done: self._advance(layer, done)
                 )
             except QwenchatError as error:
-                message = tr("layer {n}: {problem}", n=layer + 1, problem=error.message)
+                message = Phrase("layer {n}: {problem}", n=layer + 1, problem=error.message)
                 raise type(error)(message, error.hint) from error
             y.sync()
         tensors = {f"transformer.h.{layer}.{name}": tensor for name, tensor in (kept | quantized).items()}
@@ -256,8 +262,7 @@ class _Run:
                 found.append(math.exp(loss / predicted))
         if not all(map(math.isfinite, found)):
             raise CheckpointError(
-                tr("the activations are not finite"),
-                tr("the checkpoint is damaged, or its training went astray"),
+                "the activations are not finite", "the checkpoint is damaged, or its training went astray"
             )
         if source.tied:
             del stored[used]
@@ -293,7 +298,7 @@ class _Run:
         """Tells how far the layers are, and how long the rest will take at the speed of this run."""
         done, rest = layer + fraction - self._first, self._layers - layer - fraction
         left = (time.monotonic() - self._begin) / done * rest if done else None
-        stage = plural(self._layers, "quantising one layer", "quantising {count} layers")
+        stage = Phrase.of_number(self._layers, "quantising one layer", "quantising {count} layers")
         self._progress(Step(stage, (layer + fraction) / self._layers, left))
 
 
@@ -302,21 +307,19 @@ def _check_places(source: Path, dest: Path) -> None:
         here, there = resolved(source), resolved(dest)
     except OSError as error:
         raise UsageError(
-            tr("{path}: {reason}", path=error.filename or dest, reason=reason_of(error)),
-            tr("give another name"),
+            "{path}: {reason}", "give another name", path=error.filename or dest, reason=reason_of(error)
         ) from error
     if there == here or here in there.parents:
         raise UsageError(
-            tr("{dest} is inside the source", dest=dest),
-            tr("give a destination outside of {source}", source=source),
+            "{dest} is inside the source", "give a destination outside of {source}", dest=dest, source=source
         )
     if not dest.absolute().parent.is_dir():
-        raise UsageError(tr("there is no folder {folder}", folder=dest.absolute().parent))
+        raise UsageError("there is no folder {folder}", folder=dest.absolute().parent)
     if not dest.name:  # ".", or "/"
-        raise UsageError(tr("{path} exists already", path=dest), tr("give another name"))
+        raise UsageError("{path} exists already", "give another name", path=dest)
     if dest.is_symlink() or (dest.exists() and not (dest.is_dir() and not any(dest.iterdir()))):
         work.clear_up(dest)
-        raise UsageError(tr("{path} exists already", path=dest), tr("give another name"))
+        raise UsageError("{path} exists already", "give another name", path=dest)
 
 
 def _check_ids(source: Source, given: Calibration, held_out: Sequence[Sequence[int]]) -> None:
@@ -324,13 +327,11 @@ def _check_ids(source: Source, given: Calibration, held_out: Sequence[Sequence[i
     largest = max(max(ids) for ids in (*given.sequences, *held_out))
     if largest >= source.config.vocab_size:
         raise CheckpointError(
-            tr(
-                "{folder}: the vocabulary has the token {id}, the model only {size}",
-                folder=source.folder,
-                id=largest,
-                size=source.config.vocab_size,
-            ),
-            tr("the .tiktoken file belongs to another checkpoint"),
+            "{folder}: the vocabulary has the token {id}, the model only {size}",
+            "the .tiktoken file belongs to another checkpoint",
+            folder=source.folder,
+            id=largest,
+            size=source.config.vocab_size,
         )
 
 
@@ -339,19 +340,15 @@ def _told(dest: Path) -> Iterator[None]:
     """Turns what may stop the work into words that say how it goes on."""
     import torch
 
-    again = tr("the same command goes on where it stopped")
+    again = Phrase("the same command goes on where it stopped")
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(tr("interrupted"), again) from None
+        raise Interrupted(Phrase("interrupted"), again) from None
     except torch.OutOfMemoryError:
-        raise InsufficientMemoryError(tr("memory ran out while a layer was quantised"), again) from None
+        raise InsufficientMemoryError("memory ran out while a layer was quantised", again) from None
     except OSError as error:
         raise QwenchatError(
-            tr(
-                "{path} cannot be written: {reason}",
-                path=work.folder_of(dest),
-                reason=reason_of(error),
-            ),
+            Phrase("{path} cannot be written: {reason}", path=work.folder_of(dest), reason=reason_of(error)),
             again,
         ) from error

@@ -21,7 +21,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.errors import CheckpointError, QwenchatError
-from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,11 +58,9 @@ def import_gptq() -> Any:
     """
     if importlib.util.find_spec("auto_gptq") is None:
         raise QwenchatError(
-            tr("quantising needs auto-gptq, which is not installed"),
-            tr(
-                "it comes with qwenchat for Python 3.10 and 3.11 on Linux and Windows (x86-64); "
-                "what is quantised there runs everywhere"
-            ),
+            "quantising needs auto-gptq, which is not installed",
+            "it comes with qwenchat for Python 3.10 and 3.11 on Linux and Windows (x86-64); "
+            "what is quantised there runs everywhere",
         )
     log = logging.getLogger("auto_gptq")
     level = log.level
@@ -74,8 +71,9 @@ def import_gptq() -> Any:
             from auto_gptq.quantization import gptq
     except Exception as error:  # an old package among new ones may fail in any way
         raise QwenchatError(
-            tr("auto-gptq cannot be imported: {reason}", reason=f"{type(error).__name__}: {error}"),
-            tr("install qwenchat anew, in an environment of its own"),
+            "auto-gptq cannot be imported: {reason}",
+            "install qwenchat anew, in an environment of its own",
+            reason=f"{type(error).__name__}: {error}",
         ) from error
     finally:
         log.setLevel(level)
@@ -125,8 +123,7 @@ class Solver:
         recipe, solver = self._recipe, self._gptq
         if not solver.H.diagonal().isfinite().all():
             raise CheckpointError(
-                tr("the activations are not finite"),
-                tr("the checkpoint is damaged, or its training went astray"),
+                "the activations are not finite", "the checkpoint is damaged, or its training went astray"
             )
         try:
             with _undisturbed(self._module):
@@ -138,12 +135,12 @@ class Solver:
                 )
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise QwenchatError(
-                tr("the calibration says too little of the inputs to quantise for them"),
-                tr("give more and more varied text with --calibration"),
+                "the calibration says too little of the inputs to quantise for them",
+                "give more and more varied text with --calibration",
             ) from error
         rounded = solver.layer.weight.data  # [out, in]
         if not (rounded.isfinite().all() and scales.isfinite().all()):
-            raise CheckpointError(tr("weights are not finite, or too large for float16"))
+            raise CheckpointError("weights are not finite, or too large for float16")
         of_input = g_idx.long()
         stored = []
         for values, scale, zero in zip(

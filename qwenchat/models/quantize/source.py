@@ -18,7 +18,6 @@ from qwenchat.engine.config import read_model_config
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, QwenchatError, UsageError
 from qwenchat.files.json_values import MOST_BYTES
 from qwenchat.files.opening import open_file, read_file, reason_of
-from qwenchat.i18n.language import tr
 from qwenchat.models.quantize import work
 from qwenchat.models.quantize.layers import CHUNK, MATRICES
 from qwenchat.models.quantize.solver import Recipe
@@ -56,14 +55,17 @@ class Source:
 
         if not folder.is_dir():  # a GGUF file has a name too
             raise CheckpointError(
-                tr("{path} is no folder", path=folder),
-                tr("a float checkpoint is a folder with config.json and safetensors"),
+                "{path} is no folder",
+                "a float checkpoint is a folder with config.json and safetensors",
+                path=folder,
             )
         self.folder, self.config, self._recipe = folder, read_model_config(folder), recipe
         if self.config.quant is not None:
             raise CheckpointError(
-                tr("{folder} is quantised already ({bits} bits)", folder=folder, bits=self.config.quant.bits),
-                tr("take the float checkpoint that it was made from"),
+                "{folder} is quantised already ({bits} bits)",
+                "take the float checkpoint that it was made from",
+                folder=folder,
+                bits=self.config.quant.bits,
             )
         self._check_groups()
         self._files = TensorFiles(folder)
@@ -102,11 +104,9 @@ class Source:
         # The least and the largest are NaN if any is; an embedding has no room for a mask of its size.
         if not all(end.isfinite() for end in torch.aminmax(stored)):
             raise CheckpointError(
-                tr(
-                    "{path}: the tensor {name} is not finite, or too large for float16",
-                    path=self._files.path(name),
-                    name=name,
-                )
+                "{path}: the tensor {name} is not finite, or too large for float16",
+                path=self._files.path(name),
+                name=name,
             )
         let_go([tensor])
         return stored
@@ -144,7 +144,7 @@ class Source:
                         advance(done / total)
         except OSError as error:
             raise CheckpointError(
-                tr("{folder} cannot be read: {reason}", folder=self.folder, reason=reason_of(error))
+                "{folder} cannot be read: {reason}", folder=self.folder, reason=reason_of(error)
             ) from error
         return digest.hexdigest()
 
@@ -171,13 +171,11 @@ class Source:
         free = shutil.disk_usage(dest.parent).free + work.bytes_in(dest)
         if free < needed:
             raise QwenchatError(
-                tr(
-                    "quantising needs {needed} GB of free disk, and {folder} has {free} GB",
-                    needed=f"{needed / 1e9:.1f}",
-                    folder=dest.parent,
-                    free=f"{free / 1e9:.1f}",
-                ),
-                tr("free some, or give a destination on another disk"),
+                "quantising needs {needed} GB of free disk, and {folder} has {free} GB",
+                "free some, or give a destination on another disk",
+                needed=f"{needed / 1e9:.1f}",
+                folder=dest.parent,
+                free=f"{free / 1e9:.1f}",
             )
         self._check_memory(device)
 
@@ -192,12 +190,10 @@ class Source:
             free = available_bytes(where)
             if free < needed:
                 raise InsufficientMemoryError(
-                    tr(
-                        "quantising needs {needed} GiB on {device}, {free} GiB are free",
-                        needed=f"{needed / GIB:.1f}",
-                        device=where,
-                        free=f"{free / GIB:.1f}",
-                    )
+                    "quantising needs {needed} GiB on {device}, {free} GiB are free",
+                    needed=f"{needed / GIB:.1f}",
+                    device=where,
+                    free=f"{free / GIB:.1f}",
                 )
 
     def memory_needed(self) -> tuple[int, int]:
@@ -228,19 +224,19 @@ class Source:
         group = self._recipe.group_size
         if any(width % 32 for width in widths):
             raise CheckpointError(
-                tr("matrices of {widths} inputs cannot be packed", widths=_listed(widths)),
-                tr("GPTQ takes multiples of 32"),
+                "matrices of {widths} inputs cannot be packed",
+                "GPTQ takes multiples of 32",
+                widths=_listed(widths),
             )
         if group == -1 or (group > 0 and group % 32 == 0 and not any(width % group for width in widths)):
             return
         fitting = [size for size in (32, 64, 128, 256) if not any(width % size for width in widths)]
         raise UsageError(
-            tr(
-                "--group-size {size} does not divide this model's matrices of {widths} inputs",
-                size=group,
-                widths=_listed(widths),
-            ),
-            tr("what would: {sizes}, or -1 for one scale a row", sizes=_listed(fitting)),
+            "--group-size {size} does not divide this model's matrices of {widths} inputs",
+            "what would: {sizes}, or -1 for one scale a row",
+            size=group,
+            widths=_listed(widths),
+            sizes=_listed(fitting),
         )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.errors import QwenchatError
-from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +45,10 @@ class States:
             count = self._file.readinto(left)
             if not count:
                 raise QwenchatError(
-                    tr("{path} is damaged", path=self._path),
-                    tr("remove {folder} and begin anew", folder=self._path.parent),
+                    "{path} is damaged",
+                    "remove {folder} and begin anew",
+                    path=self._path,
+                    folder=self._path.parent,
                 )
             left = left[count:]
         return torch.from_numpy(rows).to(self._device)

@@ -24,7 +24,6 @@ from qwenchat.errors import QwenchatError, UsageError
 from qwenchat.files import atomic, json_values, locks
 from qwenchat.files.json_values import MOST_BYTES, MOST_JSON_VALUES
 from qwenchat.files.opening import read_file
-from qwenchat.i18n.language import tr
 from qwenchat.models.quantize.checkpoint import JOINED, piece_name
 
 _PROGRESS = "progress.json"
@@ -93,8 +92,10 @@ class Work:
         joined = self.done == self._pieces and (self.checkpoint / JOINED).exists()
         if not joined and not all(self.piece(number).exists() for number in range(self.done)):
             raise QwenchatError(
-                tr("{path} is damaged", path=self.checkpoint),
-                tr("remove {folder} and begin anew", folder=self.folder),
+                "{path} is damaged",
+                "remove {folder} and begin anew",
+                path=self.checkpoint,
+                folder=self.folder,
             )
 
     def _save(self) -> None:
@@ -118,14 +119,12 @@ def opened(dest: Path, key: str, pieces: int) -> Iterator[Work]:
     folder.mkdir(exist_ok=True)
     names = {path.name for path in folder.iterdir()}
     if _PROGRESS not in names and not all(name == _LOCK or name.startswith(_PROGRESS) for name in names):
-        raise UsageError(
-            tr("{folder} is in the way", folder=folder), tr("move it, or give another destination")
-        )
+        raise UsageError("{folder} is in the way", "move it, or give another destination", folder=folder)
     try:
         lock = locks.acquire(folder / _LOCK)
     except locks.LockHeld:
         raise QwenchatError(
-            tr("another qwenchat works in {folder}", folder=folder), tr("wait for it, or stop it")
+            "another qwenchat works in {folder}", "wait for it, or stop it", folder=folder
         ) from None
     try:
         work = Work(dest, key, pieces)
@@ -167,7 +166,6 @@ def _read_progress(folder: Path) -> dict[str, Any]:
         and isinstance(progress.get("found"), dict)
     ):
         raise QwenchatError(
-            tr("{path} is damaged", path=folder / _PROGRESS),
-            tr("remove {folder} and begin anew", folder=folder),
+            "{path} is damaged", "remove {folder} and begin anew", path=folder / _PROGRESS, folder=folder
         )
     return progress

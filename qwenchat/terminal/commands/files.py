@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from qwenchat.chat import code_blocks
-from qwenchat.errors import UsageError
+from qwenchat.errors import Phrase, UsageError
 from qwenchat.files import text as textfile
 from qwenchat.i18n.language import plural, tr
 from qwenchat.terminal import clipboard, lending
@@ -106,7 +106,7 @@ def _save_code(chat: Chat, rest: str) -> None:
             lines = plural(attachments.line_count(block.text), "1 line", "{count} lines")
             chat.say(f"{i}: {block.language or '?'}, {lines}")
         count = plural(len(blocks), "there is only one block of code", "there are {count} blocks of code")
-        raise UsageError(count, tr("say {usage}", usage="/save-code N PATH"))
+        raise UsageError(count, Phrase("say {usage}", usage="/save-code N PATH"))
     block = blocks[max(n, 1) - 1]
     path = attachments.to_path(name or code_blocks.suggested_name(block))
     textfile.write_text(path, block.text.rstrip("\n") + "\n", overwrite=force)
@@ -128,7 +128,7 @@ def _editor(chat: Chat, rest: str) -> None:
 def _code(chat: Chat) -> list[code_blocks.Block]:
     blocks = code_blocks.code_blocks(_reply_text(chat, 0))
     if not blocks:
-        raise UsageError(tr("there is no code in the last reply"))
+        raise UsageError("there is no code in the last reply")
     return blocks
 
 
@@ -142,10 +142,10 @@ def _reply_text(chat: Chat, n: int) -> str:
     """The reply of turn ``n``; 0 for the last."""
     replies = [node.reply for node in chat.conversation.path() if node.reply is not None]
     if not replies:
-        raise UsageError(tr("there was no reply yet"))
+        raise UsageError("there was no reply yet")
     if n > len(replies):
         raise UsageError(
-            tr("there is no turn {n}", n=n),
-            plural(len(replies), "there is only one turn", "there are {count} turns"),
+            Phrase("there is no turn {n}", n=n),
+            Phrase.of_number(len(replies), "there is only one turn", "there are {count} turns"),
         )
     return replies[n - 1].text

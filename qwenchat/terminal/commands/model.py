@@ -110,8 +110,10 @@ def _set(chat: Chat, rest: str) -> None:
     name = words[0].replace("-", "_")
     if name not in _option_names():
         raise UsageError(
-            tr("there is no option {name}", name=words[0]),
-            tr("there are {names}", names=tr(", ").join(_option_names())),
+            "there is no option {name}",
+            "there are {names}",
+            name=words[0],
+            names=tr(", ").join(_option_names()),
         )
     if len(words) > 1:
         _set_option(chat, name, words[1].strip())
@@ -159,7 +161,7 @@ def _option_in_force(chat: Chat, name: str) -> str:
 @command("stats", "What the last reply took.")
 def _stats(chat: Chat, rest: str) -> None:
     if chat.last is None:
-        raise UsageError(tr("there was no reply yet"))
+        raise UsageError("there was no reply yet")
     usage, timings = chat.last.usage, chat.last.timings
     new = usage.prompt_tokens - usage.reused_tokens
     chat.say(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit.completion import Completion
 
-from qwenchat.errors import UsageError, shorten
+from qwenchat.errors import Phrase, UsageError, shorten
 from qwenchat.i18n.language import tr
 from qwenchat.terminal.sanitize import sanitize_line
 from qwenchat.text.caseless import fold
@@ -83,10 +83,10 @@ class Command:
         """
         if rest and not self.usage:
             hint = tr("say {usage} alone", usage=word) + tr(" (a message may begin with //)")
-            raise UsageError(tr("{command} takes nothing after it", command=word), hint)
+            raise UsageError(Phrase("{command} takes nothing after it", command=word), hint)
         if not rest and self.usage and not self.usage.startswith("["):
             hint = tr("say {usage}", usage=f"{word} {self.usage}")
-            raise UsageError(tr("{command} needs more", command=word), hint)
+            raise UsageError(Phrase("{command} needs more", command=word), hint)
 
 
 class Group:
@@ -163,7 +163,7 @@ def _unknown(word: str, remark: str = "") -> UsageError:
     meant |= {alias[1:]: known.name for known in commands().values() for alias in known.aliases}
     close = difflib.get_close_matches(word[1:].lower(), meant, n=1)
     hint = tr("did you mean /{name}?", name=meant[close[0]]) if close else tr("/help lists them")
-    return UsageError(tr("there is no command {word}", word=word), hint + remark)
+    return UsageError(Phrase("there is no command {word}", word=word), hint + remark)
 
 
 def number(text: str, default: int = 1) -> int:
@@ -175,7 +175,7 @@ def number(text: str, default: int = 1) -> int:
     if not text:
         return default
     if not text.isdecimal() or len(text) > _DIGITS or int(text) < 1:
-        raise UsageError(tr("{text!r} is no number of 1 or more", text=shorten(text)))
+        raise UsageError("{text!r} is no number of 1 or more", text=shorten(text))
     return int(text)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qwenchat.errors import UsageError
+from qwenchat.errors import Phrase, UsageError
 from qwenchat.files import text
 from qwenchat.i18n.language import tr
 from qwenchat.sessions.listing import with_a_title_alone
@@ -63,10 +63,10 @@ def _resume(chat: Chat, rest: str) -> None:
         others = (info for info in chat.store.list() if info.id != chat.session.id and not info.problem)
         latest = next(others, None)
         if latest is None:
-            raise UsageError(tr("there is no other session"))
+            raise UsageError("there is no other session")
         rest = latest.id
     elif chat.store.find(rest).id == chat.session.id:
-        raise UsageError(tr("this is the session that you are in"))
+        raise UsageError("this is the session that you are in")
     chat.go_to(chat.store.open(rest, on_locked="fork", on_damaged="set_aside"))
     chat.tell_session()
 
@@ -80,7 +80,7 @@ def _rename(chat: Chat, rest: str) -> None:
 @command("fork", "Go on in a copy of this session; the original stays as it is.")
 def _fork(chat: Chat, rest: str) -> None:
     if not chat.conversation.nodes:
-        raise UsageError(tr("there is nothing to copy yet"), tr("say something first"))
+        raise UsageError("there is nothing to copy yet", "say something first")
     chat.go_to(chat.session.fork())
     chat.moved(tr("this is a copy, {title}", title=chat.session.title))
 
@@ -90,7 +90,7 @@ def _fork(chat: Chat, rest: str) -> None:
 )
 def _delete(chat: Chat, rest: str) -> None:
     if not rest and not chat.session.path.exists():
-        raise UsageError(tr("this chat was not saved"), tr("there is nothing to delete"))
+        raise UsageError("this chat was not saved", "there is nothing to delete")
     info = chat.store.find(rest or chat.session.id)
     said = said_in(chat.store, info.id)
     if not chat.prompt.confirm(tr("delete {session}?", session=described(info))):
@@ -106,7 +106,7 @@ def _delete(chat: Chat, rest: str) -> None:
 @command("search", "Find the sessions that hold a text.", usage="TEXT")
 def _search(chat: Chat, rest: str) -> None:
     if not rest:
-        raise UsageError(tr("there is nothing to search for"), tr("say {usage}", usage="/search TEXT"))
+        raise UsageError("there is nothing to search for", "say {usage}", usage="/search TEXT")
     hits = chat.store.search(rest)
     if hits:
         chat.say_table(hit_table(hits, rest))
@@ -140,9 +140,11 @@ def _export(chat: Chat, rest: str) -> None:
         (first, others.strip()) if first in FORMATS else (format_of(to_path(rest) if rest else None), rest)
     )
     if kind not in FORMATS:
-        raise UsageError(tr("there is no format {kind!r}", kind=kind or rest), "/export " + "|".join(FORMATS))
+        raise UsageError(
+            Phrase("there is no format {kind!r}", kind=kind or rest), "/export " + "|".join(FORMATS)
+        )
     if not chat.conversation.nodes:
-        raise UsageError(tr("there is nothing to export yet"), tr("say something first"))
+        raise UsageError("there is nothing to export yet", "say something first")
     path = to_path(name) if name else Path(f"{_file_name(chat)}.{kind}")
     text.write_text(path, FORMATS[kind](chat.session.record()), overwrite=force)
     chat.say(tr("wrote {path}", path=path))

@@ -25,7 +25,7 @@ command = _group.command
 def _undo(chat: Chat, rest: str) -> None:
     taken = chat.conversation.undo(number(rest, 1))
     if not taken:
-        raise UsageError(tr("there is nothing to take back"))
+        raise UsageError("there is nothing to take back")
     _tell_steps(chat, plural(taken, "took back the last turn", "took back {count} turns"))
 
 
@@ -33,7 +33,7 @@ def _undo(chat: Chat, rest: str) -> None:
 def _redo(chat: Chat, rest: str) -> None:
     taken = chat.conversation.redo(number(rest, 1))
     if not taken:
-        raise UsageError(tr("there is nothing to go forward to"))
+        raise UsageError("there is nothing to go forward to")
     _tell_steps(chat, plural(taken, "went forward one turn", "went forward {count} turns"))
 
 
@@ -79,7 +79,7 @@ def _question_numbers(chat: Chat, rest: str) -> Iterable[tuple[str, str]]:
 )
 def _edit(chat: Chat, rest: str) -> None:
     if not chat.conversation.questions():
-        raise UsageError(tr("nothing was asked yet"), tr("say something first"))
+        raise UsageError("nothing was asked yet", "say something first")
     chat.edit(number(rest, len(chat.conversation.questions())))
 
 
@@ -131,7 +131,7 @@ def _context(chat: Chat, rest: str) -> None:
 
     backend = chat.backend
     if backend is None:
-        raise UsageError(tr("the model is not there yet"), tr("its tokenizer counts"))
+        raise UsageError("the model is not there yet", "its tokenizer counts")
     conversation = chat.conversation
     pinned, path = conversation.pinned_turns(), conversation.path()
     system = backend.system if conversation.system is None else conversation.system

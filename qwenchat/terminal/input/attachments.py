@@ -106,19 +106,18 @@ def read_file(typed: str) -> Attachment:
     try:
         data = opening.read_file(to_path(typed), MAX_BYTES)[0]
     except FileNotFoundError:
-        raise UsageError(tr("there is no file {path}", path=name)) from None
+        raise UsageError("there is no file {path}", path=name) from None
     except IsADirectoryError:
-        raise UsageError(tr("{path} is a folder", path=name), tr("name a file in it")) from None
+        raise UsageError("{path} is a folder", "name a file in it", path=name) from None
     except opening.NotAFile:
-        raise UsageError(tr("{path} is no ordinary file", path=name), tr("only text can be sent")) from None
+        raise UsageError("{path} is no ordinary file", "only text can be sent", path=name) from None
     except opening.TooLarge:
         raise ContextLengthError(
-            tr("{path} is larger than {limit} KiB", path=name, limit=MAX_BYTES // 1024),
-            tr("send a part of it"),
+            "{path} is larger than {limit} KiB", "send a part of it", path=name, limit=MAX_BYTES // 1024
         ) from None
     except OSError as error:
         raise UsageError(
-            tr("{path} cannot be read: {reason}", path=name, reason=opening.reason_of(error))
+            "{path} cannot be read: {reason}", path=name, reason=opening.reason_of(error)
         ) from error
     return Attachment(name, decode(data, name), len(data))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.messages import Message, Role
 from qwenchat.chat.turn import turn_tokens
-from qwenchat.errors import QwenchatError, UsageError
+from qwenchat.errors import Phrase, QwenchatError, UsageError
 from qwenchat.i18n.language import plural, tr
 from qwenchat.terminal.input import attachments
 from qwenchat.terminal.input.attachments import Attachment
@@ -52,7 +52,7 @@ class Draft:
         if typed and not out:
             names = tr(", ").join(file.name for file in self.attached)
             hint = tr("there are {names}", names=names) if names else tr("no file is")
-            raise UsageError(tr("{path} is not in the next message", path=typed), hint)
+            raise UsageError(Phrase("{path} is not in the next message", path=typed), hint)
         self.attached = [file for file in self.attached if file not in out]
         return len(out)
 

@@ -57,7 +57,7 @@ def edit(text: str, suffix: str = ".md", environ: Mapping[str, str] = os.environ
     try:
         status = _run([*command, str(path)], environ)
         if not 0 <= status < _KILLED:
-            raise QwenchatError(tr("the editor was killed"), _where(path, begun))
+            raise QwenchatError("the editor was killed", _where(path, begun))
         result = None if status else _decoded(path, begun)
         is_done = True
         return result
@@ -76,11 +76,11 @@ def _command(environ: Mapping[str, str]) -> list[str]:
             try:
                 return _words(value)
             except ValueError:
-                raise UsageError(tr("{name} is no command: {value}", name=name, value=value)) from None
+                raise UsageError("{name} is no command: {value}", name=name, value=value) from None
     for usual in _USUAL:
         if found := shutil.which(usual, path=search):
             return [found]
-    raise UsageError(tr("there is no editor"), tr("set EDITOR to the command of one"))
+    raise UsageError("there is no editor", "set EDITOR to the command of one")
 
 
 def _words(command: str) -> list[str]:
@@ -102,8 +102,10 @@ def _run(command: list[str], environ: Mapping[str, str]) -> int:
         except (OSError, ValueError) as error:
             reason = reason_of(error) if isinstance(error, OSError) else str(error)
             raise UsageError(
-                tr("the editor {name} cannot be started: {reason}", name=command[0], reason=reason),
-                tr("set EDITOR to the command of one"),
+                "the editor {name} cannot be started: {reason}",
+                "set EDITOR to the command of one",
+                name=command[0],
+                reason=reason,
             ) from error
         try:
             return process.wait()
@@ -140,7 +142,7 @@ def _private_file(name: str, content: bytes) -> Path:
         path.write_bytes(content)
     except OSError as error:
         why = reason_of(error)
-        raise QwenchatError(tr("a file for the editor cannot be written: {reason}", reason=why)) from error
+        raise QwenchatError("a file for the editor cannot be written: {reason}", reason=why) from error
     return path
 
 
@@ -153,7 +155,7 @@ def _decoded(path: Path, begun: bytes) -> str:
         raise QwenchatError(error.message, _where(path, begun)) from None
     except OSError as error:
         reason = reason_of(error)
-        raise QwenchatError(tr("what the editor saved cannot be read: {reason}", reason=reason)) from error
+        raise QwenchatError("what the editor saved cannot be read: {reason}", reason=reason) from error
 
 
 def _where(path: Path, begun: bytes) -> str:

