@@ -2,7 +2,7 @@
 //
 // Repetition penalty, temperature, top-k, top-p, min-p and one number between 0 and 1 as in the engine's sampler, where
 // 128 blocks meet at barriers in memory, up to twenty times. Here the blocks of one cluster hold all logits in registers
-// and tell one another through distributed shared memory, which takes a fraction of a barrier over the grid.
+// and tell one another through distributed shared memory, each word counted by a barrier of whoever hears it: a fraction of a barrier over the grid.
 //
 // Probabilities relative to the best one are whole numbers of 44 bits behind the point: sums do not depend on their order,
 // so a reply repeats to the bit. Nothing is sorted: a threshold is found eight bits of the probability's own bits at a
@@ -43,11 +43,11 @@ __device__ __forceinline__ uint32_t of_block(const void* p, int block) {
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(a) : "r"(sm(p)), "r"(block));
   return a;
 }
-__device__ __forceinline__ void tell(const void* p, int block, u64 v) {
-  asm volatile("st.shared::cluster.u64 [%0], %1;" ::"r"(of_block(p, block)), "l"(v) : "memory");
-}
-__device__ __forceinline__ void meet() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+// A word into another block's memory, which that block's barrier counts: no fence, and nobody waits for its way.
+__device__ __forceinline__ void tell(const void* p, uint64_t* bar, int block, u64 v) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.u64 [%0], %1, [%2];" ::"r"(of_block(p, block)),
+               "l"(v), "r"(of_block(bar, block))
+               : "memory");
 }
 __device__ __forceinline__ u64 sum_of_warp(u64 v) {
 #pragma unroll
@@ -66,6 +66,7 @@ struct Shared {
   alignas(16) u64 bins[2][CL][BINS];                   // those of all blocks, by turns
   alignas(16) u64 all[BINS];
   u64 best[CL], mass[CL], ties[CL], of_warps[WARPS], ties_of_warps[WARPS];
+  uint64_t told[2];  // by turns: a block may be one turn ahead of another, not two
 };
 
 template <int CL>
@@ -79,6 +80,13 @@ struct Chooser {
   __device__ __forceinline__ bool ok(int i) const {
     return i * 32 + lane < WARP && warp * WARP + i * 32 + lane < BLOCK;
   }
+  // All that the blocks tell this one in this turn, `words` from each of them, is here.
+  __device__ __forceinline__ void hear(int words) {
+    if (tid == 0) bar_expect(&s.told[turn & 1], CL * words * 8);
+    bar_wait(&s.told[turn & 1], turn / 2 & 1);
+    turn++;
+  }
+  __device__ __forceinline__ uint64_t* bar() { return &s.told[turn & 1]; }
   __device__ __forceinline__ void clear() {
     uint4* p = (uint4*)s.low;  // and high behind it
 #pragma unroll
@@ -119,13 +127,14 @@ struct Chooser {
       v += __shfl_xor_sync(~0u, v, 1);
       v += __shfl_xor_sync(~0u, v, 2);
 #pragma unroll
-      for (int i = 0; i < CL / 4; i++) tell(&s.bins[turn & 1][block][bin], part4 * (CL / 4) + i, v);
+      for (int i = 0; i < CL / 4; i++) tell(&s.bins[turn & 1][block][bin], bar(), part4 * (CL / 4) + i, v);
       __syncthreads();
       clear();
-      meet();
+      int half = turn & 1;
+      hear(BINS);
       v = 0;
 #pragma unroll
-      for (int i = 0; i < CL / 4; i++) v += s.bins[turn & 1][part4 * (CL / 4) + i][bin];
+      for (int i = 0; i < CL / 4; i++) v += s.bins[half][part4 * (CL / 4) + i][bin];
       v += __shfl_xor_sync(~0u, v, 1);
       v += __shfl_xor_sync(~0u, v, 2);
       if (part4 == 0) s.all[bin] = v;
@@ -161,7 +170,6 @@ struct Chooser {
       f.key |= (uint32_t)__shfl_sync(~0u, found, owner) << down;
       f.above = __shfl_sync(~0u, above, owner);
       f.at = __shfl_sync(~0u, at, owner);
-      turn++;
     }
     return f;
   }
@@ -183,9 +191,10 @@ struct Chooser {
     clear();
     if (warp == 0) {
       best = most_of_warp(s.of_warps[lane]);
-      if (lane < CL) tell(&s.best[block], lane, best);
+      asm volatile("barrier.cluster.wait.acquire;" ::: "memory");  // everybody's barriers are there
+      if (lane < CL) tell(&s.best[block], bar(), lane, best);
     }
-    meet();
+    hear(1);
     best = most_of_warp(s.best[lane % CL]);
     int chosen = 0xffffffffu - (uint32_t)best;
     uint32_t bits = best >> 32;
@@ -223,9 +232,9 @@ struct Chooser {
     __syncthreads();
     if (warp == 0) {
       u64 all = sum_of_warp(s.of_warps[lane]);
-      if (lane < CL) tell(&s.mass[block], lane, all);
+      if (lane < CL) tell(&s.mass[block], bar(), lane, all);
     }
-    meet();
+    hear(1);
     u64 before = 0, total = 0;
 #pragma unroll
     for (int k = 0; k < CL; k++) {
@@ -258,9 +267,9 @@ struct Chooser {
     __syncthreads();
     if (warp == 0) {
       u64 all = sum_of_warp(s.ties_of_warps[lane]);
-      if (lane < CL) tell(&s.ties[block], lane, all);
+      if (lane < CL) tell(&s.ties[block], bar(), lane, all);
     }
-    meet();
+    hear(1);
     u64 before = 0;
     for (int k = 0; k < block; k++) before += s.ties[k];
     for (int k = 0; k < warp; k++) before += s.ties_of_warps[k];
@@ -277,8 +286,13 @@ template <int CL>
 __global__ void __launch_bounds__(THREADS, 1) sample(const __grid_constant__ Draw d) {
   extern __shared__ __align__(16) unsigned char raw[];
   Chooser<CL> c{*(Shared<CL>*)raw};
-  c.choose(d);
-  meet();  // nobody ends while others still tell it something
+  if (threadIdx.x == 0) {
+    bar_init(&c.s.told[0], 1);
+    bar_init(&c.s.told[1], 1);
+    bars_ready();
+  }
+  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+  c.choose(d);  // a block that ends has heard the others' last words
 }
 __global__ void nothing() {}
 
