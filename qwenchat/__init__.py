@@ -57,11 +57,12 @@ Importing this module loads nothing heavy; :func:`load` does.
 
 from __future__ import annotations
 
+from qwenchat.version import __version__
+
 TYPE_CHECKING = False  # typing's own is imported in 5 ms, in which Ctrl-C is not heard yet
 if TYPE_CHECKING:
     from qwenchat.backends.load import load
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 

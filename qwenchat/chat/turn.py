@@ -20,6 +20,7 @@ from qwenchat.chat.conversation import Conversation, Reply, ReplyStatus
 from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, Role, TextDelta
 from qwenchat.chat.window import Fit, fit_window
 from qwenchat.errors import ContextLengthError, ConversationError, SessionError
+from qwenchat.humanize import ranges
 from qwenchat.sessions.store import Session
 from qwenchat.terminal.signals import held
 
@@ -179,17 +180,6 @@ def broke_off(conversation: Conversation) -> bool:
     here = conversation.current
     reply = here.reply if here is not None else None
     return reply is not None and reply.status in ("interrupted", "length", "error")
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Numbers for people: 1-3, 7."""
-    parts: list[list[int]] = []
-    for n in numbers:
-        if parts and parts[-1][-1] == n - 1:
-            parts[-1].append(n)
-        else:
-            parts.append([n])
-    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)
 
 
 def turn_tokens(backend: Backend, messages: Sequence[Message]) -> int:

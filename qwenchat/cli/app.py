@@ -18,7 +18,6 @@ from typing import IO, TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-import qwenchat
 from qwenchat.cli import (
     bench,
     debug_log,
@@ -37,6 +36,7 @@ from qwenchat.errors import Interrupted, UsageError
 from qwenchat.i18n import language
 from qwenchat.i18n.language import plural, tr
 from qwenchat.settings.file import language_of_config
+from qwenchat.version import __version__
 
 if TYPE_CHECKING:
     from qwenchat.chat.backend import Backend
@@ -61,7 +61,7 @@ app.add_typer(cli_setup.config_app, name="config")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"qwenchat {qwenchat.__version__}")
+        print(f"qwenchat {__version__}")
         raise typer.Exit
 
 

@@ -17,10 +17,11 @@ from typing import IO, Any, Protocol, TextIO
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.code_blocks import CodeStream
 from qwenchat.chat.messages import GenerationOptions, ReplyEnd
-from qwenchat.chat.turn import Keeper, Overflow, fit_turns, now, ranges, stream_reply
+from qwenchat.chat.turn import Keeper, Overflow, fit_turns, now, stream_reply
 from qwenchat.errors import ContextLengthError, Interrupted, OutputClosed, PromptError, QwenchatError
 from qwenchat.files.opening import reason_of
 from qwenchat.files.text import check, decode
+from qwenchat.humanize import ranges
 from qwenchat.i18n.language import tr
 from qwenchat.terminal.sanitize import StreamGate, sanitize
 from qwenchat.terminal.signals import cancel_on_interrupt

@@ -15,8 +15,8 @@ import typer
 
 from qwenchat.cli.flags import complete_device, models_to
 from qwenchat.cli.output import print_object, print_tables
-from qwenchat.cli.progress import size_text
 from qwenchat.errors import ConfigError
+from qwenchat.humanize import size_text
 from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwenchat.cli.progress import size_text
 from qwenchat.errors import CheckpointError, Names, Phrase
+from qwenchat.humanize import size_text
 from qwenchat.i18n.language import plural, tr, translated
 from qwenchat.terminal.columns import Column, Table, terms
 from qwenchat.terminal.sanitize import sanitize_line

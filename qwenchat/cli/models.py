@@ -224,7 +224,7 @@ def remove(
     as_json: _Json = False,
 ) -> None:
     """Remove a model, and say what that frees; asks first."""
-    from qwenchat.cli.progress import size_text
+    from qwenchat.humanize import size_text
     from qwenchat.models import catalog, removal
 
     if name == catalog.DEMO:
@@ -363,7 +363,7 @@ def _meter(ctx: typer.Context) -> Iterator[Meter]:
 
 
 def _ask(plan: Removal) -> None:
-    from qwenchat.cli.progress import size_text
+    from qwenchat.humanize import size_text
     from qwenchat.terminal import console
 
     unasked = tr("--yes removes without asking")

@@ -1,6 +1,7 @@
-"""How a long transfer is told: how much of it is done, how fast it is, what time is left.
+"""Progress of a long transfer: how much of it is done, how fast it is, what time is left.
 
-Turns counts of bytes into a stage and a fraction, as ``theme`` shows them. Does not know what is transferred.
+Turns counts of bytes into a stage and a fraction, as ``terminal/console.py`` shows them. Does not know what
+is transferred.
 """
 
 from __future__ import annotations
@@ -8,30 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from qwenchat.humanize import part_text, size_text, time_text
 from qwenchat.i18n.language import tr
-
-_UNITS = ("B", "kB", "MB", "GB", "TB")
-
-
-def size_text(size: int) -> str:
-    """A number of bytes for a person: "9.1 GB"."""
-    return " ".join(_in_unit(size, _unit(size)))
-
-
-def part_text(done: int, total: int) -> str:
-    """How much of a number of bytes there is, for a person: "0.3 of 9.1 GB"."""
-    unit = _unit(total)
-    return tr("{done} of {total}", done=_in_unit(done, unit)[0], total=" ".join(_in_unit(total, unit)))
-
-
-def _unit(size: int) -> int:
-    """The power of 1000 that a size is told in."""
-    return next((power for power in range(len(_UNITS)) if size < 999.5 * 1000**power), len(_UNITS) - 1)
-
-
-def _in_unit(size: int, power: int) -> tuple[str, str]:
-    value = size / 1000**power
-    return f"{value:.{0 if power == 0 or value >= 99.5 else 1}f}", _UNITS[power]
 
 
 class Meter:
@@ -85,13 +64,3 @@ class Meter:
             left=time_text(round((total - done) / speed)),
             speed=size_text(round(speed)),
         )
-
-
-def time_text(seconds: int) -> str:
-    """A time for a person: "41 min"."""
-    if seconds < 100:
-        return tr("{seconds} s", seconds=seconds)
-    minutes = round(seconds / 60)
-    return (
-        tr("{minutes} min", minutes=minutes) if minutes < 100 else tr("{hours} h", hours=round(minutes / 60))
-    )

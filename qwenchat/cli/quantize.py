@@ -99,7 +99,7 @@ def quantize(
 
 def _shown(show: Report) -> Callable[[Step], None]:
     """Shows the steps: on a terminal with the time that is left, elsewhere each stage once."""
-    from qwenchat.cli.progress import time_text
+    from qwenchat.humanize import time_text
 
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
 
@@ -113,7 +113,7 @@ def _shown(show: Report) -> Callable[[Step], None]:
 
 
 def _lines(result: Result) -> Iterator[str]:
-    from qwenchat.cli.progress import size_text, time_text
+    from qwenchat.humanize import size_text, time_text
     from qwenchat.terminal.sanitize import sanitize_line
 
     yield sanitize_line(

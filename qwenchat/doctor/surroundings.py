@@ -13,16 +13,17 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from qwenchat import __version__, paths
-from qwenchat.cli.progress import size_text
+from qwenchat import paths
 from qwenchat.doctor.findings import Finding
 from qwenchat.errors import InsufficientMemoryError, cannot_import
 from qwenchat.files.opening import reason_of
+from qwenchat.humanize import size_text
 from qwenchat.i18n.language import tr
 from qwenchat.models.hub import client
 from qwenchat.models.hub.errors import endpoint
 from qwenchat.models.places import hub_cache
 from qwenchat.settings import sources
+from qwenchat.version import __version__
 
 if TYPE_CHECKING:
     from qwenchat.settings.sources import ResolvedSettings

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation, Node
 from qwenchat.chat.messages import Event, PrefillProgress, ReplyEnd, Role, TextDelta
-from qwenchat.chat.turn import Keeper, broke_off, fit_turns, now, ranges, stream_reply
+from qwenchat.chat.turn import Keeper, broke_off, fit_turns, now, stream_reply
 from qwenchat.errors import Interrupted, ModelError, Phrase, QwenchatError, SessionError, UsageError
+from qwenchat.humanize import ranges
 from qwenchat.i18n.language import plural, told, tr
 from qwenchat.sessions.resume import Start, options_for, remember
 from qwenchat.sessions.store import Session, SessionStore

@@ -574,12 +574,6 @@ def test_a_device_or_a_dtype_that_there_is_not_is_told(device: str, dtype: str) 
         request.foresee(device, dtype)
 
 
-def test_a_size_is_told_with_two_figures_at_least() -> None:
-    told = {0: "0 B", 999: "999 B", 1000: "1.0 kB", 9_123_864_576: "9.1 GB", 144_575_840_256: "145 GB"}
-    assert {size: progress.size_text(size) for size in told} == told
-    assert progress.size_text(999_600) == "1.0 MB"
-
-
 def test_a_meter_tells_speed_and_time_left_once_a_second() -> None:
     now = 0.0
     shown: list[tuple[str, float | None]] = []

@@ -255,7 +255,8 @@ def _begin_triton_cache(device: torch.device) -> bool:
     """
     import torch
 
-    from qwenchat import __version__, paths
+    from qwenchat import paths
+    from qwenchat.version import __version__
 
     if not os.environ.get(_TRITON_CACHE):
         major, minor = torch.cuda.get_device_capability(device)

@@ -21,9 +21,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
-from qwenchat.cli.progress import size_text
 from qwenchat.errors import DownloadError, Names, Phrase
 from qwenchat.files.opening import reason_of
+from qwenchat.humanize import size_text
 from qwenchat.models import checking, digests, places, records
 from qwenchat.models.hub.client import Hub, Listing
 from qwenchat.models.hub.errors import Dropped, Offline, Unreachable
