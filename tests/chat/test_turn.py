@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,40 +14,14 @@ import pytest
 
 from qwenchat.chat import turn
 from qwenchat.chat.conversation import Conversation, Reply
-from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta, Timings, Usage
+from qwenchat.chat.messages import Event, GenerationOptions, ReplyEnd, TextDelta, Timings, Usage
 from qwenchat.chat.turn import Keeper, stream_reply
 from qwenchat.errors import ContextLengthError, SessionError
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions.store import Session, SessionStore
+from tests.fakes import FakeBackend
 
 END = ReplyEnd("stop", Usage(3, 0, 2), Timings(0.1, 0.1, 0.1), token_ids=(1, 2))
-
-
-class Scripted:
-    """Plays back events; an exception among them is raised."""
-
-    name, description, context = "scripted", "a test", 100
-
-    def __init__(self, *events: Event | BaseException) -> None:
-        self.events = events
-        self.closed = False
-
-    def stream(
-        self, messages: Sequence[Message], options: GenerationOptions, cancel: threading.Event | None = None
-    ) -> Generator[Event, None, None]:
-        try:
-            for event in self.events:
-                if isinstance(event, BaseException):
-                    raise event
-                yield event
-        finally:
-            self.closed = True
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        return sum(len(message.content.split()) + 2 for message in messages)
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture
@@ -67,7 +41,7 @@ def last_reply(conversation: Conversation) -> Reply:
     return conversation.current.reply
 
 
-def play(session: Session, backend: Scripted) -> Generator[Event, None, None]:
+def play(session: Session, backend: FakeBackend) -> Generator[Event, None, None]:
     keeper = Keeper(session)
     messages = session.conversation.messages()
     return stream_reply(
@@ -76,7 +50,7 @@ def play(session: Session, backend: Scripted) -> Generator[Event, None, None]:
 
 
 def test_the_question_is_on_the_disk_before_the_model_runs(session: Session) -> None:
-    class Looks(Scripted):
+    class Looks(FakeBackend):
         def stream(self, *arguments: Any) -> Generator[Event, None, None]:
             assert [node.text for node in on_disk(session).path()] == ["hello"]
             yield from super().stream(*arguments)
@@ -91,7 +65,7 @@ def test_a_reply_that_is_coming_is_saved_about_once_a_second(
     seconds = iter(range(1000))
     monkeypatch.setattr("qwenchat.chat.turn.time.monotonic", lambda: next(seconds) * 0.6)
     saved = []
-    for event in play(session, Scripted(*map(TextDelta, "abcdef"), END)):
+    for event in play(session, FakeBackend(*map(TextDelta, "abcdef"), END)):
         if isinstance(event, TextDelta) and on_disk(session).current is not None:
             reply = on_disk(session).path()[-1].reply
             saved.append(reply.text if reply else None)
@@ -103,32 +77,32 @@ def test_a_reply_that_is_coming_is_saved_about_once_a_second(
 
 
 def test_a_reply_keeps_its_tokens_and_figures(session: Session) -> None:
-    list(play(session, Scripted(TextDelta("hi"), END)))
+    list(play(session, FakeBackend(TextDelta("hi"), END)))
     reply = last_reply(on_disk(session))
-    assert (reply.token_ids, reply.usage, reply.model) == ((1, 2), END.usage, "scripted")
+    assert (reply.token_ids, reply.usage, reply.model) == ((1, 2), END.usage, "fake")
 
 
 @pytest.mark.parametrize("mistake", [RuntimeError("the device failed"), ContextLengthError("too long")])
 def test_whatever_fails_in_the_middle_is_kept_as_an_error(session: Session, mistake: Exception) -> None:
     with pytest.raises(type(mistake)):
-        list(play(session, Scripted(TextDelta("half"), mistake)))
+        list(play(session, FakeBackend(TextDelta("half"), mistake)))
     reply = last_reply(on_disk(session))
     assert (reply.status, reply.text, reply.error) == ("error", "half", str(mistake))
 
 
 def test_what_fails_before_the_first_event_leaves_no_reply(session: Session) -> None:
     with pytest.raises(ContextLengthError):
-        list(play(session, Scripted(ContextLengthError("too long"))))
+        list(play(session, FakeBackend(ContextLengthError("too long"))))
     assert [node.text for node in on_disk(session).path()] == ["hello"]
 
 
 def test_a_caller_that_stops_listening_leaves_an_interrupted_reply_and_a_closed_model(
     session: Session,
 ) -> None:
-    backend = Scripted(TextDelta("one "), TextDelta("two "), END)
+    backend = FakeBackend(TextDelta("one "), TextDelta("two "), END)
     with closing(play(session, backend)) as events:
         next(events)
-    assert backend.closed
+    assert backend.stream_closed
     assert (last_reply(on_disk(session)).status, last_reply(on_disk(session)).text) == ("interrupted", "one ")
 
 
@@ -136,13 +110,13 @@ def test_a_continuation_that_fails_at_once_changes_nothing(session: Session) -> 
     begun = Reply("one ", "length", token_ids=(7,), model="m", usage=Usage(1, 0, 1))
     session.conversation.reply(begun, turn.now())
     with pytest.raises(ContextLengthError):
-        list(play(session, Scripted(ContextLengthError("too long"))))
+        list(play(session, FakeBackend(ContextLengthError("too long"))))
     assert last_reply(session.conversation) == begun
 
 
 def test_a_continuation_goes_on_with_text_and_tokens(session: Session) -> None:
     session.conversation.reply(Reply("one ", "length", token_ids=(7,), model="m"), turn.now())
-    list(play(session, Scripted(TextDelta("two"), END)))
+    list(play(session, FakeBackend(TextDelta("two"), END)))
     reply = last_reply(on_disk(session))
     assert (reply.text, reply.token_ids, reply.status) == ("one two", (7, 1, 2), "complete")
 

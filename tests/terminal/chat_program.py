@@ -6,15 +6,11 @@ python chat_program.py FOLDER [loading-seconds] [error]
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from qwenchat.chat.backend import Backend
-from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta, Timings, Usage
 from qwenchat.errors import ModelNotFoundError
 from qwenchat.i18n import language
 from qwenchat.sessions.resume import begin
@@ -22,45 +18,7 @@ from qwenchat.sessions.store import SessionStore
 from qwenchat.settings import sources
 from qwenchat.terminal.background_load import Load, Notice, Progress
 from qwenchat.terminal.chat import Chat
-
-
-class Echo:
-    """Says the last question back word by word; a question that begins with "slow" takes its time."""
-
-    name, description, context = "echo", "a test", 200
-
-    def stream(
-        self, messages: Sequence[Message], options: GenerationOptions, cancel: threading.Event | None = None
-    ) -> Generator[Event, None, None]:
-        last = messages[-1]
-        question = messages[-2].content if last.role.value == "assistant" else last.content
-        words = f"You said: {question}".split()
-        done = len(last.content.split()) if last.role.value == "assistant" else 0
-        reason = "stop"
-        said = []
-        for word in words[done:]:
-            if cancel is not None and cancel.is_set():
-                reason = "cancelled"
-                break
-            said.append(word)
-            yield TextDelta(f"{word} ")
-            time.sleep(0.2 if question.startswith("slow") else 0)
-        yield ReplyEnd(reason, Usage(self.count_tokens(messages), 0, len(said)), Timings(0.1, 0.1, 0.1))  # type: ignore[arg-type]
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        said = [message for message in messages if message.content or message.role.value != "system"]
-        return sum(len(message.content.split()) + 2 for message in said)
-
-    def effective(self, options: GenerationOptions) -> GenerationOptions:
-        own: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 0.8, "min_p": 0.0}
-        own["repetition_penalty"] = 1.1
-        return replace(options, **{n: v for n, v in own.items() if getattr(options, n) is None})
-
-    closed = False
-    system = "You are a fake."
-
-    def close(self) -> None:
-        self.closed = True
+from tests.fakes import Echo
 
 
 def make_load(name: str, seconds: float = 0.0, fails: bool = False) -> Load:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -67,6 +68,7 @@ class Screen:
         self._stream = pyte.ByteStream(self.screen)
         variables = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": str(lines)}
         variables.pop("NO_COLOR", None)
+        variables["PYTHONPATH"] = os.pathsep.join(sys.path)  # a program of the tests imports what they share
         variables.update(environment or {})
         self.process = pexpect.spawn(
             command[0], list(command[1:]), dimensions=(lines, columns), env=variables, cwd=folder

@@ -10,7 +10,8 @@ import pytest
 from qwenchat.chat.backend import Backend
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, ModelError, QwenchatError
 from qwenchat.terminal.background_load import BackgroundLoad, Notice, Progress
-from tests.terminal.chat_program import Echo, make_chat
+from tests.fakes import Echo
+from tests.terminal.chat_program import make_chat
 
 
 class Memory:
@@ -26,7 +27,7 @@ class Memory:
 
         class Model(Echo):
             def __init__(self) -> None:
-                self.name = name
+                super().__init__(name)
                 memory.room -= 1
                 memory.log.append(f"+{name}")
 

@@ -20,8 +20,9 @@ from qwenchat.terminal import clipboard, theme
 from qwenchat.terminal.chat import Chat
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.input.prompt import Leave
+from tests.fakes import Echo
 from tests.places import ROOT
-from tests.terminal.chat_program import Echo, make_chat
+from tests.terminal.chat_program import make_chat
 
 README = ROOT / "README.md"
 

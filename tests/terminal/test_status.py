@@ -7,7 +7,7 @@ from prompt_toolkit.utils import get_cwidth
 
 from qwenchat.chat.messages import ReplyEnd, Timings, Usage
 from qwenchat.terminal import status
-from tests.terminal.chat_program import Echo
+from tests.fakes import Echo
 
 END = ReplyEnd("stop", Usage(10, 0, 30), Timings(0.1, 0.1, 2.0))
 

@@ -1,0 +1,99 @@
+"""The one stand-in for a model: it plays events back, or says the question back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+
+from qwenchat.chat.messages import (
+    Event,
+    FinishReason,
+    GenerationOptions,
+    Message,
+    ReplyEnd,
+    Role,
+    TextDelta,
+    Timings,
+    Usage,
+)
+
+OWN_OPTIONS = GenerationOptions(temperature=1.0, top_k=0, top_p=0.8, min_p=0.0, repetition_penalty=1.1)
+"""What a fake samples with where nothing is asked for."""
+
+
+class FakeBackend:
+    """A backend without a model, which counts a token a word and two a message.
+
+    Args:
+        events: what it streams; an exception among them is raised.
+        name: what the user calls it.
+
+    Attributes:
+        name, description, context, system: as of any backend.
+        closed: whether :meth:`close` was called.
+        stream_closed: whether the last stream came to its end, or was closed.
+    """
+
+    description, context, system = "a test", 200, "You are a fake."
+
+    def __init__(self, *events: Event | BaseException, name: str = "fake") -> None:
+        self.name = name
+        self.closed = self.stream_closed = False
+        self._events = events
+
+    def stream(
+        self, messages: Sequence[Message], options: GenerationOptions, cancel: threading.Event | None = None
+    ) -> Generator[Event, None, None]:
+        """Plays the events."""
+        try:
+            for event in self._events:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            self.stream_closed = True
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Words, and two a message; an empty system prompt is none."""
+        said = [message for message in messages if message.content or message.role is not Role.SYSTEM]
+        return sum(len(message.content.split()) + 2 for message in said)
+
+    def effective(self, options: GenerationOptions) -> GenerationOptions:
+        """The options, and where they leave it open, :data:`OWN_OPTIONS`."""
+        own = {name: value for name in _OPTIONS if (value := getattr(OWN_OPTIONS, name)) is not None}
+        return replace(options, **{name: own[name] for name in own if getattr(options, name) is None})
+
+    def close(self) -> None:
+        """Notes that it was called."""
+        self.closed = True
+
+
+_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+class Echo(FakeBackend):
+    """Says the last question back word by word; a question that begins with "slow" takes its time."""
+
+    def __init__(self, name: str = "echo") -> None:
+        super().__init__(name=name)
+
+    def stream(
+        self, messages: Sequence[Message], options: GenerationOptions, cancel: threading.Event | None = None
+    ) -> Generator[Event, None, None]:
+        """The words, or what is left of them where the last message is the assistant's."""
+        last = messages[-1]
+        goes_on = last.role is Role.ASSISTANT
+        question = messages[-2].content if goes_on else last.content
+        words = f"You said: {question}".split()[len(last.content.split()) if goes_on else 0 :]
+        reason: FinishReason = "stop"
+        said = 0
+        for word in words:
+            if cancel is not None and cancel.is_set():
+                reason = "cancelled"
+                break
+            said += 1
+            yield TextDelta(f"{word} ")
+            time.sleep(0.2 if question.startswith("slow") else 0)
+        yield ReplyEnd(reason, Usage(self.count_tokens(messages), 0, said), Timings(0.1, 0.1, 0.1))
