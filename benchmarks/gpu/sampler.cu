@@ -63,8 +63,8 @@ __device__ __forceinline__ u64 most_of_warp(u64 v) {
 template <int CL>
 struct Shared {
   alignas(16) uint32_t low[BINS][32], high[BINS][32];  // a block's histogram, a column a lane
-  alignas(16) u64 bins[2][CL][BINS];                   // those of all blocks, by turns
-  alignas(16) u64 all[BINS];
+  alignas(16) u64 bins[CL][BINS / CL];                 // of all blocks: the counters that are this one's to sum up
+  alignas(16) u64 all[BINS];                           // the sums of all blocks
   u64 best[CL], mass[CL], ties[CL], of_warps[WARPS], ties_of_warps[WARPS];
   uint64_t told[2];  // by turns: a block may be one turn ahead of another, not two
 };
@@ -126,19 +126,17 @@ struct Chooser {
       u64 v = lo + (hi << 22);
       v += __shfl_xor_sync(~0u, v, 1);
       v += __shfl_xor_sync(~0u, v, 2);
-#pragma unroll
-      for (int i = 0; i < CL / 4; i++) tell(&s.bins[turn & 1][block][bin], bar(), part4 * (CL / 4) + i, v);
+      if (part4 == 0) tell(&s.bins[block][bin % (BINS / CL)], bar(), bin / (BINS / CL), v);
       __syncthreads();
       clear();
-      int half = turn & 1;
-      hear(BINS);
-      v = 0;
+      hear(BINS / CL);
+      if (tid < BINS) {
+        v = s.bins[tid % CL][tid / CL];
 #pragma unroll
-      for (int i = 0; i < CL / 4; i++) v += s.bins[half][part4 * (CL / 4) + i][bin];
-      v += __shfl_xor_sync(~0u, v, 1);
-      v += __shfl_xor_sync(~0u, v, 2);
-      if (part4 == 0) s.all[bin] = v;
-      __syncthreads();
+        for (int o = CL / 2; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);
+        tell(&s.all[block * (BINS / CL) + tid / CL], bar(), tid % CL, v);
+      }
+      hear(BINS / CL);
       // From the top: lane 0 has the eight largest; every warp finds the same.
       u64 w[8], sum = 0;
 #pragma unroll
@@ -179,7 +177,7 @@ struct Chooser {
     for (int i = 0; i < ROWS; i++) {
       bool there = ok(i);
       float v = there ? __ldcg(d.logits + id(i)) : -INFINITY;
-      v = penalised(v, there && __ldg(d.seen + id(i)), d.s.penalty);
+      if (d.s.penalty != 1) v = penalised(v, there && __ldg(d.seen + id(i)), d.s.penalty);
       x[i] = v;
       if (v != v) v = INFINITY;
       uint32_t b = __float_as_uint(v);
@@ -244,19 +242,28 @@ struct Chooser {
     }
     u64 target = min((u64)((double)total * d.uniform), total - 1);
     if (target < before || target >= before + s.mass[block]) return;
-    for (int k = 0; k < warp; k++) before += s.of_warps[k];
+    before += sum_of_warp(lane < warp ? s.of_warps[lane] : 0);
     if (target < before || target >= before + mass) return;
+    u64 v = 0, first = 0;
+    int row = 0;
 #pragma unroll
-    for (int i = 0; i < ROWS; i++) {
-      u64 v = fixed(x[i]), row = v;
-#pragma unroll
-      for (int o = 1; o < 32; o *= 2) {
-        u64 other = __shfl_up_sync(~0u, row, o);
-        if (lane >= o) row += other;
+    for (int i = 0; i < ROWS; i++) {  // which row of the warp's
+      u64 w = fixed(x[i]), all = ((u64)__reduce_add_sync(~0u, (uint32_t)(w >> 22)) << 22) +
+                                 __reduce_add_sync(~0u, (uint32_t)w & 0x3fffff);
+      if (target >= before) {
+        v = w;
+        row = i;
+        first = before;
       }
-      if (target < before + row && target >= before + row - v) *d.token = id(i);
-      before += __shfl_sync(~0u, row, 31);
+      before += all;
     }
+    u64 upto = v;
+#pragma unroll
+    for (int o = 1; o < 32; o *= 2) {
+      u64 other = __shfl_up_sync(~0u, upto, o);
+      if (lane >= o) upto += other;
+    }
+    if (target < first + upto && target >= first + upto - v) *d.token = id(row);
   }
   // Of the tokens just at the edge only the first `needed`, in the order of their ids.
   __device__ __forceinline__ void first_of(float edge, u64 needed) {

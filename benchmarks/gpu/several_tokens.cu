@@ -222,7 +222,7 @@ struct Consumer {
   }
   __device__ __forceinline__ void add_one(unsigned long long* to, float v) {
     asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(to),
-                 "l"((unsigned long long)(llrint((double)v * FIXED) * 256 + 1))
+                 "l"((unsigned long long)(__float2ll_rn(v * (float)FIXED) * 256 + 1))
                  : "memory");
   }
   __device__ __forceinline__ void add(unsigned long long* sums, int row, float (&acc)[NT][2]) {

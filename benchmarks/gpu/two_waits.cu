@@ -65,7 +65,7 @@ __device__ __forceinline__ int dp4a(uint32_t a, uint32_t b, int c) {
 }
 __device__ __forceinline__ void add_fixed(unsigned long long* to, float v) {
   asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(to),
-               "l"((unsigned long long)(llrint((double)v * FIXED) * 256 + 1))
+               "l"((unsigned long long)(__float2ll_rn(v * (float)FIXED) * 256 + 1))
                : "memory");
 }
 
@@ -211,30 +211,39 @@ __device__ __forceinline__ float begin_phase(const Token& t, Shared& s, float (&
   return rsqrtf(total / H + 1e-6f);
 }
 
-// ---- products: a token fills the first two of an mma's eight columns
-__device__ __forceinline__ uint2 columns(const uint32_t (*digits)[H / 4], int step) {
+// ---- products. A token fills two of an mma's eight columns, so four groups of its inputs have two columns each, zeros in
+// the others' steps: lane % 4 then has the sums of a group of its own, and scales it, where else three lanes of four would
+// stand idle four times as often.
+__device__ __forceinline__ uint2 columns(const uint32_t* hi, const uint32_t* lo, int step, int pair) {
   int lane = threadIdx.x & 31, at = step * 8 + lane % 4;
-  return lane < 8 ? make_uint2(digits[lane / 4][at], digits[lane / 4][at + 4]) : make_uint2(0, 0);
+  const uint32_t* from = lane / 4 % 2 ? lo : hi;
+  return lane / 8 == pair ? make_uint2(from[at], from[at + 4]) : make_uint2(0, 0);
 }
-__device__ __forceinline__ uint2 columns(const uint32_t (*digits)[D / 4], int step) {
-  int lane = threadIdx.x & 31, at = step * 8 + lane % 4;
-  return lane < 8 ? make_uint2(digits[lane / 4][at], digits[lane / 4][at + 4]) : make_uint2(0, 0);
-}
-// The products of a group, times the scales, of rows g and g + 8: true of the lanes with lane % 4 == 0.
+struct Scales {  // a group's, of rows g and g + 8, and their zero points
+  uint32_t both, zeros;
+};
 template <int BITS>
-__device__ __forceinline__ uint32_t scaled(float (&acc)[2], const int (&c)[4], const unsigned char* sc, float xs,
-                                           int xz) {
+__device__ __forceinline__ Scales scales_at(const unsigned char* sc) {
   int g = (threadIdx.x & 31) / 4;
-  uint32_t both = *(const uint32_t*)(sc + g * 4), z = BITS == 8 ? 0 : sc[32 + g];
-  float2 f = __half22float2(*(const __half2*)&both);
+  return {*(const uint32_t*)(sc + g * 4), BITS == 8 ? 0u : sc[32 + g]};
+}
+__device__ __forceinline__ uint32_t seen_of(const Scales& s) { return s.both & (s.zeros | ~255u); }  // no scale is -1
+template <int BITS>
+__device__ __forceinline__ void scaled(float (&acc)[2], const int (&c)[4], const Scales& s, float xs, int xz) {
+  float2 f = __half22float2(*(const __half2*)&s.both);
   int v0 = c[0] * 256 + c[1], v1 = c[2] * 256 + c[3];
   if (BITS == 4) {
-    v0 -= (int)(z & 15) * xz;
-    v1 -= (int)(z >> 4) * xz;
+    v0 -= (int)(s.zeros & 15) * xz;
+    v1 -= (int)(s.zeros >> 4) * xz;
   }
-  acc[0] = fmaf((float)v0, f.x * xs, acc[0]);
-  acc[1] = fmaf((float)v1, f.y * xs, acc[1]);
-  return both & (z | ~255u);  // no scale is -1
+  acc[0] = (float)v0 * (f.x * xs);
+  acc[1] = (float)v1 * (f.y * xs);
+}
+// The sum over a row's four lanes: an even lane's is row g, an odd one's row g + 8.
+__device__ __forceinline__ float row_of_lane(const float (&acc)[2]) {
+  bool odd = threadIdx.x & 1;
+  float v = (odd ? acc[1] : acc[0]) + __shfl_xor_sync(~0u, odd ? acc[0] : acc[1], 1);
+  return v + __shfl_xor_sync(~0u, v, 2);
 }
 template <int BITS>
 struct Whole {  // a warp's part of a whole input
@@ -242,29 +251,28 @@ struct Whole {  // a warp's part of a whole input
   // A tile is a team's; a team has every so many-th tile of inputs, if there are enough, else of row blocks.
   static constexpr int MINE = S::KB > TEAMS ? S::KB / TEAMS : 1, APART = TEAMS > S::KB ? TEAMS / S::KB : 1;
   static constexpr int K = S::KT / TEAM, STEPS = K / 32, GROUPS = K / 128, CHUNKS = K / S::CHUNK, SHARES = WARPS / APART;
+  static_assert(MINE * GROUPS <= 4, "a group needs two columns");
   uint2 x[MINE][STEPS];
-  float scale[MINE][GROUPS];
-  int sum[MINE][GROUPS];
+  float scale;  // of the lane's own group
+  int sum;
   static __device__ __forceinline__ int number() { return threadIdx.x / 32 % TEAM; }
   static __device__ __forceinline__ int team() { return threadIdx.x / 32 / TEAM; }
   static __device__ __forceinline__ int kb(int i) { return (team() + i * TEAMS) % S::KB; }
   __device__ __forceinline__ void load(const Shared& s) {
+    int mine = threadIdx.x % 4, group = (kb(mine / GROUPS) * S::KT + number() * K) / 128 + mine % GROUPS;
+    bool ok = mine < MINE * GROUPS;
+    scale = ok ? s.scales[group] : 0;
+    sum = ok ? s.sums[group] : 0;
 #pragma unroll
-    for (int i = 0; i < MINE; i++) {
-      int k = kb(i) * S::KT + number() * K;
+    for (int i = 0; i < MINE; i++)
 #pragma unroll
-      for (int g = 0; g < GROUPS; g++) {
-        scale[i][g] = s.scales[k / 128 + g];
-        sum[i][g] = s.sums[k / 128 + g];
-      }
-#pragma unroll
-      for (int j = 0; j < STEPS; j++) x[i][j] = columns(s.digits, k / 32 + j);
-    }
+      for (int j = 0; j < STEPS; j++)
+        x[i][j] = columns(s.digits[0], s.digits[1], (kb(i) * S::KT + number() * K) / 32 + j, i * GROUPS + j / 4);
   }
-  // The products of a tile of 16 rows, or of 12 (`size` 512 or 384 bytes of 32 inputs).
+  // The products of a tile of 16 rows, or of 12 (512 or 384 bytes of 32 inputs).
   template <bool TAIL>
-  __device__ __forceinline__ uint32_t tile(float (&acc)[2], const unsigned char* at, int i) const {
-    int lane = threadIdx.x & 31;
+  __device__ __forceinline__ uint32_t tile(int (&c)[4], Scales& scales, const unsigned char* at, int i) const {
+    int lane = threadIdx.x & 31, mine = lane % 4;
     uint32_t seen = ~0u;
     uint4 q[CHUNKS];
 #pragma unroll
@@ -280,14 +288,12 @@ struct Whole {  // a warp's part of a whole input
         seen &= q[j].x;
       }
     }
+    Scales here = scales_at<BITS>(at + (TAIL ? 12288 : 16384) + (number() * GROUPS + mine % GROUPS) * S::SB);
+    seen &= seen_of(here);
+    if (i == 0 || mine / GROUPS == i) scales = here;
 #pragma unroll
-    for (int g = 0; g < GROUPS; g++) {
-      int c[4] = {0, 0, 0, 0};
-#pragma unroll
-      for (int j = 0; j < 4; j++)
-        mma(c, BITS == 8 ? q[g * 4 + j] : nibbles(q[g * 2 + j / 2], j % 2 * 4), x[i][g * 4 + j]);
-      seen &= scaled<BITS>(acc, c, at + (TAIL ? 12288 : 16384) + (number() * GROUPS + g) * S::SB, scale[i][g], sum[i][g]);
-    }
+    for (int j = 0; j < STEPS; j++)
+      mma(c, BITS == 8 ? q[j] : nibbles(q[j / 2], j % 2 * 4), x[i][j]);
     return seen;
   }
   // Blocks of 16 rows (a last one of 12, if `tail`): a warp's share of its rows to part.
@@ -297,21 +303,22 @@ struct Whole {  // a warp's part of a whole input
 #pragma unroll 1
     for (int rb = 0; rb < blocks + tail; rb++) {
       bool mine = APART == 1 || team() / S::KB == rb % APART;
-      float acc[2] = {0, 0};
-      int past = 0;
+      int past = 0, c[4] = {0, 0, 0, 0};
       if (mine) {
+        Scales scales;
 #pragma unroll
         for (int i = 0; i < MINE; i++) {
           slot.skip(kb(i) - past);
           past = kb(i) + 1;
           const unsigned char* at = take(s, ring, slot);
-          uint32_t seen = rb < blocks ? tile<false>(acc, at, i) : tile<true>(acc, at, i);
+          uint32_t seen = rb < blocks ? tile<false>(c, scales, at, i) : tile<true>(c, scales, at, i);
           leave(s, slot, seen);
         }
-        if (lane % 4 == 0) {
-          part[warp * stride + rb * 16 + lane / 4] = acc[0];
-          if (rb < blocks || lane < 16) part[warp * stride + rb * 16 + 8 + lane / 4] = acc[1];
-        }
+        float acc[2];
+        scaled<BITS>(acc, c, scales, scale, sum);
+        float v = row_of_lane(acc);
+        int half = lane % 2;
+        if (lane % 4 < 2 && (rb < blocks || !half || lane < 16)) part[warp * stride + rb * 16 + half * 8 + lane / 4] = v;
       }
       slot.skip(S::KB - past);
     }
@@ -325,10 +332,10 @@ struct Whole {  // a warp's part of a whole input
     return v;
   }
 };
-__device__ __forceinline__ void add_rows(unsigned long long* to, const float (&acc)[2]) {
+__device__ __forceinline__ void add_rows(unsigned long long* to, const float (&acc)[2]) {  // of the first two lanes
   int lane = threadIdx.x & 31, g = lane / 4, t = lane % 4;
-  float other = __shfl_up_sync(~0u, acc[1], 1);
-  if (t < 2) add_fixed(to + g + t * 8, t ? other : acc[0]);
+  float v = (t & 1 ? acc[1] : acc[0]) + __shfl_xor_sync(~0u, t & 1 ? acc[0] : acc[1], 1);
+  if (t < 2) add_fixed(to + g + t * 8, v);
 }
 template <int BITS>
 __device__ __forceinline__ void projection(Shared& s, unsigned char* ring, Slot& slot, unsigned long long* sums) {
@@ -337,8 +344,8 @@ __device__ __forceinline__ void projection(Shared& s, unsigned char* ring, Slot&
   int b = blockIdx.x, lane = threadIdx.x & 31, number = threadIdx.x / 32 % TEAM, team = threadIdx.x / 32 / TEAM;
   uint2 x[4];
 #pragma unroll
-  for (int i = 0; i < 4; i++) x[i] = columns(s.narrow[0], i);
-  float xs = s.narrow_scale;
+  for (int i = 0; i < 4; i++) x[i] = columns(s.narrow[0][0], s.narrow[0][1], i, 0);
+  float xs = lane % 4 ? 0 : s.narrow_scale;
   int xz = s.narrow_sums[0][0] + s.narrow_sums[1][0] + s.narrow_sums[2][0] + s.narrow_sums[3][0];
   slot.skip(team);
 #pragma unroll 1
@@ -360,7 +367,9 @@ __device__ __forceinline__ void projection(Shared& s, unsigned char* ring, Slot&
         }
         seen &= q.x;
       }
-      seen &= scaled<BITS>(acc[e], c, at + 16384 + rb * S::SB, xs, xz);
+      Scales scales = scales_at<BITS>(at + 16384 + rb * S::SB);
+      seen &= seen_of(scales);
+      scaled<BITS>(acc[e], c, scales, xs, xz);
     }
     leave(s, slot, seen);
     slot.skip(TEAMS - 1);
@@ -376,15 +385,13 @@ __device__ __forceinline__ void down(Shared& s, unsigned char* ring, Slot& slot,
   constexpr int EACH = S::RBT / TEAM;
   int b = blockIdx.x, lane = threadIdx.x & 31, number = threadIdx.x / 32 % TEAM, team = threadIdx.x / 32 / TEAM,
       g = lane / 4, t = lane % 4;
-  uint2 x0[3], x1[3];
+  uint2 x[3];  // before and behind the border of groups in columns of their own
+  int part = lane % 2;
 #pragma unroll
-  for (int i = 0; i < 3; i++) {
-    x0[i] = columns(s.narrow[0], i);
-    x1[i] = columns(s.narrow[1], i);
-  }
-  float xs = s.narrow_scale;
-  int xz0 = s.narrow_sums[0][0] + s.narrow_sums[1][0] + s.narrow_sums[2][0],
-      xz1 = s.narrow_sums[0][1] + s.narrow_sums[1][1] + s.narrow_sums[2][1];
+  for (int i = 0; i < 3; i++)
+    x[i] = columns(s.narrow[lane / 8 % 2][0], s.narrow[lane / 8 % 2][1], i, lane < 16 ? lane / 8 : -1);
+  float xs = lane % 4 < 2 ? s.narrow_scale : 0;
+  int xz = s.narrow_sums[0][part] + s.narrow_sums[1][part] + s.narrow_sums[2][part];
   slot.skip(team);
 #pragma unroll 1
   for (int i = team; i < S::D_N; i += TEAMS) {
@@ -393,12 +400,8 @@ __device__ __forceinline__ void down(Shared& s, unsigned char* ring, Slot& slot,
     uint32_t seen = ~0u;
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
-      int rb = number * EACH + e, c0[4] = {0, 0, 0, 0}, c1[4] = {0, 0, 0, 0};
+      int rb = number * EACH + e, c[4] = {0, 0, 0, 0};
       const unsigned char* p = at + rb * (176 * BITS);
-      auto both = [&](const uint4& q, int step) {
-        mma(c0, q, x0[step]);
-        mma(c1, q, x1[step]);
-      };
       uint4 q = *(const uint4*)(p + lane * 16);
       seen &= q.x;
       if (BITS == 8) {
@@ -406,19 +409,20 @@ __device__ __forceinline__ void down(Shared& s, unsigned char* ring, Slot& slot,
         uint2 e = *(const uint2*)(p + 1024 + lane * 8),
               f = t < 2 ? *(const uint2*)(p + 1280 + (g * 2 + t) * 8) : make_uint2(0, 0);
         seen &= r.x & e.x & f.x;
-        both(q, 0);
-        both(r, 1);
-        both(make_uint4(e.x, e.y, f.x, f.y), 2);
+        mma(c, q, x[0]);
+        mma(c, r, x[1]);
+        mma(c, make_uint4(e.x, e.y, f.x, f.y), x[2]);
       } else {
         uint32_t e = *(const uint32_t*)(p + 512 + lane * 4), m = 0x0f0f0f0f,
                  f = t < 2 ? *(const uint32_t*)(p + 640 + (g * 2 + t) * 4) : 0;
         seen &= e & f;
-        both(nibbles(q, 0), 0);
-        both(nibbles(q, 4), 1);
-        both(make_uint4(e & m, e >> 4 & m, f & m, f >> 4 & m), 2);
+        mma(c, nibbles(q, 0), x[0]);
+        mma(c, nibbles(q, 4), x[1]);
+        mma(c, make_uint4(e & m, e >> 4 & m, f & m, f >> 4 & m), x[2]);
       }
-      seen &= scaled<BITS>(acc[e], c0, at + 11264 + rb * 2 * S::SB, xs, xz0);
-      seen &= scaled<BITS>(acc[e], c1, at + 11264 + (rb * 2 + 1) * S::SB, xs, xz1);
+      Scales scales = scales_at<BITS>(at + 11264 + (rb * 2 + part) * S::SB);
+      seen &= seen_of(scales);
+      scaled<BITS>(acc[e], c, scales, xs, xz);
     }
     leave(s, slot, seen);
     slot.skip(TEAMS - 1);
