@@ -2,7 +2,7 @@
 
 Owns what must hold of every reply: which turns the model gets to read, that the reply is saved about
 once a second while it comes, and the status and tokens that it is kept with. Prints nothing; knows
-neither terminals nor files.
+neither terminals nor files, nor how a reply is saved.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation, Reply, ReplyStatus
 from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, Role, TextDelta
 from qwenchat.chat.window import Fit, fit_window
-from qwenchat.errors import ContextLengthError, ConversationError, SessionError
+from qwenchat.errors import ContextLengthError, ConversationError
 from qwenchat.humanize import ranges
-from qwenchat.sessions.store import Session
-from qwenchat.terminal.signals import held
 
 CHECKPOINT_SECONDS = 1.0
 """How often a reply that is still coming is saved."""
@@ -31,60 +29,6 @@ REPLY_BUDGET = 1024
 
 Overflow = Literal["drop", "error"]
 """What happens when the turns no longer fit: the oldest are left out, or it is an error."""
-
-
-class Keeper:
-    """Saves a session while a chat goes on, which no trouble with the disk may stop.
-
-    Args:
-        session: the session.
-        wanted: whether it is to be saved at all.
-
-    Attributes:
-        untold: what the user must be told of it; whoever tells it clears the list.
-        saved: whether the session's file says what the session said when it was last saved.
-        trouble: why the last save failed; empty if it did not.
-    """
-
-    def __init__(self, session: Session, wanted: bool = True) -> None:
-        self.session = session
-        self.untold: list[str] = []
-        self.saved = False
-        self.trouble = ""
-        self._wanted = wanted
-        self._take_notices()
-
-    def save(self) -> None:
-        """Saves the session, whole whatever signals come. Trouble is told once, until it went well again."""
-        with held():
-            try:
-                self._save()
-            except SessionError as error:
-                self.saved = False
-                if str(error) != self.trouble:
-                    self.trouble = str(error)
-                    self.untold.append(self.trouble)
-            self._take_notices()
-
-    def close(self) -> None:
-        """Lets others write the session; what could not be saved is tried once more before."""
-        if self.trouble:
-            self.save()
-        self.session.close()
-
-    def _save(self) -> None:
-        if not self._wanted or self.session.read_only:
-            return
-        if self.session.conversation.nodes:
-            self.session.save()
-            self.saved, self.trouble = True, ""
-        elif self.saved:  # its only question was taken back
-            self.session.withdraw()
-            self.saved = False
-
-    def _take_notices(self) -> None:
-        self.untold += self.session.notices
-        self.session.notices.clear()
 
 
 def fit_turns(

@@ -41,7 +41,6 @@ from qwenchat.version import __version__
 if TYPE_CHECKING:
     from qwenchat.chat.backend import Backend
     from qwenchat.chat.messages import ReplyEnd
-    from qwenchat.chat.turn import Keeper
     from qwenchat.cli.ask import ReplyWriter
     from qwenchat.settings.schema import Settings
     from qwenchat.settings.sources import ResolvedSettings
@@ -121,9 +120,9 @@ def _what_is_asked(words: list[str]) -> tuple[str, IO[bytes] | None]:
 
 def _answer(words: list[str], flags: Flags) -> None:
     """Composes the message, loads the model, streams the reply, keeps it in a session."""
-    from qwenchat.chat.turn import Keeper
     from qwenchat.cli import ask as oneshot
     from qwenchat.paths import data_dir
+    from qwenchat.sessions.autosave import Autosave
     from qwenchat.sessions.resume import begin, options_for
     from qwenchat.sessions.store import SessionStore
     from qwenchat.terminal import console
@@ -146,16 +145,17 @@ def _answer(words: list[str], flags: Flags) -> None:
     if flags.complete:
         start.session.conversation.system = None
         notice(tr("going on with the text as it is; it is no chat, and not kept"))
-    keeper = Keeper(start.session, settings.save and not flags.complete)
-    _tell(keeper)
-    with closing(keeper):
+    warnings: list[str] = []
+    autosave = Autosave(start.session, warnings.append, settings.save and not flags.complete)
+    _warn(warnings)
+    with closing(autosave):
         started = time.perf_counter()
         backend = _load(start.model, settings, complete=flags.complete)
         loaded = time.perf_counter() - started
         try:
             end = oneshot.answer(
                 message,
-                keeper,
+                autosave,
                 backend,
                 _writer(flags),
                 options=options,
@@ -163,16 +163,17 @@ def _answer(words: list[str], flags: Flags) -> None:
                 notice=notice,
             )
         finally:
-            _tell(keeper)
+            _warn(warnings)
     log.info("reply ended: %s", end)
     _report(end, backend, loaded, settings, options.max_new_tokens)
 
 
-def _tell(keeper: Keeper) -> None:
+def _warn(warnings: list[str]) -> None:
+    """Says what was collected while a reply was printed, and empties the list."""
     from qwenchat.terminal import console
 
-    while keeper.untold:
-        console.say(keeper.untold.pop(0), "warning")
+    while warnings:
+        console.say(warnings.pop(0), "warning")
 
 
 def chat(flags: Flags, *, session: str | None = None) -> None:

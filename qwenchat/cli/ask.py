@@ -17,12 +17,13 @@ from typing import IO, Any, Protocol, TextIO
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.code_blocks import CodeStream
 from qwenchat.chat.messages import GenerationOptions, ReplyEnd
-from qwenchat.chat.turn import Keeper, Overflow, fit_turns, now, stream_reply
+from qwenchat.chat.turn import Overflow, fit_turns, now, stream_reply
 from qwenchat.errors import ContextLengthError, Interrupted, OutputClosed, PromptError, QwenchatError
 from qwenchat.files.opening import reason_of
 from qwenchat.files.text import check, decode
 from qwenchat.humanize import ranges
 from qwenchat.i18n.language import tr
+from qwenchat.sessions.autosave import Autosave
 from qwenchat.terminal.sanitize import StreamGate, sanitize
 from qwenchat.terminal.signals import cancel_on_interrupt
 
@@ -141,7 +142,7 @@ class EventWriter:
 
 def answer(
     message: str,
-    keeper: Keeper,
+    autosave: Autosave,
     backend: Backend,
     writer: ReplyWriter,
     *,
@@ -152,7 +153,7 @@ def answer(
     """Answers one message into ``writer``; Ctrl-C ends the reply, what there is of it is kept.
 
     Args:
-        keeper: saves the session that the message goes to.
+        autosave: saves the session that the message goes to.
         notice: told what the user should know.
 
     Raises:
@@ -160,7 +161,7 @@ def answer(
         OutputClosed: whoever reads the output is gone.
         Interrupted: Ctrl-C came when the reply was whole.
     """
-    session, end = keeper.session, None
+    session, end = autosave.session, None
     session.model = backend.name
     before, title = session.conversation.fork(), session.title
     session.conversation.ask(message, now())
@@ -169,7 +170,7 @@ def answer(
         if fit.left_out_turns:
             notice(tr("left out, as the context is full: turn {turns}", turns=ranges(fit.left_out_turns)))
         with cancel_on_interrupt() as cancel:
-            events = stream_reply(session.conversation, fit.messages, backend, options, keeper.save, cancel)
+            events = stream_reply(session.conversation, fit.messages, backend, options, autosave.save, cancel)
             with closing(events):
                 for event in events:
                     if isinstance(event, ReplyEnd):
@@ -178,14 +179,14 @@ def answer(
                         writer.delta(event.text)
     except ContextLengthError:  # no reply can come of it: as if it had not been asked
         session.conversation, session.title = before, title
-        if keeper.saved:
-            keeper.save()
+        if autosave.saved:
+            autosave.save()
         raise
     if end is None:
         raise QwenchatError("the reply ended without an end")  # a backend's mistake
     if end.seed is None:  # nothing was drawn; what was asked for is told all the same
         end = replace(end, seed=options.seed)
-    writer.end(end, backend.name, session.id if keeper.saved else None)
+    writer.end(end, backend.name, session.id if autosave.saved else None)
     if cancel.is_set() and end.finish_reason != "cancelled":  # it came with the last token
         raise Interrupted
     return end

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation, Node
 from qwenchat.chat.messages import Event, PrefillProgress, ReplyEnd, Role, TextDelta
-from qwenchat.chat.turn import Keeper, broke_off, fit_turns, now, stream_reply
+from qwenchat.chat.turn import broke_off, fit_turns, now, stream_reply
 from qwenchat.errors import Interrupted, ModelError, Phrase, QwenchatError, SessionError, UsageError
 from qwenchat.humanize import ranges
 from qwenchat.i18n.language import plural, told, tr
+from qwenchat.sessions.autosave import Autosave
 from qwenchat.sessions.resume import Start, options_for, remember
 from qwenchat.sessions.store import Session, SessionStore
 from qwenchat.settings.schema import Settings
@@ -59,7 +60,7 @@ class Chat:
     Attributes:
         settings, store, model_names: as given.
         prompt: the line that the user types on.
-        keeper: saves the session.
+        autosave: saves the session.
         options: what is asked of the next reply.
         last: the end of the last reply; None before there is one.
         left_out: the ids of the questions whose turns no longer fitted.
@@ -82,7 +83,8 @@ class Chat:
         self.model_names = model_names
         self._base, self._given = start.base, dict(start.given)
         self.options = options_for(start.base, start.session, start.given)
-        self.keeper = Keeper(start.session, settings.save)
+        self._warnings: list[str] = []
+        self.autosave = Autosave(start.session, self._warnings.append, settings.save)
         self.last: ReplyEnd | None = None
         self.left_out: frozenset[int] = frozenset()
         self.draft = Draft()
@@ -105,7 +107,7 @@ class Chat:
     @property
     def session(self) -> Session:
         """The session; nothing of it is on the disk before the first question."""
-        return self.keeper.session
+        return self.autosave.session
 
     @property
     def conversation(self) -> Conversation:
@@ -141,7 +143,7 @@ class Chat:
             except Leave:
                 return 0
             finally:
-                self.keeper.close()
+                self.autosave.close()
                 self._tell_what_waits()
 
     def _take(self, text: str) -> None:
@@ -226,7 +228,9 @@ class Chat:
             fit = fit_turns(self.conversation, backend, self.options, self.settings.overflow)
             self._tell_left_out(fit.left_out_turns)
             self._show(
-                stream_reply(self.conversation, fit.messages, backend, self.options, self.keeper.save, cancel)
+                stream_reply(
+                    self.conversation, fit.messages, backend, self.options, self.autosave.save, cancel
+                )
             )
         self._tell_what_waits()
         self.say(transcript.how_it_ended(self.conversation))
@@ -346,9 +350,9 @@ class Chat:
 
     def _tell_what_waits(self) -> None:
         """Says what was collected by those who cannot say it themselves."""
-        for lines in (self._loading.notices, self.keeper.untold, self.prompt.untold):
+        for lines in (self._loading.notices, self._warnings, self.prompt.untold):
             while lines:
-                self.say(lines.pop(0), "warning" if lines is self.keeper.untold else "notice")
+                self.say(lines.pop(0), "warning" if lines is self._warnings else "notice")
 
     # --- the prompt's surroundings -------------------------------------------------------------
 
@@ -392,7 +396,7 @@ class Chat:
             yield from self.draft.marks(self.prompt.text, self.backend)
         if self.prompt.multiline:
             yield tr("Alt-Enter sends")
-        if not self.settings.save or self.session.read_only or self.keeper.trouble:
+        if not self.settings.save or self.session.read_only or self.autosave.last_error:
             yield tr("not saved")
 
     def _redraw(self) -> None:
@@ -406,7 +410,7 @@ class Chat:
 
     def save(self) -> None:
         """Saves the session; what went wrong is said, and the chat goes on."""
-        self.keeper.save()
+        self.autosave.save()
         self._tell_what_waits()
 
     def moved(self, line: str) -> None:
@@ -458,17 +462,17 @@ class Chat:
 
     def go_to(self, session: Session | None) -> None:
         """Leaves this session for another, or for a new one."""
-        if self.keeper.trouble:
+        if self.autosave.last_error:
             self.save()
-        if self.keeper.trouble:
+        if self.autosave.last_error:
             raise SessionError(
                 "this chat is not on the disk yet: {reason}",
                 "/export writes it elsewhere, /quit leaves it",
-                reason=self.keeper.trouble,
+                reason=self.autosave.last_error,
             )
-        self.keeper.close()
+        self.autosave.close()
         new = session or self._new_session(self.conversation.system)
-        self.keeper = Keeper(new, self.settings.save)
+        self.autosave = Autosave(new, self._warnings.append, self.settings.save)
         self.options = options_for(self._base, self.session, self._given)
         self.draft = Draft()
         self.last, self.left_out, self._editing = None, frozenset(), None

@@ -82,26 +82,6 @@ def cancel_on_interrupt() -> Iterator[threading.Event]:
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Lets a few steps be taken whole: signals that come meanwhile are heard after them."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {
-        number: signal.signal(number, lambda signum, frame: came.append(signum))
-        for number in (signal.SIGINT, *_HANGUPS)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        for number in dict.fromkeys(came):
-            signal.raise_signal(number)
-
-
-@contextlib.contextmanager
 def exit_on_hangup() -> Iterator[None]:
     """SIGTERM and a closed terminal unwind the stack, so that everything is saved and put back.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from collections.abc import Generator
 from contextlib import closing
@@ -15,8 +13,8 @@ import pytest
 from qwenchat.chat import turn
 from qwenchat.chat.conversation import Conversation, Reply
 from qwenchat.chat.messages import Event, GenerationOptions, ReplyEnd, TextDelta, Timings, Usage
-from qwenchat.chat.turn import Keeper, stream_reply
-from qwenchat.errors import ContextLengthError, SessionError
+from qwenchat.chat.turn import stream_reply
+from qwenchat.errors import ContextLengthError
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions.store import Session, SessionStore
 from tests.fakes import FakeBackend
@@ -42,10 +40,9 @@ def last_reply(conversation: Conversation) -> Reply:
 
 
 def play(session: Session, backend: FakeBackend) -> Generator[Event, None, None]:
-    keeper = Keeper(session)
     messages = session.conversation.messages()
     return stream_reply(
-        session.conversation, messages, backend, GenerationOptions(), keeper.save, threading.Event()
+        session.conversation, messages, backend, GenerationOptions(), session.save, threading.Event()
     )
 
 
@@ -119,61 +116,3 @@ def test_a_continuation_goes_on_with_text_and_tokens(session: Session) -> None:
     list(play(session, FakeBackend(TextDelta("two"), END)))
     reply = last_reply(on_disk(session))
     assert (reply.text, reply.token_ids, reply.status) == ("one two", (7, 1, 2), "complete")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
-def test_a_ctrl_c_while_it_is_saved_comes_after_that(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real_save, saved = session.save, []
-
-    def interrupted_save() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        real_save()
-        saved.append(True)
-
-    monkeypatch.setattr(session, "save", interrupted_save)
-    with pytest.raises(KeyboardInterrupt):
-        Keeper(session).save()
-    assert saved
-
-
-def test_what_could_not_be_saved_is_tried_again_when_the_session_is_left(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keeper = Keeper(session)
-    with monkeypatch.context() as full:
-        full.setattr(session, "save", _fails)
-        keeper.save()
-        keeper.save()
-    assert keeper.untold == ["cannot save the session"]  # once
-    assert not session.path.exists()
-    keeper.close()
-    assert on_disk(session).path()[0].text == "hello"
-
-
-def _fails() -> None:
-    raise SessionError("cannot save the session")
-
-
-def test_a_session_whose_only_question_was_taken_back_leaves_no_file(session: Session) -> None:
-    keeper = Keeper(session)
-    keeper.save()
-    assert session.path.exists()
-    session.conversation = Conversation()
-    keeper.save()
-    assert not session.path.exists()
-    session.conversation.ask("again", turn.now())
-    keeper.save()
-    assert on_disk(session).path()[0].text == "again"
-
-
-def test_what_a_session_has_to_tell_is_told(session: Session) -> None:
-    session.notices.append("it is a fork")
-    assert Keeper(session).untold == ["it is a fork"]
-    assert not session.notices
-
-
-def test_a_session_that_is_not_wanted_is_not_saved(session: Session) -> None:
-    Keeper(session, wanted=False).save()
-    assert not session.path.exists()
