@@ -1,6 +1,6 @@
 """The README's picture: a real chat with the built-in model, drawn as an SVG.
 
-    python docs/picture.py [FILE]
+    python -m docs.picture [FILE]
 
 Plays a short walk in a pseudo-terminal and draws the screen as it then is. Every character is what the
 program showed, the speed among them. Owns the walk, the palette and the small SVG writer; the terminal
@@ -25,9 +25,7 @@ from pyte.screens import Char, HistoryScreen
 
 from qwenchat.models import catalog
 from qwenchat.models.builtin import demo
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "terminal"))
-from screen import Screen
+from tests.terminal.screen import Screen
 
 # pyte knows no dim text. It knows blinking text, which qwenchat has none of: what is dim blinks here.
 # Both end with a reset; the code 22, which ends dim and bold alone, is not among what qwenchat writes.

@@ -35,7 +35,7 @@ def help_of(command: Any, ctx: Any) -> str:
         lines += ["", *wrap_line(blank + tr(paragraph), width, _INDENT)]
     for title, rows in (
         (tr("Arguments:"), [row for row in map(_argument, command.get_params(ctx)) if row]),
-        (tr("Options:"), [row for row in map(_option, command.get_params(ctx)) if row]),
+        (tr("Options:"), [row for row in map(option_row, command.get_params(ctx)) if row]),
         (tr("Commands:"), _commands(command)),
     ):
         if rows:
@@ -77,7 +77,8 @@ def _argument(param: Any) -> tuple[str, str] | None:
     return str(param.metavar), tr(param.help)
 
 
-def _option(param: Any) -> tuple[str, str] | None:
+def option_row(param: Any) -> tuple[str, str] | None:
+    """An option with its names and its value, and what it does; None of what is no option, or hidden."""
     if param.param_type_name != "option" or param.hidden:
         return None
     names = sorted(param.opts, key=lambda name: name.startswith("--"))

@@ -1,7 +1,7 @@
 """The format of a session file: a record to bytes, and bytes, believed in nothing, to a record.
 
 Owns the schema, its version, the migrations from older ones and every check of what a file says.
-Knows nothing of folders, locks or clocks. What the fields mean is told in the README.
+Knows nothing of folders, locks or clocks. What the fields mean: ``docs/sessions.md``.
 
 The file is JSON in UTF-8, laid out for people: a line per field, a block per turn. The fields that a
 list of sessions shows come first, so that :func:`decode_head` gets by with the file's first few

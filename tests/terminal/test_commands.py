@@ -21,10 +21,7 @@ from qwenchat.terminal.chat import Chat
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.input.prompt import Leave
 from tests.fakes import Echo
-from tests.places import ROOT
 from tests.terminal.chat_program import make_chat
-
-README = ROOT / "README.md"
 
 Say = Callable[..., str]
 
@@ -59,15 +56,6 @@ def completed(chat: Chat, before: str) -> list[str]:
 
 
 # --- all of them -------------------------------------------------------------------------------------
-
-
-def test_the_readme_lists_the_commands_as_they_are() -> None:
-    rows = [line for line in README.read_text().splitlines() if line.startswith("| `/")]
-    expected = [
-        f"| `{f'/{c.name} {c.usage}'.strip().replace('|', chr(92) + '|')}` | {c.help} |"
-        for c in registry.commands().values()
-    ]
-    assert rows == expected
 
 
 def test_help_names_every_command(say: Say) -> None:
