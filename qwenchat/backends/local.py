@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from qwenchat.backends.huggingface.runner import HubEngine
     from qwenchat.backends.huggingface.tokenizer import HubTokenizer
     from qwenchat.engine.config import GenerationDefaults
-    from qwenchat.engine.generate import Engine, Generation
+    from qwenchat.engine.generate import Engine
+    from qwenchat.engine.generation import Generation
     from qwenchat.engine.sampling import SamplingParams
     from qwenchat.tokenizer import QwenTokenizer
 
@@ -262,7 +263,7 @@ def _reply_events(generation: Generation, decoder: Decoder, started: float) -> G
     Args:
         started: when the reply was asked for, by :func:`time.perf_counter`.
     """
-    from qwenchat.engine.generate import Prefilled
+    from qwenchat.engine.generation import Prefilled
 
     first_token = 0.0
     stats = generation.stats

@@ -7,13 +7,13 @@ decoding, and its own time taken off again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from qwenchat.bench.protocol import SAMPLING, KernelTime, SamplerTime
 from qwenchat.bench.timing import Clock, best_seconds, graph_seconds
 
 if TYPE_CHECKING:
@@ -25,28 +25,6 @@ CONTEXT = 1024
 _REPLAYS = 8
 _REPEATS = 3
 _COPIES = 8  # of what is launched once a token: a graph of one kernel would time the graph's start
-
-
-@dataclass(frozen=True, slots=True)
-class KernelTime:
-    """One kernel of the decode step.
-
-    Attributes:
-        name: the part's; "token" is the whole step.
-        launches: how often a token launches it.
-        seconds: of one launch.
-        nbytes: that one launch reads of weights and cache; None where that is next to nothing.
-    """
-
-    name: str
-    launches: int
-    seconds: float
-    nbytes: int | None
-
-    @property
-    def rate(self) -> float | None:
-        """Bytes/s."""
-        return None if self.nbytes is None else self.nbytes / self.seconds
 
 
 def context_of(engine: Engine) -> int:
@@ -63,7 +41,6 @@ def measure(decoder: GraphDecoder, context: int, per_position: int) -> list[Kern
         decoder: with room for twice the context.
         per_position: bytes of the cache that a token reads of each position.
     """
-    from qwenchat.bench.protocol import SAMPLING
     from qwenchat.engine.cuda.decode import PARTS
 
     step, state, weights = decoder.step, decoder.state, decoder.step.weights
@@ -109,15 +86,6 @@ def measure(decoder: GraphDecoder, context: int, per_position: int) -> list[Kern
     token = weights.bytes_per_token + per_position * context
     times.append(KernelTime("token", 1, seconds(tuple(PARTS), 1), token))
     return times
-
-
-@dataclass(frozen=True, slots=True)
-class SamplerTime:
-    """Seconds that the choice of a token takes, on logits that are nearly equal, and on ones with a peak."""
-
-    vocab_size: int
-    flat: float
-    peaked: float
 
 
 def measure_sampler(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from qwenchat.engine.model import Qwen
     from qwenchat.engine.weights.gptq import Codes
-    from qwenchat.engine.weights.loader import Packing
+    from qwenchat.engine.weights.quantized_layout import QuantizedLayout
 
 FORMATS = {"int8": 8, "int4": 4, "fp16": None}
 """The published formats, with the bits of what is quantised."""
@@ -100,12 +100,17 @@ def bytes_of(config: ModelConfig, itemsize: int, *, packed: bool) -> int:
 
 
 def random_model(
-    config: ModelConfig, *, device: torch.device, dtype: torch.dtype, packing: Packing | None, seed: int = 0
+    config: ModelConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    layout: QuantizedLayout | None,
+    seed: int = 0,
 ) -> Qwen:
     """A model as loading makes it, its weights such that activations stay around one.
 
     Args:
-        packing: keeps quantised layers in their codes; without it they are floats, of the same values.
+        layout: keeps quantised layers in their codes; without it they are floats, of the same values.
     """
     import torch
     from torch import nn
@@ -120,7 +125,7 @@ def random_model(
         return torch.randn(shape, generator=generator, device=device, dtype=stored).mul_(deviation)
 
     def parameter(name: str, value: Tensor) -> nn.Parameter:
-        return nn.Parameter(packing.keep(name, value) if packing else value.to(dtype), requires_grad=False)
+        return nn.Parameter(layout.keep(name, value) if layout else value.to(dtype), requires_grad=False)
 
     with torch.device("meta"):  # shapes without memory
         model = Qwen(config)
@@ -131,9 +136,9 @@ def random_model(
             bias = None if module.bias is None else normal(module.bias.shape, 0.01)
             if config.quant and field in quantized:
                 codes = random_codes(module.out_features, module.in_features, config.quant, generator)
-                if packing and (layer := packing.layer(name, codes)):
+                if layout and (layer := layout.layer(name, codes)):
                     if bias is not None:
-                        layer.set_bias(packing.keep(f"{name}.bias", bias))
+                        layer.set_bias(layout.keep(f"{name}.bias", bias))
                     setattr(model.get_submodule(path), field, layer)
                     continue
                 module.weight = nn.Parameter(gptq.dequantize(codes).to(dtype), requires_grad=False)

@@ -22,6 +22,8 @@ from qwenchat.backends.native.load import open_cpu_kernels
 from qwenchat.backends.request import KV_CACHES, pick_device, pick_dtype
 from qwenchat.backends.request import Request as Asked
 from qwenchat.bench import ceilings, checkpoint, peer, protocol, random_weights, start
+from qwenchat.bench.measure import free
+from qwenchat.bench.measure import measure as measure_subject
 from qwenchat.bench.protocol import Loaded, Protocol, Result, Subject, Tell
 from qwenchat.bench.random_weights import Shape
 from qwenchat.bench.report import Report
@@ -101,7 +103,7 @@ def measure(request: Request, *, command: str, tell: Tell) -> Report:
     for dtype in dtypes.values():
         tell(tr("what {device} can do at best in {dtype}", device=device, dtype=_name(dtype)))
         limits[_name(dtype)] = ceilings.measure(device, dtype)
-        protocol.free(device)
+        free(device)
     results: list[Result] = []
     for name, dtype in dtypes.items():
         for shape in shapes or (None,):
@@ -109,7 +111,7 @@ def measure(request: Request, *, command: str, tell: Tell) -> Report:
                 subject = _checkpoint_subject(request, device, name, tell)
             else:
                 subject = _random_subject(request, shape, device, dtype, plan, tell)
-            result = protocol.measure(subject, plan, kernels=request.kernels, sampler=not results, tell=tell)
+            result = measure_subject(subject, plan, kernels=request.kernels, sampler=not results, tell=tell)
             results.append(result)
             if request.load:
                 result.start = _start(request, shape, device, name, tell)
@@ -153,7 +155,7 @@ def _random_subject(
 ) -> Subject:
     def load() -> Loaded:
         how = _plan(request, shape, device, dtype, plan, tell)
-        model = random_weights.random_model(shape.config, device=device, dtype=dtype, packing=how.packing)
+        model = random_weights.random_model(shape.config, device=device, dtype=dtype, layout=how.layout)
         kernels = linear.pack(model, how, dtype)
         if kernels.why_not:
             tell(tr("our kernels are not used: {reason}", reason=kernels.why_not))
@@ -167,7 +169,7 @@ def _plan(
 ) -> linear.Plan:
     """How a model of random weights will be held, for which memory suffices."""
     how = linear.plan(shape.config, device, dtype, lambda: _open_team(request, tell))
-    packed = how.packing is not None
+    packed = how.layout is not None
     needed = need(
         shape.config,
         weights=random_weights.bytes_of(shape.config, dtype.itemsize, packed=packed),
@@ -206,7 +208,7 @@ def _start(
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qwenchat-bench-")))
             checkpoint.ensure(folder / shape.name, shape.config, device=device, progress=tell)
-            protocol.free(device)
+            free(device)
             model = str(folder / shape.name)
         tell(tr("{name}: from the start of a process to its first token, twice", name=model))
         return start.seconds_to_first_token(model, device=str(device), dtype=dtype, threads=request.threads)
@@ -223,7 +225,7 @@ def _peer(request: Request, device: torch.device, dtype: torch.dtype, plan: Prot
             Phrase("transformers cannot be timed beside {model}", model=request.model), str(error)
         ) from None
     del model
-    protocol.free(device)
+    free(device)
     return result
 
 

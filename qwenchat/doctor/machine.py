@@ -161,7 +161,7 @@ class Machine:
             itemsize=dtype.itemsize,
             context=settings.context,
             int8_cache=settings.kv_cache == "int8",
-            packed=plan.packing is not None,
+            packed=plan.layout is not None,
         )
         ours = "Triton, CUDA graph" if device.type == "cuda" else plan.team and plan.team.name
         kernels = kernels_told(ours if plan.why_not is None and ours else "plain torch", plan.team)

@@ -6,17 +6,16 @@ prefills only what is new. Knows nothing of text, chats or checkpoints' files.
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
-from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from qwenchat.engine.cpu.team import torch_alone
+from qwenchat.engine.generation import Generation, GenerationStats, Prefilled, check_ids, out_of_memory
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.model import Cancelled, Qwen, Rotary, ntk_alpha
@@ -29,64 +28,6 @@ if TYPE_CHECKING:
 
 WORTH_REUSING = 32
 """A shorter prefix is run again where a prompt turns off from the one before."""
-
-FinishReason = Literal["stop", "length", "cancelled"]
-
-
-@dataclass(slots=True)
-class GenerationStats:
-    """What one generation did so far; it fills in while tokens come.
-
-    Attributes:
-        prompt_tokens: length of the prompt.
-        reused_tokens: how many of them the KV cache still held.
-        alpha_changed: whether it held keys of a prompt of another length, useless under the new NTK alpha.
-        new_tokens: tokens given out.
-        prefill_seconds: from the start to the logits of the prompt's last token.
-        decode_seconds: from there to the last token.
-        seed: what the sampler drew with; None if nothing was drawn.
-        finish_reason: "stop" at a stop id, "length" at the limit, "cancelled"; None before the end.
-    """
-
-    prompt_tokens: int
-    reused_tokens: int = 0
-    alpha_changed: bool = False
-    new_tokens: int = 0
-    prefill_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    seed: int | None = None
-    finish_reason: FinishReason | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Prefilled:
-    """A chunk of the prompt is in the cache: ``done`` of its ``total`` tokens."""
-
-    done: int
-    total: int
-
-
-class Generation(Iterator[int]):
-    """New token ids as they are made, and the statistics of making them.
-
-    Attributes:
-        steps: the same with the prefill's progress in between, for who wants to show it.
-    """
-
-    def __init__(self, steps: Iterator[int | Prefilled], stats: GenerationStats) -> None:
-        self.steps = steps
-        self.stats = stats
-
-    def __next__(self) -> int:
-        while isinstance(step := next(self.steps), Prefilled):
-            continue
-        return step
-
-    def close(self) -> None:
-        """Ends the generation early and frees the engine for the next one."""
-        close = getattr(self.steps, "close", None)
-        if close is not None:
-            close()
 
 
 class Engine:
@@ -373,40 +314,6 @@ class Engine:
             length=length,
             most=most,
         )
-
-
-def check_ids(ids: Sequence[int], vocab_size: int) -> list[int]:
-    """A prompt's token ids, at least one, each in 0..vocab_size-1.
-
-    Raises:
-        PromptError: they are not.
-    """
-    if isinstance(ids, str):
-        raise PromptError("the prompt is text, expected token ids", "encode it first")
-    try:
-        checked = [operator.index(i) for i in ids]
-    except TypeError:
-        raise PromptError("the prompt holds something that is no token id, expected whole numbers") from None
-    if not checked:
-        raise PromptError("the prompt is empty", "give at least one token")
-    outside = next((i for i in checked if not 0 <= i < vocab_size), None)
-    if outside is not None:
-        raise PromptError(
-            "the token id {outside} is outside the vocabulary (0 to {most})",
-            outside=outside,
-            most=vocab_size - 1,
-        )
-    return checked
-
-
-def out_of_memory(error: Exception) -> InsufficientMemoryError:
-    """The error for a generation that took more memory than there was."""
-    return InsufficientMemoryError(
-        "memory ran out: {reason}",
-        "a shorter --context or another model may fit",
-        in_chat="/clear begins a new chat, and /model NAME loads another model",
-        reason=str(error).partition(". ")[0],
-    )
 
 
 def _is_set(cancel: threading.Event | None) -> bool:

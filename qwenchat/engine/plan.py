@@ -2,8 +2,7 @@
 
 Decoding multiplies every matrix by a single row, so its speed is the speed at which the matrix is read. Our
 own kernels, on a GPU and on a CPU, read quantised matrices in their codes. Where they cannot be used, which
-is said, plain torch reads floats: on a CPU in oneDNN's own order for bfloat16, and transposed in memory for
-float32, which it reads twice as fast as in the order of the checkpoint.
+is said, plain torch reads floats.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
-from qwenchat.engine.cuda.packed import Rows
+from qwenchat.engine.cpu.plain import pack_for_cpu
+from qwenchat.engine.cuda.linear import RowLayout
 from qwenchat.engine.memory import ran_out_loading
 from qwenchat.errors import Phrase
 
@@ -30,21 +29,7 @@ if TYPE_CHECKING:
     from qwenchat.engine.cpu.team import Team
     from qwenchat.engine.cuda.decode import Weights
     from qwenchat.engine.model import Qwen
-    from qwenchat.engine.weights.loader import Packing
-
-
-class OneDNNLinear(nn.Module):
-    """A linear layer whose matrix lies in oneDNN's own block order, for bfloat16 on a CPU."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        # The order is chosen for one row, which is what decoding multiplies.
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 1)
-        self.bias = linear.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return out
+    from qwenchat.engine.weights.quantized_layout import QuantizedLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +37,12 @@ class Plan:
     """How a model's matrices will be held, known before they are loaded.
 
     Attributes:
-        packing: brings them there; None where plain torch multiplies.
+        layout: brings them there; None where plain torch multiplies.
         why_not: why it does, and not our kernels.
         team: what runs the CPU kernels, or None.
     """
 
-    packing: Packing | None = None
+    layout: QuantizedLayout | None = None
     why_not: str | None = None
     team: Team | None = None
 
@@ -89,7 +74,7 @@ def plan(
     """
     if device.type == "cuda":
         reason = reads_packed(config, device)
-        return Plan(why_not=reason) if reason else Plan(Rows(dtype))
+        return Plan(why_not=reason) if reason else Plan(RowLayout(dtype))
     from qwenchat.engine.cpu import packing
     from qwenchat.engine.cpu.compiled import CannotCompile
 
@@ -100,7 +85,7 @@ def plan(
         except CannotCompile as error:
             reason = str(error)
         else:
-            return Plan(packing.Blocks(config, dtype, team), team=team)
+            return Plan(packing.BlockLayout(config, dtype, team), team=team)
     return Plan(why_not=reason)
 
 
@@ -164,28 +149,3 @@ def pack(model: Qwen, plan: Plan, dtype: torch.dtype) -> Kernels:
             return Kernels("Triton, CUDA graph", model, weights)
         reason = Phrase("the two halves of its MLP have their inputs in different orders")
     return Kernels("plain torch", model, why_not=reason)
-
-
-def pack_for_cpu(model: nn.Module) -> str:
-    """Brings every linear layer into the layout that the CPU reads fastest; the name of what multiplies."""
-    sample = next(model.parameters())
-    if sample.dtype == torch.bfloat16 and _has_onednn_bfloat16():
-        _replace_linears(model)
-        return "plain torch with oneDNN"
-    if sample.dtype == torch.float32:
-        for module in model.modules():
-            if isinstance(module, nn.Linear) and module.out_features > module.in_features:
-                module.weight.data = module.weight.data.t().contiguous().t()
-    return "plain torch"
-
-
-def _replace_linears(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
-            setattr(module, name, OneDNNLinear(child))
-        else:
-            _replace_linears(child)
-
-
-def _has_onednn_bfloat16() -> bool:
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

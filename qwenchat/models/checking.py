@@ -132,8 +132,8 @@ def _named_by_hash(snapshot: Path) -> list[File]:
 
 def _told_by_hub(place: Place) -> list[File]:
     """What the Hub has under that name, but the README."""
+    from qwenchat.models.hub.choice import chosen
     from qwenchat.models.hub.client import Hub
-    from qwenchat.models.hub.pull import chosen
 
     listing = Hub().listing(place.name, place.revision if place.source == "hub" else None)
     return [file for file in chosen(listing) if file.name != "README.md"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qwenchat.bench import protocol
+from qwenchat.bench import measure
 from qwenchat.bench.protocol import CARD, Decode, Loaded, Protocol, Subject
 from qwenchat.bench.random_weights import Shape, random_model
 from qwenchat.engine.plan import Plan, pack
@@ -23,7 +23,7 @@ Clock = Callable[[], float]
 
 def subject(name: str = "int8", kv_cache: str = "auto") -> Subject:
     def load() -> Loaded:
-        model = random_model(Shape("7b", name).config, device=CPU, dtype=torch.float32, packing=None)
+        model = random_model(Shape("7b", name).config, device=CPU, dtype=torch.float32, layout=None)
         return Loaded(model, None, pack(model, Plan(), torch.float32).name)
 
     return Subject(name, load, kv_cache)
@@ -32,7 +32,7 @@ def subject(name: str = "int8", kv_cache: str = "auto") -> Subject:
 @pytest.mark.usefixtures("tiny_shapes")
 def test_a_model_is_measured_in_the_order_of_the_protocol(ticking: Clock) -> None:
     told: list[str] = []
-    result = protocol.measure(subject(), PLAN, tell=told.append, clock=ticking)
+    result = measure.measure(subject(), PLAN, tell=told.append, clock=ticking)
     assert told == [
         "int8: loading",
         "int8: preparing kernels",
@@ -61,7 +61,7 @@ def test_nothing_of_a_model_is_left_when_it_has_been_measured(ticking: Clock) ->
         models.append(weakref.ref(loaded.model))
         return loaded
 
-    protocol.measure(Subject("x", load), PLAN, sampler=True, tell=lambda line: None, clock=ticking)
+    measure.measure(Subject("x", load), PLAN, sampler=True, tell=lambda line: None, clock=ticking)
     gc.collect()
     assert models[0]() is None
 
@@ -69,7 +69,7 @@ def test_nothing_of_a_model_is_left_when_it_has_been_measured(ticking: Clock) ->
 @pytest.mark.usefixtures("tiny_shapes")
 def test_a_cache_of_8_bits_is_measured_as_such() -> None:
     wide, narrow = (
-        protocol.measure(subject(kv_cache=kind), PLAN, tell=lambda line: None) for kind in ("auto", "int8")
+        measure.measure(subject(kv_cache=kind), PLAN, tell=lambda line: None) for kind in ("auto", "int8")
     )
     assert narrow.per_position < wide.per_position
 

@@ -10,7 +10,7 @@ import torch
 
 from qwenchat.bench import random_weights
 from qwenchat.bench.random_weights import SHAPES, Shape, formats_of, published_size, random_model, shape_of
-from qwenchat.engine.cuda.packed import PackedLinear, Rows
+from qwenchat.engine.cuda.linear import PackedLinear, RowLayout
 from qwenchat.engine.generate import Engine
 from qwenchat.engine.plan import Plan, pack
 from qwenchat.errors import UsageError
@@ -66,8 +66,8 @@ def test_a_model_of_the_published_shapes_is_recognised_in_every_format() -> None
 def test_a_random_model_equals_itself_packed_or_not(name: str) -> None:
     config = Shape("7b", name).config
     packed, floats = (
-        random_model(config, device=CPU, dtype=torch.float32, packing=packing)
-        for packing in (Rows(torch.float32), None)
+        random_model(config, device=CPU, dtype=torch.float32, layout=layout)
+        for layout in (RowLayout(torch.float32), None)
     )
     kinds = {type(m).__name__ for n, m in packed.named_modules() if n.endswith("c_attn")}
     assert kinds == {"Linear" if name == "fp16" else PackedLinear.__name__}
@@ -83,7 +83,7 @@ def test_a_random_model_equals_itself_packed_or_not(name: str) -> None:
 @pytest.mark.usefixtures("tiny_shapes")
 def test_activations_stay_finite_over_many_layers_in_half_precision() -> None:
     config = replace(Shape("7b", "int8").config, num_layers=32)
-    model = random_model(config, device=CPU, dtype=torch.bfloat16, packing=None)
+    model = random_model(config, device=CPU, dtype=torch.bfloat16, layout=None)
     logits = Engine(model, context=32).logits(list(range(30)))
     assert bool(logits.isfinite().all())
     assert 0.2 < float(logits.std()) < 5
@@ -92,5 +92,5 @@ def test_activations_stay_finite_over_many_layers_in_half_precision() -> None:
 @pytest.mark.usefixtures("tiny_shapes")
 def test_the_same_seed_makes_the_same_model() -> None:
     config = Shape("7b", "int8").config
-    one, two = (random_model(config, device=CPU, dtype=torch.float32, packing=None) for _ in range(2))
+    one, two = (random_model(config, device=CPU, dtype=torch.float32, layout=None) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from qwenchat.bench import report
 from qwenchat.bench.ceilings import Ceilings
-from qwenchat.bench.kernels import KernelTime, SamplerTime
-from qwenchat.bench.protocol import CARD, Decode, Memory, Protocol, Result
+from qwenchat.bench.protocol import CARD, Decode, KernelTime, Memory, Protocol, Result, SamplerTime
 from qwenchat.bench.report import Report
 
 GIB = 2**30

@@ -7,7 +7,7 @@ from dataclasses import fields
 import torch
 from torch import nn
 
-from qwenchat.engine.cuda.packed import PackedLinear
+from qwenchat.engine.cuda.linear import PackedLinear
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:

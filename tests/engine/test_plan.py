@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 import qwenchat.engine.cuda
-from qwenchat.engine.plan import OneDNNLinear, pack_for_cpu, reads_packed
+from qwenchat.engine.cpu.plain import OneDNNLinear, pack_for_cpu
+from qwenchat.engine.plan import reads_packed
 
 
 @pytest.mark.parametrize("bias", [False, True])

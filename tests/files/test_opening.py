@@ -34,7 +34,7 @@ ALLOWED = {
     "files.atomic.sync_folder": "a folder",
     "files.atomic.write_temporary": WRITES,
     "bench.checkpoint.ensure": SHIPPED,
-    "bench.protocol.resident_peak": SYSTEM,
+    "bench.measure.resident_peak": SYSTEM,
     "doctor.machine._driver_version": SYSTEM,
     "engine.cpu.compiled._compile": OWN,
     "engine.cpu.compiled._read": "kernels that were compiled here, by their hash",

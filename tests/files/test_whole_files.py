@@ -31,7 +31,7 @@ DEVICE = "no file"
 # Every function that opens a file for writing without ``atomic`` or ``textfile``, and why it may.
 ALLOWED = {
     "bench.checkpoint._write_json": FOLDER,
-    "bench.protocol.forget_peak": DEVICE,
+    "bench.measure.forget_peak": DEVICE,
     "cli.debug_log.start": APPENDED,
     "engine.cpu.compile.main": SCRATCH,
     "engine.cpu.compiled._keep": RENAMED,

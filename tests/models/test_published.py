@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from qwenchat.bench import checkpoint
-from qwenchat.engine.cpu.packing import Blocks
-from qwenchat.engine.cuda.packed import Rows
+from qwenchat.engine.cpu.packing import BlockLayout
+from qwenchat.engine.cuda.linear import RowLayout
 from qwenchat.engine.weights.loader import weigh
 from qwenchat.models import published
 from qwenchat.models.published import KNOWN, Published
@@ -65,12 +65,12 @@ def test_sizes_are_those_of_a_checkpoint_of_these_shapes(tmp_path: Path, bits: i
     # What is written here leaves out the biases that are zero, and begins with the tensors' names.
     biases = 0 if bits is None else 2 * c.num_layers * (2 * c.hidden_size + 2 * c.mlp_size)
     assert 0 < written - (tiny.disk_bytes - biases) < 8000
-    packing = Blocks(c, torch.float32, None)  # type: ignore[arg-type]
-    need = weigh(tmp_path, device=CPU, dtype=torch.float32, context=64, packing=packing)
+    layout = BlockLayout(c, torch.float32, None)  # type: ignore[arg-type]
+    need = weigh(tmp_path, device=CPU, dtype=torch.float32, context=64, layout=layout)
     counted = tiny.memory_bytes(cuda=False, itemsize=4, context=64)
     # Norms and biases become float32 there, which at these sizes is something.
     assert counted == pytest.approx(need.weights + need.cache, rel=1e-3)
-    rows = weigh(tmp_path, device=CPU, dtype=torch.float16, context=64, packing=Rows(torch.float16))
+    rows = weigh(tmp_path, device=CPU, dtype=torch.float16, context=64, layout=RowLayout(torch.float16))
     assert published._packed_bytes(c, floats=2, zeros=1) == pytest.approx(rows.weights, rel=1e-3)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from qwenchat.backends.huggingface.refusals import check_numbers, in_parts
 from qwenchat.errors import CheckpointError, quoted
-from qwenchat.models.builtin.gguf import MetadataValue, read_metadata
+from qwenchat.models.builtin.gguf import read_metadata
+from qwenchat.models.builtin.gguf_metadata import MetadataValue
 
 _CONTROL, _USER_DEFINED = 3, 4
 _TEMPLATE = "tokenizer.chat_template"

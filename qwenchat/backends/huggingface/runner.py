@@ -15,14 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qwenchat.engine.generate import (
-    Generation,
-    GenerationStats,
-    Prefilled,
-    check_ids,
-    common_prefix,
-    out_of_memory,
-)
+from qwenchat.engine.generate import common_prefix
+from qwenchat.engine.generation import Generation, GenerationStats, Prefilled, check_ids, out_of_memory
 from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.model import Cancelled
 from qwenchat.engine.sampling import Sampler, SamplingParams

@@ -73,7 +73,7 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
         context=window,
         progress=lambda fraction: request.progress(LOADING, fraction),
         preflight=tell_memory,
-        packing=how.packing,
+        layout=how.layout,
         int8_cache=found.int8_cache,
         relabelled=lambda: request.notice(
             Phrase(
@@ -150,7 +150,7 @@ def check_native(folder: Path, request: Request, open_team: Callable[[], Team]) 
         device=found.device,
         dtype=found.dtype,
         context=found.window,
-        packing=_plan(found, request, open_team).packing,
+        layout=_plan(found, request, open_team).layout,
         int8_cache=found.int8_cache,
     )
     check_memory(needed, device=found.device, dtype=found.dtype)

@@ -28,6 +28,7 @@ from qwenchat.engine.cpu.layout import (
     VALUE_SCALES,
     VALUES,
 )  # fmt: skip
+from qwenchat.engine.cpu.operations import kernel
 from qwenchat.engine.cpu.vector import (
     LANES,
     add,
@@ -37,7 +38,6 @@ from qwenchat.engine.cpu.vector import (
     floats,
     fma,
     int8s,
-    kernel,
     larger,
     largest,
     magnitude,
@@ -54,7 +54,7 @@ from qwenchat.engine.cpu.vector import (
     sub,
     total,
     word,
-)  # fmt: skip
+)
 
 TILE = 64
 """Positions whose scores are taken before they are mixed."""

@@ -27,8 +27,8 @@ def object_code(cpu: str, features: str) -> bytes:
     settings.CPU_NAME, settings.CPU_FEATURES, settings.DISABLE_JIT = cpu, features, False
     from numba import int64
 
+    from qwenchat.engine.cpu.operations import kernel
     from qwenchat.engine.cpu.step import enter
-    from qwenchat.engine.cpu.vector import kernel
 
     compiled = kernel(enter)
     signature = (int64,) * 5

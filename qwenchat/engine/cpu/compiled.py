@@ -27,7 +27,7 @@ from typing import Any
 from qwenchat.errors import Phrase
 from qwenchat.files.opening import reason_of
 
-_SOURCES = ("layout", "vector", "products", "attention", "step", "compile")
+_SOURCES = ("layout", "operations", "vector", "atomics", "products", "repack", "attention", "step", "compile")
 _HASH_BYTES = 32
 _ROOT = str(Path(__file__).parents[3])
 _PROGRAM = """

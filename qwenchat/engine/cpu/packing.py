@@ -51,8 +51,8 @@ class BlockLinear(nn.Module):
         self.matrix.set_bias(bias.float().view(-1, BLOCK)[self.matrix.sources // BLOCK].flatten())
 
 
-class Blocks:
-    """Packs into blocks; a :class:`qwenchat.engine.weights.loader.Packing`.
+class BlockLayout:
+    """Packs into blocks; a :class:`qwenchat.engine.weights.quantized_layout.QuantizedLayout`.
 
     Args:
         config: of the model.
@@ -139,7 +139,7 @@ def _are_copies(by_head: Tensor, count: int) -> bool:
 
 
 def assemble(model: Qwen, dtype: torch.dtype, team: Team) -> CPUModel:
-    """The model that runs on the kernels, of the layers that :class:`Blocks` has made."""
+    """The model that runs on the kernels, of the layers that :class:`BlockLayout` has made."""
     t = model.transformer
     return CPUModel(
         model.config,

@@ -1,4 +1,4 @@
-"""A matrix times one token, and the matrix itself brought into and out of its blocks.
+"""A matrix times one token.
 
 Works on descriptors of matrices, which :mod:`qwenchat.engine.cpu.blocks` writes. Threads share a matrix by
 its blocks of 32 rows, so that each reads one stretch of memory from end to end.
@@ -27,11 +27,10 @@ from qwenchat.engine.cpu.layout import (
     PERM,
     ROWS,
     SCALES,
-    SOURCES,
     ZEROS,
 )  # fmt: skip
+from qwenchat.engine.cpu.operations import DOTS, kernel
 from qwenchat.engine.cpu.vector import (
-    DOTS,
     LANES,
     add,
     add_ints,
@@ -47,7 +46,6 @@ from qwenchat.engine.cpu.vector import (
     fma,
     int32_at,
     ints,
-    kernel,
     larger,
     largest,
     last_digit,
@@ -57,27 +55,23 @@ from qwenchat.engine.cpu.vector import (
     number,
     other_digits,
     put,
-    put_bfloat16s,
     put_digits,
     put_digits_for_nibbles,
     put_int,
-    put_ints,
     put_number,
     put_totals,
     rounded,
-    shifted,
     splat,
     splat_int,
     sub,
     total,
     total_ints,
     word,
-)  # fmt: skip
+)
 
 assert BLOCK == 2 * LANES
-_V = 4 * LANES  # bytes of a vector
+VECTOR = 4 * LANES  # bytes of a vector
 _ROWS_AT_ONCE = 4
-_WORDS_AT_ONCE = 8
 _DIGITS = 3
 _LARGEST = 2.0**22 - 1
 _OF_GROUP = 4 * (1 + _DIGITS)  # bytes: what a unit of the input is, and the sum of each digit; or a sum alone
@@ -196,12 +190,12 @@ def finish(m, block, low, high, out, adds):
     at = 4 * BLOCK * block
     if word(m, BIAS) != 0:
         low = add(low, floats(word(m, BIAS) + at))
-        high = add(high, floats(word(m, BIAS) + at + _V))
+        high = add(high, floats(word(m, BIAS) + at + VECTOR))
     if adds:
         low = add(low, floats(out + at))
-        high = add(high, floats(out + at + _V))
+        high = add(high, floats(out + at + VECTOR))
     put(out + at, low)
-    put(out + at + _V, high)
+    put(out + at + VECTOR, high)
 
 
 @kernel
@@ -242,12 +236,12 @@ def dots_of_bytes(m, block, digits, groups_at, out, adds):
         b2, b1, b0 = minus_product(y, s2), minus_product(y, s1), minus_product(y, s0)
         x = digits + word(bounds, g)
         for _ in range((word(bounds, g + 1) - word(bounds, g)) // 4):
-            first, second = ints(at), ints(at + _V)
+            first, second = ints(at), ints(at + VECTOR)
             x2, x1, x0 = splat_int(x), splat_int(x + columns), splat_int(x + 2 * columns)
             a2, b2 = dot(a2, first, x2), dot(b2, second, x2)
             a1, b1 = dot(a1, first, x1), dot(b1, second, x1)
             a0, b0 = dot(a0, first, x0), dot(b0, second, x0)
-            at += 2 * _V
+            at += 2 * VECTOR
             x += 4
         low = fma(in_units(a2, a1, a0, here), scales_of(m, index), low)
         high = fma(in_units(b2, b1, b0, here), scales_of(m, index + 1), high)
@@ -268,7 +262,7 @@ def dots_of_nibbles(m, block, digits, groups_at, out, adds):
         b2, b1, b0 = minus_product(y, s2), minus_product(y, s1), minus_product(y, s0)
         x = digits + word(bounds, g)
         for _ in range((word(bounds, g + 1) - word(bounds, g)) // 8):
-            first, second = ints(at), ints(at + _V)
+            first, second = ints(at), ints(at + VECTOR)
             for shift in (0, 4):  # the even inputs of eight, then the odd ones
                 f, s = field(first, shift, 0x0F0F0F0F), field(second, shift, 0x0F0F0F0F)
                 x2, x1, x0 = splat_int(x), splat_int(x + columns), splat_int(x + 2 * columns)
@@ -276,7 +270,7 @@ def dots_of_nibbles(m, block, digits, groups_at, out, adds):
                 a1, b1 = dot(a1, f, x1), dot(b1, s, x1)
                 a0, b0 = dot(a0, f, x0), dot(b0, s, x0)
                 x += 4
-            at += 2 * _V
+            at += 2 * VECTOR
         low = fma(in_units(a2, a1, a0, here), scales_of(m, index), low)
         high = fma(in_units(b2, b1, b0, here), scales_of(m, index + 1), high)
     finish(m, block, low, high, out, adds)
@@ -297,13 +291,13 @@ def _sums(bits):
             b = sub(every(0.0), mul(as_floats(zeros_of(m, index + 1)), of_group))
             here = x + 4 * word(bounds, g)
             for _ in range((word(bounds, g + 1) - word(bounds, g)) // per_word):
-                first, second = ints(at), ints(at + _V)
+                first, second = ints(at), ints(at + VECTOR)
                 for i in range(per_word):
                     v = splat(here)
                     a = fma(as_floats(field(first, bits * i, mask)), v, a)
                     b = fma(as_floats(field(second, bits * i, mask)), v, b)
                     here += 4
-                at += 2 * _V
+                at += 2 * VECTOR
             low = fma(a, scales_of(m, index), low)
             high = fma(b, scales_of(m, index + 1), high)
         finish(m, block, low, high, out, adds)
@@ -330,7 +324,7 @@ def block_of_floats(m, kind, block, x, buffer, out, adds):
             four_rows_of_bfloat16(at, step, columns, x, to)
         else:
             four_rows_of_float32(at, step, columns, x, to)
-    finish(m, block, floats(sums), floats(sums + _V), out, adds)
+    finish(m, block, floats(sums), floats(sums + VECTOR), out, adds)
 
 
 def _four_rows(load, size):
@@ -341,15 +335,15 @@ def _four_rows(load, size):
         a, b, c, d = every(0.0), every(0.0), every(0.0), every(0.0)
         for _ in range(columns // (4 * LANES)):
             a = fma(load(at), floats(x), a)
-            b = fma(load(at + size * LANES), floats(x + _V), b)
-            c = fma(load(at + 2 * size * LANES), floats(x + 2 * _V), c)
-            d = fma(load(at + 3 * size * LANES), floats(x + 3 * _V), d)
+            b = fma(load(at + size * LANES), floats(x + VECTOR), b)
+            c = fma(load(at + 2 * size * LANES), floats(x + 2 * VECTOR), c)
+            d = fma(load(at + 3 * size * LANES), floats(x + 3 * VECTOR), d)
             at += 4 * size * LANES
-            x += 4 * _V
+            x += 4 * VECTOR
         for _ in range(columns % (4 * LANES) // LANES):
             a = fma(load(at), floats(x), a)
             at += size * LANES
-            x += _V
+            x += VECTOR
         return add(add(a, b), add(c, d))
 
     @kernel
@@ -365,92 +359,3 @@ def _four_rows(load, size):
 four_rows_of_float16 = _four_rows(float16s, 2)
 four_rows_of_bfloat16 = _four_rows(bfloat16s, 2)
 four_rows_of_float32 = _four_rows(floats, 4)
-
-
-# --- into the blocks, and out of them ----------------------------------------------------------
-
-
-@kernel
-def fill(m, qweight, width, order, thread, threads):
-    """Fills a matrix's blocks from a checkpoint's codes.
-
-    Args:
-        m: the matrix's descriptor.
-        qweight: int32 [inputs * bits / 32, width], as :mod:`qwenchat.engine.weights.gptq` has it.
-        width: its outputs.
-        order: int32 [columns], the input that each column is, -1 for none; 0 where they are in order.
-    """
-    bits = 8 if word(m, KIND) == CODES8 else 4
-    per_word = 32 // bits
-    words = word(m, COLUMNS) // per_word
-    first, last = share(m, thread, threads)
-    # A few rows of the checkpoint at a time, from end to end, as they lie in the file.
-    for start in range(0, words, _WORDS_AT_ONCE):
-        end = min(start + _WORDS_AT_ONCE, words)
-        for block in range(first, last):
-            source = qweight + 4 * word(word(m, SOURCES), block)
-            target = word(m, DATA) + 4 * BLOCK * (block * words + start)
-            for i in range(start, end):
-                if order == 0:
-                    here = source + 4 * width * i
-                    put_ints(target, ints(here))
-                    put_ints(target + _V, ints(here + _V))
-                else:
-                    inputs = order + 4 * per_word * i
-                    put_ints(target, gathered(source, width, inputs, bits))
-                    put_ints(target + _V, gathered(source + _V, width, inputs, bits))
-                target += 2 * _V
-
-
-@kernel
-def gathered(source, width, order, bits):
-    """Words of 16 outputs that hold these inputs."""
-    per_word, words = 32 // bits, every_int(0)
-    for i in range(per_word):
-        k = int32_at(order, i)
-        if k >= 0:
-            codes = field(ints(source + 4 * width * (k // per_word)), bits * (k % per_word), (1 << bits) - 1)
-            words = add_ints(words, shifted(codes, bits * i))
-    return words
-
-
-@kernel
-def unpack(m, first, last, out, bfloat16, thread, threads):
-    """The values of some blocks of a quantised matrix, their inputs in the order of the columns.
-
-    Args:
-        m: the matrix's descriptor.
-        first, last: the blocks, up to the last.
-        out: float32 or with ``bfloat16`` bfloat16 [columns, 32 * (last - first)].
-    """
-    groups, bounds = word(m, GROUPS), word(m, BOUNDS)
-    bits = 8 if word(m, KIND) == CODES8 else 4
-    per_word, mask = 32 // bits, (1 << bits) - 1
-    size = 2 if bfloat16 else 4
-    width, count = size * BLOCK * (last - first), last - first
-    for block in range(first + count * thread // threads, first + count * (thread + 1) // threads):
-        at = word(m, DATA) + BLOCK * bits // 8 * block * word(m, COLUMNS)
-        target = out + size * BLOCK * (block - first)
-        for g in range(groups):
-            index = 2 * (block * groups + g)
-            low, high = scales_of(m, index), scales_of(m, index + 1)
-            z, y = as_floats(zeros_of(m, index)), as_floats(zeros_of(m, index + 1))
-            for _ in range((word(bounds, g + 1) - word(bounds, g)) // per_word):
-                a, b = ints(at), ints(at + _V)
-                for i in range(per_word):
-                    put_floats(target, mul(sub(as_floats(field(a, bits * i, mask)), z), low), bfloat16)
-                    put_floats(
-                        target + size * LANES,
-                        mul(sub(as_floats(field(b, bits * i, mask)), y), high),
-                        bfloat16,
-                    )
-                    target += width
-                at += 2 * _V
-
-
-@kernel
-def put_floats(address, value, bfloat16):
-    if bfloat16:
-        put_bfloat16s(address, value)
-    else:
-        put(address, value)

@@ -6,6 +6,7 @@ What is small, like a norm, every thread does for itself.
 
 from __future__ import annotations
 
+from qwenchat.engine.cpu.atomics import call, fetch_add, pause, peek, publish, swap
 from qwenchat.engine.cpu.attention import attend, combine
 from qwenchat.engine.cpu.layout import (
     APART,
@@ -55,33 +56,28 @@ from qwenchat.engine.cpu.layout import (
     WTE,
     X,
 )  # fmt: skip
-from qwenchat.engine.cpu.products import fill, multiply, share, unpack
+from qwenchat.engine.cpu.operations import kernel
+from qwenchat.engine.cpu.products import multiply, share
+from qwenchat.engine.cpu.repack import fill, unpack
 from qwenchat.engine.cpu.vector import (
     LANES,
     add,
     bfloat16s,
-    call,
     div,
     double,
     every,
     exp,
-    fetch_add,
     float16s,
     floats,
     fma,
-    kernel,
     mul,
-    pause,
-    peek,
-    publish,
     put,
     put_word,
     square_root,
     sub,
-    swap,
     total,
     word,
-)  # fmt: skip
+)
 
 PAUSES_AT_BARRIER = 4000
 """Looks before the processor is given up for a moment: 0.1 ms, far longer than a running thread takes."""

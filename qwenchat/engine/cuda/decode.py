@@ -18,8 +18,9 @@ from torch import Tensor
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.cuda.kernels import attention, gemv, sample
 from qwenchat.engine.cuda.kernels.gemv import Tiles
-from qwenchat.engine.cuda.packed import Packed, go_together, matrix_of
-from qwenchat.engine.cuda.prefill import PackedBlock
+from qwenchat.engine.cuda.linear import matrix_of
+from qwenchat.engine.cuda.packed import Packed, go_together
+from qwenchat.engine.cuda.prefill import CudaLayer
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Block, Qwen, Rotary
 from qwenchat.engine.sampling import SamplingParams, not_finite
@@ -79,7 +80,7 @@ def assemble(model: Qwen) -> Weights | None:
         return None
     for i in range(len(blocks)):
         # One at a time, and the old one goes at once: three of its matrices are in memory twice.
-        blocks[i] = PackedBlock(cast(Block, blocks[i]))
+        blocks[i] = CudaLayer(cast(Block, blocks[i]))
     layers = [
         Layer(
             ln_1=block.ln_1.weight,
@@ -89,7 +90,7 @@ def assemble(model: Qwen) -> Weights | None:
             w1_w2=block.w1_w2.matrix,
             mlp_c_proj=block.mlp_c_proj.matrix,
         )
-        for block in cast("list[PackedBlock]", blocks)
+        for block in cast("list[CudaLayer]", blocks)
     ]
     t = model.transformer
     return Weights(t.wte.weight, layers, t.ln_f.weight, matrix_of(model.lm_head))

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qwenchat.engine.cuda.kernels import prefill
-from qwenchat.engine.cuda.packed import PackedLinear, join, matrix_of, pair
+from qwenchat.engine.cuda.linear import PackedLinear, matrix_of
+from qwenchat.engine.cuda.packed import join, pair
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Block, Positions
 
 
-class PackedBlock(nn.Module):
+class CudaLayer(nn.Module):
     """One layer: attention and MLP, each behind a norm and added to the stream.
 
     Args:

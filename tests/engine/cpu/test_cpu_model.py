@@ -19,7 +19,7 @@ from qwenchat.backends.load import load_folder
 from qwenchat.engine.config import read_model_config
 from qwenchat.engine.cpu import packing
 from qwenchat.engine.cpu.model import FEW, CPUModel
-from qwenchat.engine.cpu.packing import Blocks
+from qwenchat.engine.cpu.packing import BlockLayout
 from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.generate import Engine
 from qwenchat.engine.model import Cancelled, Qwen, Rotary
@@ -42,8 +42,8 @@ def plain(folder: Path, dtype: torch.dtype = torch.float32) -> Qwen:
 
 def ours(folder: Path, team: Team, dtype: torch.dtype = torch.float32) -> CPUModel:
     """The checkpoint on the kernels."""
-    blocks = Blocks(read_model_config(folder), dtype, team)
-    model = load_model(folder, device=CPU, dtype=dtype, context=64, packing=blocks)
+    blocks = BlockLayout(read_model_config(folder), dtype, team)
+    model = load_model(folder, device=CPU, dtype=dtype, context=64, layout=blocks)
     return packing.assemble(model, dtype, team)
 
 

@@ -21,7 +21,7 @@ pytest.importorskip("triton", reason="there is no triton for this platform")
 from qwenchat.engine.cuda import decode
 from qwenchat.engine.cuda.decode import REPLAYS_AHEAD, DecodeStep, GraphDecoder
 from qwenchat.engine.cuda.kernels import sample
-from qwenchat.engine.cuda.packed import Rows
+from qwenchat.engine.cuda.linear import RowLayout
 from qwenchat.engine.generate import Engine
 from qwenchat.engine.sampling import SamplingParams, draw, filtered_logits
 from qwenchat.engine.weights.loader import load_model
@@ -134,7 +134,9 @@ def fresh(device: LaggingDevice, tmp_path: Path) -> Callable[[], Engine]:
         folder = tmp_path / str(next(count))
         folder.mkdir()
         golden.copy("fp16", folder)
-        model = load_model(folder, device=CPU, dtype=torch.float32, context=128, packing=Rows(torch.float32))
+        model = load_model(
+            folder, device=CPU, dtype=torch.float32, context=128, layout=RowLayout(torch.float32)
+        )
         return Engine(model, context=128, weights=decode.assemble(model))
 
     return make

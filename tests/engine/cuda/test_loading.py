@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import qwenchat
-from qwenchat.engine.cuda.packed import Rows
+from qwenchat.engine.cuda.linear import RowLayout
 from qwenchat.engine.memory import Need
 from qwenchat.engine.weights import gptq, loader
 from qwenchat.engine.weights.staging import CudaLane, Staging, Stored
@@ -39,8 +39,8 @@ def no_thread_is_left() -> Iterator[None]:
 
 
 def load(folder: Path, device: torch.device, dtype: torch.dtype, packed: bool) -> nn.Module:
-    packing = Rows(dtype) if packed else None
-    return loader.load_model(folder, device=device, dtype=dtype, context=64, packing=packing)
+    layout = RowLayout(dtype) if packed else None
+    return loader.load_model(folder, device=device, dtype=dtype, context=64, layout=layout)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -58,14 +58,14 @@ def test_what_is_loaded_is_the_same_to_the_bit(
     folder = golden_folder(name)
     expected = tensors_of(
         loader.load_model(
-            folder, device=CPU, dtype=dtype, context=64, packing=Rows(dtype) if packed else None
+            folder, device=CPU, dtype=dtype, context=64, layout=RowLayout(dtype) if packed else None
         )
     )
     for piece, ahead in ((4096, 50_000), (8 << 20, 256 << 20)):
         monkeypatch.setattr(loader, "Staging", partial(Staging, piece=piece, ahead=ahead))
         found = tensors_of(
             loader.load_model(
-                folder, device=CUDA, dtype=dtype, context=64, packing=Rows(dtype) if packed else None
+                folder, device=CUDA, dtype=dtype, context=64, layout=RowLayout(dtype) if packed else None
             )
         )
         assert found.keys() == expected.keys()
@@ -113,13 +113,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load_large(folder: Path, **kwargs: Any) -> nn.Module:
     return loader.load_model(
-        folder, device=CUDA, dtype=torch.float16, context=256, packing=Rows(torch.float16), **kwargs
+        folder, device=CUDA, dtype=torch.float16, context=256, layout=RowLayout(torch.float16), **kwargs
     )
 
 
 def test_large_matrices_in_many_pieces_are_the_same_to_the_bit_every_time(large: Path) -> None:
     expected = tensors_of(
-        loader.load_model(large, device=CPU, dtype=torch.float16, context=256, packing=Rows(torch.float16))
+        loader.load_model(
+            large, device=CPU, dtype=torch.float16, context=256, layout=RowLayout(torch.float16)
+        )
     )
     for _ in range(4):
         found = tensors_of(load_large(large))
@@ -165,12 +167,14 @@ def test_copies_wait_for_what_the_memory_was_used_for_before(large: Path) -> Non
 def test_the_callers_stream_may_be_any(golden_folder: Callable[[str], Path]) -> None:
     folder = golden_folder("gptq_int8")
     expected = tensors_of(
-        loader.load_model(folder, device=CPU, dtype=torch.float16, context=64, packing=Rows(torch.float16))
+        loader.load_model(
+            folder, device=CPU, dtype=torch.float16, context=64, layout=RowLayout(torch.float16)
+        )
     )
     with torch.cuda.stream(torch.cuda.Stream()):
         found = tensors_of(
             loader.load_model(
-                folder, device=CUDA, dtype=torch.float16, context=64, packing=Rows(torch.float16)
+                folder, device=CUDA, dtype=torch.float16, context=64, layout=RowLayout(torch.float16)
             )
         )
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from qwenchat.engine.cuda.packed import Packed, PackedLinear, go_together, join, pack_gptq, pair
+from qwenchat.engine.cuda.linear import PackedLinear
+from qwenchat.engine.cuda.packed import Packed, go_together, join, pack_gptq, pair
 from qwenchat.engine.weights import gptq
 
 

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import qwenchat
-import qwenchat.engine.cuda.packed
+import qwenchat.engine.cuda.linear
 from qwenchat.engine import memory
 from qwenchat.engine.config import read_generation_defaults, read_model_config
-from qwenchat.engine.cuda.packed import PackedLinear, Rows
+from qwenchat.engine.cuda.linear import PackedLinear, RowLayout
 from qwenchat.engine.weights import gptq, loader
 from qwenchat.errors import CheckpointError, InsufficientMemoryError
 from tests.engine.model_tensors import tensors_of
@@ -529,7 +529,7 @@ def read_twice(
             device=torch.device("cpu"),
             dtype=dtype,
             context=64,
-            packing=Rows(dtype) if packed else None,
+            layout=RowLayout(dtype) if packed else None,
             staged=staged,
         )
         for staged in (False, True)
@@ -562,7 +562,7 @@ def test_layers_that_keep_their_codes_have_the_values_of_those_that_do_not(
 ) -> None:
     folder = golden_folder(name)
     cpu, float32 = torch.device("cpu"), torch.float32
-    kept = loader.load_model(folder, device=cpu, dtype=float32, context=64, packing=Rows(float32))
+    kept = loader.load_model(folder, device=cpu, dtype=float32, context=64, layout=RowLayout(float32))
     plain = loader.load_model(folder, device=cpu, dtype=float32, context=64)
     layers = {n: m for n, m in kept.named_modules() if isinstance(m, PackedLinear)}
     assert len(layers) == 10
@@ -582,7 +582,7 @@ def test_groups_that_our_layout_cannot_hold_are_made_floats_and_counted_so(
         return tensors_of(
             loader.load_model(
                 plain, device=torch.device("cpu"), dtype=torch.float16, context=64,
-                packing=Rows(torch.float16) if packed else None,
+                layout=RowLayout(torch.float16) if packed else None,
                 preflight=lambda need, free: needs.append(need),
             )
         )  # fmt: skip
@@ -600,7 +600,7 @@ def test_the_weights_take_what_was_said_before(
     needs: list[memory.Need] = []
     model = loader.load_model(
         golden_folder(name), device=torch.device("cpu"), dtype=torch.float16, context=64,
-                packing=Rows(torch.float16) if packed else None,
+                layout=RowLayout(torch.float16) if packed else None,
         preflight=lambda need, free: needs.append(need),
     )  # fmt: skip
     taken = sum(tensor.nbytes for tensor in tensors_of(model).values())
@@ -641,7 +641,7 @@ def test_no_thread_outlives_a_load_that_ends_early(
     def fail(*args: object, **kwargs: object) -> None:
         raise error
 
-    monkeypatch.setattr(qwenchat.engine.cuda.packed, "pack_gptq", fail)
+    monkeypatch.setattr(qwenchat.engine.cuda.linear, "pack_gptq", fail)
     before = set(threading.enumerate())
     expected = KeyboardInterrupt if error is KeyboardInterrupt else InsufficientMemoryError
     with pytest.raises(expected):
@@ -650,7 +650,7 @@ def test_no_thread_outlives_a_load_that_ends_early(
             device=torch.device("cpu"),
             dtype=torch.float16,
             context=64,
-            packing=Rows(torch.float16),
+            layout=RowLayout(torch.float16),
             staged=True,
         )
     assert set(threading.enumerate()) <= before
@@ -665,5 +665,5 @@ def test_a_wrong_group_is_named_whichever_way_it_is_read(quantized: Path) -> Non
         with pytest.raises(CheckpointError, match="g_idx goes from 7 to 7, expected groups 0 to 0"):
             loader.load_model(
                 quantized, device=torch.device("cpu"), dtype=torch.float16, context=64,
-                packing=Rows(torch.float16), staged=staged,
+                layout=RowLayout(torch.float16), staged=staged,
             )  # fmt: skip

@@ -14,7 +14,7 @@ from qwenchat.engine.cuda.decode import DecodeStep
 from qwenchat.engine.cuda.kernels import sample
 from qwenchat.engine.cuda.kernels.attention import Shape
 from qwenchat.engine.cuda.kernels.gemv import Tiles
-from qwenchat.engine.cuda.packed import Rows
+from qwenchat.engine.cuda.linear import RowLayout
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Qwen, Rotary, ntk_alpha
 from qwenchat.engine.sampling import SamplingParams
@@ -64,7 +64,7 @@ def test_a_step_equals_its_twin_and_the_models_forward(
     device: torch.device, tmp_path: Path, name: str, dtype: torch.dtype, int8: bool, rounding: float
 ) -> None:
     folder = golden.copy(name, tmp_path)
-    model = load_model(folder, device=device, dtype=dtype, context=CONTEXT, packing=Rows(dtype))
+    model = load_model(folder, device=device, dtype=dtype, context=CONTEXT, layout=RowLayout(dtype))
     step = a_step(model, device, int8=int8)
     prompt = max(golden.prompts(name), key=len)  # beyond the trained context, where LogN and NTK begin
     assert len(prompt) > model.config.seq_length
@@ -99,7 +99,9 @@ def test_a_step_equals_its_twin_and_the_models_forward(
 def test_weights_whose_mlp_has_its_inputs_in_two_orders_are_left_to_plain_torch(tmp_path: Path) -> None:
     folder = golden.copy("gptq_int8_act_order", tmp_path)
     cpu = torch.device("cpu")
-    model = load_model(folder, device=cpu, dtype=torch.float32, context=CONTEXT, packing=Rows(torch.float32))
+    model = load_model(
+        folder, device=cpu, dtype=torch.float32, context=CONTEXT, layout=RowLayout(torch.float32)
+    )
     ids = torch.tensor(golden.prompts("gptq_int8")[0])
 
     def logits() -> torch.Tensor:

@@ -1,0 +1,231 @@
+"""Measures a model: loads it, times its prompts, replies and kernels, frees it.
+
+How much is measured, and what comes of it, are the values of :mod:`qwenchat.bench.protocol`.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import torch
+
+from qwenchat.bench.ceilings import prefill_operations, read_rate
+from qwenchat.bench.protocol import (
+    SAMPLING,
+    WARM_TOKENS,
+    Decode,
+    Loaded,
+    Memory,
+    Protocol,
+    Result,
+    Subject,
+    Tell,
+)
+from qwenchat.bench.random_weights import published_size
+from qwenchat.bench.timing import Clock, wait
+from qwenchat.engine.generate import Engine
+from qwenchat.i18n.language import tr
+
+if TYPE_CHECKING:
+    pass
+
+_REPEATS = 3
+
+
+def measure(
+    subject: Subject,
+    protocol: Protocol,
+    *,
+    kernels: bool = False,
+    sampler: bool = False,
+    tell: Tell,
+    clock: Clock = perf_counter,
+) -> Result:
+    """Loads a subject, measures it, and frees it.
+
+    Args:
+        kernels: time each kernel too, where there are kernels.
+        sampler: time the sampler alone too.
+        clock: what tells the time.
+    """
+    tell(tr("{name}: loading", name=subject.name))
+    forget_peak()
+    started = clock()
+    loaded = subject.load()
+    wait(loaded.device)
+    config, dtype = loaded.config, str(loaded.dtype).removeprefix("torch.")
+    protocol = protocol.within(config.max_position_embeddings)
+    result = Result(
+        name=subject.name,
+        format=f"Int{config.quant.bits}" if config.quant else dtype,
+        published=published_size(config),
+        device=str(loaded.device),
+        dtype=dtype,
+        kernels=loaded.kernels,
+        protocol=protocol,
+        weights=loaded.bytes_per_token,
+        per_position=kv_bytes_per_position(loaded, subject.kv_cache),
+        load_seconds=clock() - started,
+        prefill_operations=prefill_operations(config, protocol.prompt),
+    )
+    _measure_prompts(result, loaded, subject.kv_cache, tell, clock)
+    _measure_replies(result, loaded, subject.kv_cache, kernels, tell, clock)
+    device = loaded.device
+    if sampler:
+        from qwenchat.bench.kernels import measure_sampler
+
+        result.sampler = measure_sampler(
+            config.vocab_size, SAMPLING, device, on_device=loaded.weights is not None, clock=clock
+        )
+    del loaded
+    free(device)
+    return result
+
+
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+def forget_peak() -> None:
+    """Lets the process's peak of resident memory begin anew, where the system can."""
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return
+
+
+def resident_peak() -> Memory | None:
+    """The most memory that the process had resident; None where the system does not tell."""
+    try:
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return None
+    peak = 1024 * int(line.split()[1])
+    return Memory(peak, peak)
+
+
+def free(device: torch.device) -> None:
+    """Gives memory that nothing holds any more back to the device."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+# The one place that knows what kinds of KV cache an engine takes, and what a position of each is.
+
+
+def new_engine(loaded: Loaded, context: int, kv_cache: str) -> Engine:
+    """An engine on the model, with a cache for ``context`` tokens."""
+    return Engine(loaded.model, context=context, weights=loaded.weights, int8_cache=kv_cache == "int8")
+
+
+def kv_bytes_per_position(loaded: Loaded, kv_cache: str) -> int:
+    """Bytes of the cache that a token reads of each position."""
+    return loaded.model.new_cache(0, int8=kv_cache == "int8").bytes_per_position
+
+
+def _measure_prompts(result: Result, loaded: Loaded, kv_cache: str, tell: Tell, clock: Clock) -> None:
+    """The first token of a prompt, and its peak memory, in a cache that holds no more than that."""
+    length, prompts = result.protocol.prompt, _Prompts(loaded.config.vocab_size)
+    tell(tr("{name}: preparing kernels", name=result.name))
+    engine = new_engine(loaded, length + 1, kv_cache)
+    tell(tr("{name}: first token after {tokens}", name=result.name, tokens=f"{length:,}"))
+    _first_token(engine, prompts.new(length), clock)  # warm
+    free(loaded.device)
+    result.encode_memory = _peak(loaded.device, partial(_first_token, engine, prompts.new(length), clock))
+    result.first_token = statistics.median(
+        [_first_token(engine, prompts.new(length), clock)[0] for _ in range(_REPEATS)]
+    )
+    del engine
+    free(loaded.device)
+
+
+def _measure_replies(
+    result: Result, loaded: Loaded, kv_cache: str, kernels: bool, tell: Tell, clock: Clock
+) -> None:
+    """The next turn, the replies and their peak memory, in a cache for the longest of them."""
+    p, prompts = result.protocol, _Prompts(loaded.config.vocab_size)
+    engine = new_engine(loaded, max(*p.tokens, p.old + p.new, p.prompt) + 1, kv_cache)
+    tell(
+        tr(
+            "{name}: next turn, {new} new tokens after {old}",
+            name=result.name,
+            new=p.new,
+            old=f"{p.old:,}",
+        )
+    )
+    turns = [_next_turn(engine, prompts.new(p.old), prompts.new(p.new), clock) for _ in range(_REPEATS + 1)]
+    result.next_turn = statistics.median(seconds for seconds, _ in turns[1:])
+    result.reused = turns[-1][1]
+    _reply([], engine, prompts.new(1), min(WARM_TOKENS, *p.tokens), clock)
+    reads = [read_rate(loaded.device)] if loaded.device.type == "cpu" else []
+    for tokens in p.tokens:
+        tell(tr("{name}: {tokens} new tokens", name=result.name, tokens=f"{tokens:,}"))
+        free(loaded.device)
+        memory = _peak(loaded.device, partial(_reply, result.decodes, engine, prompts.new(1), tokens, clock))
+        if tokens == max(p.tokens):
+            result.generate_memory = memory
+        if reads:
+            reads.append(read_rate(loaded.device))
+    result.read = statistics.mean(reads) if reads else None
+    if kernels and engine.decoder is not None:
+        from qwenchat.bench import kernels as timing
+
+        tell(tr("{name}: kernels", name=result.name))
+        result.kernels_at = timing.context_of(engine)
+        result.kernel_times = timing.measure(engine.decoder, result.kernels_at, result.per_position)
+
+
+def _first_token(engine: Engine, ids: list[int], clock: Clock) -> tuple[float, int]:
+    """Seconds to the first token after ``ids``, and how many of these the cache held."""
+    wait(engine.device)
+    seconds = 0.0
+    started = clock()
+    generation = engine.generate(ids, SAMPLING, max_new_tokens=1)
+    for _ in generation:
+        seconds = clock() - started
+    return seconds, generation.stats.reused_tokens
+
+
+def _next_turn(engine: Engine, old: list[int], new: list[int], clock: Clock) -> tuple[float, int]:
+    _first_token(engine, old, clock)
+    return _first_token(engine, old + new, clock)
+
+
+def _reply(decodes: list[Decode], engine: Engine, ids: list[int], tokens: int, clock: Clock) -> None:
+    """Adds a reply of exactly ``tokens`` tokens: no id ends it."""
+    arrivals = []
+    wait(engine.device)
+    started = clock()
+    for _ in engine.generate(ids, SAMPLING, max_new_tokens=tokens):
+        arrivals.append(clock() - started)
+    assert len(arrivals) == tokens
+    decodes.append(Decode(tuple(arrivals)))
+
+
+def _peak(device: torch.device, work: Callable[[], object]) -> Memory | None:
+    """The peak of the device's memory during some work; on a CPU since :func:`forget_peak`, if it is told."""
+    if device.type != "cuda":
+        work()
+        return resident_peak()
+    torch.cuda.reset_peak_memory_stats(device)
+    work()
+    wait(device)
+    return Memory(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
+
+
+class _Prompts:
+    """Random token ids, always the same ones, no two prompts alike."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._random = random.Random(0)  # noqa: S311 - no secret
+        self._vocab_size = vocab_size
+
+    def new(self, length: int) -> list[int]:
+        return self._random.choices(range(self._vocab_size), k=length)

@@ -1,0 +1,191 @@
+"""The parameters of a model, each checked against the files of a checkpoint, and the memory that they take.
+
+Reads no weights but the zero points of one matrix, to see how they are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from qwenchat.engine.config import ModelConfig, QuantConfig
+from qwenchat.engine.model import Qwen
+from qwenchat.engine.weights import gptq
+from qwenchat.engine.weights.quantized_layout import QuantizedLayout
+from qwenchat.engine.weights.staging import AHEAD
+from qwenchat.engine.weights.tensor_files import TensorFiles
+from qwenchat.errors import CheckpointError
+
+_FLOATS = ("F16", "BF16", "F32")
+# Bytes an element while a matrix is dequantised: its float32 values, their scales or zeros, codes of both.
+_DEQUANTIZING = 10
+# Bytes an element while one is brought into our layout; on a GPU two of an MLP are made one.
+_PACKING = 4
+_QUANTIZED = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")
+
+
+def as_stored(parameters: list[Parameter], files: TensorFiles) -> list[Parameter]:
+    """The parameters, of which zero points are read as the first quantised matrix shows them to be stored."""
+    for parameter in parameters:
+        if parameter.gptq:
+            quant = parameter.gptq.quant
+            qzeros = files.read(parameter.stored[1])
+            if gptq.contradicts(qzeros, quant.bits, zeros_minus_one=quant.zeros_minus_one):
+                true = replace(quant, zeros_minus_one=not quant.zeros_minus_one)
+                return [replace(p, gptq=p.gptq and replace(p.gptq, quant=true)) for p in parameters]
+            break
+    return parameters
+
+
+def bytes_of(
+    parameter: Parameter, files: TensorFiles, dtype: torch.dtype, layout: QuantizedLayout | None
+) -> int:
+    """What a parameter takes on the device, once it is there."""
+    if layout and not parameter.gptq:
+        dtype = layout.kept_as(files.stored(parameter.stored[0]).dtype)
+    if not (layout and parameter.gptq and parameter.packs(layout)):
+        return parameter.shape.numel() * dtype.itemsize
+    quant, (outputs, inputs) = parameter.gptq.quant, parameter.shape
+    # Codes; scales and, where they are not the middle throughout, zero points; the order of inputs.
+    groups = quant.groups(inputs) * (parameter.gptq.scale_bytes + layout.zero_bytes)
+    return outputs * (inputs * quant.bits // 8 + groups) + (4 * inputs if quant.act_order else 0)
+
+
+def reading_bytes(
+    parameters: list[Parameter],
+    files: TensorFiles,
+    dtype: torch.dtype,
+    layout: QuantizedLayout | None,
+    staged: bool,
+) -> int:
+    """What loading takes on the device besides the weights that are loaded."""
+
+    def of(p: Parameter) -> int:
+        count, stored = p.shape.numel(), [files.stored(name) for name in p.stored]
+        # As it is stored, and the one before it, which is let go of when it arrives.
+        raw = 2 * sum(s.nbytes for s in stored) if staged else 0
+        if p.gptq:
+            return raw + count * (_PACKING if layout and p.packs(layout) else _DEQUANTIZING)
+        if not staged:
+            kept = layout is not None and layout.kept_as(stored[0].dtype) == stored[0].dtype
+            return 0 if kept else count * dtype.itemsize
+        if layout and ".mlp.w" in p.name:
+            return raw + _PACKING * count * dtype.itemsize
+        return raw if stored[0].dtype != dtype else 0
+
+    return max(of(p) for p in parameters) + (AHEAD if staged else 0)
+
+
+def check_layer_count(config: ModelConfig, tensors: TensorFiles) -> None:
+    """Before anything is sized by it: the last layer is there, and none follows it."""
+    last = config.num_layers - 1
+    if f"transformer.h.{last}.ln_1.weight" not in tensors:
+        tensors.check(f"transformer.h.{last}.ln_1.weight", (config.hidden_size,), _FLOATS)
+    if f"transformer.h.{last + 1}.ln_1.weight" in tensors:
+        raise CheckpointError(
+            "{folder}: the weights have more layers than config.json says ({most})",
+            folder=tensors.folder,
+            most=config.num_layers,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of the model, and the tensors that it is made of."""
+
+    name: str
+    shape: torch.Size
+    stored: tuple[str, ...]
+    gptq: _Gptq | None = None
+
+    def packs(self, layout: QuantizedLayout) -> bool:
+        """Whether its codes can be kept."""
+        assert self.gptq is not None
+        outputs, inputs = self.shape
+        return layout.holds(outputs, inputs, self.gptq.group)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gptq:
+    """How a quantised layer's tensors are read: qweight, qzeros, scales and, if there is one, g_idx."""
+
+    layer: str
+    path: Path  # of the g_idx
+    quant: QuantConfig
+    inputs: int
+    scale_bytes: int
+
+    @property
+    def group(self) -> int:
+        """Inputs that share a scale."""
+        return self.inputs if self.quant.group_size == -1 else self.quant.group_size
+
+    def codes(self, tensors: list[Tensor]) -> gptq.Codes:
+        """What was stored, once its groups are known to be there."""
+        qweight, qzeros, scales, *rest = tensors
+        g_idx = rest[0] if rest else None
+        if g_idx is not None:
+            groups = self.quant.groups(self.inputs)
+            low, high = torch.stack(torch.aminmax(g_idx)).tolist()
+            if low < 0 or high >= groups:
+                raise CheckpointError(
+                    "{path}: {layer}.g_idx goes from {low} to {high}, expected groups 0 to {most}",
+                    path=self.path,
+                    layer=self.layer,
+                    low=low,
+                    high=high,
+                    most=groups - 1,
+                )
+        quant = self.quant
+        return gptq.Codes(qweight, qzeros, scales, g_idx, quant.bits, self.group, quant.zeros_minus_one)
+
+
+def list_parameters(
+    model: Qwen, config: ModelConfig, tensors: TensorFiles
+) -> Generator[Parameter, None, None]:
+    """Every parameter of the model, each checked against the files."""
+    for prefix, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module.bias is None and f"{prefix}.bias" in tensors:
+            # Older auto-gptq releases stored a bias for every layer that they packed.
+            module.bias = nn.Parameter(torch.empty(module.out_features, device="meta"))
+        for field, value in module.named_parameters(recurse=False):
+            name = f"{prefix}.{field}"
+            if name not in tensors and field == "weight" and config.quant and prefix.endswith(_QUANTIZED):
+                yield _quantized_parameter(name, value.shape, config.quant, tensors)
+            elif name not in tensors and name == "lm_head.weight" and config.tie_word_embeddings:
+                continue
+            else:
+                tensors.check(name, tuple(value.shape), _FLOATS)
+                yield Parameter(name, value.shape, (name,))
+
+
+def _quantized_parameter(name: str, shape: torch.Size, quant: QuantConfig, tensors: TensorFiles) -> Parameter:
+    """A GPTQ layer's weight [out, in], checked now and made of its tensors when they are read."""
+    layer = name.removesuffix(".weight")
+    outputs, inputs = shape
+    per_word = 32 // quant.bits
+    if inputs % per_word or outputs % per_word:
+        raise CheckpointError(
+            "{path}: {layer} of {outputs} by {inputs} cannot be packed",
+            path=tensors.path(layer + ".qweight"),
+            layer=layer,
+            outputs=outputs,
+            inputs=inputs,
+        )
+    groups = quant.groups(inputs)
+    tensors.check(f"{layer}.qweight", (inputs // per_word, outputs), ("I32",))
+    tensors.check(f"{layer}.qzeros", (groups, outputs // per_word), ("I32",))
+    tensors.check(f"{layer}.scales", (groups, outputs), _FLOATS)
+    # Without it the groups are taken in order, which needs groups of one size.
+    has_g_idx = f"{layer}.g_idx" in tensors or quant.act_order or inputs % groups != 0
+    if has_g_idx:
+        tensors.check(f"{layer}.g_idx", (inputs,), ("I32",))
+
+    parts = ("qweight", "qzeros", "scales", "g_idx")[: 4 if has_g_idx else 3]
+    scale_bytes = tensors.stored(f"{layer}.scales").dtype.itemsize
+    source = _Gptq(layer, tensors.path(f"{layer}.g_idx"), quant, inputs, scale_bytes)
+    return Parameter(name, shape, tuple(f"{layer}.{part}" for part in parts), source)

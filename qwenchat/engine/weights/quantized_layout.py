@@ -1,0 +1,45 @@
+"""How quantised layers are kept in memory in their codes: what the loader asks of a layout."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from qwenchat.engine.weights import gptq
+from qwenchat.engine.weights.tensor_files import TensorFiles
+
+
+@runtime_checkable
+class QuantizedLinear(Protocol):
+    """A module in place of a linear layer, which holds its matrix in codes."""
+
+    def set_bias(self, bias: Tensor) -> None:
+        """Gives it a bias [out]."""
+
+
+class QuantizedLayout(Protocol):
+    """How the layers of a model are kept in their codes.
+
+    On a GPU that is :class:`qwenchat.engine.cuda.linear.RowLayout`, on a CPU
+    :class:`qwenchat.engine.cpu.packing.BlockLayout`.
+    """
+
+    zero_bytes: int
+    """What a zero point takes."""
+
+    def prepare(self, files: TensorFiles) -> None:
+        """Told the files before anything is read of them."""
+
+    def holds(self, outputs: int, inputs: int, group: int) -> bool:
+        """Whether a matrix of these sizes can be held."""
+
+    def layer(self, name: str, codes: gptq.Codes) -> QuantizedLinear | None:
+        """The layer of that name; None if it cannot be held after all."""
+
+    def keep(self, name: str, tensor: Tensor) -> Tensor:
+        """What becomes of a parameter that is not quantised, as it is stored."""
+
+    def kept_as(self, stored: torch.dtype) -> torch.dtype:
+        """In what a matrix is kept that is stored in this dtype."""
