@@ -64,7 +64,7 @@ template <int CL>
 struct Shared {
   alignas(16) uint32_t low[BINS][32], high[BINS][32];  // a block's histogram, a column a lane
   alignas(16) u64 bins[CL][BINS / CL];                 // of all blocks: the counters that are this one's to sum up
-  alignas(16) u64 all[BINS];                           // the sums of all blocks
+  alignas(16) u64 all[BINS + BINS / 8];                // the sums of all blocks; eight, which a lane reads, and a gap
   u64 best[CL], mass[CL], ties[CL], of_warps[WARPS], ties_of_warps[WARPS];
   uint64_t told[2];  // by turns: a block may be one turn ahead of another, not two
 };
@@ -134,13 +134,16 @@ struct Chooser {
         v = s.bins[tid % CL][tid / CL];
 #pragma unroll
         for (int o = CL / 2; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);
-        tell(&s.all[block * (BINS / CL) + tid / CL], bar(), tid % CL, v);
+        {
+          int b = block * (BINS / CL) + tid / CL;
+          tell(&s.all[b + b / 8], bar(), tid % CL, v);
+        }
       }
       hear(BINS / CL);
       // From the top: lane 0 has the eight largest; every warp finds the same.
       u64 w[8], sum = 0;
 #pragma unroll
-      for (int i = 0; i < 8; i++) sum += w[i] = s.all[BINS - 1 - lane * 8 - i];
+      for (int i = 0; i < 8; i++) sum += w[i] = s.all[(31 - lane) * 9 + 7 - i];
       u64 before = sum;
 #pragma unroll
       for (int o = 1; o < 32; o *= 2) {

@@ -159,6 +159,14 @@ __device__ __forceinline__ void mma(float (&c)[4], const uint4& a, const uint2& 
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
 }
+__device__ __forceinline__ void mma_unsigned(int (&c)[4], const uint4& a, const uint2& b) {  // weights of 0 to 255
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
+}
+__device__ __forceinline__ uint4 masked(const uint4& q, uint32_t m) {
+  return make_uint4(q.x & m, q.y & m, q.z & m, q.w & m);
+}
 __device__ __forceinline__ uint4 nibbles(const uint4& q, int shift) {
   return make_uint4(q.x >> shift & 0x0f0f0f0f, q.y >> shift & 0x0f0f0f0f, q.z >> shift & 0x0f0f0f0f,
                     q.w >> shift & 0x0f0f0f0f);

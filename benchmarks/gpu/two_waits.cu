@@ -19,10 +19,7 @@
 //   -DTRACE also prints the clocks of every section.
 #include "tape.cuh"
 constexpr int WARPS = 16, CONSUMERS = WARPS * 32, THREADS = CONSUMERS + 32, STAGES = 12, STAGE = 17024;
-#ifndef TEAMS
-#define TEAMS 2
-#endif
-constexpr int TEAM = WARPS / TEAMS;  // warps: a tile is multiplied by one of the teams, while others have the next ones
+constexpr int TEAMS = 2, TEAM = WARPS / TEAMS;  // a team of warps has every other tile
 constexpr double FIXED = 1 << 28;  // a stream of up to 2^27 in 56 bits; the lowest 8 count who has added
 
 __host__ __device__ inline float norm_of(int l, int which, int k) {
@@ -85,7 +82,7 @@ struct Shared {
   uint64_t full[STAGES], empty[STAGES];
   float cos_sin[128], q[D], v[D];
   float scales[32], squares[WARPS], hidden[96], narrow_scale, most[4], own;
-  int sums[32], narrow_sums[4][2];
+  int sums[128], narrow_sums[4][2];  // of the whole numbers, 32 inputs each
   alignas(16) uint32_t digits[2][H / 4];     // of a whole input: the high and the low bytes
   alignas(16) uint32_t narrow[2][2][D / 4];  // of a block's own: before and behind a border of groups; high and low
   alignas(16) float part[3648];
@@ -102,15 +99,17 @@ struct Shared {
 struct Slot {
   int stage;
   unsigned parity;
-  __device__ __forceinline__ void skip(int n) {  // forward, or back, less than a round of the ring
+  __device__ __forceinline__ void skip(int n) {  // less than a round of the ring
     stage += n;
-    if (stage >= STAGES) {
-      stage -= STAGES;
-      parity ^= 1;
-    } else if (stage < 0) {
-      stage += STAGES;
-      parity ^= 1;
-    }
+    bool over = stage >= STAGES;
+    stage -= over ? STAGES : 0;
+    parity ^= over;
+  }
+  __device__ __forceinline__ void back(int n) {
+    stage -= n;
+    bool under = stage < 0;
+    stage += under ? STAGES : 0;
+    parity ^= under;
   }
   __device__ __forceinline__ void next() { skip(1); }
 };
@@ -119,10 +118,11 @@ __device__ __forceinline__ const unsigned char* take(Shared& s, unsigned char* r
   return ring + slot.stage * STAGE;
 }
 // A slot goes back when its bytes are in registers: `seen` is made of all of them and never -1.
+// Then the team's next.
 __device__ __forceinline__ void leave(Shared& s, Slot& slot, uint32_t seen) {
   __syncwarp();
   if ((threadIdx.x & 31) == 0 && seen != ~0u) bar_arrive(&s.empty[slot.stage]);
-  slot.next();
+  slot.skip(TEAMS);
 }
 __device__ __forceinline__ void digits_of(int q, uint32_t& hi, uint32_t& lo, int byte) {
   hi |= (uint32_t)(((q + 128) >> 8) & 255) << (8 * byte);
@@ -195,14 +195,12 @@ __device__ __forceinline__ float begin_phase(const Token& t, Shared& s, float (&
     digits_of(q, hi[j / 4], lo[j / 4], j % 4);
     sum += q;
   }
-#pragma unroll
-  for (int o = 8; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
+  sum += __shfl_xor_sync(~0u, sum, 1);
+  sum += __shfl_xor_sync(~0u, sum, 2);
   ((uint2*)s.digits[0])[tid] = make_uint2(hi[0], hi[1]);
   ((uint2*)s.digits[1])[tid] = make_uint2(lo[0], lo[1]);
-  if (lane % 16 == 0) {
-    s.scales[tid / 16] = m * (1 / 32639.f);
-    s.sums[tid / 16] = sum;
-  }
+  if (lane % 16 == 0) s.scales[tid / 16] = m * (1 / 32639.f);
+  if (lane % 4 == 0) s.sums[tid / 4] = sum;
   if (lane == 0) s.squares[tid / 32] = sq;
   team_sync();
   float total = 0;
@@ -211,9 +209,10 @@ __device__ __forceinline__ float begin_phase(const Token& t, Shared& s, float (&
   return rsqrtf(total / H + 1e-6f);
 }
 
-// ---- products. A token fills two of an mma's eight columns, so four groups of its inputs have two columns each, zeros in
-// the others' steps: lane % 4 then has the sums of a group of its own, and scales it, where else three lanes of four would
-// stand idle four times as often.
+// ---- products. A token fills two of an mma's eight columns, so four parts of its inputs have two columns each, zeros in
+// the others' steps: lane % 4 then has the sums of a part of its own, and scales it, where else three lanes of four would
+// stand idle four times as often. In Int4 the high nibbles are multiplied where they stand, sixteen times as large, and a
+// group is two parts, so that only scales know of it.
 __device__ __forceinline__ uint2 columns(const uint32_t* hi, const uint32_t* lo, int step, int pair) {
   int lane = threadIdx.x & 31, at = step * 8 + lane % 4;
   const uint32_t* from = lane / 4 % 2 ? lo : hi;
@@ -248,31 +247,35 @@ __device__ __forceinline__ float row_of_lane(const float (&acc)[2]) {
 template <int BITS>
 struct Whole {  // a warp's part of a whole input
   using S = Shape<BITS>;
-  // A tile is a team's; a team has every so many-th tile of inputs, if there are enough, else of row blocks.
-  static constexpr int MINE = S::KB > TEAMS ? S::KB / TEAMS : 1, APART = TEAMS > S::KB ? TEAMS / S::KB : 1;
-  static constexpr int K = S::KT / TEAM, STEPS = K / 32, GROUPS = K / 128, CHUNKS = K / S::CHUNK, SHARES = WARPS / APART;
-  static_assert(MINE * GROUPS <= 4, "a group needs two columns");
+  static constexpr int MINE = S::KB / TEAMS;  // tiles of a row block that are a team's
+  static constexpr int K = S::KT / TEAM, STEPS = K / 32, GROUPS = K / 128, CHUNKS = K / S::CHUNK, HALVES = 8 / BITS;
+  static_assert(MINE * GROUPS * HALVES <= 4, "a part needs two columns");
   uint2 x[MINE][STEPS];
-  float scale;  // of the lane's own group
+  float scale;  // of the lane's own part
   int sum;
   static __device__ __forceinline__ int number() { return threadIdx.x / 32 % TEAM; }
   static __device__ __forceinline__ int team() { return threadIdx.x / 32 / TEAM; }
-  static __device__ __forceinline__ int kb(int i) { return (team() + i * TEAMS) % S::KB; }
+  static __device__ __forceinline__ int kb(int i) { return team() + i * TEAMS; }
   __device__ __forceinline__ void load(const Shared& s) {
-    int mine = threadIdx.x % 4, group = (kb(mine / GROUPS) * S::KT + number() * K) / 128 + mine % GROUPS;
-    bool ok = mine < MINE * GROUPS;
-    scale = ok ? s.scales[group] : 0;
-    sum = ok ? s.sums[group] : 0;
+    int mine = threadIdx.x % 4, half = mine % HALVES, group = mine / HALVES;
+    scale = 0;
+    sum = 0;
+    if (group < MINE * GROUPS) {
+      group = (kb(group / GROUPS) * S::KT + number() * K) / 128 + group % GROUPS;
+      scale = half ? s.scales[group] / 16 : s.scales[group];
+      if (BITS == 4) sum = (s.sums[group * 4 + half] + s.sums[group * 4 + half + 2]) * (half ? 16 : 1);
+    }
 #pragma unroll
     for (int i = 0; i < MINE; i++)
 #pragma unroll
       for (int j = 0; j < STEPS; j++)
-        x[i][j] = columns(s.digits[0], s.digits[1], (kb(i) * S::KT + number() * K) / 32 + j, i * GROUPS + j / 4);
+        x[i][j] = columns(s.digits[0], s.digits[1], (kb(i) * S::KT + number() * K) / 32 + j,
+                          (i * GROUPS + j / 4) * HALVES + j % HALVES);
   }
   // The products of a tile of 16 rows, or of 12 (512 or 384 bytes of 32 inputs).
   template <bool TAIL>
   __device__ __forceinline__ uint32_t tile(int (&c)[4], Scales& scales, const unsigned char* at, int i) const {
-    int lane = threadIdx.x & 31, mine = lane % 4;
+    int lane = threadIdx.x & 31, group = lane % 4 / HALVES;
     uint32_t seen = ~0u;
     uint4 q[CHUNKS];
 #pragma unroll
@@ -288,47 +291,44 @@ struct Whole {  // a warp's part of a whole input
         seen &= q[j].x;
       }
     }
-    Scales here = scales_at<BITS>(at + (TAIL ? 12288 : 16384) + (number() * GROUPS + mine % GROUPS) * S::SB);
+    Scales here = scales_at<BITS>(at + (TAIL ? 12288 : 16384) + (number() * GROUPS + group % GROUPS) * S::SB);
     seen &= seen_of(here);
-    if (i == 0 || mine / GROUPS == i) scales = here;
+    if (i == 0 || group / GROUPS == i) scales = here;
 #pragma unroll
     for (int j = 0; j < STEPS; j++)
-      mma(c, BITS == 8 ? q[j] : nibbles(q[j / 2], j % 2 * 4), x[i][j]);
+      if (BITS == 8)
+        mma(c, q[j], x[i][j]);
+      else
+        mma_unsigned(c, masked(q[j / 2], j % 2 ? 0xf0f0f0f0u : 0x0f0f0f0fu), x[i][j]);
     return seen;
   }
   // Blocks of 16 rows (a last one of 12, if `tail`): a warp's share of its rows to part.
   __device__ __forceinline__ void rows(Shared& s, unsigned char* ring, Slot& slot, int blocks, bool tail, float* part,
                                        int stride) const {
-    int lane = threadIdx.x & 31, warp = threadIdx.x / 32;
+    int lane = threadIdx.x & 31, warp = threadIdx.x / 32, half = lane % 2;
+    slot.skip(team());
 #pragma unroll 1
     for (int rb = 0; rb < blocks + tail; rb++) {
-      bool mine = APART == 1 || team() / S::KB == rb % APART;
-      int past = 0, c[4] = {0, 0, 0, 0};
-      if (mine) {
-        Scales scales;
+      int c[4] = {0, 0, 0, 0};
+      Scales scales;
 #pragma unroll
-        for (int i = 0; i < MINE; i++) {
-          slot.skip(kb(i) - past);
-          past = kb(i) + 1;
-          const unsigned char* at = take(s, ring, slot);
-          uint32_t seen = rb < blocks ? tile<false>(c, scales, at, i) : tile<true>(c, scales, at, i);
-          leave(s, slot, seen);
-        }
-        float acc[2];
-        scaled<BITS>(acc, c, scales, scale, sum);
-        float v = row_of_lane(acc);
-        int half = lane % 2;
-        if (lane % 4 < 2 && (rb < blocks || !half || lane < 16)) part[warp * stride + rb * 16 + half * 8 + lane / 4] = v;
+      for (int i = 0; i < MINE; i++) {
+        const unsigned char* at = take(s, ring, slot);
+        uint32_t seen = rb < blocks ? tile<false>(c, scales, at, i) : tile<true>(c, scales, at, i);
+        leave(s, slot, seen);
       }
-      slot.skip(S::KB - past);
+      float acc[2];
+      scaled<BITS>(acc, c, scales, scale, sum);
+      float v = row_of_lane(acc);
+      if (lane % 4 < 2 && (rb < blocks || !half || lane < 16)) part[warp * stride + rb * 16 + half * 8 + lane / 4] = v;
     }
+    slot.back(team());
   }
   // The sum of all shares of a row.
   static __device__ __forceinline__ float row(const float* part, int stride, int n) {
-    int first = APART == 1 ? 0 : n / 16 % APART * SHARES;
     float v = 0;
 #pragma unroll 4
-    for (int k = 0; k < SHARES; k++) v += part[(first + k) * stride + n];
+    for (int k = 0; k < WARPS; k++) v += part[k * stride + n];
     return v;
   }
 };
@@ -372,12 +372,11 @@ __device__ __forceinline__ void projection(Shared& s, unsigned char* ring, Slot&
       scaled<BITS>(acc[e], c, scales, xs, xz);
     }
     leave(s, slot, seen);
-    slot.skip(TEAMS - 1);
 #pragma unroll
     for (int e = 0; e < EACH; e++)
       add_rows(sums + b % 4 * 1024 + (S::o_tile(b, i) * S::RBT + number * EACH + e) * 16, acc[e]);
   }
-  slot.skip(-team);
+  slot.back(team);
 }
 template <int BITS>
 __device__ __forceinline__ void down(Shared& s, unsigned char* ring, Slot& slot, unsigned long long* sums) {
@@ -425,12 +424,11 @@ __device__ __forceinline__ void down(Shared& s, unsigned char* ring, Slot& slot,
       scaled<BITS>(acc[e], c, scales, xs, xz);
     }
     leave(s, slot, seen);
-    slot.skip(TEAMS - 1);
 #pragma unroll
     for (int e = 0; e < EACH; e++)
       add_rows(sums + (S::d_tile(b, i) * S::RBT + number * EACH + e) * 16, acc[e]);
   }
-  slot.skip(-team);
+  slot.back(team);
 }
 
 // The first `n` (a multiple of 32) threads' numbers as digits with one scale; those from `border` on apart.
@@ -559,7 +557,6 @@ __device__ void attend(const Token& t, Shared& s, unsigned char* ring, Slot& slo
       nm = fmaxf(nm, a[e]);
     }
     leave(s, slot, seen);
-    slot.skip(TEAMS - 1);
     float f = exp2f(m - nm);
     m = nm;
     sum *= f;
