@@ -27,7 +27,7 @@ from qwenchat.errors import (
     SessionNotFoundError,
     UsageError,
 )
-from qwenchat.files import atomic
+from qwenchat.files import atomic, locks
 from qwenchat.i18n import language
 from qwenchat.i18n.language import told, tr
 from qwenchat.sessions import format as session_file
@@ -306,7 +306,9 @@ def test_a_fork_that_cannot_be_saved_leaves_no_lock_and_no_file(
         store.fork(session_id, title=" ")
     assert [info.id for info in store.list()] == [session_id]
     for lock in (store.folder / "locks").iterdir():
-        store.lock(lock.stem).release()
+        held = locks.acquire(lock)
+        assert held is not None
+        held.release()
 
 
 def test_what_is_said_of_sessions_is_said_in_the_users_language(

@@ -81,7 +81,7 @@ def _rename(chat: Chat, rest: str) -> None:
 def _fork(chat: Chat, rest: str) -> None:
     if not chat.conversation.nodes:
         raise UsageError("there is nothing to copy yet", "say something first")
-    chat.go_to(chat.session.fork())
+    chat.go_to(chat.store.copy(chat.session.record()))
     chat.moved(tr("this is a copy, {title}", title=chat.session.title))
 
 
