@@ -27,6 +27,16 @@ GOLDEN = Path(__file__).parent / "data" / "golden"
 GOLDEN_FOLDERS = ("fp16", "ntk_logn", "gptq_int8", "gptq_int4", "gptq_int4_asym_g32", "gptq_int8_act_order")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of modules that play in a terminal, and of those that start programs."""
+    for item in items:
+        names = vars(item.module) if isinstance(item, pytest.Function) else {}
+        if {"Screen", "Tmux", "pexpect"} & set(names):
+            item.add_marker("terminal")
+        if "subprocess" in names:
+            item.add_marker("process")
+
+
 @pytest.fixture(scope="session")
 def kept_folder(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     """Folders that stay from run to run: in pytest's cache; with -p no:cacheprovider beside other temporary

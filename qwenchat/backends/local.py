@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,13 +32,9 @@ from qwenchat.errors import Names, Phrase, PromptError, UsageError
 if TYPE_CHECKING:
     import torch
 
-    from qwenchat.backends.huggingface.runner import HubEngine
-    from qwenchat.backends.huggingface.tokenizer import HubTokenizer
     from qwenchat.engine.config import GenerationDefaults
-    from qwenchat.engine.generate import Engine
     from qwenchat.engine.generation import Generation
     from qwenchat.engine.sampling import SamplingParams
-    from qwenchat.tokenizer import QwenTokenizer
 
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -58,6 +54,41 @@ class Decoder(Protocol):
         """The text still held back."""
 
 
+class Tokenizer(Protocol):
+    """Text to token ids and back; as :class:`qwenchat.tokenizer.QwenTokenizer`."""
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, in which no control token is meant."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens."""
+
+    def reply_text(self, ids: Sequence[int]) -> str | None:
+        """The text of a reply's tokens; None if it does not lead back to them."""
+
+
+class Engine(Protocol):
+    """Token ids in, token ids out; as :class:`qwenchat.engine.generate.Engine`."""
+
+    @property
+    def context(self) -> int:
+        """The longest context, in tokens."""
+
+    def logits(self, ids: Sequence[int]) -> torch.Tensor:
+        """The logits after each of ``ids``, float32 [T, vocab_size] on the CPU."""
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        *,
+        max_new_tokens: int | None = None,
+        stop_ids: Collection[int] = (),
+        cancel: threading.Event | None = None,
+    ) -> Generation:
+        """Tokens that follow ``prompt``, one at a time."""
+
+
 class Model(ABC):
     """A loaded model; what :func:`qwenchat.load` returns.
 
@@ -66,11 +97,11 @@ class Model(ABC):
         engine: token ids in, token ids out.
     """
 
-    engine: Engine | HubEngine
+    engine: Engine
 
     def __init__(
         self,
-        engine: Engine | HubEngine,
+        engine: Engine,
         defaults: GenerationDefaults,
         *,
         name: str,
@@ -86,7 +117,7 @@ class Model(ABC):
 
     @property
     @abstractmethod
-    def tokenizer(self) -> QwenTokenizer | HubTokenizer:
+    def tokenizer(self) -> Tokenizer:
         """Text to token ids and back.
 
         Raises:

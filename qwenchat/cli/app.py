@@ -188,7 +188,6 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
     from qwenchat.sessions.store import SessionStore
     from qwenchat.terminal import console
     from qwenchat.terminal.chat import Chat
-    from qwenchat.terminal.loop import Loop
 
     if flags.as_json or flags.stream_json or flags.code or flags.complete:
         raise UsageError(
@@ -208,16 +207,14 @@ def chat(flags: Flags, *, session: str | None = None) -> None:
         on_damaged="set_aside",
         notice=_no_notice if settings.quiet else console.say,
     )
-    Loop(
-        Chat(
-            settings,
-            start,
-            store,
-            lambda name: _loader(name, settings),
-            check_model=catalog.check,
-            history=history_file() if settings.save and settings.history else None,
-            model_names=offers.to_load,
-        )
+    Chat(
+        settings,
+        start,
+        store,
+        lambda name: _loader(name, settings),
+        check_model=catalog.check,
+        history=history_file() if settings.save and settings.history else None,
+        model_names=offers.to_load,
     ).run()
 
 

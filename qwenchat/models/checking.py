@@ -9,19 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from qwenchat.engine.weights.safetensors_header import read_header
 from qwenchat.errors import Phrase
-from qwenchat.files.opening import reason_of, resolved
-from qwenchat.models import digests, places, published, records
+from qwenchat.files.opening import reason_of
+from qwenchat.models import digests, places, published
 from qwenchat.models.builtin import demo
+from qwenchat.models.expected import Against, known_here
 from qwenchat.models.places import Place
 from qwenchat.models.records import File
-
-Against = Literal["record", "cache", "hub", "sizes", "nothing"]
-"""What files are held against: our record, the names in the Hub's cache, what the Hub tells; where no more is
-known, their sizes alone, or nothing."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -104,30 +100,6 @@ def _expected(place: Place) -> tuple[Against, list[File]]:
     if published.of(place.name):
         return "hub", _told_by_hub(place)
     return known
-
-
-def known_here(place: Place) -> tuple[Against, list[File]]:
-    """What the files of a pulled checkpoint must be, as far as that is known without a network."""
-    if record := records.read(place.folder):
-        return "record", list(record.files)
-    if place.source == "hub" and (named := _named_by_hash(place.folder)):
-        return "cache", named
-    return "nothing", []
-
-
-def _named_by_hash(snapshot: Path) -> list[File]:
-    """The files of a revision in the Hub's cache whose content has its hash as a name."""
-    files = []
-    for path in places.entries(snapshot):
-        try:
-            blob = resolved(path)
-            digest = digests.by_name_of(blob.name) if path.is_symlink() else None
-            size = blob.stat().st_size if blob.exists() else 0
-        except OSError:
-            continue
-        if digest:
-            files.append(File(path.name, size, digest))
-    return files
 
 
 def _told_by_hub(place: Place) -> list[File]:

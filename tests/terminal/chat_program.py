@@ -18,7 +18,6 @@ from qwenchat.sessions.store import SessionStore
 from qwenchat.settings import sources
 from qwenchat.terminal.background_load import Load, Notice, Progress
 from qwenchat.terminal.chat import Chat
-from qwenchat.terminal.loop import Loop
 from tests.fakes import Echo
 
 
@@ -53,7 +52,7 @@ def make_chat(
 def main() -> None:
     language.use(language.of_locale())
     folder, seconds, fails = (*sys.argv[1:], "", "")[:3]
-    sys.exit(Loop(make_chat(Path(folder), float(seconds or 0), bool(fails))).run())
+    sys.exit(make_chat(Path(folder), float(seconds or 0), bool(fails)).run())
 
 
 if __name__ == "__main__":

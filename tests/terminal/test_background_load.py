@@ -10,7 +10,6 @@ import pytest
 from qwenchat.chat.backend import Backend
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, ModelError, QwenchatError
 from qwenchat.terminal.background_load import BackgroundLoad, Notice, Progress
-from qwenchat.terminal.loop import Loop
 from tests.fakes import Echo
 from tests.terminal.chat_program import make_chat
 
@@ -122,14 +121,14 @@ def test_a_question_to_a_model_that_failed_waits_for_the_user(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chat = make_chat(tmp_path)
-    Loop(chat).take("one")
-    Loop(chat).take("/model damaged")
-    Loop(chat).take("two")
+    chat._take("one")
+    chat._take("/model damaged")
+    chat._take("two")
     shown = capsys.readouterr().err
     assert "there is no model called damaged" in shown
     assert "first stays; /retry asks it" in shown
     assert chat.conversation.path()[-1].text == "two"
-    Loop(chat).take("/retry")
+    chat._take("/retry")
     assert "You said: two" in capsys.readouterr().out
-    Loop(chat).take("/model")
+    chat._take("/model")
     assert "echo" in capsys.readouterr().err

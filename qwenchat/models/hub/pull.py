@@ -23,7 +23,8 @@ from typing import Protocol
 from qwenchat.errors import DownloadError, Names, Phrase
 from qwenchat.files.opening import reason_of
 from qwenchat.humanize import size_text
-from qwenchat.models import checking, digests, places, records
+from qwenchat.models import digests, places, records
+from qwenchat.models.expected import known_here
 from qwenchat.models.hub.choice import chosen
 from qwenchat.models.hub.client import Hub, Listing
 from qwenchat.models.hub.errors import Dropped, Offline, Unreachable
@@ -120,7 +121,7 @@ def _here(source: places.Source, name: str, revision: str | None, progress: Prog
     found = places.in_modelscope_cache(name) if source == "modelscope" else places.in_hub_cache(name)
     for place in found:
         if place.whole and (revision is None or places.is_revision(place, revision)):
-            _, files = checking.known_here(place)
+            _, files = known_here(place)
             if all(_verify(place.folder / file.name, file, progress) is None for file in files):
                 return Record(name, source, place.revision, place.folder, tuple(files))
     return None

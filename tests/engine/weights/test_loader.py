@@ -491,6 +491,7 @@ def header_table(content: bytes) -> object:
     return json.loads(content[8 : 8 + length])
 
 
+@pytest.mark.slow
 def test_two_thousand_damaged_headers_are_typed_errors_without_a_memory_blow_up(quantized: Path) -> None:
     resource = pytest.importorskip("resource", reason="Windows has no resource module")
     path = quantized / "model.safetensors"

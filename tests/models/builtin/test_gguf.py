@@ -321,6 +321,7 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
     return bytes(mutant[: rng.randrange(len(mutant) + 1)] if rng.random() < 0.1 else mutant)
 
 
+@pytest.mark.slow
 def test_thousands_of_damaged_files_are_read_or_refused_and_cost_no_memory(tmp_path: Path) -> None:
     def fill(writer: gguf.GGUFWriter) -> None:
         add_one_of_each(writer)

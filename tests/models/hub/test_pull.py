@@ -186,6 +186,7 @@ def test_a_dropped_connection_is_taken_up_where_it_broke_within_one_pull(hub: Hu
     assert total <= hub.sent <= total + CHUNK
 
 
+@pytest.mark.slow
 def test_fifty_interrupted_pulls_end_with_the_same_hashes(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +244,7 @@ def test_a_branch_that_moves_between_interrupted_pulls_leaves_no_mixture(hub: Hu
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.slow
 def test_killed_pulls_are_never_taken_for_whole_and_end_with_the_same_hashes(
     hub: HubServer, tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ def test_an_interrupt_says_how_to_go_on(job: Job) -> None:
     assert caught.value.exit_code == 130
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_any_step_on_a_file_loses_no_more_than_a_layer(
     job: Job, expected: dict[str, str]
 ) -> None:

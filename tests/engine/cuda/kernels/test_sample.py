@@ -143,6 +143,7 @@ def test_tokens_are_those_of_the_definition(device: torch.device, settings: dict
     assert at_an_edge <= 0.05 * chosen
 
 
+@pytest.mark.slow
 def test_thousands_of_draws_without_filters_are_those_of_the_definition(device: torch.device) -> None:
     random = torch.Generator().manual_seed(1)
     sampler = Sampler(400, device)
