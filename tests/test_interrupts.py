@@ -79,7 +79,7 @@ def test_ctrl_c_where_nothing_can_be_raised_is_not_lost_and_not_printed() -> Non
 def test_ctrl_c_in_a_text_that_is_run_as_code_ends_with_130(tmp_path: Path) -> None:
     program = (
         "import qwenchat.cli.app\n"
-        "qwenchat.cli.app.settings_of = lambda _: exec('press()', {'press': press})\n"
+        "qwenchat.cli.context.Context.read_settings = lambda _: exec('press()', {'press': press})\n"
     )
     (tmp_path / "program.py").write_text(PRESS + program + RUN)
     # Only behind -m does Python end by the signal that it saw there.
@@ -89,12 +89,12 @@ def test_ctrl_c_in_a_text_that_is_run_as_code_ends_with_130(tmp_path: Path) -> N
 
 def test_what_fails_after_ctrl_c_is_told_as_its_doing() -> None:
     program = (
-        "import qwenchat.cli.app\n"
+        "import qwenchat.cli.backend\n"
         "def load(*_, **__):\n"
         "    try: press()\n"
         "    except KeyboardInterrupt: pass\n"
         "    raise ImportError('numpy.core.multiarray failed to import')\n"
-        "qwenchat.cli.app._load = load\n"
+        "qwenchat.cli.backend.load = load\n"
     )
     done = run(program + RUN, "ask", "hi")
     assert (done.returncode, done.stderr) == (130, "qwenchat: interrupted\n")

@@ -1,34 +1,109 @@
-"""One question, one answer: the message from argument and stdin, the reply to stdout.
+"""``qwenchat ask``, and pipes: one question, one answer.
 
-stdout gets the answer and nothing else, in chunks as they come. Knows nothing of how a model is
-loaded, where a session is kept or how an error is told.
+Owns the message from argument and stdin, and what is said beside the answer. The answer itself is
+``cli/reply.py``'s.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import logging
 import sys
-from collections.abc import Callable
+import time
 from contextlib import closing
-from dataclasses import asdict, replace
-from typing import IO, Any, Protocol, TextIO
+from typing import IO, TYPE_CHECKING, Annotated, Optional
 
-from qwenchat.chat.backend import Backend
-from qwenchat.chat.code_blocks import CodeStream
-from qwenchat.chat.messages import GenerationOptions, ReplyEnd
-from qwenchat.chat.turn import Overflow, fit_turns, now, stream_reply
-from qwenchat.errors import ContextLengthError, Interrupted, OutputClosed, PromptError, QwenchatError
-from qwenchat.files.opening import reason_of
-from qwenchat.files.text import check, decode
-from qwenchat.humanize import ranges
-from qwenchat.i18n.language import tr
-from qwenchat.sessions.autosave import Autosave
-from qwenchat.terminal.sanitize import StreamGate, sanitize
-from qwenchat.terminal.signals import cancel_on_interrupt
+import typer
+
+from qwenchat.cli.context import Context, Flags
+from qwenchat.cli.flags import with_flags
+from qwenchat.errors import ContextLengthError, Interrupted, PromptError, UsageError
+from qwenchat.i18n.language import plural, tr
+
+if TYPE_CHECKING:
+    from qwenchat.chat.backend import Backend
+    from qwenchat.chat.messages import ReplyEnd
+    from qwenchat.cli.reply import ReplyWriter
+    from qwenchat.settings.schema import Settings
+
+log = logging.getLogger("qwenchat")
 
 MAX_STDIN_BYTES = 64 * 2**20
 """More than any context holds; beyond it stdin is refused instead of filling the memory."""
+
+
+@with_flags
+def ask(
+    ctx: typer.Context,
+    flags: Flags,
+    words: Annotated[Optional[list[str]], typer.Argument(metavar="PROMPT", show_default=False)] = None,  # noqa: UP045
+) -> None:
+    """Answer one question and exit.
+
+    With piped stdin the message is the prompt, a blank line, then stdin. A "-" at the end reads stdin from a
+    terminal too.
+    """
+    before: Context = ctx.obj
+    answer(words or [], Context(flags.over(before.flags)))
+
+
+def _what_is_asked(words: list[str]) -> tuple[str, IO[bytes] | None]:
+    """The prompt, and stdin if it is to be read: piped into, or asked for by a last word "-"."""
+    wanted = words[-1:] == ["-"]
+    stdin = sys.stdin
+    readable = stdin is not None and (wanted or not stdin.isatty())
+    return " ".join(words[:-1] if wanted else words), stdin.buffer if readable else None
+
+
+def answer(words: list[str], context: Context) -> None:
+    """Composes the message, loads the model, streams the reply, keeps it in a session."""
+    from qwenchat.cli.backend import load
+    from qwenchat.cli.reply import write_reply
+    from qwenchat.sessions.autosave import Autosave
+    from qwenchat.sessions.resume import begin, options_for
+
+    flags = context.flags
+    if flags.as_json + flags.stream_json + flags.code > 1:
+        raise UsageError("--json, --stream-json and --code exclude each other", "choose one")
+    if flags.complete and (flags.latest or flags.session is not None or flags.settings["system"] is not None):
+        raise UsageError(
+            "--complete goes on with a text alone", "leave out --session, --continue and --system"
+        )
+    resolved = context.read_settings()
+    settings = resolved.settings
+    message = compose_message(*_what_is_asked(words))
+    start = begin(
+        resolved,
+        context.store,
+        session=flags.session,
+        latest=flags.latest,
+        on_damaged="refuse",
+        notice=context.say,
+    )
+    options = options_for(start.base, start.session, start.given)
+    if flags.complete:
+        start.session.conversation.system = None
+        context.say(tr("going on with the text as it is; it is no chat, and not kept"))
+    warnings: list[str] = []
+    autosave = Autosave(start.session, warnings.append, settings.save and not flags.complete)
+    _warn(warnings)
+    with closing(autosave):
+        started = time.perf_counter()
+        backend = load(start.model, settings, complete=flags.complete)
+        loaded = time.perf_counter() - started
+        try:
+            end = write_reply(
+                message,
+                autosave,
+                backend,
+                _writer(flags),
+                options=options,
+                overflow=settings.overflow,
+                notice=context.say,
+            )
+        finally:
+            _warn(warnings)
+    log.info("reply ended: %s", end)
+    _report(end, backend, loaded, settings, options.max_new_tokens)
 
 
 def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> str:
@@ -43,6 +118,8 @@ def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> str:
         UsageError: the prompt or stdin is no text.
         ContextLengthError: stdin is larger than any context.
     """
+    from qwenchat.files.text import check, decode
+
     prompt, piped = check(prompt or "", tr("the prompt")), ""
     if stdin is not None:
         raw = stdin.read(MAX_STDIN_BYTES + 1)
@@ -61,183 +138,67 @@ def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> str:
     return "\n\n".join(parts)
 
 
-class ReplyWriter(Protocol):
-    """Where a reply goes."""
+def _warn(warnings: list[str]) -> None:
+    """Says what was collected while a reply was printed, and empties the list."""
+    from qwenchat.terminal import console
 
-    def delta(self, text: str) -> None:
-        """Takes the next piece of text."""
-
-    def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
-        """Takes the end, the model's name, and the id of the session if the reply is in one."""
+    while warnings:
+        console.say(warnings.pop(0), "warning")
 
 
-class TextWriter:
-    """The reply's text as it comes; what would drive a terminal is made harmless on one."""
+def _writer(flags: Flags) -> ReplyWriter:
+    from qwenchat.cli import reply
+    from qwenchat.cli.output import stdout
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._gate = StreamGate() if out.isatty() else None
-        self._last = "\n"
-
-    def delta(self, text: str) -> None:
-        """Writes and flushes."""
-        if text:
-            self._last = text[-1]
-            write(self._out, self._gate.push(text) if self._gate else text)
-
-    def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
-        """Ends the line."""
-        left = self._gate.finish() if self._gate else ""
-        if left or self._last != "\n":
-            write(self._out, f"{left}\n")
+    out = stdout()
+    if flags.as_json:
+        return reply.JsonWriter(out)
+    if flags.stream_json:
+        return reply.EventWriter(out)
+    return reply.CodeWriter(out) if flags.code else reply.TextWriter(out)
 
 
-class CodeWriter:
-    """Only the code of the reply, line by line; the whole reply if there is none in it."""
+def _report(end: ReplyEnd, backend: Backend, loaded: float, settings: Settings, limit: int | None) -> None:
+    """Says on stderr what the reply took, and what kept it from ending by itself."""
+    from qwenchat.terminal import console
 
-    def __init__(self, out: TextIO) -> None:
-        self._text = TextWriter(out)
-        self._code = CodeStream()
-
-    def delta(self, text: str) -> None:
-        """Writes the lines of code that are complete now."""
-        self._text.delta(self._code.feed(text))
-
-    def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
-        """Writes what is left."""
-        self._text.delta(self._code.finish())
-        self._text.end(end, model, session)
-
-
-class JsonWriter:
-    """One JSON object, once the reply is there."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._parts: list[str] = []
-
-    def delta(self, text: str) -> None:
-        """Keeps the text."""
-        self._parts.append(text)
-
-    def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
-        """Writes the object."""
-        write(self._out, json_line({"text": "".join(self._parts), **_end_fields(end, model, session)}))
-
-
-class EventWriter:
-    """One JSON object a line: the text's pieces as they come, then the end."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-
-    def delta(self, text: str) -> None:
-        """Writes a line of type "text"."""
-        write(self._out, json_line({"type": "text", "text": text}))
-
-    def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
-        """Writes a line of type "end"."""
-        write(self._out, json_line({"type": "end", **_end_fields(end, model, session)}))
-
-
-def answer(
-    message: str,
-    autosave: Autosave,
-    backend: Backend,
-    writer: ReplyWriter,
-    *,
-    options: GenerationOptions,
-    overflow: Overflow,
-    notice: Callable[[str], None],
-) -> ReplyEnd:
-    """Answers one message into ``writer``; Ctrl-C ends the reply, what there is of it is kept.
-
-    Args:
-        autosave: saves the session that the message goes to.
-        notice: told what the user should know.
-
-    Raises:
-        ContextLengthError: the message does not fit.
-        OutputClosed: whoever reads the output is gone.
-        Interrupted: Ctrl-C came when the reply was whole.
-    """
-    session, end = autosave.session, None
-    session.model = backend.name
-    before, title = session.conversation.fork(), session.title
-    session.conversation.ask(message, now())
-    try:
-        fit = fit_turns(session.conversation, backend, options, overflow)
-        if fit.left_out_turns:
-            notice(tr("left out, as the context is full: turn {turns}", turns=ranges(fit.left_out_turns)))
-        with cancel_on_interrupt() as cancel:
-            events = stream_reply(session.conversation, fit.messages, backend, options, autosave.save, cancel)
-            with closing(events):
-                for event in events:
-                    if isinstance(event, ReplyEnd):
-                        end = event
-                    elif event.text:
-                        writer.delta(event.text)
-    except ContextLengthError:  # no reply can come of it: as if it had not been asked
-        session.conversation, session.title = before, title
-        if autosave.saved:
-            autosave.save()
-        raise
-    if end is None:
-        raise QwenchatError("the reply ended without an end")  # a backend's mistake
-    if end.seed is None:  # nothing was drawn; what was asked for is told all the same
-        end = replace(end, seed=options.seed)
-    writer.end(end, backend.name, session.id if autosave.saved else None)
-    if cancel.is_set() and end.finish_reason != "cancelled":  # it came with the last token
-        raise Interrupted
-    return end
-
-
-def stdout() -> TextIO:
-    """stdout as UTF-8 off a terminal; on one as the terminal has it, what it cannot show replaced."""
-    if sys.stdout is None:  # closed before the start
-        raise OutputClosed
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        if sys.stdout.isatty():
-            reconfigure(errors="replace")
+    if settings.stats:
+        console.say(_stats_line(end, backend, loaded), "stats")
+    if end.finish_reason == "cancelled":
+        raise Interrupted(tr("interrupted; the reply is incomplete"))
+    if end.finish_reason == "length" and not settings.quiet:
+        tokens = end.usage.completion_tokens
+        if limit == tokens:
+            cut = plural(
+                tokens,
+                "the reply was cut after one token by --max-new-tokens",
+                "the reply was cut after {count} tokens by --max-new-tokens",
+            )
         else:
-            reconfigure(encoding="utf-8", errors="replace", newline="\n")
-    return sys.stdout
+            cut = plural(
+                tokens,
+                "the reply was cut after one token by the context window",
+                "the reply was cut after {count} tokens by the context window",
+            )
+        console.say(cut, "warning")
 
 
-def write(out: TextIO, text: str) -> None:
-    """Writes and flushes.
-
-    Raises:
-        OutputClosed: whoever read the output is gone.
-        QwenchatError: it cannot be written, because the disk is full for one.
-    """
-    try:
-        out.write(text)
-        out.flush()
-    except BrokenPipeError as error:
-        raise OutputClosed from error
-    except OSError as error:
-        raise QwenchatError("the answer cannot be written: {reason}", reason=reason_of(error)) from error
-
-
-def _end_fields(end: ReplyEnd, model: str, session: str | None) -> dict[str, Any]:
-    return {
-        "model": model,
-        "finish_reason": end.finish_reason,
-        "usage": asdict(end.usage),
-        "timings": {name: round(seconds, 4) for name, seconds in asdict(end.timings).items()},
-        "seed": end.seed,
-        "session": session,
-    }
+def _stats_line(end: ReplyEnd, backend: Backend, loaded: float) -> str:
+    usage, timings = end.usage, end.timings
+    new = usage.prompt_tokens - usage.reused_tokens
+    return tr(
+        "{model}: loaded in {loaded} s; prompt reused {reused} + new {new} tokens, {prefill}; "
+        "first token after {first} s; reply {tokens}, {decode}",
+        model=tr("{value} ({origin})", value=backend.name, origin=backend.description),
+        loaded=f"{loaded:.2f}",
+        reused=usage.reused_tokens,
+        new=new,
+        prefill=_rate(new, timings.prefill),
+        first=f"{timings.first_token:.2f}",
+        tokens=plural(usage.completion_tokens, "1 token", "{count} tokens"),
+        decode=_rate(usage.completion_tokens, timings.decode),
+    )
 
 
-def json_line(value: dict[str, Any]) -> str:
-    """JSON with readable text in which whatever could drive a terminal is escaped; parsed, it is verbatim."""
-    line = json.dumps(value, ensure_ascii=False)
-    return re.sub(r"[^ -~]", _escape_unless_harmless, line) + "\n"
-
-
-def _escape_unless_harmless(match: re.Match[str]) -> str:
-    character = match.group()
-    return character if sanitize(character) == character else json.dumps(character)[1:-1]
+def _rate(tokens: int, seconds: float) -> str:
+    return tr("{speed} tokens/s", speed=f"{tokens / seconds:.1f}") if seconds > 0 else tr("no time")

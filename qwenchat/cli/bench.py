@@ -11,25 +11,18 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from qwenchat.cli.flags import complete_device, models_to, words_of
+from qwenchat.cli.completion import devices, models_to, weight_formats, words_of
+from qwenchat.cli.context import Context
+from qwenchat.cli.output import json_line, stdout
 from qwenchat.errors import UsageError
-
-if TYPE_CHECKING:
-    from qwenchat.cli.flags import Flags
 
 
 def _option(help_text: str, *names: str, metavar: str, **extra: Any) -> Any:
     return typer.Option(*names, help=help_text, metavar=metavar, show_default=False, **extra)
-
-
-def _known_formats() -> list[str]:
-    from qwenchat.bench.random_weights import FORMATS
-
-    return list(FORMATS)
 
 
 _RANDOM_WEIGHTS = (
@@ -51,9 +44,9 @@ def bench(
     random_weights: Annotated[
         str | None, _option(_RANDOM_WEIGHTS, metavar="NAME", autocompletion=models_to("imitate"))
     ] = None,
-    formats: Annotated[str | None, _option(_FORMATS, metavar="LIST", autocompletion=_known_formats)] = None,
+    formats: Annotated[str | None, _option(_FORMATS, metavar="LIST", autocompletion=weight_formats)] = None,
     device: Annotated[
-        str | None, _option("auto, cpu, cuda or cuda:N.", metavar="DEVICE", autocompletion=complete_device)
+        str | None, _option("auto, cpu, cuda or cuda:N.", metavar="DEVICE", autocompletion=devices)
     ] = None,
     dtype: Annotated[str | None, _option(_DTYPE, metavar="LIST", autocompletion=words_of("dtype"))] = None,
     tokens: Annotated[str | None, _option(_TOKENS, metavar="LIST")] = None,
@@ -80,7 +73,8 @@ def bench(
     The replies begin at a context of one token, with the sampler on and nothing that ends them, as the
     card's do. The tables go to stdout, the last line is JSON.
     """
-    flags: Flags = ctx.obj
+    context: Context = ctx.obj
+    flags = context.flags
     if random_weights is not None and model is not None:
         raise UsageError("--model and --random-weights exclude each other", "choose one")
     if random_weights is None and formats is not None:
@@ -98,7 +92,6 @@ def bench(
 
     from qwenchat.bench import report, run
     from qwenchat.bench.chart import draw
-    from qwenchat.cli.ask import json_line, stdout, write
     from qwenchat.files.text import write_text
     from qwenchat.terminal import console
 
@@ -126,7 +119,7 @@ def bench(
     report.print_tables(figures, console.stdout_console())
     if chart is not None:
         write_text(chart, draw(*report.lines(figures)), overwrite=True)
-    write(out, json_line(report.figures(figures)))
+    console.write(out, json_line(report.figures(figures)))
 
 
 def _words(text: str) -> tuple[str, ...]:

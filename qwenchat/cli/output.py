@@ -1,17 +1,19 @@
-"""What commands share in telling: stdout as lines or JSON, its width and looks, a question to the user.
+"""Output of the commands: stdout as lines, tables or JSON, its width and looks; a question to the user.
 
 stdout gets what was asked for and nothing else. Whoever calls has sanitised the lines; JSON is escaped here.
-Texts that a command only says beside that are ``theme``'s.
+What a command says beside that goes by ``terminal/console.py``.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from qwenchat.errors import Interrupted, UsageError
+from qwenchat.errors import Interrupted, OutputClosed, UsageError
 from qwenchat.i18n.language import is_yes, tr
 
 if TYPE_CHECKING:
@@ -42,24 +44,46 @@ def _unpainted(text: str, look: Look) -> str:
     return text
 
 
+def stdout() -> TextIO:
+    """stdout as UTF-8 off a terminal; on one as the terminal has it, what it cannot show replaced."""
+    if sys.stdout is None:  # closed before the start
+        raise OutputClosed
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        if sys.stdout.isatty():
+            reconfigure(errors="replace")
+        else:
+            reconfigure(encoding="utf-8", errors="replace", newline="\n")
+    return sys.stdout
+
+
 def print_objects(objects: Iterable[dict[str, Any]]) -> None:
     """A JSON array, an object a line."""
-    from qwenchat.cli.ask import json_line
-
     lines = ",\n".join(json_line(value).rstrip("\n") for value in objects)
     print_lines(f"[\n{lines}\n]\n" if lines else "[]\n")
 
 
 def print_object(value: dict[str, Any]) -> None:
     """A JSON object in a line."""
-    from qwenchat.cli.ask import json_line
-
     print_lines(json_line(value))
+
+
+def json_line(value: dict[str, Any]) -> str:
+    """JSON with readable text in which whatever could drive a terminal is escaped; parsed, it is verbatim."""
+    line = json.dumps(value, ensure_ascii=False)
+    return re.sub(r"[^ -~]", _escape_unless_harmless, line) + "\n"
+
+
+def _escape_unless_harmless(match: re.Match[str]) -> str:
+    from qwenchat.terminal.sanitize import sanitize
+
+    character = match.group()
+    return character if sanitize(character) == character else json.dumps(character)[1:-1]
 
 
 def print_lines(*lines: str) -> None:
     """Lines that are sanitised, or may be verbatim."""
-    from qwenchat.cli.ask import stdout, write
+    from qwenchat.terminal.console import write
 
     write(stdout(), "".join(lines))
 

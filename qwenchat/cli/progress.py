@@ -6,8 +6,10 @@ is transferred.
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from qwenchat.humanize import part_text, size_text, time_text
 from qwenchat.i18n.language import tr
@@ -64,3 +66,13 @@ class Meter:
             left=time_text(round((total - done) / speed)),
             speed=size_text(round(speed)),
         )
+
+
+@contextmanager
+def transfer_meter(quiet: bool) -> Iterator[Meter]:
+    """Shows on stderr how many bytes are done, for as long as the context lasts; nothing if ``quiet``."""
+    from qwenchat.terminal import console
+
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    with console.progress_reporter(quiet=quiet) as show:
+        yield Meter(show, detailed=on_terminal)

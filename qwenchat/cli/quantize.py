@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qwenchat.cli.flags import complete_device, models_to
+from qwenchat.cli.completion import devices, models_to
+from qwenchat.cli.context import Context
+from qwenchat.cli.output import print_lines, print_object
 from qwenchat.errors import UsageError
 from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from qwenchat.cli.flags import Flags
     from qwenchat.models.quantize.run import Result, Step
     from qwenchat.terminal.console import Report
 
@@ -55,7 +56,7 @@ def quantize(
             metavar="DEVICE",
             help="auto, cpu, cuda or cuda:N.",
             show_default=False,
-            autocompletion=complete_device,
+            autocompletion=devices,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
@@ -64,15 +65,13 @@ def quantize(
 
     It works layer by layer and can be stopped at any moment: the same command goes on where it stopped.
     """
-    from qwenchat.cli import app
-    from qwenchat.cli.output import print_lines, print_object
     from qwenchat.models import catalog
     from qwenchat.models.quantize.run import quantize as make
     from qwenchat.models.quantize.solver import Recipe
     from qwenchat.terminal import console
 
-    flags: Flags = ctx.obj
-    settings = app.settings_of(flags).settings
+    context: Context = ctx.obj
+    settings = context.settings
     if bits not in (4, 8):
         raise UsageError("--bits is {bits}, expected 4 or 8", bits=bits)
     if source == catalog.DEMO:  # no need to fetch it first
@@ -89,9 +88,9 @@ def quantize(
             calibration=calibration,
             device=pick_device(device or settings.device),
             progress=_shown(show),
-            notice=(lambda line: None) if settings.quiet else console.say,
+            notice=context.say,
         )
-    if as_json or flags.as_json:
+    if context.wants_json(as_json):
         print_object(_as_object(result, bits, group_size, act_order))
     else:
         print_lines(*(f"{line}\n" for line in _lines(result)))

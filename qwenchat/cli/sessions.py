@@ -1,7 +1,7 @@
 """``qwenchat sessions``: the chats on this machine, from the command line.
 
-Owns what can be done with sessions there, and what a shell completes where one is to be named. What a
-session is, and what its name may be, is ``sessions``'s; how one is told, ``session_lines``'s.
+Owns what can be done with sessions there. What a session is, and what its name may be, is ``sessions``'s; the
+tables of sessions are ``terminal/session_table.py``'s.
 
 stdout gets what was asked for and nothing else: lines, a document, or JSON. The JSON is verbatim once it
 is parsed; all else passes the sanitiser, but for documents that go into a file or a pipe.
@@ -10,15 +10,15 @@ is parsed; all else passes the sanitiser, but for documents that go into a file 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qwenchat.cli import chat, completion
+from qwenchat.cli.context import Context
 from qwenchat.cli.output import (
     check_terminal,
     columns,
@@ -36,63 +36,10 @@ from qwenchat.i18n.language import plural, tr
 if TYPE_CHECKING:
     from qwenchat.sessions.listing import SessionInfo
     from qwenchat.sessions.store import SessionStore
-    from qwenchat.settings.schema import Settings
 
-_COMPLETIONS = 50  # more than that nobody chooses from
 _NAMED = 10  # of the sessions that are about to be deleted
-# Typer hands completions to the shell unquoted: a title with $(...) in it would be run.
-_SPECIAL = re.compile(r"[^\w.,+/-]", re.ASCII)
 
 app = App(help="The chats on this machine; alone, it lists them.")
-
-
-# --- completion ----------------------------------------------------------------------------------
-
-
-def complete_session(incomplete: str) -> list[tuple[str, str]]:
-    """What a session's name can go on as, of the sessions saved last first: ids, and titles of one word.
-
-    Returns:
-        Each with a text of help: an id with its title, a title with its id. There is nothing in them
-        that is special to a shell.
-    """
-    return _completed(incomplete, readable=False)
-
-
-def complete_readable(incomplete: str) -> list[tuple[str, str]]:
-    """As :func:`complete_session`, where what is damaged or a newer version's is refused."""
-    return _completed(incomplete, readable=True)
-
-
-def _completed(incomplete: str, *, readable: bool) -> list[tuple[str, str]]:
-    from qwenchat.sessions.listing import with_a_title_alone
-
-    try:
-        infos = [info for info in _store().list() if not (readable and info.problem)]
-    except Exception:  # noqa: BLE001 - whatever is broken, a press of Tab is no place to say so
-        return []
-    words = [("latest", info.title) for info in infos if not info.problem][:1]
-    words += [(info.id, info.title or info.problem) for info in infos]
-    if incomplete:  # else they would stand beside each id anyway
-        words += [(info.title, info.id) for info in with_a_title_alone(infos)]
-    found = (word for word in words if word[0].startswith(incomplete) and _is_word(word[0]))
-    return [(word, _harmless(text)) for word, text in islice(found, _COMPLETIONS)]
-
-
-def _is_word(text: str) -> bool:
-    """Whether every shell takes the text for one word that stands for nothing but itself."""
-    return text[:1] not in ("", "-") and _harmless(text) == text and " " not in text
-
-
-def _harmless(text: str) -> str:
-    """The text with a blank for everything in it that could be special to a shell."""
-    return "".join(c if c.isprintable() and not (c.isascii() and _SPECIAL.match(c)) else " " for c in text)
-
-
-def _complete_format(incomplete: str) -> list[str]:
-    from qwenchat.sessions.export import FORMATS
-
-    return [name for name in FORMATS if name.startswith(incomplete)]
 
 
 # --- the commands --------------------------------------------------------------------------------
@@ -100,7 +47,9 @@ def _complete_format(incomplete: str) -> list[str]:
 _NAME_HELP = "An id, a title, the begin of either, or latest."
 _Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help=_NAME_HELP, show_default=False, autocompletion=complete_readable),
+    typer.Argument(
+        metavar="NAME", help=_NAME_HELP, show_default=False, autocompletion=completion.readable_sessions
+    ),
 ]
 _Limit = Annotated[
     int | None, typer.Option("--limit", "-n", metavar="N", min=1, help="Only the N saved last.")
@@ -111,9 +60,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.callback()
 def sessions(ctx: typer.Context) -> None:
     """Lists the sessions, where no command was named."""
-    from qwenchat.cli import app as cli
-
-    ctx.meta[_SETTINGS] = cli.settings_of(ctx.obj).settings
+    ctx.obj.read_settings()  # what is wrong with them is told before anything is done
     if ctx.invoked_subcommand is None:
         list_sessions(ctx)
 
@@ -123,13 +70,14 @@ def list_sessions(ctx: typer.Context, limit: _Limit = None, as_json: _Json = Fal
     """List the sessions, the one saved last first."""
     from qwenchat.terminal.session_table import as_object, list_table
 
-    infos = _store().list()[:limit]
-    if _wants_json(ctx, as_json):
+    context: Context = ctx.obj
+    infos = context.store.list()[:limit]
+    if context.wants_json(as_json):
         print_objects(as_object(info) for info in infos)
     elif infos:
         print_tables(list_table(infos))
     else:
-        _say(ctx, tr("there are no sessions yet"))
+        context.say(tr("there are no sessions yet"))
 
 
 @app.command()
@@ -142,23 +90,22 @@ def show(
     """Print a chat: the turns where it stands, or as JSON all of it."""
     from qwenchat.sessions.export import to_json, to_markdown
 
-    record = _store().record(name)
-    if _wants_json(ctx, as_json):
+    context: Context = ctx.obj
+    record = context.store.record(name)
+    if context.wants_json(as_json):
         print_object(json.loads(to_json(record)))
     elif columns() is None:
         print_lines(to_markdown(record))
     else:
         from qwenchat.terminal.render.live import render_markdown
 
-        render_markdown(to_markdown(record), plain=plain or _settings(ctx).plain)
+        render_markdown(to_markdown(record), plain=plain or context.settings.plain)
 
 
 @app.command()
 def resume(ctx: typer.Context, name: _Name) -> None:
     """Go on with a chat."""
-    from qwenchat.cli import app as cli
-
-    cli.chat(ctx.obj, session=name)
+    chat.chat(ctx.obj, session=name)
 
 
 @app.command()
@@ -172,11 +119,12 @@ def rename(
     from qwenchat.files.text import check
     from qwenchat.terminal.session_table import as_object
 
-    info = _store().rename(name, check(" ".join(title), tr("the title")))
-    if _wants_json(ctx, as_json):
+    context: Context = ctx.obj
+    info = context.store.rename(name, check(" ".join(title), tr("the title")))
+    if context.wants_json(as_json):
         print_object(as_object(info))
     else:
-        _say(ctx, tr("{id} is called {title!r} now", id=info.id, title=info.title))
+        context.say(tr("{id} is called {title!r} now", id=info.id, title=info.title))
 
 
 @app.command()
@@ -193,18 +141,19 @@ def search(
     from qwenchat.files.text import check
     from qwenchat.terminal.session_table import as_object, hit_table
 
+    context: Context = ctx.obj
     text = check(" ".join(words), tr("what is searched for"))
     if not text:
         raise UsageError(
             "there is nothing to search for", "say {usage}", usage="qwenchat sessions search TEXT"
         )
-    hits = _store().search(text)[:limit]
-    if _wants_json(ctx, as_json):
+    hits = context.store.search(text)[:limit]
+    if context.wants_json(as_json):
         print_objects(as_object(hit.info) | {"node_id": hit.node_id, "excerpt": hit.excerpt} for hit in hits)
     elif hits:
         print_tables(hit_table(hits, text))
     else:
-        _say(ctx, tr("no session holds {text!r}", text=text))
+        context.say(tr("no session holds {text!r}", text=text))
 
 
 @app.command()
@@ -218,10 +167,11 @@ def fork(
     from qwenchat.files.text import check
     from qwenchat.terminal.session_table import as_object
 
-    store = _store()
+    context: Context = ctx.obj
+    store = context.store
     with store.fork(name, check(title, tr("the title"))) as copy:
         info = store.find(copy.id)
-    if _wants_json(ctx, as_json):
+    if context.wants_json(as_json):
         print_object(as_object(info))
     else:
         print_lines(f"{info.id}\n")
@@ -232,7 +182,9 @@ def delete(
     ctx: typer.Context,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help=_NAME_HELP, show_default=False, autocompletion=complete_session),
+        typer.Argument(
+            metavar="NAME", help=_NAME_HELP, show_default=False, autocompletion=completion.sessions
+        ),
     ] = None,
     older_than: Annotated[
         float | None,
@@ -246,7 +198,8 @@ def delete(
     from qwenchat.sessions import typed_lines
     from qwenchat.terminal.session_table import as_object
 
-    store = _store()
+    context: Context = ctx.obj
+    store = context.store
     infos = _to_delete(store, names or [], older_than)
     if infos and not yes:
         _ask_to_delete(infos)
@@ -258,12 +211,12 @@ def delete(
             said.append(said_in_it)
         except SessionError as error:  # what is in use does not keep the others
             failures.append(error)
-    if _wants_json(ctx, as_json):
+    if context.wants_json(as_json):
         print_objects(as_object(info) for info in deleted)
     elif len(deleted) == 1:
-        _say(ctx, tr("deleted {title!r}", title=_called(deleted[0])))
+        context.say(tr("deleted {title!r}", title=_called(deleted[0])))
     elif deleted or not failures:
-        _say(ctx, plural(len(deleted), "deleted one session", "deleted {count} sessions"))
+        context.say(plural(len(deleted), "deleted one session", "deleted {count} sessions"))
     if said:
         typed_lines.forget(history_file(), lambda line: any(was_said(line) for was_said in said))
     if len(failures) > 1:
@@ -290,7 +243,7 @@ def export(
             metavar="FORMAT",
             help="md, html, json or txt; else the file's ending says it, or it is md.",
             show_default=False,
-            autocompletion=_complete_format,
+            autocompletion=completion.export_formats,
         ),
     ] = "",
     output: Annotated[
@@ -304,12 +257,13 @@ def export(
     from qwenchat.files.text import write_text
     from qwenchat.sessions.export import FORMATS
 
+    context: Context = ctx.obj
     path = None if output == "-" else Path(output)
-    kind = _format(kind or ("json" if _wants_json(ctx, as_json) else ""), path)
-    text = FORMATS[kind](_store().record(name))
+    kind = _format(kind or ("json" if context.wants_json(as_json) else ""), path)
+    text = FORMATS[kind](context.store.record(name))
     if path is not None:
         write_text(path, text, overwrite=force)
-        _say(ctx, tr("wrote {path}", path=path))
+        context.say(tr("wrote {path}", path=path))
     elif kind == "json" and columns() is not None:
         print_object(json.loads(text))
     else:
@@ -374,31 +328,3 @@ def _ask_to_delete(infos: Sequence[SessionInfo]) -> None:
 
 def _called(info: SessionInfo) -> str:
     return info.title or info.id
-
-
-# --- what the commands share ---------------------------------------------------------------------
-
-_SETTINGS = "qwenchat.settings.schema"  # their place in a command's context
-
-
-def _settings(ctx: typer.Context) -> Settings:
-    settings: Settings = ctx.meta[_SETTINGS]
-    return settings
-
-
-def _store() -> SessionStore:
-    from qwenchat.paths import data_dir
-    from qwenchat.sessions.store import SessionStore
-
-    return SessionStore(data_dir() / "sessions")
-
-
-def _wants_json(ctx: typer.Context, here: bool) -> bool:
-    return here or bool(ctx.obj.as_json)  # before the command's name it counts too
-
-
-def _say(ctx: typer.Context, line: str) -> None:
-    from qwenchat.terminal import console
-
-    if not _settings(ctx).quiet:
-        console.say(line)

@@ -1,7 +1,7 @@
-"""Where qwenchat says things: the two consoles, notices and progress.
+"""The two consoles: stdout and stderr, plain writing, notices and progress.
 
 Owns every decision about what a terminal can do, and how notices are laid out; how they look is in
-``styles.py``. Does not know what is being said: callers hand over text, and what is said here passes
+``theme.py``. Does not know what is being said: callers hand over text, and what is said here passes
 the sanitiser here. While stderr is no terminal, a line that is said imports no Rich.
 
 Whether a stream may get escape sequences is decided here, not by Rich, which would write colour into
@@ -16,11 +16,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import IO, TYPE_CHECKING, Literal, TextIO
 
+from qwenchat.errors import OutputClosed, QwenchatError
+from qwenchat.files.opening import reason_of
 from qwenchat.i18n.language import translated
 from qwenchat.terminal import lending
-from qwenchat.terminal.sanitize import sanitize_line
+from qwenchat.terminal.sanitize import StreamGate, sanitize_line
 from qwenchat.terminal.theme import current
 
 if TYPE_CHECKING:
@@ -97,6 +99,47 @@ def _can_move_cursor(stream: TextIO | None) -> bool:
 def _can_style(stream: TextIO | None) -> bool:
     """Whether the stream may get colour and bold (https://no-color.org: any value but an empty one)."""
     return not os.environ.get("NO_COLOR") and _can_move_cursor(stream)
+
+
+def write(out: IO[str], text: str) -> None:
+    """Writes to stdout and flushes; what the encoding lacks becomes a question mark.
+
+    Raises:
+        OutputClosed: whoever read the output is gone.
+        QwenchatError: it cannot be written, because the disk is full for one.
+    """
+    try:
+        try:
+            out.write(text)
+        except UnicodeEncodeError:
+            encoding = getattr(out, "encoding", None) or "ascii"
+            out.write(text.encode(encoding, "replace").decode(encoding))
+        out.flush()
+    except BrokenPipeError as error:
+        raise OutputClosed from error
+    except OSError as error:
+        raise QwenchatError("the answer cannot be written: {reason}", reason=reason_of(error)) from error
+
+
+class PlainWriter:
+    """Writes text as it comes; what would drive a terminal is made harmless on one."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+        self._gate = StreamGate() if out.isatty() else None
+        self._last = "\n"
+
+    def push(self, text: str) -> None:
+        """Writes and flushes; raises as :func:`write` does."""
+        if text:
+            self._last = text[-1]
+            write(self._out, self._gate.push(text) if self._gate else text)
+
+    def finish(self) -> None:
+        """Ends the line, if one has begun."""
+        left = self._gate.finish() if self._gate else ""
+        if left or self._last != "\n":
+            write(self._out, f"{left}\n")
 
 
 def say(text: str, style: Style = "notice") -> None:

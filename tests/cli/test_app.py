@@ -253,7 +253,7 @@ def test_an_internal_error_is_one_line_and_debug_logs_the_traceback(
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("out of\ncheese")
 
-    monkeypatch.setattr("qwenchat.cli.ask.answer", fail)
+    monkeypatch.setattr("qwenchat.cli.reply.write_reply", fail)
     code, out, err = run("ask", "x", "-q")
     assert (code, out) == (1, "")
     told = "internal error: RuntimeError: out of cheese; run it again with --debug for a traceback"
@@ -280,7 +280,7 @@ def test_what_the_system_refuses_is_no_internal_error(
     def fail(*args: object, **kwargs: object) -> None:
         raise error
 
-    monkeypatch.setattr("qwenchat.cli.ask.answer", fail)
+    monkeypatch.setattr("qwenchat.cli.reply.write_reply", fail)
     assert run("ask", "x", "-q") == (1, "", f"qwenchat: {told}\n")
 
 

@@ -14,8 +14,9 @@ import pytest
 import typer
 
 from qwenchat.backends import request
-from qwenchat.cli import flags as options
-from qwenchat.cli.flags import Flags, with_flags
+from qwenchat.cli.completion import offering
+from qwenchat.cli.context import Flags
+from qwenchat.cli.flags import with_flags
 from qwenchat.settings.sources import Settings, choices, load_settings
 
 seen: list[Flags] = []
@@ -175,7 +176,7 @@ def test_a_key_press_survives_whatever_breaks() -> None:
     def broken() -> Any:
         raise RuntimeError
 
-    assert options._complete(broken)() == []
+    assert offering(broken)() == []
 
 
 @pytest.mark.parametrize("word", ["--model", "--system", "--theme"])

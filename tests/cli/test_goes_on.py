@@ -14,7 +14,7 @@ import pytest
 
 from qwenchat.chat.messages import ReplyEnd, Timings, Usage
 from qwenchat.cli import app
-from qwenchat.cli.ask import CodeWriter
+from qwenchat.cli.reply import CodeWriter
 from qwenchat.files import atomic
 from qwenchat.paths import data_dir
 

@@ -19,7 +19,7 @@ import pytest
 
 from qwenchat.backends import request
 from qwenchat.cli import app, progress
-from qwenchat.cli.flags import models_to
+from qwenchat.cli.completion import models_to
 from qwenchat.engine.config import read_model_config
 from qwenchat.errors import UsageError
 from qwenchat.models import catalog, places, published

@@ -18,8 +18,7 @@ import pytest
 from rich.cells import cell_len
 
 from qwenchat.chat.conversation import Reply
-from qwenchat.cli import app
-from qwenchat.cli import sessions as cli_sessions
+from qwenchat.cli import app, chat, completion
 from qwenchat.sessions.store import Session, SessionStore
 from qwenchat.terminal import console, session_table
 
@@ -358,7 +357,7 @@ def test_show_as_json_is_the_whole_session(run: Run, store: SessionStore, on_ter
 
 def test_resume_begins_the_chat_with_that_session(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, Any]] = []
-    monkeypatch.setattr(app, "chat", lambda flags, *, session: calls.append((flags, session)))
+    monkeypatch.setattr(chat, "chat", lambda context, *, session: calls.append((context.flags, session)))
     assert run("resume", "apples", before=("--seed", "3"))[0] == 0
     ((flags, session),) = calls
     assert session == "apples" and flags.settings["seed"] == 3
@@ -598,15 +597,15 @@ def test_a_terminal_gets_no_control_characters_from_an_export(store: SessionStor
 
 def test_names_complete_to_ids_and_titles(store: SessionStore) -> None:
     first, second = make(store, "你好"), make(store, "What is (a) monad?")
-    assert cli_sessions.complete_session("") == [
+    assert completion.sessions("") == [
         ("latest", "What is  a  monad "),
         (second.id, "What is  a  monad "),
         (first.id, "你好"),
     ]
-    assert cli_sessions.complete_session(first.id[:6]) == [(first.id, "你好")]
-    assert cli_sessions.complete_session("你") == [("你好", first.id)]
-    assert cli_sessions.complete_session("What") == []  # a title of several words is no word
-    assert cli_sessions.complete_session("lat")[0][0] == "latest"
+    assert completion.sessions(first.id[:6]) == [(first.id, "你好")]
+    assert completion.sessions("你") == [("你好", first.id)]
+    assert completion.sessions("What") == []  # a title of several words is no word
+    assert completion.sessions("lat")[0][0] == "latest"
 
 
 @pytest.mark.parametrize(
@@ -615,7 +614,7 @@ def test_names_complete_to_ids_and_titles(store: SessionStore) -> None:
 )
 def test_nothing_that_is_special_to_a_shell_is_completed(store: SessionStore, title: str) -> None:
     session = make(store, title)
-    found = cli_sessions.complete_session(title[:1]) + cli_sessions.complete_session("")
+    found = completion.sessions(title[:1]) + completion.sessions("")
     assert session.id in [word for word, _ in found]
     for word, text in found:
         assert re.fullmatch(r"[\w.,+/-]+", word) and not word.startswith("-")
@@ -625,24 +624,24 @@ def test_nothing_that_is_special_to_a_shell_is_completed(store: SessionStore, ti
 def test_titles_that_several_have_and_hordes_are_not_completed(store: SessionStore) -> None:
     make(store, "same")
     make(store, "SAME")
-    assert cli_sessions.complete_session("same") == []
+    assert completion.sessions("same") == []
     for i in range(60):
         make(store, f"x{i}")
-    assert len(cli_sessions.complete_session("x")) == len(cli_sessions.complete_session("")) == 50
+    assert len(completion.sessions("x")) == len(completion.sessions("")) == 50
 
 
 def test_what_cannot_be_read_is_offered_to_be_deleted_alone(store: SessionStore) -> None:
     whole, damaged = make(store, "whole"), make(store, "damaged")
     damaged.path.write_text("{")  # damage further on is not looked for here
-    assert [word for word, _ in cli_sessions.complete_readable("")] == ["latest", whole.id]
-    assert {word for word, _ in cli_sessions.complete_session("")} == {"latest", whole.id, damaged.id}
+    assert [word for word, _ in completion.readable_sessions("")] == ["latest", whole.id]
+    assert {word for word, _ in completion.sessions("")} == {"latest", whole.id, damaged.id}
 
 
 def test_completion_says_nothing_where_sessions_cannot_be_read(home: Path) -> None:
-    assert cli_sessions.complete_session("") == []
+    assert completion.sessions("") == []
     (home / "data").mkdir(parents=True)
     (home / "data" / "sessions").write_text("no folder")
-    assert cli_sessions.complete_session("") == []
+    assert completion.sessions("") == []
 
 
 def test_a_shell_completes_the_name_of_a_session(store: SessionStore) -> None:

@@ -35,10 +35,9 @@ from typing import IO
 from rich.color import ColorSystem
 from rich.console import Console
 
-from qwenchat.errors import OutputClosed, QwenchatError
-from qwenchat.files.opening import reason_of
+from qwenchat.errors import QwenchatError
 from qwenchat.terminal import lending
-from qwenchat.terminal.console import ERASE_BELOW, colors, stdout_console
+from qwenchat.terminal.console import ERASE_BELOW, PlainWriter, colors, stdout_console, write
 from qwenchat.terminal.echo import quiet_keyboard
 from qwenchat.terminal.render.markdown import MarkdownStream
 from qwenchat.terminal.rows import Row, Span, chop, fitting, paint, row_width
@@ -127,7 +126,7 @@ def render_markdown(text: str, plain: bool = False, console: Console | None = No
     else:
         frame = Screen(palette=palette)
         size = _size_of(console.file)
-        _write(console.file, frame.draw(text, size) + frame.end(size))
+        write(console.file, frame.draw(text, size) + frame.end(size))
 
 
 class Screen:
@@ -222,29 +221,14 @@ def _at_cursor(tail: list[str]) -> str:
     return _NO_WRAP + "\n".join(tail) + f"\r{up}" + _WRAP
 
 
-class _Plain:
-    """Text as it comes."""
-
-    def __init__(self, out: IO[str]) -> None:
-        self._out = out
-        self._gate = StreamGate() if out.isatty() else None
-        self._last = "\n"
+class _Plain(PlainWriter):
+    """The view where nothing is drawn."""
 
     def start(self) -> None:
         pass
 
-    def push(self, text: str) -> None:
-        if text:
-            self._last = text[-1]
-            _write(self._out, self._gate.push(text) if self._gate else text)
-
     def status(self, text: str) -> None:
         pass
-
-    def finish(self) -> None:
-        left = self._gate.finish() if self._gate else ""
-        if left or self._last != "\n":
-            _write(self._out, f"{left}\n")
 
 
 class _Drawn:
@@ -304,11 +288,11 @@ class _Drawn:
         """Leaves the terminal to another program, with the cursor in a fresh row."""
         self._writing.acquire()
         with suppress(QwenchatError):  # the thread will meet it too
-            _write(self._out, self._screen.withdraw() + _SHOW_CURSOR)
+            write(self._out, self._screen.withdraw() + _SHOW_CURSOR)
 
     def _resume(self) -> None:
         with suppress(QwenchatError):
-            _write(self._out, _HIDE_CURSOR)
+            write(self._out, _HIDE_CURSOR)
         self._writing.release()
         self._wake.set()
 
@@ -318,7 +302,7 @@ class _Drawn:
 
     def _run(self) -> None:
         try:
-            _write(self._out, _HIDE_CURSOR)
+            write(self._out, _HIDE_CURSOR)
             try:
                 while not self._stop.is_set():
                     self._wake.wait(_RESIZE_CHECK)
@@ -327,7 +311,7 @@ class _Drawn:
                     self._stop.wait(self._interval)
                 self._draw(last=True)
             finally:
-                _write(self._out, _SHOW_CURSOR)
+                write(self._out, _SHOW_CURSOR)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the thread that pushes raises it
             self._failure = error
 
@@ -345,7 +329,7 @@ class _Drawn:
         if last:
             written += self._screen.end(size)
         if written:
-            _write(self._out, written)
+            write(self._out, written)
 
 
 def _size_of(out: IO[str]) -> os.terminal_size:
@@ -355,17 +339,3 @@ def _size_of(out: IO[str]) -> os.terminal_size:
     except (OSError, ValueError):
         return os.terminal_size((80, 24))
     return os.terminal_size((size.columns or 80, size.lines or 24))
-
-
-def _write(out: IO[str], text: str) -> None:
-    try:
-        try:
-            out.write(text)
-        except UnicodeEncodeError:
-            encoding = getattr(out, "encoding", None) or "ascii"
-            out.write(text.encode(encoding, "replace").decode(encoding))
-        out.flush()
-    except BrokenPipeError as error:
-        raise OutputClosed from error
-    except OSError as error:
-        raise QwenchatError("the answer cannot be written: {reason}", reason=reason_of(error)) from error

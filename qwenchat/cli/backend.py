@@ -1,0 +1,65 @@
+"""Loads the model that a command answers with, as the settings say."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from qwenchat.i18n.language import tr
+
+if TYPE_CHECKING:
+    from qwenchat.chat.backend import Backend
+    from qwenchat.settings.schema import Settings
+    from qwenchat.terminal.background_load import Load, Notice, Progress
+
+log = logging.getLogger("qwenchat")
+
+
+def loader(name: str, settings: Settings, *, complete: bool = False) -> Load:
+    """A function that loads the model and reports its progress.
+
+    Args:
+        name: the model's.
+        settings: the settings in force.
+        complete: whether it goes on with a text, instead of answering.
+    """
+
+    def load(progress: Progress, notice: Notice, *, settle: bool = True) -> Backend:
+        from qwenchat.backends.load import load as load_model
+
+        backend = load_model(
+            name,
+            checkpoint=settings.checkpoint,
+            backend=settings.backend,
+            device=settings.device,
+            dtype=settings.dtype,
+            context=settings.context,
+            kv_cache=settings.kv_cache,
+            threads=settings.threads,
+            settle=settle,
+            complete=complete,
+            progress=progress,
+            notice=(lambda line: None) if settings.quiet else notice,
+        )
+        _ = backend.tokenizer  # without one it cannot chat, and says so now
+        return backend
+
+    return load
+
+
+def load(name: str, settings: Settings, *, complete: bool = False) -> Backend:
+    """Loads a model while somebody waits for it; the arguments are :func:`loader`'s."""
+    from qwenchat.backends.request import Routine
+    from qwenchat.terminal import console
+
+    # A terminal sees every stage pass by; a log file need not hear of what is the same every time.
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    with console.progress_reporter(quiet=settings.quiet) as show:
+
+        def progress(stage: str, fraction: float | None) -> None:
+            log.debug("%s %s", stage, "" if fraction is None else f"{fraction:.0%}")
+            if on_terminal or not isinstance(stage, Routine):
+                show(tr(stage), fraction)
+
+        return loader(name, settings, complete=complete)(progress, console.say)

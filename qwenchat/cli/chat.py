@@ -1,0 +1,50 @@
+"""The chat on a terminal: checks that there can be one, and starts it."""
+
+from __future__ import annotations
+
+import sys
+
+from qwenchat.cli.context import Context
+from qwenchat.errors import UsageError
+
+
+def chat(context: Context, *, session: str | None = None) -> None:
+    """Chats on a terminal.
+
+    Args:
+        context: of the command line.
+        session: the name of the session to go on with, if not the flags say one.
+    """
+    from qwenchat.cli.backend import loader
+    from qwenchat.models import catalog, offers
+    from qwenchat.paths import history_file
+    from qwenchat.sessions.resume import begin
+    from qwenchat.terminal.chat import Chat
+
+    flags = context.flags
+    if flags.as_json or flags.stream_json or flags.code or flags.complete:
+        raise UsageError(
+            "--json, --stream-json, --code and --complete are for one answer",
+            "use qwenchat ask, or pipe a text",
+        )
+    if sys.stdin is None or not sys.stdin.isatty() or sys.stdout is None or not sys.stdout.isatty():
+        raise UsageError("a chat needs a terminal", "qwenchat ask answers into a file or a pipe")
+    resolved = context.read_settings()
+    settings = resolved.settings
+    start = begin(
+        resolved,
+        context.store,
+        session=flags.session if session is None else session,
+        latest=flags.latest,
+        on_damaged="set_aside",
+        notice=context.say,
+    )
+    Chat(
+        settings,
+        start,
+        context.store,
+        lambda name: loader(name, settings),
+        check_model=catalog.check,
+        history=history_file() if settings.save and settings.history else None,
+        model_names=offers.to_load,
+    ).run()
