@@ -1,4 +1,5 @@
-// What the probes share: errors, weights from a hash, Hopper's bulk copies and barriers, the memory's speed, medians.
+// What the probes share: errors, weights from a hash, Hopper's bulk copies and barriers, the memory's speed,
+// medians.
 #pragma once
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -8,13 +9,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
-#define CK(x)                                                                  \
-  do {                                                                         \
-    cudaError_t e_ = (x);                                                      \
-    if (e_ != cudaSuccess) {                                                   \
+#define CK(x)                                                                 \
+  do {                                                                        \
+    cudaError_t e_ = (x);                                                     \
+    if (e_ != cudaSuccess) {                                                  \
       printf("%s, %s line %d\n", cudaGetErrorString(e_), __FILE__, __LINE__); \
-      exit(1);                                                                 \
-    }                                                                          \
+      exit(1);                                                                \
+    }                                                                         \
   } while (0)
 
 __host__ __device__ inline uint32_t mix(uint32_t h) {
@@ -60,7 +61,8 @@ __device__ __forceinline__ void bar_wait(uint64_t* b, uint32_t parity) {
 }
 __device__ __forceinline__ void bulk(void* dst, const void* src, uint32_t bytes, uint64_t* b) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(sm(dst)),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          sm(dst)),
       "l"(src), "r"(bytes), "r"(sm(b))
       : "memory");
 }

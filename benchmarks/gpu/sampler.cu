@@ -1,13 +1,16 @@
-// Probe: the choice of the next token of 151,936 by one cluster of blocks. What it showed is in log.md beside it.
+// Probe: the choice of the next token of 151,936 by one cluster of blocks. What it showed is in log.md beside
+// it.
 //
-// Repetition penalty, temperature, top-k, top-p, min-p and one number between 0 and 1 as in the engine's sampler, where
-// 128 blocks meet at barriers in memory, up to twenty times. Here the blocks of one cluster hold all logits in registers
-// and tell one another through distributed shared memory, each word counted by a barrier of whoever hears it: a fraction of a barrier over the grid.
+// Repetition penalty, temperature, top-k, top-p, min-p and one number between 0 and 1 as in the engine's
+// sampler, where 128 blocks meet at barriers in memory, up to twenty times. Here the blocks of one cluster
+// hold all logits in registers and tell one another through distributed shared memory, each word counted by a
+// barrier of whoever hears it: a fraction of a barrier over the grid.
 //
-// Probabilities relative to the best one are whole numbers of 44 bits behind the point: sums do not depend on their order,
-// so a reply repeats to the bit. Nothing is sorted: a threshold is found eight bits of the probability's own bits at a
-// time, from a histogram of 256 counters of mass. A lane has counters of its own, so that flat logits, all in one counter,
-// take no longer than peaked ones; a mass goes into two words of 32 bits, since adding 64 bits in shared memory is slow.
+// Probabilities relative to the best one are whole numbers of 44 bits behind the point: sums do not depend on
+// their order, so a reply repeats to the bit. Nothing is sorted: a threshold is found eight bits of the
+// probability's own bits at a time, from a histogram of 256 counters of mass. A lane has counters of its own,
+// so that flat logits, all in one counter, take no longer than peaked ones; a mass goes into two words of 32
+// bits, since adding 64 bits in shared memory is slow.
 //
 //   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -o sampler sampler.cu && ./sampler
 #include <cmath>
@@ -43,11 +46,13 @@ __device__ __forceinline__ uint32_t of_block(const void* p, int block) {
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(a) : "r"(sm(p)), "r"(block));
   return a;
 }
-// A word into another block's memory, which that block's barrier counts: no fence, and nobody waits for its way.
+// A word into another block's memory, which that block's barrier counts: no fence, and nobody waits for its
+// way.
 __device__ __forceinline__ void tell(const void* p, uint64_t* bar, int block, u64 v) {
-  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.u64 [%0], %1, [%2];" ::"r"(of_block(p, block)),
-               "l"(v), "r"(of_block(bar, block))
-               : "memory");
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.u64 [%0], %1, [%2];" ::"r"(of_block(p, block)),
+      "l"(v), "r"(of_block(bar, block))
+      : "memory");
 }
 __device__ __forceinline__ u64 sum_of_warp(u64 v) {
 #pragma unroll
@@ -63,8 +68,8 @@ __device__ __forceinline__ u64 most_of_warp(u64 v) {
 template <int CL>
 struct Shared {
   alignas(16) uint32_t low[BINS][32], high[BINS][32];  // a block's histogram, a column a lane
-  alignas(16) u64 bins[CL][BINS / CL];                 // of all blocks: the counters that are this one's to sum up
-  alignas(16) u64 all[BINS + BINS / 8];                // the sums of all blocks; eight, which a lane reads, and a gap
+  alignas(16) u64 bins[CL][BINS / CL];   // of all blocks: the counters that are this one's to sum up
+  alignas(16) u64 all[BINS + BINS / 8];  // the sums of all blocks; eight, which a lane reads, and a gap
   u64 best[CL], mass[CL], ties[CL], of_warps[WARPS], ties_of_warps[WARPS];
   uint64_t told[2];  // by turns: a block may be one turn ahead of another, not two
 };
@@ -97,7 +102,8 @@ struct Chooser {
     uint32_t key;
     u64 least, above, at;  // what was asked for, the weight of what is above the key, and just at it
   };
-  // The largest key such that the weights of all tokens with keys as large come to `least` (a share of all, if `part`).
+  // The largest key such that the weights of all tokens with keys as large come to `least` (a share of all,
+  // if `part`).
   template <bool MASS>
   __device__ __forceinline__ Found threshold(u64 least, float part) {
     Found f = {0, least, 0, 0};
@@ -311,8 +317,8 @@ __global__ void shares(const float* logits, const unsigned char* seen, Settings 
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < V) out[i] = share_of(penalised(logits[i], seen[i], s.penalty), best, s.temperature);
 }
-int expected(const std::vector<float>& logits, const std::vector<unsigned char>& seen, const Settings& s, double u,
-             const float* dl, const unsigned char* ds) {
+int expected(const std::vector<float>& logits, const std::vector<unsigned char>& seen, const Settings& s,
+             double u, const float* dl, const unsigned char* ds) {
   float best = -INFINITY;
   int chosen = 0;
   for (int i = V - 1; i >= 0; i--) {
@@ -394,8 +400,14 @@ template <int CL>
 void measure(cudaStream_t st) {
   CK(cudaFuncSetAttribute(sample<CL>, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared<CL>)));
   if (CL > 8) CK(cudaFuncSetAttribute(sample<CL>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
-  const Settings all[] = {{0, 1, 0, 1, 0},      {1, 0.8f, 0, 1.1f, 0}, {0.7f, 0.9f, 0, 1, 50},  {1, 1, 0, 1, 0},
-                          {1.5f, 0.95f, 0.02f, 1.05f, 0}, {1, 0.5f, 0, 1, 1}, {3, 0.999f, 0, 0.9f, 100000}, {0.1f, 0.3f, 0, 1, 0}};
+  const Settings all[] = {{0, 1, 0, 1, 0},
+                          {1, 0.8f, 0, 1.1f, 0},
+                          {0.7f, 0.9f, 0, 1, 50},
+                          {1, 1, 0, 1, 0},
+                          {1.5f, 0.95f, 0.02f, 1.05f, 0},
+                          {1, 0.5f, 0, 1, 1},
+                          {3, 0.999f, 0, 0.9f, 100000},
+                          {0.1f, 0.3f, 0, 1, 0}};
   const char* kinds[] = {"peaked", "flat", "all the same", "whole numbers", "with a NaN"};
   int* token;
   CK(cudaMalloc(&token, 4));
@@ -423,15 +435,19 @@ void measure(cudaStream_t st) {
         if (got == want)
           right++;
         else if (wrong++ < 8)
-          printf("  %s, temperature %g, top-k %d, top-p %g, %g: %d instead of %d\n", kinds[kind], s.temperature, s.top_k,
-                 s.top_p, u, got, want);
+          printf("  %s, temperature %g, top-k %d, top-p %g, %g: %d instead of %d\n", kinds[kind],
+                 s.temperature, s.top_k, s.top_p, u, got, want);
       }
     if (kind < 3) {
       printf("cluster of %2d, %-12s", CL, kinds[kind]);
       for (int i : {0, 3, 1, 2}) {
         d.s = all[i];
         d.uniform = 0.37;
-        printf("  %s %.2f us", i == 0 ? "greedy" : i == 3 ? "temperature" : i == 1 ? "top-p, penalty" : "top-k and top-p",
+        printf("  %s %.2f us",
+               i == 0   ? "greedy"
+               : i == 3 ? "temperature"
+               : i == 1 ? "top-p, penalty"
+                        : "top-k and top-p",
                in_graph_us(st, [&] { launch<CL>(st, d); }));
       }
       printf("\n");

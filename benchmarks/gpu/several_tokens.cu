@@ -1,25 +1,28 @@
 // Probe: what several tokens at once cost over what one costs, in Int8 and Int4, by tensor cores.
 // What it showed is in log.md beside it.
 //
-// The products of the 32 layers of Qwen-7B-Chat as one persistent kernel without waits (the inputs are given), in the
-// shapes of two_waits.cu: 128 blocks, each with 96 rows of q, k, v, a head's 128 columns of 1,024 rows of the output
-// projection, 172 rows of up and gate, and the columns of down of the same 86 units, added into fixed-point sums. One
-// warp streams a block's tiles through a ring, 16 warps multiply, one sums up what they have of a row. The output
-// layer (151,936 rows of fp16) is a kernel of its own.
+// The products of the 32 layers of Qwen-7B-Chat as one persistent kernel without waits (the inputs are
+// given), in the shapes of two_waits.cu: 128 blocks, each with 96 rows of q, k, v, a head's 128 columns of
+// 1,024 rows of the output projection, 172 rows of up and gate, and the columns of down of the same 86 units,
+// added into fixed-point sums. One warp streams a block's tiles through a ring, 16 warps multiply, one sums
+// up what they have of a row. The output layer (151,936 rows of fp16) is a kernel of its own.
 //
-// mma.m16n8k32 takes 16 rows of weights and 8 columns. A token fills two columns, the high and the low byte of its
-// inputs, whole numbers of 16 bits with a scale a group of 128: c0 * 256 + c1 of a lane is one row of one token. Four
-// tokens take one mma where eight take two; the weights pass once. They lie as the instruction's registers want them:
-// a lane's 16 bytes (Int4: two steps of 32 inputs in its nibbles) side by side.
+// mma.m16n8k32 takes 16 rows of weights and 8 columns. A token fills two columns, the high and the low byte
+// of its inputs, whole numbers of 16 bits with a scale a group of 128: c0 * 256 + c1 of a lane is one row of
+// one token. Four tokens take one mma where eight take two; the weights pass once. They lie as the
+// instruction's registers want them: a lane's 16 bytes (Int4: two steps of 32 inputs in its nibbles) side by
+// side.
 //
-//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -o several_tokens several_tokens.cu && ./several_tokens
+//   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -o several_tokens several_tokens.cu &&
+//   ./several_tokens
 #include <cstring>
 
 #include "tape.cuh"
 constexpr int VOCAB = 151936, WARPS = 16, THREADS = WARPS * 32 + 64, STAGES = 12;
 constexpr double FIXED = 1 << 28;
 #ifndef SEEN
-#define SEEN(x) ((x) != ~0u)
+#define SEEN(x) \
+  ((x) != ~0u)  // -D'SEEN(x)=1' shows the race that Consumer::leave tells of (eight tokens in Int4)
 #endif
 
 __host__ __device__ inline __half head_weight(int row, int k) {
@@ -64,7 +67,8 @@ __device__ __forceinline__ int dp4a(uint32_t a, uint32_t b, int c) {
   asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(c) : "r"(a), "r"(b));
   return c;
 }
-// One step of 32 inputs for the input's columns. DP: of one token without tensor cores, a lane its own eight inputs.
+// One step of 32 inputs for the input's columns. DP: of one token without tensor cores, a lane its own eight
+// inputs.
 template <int NT, bool DP>
 struct Step {
   uint2 x[NT], low;
@@ -126,16 +130,17 @@ struct Consumer {
     bar_wait(&s.full[slot.stage], slot.parity);
     return ring + slot.stage * S::TILE;
   }
-  // A slot goes back when its bytes are in registers: `seen` is made of all of them and never -1. Without that the
-  // arrival overtakes loads whose values nobody has used yet, and the next tile the loads.
+  // A slot goes back when its bytes are in registers: `seen` is made of all of them and never -1. Without
+  // that the arrival overtakes loads whose values nobody has used yet, and the next tile the loads.
   __device__ __forceinline__ void leave(uint32_t seen) {
     __syncwarp();
     if (lane == 0 && SEEN(seen)) bar_arrive(&s.empty[slot.stage]);
     slot.next();
   }
   // The products of a group, times the scales: rows g and g + 8.
-  __device__ __forceinline__ uint32_t scaled(float (&acc)[NT][2], const int (&c)[NT][4], const unsigned char* sc,
-                                             const float (&xs)[NT], const int (&xz)[NT]) {
+  __device__ __forceinline__ uint32_t scaled(float (&acc)[NT][2], const int (&c)[NT][4],
+                                             const unsigned char* sc, const float (&xs)[NT],
+                                             const int (&xz)[NT]) {
     uint32_t both = *(const uint32_t*)(sc + g * 4), z = BITS == 8 ? 0 : sc[32 + g];
     float2 f = __half22float2(*(const __half2*)&both);
 #pragma unroll
@@ -150,7 +155,8 @@ struct Consumer {
     }
     return both & (z | ~255u);  // no scale is -1
   }
-  __device__ __forceinline__ void scales(float (&xs)[NT], int (&xz)[NT], const Input& in, int group, int zero) {
+  __device__ __forceinline__ void scales(float (&xs)[NT], int (&xz)[NT], const Input& in, int group,
+                                         int zero) {
 #pragma unroll
     for (int n = 0; n < NT; n++) {
       bool ok = token < T;
@@ -420,7 +426,8 @@ __global__ void __launch_bounds__(THREADS, 1) layers(const __grid_constant__ Wor
 
 // The output layer, fp16: an input is two numbers of fp16 that add up to it, the second 2,048 times as large.
 template <int T>
-__global__ void __launch_bounds__(THREADS, 1) output(const __half* weights, const uint2* in, float* y, int flight) {
+__global__ void __launch_bounds__(THREADS, 1)
+    output(const __half* weights, const uint2* in, float* y, int flight) {
   constexpr int NT = (T + 3) / 4, TILE = 16384, COLUMNS = T < 4 ? 2 * T : 8;
   extern __shared__ __align__(128) unsigned char raw[];
   unsigned char* ring = raw;
@@ -567,10 +574,12 @@ std::vector<float> several(const Bench& o, const unsigned char* tape, const std:
     }
   }
   none = median_ms(o.st, 9, 5, [&] { go(flights[at], 0, 0); });
-  printf("Int%d, %d token%s %s: off %.1e rows, %.1e sums, %s; ms %.3f %.3f %.3f (3, 4, 6 tiles under way), "
-         "no adding %.3f; best %.0f GB/s, %.1f %% of the memory's, %.3f of one\n",
-         BITS, T, T > 1 ? "s" : " ", DP ? "dp4a" : "mma ", off(ey, ny), off(es, ns), same ? "twice the same" : "NOT THE SAME TWICE",
-         ms[0], ms[1], ms[2], none, bytes / best / 1e6, bytes / best / 1e4 / o.speed, one_ms > 0 ? best / one_ms : 1);
+  printf(
+      "Int%d, %d token%s %s: off %.1e rows, %.1e sums, %s; ms %.3f %.3f %.3f (3, 4, 6 tiles under way), "
+      "no adding %.3f; best %.0f GB/s, %.1f %% of the memory's, %.3f of one\n",
+      BITS, T, T > 1 ? "s" : " ", DP ? "dp4a" : "mma ", off(ey, ny), off(es, ns),
+      same ? "twice the same" : "NOT THE SAME TWICE", ms[0], ms[1], ms[2], none, bytes / best / 1e6,
+      bytes / best / 1e4 / o.speed, one_ms > 0 ? best / one_ms : 1);
   fflush(stdout);
   *ms_out = best;
   CK(cudaFree(w.sums));
@@ -600,8 +609,8 @@ void all_of(Bench& o) {
   auto y64 = download(y, (size_t)L * ROWS * MOST), s64 = download(s, (size_t)2 * H * MOST);
   CK(cudaFree(y));
   o.speed = memory_speed(o.st, tape, 3ull << 30, o.scratch);
-  printf("Int%d: %.3f GB a token, the memory reads %.0f GB/s: %.3f ms\n", BITS, L * BLOCKS * S::BLOCK / 1e9, o.speed,
-         L * BLOCKS * S::BLOCK / 1e6 / o.speed);
+  printf("Int%d: %.3f GB a token, the memory reads %.0f GB/s: %.3f ms\n", BITS, L * BLOCKS * S::BLOCK / 1e9,
+         o.speed, L * BLOCKS * S::BLOCK / 1e6 / o.speed);
   double one, ms;
   several<BITS, 1, true>(o, tape, y64, s64, 0, &ms);
   auto a = several<BITS, 1, false>(o, tape, y64, s64, 0, &one);
@@ -609,7 +618,8 @@ void all_of(Bench& o) {
   auto b = several<BITS, 4, false>(o, tape, y64, s64, one, &ms);
   auto c = several<BITS, 8, false>(o, tape, y64, s64, one, &ms);
   printf("Int%d: the first of several has the bits of one alone: %s, %s\n", BITS,
-         memcmp(a.data(), b.data(), a.size() * 4) ? "NO" : "yes", memcmp(a.data(), c.data(), a.size() * 4) ? "NO" : "yes");
+         memcmp(a.data(), b.data(), a.size() * 4) ? "NO" : "yes",
+         memcmp(a.data(), c.data(), a.size() * 4) ? "NO" : "yes");
   several<BITS, 1, false>(o, tape, y64, s64, one, &ms);
   CK(cudaFree(tape));
 }
@@ -657,11 +667,12 @@ double head_of(const Bench& o, const __half* weights, const std::vector<double>&
       e += d * d;
       n += a * a;
     }
-  for (int i = 0; i < 3; i++) best = std::min(best, ms[i] = median_ms(o.st, 9, 5, [&] { go(i == 2 ? 6 : 3 + i); }));
+  for (int i = 0; i < 3; i++)
+    best = std::min(best, ms[i] = median_ms(o.st, 9, 5, [&] { go(i == 2 ? 6 : 3 + i); }));
   double bytes = (double)VOCAB * H * 2;
-  printf("output layer, %d tokens: off %.1e, %s; ms %.4f %.4f %.4f, %.1f %% of the memory's, %.3f of one\n", T, off(e, n),
-         memcmp(r.data(), again.data(), r.size() * 4) ? "NOT THE SAME TWICE" : "twice the same", ms[0], ms[1], ms[2],
-         bytes / best / 1e4 / o.speed, one_ms > 0 ? best / one_ms : 1);
+  printf("output layer, %d tokens: off %.1e, %s; ms %.4f %.4f %.4f, %.1f %% of the memory's, %.3f of one\n",
+         T, off(e, n), memcmp(r.data(), again.data(), r.size() * 4) ? "NOT THE SAME TWICE" : "twice the same",
+         ms[0], ms[1], ms[2], bytes / best / 1e4 / o.speed, one_ms > 0 ? best / one_ms : 1);
   fflush(stdout);
   CK(cudaFree(in));
   CK(cudaFree(y));

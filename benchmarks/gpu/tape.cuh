@@ -1,10 +1,12 @@
-// Weights of the 7B's layers, Int8 or Int4 in groups of 128, laid out for a kernel of 128 blocks and tensor cores.
+// Weights of the 7B's layers, Int8 or Int4 in groups of 128, laid out for a kernel of 128 blocks and tensor
+// cores.
 //
-// A block has 96 rows of q, k, v, a head's 128 columns of 1,024 rows of the output projection, 172 rows of up and gate
-// and the columns of down of the same 86 units. Its tiles lie in the order in which it needs them, the tiles of all
-// blocks side by side, and in a tile the weights as the registers of mma.m16n8k32 want them: a lane's 16 bytes of 16
-// rows and 32 inputs (Int4: of 64, two steps in low and high nibbles) side by side. A token fills two of the
-// instruction's eight columns, the high and the low byte of its inputs, whole numbers of 16 bits.
+// A block has 96 rows of q, k, v, a head's 128 columns of 1,024 rows of the output projection, 172 rows of up
+// and gate and the columns of down of the same 86 units. Its tiles lie in the order in which it needs them,
+// the tiles of all blocks side by side, and in a tile the weights as the registers of mma.m16n8k32 want them:
+// a lane's 16 bytes of 16 rows and 32 inputs (Int4: of 64, two steps in low and high nibbles) side by side. A
+// token fills two of the instruction's eight columns, the high and the low byte of its inputs, whole numbers
+// of 16 bits.
 #pragma once
 #include <cmath>
 
@@ -13,16 +15,18 @@ constexpr int L = 32, H = 4096, HEADS = 32, D = 128, F = 11008, UNITS = 86, BLOC
 
 template <int BITS>
 struct Shape {
-  static constexpr int KT = 8192 / BITS, KB = H / KT;     // inputs of a tile of 16 rows (16 KB); tiles of such rows
-  static constexpr int SB = BITS == 8 ? 32 : 40;          // 16 rows' scales of a group; in Int4 zero points too
-  static constexpr int RBT = 64 / BITS;                   // row blocks (of 16) in a tile of columns
-  static constexpr int TILE = 16384 + KT / 128 * SB, TAIL = 12288 + KT / 128 * SB, DOWN = 11264 + RBT * 2 * SB;
+  static constexpr int KT = 8192 / BITS,
+                       KB = H / KT;               // inputs of a tile of 16 rows (16 KB); tiles of such rows
+  static constexpr int SB = BITS == 8 ? 32 : 40;  // 16 rows' scales of a group; in Int4 zero points too
+  static constexpr int RBT = 64 / BITS;           // row blocks (of 16) in a tile of columns
+  static constexpr int TILE = 16384 + KT / 128 * SB, TAIL = 12288 + KT / 128 * SB,
+                       DOWN = 11264 + RBT * 2 * SB;
   static constexpr int A_N = 6 * KB, O_N = 64 / RBT, G_N = 10 * KB, T_N = KB, D_N = 256 / RBT;
   static constexpr int WHOLE = A_N + O_N + G_N, TILES = WHOLE + T_N + D_N;
   static constexpr size_t BLOCK = (size_t)WHOLE * TILE + T_N * TAIL + D_N * DOWN;
-  static constexpr int CHUNK = 256 / BITS;                // inputs in 512 bytes of 16 rows
-  // Where the i-th tile of columns of a block is in the matrix: blocks begin at different rows, or they would all add
-  // into the same few words at a time.
+  static constexpr int CHUNK = 256 / BITS;  // inputs in 512 bytes of 16 rows
+  // Where the i-th tile of columns of a block is in the matrix: blocks begin at different rows, or they would
+  // all add into the same few words at a time.
   static __host__ __device__ int o_tile(int b, int i) { return (i + b / 4) % O_N; }
   static __host__ __device__ int d_tile(int b, int i) { return (i + b % 16 * (D_N / 16)) % D_N; }
   static __host__ __device__ int bytes(int i) { return i < WHOLE ? TILE : i < WHOLE + T_N ? TAIL : DOWN; }
@@ -113,16 +117,16 @@ __device__ unsigned char tape_byte(int l, int b, int i, int o) {
   if (o >= 11264) {
     o -= 11264;
     int g = b * UNITS / 128 + o / S::SB % 2;
-    return g >= F / 128 ? 0 : scales(3, o % S::SB, g, [&](int r) {
-      return (tile * S::RBT + o / S::SB / 2) * 16 + r;
-    });
+    return g >= F / 128
+               ? 0
+               : scales(3, o % S::SB, g, [&](int r) { return (tile * S::RBT + o / S::SB / 2) * 16 + r; });
   }
   int rb = (tile * S::RBT + o / size) * 16, q = o % size;
-  if (q < 128 * BITS)
-    return whole(3, q % 512, b * UNITS + q / 512 * S::CHUNK, [&](int r) { return rb + r; });
+  if (q < 128 * BITS) return whole(3, q % 512, b * UNITS + q / 512 * S::CHUNK, [&](int r) { return rb + r; });
   q -= 128 * BITS;  // the last 24 inputs: 16 of every lane, 8 of half of them
-  int w = BITS, upper = q >= 32 * w, at = upper ? q - 32 * w : q, lane = at / w, g = upper ? lane / 2 : lane / 4,
-      k = upper ? 80 + lane % 2 * 4 + at % 4 : 64 + lane % 4 * 4 + at % 4, r = BITS == 8 ? at % 8 / 4 * 8 : 0;
+  int w = BITS, upper = q >= 32 * w, at = upper ? q - 32 * w : q, lane = at / w,
+      g = upper ? lane / 2 : lane / 4, k = upper ? 80 + lane % 2 * 4 + at % 4 : 64 + lane % 4 * 4 + at % 4,
+      r = BITS == 8 ? at % 8 / 4 * 8 : 0;
   return k < UNITS ? two(3, rb + g + r, b * UNITS + k, rb + g + 8, b * UNITS + k) : 0;
 }
 template <int BITS>
@@ -132,7 +136,8 @@ __global__ void lay(unsigned char* tape, int l) {
   unsigned char* to = tape + ((size_t)l * S::BLOCK + S::before(i)) * BLOCKS + (size_t)b * n;
   for (int o = threadIdx.x; o < n; o += blockDim.x) to[o] = tape_byte<BITS>(l, b, i, o);
 }
-// ---- the check, in float64: a warp a row, eight tokens; matrices 0 and 2 as they are, 1 and 3 summed up over layers
+// ---- the check, in float64: a warp a row, eight tokens; matrices 0 and 2 as they are, 1 and 3 summed up
+// over layers
 template <int BITS>
 __global__ void check(int l, int m, int K, const float* x, double* y, int sum) {
   int row = blockIdx.x, lane = threadIdx.x;
@@ -155,11 +160,13 @@ __device__ __forceinline__ void mma(int (&c)[4], const uint4& a, const uint2& b)
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
 }
 __device__ __forceinline__ void mma(float (&c)[4], const uint4& a, const uint2& b) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
 }
-__device__ __forceinline__ void mma_unsigned(int (&c)[4], const uint4& a, const uint2& b) {  // weights of 0 to 255
+__device__ __forceinline__ void mma_unsigned(int (&c)[4], const uint4& a,
+                                             const uint2& b) {  // weights of 0 to 255
   asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
@@ -173,13 +180,13 @@ __device__ __forceinline__ uint4 nibbles(const uint4& q, int shift) {
 }
 
 // ---- the inputs
-struct Input {           // a matrix's input as the instruction's registers: [steps of 32][NT][32 lanes]
-  const uint2* x;        // (down: [blocks][3][2: before and behind the group's border][NT][32])
-  const float* scale;    // [groups][T] (down: [blocks][T])
-  const int* sum;        // of the whole numbers, the same (down: [blocks][2][T])
+struct Input {         // a matrix's input as the instruction's registers: [steps of 32][NT][32 lanes]
+  const uint2* x;      // (down: [blocks][3][2: before and behind the group's border][NT][32])
+  const float* scale;  // [groups][T] (down: [blocks][T])
+  const int* sum;      // of the whole numbers, the same (down: [blocks][2][T])
 };
 
-struct Numbers {  // whole numbers of 16 bits of `most` inputs from `first` on, with one scale
+struct Numbers {  // inputs as whole numbers of 16 bits with one scale
   std::vector<int> q;
   float scale;
   int sum(int from, int to) const {

@@ -1,19 +1,21 @@
-// Probe: the 32 layers of a token of Qwen-7B-Chat, Int8 or Int4, as ONE persistent kernel with two global waits a layer.
-// What it showed is in log.md beside it.
+// Probe: the 32 layers of a token of Qwen-7B-Chat, Int8 or Int4, as ONE persistent kernel with two global
+// waits a layer. What it showed is in log.md beside it.
 //
-// 128 blocks, one a multiprocessor; four own an attention head, each a slice of the MLP's hidden units. A block's
-// weights lie in the order in which it needs them (tape.cuh), so that one warp streams them through a ring of stages,
-// across every border of matrices, while 16 warps multiply with tensor cores:
+// 128 blocks, one a multiprocessor; four own an attention head, each a slice of the MLP's hidden units. A
+// block's weights lie in the order in which it needs them (tape.cuh), so that one warp streams them through a
+// ring of stages, across every border of matrices, while 16 warps multiply with tensor cores:
 //
-//   wait for the stream x -> norm -> v, q, k of the head (32 rows of each a block) -> exchanged by the four ->
-//     attention over a quarter of the cached positions -> combined by the four -> the head's columns of the output
-//     projection (1,024 rows a block) -> added into x
-//   wait for x -> norm -> 86 units of up and gate -> SwiGLU -> the same units' columns of down -> added into x
+//   wait for the stream x -> norm -> v, q, k of the head (32 rows of each a block) -> exchanged by the four
+//   ->
+//     attention over a quarter of the cached positions -> combined by the four -> the head's columns of the
+//     output projection (1,024 rows a block) -> added into x
+//   wait for x -> norm -> 86 units of up and gate -> SwiGLU -> the same units' columns of down -> added into
+//   x
 //
-// What is added into x is a whole number of 56 bits: the order of the sums does not matter, so a reply repeats to the
-// bit. The 8 bits below count who has added, so a reader needs no flag and no barrier beside the sum. Keys and values
-// are fp16, or 8 bits with a scale a head and position. Weights come from a hash, so that plain kernels in float64
-// can check everything.
+// What is added into x is a whole number of 56 bits: the order of the sums does not matter, so a reply
+// repeats to the bit. The 8 bits below count who has added, so a reader needs no flag and no barrier beside
+// the sum. Keys and values are fp16, or 8 bits with a scale a head and position. Weights come from a hash, so
+// that plain kernels in float64 can check everything.
 //
 //   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -o two_waits two_waits.cu && ./two_waits
 //   -DTRACE also prints the clocks of every section.
@@ -25,9 +27,12 @@ constexpr double FIXED = 1 << 28;  // a stream of up to 2^27 in 56 bits; the low
 __host__ __device__ inline float norm_of(int l, int which, int k) {
   return 0.5f + (mix(k * 2u + which + 77u * l) % 64) / 64.f;
 }
-__host__ __device__ inline float bias_of(int l, int row) { return ((int)(mix(row + 5u * l) % 33) - 16) / 64.f; }
+__host__ __device__ inline float bias_of(int l, int row) {
+  return ((int)(mix(row + 5u * l) % 33) - 16) / 64.f;
+}
 
-// The cache, a tile of CHUNK positions of a head after the other: keys, values and in 8 bits a float scale of each row.
+// The cache, a tile of CHUNK positions of a head after the other: keys, values and in 8 bits a float scale of
+// each row.
 template <int KV>
 struct Cache {
   static constexpr int CHUNK = KV == 16 ? 32 : 64, ROW = D * KV / 8, SCALES = 2 * CHUNK * ROW;
@@ -67,13 +72,13 @@ __device__ __forceinline__ void add_fixed(unsigned long long* to, float v) {
 }
 
 struct Token {
-  const unsigned char* tape;      // tape.cuh
-  unsigned char* cache;           // [L][chunks][HEADS] tiles of Cache
-  const float *x0, *norm, *bias;  // [H]; [L][2][H]; [L][3H]
-  unsigned long long* sums;       // [2 tokens][2L phases][H]
-  unsigned long long* mail;       // [HEADS][1024]: what the four blocks of a head tell one another
-  float* out;                     // [H]
-  long long* trace;               // [BLOCKS][4 layers][16] clocks
+  const unsigned char* tape;              // tape.cuh
+  unsigned char* cache;                   // [L][chunks][HEADS] tiles of Cache
+  const float *x0, *norm, *bias;          // [H]; [L][2][H]; [L][3H]
+  unsigned long long* sums;               // [2 tokens][2L phases][H]
+  unsigned long long* mail;               // [HEADS][1024]: what the four blocks of a head tell one another
+  float* out;                             // [H]
+  long long* trace;                       // [BLOCKS][4 layers][16] clocks
   int pos, chunks, flight, wait, parity;  // tiles under way at most; 1 global waits, 2 the head's; which sums
   unsigned turn;                          // grows with every layer of every token
 };
@@ -82,9 +87,10 @@ struct Shared {
   uint64_t full[STAGES], empty[STAGES];
   float cos_sin[128], q[D], v[D];
   float scales[32], squares[WARPS], hidden[96], narrow_scale, most[4], own;
-  int sums[128], narrow_sums[4][2];  // of the whole numbers, 32 inputs each
-  alignas(16) uint32_t digits[2][H / 4];     // of a whole input: the high and the low bytes
-  alignas(16) uint32_t narrow[2][2][D / 4];  // of a block's own: before and behind a border of groups; high and low
+  int sums[128], narrow_sums[4][2];       // of the whole numbers, 32 inputs each
+  alignas(16) uint32_t digits[2][H / 4];  // of a whole input: the high and the low bytes
+  alignas(16)
+      uint32_t narrow[2][2][D / 4];  // of a block's own: before and behind a border of groups; high and low
   alignas(16) float part[3648];
 };
 #ifdef TRACE
@@ -150,7 +156,10 @@ __device__ __forceinline__ float begin_phase(const Token& t, Shared& s, float (&
       unsigned long long v;
       do {
         if (++looks > PATIENT) __trap();
-        asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(v) : "l"(d + (tid & ~31) * 8 + 255) : "memory");
+        asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];"
+                     : "=l"(v)
+                     : "l"(d + (tid & ~31) * 8 + 255)
+                     : "memory");
       } while ((v & 255) != all);
     }
     d += tid * 8;
@@ -209,10 +218,10 @@ __device__ __forceinline__ float begin_phase(const Token& t, Shared& s, float (&
   return rsqrtf(total / H + 1e-6f);
 }
 
-// ---- products. A token fills two of an mma's eight columns, so four parts of its inputs have two columns each, zeros in
-// the others' steps: lane % 4 then has the sums of a part of its own, and scales it, where else three lanes of four would
-// stand idle four times as often. In Int4 the high nibbles are multiplied where they stand, sixteen times as large, and a
-// group is two parts, so that only scales know of it.
+// ---- products. A token fills two of an mma's eight columns, so four parts of its inputs have two columns
+// each, zeros in the others' steps: lane % 4 then has the sums of a part of its own, and scales it, where
+// else three lanes of four would stand idle four times as often. In Int4 the high nibbles are multiplied
+// where they stand, sixteen times as large, and a group is two parts, so that only scales know of it.
 __device__ __forceinline__ uint2 columns(const uint32_t* hi, const uint32_t* lo, int step, int pair) {
   int lane = threadIdx.x & 31, at = step * 8 + lane % 4;
   const uint32_t* from = lane / 4 % 2 ? lo : hi;
@@ -226,9 +235,12 @@ __device__ __forceinline__ Scales scales_at(const unsigned char* sc) {
   int g = (threadIdx.x & 31) / 4;
   return {*(const uint32_t*)(sc + g * 4), BITS == 8 ? 0u : sc[32 + g]};
 }
-__device__ __forceinline__ uint32_t seen_of(const Scales& s) { return s.both & (s.zeros | ~255u); }  // no scale is -1
+__device__ __forceinline__ uint32_t seen_of(const Scales& s) {
+  return s.both & (s.zeros | ~255u);
+}  // no scale is -1
 template <int BITS>
-__device__ __forceinline__ void scaled(float (&acc)[2], const int (&c)[4], const Scales& s, float xs, int xz) {
+__device__ __forceinline__ void scaled(float (&acc)[2], const int (&c)[4], const Scales& s, float xs,
+                                       int xz) {
   float2 f = __half22float2(*(const __half2*)&s.both);
   int v0 = c[0] * 256 + c[1], v1 = c[2] * 256 + c[3];
   if (BITS == 4) {
@@ -248,7 +260,8 @@ template <int BITS>
 struct Whole {  // a warp's part of a whole input
   using S = Shape<BITS>;
   static constexpr int MINE = S::KB / TEAMS;  // tiles of a row block that are a team's
-  static constexpr int K = S::KT / TEAM, STEPS = K / 32, GROUPS = K / 128, CHUNKS = K / S::CHUNK, HALVES = 8 / BITS;
+  static constexpr int K = S::KT / TEAM, STEPS = K / 32, GROUPS = K / 128, CHUNKS = K / S::CHUNK,
+                       HALVES = 8 / BITS;
   static_assert(MINE * GROUPS * HALVES <= 4, "a part needs two columns");
   uint2 x[MINE][STEPS];
   float scale;  // of the lane's own part
@@ -274,7 +287,8 @@ struct Whole {  // a warp's part of a whole input
   }
   // The products of a tile of 16 rows, or of 12 (512 or 384 bytes of 32 inputs).
   template <bool TAIL>
-  __device__ __forceinline__ uint32_t tile(int (&c)[4], Scales& scales, const unsigned char* at, int i) const {
+  __device__ __forceinline__ uint32_t tile(int (&c)[4], Scales& scales, const unsigned char* at,
+                                           int i) const {
     int lane = threadIdx.x & 31, group = lane % 4 / HALVES;
     uint32_t seen = ~0u;
     uint4 q[CHUNKS];
@@ -303,8 +317,8 @@ struct Whole {  // a warp's part of a whole input
     return seen;
   }
   // Blocks of 16 rows (a last one of 12, if `tail`): a warp's share of its rows to part.
-  __device__ __forceinline__ void rows(Shared& s, unsigned char* ring, Slot& slot, int blocks, bool tail, float* part,
-                                       int stride) const {
+  __device__ __forceinline__ void rows(Shared& s, unsigned char* ring, Slot& slot, int blocks, bool tail,
+                                       float* part, int stride) const {
     int lane = threadIdx.x & 31, warp = threadIdx.x / 32, half = lane % 2;
     slot.skip(team());
 #pragma unroll 1
@@ -320,7 +334,8 @@ struct Whole {  // a warp's part of a whole input
       float acc[2];
       scaled<BITS>(acc, c, scales, scale, sum);
       float v = row_of_lane(acc);
-      if (lane % 4 < 2 && (rb < blocks || !half || lane < 16)) part[warp * stride + rb * 16 + half * 8 + lane / 4] = v;
+      if (lane % 4 < 2 && (rb < blocks || !half || lane < 16))
+        part[warp * stride + rb * 16 + half * 8 + lane / 4] = v;
     }
     slot.back(team());
   }
@@ -332,16 +347,19 @@ struct Whole {  // a warp's part of a whole input
     return v;
   }
 };
-__device__ __forceinline__ void add_rows(unsigned long long* to, const float (&acc)[2]) {  // of the first two lanes
+__device__ __forceinline__ void add_rows(unsigned long long* to,
+                                         const float (&acc)[2]) {  // of the first two lanes
   int lane = threadIdx.x & 31, g = lane / 4, t = lane % 4;
   float v = (t & 1 ? acc[1] : acc[0]) + __shfl_xor_sync(~0u, t & 1 ? acc[0] : acc[1], 1);
   if (t < 2) add_fixed(to + g + t * 8, v);
 }
 template <int BITS>
-__device__ __forceinline__ void projection(Shared& s, unsigned char* ring, Slot& slot, unsigned long long* sums) {
+__device__ __forceinline__ void projection(Shared& s, unsigned char* ring, Slot& slot,
+                                           unsigned long long* sums) {
   using S = Shape<BITS>;
   constexpr int EACH = S::RBT / TEAM;
-  int b = blockIdx.x, lane = threadIdx.x & 31, number = threadIdx.x / 32 % TEAM, team = threadIdx.x / 32 / TEAM;
+  int b = blockIdx.x, lane = threadIdx.x & 31, number = threadIdx.x / 32 % TEAM,
+      team = threadIdx.x / 32 / TEAM;
   uint2 x[4];
 #pragma unroll
   for (int i = 0; i < 4; i++) x[i] = columns(s.narrow[0][0], s.narrow[0][1], i, 0);
@@ -382,8 +400,8 @@ template <int BITS>
 __device__ __forceinline__ void down(Shared& s, unsigned char* ring, Slot& slot, unsigned long long* sums) {
   using S = Shape<BITS>;
   constexpr int EACH = S::RBT / TEAM;
-  int b = blockIdx.x, lane = threadIdx.x & 31, number = threadIdx.x / 32 % TEAM, team = threadIdx.x / 32 / TEAM,
-      g = lane / 4, t = lane % 4;
+  int b = blockIdx.x, lane = threadIdx.x & 31, number = threadIdx.x / 32 % TEAM,
+      team = threadIdx.x / 32 / TEAM, g = lane / 4, t = lane % 4;
   uint2 x[3];  // before and behind the border of groups in columns of their own
   int part = lane % 2;
 #pragma unroll
@@ -453,7 +471,8 @@ __device__ __forceinline__ void narrow_digits(Shared& s, float v, int n, int bor
   if (tid == 0) s.narrow_scale = m * (1 / 32639.f);
 }
 
-// ---- attention: LANES lanes a position, NUMBERS of its 128 a lane; a warp sums up its own, at the end all meet
+// ---- attention: LANES lanes a position, NUMBERS of its 128 a lane; a warp sums up its own, at the end all
+// meet
 template <int KV>
 struct Query {
   static constexpr int LANES = Cache<KV>::LANES, N = D / LANES;
@@ -532,8 +551,10 @@ __device__ void attend(const Token& t, Shared& s, unsigned char* ring, Slot& slo
                        float key) {
   using C = Cache<KV>;
   constexpr int LANES = C::LANES, N = D / LANES;
-  constexpr int PLACES = TEAM * 32 / LANES, EACH = C::CHUNK / PLACES;  // positions a team looks at at a time; a lane's
-  int tid = threadIdx.x, lane = (tid & 31) % LANES, warp = tid / 32, team = warp / TEAM, n = tid % (TEAM * 32) / LANES;
+  constexpr int PLACES = TEAM * 32 / LANES,
+                EACH = C::CHUNK / PLACES;  // positions a team looks at at a time; a lane's
+  int tid = threadIdx.x, lane = (tid & 31) % LANES, warp = tid / 32, team = warp / TEAM,
+      n = tid % (TEAM * 32) / LANES;
   float acc[N] = {}, v[N], m = -1e30f, sum = 0;
   Query<KV> query;
   query.load(s);
@@ -847,7 +868,8 @@ __global__ void ref_rows(int l, int m, const double* x, double* y, int K, const 
   if (lane == 0) y[n] = (add ? y[n] : 0) + a + (bias ? bias[n] : 0);
 }
 template <int KV>
-__global__ void ref_attend(const double* qkv, const unsigned char* cache, int l, int chunks, int pos, double* out) {
+__global__ void ref_attend(const double* qkv, const unsigned char* cache, int l, int chunks, int pos,
+                           double* out) {
   using C = Cache<KV>;
   int h = blockIdx.x;
   extern __shared__ double p[];
@@ -967,8 +989,8 @@ void measure(Run& o, const unsigned char* tape) {
       e += (a[k] - r[k]) * (a[k] - r[k]);
       n += r[k] * r[k];
     }
-    printf("Int%d, %d bits of KV, position %4d: off by %.1e of %.2f, %s\n", BITS, KV, pos, sqrt(e / n), sqrt(n / H),
-           same ? "five times the same" : "NOT ALWAYS THE SAME");
+    printf("Int%d, %d bits of KV, position %4d: off by %.1e of %.2f, %s\n", BITS, KV, pos, sqrt(e / n),
+           sqrt(n / H), same ? "five times the same" : "NOT ALWAYS THE SAME");
   }
   double speed = memory_speed(o.st, tape, 3ull << 30, o.out);
   for (int pos : {1024, 8191}) {
@@ -989,7 +1011,8 @@ void measure(Run& o, const unsigned char* tape) {
     fflush(stdout);
   }
 #ifdef TRACE
-  const char* names[] = {"wait+norm", "v q", "k+exchange", "attend", "proj", "wait+norm", "gate/up", "swiglu", "down"};
+  const char* names[] = {"wait+norm", "v q",     "k+exchange", "attend", "proj",
+                         "wait+norm", "gate/up", "swiglu",     "down"};
   for (int pos : {1, 1024, 8191}) {
     CK(cudaMemset(o.trace, 0, BLOCKS * 64 * 8));
     for (int i = 0; i < 4; i++) go(pos, 3, 3);
