@@ -184,21 +184,11 @@ def _report(end: ReplyEnd, backend: Backend, loaded: float, settings: Settings, 
 
 
 def _stats_line(end: ReplyEnd, backend: Backend, loaded: float) -> str:
-    usage, timings = end.usage, end.timings
-    new = usage.prompt_tokens - usage.reused_tokens
+    from qwenchat.terminal.stats import stats_text
+
     return tr(
-        "{model}: loaded in {loaded} s; prompt reused {reused} + new {new} tokens, {prefill}; "
-        "first token after {first} s; reply {tokens}, {decode}",
+        "{model}: loaded in {seconds} s; {statistics}",
         model=tr("{value} ({origin})", value=backend.name, origin=backend.description),
-        loaded=f"{loaded:.2f}",
-        reused=usage.reused_tokens,
-        new=new,
-        prefill=_rate(new, timings.prefill),
-        first=f"{timings.first_token:.2f}",
-        tokens=plural(usage.completion_tokens, "1 token", "{count} tokens"),
-        decode=_rate(usage.completion_tokens, timings.decode),
+        seconds=f"{loaded:.2f}",
+        statistics=tr("; ").join(stats_text(end)),
     )
-
-
-def _rate(tokens: int, seconds: float) -> str:
-    return tr("{speed} tokens/s", speed=f"{tokens / seconds:.1f}") if seconds > 0 else tr("no time")

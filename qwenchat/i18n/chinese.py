@@ -230,11 +230,13 @@ CHINESE: Mapping[str, str] = {
     "the prompt's length changed the NTK alpha: what was cached could not be reused": (
         "输入长度改变了 NTK alpha：缓存的内容无法复用"
     ),
-    "prompt: reused {reused} + new {new} tokens in {seconds} s": (
-        "输入：复用 {reused} + 新增 {new} 个 token，用时 {seconds} 秒"
+    "prompt: reused {reused} + new {new} tokens in {seconds} s, {speed}": (
+        "输入：复用 {reused} + 新增 {new} 个 token，用时 {seconds} 秒，{speed}"
     ),
-    "reply: {tokens}, {speed} tokens/s": "回复：{tokens}，{speed} token/秒",
-    "first token after {seconds} s; seed: {seed}": "首个 token 用时 {seconds} 秒；种子：{seed}",
+    "reply: {tokens}, {speed}": "回复：{tokens}，{speed}",
+    "first token after {seconds} s": "首个 token 用时 {seconds} 秒",
+    "no time": "用时为零",
+    "seed: {seed}": "种子：{seed}",
     "none was needed": "未使用",
     # --- the sessions of a chat -------------------------------------------------------------------
     "{model} answered in it last; /model {model} loads that": "上次由 {model} 回答；/model {model} 可加载它",
@@ -775,12 +777,7 @@ CHINESE: Mapping[str, str] = {
         "上下文窗口已满，回复在 {count} 个 token 后截断"
     ),
     "interrupted; the reply is incomplete": "已中断；回复不完整",
-    "{model}: loaded in {loaded} s; prompt reused {reused} + new {new} tokens, {prefill}; "
-    "first token after {first} s; reply {tokens}, {decode}": (
-        "{model}：加载用时 {loaded} 秒；输入复用 {reused} + 新增 {new} 个 token，{prefill}；"
-        "首个 token 用时 {first} 秒；回复 {tokens}，{decode}"
-    ),
-    "no time": "用时为零",
+    "{model}: loaded in {seconds} s; {statistics}": "{model}：加载用时 {seconds} 秒；{statistics}",
     # --- the command line: beginning a chat -------------------------------------------------------
     "--json, --stream-json, --code and --complete are for one answer": (
         "--json、--stream-json、--code 和 --complete 只用于单次回答"

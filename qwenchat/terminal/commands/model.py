@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import UsageError, shorten
-from qwenchat.i18n.language import plural, tr
+from qwenchat.i18n.language import tr
 from qwenchat.settings.schema import allowed, named_prompt, read_setting
 from qwenchat.terminal import status
 from qwenchat.terminal.commands.registry import Group
 from qwenchat.terminal.input import attachments
+from qwenchat.terminal.stats import stats_text
 
 if TYPE_CHECKING:
     from qwenchat.terminal.chat import Chat
@@ -162,26 +163,9 @@ def _option_in_force(chat: Chat, name: str) -> str:
 def _stats(chat: Chat, rest: str) -> None:
     if chat.last is None:
         raise UsageError("there was no reply yet")
-    usage, timings = chat.last.usage, chat.last.timings
-    new = usage.prompt_tokens - usage.reused_tokens
-    chat.say(
-        tr(
-            "prompt: reused {reused} + new {new} tokens in {seconds} s",
-            reused=f"{usage.reused_tokens:,}",
-            new=f"{new:,}",
-            seconds=f"{timings.prefill:.2f}",
-        )
-    )
+    prompt, first, reply = stats_text(chat.last)
+    chat.say(prompt)
     chat.say(status.why_nothing_was_reused(chat.last))
-    rate = usage.completion_tokens / timings.decode if timings.decode else 0.0
-    chat.say(
-        tr(
-            "reply: {tokens}, {speed} tokens/s",
-            tokens=plural(usage.completion_tokens, "1 token", "{count} tokens"),
-            speed=f"{rate:.1f}",
-        )
-    )
+    chat.say(reply)
     seed = tr("none was needed") if chat.last.seed is None else chat.last.seed
-    chat.say(
-        tr("first token after {seconds} s; seed: {seed}", seconds=f"{timings.first_token:.2f}", seed=seed)
-    )
+    chat.say(tr("{message}; {hint}", message=first, hint=tr("seed: {seed}", seed=seed)))

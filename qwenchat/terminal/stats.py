@@ -1,0 +1,32 @@
+"""The statistics of a reply in words, for ``--stats``, ``/stats`` and the toolbar."""
+
+from __future__ import annotations
+
+from qwenchat.chat.messages import ReplyEnd
+from qwenchat.i18n.language import plural, tr
+
+
+def stats_text(end: ReplyEnd) -> tuple[str, str, str]:
+    """Tokens and speed of the prompt, the time to the first token, tokens and speed of the reply."""
+    usage, timings = end.usage, end.timings
+    new = usage.prompt_tokens - usage.reused_tokens
+    return (
+        tr(
+            "prompt: reused {reused} + new {new} tokens in {seconds} s, {speed}",
+            reused=f"{usage.reused_tokens:,}",
+            new=f"{new:,}",
+            seconds=f"{timings.prefill:.2f}",
+            speed=speed_text(new, timings.prefill),
+        ),
+        tr("first token after {seconds} s", seconds=f"{timings.first_token:.2f}"),
+        tr(
+            "reply: {tokens}, {speed}",
+            tokens=plural(usage.completion_tokens, "1 token", "{count} tokens"),
+            speed=speed_text(usage.completion_tokens, timings.decode),
+        ),
+    )
+
+
+def speed_text(tokens: int, seconds: float) -> str:
+    """Tokens by time: "12.3 tokens/s"."""
+    return tr("{speed} tokens/s", speed=f"{tokens / seconds:.1f}") if seconds > 0 else tr("no time")

@@ -1,0 +1,20 @@
+"""The statistics of a reply in words."""
+
+from __future__ import annotations
+
+from qwenchat.chat.messages import ReplyEnd, Timings, Usage
+from qwenchat.terminal.stats import speed_text, stats_text
+
+
+def test_the_statistics_tell_prompt_first_token_and_reply() -> None:
+    usage = Usage(prompt_tokens=1_500, completion_tokens=30, reused_tokens=300)
+    end = ReplyEnd("stop", usage, Timings(prefill=0.5, first_token=0.62, decode=1.5))
+    assert stats_text(end) == (
+        "prompt: reused 300 + new 1,200 tokens in 0.50 s, 2400.0 tokens/s",
+        "first token after 0.62 s",
+        "reply: 30 tokens, 20.0 tokens/s",
+    )
+
+
+def test_where_no_time_passed_there_is_no_speed() -> None:
+    assert speed_text(0, 0.0) == "no time"
