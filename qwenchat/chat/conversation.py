@@ -1,8 +1,9 @@
 """The conversation as a tree of turns: asking, undoing, trying again, branching.
 
 Owns the shape of the tree and the place in it where the chat stands (the cursor). Nothing is ever
-taken out of the tree: undoing moves the cursor, trying again or editing grows a sibling. Knows no
-clock, no disk, no tokenizer and no model; it is not safe to change from two threads at once.
+taken out of the tree: undoing moves the cursor, trying again or editing grows a sibling. What a node and
+a turn are is ``nodes``'s. Knows no clock, no disk, no tokenizer and no model; it is not safe to change from
+two threads at once.
 
 Questions and replies alternate on every path. Each place remembers which of its continuations was
 visited last; that memory is what ``redo`` and the walk among siblings follow, so there is no undo
@@ -15,80 +16,14 @@ stack beside the tree that could disagree with it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
-from qwenchat.chat.messages import GenerationOptions, Message, Role, Timings, Usage
+from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.nodes import Node, Reply, Turn
 from qwenchat.errors import ConversationError, Names, Phrase
 from qwenchat.text.caseless import named
 
-ReplyStatus = Literal["complete", "interrupted", "error", "length", "streaming"]
-"""How a reply stands. ``streaming`` is a checkpoint of one that is still being made; found in a
-session file, it was interrupted by whatever ended the program."""
-
 _NAME_LIMIT = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a model answered, with all that is needed to get the same answer again.
-
-    Attributes:
-        text: verbatim.
-        status: how it ended.
-        token_ids: the ordinary tokens that the text was made of.
-        model: the model's name.
-        seed: what the sampler drew with; None if nothing was drawn.
-        options: what was asked for.
-        usage, timings: what it took; None where it is not known.
-        error: what went wrong, for the status ``error``.
-    """
-
-    text: str
-    status: ReplyStatus
-    token_ids: tuple[int, ...] = ()
-    model: str = ""
-    seed: int | None = None
-    options: GenerationOptions = field(default_factory=GenerationOptions)
-    usage: Usage | None = None
-    timings: Timings | None = None
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A question or a reply in the tree.
-
-    Attributes:
-        id: 1 for the first node ever made, then counting.
-        parent: the id of the node that it follows; None for a first question.
-        created: when, in ISO 8601 and UTC.
-        content: the user's text of a question, the :class:`Reply` of a reply.
-    """
-
-    id: int
-    parent: int | None
-    created: str
-    content: str | Reply
-
-    @property
-    def role(self) -> Role:
-        return Role.USER if isinstance(self.content, str) else Role.ASSISTANT
-
-    @property
-    def text(self) -> str:
-        return self.content if isinstance(self.content, str) else self.content.text
-
-    @property
-    def reply(self) -> Reply | None:
-        """The reply; None for a question."""
-        return None if isinstance(self.content, str) else self.content
-
-    @property
-    def message(self) -> Message:
-        """The node as the model is to read it."""
-        reply = self.reply
-        return Message(self.role, self.text, (reply.token_ids or None) if reply else None)
 
 
 class Conversation:
@@ -180,9 +115,19 @@ class Conversation:
             node_id = node.parent
         return found[::-1]
 
+    def turns(self) -> list[Turn]:
+        """The path as turns, a question and its reply each; the last may have no reply yet."""
+        turns: list[Turn] = []
+        for node in self.path():
+            if node.role is Role.USER:
+                turns.append(Turn(len(turns) + 1, node))
+            else:
+                turns[-1] = replace(turns[-1], reply=node)
+        return turns
+
     def questions(self) -> list[Node]:
-        """The questions of the path; turn ``n`` is the one at ``n - 1``, with its reply."""
-        return [node for node in self.path() if node.role is Role.USER]
+        """The questions of :meth:`turns`."""
+        return [turn.question for turn in self.turns()]
 
     def messages(self) -> list[Message]:
         """What the model is to read: the system prompt, also an empty one, if it is not the model's own,
@@ -201,7 +146,7 @@ class Conversation:
 
     def pinned_turns(self) -> list[int]:
         """The numbers of the path's turns that are pinned, counted from 1."""
-        return [n for n, node in enumerate(self.questions(), 1) if node.id in self._pinned]
+        return [turn.n for turn in self.turns() if turn.question.id in self._pinned]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Conversation) and self._state() == other._state()
@@ -266,13 +211,11 @@ class Conversation:
 
     def undo(self, steps: int = 1) -> int:
         """Goes back by turns, a question and its reply each. Returns how many there were to undo."""
-        for taken in range(steps):
-            here = self.current
-            if here is None:
-                return taken
-            question = here if here.parent is None or here.role is Role.USER else self.node(here.parent)
-            self._cursor = question.parent
-        return max(steps, 0)
+        turns = self.turns()
+        taken = min(max(steps, 0), len(turns))
+        if taken:
+            self._cursor = turns[-taken].question.parent
+        return taken
 
     def redo(self, steps: int = 1) -> int:
         """Goes forward again by turns, as far as they were visited last. Returns how many there were."""
@@ -404,8 +347,7 @@ class Conversation:
         return self.node(node_id)
 
     def _step_aside(self, step: int) -> Node:
-        last_turn = self.path()[-2 if self._stands_at_reply() else -1 :]
-        for node in reversed(last_turn):
+        for node in reversed([node for turn in self.turns()[-1:] for node in turn.nodes]):
             index, count = self.siblings(node.id)
             if count == 1:
                 continue
@@ -417,9 +359,6 @@ class Conversation:
             self._visit(self._deepest(aside.id))
             return aside
         raise ConversationError("the last turn has no alternatives", "/retry and /edit make some")
-
-    def _stands_at_reply(self) -> bool:
-        return self.current is not None and self.current.role is Role.ASSISTANT
 
     def _turn(self, n: int) -> Node:
         questions = self.questions()

@@ -16,8 +16,9 @@ from datetime import datetime, timezone
 from typing import Literal
 
 from qwenchat.chat.backend import Backend
-from qwenchat.chat.conversation import Conversation, Reply, ReplyStatus
+from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, Role, TextDelta
+from qwenchat.chat.nodes import Reply, ReplyStatus
 from qwenchat.chat.window import Fit, fit_window
 from qwenchat.errors import ContextLengthError, ConversationError
 from qwenchat.humanize import ranges
@@ -41,7 +42,7 @@ def fit_turns(
             ``overflow`` "error".
     """
     messages = conversation.messages()
-    if len(conversation.questions()) == 1:
+    if len(conversation.turns()) == 1:
         # Nothing could be left out, and the backend counts once more what it is given.
         return Fit(tuple(messages), (), 0)
     fit = fit_window(

@@ -11,16 +11,17 @@ kilobytes.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, NoReturn, get_args
 
-from qwenchat.chat.conversation import Conversation, Node, Reply, ReplyStatus
+from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import GenerationOptions, Role, Timings, Usage
+from qwenchat.chat.nodes import Node, Reply, ReplyStatus
 from qwenchat.errors import ConversationError, Phrase, SessionDamagedError
+from qwenchat.sessions.fields import Fields, damaged, is_finite
 from qwenchat.text.caseless import fold
 
 SCHEMA = 1
@@ -149,14 +150,14 @@ def decode(data: bytes) -> SessionRecord:
         SessionDamagedError: this is no session file, or one of a newer schema; says why in a few
             words, without naming the file.
     """
-    top = _Object(_migrated(_parse(data)), "file")
+    top = Fields(_migrated(_parse(data)), "file")
     if top.whole("schema") != SCHEMA:
         top.refuse("schema")
     head = _head(top)
     settings = top.mapping("settings")
     for name, value in settings.items():
         if not _is_setting(value):
-            raise _damaged(Phrase("the setting {name!r} has a value it cannot have", name=name))
+            raise damaged(Phrase("the setting {name!r} has a value it cannot have", name=name))
     return SessionRecord(head, settings, _conversation(top))
 
 
@@ -164,7 +165,7 @@ def decode_head(start: bytes) -> Head | None:
     """What a list shows, from a file's first bytes; None if only the whole file can tell."""
     fields = _first_fields(start.decode("utf-8-sig", "ignore"))
     try:
-        top = _Object(fields, "file")
+        top = Fields(fields, "file")
         return _head(top) if top.whole("schema") == SCHEMA else None
     except SessionDamagedError:
         return None
@@ -216,11 +217,11 @@ def _parse(data: bytes) -> object:
     try:
         return _parser.decode(data.decode("utf-8-sig"))
     except RecursionError:
-        raise _damaged(Phrase("it is nested too deeply")) from None
+        raise damaged(Phrase("it is nested too deeply")) from None
     except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
         if isinstance(error, json.JSONDecodeError):
-            raise _damaged(Phrase("it is not JSON in line {n}", n=error.lineno)) from None
-        raise _damaged(Phrase("it is not JSON")) from None
+            raise damaged(Phrase("it is not JSON in line {n}", n=error.lineno)) from None
+        raise damaged(Phrase("it is not JSON")) from None
 
 
 def _migrated(content: object) -> object:
@@ -228,7 +229,7 @@ def _migrated(content: object) -> object:
         return content
     schema = content.get("schema")
     if type(schema) is not int:
-        raise _damaged(Phrase("it names no schema"))
+        raise damaged(Phrase("it names no schema"))
     if schema > SCHEMA:
         raise SessionDamagedError(
             "it was written by a newer qwenchat (schema {newer}; this one reads {known})",
@@ -240,11 +241,11 @@ def _migrated(content: object) -> object:
         try:
             content = MIGRATIONS[older](content)
         except (LookupError, TypeError, ValueError, AttributeError):
-            raise _damaged(Phrase("it does not hold what schema {n} holds", n=older)) from None
+            raise damaged(Phrase("it does not hold what schema {n} holds", n=older)) from None
     return content
 
 
-def _head(top: _Object) -> Head:
+def _head(top: Fields) -> Head:
     head = Head(
         id=top.text("id"),
         title=top.text("title"),
@@ -257,26 +258,26 @@ def _head(top: _Object) -> Head:
         try:
             datetime.fromisoformat(moment)
         except ValueError:
-            raise _damaged(Phrase("its dates are not dates")) from None
+            raise damaged(Phrase("its dates are not dates")) from None
     return head
 
 
-def _conversation(top: _Object) -> Conversation:
-    nodes = [_node(_Object(node, f"nodes[{i}]")) for i, node in enumerate(top.sequence("nodes"))]
+def _conversation(top: Fields) -> Conversation:
+    nodes = [_node(Fields(node, f"nodes[{i}]")) for i, node in enumerate(top.sequence("nodes"))]
     given = top.mapping("branches")
-    branches = {name: _Object(given, "branches").whole(name) for name in given}
+    branches = {name: Fields(given, "branches").whole(name) for name in given}
     system, cursor = top.optional_text("system"), top.optional_whole("cursor")
-    pinned, visited = _wholes(top, "pinned"), _wholes(top, "visited")
+    pinned, visited = top.wholes("pinned"), top.wholes("visited")
     top.finish()
     try:
         return Conversation(
             system, nodes=nodes, cursor=cursor, branches=branches, pinned=pinned, visited=visited
         )
     except ConversationError as error:
-        raise _damaged(error.message) from None
+        raise damaged(error.message) from None
 
 
-def _node(entry: _Object) -> Node:
+def _node(entry: Fields) -> Node:
     role = entry.text("role")
     if role not in (Role.USER.value, Role.ASSISTANT.value):
         entry.refuse("role")
@@ -287,7 +288,7 @@ def _node(entry: _Object) -> Node:
     return node
 
 
-def _reply(entry: _Object, text: str) -> Reply:
+def _reply(entry: Fields, text: str) -> Reply:
     status = entry.text("status")
     if status not in _STATUSES:
         entry.refuse("status")
@@ -300,12 +301,12 @@ def _reply(entry: _Object, text: str) -> Reply:
         options=_options(entry.mapping("options")),
         usage=_usage(entry),
         timings=_seconds(entry),
-        token_ids=_wholes(entry, "token_ids"),
+        token_ids=entry.wholes("token_ids"),
     )
 
 
 def _options(given: dict[str, Any]) -> GenerationOptions:
-    values = _Object(given, "options")
+    values = Fields(given, "options")
     known: dict[str, Any] = {}
     for name in given:
         if name == "stop":
@@ -318,112 +319,25 @@ def _options(given: dict[str, Any]) -> GenerationOptions:
     return GenerationOptions(**known)
 
 
-def _usage(entry: _Object) -> Usage | None:
+def _usage(entry: Fields) -> Usage | None:
     if (given := entry.optional_mapping("usage")) is None:
         return None
-    values = _Object(given, "usage")
+    values = Fields(given, "usage")
     usage = Usage(**{field.name: values.whole(field.name) for field in fields(Usage)})
     values.finish()
     return usage
 
 
-def _seconds(entry: _Object) -> Timings | None:
+def _seconds(entry: Fields) -> Timings | None:
     if (given := entry.optional_mapping("timings")) is None:
         return None
-    values = _Object(given, "timings")
+    values = Fields(given, "timings")
     timings = Timings(**{field.name: values.number(field.name) for field in fields(Timings)})
     values.finish()
     return timings
 
 
-def _wholes(entry: _Object, name: str) -> tuple[int, ...]:
-    values = entry.sequence(name)
-    if not all(type(value) is int for value in values):
-        entry.refuse(name)
-    return tuple(values)
-
-
 def _is_setting(value: object) -> bool:
     if isinstance(value, list):
         return all(isinstance(item, str) for item in value)
-    return value is None or (isinstance(value, str | int | float) and _is_finite(value))
-
-
-def _is_finite(value: str | int | float) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)  # 1e999 is JSON, and infinite
-
-
-def _damaged(why: str) -> SessionDamagedError:
-    return SessionDamagedError(why, "it is left as it is; to go on with it moves it aside")
-
-
-class _Object:
-    """A JSON object whose fields are taken out one by one, each checked for its kind.
-
-    Args:
-        content: what should be one.
-        where: its place in the file, for errors.
-    """
-
-    def __init__(self, content: object, where: str) -> None:
-        if not isinstance(content, dict):
-            raise _damaged(Phrase("{where} is no object", where=where))
-        self._content = content
-        self._where = where
-        self._taken: set[str] = set()
-
-    def refuse(self, name: str) -> NoReturn:
-        raise _damaged(Phrase("{where}: {name!r} has a value it cannot have", where=self._where, name=name))
-
-    def finish(self) -> None:
-        """Refuses fields that nobody took: saving would drop them."""
-        for name in self._content:
-            if name not in self._taken:
-                raise _damaged(Phrase("{where}: {name!r} is no field of it", where=self._where, name=name))
-
-    def text(self, name: str) -> str:
-        value: str = self._take(name, str)
-        return value
-
-    def optional_text(self, name: str) -> str | None:
-        return None if self._is_null(name) else self.text(name)
-
-    def texts(self, name: str) -> list[str]:
-        values = self.sequence(name)
-        if not all(isinstance(value, str) for value in values):
-            self.refuse(name)
-        return values
-
-    def whole(self, name: str) -> int:
-        value: int = self._take(name, int)
-        return value
-
-    def optional_whole(self, name: str) -> int | None:
-        return None if self._is_null(name) else self.whole(name)
-
-    def number(self, name: str) -> float:
-        value: int | float = self._take(name, int, float)
-        return value if _is_finite(value) else self.refuse(name)
-
-    def mapping(self, name: str) -> dict[str, Any]:
-        value: dict[str, Any] = self._take(name, dict)
-        return value
-
-    def optional_mapping(self, name: str) -> dict[str, Any] | None:
-        return None if self._is_null(name) else self.mapping(name)
-
-    def sequence(self, name: str) -> list[Any]:
-        value: list[Any] = self._take(name, list)
-        return value
-
-    def _is_null(self, name: str) -> bool:
-        self._taken.add(name)
-        return name in self._content and self._content[name] is None
-
-    def _take(self, name: str, *kinds: type) -> Any:
-        self._taken.add(name)
-        if name not in self._content:
-            raise _damaged(Phrase("{where}: {name!r} is missing", where=self._where, name=name))
-        value = self._content[name]
-        # By its very type: a truth is a whole number to isinstance().
-        return value if type(value) in kinds else self.refuse(name)
+    return value is None or (isinstance(value, str | int | float) and is_finite(value))

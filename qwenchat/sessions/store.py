@@ -80,7 +80,7 @@ class Session:
 
     def record(self) -> SessionRecord:
         """The session as it would be saved now."""
-        turns = len(self.conversation.questions())
+        turns = len(self.conversation.turns())
         head = Head(self.id, self.title, self.model, self.created, self.updated, turns)
         return SessionRecord(head, self.settings, self.conversation)
 

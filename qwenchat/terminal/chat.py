@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.chat.backend import Backend
-from qwenchat.chat.conversation import Conversation, Node
+from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import Event, PrefillProgress, ReplyEnd, Role, TextDelta
+from qwenchat.chat.nodes import Node
 from qwenchat.chat.turn import broke_off, fit_turns, now, stream_reply
 from qwenchat.errors import Interrupted, ModelError, Phrase, QwenchatError, SessionError, UsageError
 from qwenchat.humanize import ranges

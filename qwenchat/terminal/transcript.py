@@ -5,7 +5,8 @@ Reads the conversation and changes nothing.
 
 from __future__ import annotations
 
-from qwenchat.chat.conversation import Conversation, Node
+from qwenchat.chat.conversation import Conversation
+from qwenchat.chat.nodes import Node
 from qwenchat.errors import shorten
 from qwenchat.i18n.language import plural, tr
 from qwenchat.sessions.store import Session
@@ -34,8 +35,8 @@ def show(
     """
     from qwenchat.terminal.render.live import render_markdown  # the prompt need not wait for Markdown
 
-    questions = conversation.questions()
-    skipped = max(len(questions) - turns, 0) if turns else 0
+    all_turns = conversation.turns()
+    skipped = max(len(all_turns) - turns, 0) if turns else 0
     if skipped and rest:
         console.say(
             plural(
@@ -44,7 +45,7 @@ def show(
                 "{count} earlier turns; /history shows all",
             )
         )
-    for node in conversation.path()[2 * skipped :]:  # questions and replies alternate
+    for node in (node for turn in all_turns[skipped:] for node in turn.nodes):
         text, left = (node.text, 0) if whole else _beginning(node.text)
         if node.reply is not None:
             render_markdown(text, plain=plain)
@@ -73,7 +74,7 @@ def _beginning(text: str) -> tuple[str, int]:
 
 def summary(session: Session) -> str:
     """Which session it is, in a line."""
-    turns = len(session.conversation.questions())
+    turns = len(session.conversation.turns())
     title, date = shorten(session.title or session.id), when(session.updated)
     line = plural(
         turns,
@@ -100,8 +101,8 @@ def how_it_ended(conversation: Conversation) -> str:
 
 def place_among_siblings(conversation: Conversation) -> str:
     """Which of how many the last reply is, or else its question, ``‹2/3›``; nothing if there is but one."""
-    places = (_place(conversation, node) for node in reversed(conversation.path()[-2:]))
-    return next(filter(None, places), "")
+    last = [node for turn in conversation.turns()[-1:] for node in turn.nodes]
+    return next(filter(None, (_place(conversation, node) for node in reversed(last))), "")
 
 
 def where(conversation: Conversation) -> str:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenchat.chat.conversation import Conversation, Node, Reply
+from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.nodes import Node, Reply
 from qwenchat.errors import ConversationError
 
 NOW = "2025-01-01T00:00:00Z"
@@ -45,6 +46,19 @@ def test_a_chat_reads_as_the_system_prompt_and_its_turns() -> None:
         Message(Role.ASSISTANT, "B", (1, 2)),
     ]
     assert Conversation().messages() == []
+
+
+def test_a_path_is_turns_of_a_question_and_its_reply_the_last_may_lack() -> None:
+    conversation = chat("a", "b")
+    conversation.ask("c", NOW)
+    turns = conversation.turns()
+    assert [(turn.n, [node.text for node in turn.nodes]) for turn in turns] == [
+        (1, ["a", "A"]),
+        (2, ["b", "B"]),
+        (3, ["c"]),
+    ]
+    assert [turn.reply is None for turn in turns] == [False, False, True]
+    assert Conversation().turns() == []
 
 
 def test_undo_takes_whole_turns_and_redo_brings_them_back() -> None:

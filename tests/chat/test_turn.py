@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from qwenchat.chat import turn
-from qwenchat.chat.conversation import Conversation, Reply
+from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import Event, GenerationOptions, ReplyEnd, TextDelta, Timings, Usage
+from qwenchat.chat.nodes import Reply
 from qwenchat.chat.turn import stream_reply
 from qwenchat.errors import ContextLengthError
 from qwenchat.sessions import format as session_file

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from qwenchat.chat.conversation import Reply
+from qwenchat.chat.nodes import Reply
 from qwenchat.cli import app, chat, completion
 from qwenchat.sessions.store import Session, SessionStore
 from qwenchat.terminal import console, session_table

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from qwenchat.chat.conversation import Reply
+from qwenchat.chat.nodes import Reply
 from qwenchat.cli import app
 from qwenchat.doctor.findings import Finding, Fit, Outlook, Report
 from qwenchat.i18n import language

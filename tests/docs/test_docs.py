@@ -22,7 +22,8 @@ import qwenchat
 from docs import tables
 from qwenchat import errors, paths
 from qwenchat.backends.local import Model
-from qwenchat.chat.conversation import Conversation, Reply
+from qwenchat.chat.conversation import Conversation
+from qwenchat.chat.nodes import Reply
 from qwenchat.cli.app import app
 from qwenchat.sessions.format import Head, SessionRecord, encode
 from qwenchat.settings.schema import Settings

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from qwenchat.chat.conversation import Conversation, Reply, ReplyStatus
+from qwenchat.chat.conversation import Conversation
+from qwenchat.chat.nodes import Reply, ReplyStatus
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions.export import FORMATS, to_html, to_json, to_markdown, to_text
 from qwenchat.sessions.format import Head, SessionRecord

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from qwenchat.chat.conversation import Conversation, Reply
+from qwenchat.chat.conversation import Conversation
+from qwenchat.chat.nodes import Reply
 from qwenchat.errors import SessionDamagedError
 from qwenchat.sessions.store import Session, SessionStore
 

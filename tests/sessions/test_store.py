@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from qwenchat.chat.conversation import Conversation, Reply
+from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import GenerationOptions, Timings, Usage
+from qwenchat.chat.nodes import Reply
 from qwenchat.errors import (
     SessionDamagedError,
     SessionError,

@@ -179,7 +179,7 @@ def gguf_model(folder: Path, hub: Path, template: str) -> Path:
 
 
 def session(folder: Path) -> Path:
-    from qwenchat.chat.conversation import Reply
+    from qwenchat.chat.nodes import Reply
     from qwenchat.sessions.store import SessionStore
 
     now = "2025-01-01T00:00:00+00:00"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import filelock  # noqa: F401  # before forking, or each writer would be killed while importing it
 
-from qwenchat.chat.conversation import Reply
+from qwenchat.chat.nodes import Reply
 from qwenchat.errors import SessionError
 from qwenchat.files.atomic import TEMPORARY_SUFFIX
 from qwenchat.sessions.store import SessionStore

@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from qwenchat.chat.conversation import Conversation, Reply
+from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import GenerationOptions, Timings, Usage
+from qwenchat.chat.nodes import Reply
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions.store import SessionStore
 

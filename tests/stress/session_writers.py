@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from qwenchat.chat.conversation import Reply
+from qwenchat.chat.nodes import Reply
 from qwenchat.sessions.store import SessionStore
 
 NOW = "2025-01-01T00:00:00+00:00"

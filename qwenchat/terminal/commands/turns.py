@@ -68,7 +68,7 @@ def _prev(chat: Chat, rest: str) -> None:
 
 
 def _question_numbers(chat: Chat, rest: str) -> Iterable[tuple[str, str]]:
-    return [(str(n), question.text) for n, question in enumerate(chat.conversation.questions(), 1)]
+    return [(str(turn.n), turn.question.text) for turn in chat.conversation.turns()]
 
 
 @command(
@@ -133,22 +133,21 @@ def _context(chat: Chat, rest: str) -> None:
     if backend is None:
         raise UsageError("the model is not there yet", "its tokenizer counts")
     conversation = chat.conversation
-    pinned, path = conversation.pinned_turns(), conversation.path()
+    pinned, turns = conversation.pinned_turns(), conversation.turns()
     system = backend.system if conversation.system is None else conversation.system
-    skipped = max(len(conversation.questions()) - _TURNS_TOLD, 0)
-    sizes = [
-        turn_tokens(backend, [node.message for node in path[i : i + 2]])
-        for i in range(2 * skipped, len(path), 2)  # questions and replies alternate
-    ]
+    skipped = max(len(turns) - _TURNS_TOLD, 0)
+    shown = turns[skipped:]
+    sizes = [turn_tokens(backend, [node.message for node in turn.nodes]) for turn in shown]
     largest, bar_cells = max([1, *sizes]), shutil.get_terminal_size().columns // _BAR
     rows = [(tr("system"), f"{system_tokens(backend, system):,}", "", system)] if system else []
     if skipped:
         chat.say(plural(skipped, "one earlier turn is not shown", "{count} earlier turns are not shown"))
-    shown = zip(conversation.questions()[skipped:], sizes, strict=True)
-    for n, (question, tokens) in enumerate(shown, skipped + 1):
-        marks = [tr("pinned")] * (n in pinned) + [tr("left out")] * (question.id in chat.left_out)
+    for turn, tokens in zip(shown, sizes, strict=True):
+        marks = [tr("pinned")] * (turn.n in pinned)
+        marks += [tr("left out")] * (turn.question.id in chat.left_out)
         bar = "█" * round(tokens / largest * bar_cells) or "▏"
-        rows.append((str(n), f"{tokens:,}", bar, " ".join([*(f"[{mark}]" for mark in marks), question.text])))
+        text = " ".join([*(f"[{mark}]" for mark in marks), turn.question.text])
+        rows.append((str(turn.n), f"{tokens:,}", bar, text))
     columns = (
         Column(tr("turn"), "term"),
         Column(tr("tokens"), right=True),
