@@ -20,6 +20,7 @@ def chat(context: Context, *, session: str | None = None) -> None:
     from qwenchat.paths import history_file
     from qwenchat.sessions.resume import begin
     from qwenchat.terminal.chat import Chat
+    from qwenchat.terminal.loop import Loop
 
     flags = context.flags
     if flags.as_json or flags.stream_json or flags.code or flags.complete:
@@ -39,12 +40,14 @@ def chat(context: Context, *, session: str | None = None) -> None:
         on_damaged="set_aside",
         notice=context.say,
     )
-    Chat(
-        settings,
-        start,
-        context.store,
-        lambda name: loader(name, settings),
-        check_model=catalog.check,
-        history=history_file() if settings.save and settings.history else None,
-        model_names=offers.to_load,
+    Loop(
+        Chat(
+            settings,
+            start,
+            context.store,
+            lambda name: loader(name, settings),
+            check_model=catalog.check,
+            history=history_file() if settings.save and settings.history else None,
+            model_names=offers.to_load,
+        )
     ).run()

@@ -1216,6 +1216,9 @@ CHINESE: Mapping[str, str] = {
     ),
     "this chat is not on the disk yet: {reason}": "这个对话还没有写入磁盘：{reason}",
     "/export writes it elsewhere, /quit leaves it": "/export 可另存到别处，/quit 则放弃",
+    "/export writes it elsewhere; /quit or Ctrl-D once more leaves without it": (
+        "/export 可另存到别处；再次 /quit 或 Ctrl-D 则不保存就离开"
+    ),
     "a file for the editor cannot be written: {reason}": "无法为编辑器写入文件：{reason}",
     "what is typed is not kept: {path}: {reason}": "输入历史无法保存：{path}：{reason}",
     "{model} stays": "仍使用 {model}",

@@ -1,26 +1,24 @@
-"""The chat on a terminal: read, dispatch, stream, save.
+"""The chat that the commands act on: its session, its model, its next message; answers and saves.
 
-:class:`Chat` is what the commands act on. Tokens come from a backend that somebody else loads, what
-becomes of a reply is ``turn.py``'s, sessions are somebody else's files; this module joins them with
-the prompt and the live view.
+Tokens come from a backend that somebody else loads, what becomes of a reply is ``chat/turn.py``'s,
+sessions are somebody else's files; this module joins them with the prompt and the live view. Does not
+know what is typed, or which commands there are: that is ``loop.py``'s.
 """
 
 from __future__ import annotations
 
-import logging
-import shutil
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import Event, PrefillProgress, ReplyEnd, Role, TextDelta
 from qwenchat.chat.nodes import Node
 from qwenchat.chat.turn import broke_off, fit_turns, now, stream_reply
-from qwenchat.errors import Interrupted, ModelError, Phrase, QwenchatError, SessionError, UsageError
+from qwenchat.errors import ModelError, Phrase, QwenchatError, SessionError, UsageError
 from qwenchat.humanize import ranges
 from qwenchat.i18n.language import plural, told, tr
 from qwenchat.sessions.autosave import Autosave
@@ -29,18 +27,14 @@ from qwenchat.sessions.store import Session, SessionStore
 from qwenchat.settings.schema import Settings
 from qwenchat.terminal import console, status, transcript
 from qwenchat.terminal.background_load import BackgroundLoad, Load
-from qwenchat.terminal.commands import registry
 from qwenchat.terminal.echo import quiet_keyboard
 from qwenchat.terminal.input import attachments
 from qwenchat.terminal.input.draft import Draft
-from qwenchat.terminal.input.prompt import Leave, Prompt
-from qwenchat.terminal.lending import suspendable
-from qwenchat.terminal.signals import cancel_on_interrupt, exit_on_hangup, interrupts_kept
+from qwenchat.terminal.input.prompt import Prompt
+from qwenchat.terminal.signals import cancel_on_interrupt
 
 if TYPE_CHECKING:
     from qwenchat.terminal.columns import Table
-
-log = logging.getLogger("qwenchat")
 
 TURNS_SHOWN = 3
 """Turns that are printed when a chat goes on with a session."""
@@ -60,7 +54,11 @@ class Chat:
 
     Attributes:
         settings, store, model_names: as given.
+        resumed: whether it goes on with a session that was there.
         prompt: the line that the user types on.
+        next_line: what that begins with, to be edited and sent.
+        editing: the number of the question that it has in other words; None for a new one.
+        loading: the model that is, or is to be, loaded.
         autosave: saves the session.
         options: what is asked of the next reply.
         last: the end of the last reply; None before there is one.
@@ -89,21 +87,19 @@ class Chat:
         self.last: ReplyEnd | None = None
         self.left_out: frozenset[int] = frozenset()
         self.draft = Draft()
-        self._start = start
+        self.resumed = start.resumed
+        self.next_line = ""
+        self.editing: int | None = None
         self._make_load, self._check_model = make_load, check_model
-        self._next_line = ""
-        self._editing: int | None = None
-        self._meter = status.Meter()
-        self._loading = BackgroundLoad(start.model, make_load(start.model), self._redraw)
+        self._counter = status.TokenCounter()
         self.prompt = Prompt(
             history,
-            complete=self._completions,
-            toolbar=self._toolbar,
-            on_ready=self._loading.start,
-            on_clear=self._give_up_edit,
+            on_ready=lambda: self.loading.start(),
+            on_clear=self.give_up_edit,
             placeholder=tr("say something, or /help"),
             vi=settings.keys == "vi",
         )
+        self.loading = BackgroundLoad(start.model, make_load(start.model), self._loading_changed)
 
     @property
     def session(self) -> Session:
@@ -118,61 +114,12 @@ class Chat:
     @property
     def model(self) -> str:
         """The name of the model that is, or is to be, loaded."""
-        return self._loading.name
+        return self.loading.name
 
     @property
     def backend(self) -> Backend | None:
         """The model, if it is there."""
-        return self._loading.backend
-
-    # --- the loop ------------------------------------------------------------------------------
-
-    def run(self) -> int:
-        """Reads and answers until the user leaves; the exit code."""
-        with exit_on_hangup(), interrupts_kept(), suspendable(), self.prompt.pastes_marked():
-            try:
-                if self._start.resumed:
-                    self.tell_session()
-                while True:
-                    line, self._next_line = self._next_line, ""
-                    text = self.prompt.read(line)
-                    self._tell_what_waits()
-                    if text.strip():
-                        self._take(text)
-                    else:
-                        self._give_up_edit()
-            except Leave:
-                return 0
-            finally:
-                self.autosave.close()
-                self._tell_what_waits()
-
-    def _take(self, text: str) -> None:
-        """One line of the user's: a command, a rewritten question, or a message."""
-        try:
-            called = registry.find(text)
-            if called is None:
-                self.send(text)
-            else:
-                self._editing = None
-                found, rest = called
-                found.run(self, rest)
-        except Leave:
-            raise
-        except KeyboardInterrupt:  # what ran did not end by itself
-            self.save()
-            self.say(transcript.how_it_ended(self.conversation) or tr("interrupted"))
-        except Interrupted as error:
-            self.say(told(error))
-        except QwenchatError as error:
-            self.say(told(error, in_chat=True), "error")
-            if isinstance(error, ModelError) and self._loading.error is error:
-                self.say(tr("/model NAME tries another; /retry then asks again"))
-            elif isinstance(error, ModelError) and self._loading.failure is error:
-                self.say(tr("{model} stays; /retry asks it", model=self.model))
-        except Exception as error:
-            log.debug("a mistake of the program", exc_info=True)
-            self.say(tr("internal error: {error}", error=f"{type(error).__name__}: {error}"), "error")
+        return self.loading.backend
 
     # --- answering -----------------------------------------------------------------------------
 
@@ -182,7 +129,7 @@ class Chat:
         What cannot be answered, because a file is missing, it is too long, or the user took it back, goes
         back to the line that it was typed on.
         """
-        editing, self._editing = self._editing, None
+        editing, self.editing = self.editing, None
         attached, nodes = list(self.draft.attached), len(self.conversation.nodes)
         try:
             text = (typed[1:] if typed.startswith("//") else typed).rstrip("\n")
@@ -199,7 +146,7 @@ class Chat:
         except (QwenchatError, KeyboardInterrupt):
             if len(self.conversation.nodes) == nodes:
                 self.put_on_line(typed)
-                self._editing, self.draft.attached = editing, attached
+                self.editing, self.draft.attached = editing, attached
             raise
 
     def answer_to(self, change: Callable[[], object]) -> None:
@@ -233,12 +180,12 @@ class Chat:
                     self.conversation, fit.messages, backend, self.options, self.autosave.save, cancel
                 )
             )
-        self._tell_what_waits()
+        self.tell_notices()
         self.say(transcript.how_it_ended(self.conversation))
         self.say(transcript.place_among_siblings(self.conversation))
         console.blank_line()
 
-    def go_on(self) -> None:
+    def continue_reply(self) -> None:
         """Goes on with the last reply where it broke off.
 
         Raises:
@@ -275,16 +222,24 @@ class Chat:
             self.say(status.why_nothing_was_reused(self.last))
 
     def _wait_for_model(self, cancel: threading.Event) -> Backend:
-        if not self._loading.started:
-            self._loading.start()
-        if self._loading.progress:
+        if not self.loading.started:
+            self.loading.start()
+        if self.loading.progress:
             with console.progress_reporter(quiet=self.settings.quiet) as report:
-                while self._loading.progress and not cancel.wait(0.05):
-                    report(self._loading.progress, None)
-        backend = self._loading.wait(cancel)
+                while self.loading.progress and not cancel.wait(0.05):
+                    report(self.loading.progress, None)
+        backend = self.loading.wait(cancel)
         self.session.model = backend.name
-        self._tell_what_waits()
+        self.tell_notices()
         return backend
+
+    def way_out(self, error: QwenchatError) -> str:
+        """What to do about a model that could not be loaded; empty for any other error."""
+        if error is self.loading.error:
+            return tr("/model NAME tries another; /retry then asks again")
+        if error is self.loading.failure:
+            return tr("{model} stays; /retry asks it", model=self.model)
+        return ""
 
     # --- saying --------------------------------------------------------------------------------
 
@@ -303,7 +258,7 @@ class Chat:
 
     def context_tokens(self) -> int:
         """Tokens of the context that are taken; 0 while there is no model to count them."""
-        return self._meter.tokens(self.conversation, self.backend) if self.backend is not None else 0
+        return self._counter.tokens(self.conversation, self.backend) if self.backend is not None else 0
 
     def show_last(self) -> None:
         """Prints the turn where the chat stands."""
@@ -320,7 +275,7 @@ class Chat:
 
     def tell_session(self) -> None:
         """Shows the session that the chat goes on with, and where it stands."""
-        self._tell_what_waits()
+        self.tell_notices()
         transcript.show(self.conversation, plain=self.settings.plain, turns=TURNS_SHOWN, whole=False)
         self.say(transcript.summary(self.session))
         model = self.session.model
@@ -345,76 +300,46 @@ class Chat:
 
     def _tell_failed_load(self) -> None:
         """Says that another model could not be loaded, where the user reads it before the next question."""
-        if (failure := self._loading.take_failure()) is not None:
+        if (failure := self.loading.take_failure()) is not None:
             self.say(told(failure, in_chat=True), "error")
             self.say(tr("{model} stays", model=self.model))
 
-    def _tell_what_waits(self) -> None:
+    def tell_notices(self) -> None:
         """Says what was collected by those who cannot say it themselves."""
-        for lines in (self._loading.notices, self._warnings, self.prompt.untold):
+        for lines in (self.loading.notices, self._warnings, self.prompt.untold):
             while lines:
                 self.say(lines.pop(0), "warning" if lines is self._warnings else "notice")
 
-    # --- the prompt's surroundings -------------------------------------------------------------
-
-    def _completions(self, before: str) -> Iterable[Any]:
-        from prompt_toolkit.completion import Completion
-
-        try:
-            yield from registry.completions(self, before)
-            prefix = attachments.mention_prefix(before)
-            if prefix is not None:
-                for path in attachments.complete_path(prefix):
-                    yield Completion(path, start_position=-len(prefix))
-        except Exception:  # a press of Tab is no place to say what is broken
-            log.debug("completing failed", exc_info=True)
-
-    def _toolbar(self) -> str:
-        try:
-            return self._toolbar_line()
-        except Exception:  # the line below must never cost the line above
-            log.debug("the toolbar failed", exc_info=True)
-            return status.fitted([self.model])
-
-    def _toolbar_line(self) -> str:
-        loading, columns = self._loading, shutil.get_terminal_size().columns
-        if self.prompt.hint:
-            return self.prompt.hint
-        if loading.progress:
-            return status.fitted([tr("{path}: {reason}", path=self.model, reason=loading.progress)])
-        if loading.error is not None:
-            return status.failure(self.model, loading.error.message, columns)
-        if loading.backend is None:
-            return status.fitted([self.model])
-        extras = list(self._extras())
-        return status.toolbar(loading.backend, self.context_tokens(), self.last, extras, columns)
-
-    def _extras(self) -> Iterator[str]:
-        """What else the toolbar says."""
-        if self._editing is not None:
-            yield tr("question {n} in other words", n=self._editing)
-        if self.backend is not None:
-            yield from self.draft.marks(self.prompt.text, self.backend)
-        if self.prompt.multiline:
-            yield tr("Alt-Enter sends")
-        if not self.settings.save or self.session.read_only or self.autosave.last_error:
-            yield tr("not saved")
-
-    def _redraw(self) -> None:
-        prompt = getattr(self, "prompt", None)
-        if prompt is not None:
-            prompt.redraw()
-            if self._loading.failure is not None:
-                prompt.above(self._tell_failed_load)
+    def _loading_changed(self) -> None:
+        """Called by the thread that loads."""
+        self.prompt.redraw()
+        if self.loading.failure is not None:
+            self.prompt.above(self._tell_failed_load)
 
     # --- what commands do ----------------------------------------------------------------------
 
     def save(self) -> None:
         """Saves the session; what went wrong is said, and the chat goes on."""
         self.autosave.save()
-        self._tell_what_waits()
+        self.tell_notices()
 
-    def moved(self, line: str) -> None:
+    def unsaved_reason(self) -> str:
+        """Tries once more to save what could not be saved. Returns why it still cannot, empty if it can."""
+        if self.autosave.last_error:
+            self.save()
+        return self.autosave.last_error
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether what is said is kept on the disk, as far as is known."""
+        return self.settings.save and not self.session.read_only and not self.autosave.last_error
+
+    def close(self) -> None:
+        """Ends the chat: lets others write its session."""
+        self.autosave.close()
+        self.tell_notices()
+
+    def save_and_say(self, line: str) -> None:
         """Saves the place that a command went to, and says so."""
         self.save()
         self.say(line)
@@ -427,14 +352,20 @@ class Chat:
             raise UsageError(Phrase("there is no question {n}", n=n), count)
         text = questions[n - 1].text
         self.put_on_line(f"/{text}" if text.startswith("/") else text)
-        self._editing = n
+        self.editing = n
 
-    def _give_up_edit(self) -> None:
-        self._editing = None
+    def give_up_edit(self) -> None:
+        """Lets what is typed next be a new question."""
+        self.editing = None
 
     def put_on_line(self, text: str) -> None:
         """Lets the next line begin with a text, to be edited and sent."""
-        self._next_line = text
+        self.next_line = text
+
+    def take_next_line(self) -> str:
+        """What the next line begins with; the one after it begins with nothing."""
+        line, self.next_line = self.next_line, ""
+        return line
 
     def load(self, name: str) -> None:
         """Loads another model in the background, in place of the one that is there.
@@ -443,8 +374,8 @@ class Chat:
             ModelNotFoundError: nothing has that name.
         """
         self._check_model(name)
-        self._loading = BackgroundLoad(name, self._make_load(name), self._redraw, after=self._loading)
-        self._loading.start()
+        self.loading = BackgroundLoad(name, self._make_load(name), self._loading_changed, after=self.loading)
+        self.loading.start()
 
     def set_option(self, name: str, value: object) -> None:
         """Asks for the next reply so; the session remembers it."""
@@ -463,24 +394,18 @@ class Chat:
 
     def go_to(self, session: Session | None) -> None:
         """Leaves this session for another, or for a new one."""
-        if self.autosave.last_error:
-            self.save()
-        if self.autosave.last_error:
+        if reason := self.unsaved_reason():
             raise SessionError(
                 "this chat is not on the disk yet: {reason}",
                 "/export writes it elsewhere, /quit leaves it",
-                reason=self.autosave.last_error,
+                reason=reason,
             )
         self.autosave.close()
         new = session or self._new_session(self.conversation.system)
         self.autosave = Autosave(new, self._warnings.append, self.settings.save)
         self.options = options_for(self._base, self.session, self._given)
         self.draft = Draft()
-        self.last, self.left_out, self._editing = None, frozenset(), None
-
-    def leave(self) -> None:
-        """Ends the chat."""
-        raise Leave
+        self.last, self.left_out, self.editing = None, frozenset(), None
 
     def _new_session(self, system: str | None) -> Session:
         return self.store.create(Conversation(system), model=self.model)

@@ -1,14 +1,11 @@
-"""The lines that tell how things stand: the toolbar below the prompt, and how far a prefill is.
+"""How a chat stands, in figures: tokens of the context, how far a prefill is, why it takes so long.
 
-Owns their words, cut so that they fit. Does not draw them.
+Owns when tokens are counted anew, and the words. Does not draw them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-
-from prompt_toolkit.utils import get_cwidth
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
@@ -16,13 +13,11 @@ from qwenchat.chat.messages import Message, PrefillProgress, ReplyEnd, Role
 from qwenchat.chat.window import fit_window
 from qwenchat.errors import ContextLengthError
 from qwenchat.i18n.language import tr
-from qwenchat.terminal.sanitize import sanitize_line
 
-_SEPARATOR = " · "
 _NOTEWORTHY_PREFILL = 0.3  # seconds; a shorter one tells no progress
 
 
-class Meter:
+class TokenCounter:
     """Counts the tokens of a chat by the model's own tokenizer, and only when it has changed."""
 
     def __init__(self) -> None:
@@ -56,45 +51,6 @@ def _count(conversation: Conversation, backend: Backend) -> int:
     except ContextLengthError:
         return tokens
     return fit.prompt_tokens
-
-
-def toolbar(backend: Backend, tokens: int, last: ReplyEnd | None, extras: Sequence[str], columns: int) -> str:
-    """The toolbar of a chat whose model is there: what matters least goes first where it is narrow.
-
-    Args:
-        tokens: of the context that are taken.
-        last: of the last reply.
-        extras: what else there is to know, each a few words.
-        columns: of the terminal.
-    """
-    meter = tr("context {used}/{size}", used=f"{tokens:,}", size=f"{backend.context:,}")
-    rate = ""
-    if last is not None and last.timings.decode > 0 and last.usage.completion_tokens:
-        speed = last.usage.completion_tokens / last.timings.decode
-        rate = tr("{speed} tokens/s", speed=f"{speed:.1f}")
-    full = tr("{value} ({origin})", value=backend.name, origin=backend.description)
-    short = backend.name.rstrip("/").rpartition("/")[2]
-    choices = (
-        [full, meter, rate, *extras],
-        [short, meter, rate, *extras],
-        [short, meter, *extras],
-        [meter, *extras],
-    )
-    texts = [fitted([part for part in parts if part]) for parts in choices]
-    return next((text for text in texts if get_cwidth(text) <= columns), texts[-1])
-
-
-def fitted(parts: Sequence[str]) -> str:
-    """Parts of a toolbar as its line."""
-    return sanitize_line(_SEPARATOR.join(parts))
-
-
-def failure(model: str, why: str, columns: int) -> str:
-    """What the toolbar says where the model could not be loaded: all of it, in as many rows as it takes."""
-    from qwenchat.terminal.rows import wrap_line  # brings Rich, for which the prompt need not wait
-
-    told = tr("{message}; {hint}", message=why, hint=tr("/model NAME tries another"))
-    return "\n".join(wrap_line(fitted([tr("{path}: {reason}", path=model, reason=told)]), columns, hang=2))
 
 
 def why_nothing_was_reused(end: ReplyEnd) -> str:

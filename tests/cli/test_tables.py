@@ -20,6 +20,7 @@ from qwenchat.sessions.store import SessionStore
 from qwenchat.terminal import console
 from qwenchat.terminal.chat import Chat
 from qwenchat.terminal.columns import Column, Table, lay_out, terms
+from qwenchat.terminal.loop import Loop
 from qwenchat.terminal.rows import Span, text_of
 from qwenchat.terminal.session_table import list_table
 from tests.terminal.chat_program import make_chat
@@ -151,7 +152,7 @@ def chat(tmp_path: Path, store: SessionStore, monkeypatch: pytest.MonkeyPatch) -
     chat = make_chat(tmp_path)
     monkeypatch.setattr(chat, "store", store)
     for line in ("What is a table in a narrow terminal?", "/branch first", "一个中文的问题 " * 8):
-        chat._take(line)
+        Loop(chat).take(line)
     return chat
 
 
@@ -162,7 +163,7 @@ def said(chat: Chat, line: str, width: int, monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as patch:
         patch.setenv("COLUMNS", str(width))
         patch.setattr(sys, "stderr", terminal)
-        chat._take(line)
+        Loop(chat).take(line)
     console.stderr_console.cache_clear()
     return STYLE.sub("", terminal.getvalue()).splitlines()
 

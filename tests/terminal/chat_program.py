@@ -18,6 +18,7 @@ from qwenchat.sessions.store import SessionStore
 from qwenchat.settings import sources
 from qwenchat.terminal.background_load import Load, Notice, Progress
 from qwenchat.terminal.chat import Chat
+from qwenchat.terminal.loop import Loop
 from tests.fakes import Echo
 
 
@@ -52,7 +53,7 @@ def make_chat(
 def main() -> None:
     language.use(language.of_locale())
     folder, seconds, fails = (*sys.argv[1:], "", "")[:3]
-    sys.exit(make_chat(Path(folder), float(seconds or 0), bool(fails)).run())
+    sys.exit(Loop(make_chat(Path(folder), float(seconds or 0), bool(fails))).run())
 
 
 if __name__ == "__main__":

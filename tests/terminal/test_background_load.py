@@ -10,6 +10,7 @@ import pytest
 from qwenchat.chat.backend import Backend
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, ModelError, QwenchatError
 from qwenchat.terminal.background_load import BackgroundLoad, Notice, Progress
+from qwenchat.terminal.loop import Loop
 from tests.fakes import Echo
 from tests.terminal.chat_program import make_chat
 
@@ -121,14 +122,14 @@ def test_a_question_to_a_model_that_failed_waits_for_the_user(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chat = make_chat(tmp_path)
-    chat._take("one")
-    chat._take("/model damaged")
-    chat._take("two")
+    Loop(chat).take("one")
+    Loop(chat).take("/model damaged")
+    Loop(chat).take("two")
     shown = capsys.readouterr().err
     assert "there is no model called damaged" in shown
     assert "first stays; /retry asks it" in shown
     assert chat.conversation.path()[-1].text == "two"
-    chat._take("/retry")
+    Loop(chat).take("/retry")
     assert "You said: two" in capsys.readouterr().out
-    chat._take("/model")
+    Loop(chat).take("/model")
     assert "echo" in capsys.readouterr().err

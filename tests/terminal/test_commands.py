@@ -16,10 +16,11 @@ from rich.cells import cell_len
 from qwenchat.chat.messages import Event, GenerationOptions, ReplyEnd, TextDelta
 from qwenchat.errors import InsufficientMemoryError, ModelNotFoundError, SessionError
 from qwenchat.files import atomic
-from qwenchat.terminal import clipboard, theme
+from qwenchat.terminal import clipboard, theme, toolbar
 from qwenchat.terminal.chat import Chat
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.input.prompt import Leave
+from qwenchat.terminal.loop import Loop, completions
 from tests.fakes import Echo
 from tests.terminal.chat_program import make_chat
 
@@ -39,7 +40,7 @@ def say(chat: Chat, capsys: pytest.CaptureFixture[str]) -> Say:
     def type_in(*lines: str) -> str:
         capsys.readouterr()
         for line in lines:
-            chat._take(line)
+            Loop(chat).take(line)
         shown = capsys.readouterr()
         return shown.out + shown.err
 
@@ -52,7 +53,7 @@ def saved(chat: Chat) -> dict[str, Any]:
 
 
 def completed(chat: Chat, before: str) -> list[str]:
-    return [before[: len(before) + found.start_position] + found.text for found in chat._completions(before)]
+    return [before[: len(before) + found.start_position] + found.text for found in completions(chat, before)]
 
 
 # --- all of them -------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ def test_retry_makes_a_sibling_and_next_and_prev_walk(say: Say) -> None:
 
 def test_edit_puts_the_question_on_the_line_and_asks_it_in_other_words(chat: Chat, say: Say) -> None:
     say("one", "two", "/edit 1")
-    assert chat._next_line == "one"
+    assert chat.next_line == "one"
     assert "You said: uno" in say("uno")
     assert [q.text for q in chat.conversation.questions()] == ["uno"]
     shown = say("/prev")  # to where that branch was left
@@ -159,7 +160,7 @@ def test_edit_puts_the_question_on_the_line_and_asks_it_in_other_words(chat: Cha
 def test_a_command_while_a_question_is_rewritten_is_a_command(chat: Chat, say: Say) -> None:
     say("one", "/edit")
     assert "took back" in say("/undo")
-    assert chat._editing is None
+    assert chat.editing is None
 
 
 @pytest.mark.parametrize("line", ["/stats\n", " /stats", "/stats  "])
@@ -198,16 +199,16 @@ def test_a_pinned_turn_stays_when_others_have_to_go(chat: Chat, say: Say) -> Non
 def test_an_overflow_can_be_an_error_instead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chat = make_chat(tmp_path, overflow="error")
     for n in range(4):
-        chat._take(f"{n} " + "word " * 30)
+        Loop(chat).take(f"{n} " + "word " * 30)
     assert "the context of 200 tokens is full; turn 1 no longer fits" in capsys.readouterr().err
-    assert chat._next_line.startswith("3 word")
+    assert chat.next_line.startswith("3 word")
     assert len(chat.conversation.questions()) == 2
 
 
 def test_a_message_that_is_too_long_goes_back_to_the_line(chat: Chat, say: Say) -> None:
     say("hello")
     assert "the context holds 200" in say("word " * 500)
-    assert chat._next_line == "word " * 500
+    assert chat.next_line == "word " * 500
     assert [q.text for q in chat.conversation.questions()] == ["hello"]
 
 
@@ -339,12 +340,12 @@ def test_options_are_told_as_they_are_in_force_and_whose_they_are(
 ) -> None:
     monkeypatch.setenv("QWENCHAT_MIN_P", "0.05")
     chat = make_chat(tmp_path, top_k=40)
-    chat._take("/set")
+    Loop(chat).take("/set")
     assert "(the model decides)" in capsys.readouterr().err  # which is not loaded yet
-    chat._take("hello")
-    chat._take("/set temperature 0.5")
+    Loop(chat).take("hello")
+    Loop(chat).take("/set temperature 0.5")
     capsys.readouterr()
-    chat._take("/set")
+    Loop(chat).take("/set")
     shown = dict(line.split(None, 1) for line in capsys.readouterr().err.splitlines())
     assert shown == {
         "temperature": "0.5 (this chat)",
@@ -389,15 +390,15 @@ def test_the_system_prompt_is_a_text_or_a_name_of_the_config(
     chat = make_chat(tmp_path)
     assert "/system pirate" in completed(chat, "/system p")
     assert {"/system none", "/system default"} < set(completed(chat, "/system "))
-    chat._take("/system pirate")
+    Loop(chat).take("/system pirate")
     assert chat.conversation.system == "You are a pirate."
-    chat._take("/system Be brief.")
+    Loop(chat).take("/system Be brief.")
     assert chat.conversation.system == "Be brief."
-    chat._take("/system @pirat")
+    Loop(chat).take("/system @pirat")
     assert "did you mean" in capsys.readouterr().err
-    chat._take("/system none")
+    Loop(chat).take("/system none")
     assert chat.conversation.system == ""
-    chat._take("/system default")
+    Loop(chat).take("/system default")
     assert chat.conversation.system is None
 
 
@@ -505,7 +506,7 @@ def test_resume_tells_which_other_model_answered(chat: Chat, say: Say) -> None:
 def test_a_session_that_is_open_elsewhere_is_forked(tmp_path: Path, chat: Chat, say: Say) -> None:
     say("hello")
     other = make_chat(tmp_path)
-    other._take("/resume hello")
+    Loop(other).take("/resume hello")
     assert other.session.id != chat.session.id
     assert not other.session.read_only
     assert len(other.conversation.questions()) == 1
@@ -676,7 +677,7 @@ def test_save_code_writes_a_block_to_a_new_file(chat: Chat, say: Say, tmp_path: 
 def test_the_editors_text_is_put_on_the_line(chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qwenchat.terminal.input.editor.edit", lambda text, *rest, **more: f"{text} edited")
     say("/editor draft")
-    assert chat._next_line == "draft edited"
+    assert chat.next_line == "draft edited"
 
 
 # --- the terminal -------------------------------------------------------------------------------------
@@ -705,7 +706,7 @@ def test_theme_shows_and_takes_themes(chat: Chat, say: Say, monkeypatch: pytest.
 
 def test_quit_leaves(chat: Chat) -> None:
     with pytest.raises(Leave):
-        chat._take("/quit")
+        Loop(chat).take("/quit")
 
 
 def test_commands_complete_with_their_help(chat: Chat) -> None:
@@ -730,17 +731,17 @@ def _answer_code(chat: Chat) -> None:
 def test_a_file_that_cannot_be_sent_gives_the_message_back(chat: Chat, say: Say, tmp_path: Path) -> None:
     (tmp_path / "big.log").write_bytes(b"x" * (2 << 20))
     say("hello", "look at @big.log please")
-    assert chat._next_line == "look at @big.log please"
+    assert chat.next_line == "look at @big.log please"
     say("/edit 1")
     say("look at @big.log please")
-    assert chat._editing == 1
-    assert chat._next_line == "look at @big.log please"
+    assert chat.editing == 1
+    assert chat.next_line == "look at @big.log please"
 
 
 def test_a_rewritten_question_keeps_its_slashes(chat: Chat, say: Say) -> None:
     say("//etc/hosts", "/edit")
-    assert chat._next_line == "//etc/hosts"
-    say(chat._next_line)
+    assert chat.next_line == "//etc/hosts"
+    say(chat.next_line)
     assert [q.text for q in chat.conversation.questions()] == ["/etc/hosts"]
 
 
@@ -751,7 +752,7 @@ def test_attached_files_go_once_and_with_their_own_chat(chat: Chat, say: Say, tm
     say("/file a.txt", "/clear", "three")
     assert "content of a" not in chat.conversation.questions()[-1].text
     say("see @a.txt", "/edit")
-    say(chat._next_line)
+    say(chat.next_line)
     assert chat.conversation.questions()[-1].text.count("content of a") == 1
 
 
@@ -764,10 +765,10 @@ def test_a_stop_text_can_be_taken_away_again(chat: Chat, say: Say) -> None:
 
 def test_a_failed_model_says_how_to_ask_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chat = make_chat(tmp_path, fails=True)
-    chat._take("hello")
+    Loop(chat).take("hello")
     assert "/retry then asks again" in capsys.readouterr().err
-    chat._take("/model second")
-    chat._take("/retry")
+    Loop(chat).take("/model second")
+    Loop(chat).take("/retry")
     assert "You said: hello" in capsys.readouterr().out
 
 
@@ -795,9 +796,9 @@ def test_options_of_one_session_do_not_leak_into_another(tmp_path: Path, chat: C
     say("/clear")
     resumed = make_chat(tmp_path, session=hot, top_k=3)
     assert (resumed.options.temperature, resumed.options.top_k) == (0.9, 3)
-    resumed._take(f"/resume {mild}")
+    Loop(resumed).take(f"/resume {mild}")
     assert (resumed.options.temperature, resumed.options.top_k) == (None, 3)
-    resumed._take("/set top_k 7")  # what is said last holds
+    Loop(resumed).take("/set top_k 7")  # what is said last holds
     assert resumed.options.top_k == 7
     assert saved(resumed)["settings"] == {"top_k": 7}
 
@@ -819,7 +820,7 @@ def test_a_chat_that_is_not_on_the_disk_is_not_left(
     with monkeypatch.context() as broken:
         broken.setattr(atomic, "write_temporary", full)
         say("two")
-        assert "not saved" in "".join(chat._extras())
+        assert "not saved" in toolbar.render(chat)
         assert "not on the disk yet" in say("/clear")
         assert len(chat.conversation.questions()) == 2
     left = chat.session.path
@@ -827,12 +828,54 @@ def test_a_chat_that_is_not_on_the_disk_is_not_left(
     assert len(json.loads(left.read_text())["nodes"]) == 4
 
 
+def run(chat: Chat, *lines: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs the chat with these lines, Ctrl-D for an empty one. Returns those that it did not get to read."""
+    waiting = list(lines)
+
+    def read(default: str = "") -> str:
+        if line := waiting.pop(0):
+            return line
+        raise Leave
+
+    monkeypatch.setattr(chat.prompt, "read", read)
+    assert Loop(chat).run() == 0
+    return waiting
+
+
+@pytest.mark.parametrize("leave", ["/quit", ""])
+def test_a_chat_that_is_not_on_the_disk_is_left_only_when_that_is_asked_twice(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], leave: str
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(atomic, "write_temporary", lambda *args: _fail())
+        left = run(chat, "one", leave, "two", leave, leave, "three", monkeypatch=monkeypatch)
+    assert left == ["three"]
+    assert len(chat.conversation.questions()) == 2
+    assert capsys.readouterr().err.count("this chat is not on the disk yet: cannot save the session") == 2
+
+
+@pytest.mark.parametrize("leave", ["/quit", ""])
+def test_a_chat_that_is_saved_after_all_is_left_at_once(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, leave: str
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(atomic, "write_temporary", lambda *args: _fail())
+        Loop(chat).take("one")
+    assert not chat.is_saved
+    assert run(chat, leave, "two", monkeypatch=monkeypatch) == ["two"]
+    assert saved(chat)["nodes"][0]["text"] == "one"
+
+
+def _fail() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_what_happened_to_a_session_is_told_when_it_is_opened(
     tmp_path: Path, chat: Chat, say: Say, capsys: pytest.CaptureFixture[str]
 ) -> None:
     say("hello")
     other = make_chat(tmp_path)
-    other._take("/resume hello")
+    Loop(other).take("/resume hello")
     assert "is open in another qwenchat; this is a fork of it" in capsys.readouterr().err
     path = chat.session.path
     say("/clear")
@@ -882,7 +925,7 @@ def test_a_ctrl_c_in_a_command_does_not_end_the_chat(
 def test_a_toolbar_that_fails_costs_nothing(chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     say("hello")
     monkeypatch.setattr(Echo, "count_tokens", lambda *args: 1 // 0)
-    assert chat._toolbar() == "first"
+    assert toolbar.render(chat) == "first"
 
 
 def test_a_huge_number_is_no_number(say: Say) -> None:
@@ -891,11 +934,11 @@ def test_a_huge_number_is_no_number(say: Say) -> None:
 
 def test_hostile_titles_are_harmless_in_completions(chat: Chat, say: Say) -> None:
     say("\x1b[2J\u202eevil")
-    for found in chat._completions("/resume "):
+    for found in completions(chat, "/resume "):
         assert "\x1b" not in found.display_text + found.display_meta_text
         assert "\u202e" not in found.display_text + found.display_meta_text
 
 
 def test_a_question_is_asked_again_verbatim(chat: Chat, say: Say) -> None:
     say("a\u202eb\x9b2J", "/edit")  # the line shows it harmless
-    assert chat._next_line == "a\u202eb\x9b2J"
+    assert chat.next_line == "a\u202eb\x9b2J"

@@ -44,13 +44,13 @@ def _system(chat: Chat, rest: str) -> None:
         rest = f"@{rest}"
     if rest == _DEFAULT:
         chat.conversation.system = None
-        chat.moved(tr("the system prompt is the model's own again; the chat is read anew"))
+        chat.save_and_say(tr("the system prompt is the model's own again; the chat is read anew"))
         return
     chat.conversation.system = "" if rest == _NONE else named_prompt(chat.settings, rest)
     if text := chat.conversation.system:
-        chat.moved(tr("the system prompt is now {text!r}; the chat is read anew", text=shorten(text)))
+        chat.save_and_say(tr("the system prompt is now {text!r}; the chat is read anew", text=shorten(text)))
     else:
-        chat.moved(tr("there is no system prompt any more; the chat is read anew"))
+        chat.save_and_say(tr("there is no system prompt any more; the chat is read anew"))
 
 
 def _system_in_force(chat: Chat) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qwenchat.i18n.language import tr
 from qwenchat.terminal import theme
 from qwenchat.terminal.commands.registry import Group, commands, named
+from qwenchat.terminal.input.prompt import Leave
 
 if TYPE_CHECKING:
     from qwenchat.terminal.chat import Chat
@@ -64,4 +65,4 @@ def _help(chat: Chat, rest: str) -> None:
 
 @command("quit", "Leave.", aliases=("/exit", ":q", ":quit", ":exit"))
 def _quit(chat: Chat, rest: str) -> None:
-    chat.leave()
+    raise Leave

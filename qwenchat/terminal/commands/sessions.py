@@ -74,7 +74,7 @@ def _resume(chat: Chat, rest: str) -> None:
 @command("rename", "Give this session another title.", usage="TITLE")
 def _rename(chat: Chat, rest: str) -> None:
     chat.session.rename(rest)
-    chat.moved(tr("this session is called {title}", title=chat.session.title))
+    chat.save_and_say(tr("this session is called {title}", title=chat.session.title))
 
 
 @command("fork", "Go on in a copy of this session; the original stays as it is.")
@@ -82,7 +82,7 @@ def _fork(chat: Chat, rest: str) -> None:
     if not chat.conversation.nodes:
         raise UsageError("there is nothing to copy yet", "say something first")
     chat.go_to(chat.store.copy(chat.session.record()))
-    chat.moved(tr("this is a copy, {title}", title=chat.session.title))
+    chat.save_and_say(tr("this is a copy, {title}", title=chat.session.title))
 
 
 @command(

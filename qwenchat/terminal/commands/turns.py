@@ -40,7 +40,7 @@ def _redo(chat: Chat, rest: str) -> None:
 def _tell_steps(chat: Chat, message: str) -> None:
     """What was done, and where that leaves the chat."""
     here = transcript.where(chat.conversation)
-    chat.moved(tr("{message}; {hint}", message=message, hint=here))
+    chat.save_and_say(tr("{message}; {hint}", message=message, hint=here))
 
 
 @command("retry", "Answer the last question again; the old answer stays beside it.")
@@ -50,20 +50,20 @@ def _retry(chat: Chat, rest: str) -> None:
 
 @command("continue", "Go on with a reply that was interrupted or cut.")
 def _continue(chat: Chat, rest: str) -> None:
-    chat.go_on()
+    chat.continue_reply()
 
 
 @command("next", "Go to the next answer to the same question, or the next form of the question.")
 def _next(chat: Chat, rest: str) -> None:
     aside = chat.conversation.next_sibling()
-    chat.moved("")
+    chat.save_and_say("")
     chat.show_from(aside)
 
 
 @command("prev", "Go to the previous one.")
 def _prev(chat: Chat, rest: str) -> None:
     aside = chat.conversation.previous_sibling()
-    chat.moved("")
+    chat.save_and_say("")
     chat.show_from(aside)
 
 
@@ -89,7 +89,7 @@ def _branch(chat: Chat, rest: str) -> None:
 
     if rest:
         chat.conversation.branch(rest)
-        chat.moved(tr("this branch is called {name}", name=rest))
+        chat.save_and_say(tr("this branch is called {name}", name=rest))
     elif chat.conversation.branches:
         branches = chat.conversation.branches.items()
         rows = [(f"{name}:", chat.conversation.node(node_id).text) for name, node_id in branches]
@@ -103,7 +103,7 @@ def _branch(chat: Chat, rest: str) -> None:
 )
 def _switch(chat: Chat, rest: str) -> None:
     chat.conversation.switch(rest)
-    chat.moved(tr("on branch {name}", name=rest))
+    chat.save_and_say(tr("on branch {name}", name=rest))
     chat.show_last()
 
 
@@ -111,7 +111,7 @@ def _switch(chat: Chat, rest: str) -> None:
 def _pin(chat: Chat, rest: str) -> None:
     n = number(rest)
     chat.conversation.pin(n)
-    chat.moved(tr("turn {n} stays in the context", n=n))
+    chat.save_and_say(tr("turn {n} stays in the context", n=n))
 
 
 def _pinned_numbers(chat: Chat, rest: str) -> Iterable[str]:
@@ -122,7 +122,7 @@ def _pinned_numbers(chat: Chat, rest: str) -> Iterable[str]:
 def _unpin(chat: Chat, rest: str) -> None:
     n = number(rest)
     chat.conversation.unpin(n)
-    chat.moved(tr("turn {n} may leave the context", n=n))
+    chat.save_and_say(tr("turn {n} may leave the context", n=n))
 
 
 @command("context", "How full the context is, turn by turn.")

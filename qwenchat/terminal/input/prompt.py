@@ -21,7 +21,6 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER, SEARCH_BUFFER
 from prompt_toolkit.filters import Condition, emacs_mode, is_searching, vi_navigation_mode
-from prompt_toolkit.formatted_text import AnyFormattedText
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
@@ -54,14 +53,14 @@ class Prompt:
 
     Args:
         history: the file that keeps what was typed, across runs; None keeps it for this run alone.
-        complete: completions of the text before the cursor.
-        toolbar: what stands below the line.
         on_ready: called once, after the line was drawn for the first time.
         on_clear: called when the user gives up what the line began with or holds.
         placeholder: stands on the first line while nothing is typed.
         vi: vi keys instead of emacs keys.
 
     Attributes:
+        complete: completions of the text before the cursor.
+        toolbar: what stands below the line.
         untold: what the user should know; whoever tells it clears the list.
         multiline: whether Enter breaks the line and Alt-Enter sends, instead of the other way round.
     """
@@ -70,14 +69,14 @@ class Prompt:
         self,
         history: Path | None,
         *,
-        complete: Callable[[str], Iterable[Completion]],
-        toolbar: Callable[[], AnyFormattedText],
         on_ready: Callable[[], None],
         on_clear: Callable[[], None] = lambda: None,
         placeholder: str = "",
         vi: bool = False,
     ) -> None:
         self.multiline = False
+        self.complete: Callable[[str], Iterable[Completion]] = lambda before: ()
+        self.toolbar: Callable[[], str] = lambda: ""
         self.untold: list[str] = []
         self._above: list[Callable[[], None]] = []
 
@@ -91,12 +90,12 @@ class Prompt:
                 multiline=True,
                 history=self._history,
                 auto_suggest=AutoSuggestFromHistory(),
-                completer=PromptCompleter(complete),
+                completer=PromptCompleter(lambda before: self.complete(before)),
                 # A command's name shows what there is; all else waits for Tab.
                 complete_while_typing=Condition(self._types_command),
                 placeholder=[("class:auto-suggestion", placeholder)],
                 key_bindings=self._keys(),
-                bottom_toolbar=toolbar,
+                bottom_toolbar=lambda: self.toolbar(),
                 vi_mode=vi,
                 style=Style.from_dict(styles.prompt_styles()),
                 prompt_continuation=" " * len(_PROMPT),

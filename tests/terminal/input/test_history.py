@@ -14,6 +14,7 @@ from qwenchat.files import atomic
 from qwenchat.paths import data_dir
 from qwenchat.sessions.store import SessionStore
 from qwenchat.terminal.input.history import TypedLines
+from qwenchat.terminal.loop import Loop
 from tests.terminal.chat_program import make_chat
 
 
@@ -67,8 +68,8 @@ def test_deleting_a_chat_takes_what_was_said_in_it_out_of_the_history(
     monkeypatch.setattr(chat.prompt, "confirm", lambda question: True)
     for line in ("a secret", "/system Say little.", "/theme"):
         chat.prompt._history.append_string(line)
-        chat._take(line)
-    chat._take("/delete")
+        Loop(chat).take(line)
+    Loop(chat).take("/delete")
     assert typed(lines(tmp_path / "history")) == ["/theme"]
 
 

@@ -1,4 +1,4 @@
-"""The lines that tell how things stand, where there is little room for them."""
+"""The toolbar, where there is little room for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from prompt_toolkit.utils import get_cwidth
 
 from qwenchat.chat.messages import ReplyEnd, Timings, Usage
-from qwenchat.terminal import status
+from qwenchat.terminal import toolbar
 from tests.fakes import Echo
 
 END = ReplyEnd("stop", Usage(10, 0, 30), Timings(0.1, 0.1, 2.0))
@@ -23,12 +23,12 @@ END = ReplyEnd("stop", Usage(10, 0, 30), Timings(0.1, 0.1, 2.0))
     ],
 )
 def test_what_matters_least_goes_first_where_it_is_narrow(columns: int, shown: str) -> None:
-    assert status.toolbar(Echo(), 1234, END, ["not saved"], columns) == shown
+    assert toolbar.of_model(Echo(), 1234, END, ["not saved"], columns) == shown
 
 
 def test_why_there_is_no_model_is_told_whole_in_a_narrow_window() -> None:
     why = "the package index cannot be reached, and \x1b[2J there is no wheel"
-    rows = status.failure("auto", why, 40).split("\n")
+    rows = toolbar.of_failure("auto", why, 40).split("\n")
     assert len(rows) == 3 and all(get_cwidth(row) <= 40 for row in rows)
     assert "".join(rows).replace("  ", " ") == (
         "auto: the package index cannot be reached, and ␛[2J there is no wheel; /model NAME tries another"
