@@ -44,6 +44,7 @@ class BackgroundLoad:
         name: the model.
         load: what loads it; called in the thread.
         on_change: called from the thread whenever the progress moves, to redraw what shows it.
+        notice: told what the user should know; called in the thread.
         after: the load before this one, which is waited for, and whose model this one replaces.
 
     Attributes:
@@ -51,14 +52,15 @@ class BackgroundLoad:
         backend: the model, once it is there.
         error: why there is none, once that is known. It is kept until somebody asks.
         failure: why there is still the model that was there before.
-        notices: lines for the user, collected until somebody takes them.
     """
 
     def __init__(
         self,
         name: str,
         load: Load,
+        *,
         on_change: Callable[[], None] = lambda: None,
+        notice: Notice = lambda line: None,
         after: BackgroundLoad | None = None,
     ) -> None:
         self.name = name
@@ -66,11 +68,11 @@ class BackgroundLoad:
         self.error: QwenchatError | None = None
         self.failure: QwenchatError | None = None
         self._untold: QwenchatError | None = None
-        self.notices: list[str] = []
         self._stage = "starting"
         self._fraction: float | None = None
         self._load = load
         self._on_change = on_change
+        self._notice = notice
         self._after = after
         self._done = threading.Event()
         # A daemon: a load that hangs must not keep the program from ending.
@@ -160,7 +162,7 @@ class BackgroundLoad:
         """
         try:
             with no_garbage_collection():
-                backend = self._load(self._report, self.notices.append, settle=settle)
+                backend = self._load(self._report, self._notice, settle=settle)
                 # Else each later collection would walk all of torch again: 0.1 s in which no key is heard.
                 gc.freeze()
         except QwenchatError:

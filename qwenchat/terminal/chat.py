@@ -8,14 +8,13 @@ know what is typed, or which commands there are: that is ``loop.py``'s.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import Event, PrefillProgress, ReplyEnd, Role, TextDelta
+from qwenchat.chat.messages import ReplyEnd, Role
 from qwenchat.chat.nodes import Node
 from qwenchat.chat.turn import broke_off, fit_turns, now, stream_reply
 from qwenchat.errors import ModelError, Phrase, QwenchatError, SessionError, UsageError
@@ -25,16 +24,14 @@ from qwenchat.sessions.autosave import Autosave
 from qwenchat.sessions.resume import Start, options_for, remember
 from qwenchat.sessions.store import Session, SessionStore
 from qwenchat.settings.schema import Settings
-from qwenchat.terminal import console, status, transcript
+from qwenchat.terminal import console, reply, status, transcript
 from qwenchat.terminal.background_load import BackgroundLoad, Load
 from qwenchat.terminal.echo import quiet_keyboard
 from qwenchat.terminal.input import attachments
 from qwenchat.terminal.input.draft import Draft
 from qwenchat.terminal.input.prompt import Prompt
+from qwenchat.terminal.notices import Notices
 from qwenchat.terminal.signals import cancel_on_interrupt
-
-if TYPE_CHECKING:
-    from qwenchat.terminal.columns import Table
 
 TURNS_SHOWN = 3
 """Turns that are printed when a chat goes on with a session."""
@@ -60,6 +57,7 @@ class Chat:
         editing: the number of the question that it has in other words; None for a new one.
         loading: the model that is, or is to be, loaded.
         autosave: saves the session.
+        notices: what the user is to know once the terminal is free.
         options: what is asked of the next reply.
         last: the end of the last reply; None before there is one.
         left_out: the ids of the questions whose turns no longer fitted.
@@ -82,8 +80,8 @@ class Chat:
         self.model_names = model_names
         self._base, self._given = start.base, dict(start.given)
         self.options = options_for(start.base, start.session, start.given)
-        self._warnings: list[str] = []
-        self.autosave = Autosave(start.session, self._warnings.append, settings.save)
+        self.notices = Notices()
+        self.autosave = Autosave(start.session, self.notices.warn, settings.save)
         self.last: ReplyEnd | None = None
         self.left_out: frozenset[int] = frozenset()
         self.draft = Draft()
@@ -94,12 +92,13 @@ class Chat:
         self._counter = status.TokenCounter()
         self.prompt = Prompt(
             history,
+            notice=self.notices.add,
             on_ready=lambda: self.loading.start(),
             on_clear=self.give_up_edit,
             placeholder=tr("say something, or /help"),
             vi=settings.keys == "vi",
         )
-        self.loading = BackgroundLoad(start.model, make_load(start.model), self._loading_changed)
+        self.loading = self._load_of(start.model)
 
     @property
     def session(self) -> Session:
@@ -175,12 +174,16 @@ class Chat:
             self._tell_if_greedy(backend)
             fit = fit_turns(self.conversation, backend, self.options, self.settings.overflow)
             self._tell_left_out(fit.left_out_turns)
-            self._show(
+            self.last = None
+            self.last = reply.show(
                 stream_reply(
                     self.conversation, fit.messages, backend, self.options, self.autosave.save, cancel
-                )
+                ),
+                plain=self.settings.plain,
             )
-        self.tell_notices()
+        if self.last is not None:
+            self.say(status.why_nothing_was_reused(self.last))
+        self.notices.show()
         self.say(transcript.how_it_ended(self.conversation))
         self.say(transcript.place_among_siblings(self.conversation))
         console.blank_line()
@@ -204,23 +207,6 @@ class Chat:
                 tr("temperature is 0: the same model answers the same; /set temperature 0.7 lets it differ")
             )
 
-    def _show(self, events: Generator[Event, None, None]) -> None:
-        from qwenchat.terminal.render.live import LiveReply  # the prompt need not wait for Markdown
-
-        self.last = None
-        # Above the reply stands at least the prompt's line.
-        with closing(events), LiveReply(plain=self.settings.plain, rows_above=1) as view:
-            prefill = status.PrefillLine()
-            for event in events:
-                if isinstance(event, TextDelta):
-                    view.push(event.text)
-                elif isinstance(event, PrefillProgress):
-                    view.status(prefill.at(event))
-                else:
-                    self.last = event
-        if self.last is not None:
-            self.say(status.why_nothing_was_reused(self.last))
-
     def _wait_for_model(self, cancel: threading.Event) -> Backend:
         if not self.loading.started:
             self.loading.start()
@@ -230,7 +216,7 @@ class Chat:
                     report(self.loading.progress, None)
         backend = self.loading.wait(cancel)
         self.session.model = backend.name
-        self.tell_notices()
+        self.notices.show()
         return backend
 
     def way_out(self, error: QwenchatError) -> str:
@@ -247,14 +233,6 @@ class Chat:
         """One line for the user, beside the chat."""
         if line:
             console.say(line, style)
-
-    def say_rows(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Lines in columns."""
-        console.say_rows(rows)
-
-    def say_table(self, table: Table) -> None:
-        """A table beside the chat."""
-        console.say_table(table)
 
     def context_tokens(self) -> int:
         """Tokens of the context that are taken; 0 while there is no model to count them."""
@@ -275,7 +253,7 @@ class Chat:
 
     def tell_session(self) -> None:
         """Shows the session that the chat goes on with, and where it stands."""
-        self.tell_notices()
+        self.notices.show()
         transcript.show(self.conversation, plain=self.settings.plain, turns=TURNS_SHOWN, whole=False)
         self.say(transcript.summary(self.session))
         model = self.session.model
@@ -304,12 +282,6 @@ class Chat:
             self.say(told(failure, in_chat=True), "error")
             self.say(tr("{model} stays", model=self.model))
 
-    def tell_notices(self) -> None:
-        """Says what was collected by those who cannot say it themselves."""
-        for lines in (self.loading.notices, self._warnings, self.prompt.untold):
-            while lines:
-                self.say(lines.pop(0), "warning" if lines is self._warnings else "notice")
-
     def _loading_changed(self) -> None:
         """Called by the thread that loads."""
         self.prompt.redraw()
@@ -321,7 +293,7 @@ class Chat:
     def save(self) -> None:
         """Saves the session; what went wrong is said, and the chat goes on."""
         self.autosave.save()
-        self.tell_notices()
+        self.notices.show()
 
     def unsaved_reason(self) -> str:
         """Tries once more to save what could not be saved. Returns why it still cannot, empty if it can."""
@@ -337,7 +309,7 @@ class Chat:
     def close(self) -> None:
         """Ends the chat: lets others write its session."""
         self.autosave.close()
-        self.tell_notices()
+        self.notices.show()
 
     def save_and_say(self, line: str) -> None:
         """Saves the place that a command went to, and says so."""
@@ -374,8 +346,17 @@ class Chat:
             ModelNotFoundError: nothing has that name.
         """
         self._check_model(name)
-        self.loading = BackgroundLoad(name, self._make_load(name), self._loading_changed, after=self.loading)
+        self.loading = self._load_of(name, after=self.loading)
         self.loading.start()
+
+    def _load_of(self, name: str, after: BackgroundLoad | None = None) -> BackgroundLoad:
+        return BackgroundLoad(
+            name,
+            self._make_load(name),
+            on_change=self._loading_changed,
+            notice=self.notices.add,
+            after=after,
+        )
 
     def set_option(self, name: str, value: object) -> None:
         """Asks for the next reply so; the session remembers it."""
@@ -402,7 +383,7 @@ class Chat:
             )
         self.autosave.close()
         new = session or self._new_session(self.conversation.system)
-        self.autosave = Autosave(new, self._warnings.append, self.settings.save)
+        self.autosave = Autosave(new, self.notices.warn, self.settings.save)
         self.options = options_for(self._base, self.session, self._given)
         self.draft = Draft()
         self.last, self.left_out, self.editing = None, frozenset(), None

@@ -55,7 +55,7 @@ class Loop:
         chat = self._chat
         try:
             text = chat.prompt.read(chat.take_next_line())
-            chat.tell_notices()
+            chat.notices.show()
             if text.strip():
                 self.take(text)
             else:

@@ -1,20 +1,16 @@
-"""How a chat stands, in figures: tokens of the context, how far a prefill is, why it takes so long.
+"""The figures of a chat: tokens of the context, and why a prompt was read whole again.
 
-Owns when tokens are counted anew, and the words. Does not draw them.
+Owns when tokens are counted anew. Draws nothing.
 """
 
 from __future__ import annotations
 
-import time
-
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import Message, PrefillProgress, ReplyEnd, Role
+from qwenchat.chat.messages import Message, ReplyEnd, Role
 from qwenchat.chat.window import fit_window
 from qwenchat.errors import ContextLengthError
 from qwenchat.i18n.language import tr
-
-_NOTEWORTHY_PREFILL = 0.3  # seconds; a shorter one tells no progress
 
 
 class TokenCounter:
@@ -58,26 +54,3 @@ def why_nothing_was_reused(end: ReplyEnd) -> str:
     if not end.alpha_changed:
         return ""
     return tr("the prompt's length changed the NTK alpha: what was cached could not be reused")
-
-
-class PrefillLine:
-    """What is said while a long prompt is read."""
-
-    def __init__(self) -> None:
-        self._begun = time.monotonic()
-        self._first: PrefillProgress | None = None
-
-    def at(self, progress: PrefillProgress) -> str:
-        """How far it is and, once that can be told, how long it will take."""
-        if self._first is None:  # from here on it is measured: what was reused took no time
-            self._first, self._begun = progress, time.monotonic()
-            return ""
-        done, seconds = progress.done - self._first.done, time.monotonic() - self._begun
-        if seconds < _NOTEWORTHY_PREFILL:
-            return ""
-        return tr(
-            "reading {done}/{total} tokens, {seconds} s left",
-            done=f"{progress.done:,}",
-            total=f"{progress.total:,}",
-            seconds=f"{seconds / max(done, 1) * (progress.total - progress.done):.0f}",
-        )

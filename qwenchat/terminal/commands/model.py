@@ -10,7 +10,7 @@ from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import UsageError, shorten
 from qwenchat.i18n.language import tr
 from qwenchat.settings.schema import allowed, named_prompt, read_setting
-from qwenchat.terminal import status
+from qwenchat.terminal import console, status
 from qwenchat.terminal.commands.registry import Group
 from qwenchat.terminal.input import attachments
 from qwenchat.terminal.stats import stats_text
@@ -139,7 +139,7 @@ def _set_option(chat: Chat, name: str, text: str) -> None:
 
 
 def _show_options(chat: Chat, names: list[str]) -> None:
-    chat.say_rows([(name, _option_in_force(chat, name)) for name in names])
+    console.say_rows([(name, _option_in_force(chat, name)) for name in names])
 
 
 def _option_in_force(chat: Chat, name: str) -> str:

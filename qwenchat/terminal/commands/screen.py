@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from qwenchat.i18n.language import tr
-from qwenchat.terminal import theme
+from qwenchat.terminal import console, theme
 from qwenchat.terminal.commands.registry import Group, commands, named
 from qwenchat.terminal.input.prompt import Leave
 
@@ -49,7 +49,7 @@ def _theme(chat: Chat, rest: str) -> None:
 def _help(chat: Chat, rest: str) -> None:
     if rest:
         known = named(rest)
-        chat.say_rows([(" ".join((f"/{known.name}", known.usage)).rstrip(), tr(known.help))])
+        console.say_rows([(" ".join((f"/{known.name}", known.usage)).rstrip(), tr(known.help))])
         if known.aliases:
             chat.say(tr("also called {names}", names=tr(", ").join(known.aliases)))
         return
@@ -57,7 +57,7 @@ def _help(chat: Chat, rest: str) -> None:
     for title, members in groupby(commands().values(), key=lambda known: known.group):
         rows.append((tr(title),))
         rows += [(f"  /{c.name} {c.usage}".rstrip(), tr(c.help)) for c in members]
-    chat.say_rows(rows)
+    console.say_rows(rows)
     chat.say(tr("Enter sends, Alt-Enter breaks the line, Ctrl-C stops a reply, Ctrl-D leaves."))
     chat.say(tr("Tab completes, Ctrl-R searches what was typed, Ctrl-X Ctrl-E opens your editor."))
     chat.say(tr("@PATH in a message puts a text file in; // begins a message that starts with a slash."))

@@ -11,6 +11,7 @@ from qwenchat.files import text
 from qwenchat.i18n.language import tr
 from qwenchat.sessions.listing import with_a_title_alone
 from qwenchat.sessions.typed_lines import said_in
+from qwenchat.terminal import console
 from qwenchat.terminal.commands.registry import Group, number, without_force
 from qwenchat.terminal.input.attachments import complete_new_path, to_path
 from qwenchat.terminal.session_table import described, hit_table, list_table
@@ -28,7 +29,7 @@ def _sessions(chat: Chat, rest: str) -> None:
     infos = chat.store.list()
     shown = infos[: number(rest, _LISTED)]
     if shown:
-        chat.say_table(list_table(shown, here=chat.session.id))
+        console.say_table(list_table(shown, here=chat.session.id))
     if not infos:
         chat.say(tr("there are no sessions yet"))
     elif len(shown) < len(infos):
@@ -100,7 +101,7 @@ def _delete(chat: Chat, rest: str) -> None:
         chat.go_to(None)  # it is closed first, or nobody could delete it
     chat.store.delete(info.id)
     chat.say(tr("deleted {title!r}", title=info.title or info.id))
-    chat.prompt.forget(said)
+    chat.prompt.history.forget(said)
 
 
 @command("search", "Find the sessions that hold a text.", usage="TEXT")
@@ -109,7 +110,7 @@ def _search(chat: Chat, rest: str) -> None:
         raise UsageError("there is nothing to search for", "say {usage}", usage="/search TEXT")
     hits = chat.store.search(rest)
     if hits:
-        chat.say_table(hit_table(hits, rest))
+        console.say_table(hit_table(hits, rest))
     else:
         chat.say(tr("no session holds {text!r}", text=rest))
 

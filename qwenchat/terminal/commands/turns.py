@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qwenchat.chat.turn import system_tokens, turn_tokens
 from qwenchat.errors import UsageError
 from qwenchat.i18n.language import plural, tr
-from qwenchat.terminal import transcript
+from qwenchat.terminal import console, transcript
 from qwenchat.terminal.commands.registry import Group, number
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _branch(chat: Chat, rest: str) -> None:
     elif chat.conversation.branches:
         branches = chat.conversation.branches.items()
         rows = [(f"{name}:", chat.conversation.node(node_id).text) for name, node_id in branches]
-        chat.say_table(Table((Column(look="term"), Column()), rows, cut=True))
+        console.say_table(Table((Column(look="term"), Column()), rows, cut=True))
     else:
         chat.say(tr("no branch has a name yet; /branch NAME names this one"))
 
@@ -154,7 +154,7 @@ def _context(chat: Chat, rest: str) -> None:
         Column(leaves=1),  # the bars
         Column(tr("text")),
     )
-    chat.say_table(Table(columns, rows, cut=True, titled=False))
+    console.say_table(Table(columns, rows, cut=True, titled=False))
     chat.say(
         tr(
             "{used} of {size} tokens",

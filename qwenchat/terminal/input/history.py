@@ -27,12 +27,14 @@ class TypedLines(FileHistory):
     Args:
         path: the file; None keeps nothing beyond this run.
         unfold: what a line is kept as.
-        untold: told once where the file cannot be written; what was typed is then known to this run alone.
+        notice: told once where the file cannot be written; what was typed is then known to this run alone.
     """
 
-    def __init__(self, path: Path | None, unfold: Callable[[str], str], untold: list[str]) -> None:
+    def __init__(
+        self, path: Path | None, unfold: Callable[[str], str], notice: Callable[[str], None]
+    ) -> None:
         super().__init__(str(path or os.devnull))
-        self._path, self._unfold, self._untold = path, unfold, untold
+        self._path, self._unfold, self._notice = path, unfold, notice
 
     def load_history_strings(self) -> Iterable[str]:
         """The lines of earlier runs, the newest first."""
@@ -76,6 +78,4 @@ class TypedLines(FileHistory):
 
     def _give_up(self, error: OSError) -> None:
         path, self._path = self._path, None
-        self._untold.append(
-            tr("what is typed is not kept: {path}: {reason}", path=path, reason=reason_of(error))
-        )
+        self._notice(tr("what is typed is not kept: {path}: {reason}", path=path, reason=reason_of(error)))

@@ -31,7 +31,6 @@ from prompt_toolkit.utils import is_dumb_terminal
 
 from qwenchat.errors import QwenchatError
 from qwenchat.i18n.language import is_yes, told, tr
-from qwenchat.sessions.typed_lines import Said
 from qwenchat.terminal import console, lending
 from qwenchat.terminal import theme as styles
 from qwenchat.terminal.input import editor
@@ -53,6 +52,7 @@ class Prompt:
 
     Args:
         history: the file that keeps what was typed, across runs; None keeps it for this run alone.
+        notice: told what the user should know.
         on_ready: called once, after the line was drawn for the first time.
         on_clear: called when the user gives up what the line began with or holds.
         placeholder: stands on the first line while nothing is typed.
@@ -61,7 +61,7 @@ class Prompt:
     Attributes:
         complete: completions of the text before the cursor.
         toolbar: what stands below the line.
-        untold: what the user should know; whoever tells it clears the list.
+        history: what was typed.
         multiline: whether Enter breaks the line and Alt-Enter sends, instead of the other way round.
     """
 
@@ -69,6 +69,7 @@ class Prompt:
         self,
         history: Path | None,
         *,
+        notice: Callable[[str], None] = lambda line: None,
         on_ready: Callable[[], None],
         on_clear: Callable[[], None] = lambda: None,
         placeholder: str = "",
@@ -77,18 +78,17 @@ class Prompt:
         self.multiline = False
         self.complete: Callable[[str], Iterable[Completion]] = lambda before: ()
         self.toolbar: Callable[[], str] = lambda: ""
-        self.untold: list[str] = []
         self._above: list[Callable[[], None]] = []
 
         self._pastes = Pastes()
         self._on_ready: Callable[[], None] | None = on_ready
         self._on_clear = on_clear
         self._empty_interrupts = 0
-        self._history = TypedLines(history, self._pastes.unfold, self.untold)
+        self.history = TypedLines(history, self._pastes.unfold, notice)
         with _plain_where_dumb():
             self._session: _Session = _Session(
                 multiline=True,
-                history=self._history,
+                history=self.history,
                 auto_suggest=AutoSuggestFromHistory(),
                 completer=PromptCompleter(lambda before: self.complete(before)),
                 # A command's name shows what there is; all else waits for Tab.
@@ -135,10 +135,6 @@ class Prompt:
             self._empty_interrupts = 0
             self._session.placeholder = None
             return self._pastes.unfold(text)
-
-    def forget(self, said: Said) -> None:
-        """Takes the lines that were said out of the history."""
-        self._history.forget(said)
 
     @contextmanager
     def pastes_marked(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from tests.terminal.chat_program import make_chat
 
 
 def lines(path: Path | None) -> TypedLines:
-    return TypedLines(path, lambda text: text, [])
+    return TypedLines(path, lambda text: text, lambda line: None)
 
 
 def typed(history: TypedLines) -> list[str]:
@@ -57,7 +57,7 @@ def test_lines_are_taken_out_of_the_run_and_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("flags", [{"save": False}, {"history": False}])
 def test_a_chat_that_keeps_nothing_keeps_no_lines(tmp_path: Path, flags: dict[str, bool]) -> None:
     chat = make_chat(tmp_path, **flags)
-    chat.prompt._history.append_string("secret")
+    chat.prompt.history.append_string("secret")
     assert not (tmp_path / "history").exists()
 
 
@@ -67,7 +67,7 @@ def test_deleting_a_chat_takes_what_was_said_in_it_out_of_the_history(
     chat = make_chat(tmp_path)
     monkeypatch.setattr(chat.prompt, "confirm", lambda question: True)
     for line in ("a secret", "/system Say little.", "/theme"):
-        chat.prompt._history.append_string(line)
+        chat.prompt.history.append_string(line)
         Loop(chat).take(line)
     Loop(chat).take("/delete")
     assert typed(lines(tmp_path / "history")) == ["/theme"]

@@ -85,7 +85,7 @@ PASTED = "\x1b[200~{}\x1b[201~".format
 def typed(keys: str, begun: str = ALL, *, vi: bool = False, history: Path | None = None) -> str:
     """What is sent when these keys are typed on a line, then Enter."""
     with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
-        prompt = Prompt(history, complete=lambda _: [], toolbar=str, on_ready=lambda: None, vi=vi)
+        prompt = Prompt(history, on_ready=lambda: None, vi=vi)
         pipe.send_text(keys + "\r")
         return prompt.read(begun)
 
