@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from qwenchat.backends.torch_import import no_garbage_collection
 from qwenchat.chat.backend import Backend
 from qwenchat.errors import InsufficientMemoryError, Interrupted, QwenchatError, cannot_import
 from qwenchat.i18n.language import tr
@@ -21,7 +20,7 @@ class Load(Protocol):
     """Loads a model, telling each stage and what the user should know."""
 
     def __call__(self, progress: Progress, notice: Notice, *, settle: bool = True) -> Backend:
-        """Loads it.
+        """Loads it; what it makes may be frozen for the garbage collector.
 
         Args:
             settle: whether to settle for less where memory does not suffice: else that is an error.
@@ -161,10 +160,7 @@ class BackgroundLoad:
             QwenchatError: it cannot be loaded, whatever was raised.
         """
         try:
-            with no_garbage_collection():
-                backend = self._load(self._report, self._notice, settle=settle)
-                # Else each later collection would walk all of torch again: 0.1 s in which no key is heard.
-                gc.freeze()
+            backend = self._load(self._report, self._notice, settle=settle)
         except QwenchatError:
             raise
         except ImportError as broken:

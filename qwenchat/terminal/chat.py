@@ -24,7 +24,7 @@ from qwenchat.sessions.autosave import Autosave
 from qwenchat.sessions.resume import Start, options_for, remember
 from qwenchat.sessions.store import Session, SessionStore
 from qwenchat.settings.schema import Settings
-from qwenchat.terminal import console, reply, status, transcript
+from qwenchat.terminal import console, reply, stats, transcript
 from qwenchat.terminal.background_load import BackgroundLoad, Load
 from qwenchat.terminal.echo import quiet_keyboard
 from qwenchat.terminal.input import attachments
@@ -32,6 +32,7 @@ from qwenchat.terminal.input.draft import Draft
 from qwenchat.terminal.input.prompt import Prompt
 from qwenchat.terminal.notices import Notices
 from qwenchat.terminal.signals import cancel_on_interrupt
+from qwenchat.terminal.token_counter import TokenCounter
 
 TURNS_SHOWN = 3
 """Turns that are printed when a chat goes on with a session."""
@@ -89,7 +90,7 @@ class Chat:
         self.next_line = ""
         self.editing: int | None = None
         self._make_load, self._check_model = make_load, check_model
-        self._counter = status.TokenCounter()
+        self._counter = TokenCounter()
         self.prompt = Prompt(
             history,
             notice=self.notices.add,
@@ -182,7 +183,7 @@ class Chat:
                 plain=self.settings.plain,
             )
         if self.last is not None:
-            self.say(status.why_nothing_was_reused(self.last))
+            self.say(stats.reread_reason(self.last))
         self.notices.show()
         self.say(transcript.how_it_ended(self.conversation))
         self.say(transcript.place_among_siblings(self.conversation))

@@ -30,3 +30,10 @@ def stats_text(end: ReplyEnd) -> tuple[str, str, str]:
 def speed_text(tokens: int, seconds: float) -> str:
     """Tokens by time: "12.3 tokens/s"."""
     return tr("{speed} tokens/s", speed=f"{tokens / seconds:.1f}") if seconds > 0 else tr("no time")
+
+
+def reread_reason(end: ReplyEnd) -> str:
+    """Why the model read all of a prompt again; empty where it did not."""
+    if not end.alpha_changed:
+        return ""
+    return tr("the prompt's length changed the NTK alpha: what was cached could not be reused")

@@ -16,6 +16,7 @@ from qwenchat.chat.backend import Backend
 from qwenchat.chat.messages import ReplyEnd
 from qwenchat.i18n.language import tr
 from qwenchat.terminal.sanitize import sanitize_line
+from qwenchat.terminal.stats import speed_text
 
 if TYPE_CHECKING:
     from qwenchat.terminal.chat import Chat
@@ -74,8 +75,7 @@ def of_model(
     meter = tr("context {used}/{size}", used=f"{tokens:,}", size=f"{backend.context:,}")
     rate = ""
     if last is not None and last.timings.decode > 0 and last.usage.completion_tokens:
-        speed = last.usage.completion_tokens / last.timings.decode
-        rate = tr("{speed} tokens/s", speed=f"{speed:.1f}")
+        rate = speed_text(last.usage.completion_tokens, last.timings.decode)
     full = tr("{value} ({origin})", value=backend.name, origin=backend.description)
     short = backend.name.rstrip("/").rpartition("/")[2]
     choices = (

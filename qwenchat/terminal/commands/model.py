@@ -10,7 +10,7 @@ from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import UsageError, shorten
 from qwenchat.i18n.language import tr
 from qwenchat.settings.schema import allowed, named_prompt, read_setting
-from qwenchat.terminal import console, status
+from qwenchat.terminal import console, stats
 from qwenchat.terminal.commands.registry import Group
 from qwenchat.terminal.input import attachments
 from qwenchat.terminal.stats import stats_text
@@ -165,7 +165,7 @@ def _stats(chat: Chat, rest: str) -> None:
         raise UsageError("there was no reply yet")
     prompt, first, reply = stats_text(chat.last)
     chat.say(prompt)
-    chat.say(status.why_nothing_was_reused(chat.last))
+    chat.say(stats.reread_reason(chat.last))
     chat.say(reply)
     seed = tr("none was needed") if chat.last.seed is None else chat.last.seed
     chat.say(tr("{message}; {hint}", message=first, hint=tr("seed: {seed}", seed=seed)))

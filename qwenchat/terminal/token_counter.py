@@ -1,16 +1,12 @@
-"""The figures of a chat: tokens of the context, and why a prompt was read whole again.
-
-Owns when tokens are counted anew. Draws nothing.
-"""
+"""Counts the tokens of a chat for the toolbar and /context, anew only when something has changed."""
 
 from __future__ import annotations
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import Message, ReplyEnd, Role
+from qwenchat.chat.messages import Message, Role
 from qwenchat.chat.window import fit_window
 from qwenchat.errors import ContextLengthError
-from qwenchat.i18n.language import tr
 
 
 class TokenCounter:
@@ -47,10 +43,3 @@ def _count(conversation: Conversation, backend: Backend) -> int:
     except ContextLengthError:
         return tokens
     return fit.prompt_tokens
-
-
-def why_nothing_was_reused(end: ReplyEnd) -> str:
-    """What made the model read all of a prompt again; empty where nothing did."""
-    if not end.alpha_changed:
-        return ""
-    return tr("the prompt's length changed the NTK alpha: what was cached could not be reused")
