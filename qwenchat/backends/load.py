@@ -10,11 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, ParamSpec, get_args
 
 from qwenchat.backends.request import Progress, Request
 from qwenchat.backends.torch_import import no_garbage_collection
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, Names, Phrase, UsageError
+from qwenchat.settings import choices
 
 if TYPE_CHECKING:
     from qwenchat.backends.local import Model
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 Arguments = ParamSpec("Arguments")
 
-NATIVE, HUGGINGFACE = "native", "huggingface"
-BACKENDS = ("auto", NATIVE, HUGGINGFACE)
+BACKENDS = _, NATIVE, HUGGINGFACE = get_args(choices.Backend)
 
 
 def load(

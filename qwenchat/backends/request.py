@@ -11,10 +11,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from qwenchat.engine.cpu.layout import MOST_THREADS
 from qwenchat.errors import CheckpointError, Names, Phrase, UsageError, shorten
+from qwenchat.settings import choices
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +35,8 @@ class Routine(str):
 IMPORTING, LOADING, PREPARING = map(Routine, ("importing torch", "loading weights", "preparing kernels"))
 COMPILING = "compiling kernels, once"
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-KV_CACHES = ("auto", "int8")
+DTYPES = get_args(choices.DType)
+KV_CACHES = get_args(choices.KVCache)
 
 
 @dataclass(frozen=True, slots=True)

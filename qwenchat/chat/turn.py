@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Literal
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
@@ -28,18 +27,17 @@ CHECKPOINT_SECONDS = 1.0
 REPLY_BUDGET = 1024
 """Tokens kept free for a reply, or a quarter of the context if that is less."""
 
-Overflow = Literal["drop", "error"]
-"""What happens when the turns no longer fit: the oldest are left out, or it is an error."""
-
 
 def fit_turns(
-    conversation: Conversation, backend: Backend, options: GenerationOptions, overflow: Overflow = "drop"
+    conversation: Conversation, backend: Backend, options: GenerationOptions, may_drop: bool = True
 ) -> Fit:
     """The turns of the path that the model gets to read.
 
+    Args:
+        may_drop: whether the oldest may be left out where they do not fit.
+
     Raises:
-        ContextLengthError: the last turn alone is too long, or any turn would be left out with
-            ``overflow`` "error".
+        ContextLengthError: the last turn alone is too long, or any turn would be left out and none may be.
     """
     messages = conversation.messages()
     if len(conversation.turns()) == 1:
@@ -52,7 +50,7 @@ def fit_turns(
         reply_budget=options.max_new_tokens or min(REPLY_BUDGET, backend.context // 4),
         pinned=conversation.pinned_turns(),
     )
-    if fit.left_out_turns and overflow == "error":
+    if fit.left_out_turns and not may_drop:
         raise ContextLengthError(
             "the context of {tokens} tokens is full; turn {turns} no longer fits",
             "--overflow drop leaves the oldest turns out; a new chat begins empty",

@@ -97,7 +97,7 @@ def answer(words: list[str], context: Context) -> None:
                 backend,
                 _writer(flags),
                 options=options,
-                overflow=settings.overflow,
+                may_drop=settings.overflow == "drop",
                 notice=context.say,
             )
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from qwenchat import paths
 from qwenchat.cli.context import Context
 from qwenchat.cli.parser import App
 from qwenchat.i18n.language import tr
@@ -41,9 +42,8 @@ def config_show(ctx: typer.Context) -> None:
 def config_path() -> None:
     """Print the path of the config file, whether it is there or not."""
     from qwenchat.cli.output import print_gated
-    from qwenchat.settings import sources
 
-    print_gated(f"{sources.config_path()}\n")
+    print_gated(f"{paths.config_path()}\n")
 
 
 @app.command("init")
@@ -52,7 +52,7 @@ def config_init(ctx: typer.Context) -> None:
     from qwenchat.settings import sources
     from qwenchat.terminal import console
 
-    path = sources.config_path()
+    path = paths.config_path()
     sources.write_example(path)
     context: Context = ctx.obj
     if not context.flags.settings["quiet"]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TextIO
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.code_blocks import CodeStream
 from qwenchat.chat.messages import GenerationOptions, ReplyEnd
-from qwenchat.chat.turn import Overflow, fit_turns, now, stream_reply
+from qwenchat.chat.turn import fit_turns, now, stream_reply
 from qwenchat.cli.output import json_line
 from qwenchat.errors import ContextLengthError, Interrupted, QwenchatError
 from qwenchat.humanize import ranges
@@ -104,7 +104,7 @@ def write_reply(
     writer: ReplyWriter,
     *,
     options: GenerationOptions,
-    overflow: Overflow,
+    may_drop: bool,
     notice: Callable[[str], None],
 ) -> ReplyEnd:
     """Answers one message into ``writer``; Ctrl-C ends the reply, what there is of it is kept.
@@ -123,7 +123,7 @@ def write_reply(
     before, title = session.conversation.fork(), session.title
     session.conversation.ask(message, now())
     try:
-        fit = fit_turns(session.conversation, backend, options, overflow)
+        fit = fit_turns(session.conversation, backend, options, may_drop)
         if fit.left_out_turns:
             notice(tr("left out, as the context is full: turn {turns}", turns=ranges(fit.left_out_turns)))
         with cancel_on_interrupt() as cancel:

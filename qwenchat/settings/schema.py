@@ -16,8 +16,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from qwenchat.engine.cpu.layout import MOST_THREADS
 from qwenchat.errors import ConfigError, Phrase, shorten
 from qwenchat.i18n.language import tr
+from qwenchat.settings.choices import Backend, DType, Keys, KVCache, Language, Overflow, Theme
 from qwenchat.text.caseless import named
 
 _INT64 = 2**63  # every whole number ends up in a tensor or a seed
@@ -37,6 +39,12 @@ class Help:
     allowed: str
     example: object = None
     unset: str = ""
+
+
+def _one_of(kind: object) -> Help:
+    """The help of a key that takes one of a few words."""
+    *others, last = (f'"{word}"' for word in get_args(kind))
+    return Help(f"{', '.join(others)} or {last}")
 
 
 def _encodable(value: str) -> str:
@@ -81,12 +89,12 @@ class Settings(BaseModel):
         Help("a known name or a folder"),
     ] = "Qwen/Qwen-7B-Chat-Int8"
     backend: Annotated[
-        Literal["auto", "native", "huggingface"],
+        Backend,
         Field(
             description="What runs the model: native is our own engine, for the first Qwen generation, "
             "huggingface is transformers, for all others; auto takes the one that reads the checkpoint.",
         ),
-        Help('"auto", "native" or "huggingface"'),
+        _one_of(Backend),
     ] = "auto"
     device: Annotated[
         str,
@@ -94,9 +102,9 @@ class Settings(BaseModel):
         Help('"auto", "cpu", "cuda" or "cuda:N"'),
     ] = "auto"
     dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
+        DType,
         Field(description="The number format that the model computes in."),
-        Help('"auto", "float32", "bfloat16" or "float16"'),
+        _one_of(DType),
     ] = "auto"
     context: Annotated[
         int | None,
@@ -105,24 +113,26 @@ class Settings(BaseModel):
     ] = None
     threads: Annotated[
         int | None,
-        Field(ge=1, le=62, description="Threads that compute where there is no GPU."),
-        Help("a whole number, 1 to 62", 4, "as many as there are physical cores for the program"),
+        Field(ge=1, le=MOST_THREADS, description="Threads that compute where there is no GPU."),
+        Help(
+            f"a whole number, 1 to {MOST_THREADS}", 4, "as many as there are physical cores for the program"
+        ),
     ] = None
     kv_cache: Annotated[
-        Literal["auto", "int8"],
+        KVCache,
         Field(
             description="What the context is held in: auto is the number format above, int8 takes half the "
             "memory of 16 bits, for a little less exact answers.",
         ),
-        Help('"auto" or "int8"'),
+        _one_of(KVCache),
     ] = "auto"
     overflow: Annotated[
-        Literal["drop", "error"],
+        Overflow,
         Field(
             description="What happens when a chat no longer fits the context: drop leaves the oldest turns "
             "out and says so, error answers nothing.",
         ),
-        Help('"drop" or "error"'),
+        _one_of(Overflow),
     ] = "drop"
     system: Annotated[
         _Text | None,
@@ -210,25 +220,25 @@ class Settings(BaseModel):
         Help(_TRUTH),
     ] = False
     theme: Annotated[
-        Literal["terminal", "dark", "light", "mono"],
+        Theme,
         Field(
             description="The colours. terminal takes those of the terminal's own palette, dark and light "
             "suit such a background, mono does without.",
         ),
-        Help('"terminal", "dark", "light" or "mono"'),
+        _one_of(Theme),
     ] = "terminal"
     keys: Annotated[
-        Literal["emacs", "vi"],
+        Keys,
         Field(description="The keys that edit the line at the prompt."),
-        Help('"emacs" or "vi"'),
+        _one_of(Keys),
     ] = "emacs"
     language: Annotated[
-        Literal["auto", "en", "zh"],
+        Language,
         Field(
             description="The language of notices and of /help; auto follows the locale. What the model says "
             "does not depend on it.",
         ),
-        Help('"auto", "en" or "zh"'),
+        _one_of(Language),
     ] = "auto"
     quiet: Annotated[
         bool,

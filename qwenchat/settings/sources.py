@@ -1,9 +1,9 @@
 """Where the settings come from: which value wins, and the config file.
 
 Owns the order *defaults < config file < environment < flags*, the origin of each value in force, and
-how settings are shown and written down. Which keys there are and what each may be is the business of
-``settings.py``, where files lie that of ``folders.py``; what the rest of the package needs of both is
-handed on here. Nothing here opens a model, draws on a terminal or parses a command line.
+how settings are shown and written down. Which keys there are and what each may be is ``schema``'s, the
+file as TOML ``file``'s, where files lie ``paths``'s. Opens no model, draws on no terminal, parses no
+command line.
 """
 
 from __future__ import annotations
@@ -21,47 +21,9 @@ from qwenchat.errors import ConfigError, Names, Phrase, QwenchatError, shorten
 from qwenchat.files.opening import reason_of
 from qwenchat.files.text import write_text
 from qwenchat.i18n.language import tr
-from qwenchat.paths import (
-    CONFIG_VARIABLE,
-    HOME_VARIABLE,
-    cache_dir,
-    config_dir,
-    config_path,
-    data_dir,
-    log_dir,
-)
+from qwenchat.paths import CONFIG_VARIABLE, HOME_VARIABLE, config_path
 from qwenchat.settings.file import read_config_file
-from qwenchat.settings.schema import (
-    Settings,
-    allowed,
-    choices,
-    help_of,
-    named_prompt,
-    nearest,
-    parse_text,
-    read_setting,
-)
-
-__all__ = [
-    "ResolvedSettings",
-    "Settings",
-    "allowed",
-    "cache_dir",
-    "choices",
-    "config_dir",
-    "config_path",
-    "data_dir",
-    "defaults",
-    "describe",
-    "example_toml",
-    "load_settings",
-    "log_dir",
-    "named_prompt",
-    "read_setting",
-    "toml_value",
-    "unknown_variables",
-    "write_example",
-]
+from qwenchat.settings.schema import Settings, allowed, help_of, named_prompt, nearest, parse_text
 
 DEFAULT = "default"
 """The origin of what nobody has set."""

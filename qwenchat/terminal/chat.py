@@ -173,7 +173,9 @@ class Chat:
             cancel = stack.enter_context(cancel_on_interrupt())
             backend = self._wait_for_model(cancel)
             self._tell_if_greedy(backend)
-            fit = fit_turns(self.conversation, backend, self.options, self.settings.overflow)
+            fit = fit_turns(
+                self.conversation, backend, self.options, may_drop=self.settings.overflow == "drop"
+            )
             self._tell_left_out(fit.left_out_turns)
             self.last = None
             self.last = reply.show(

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import typer
 
+from qwenchat import paths
 from qwenchat.cli import app
-from qwenchat.settings import sources
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes as POSIX has them")
 
@@ -261,7 +261,7 @@ def test_an_internal_error_is_one_line_and_debug_logs_the_traceback(
 
     code, _, err = run("ask", "x", "-q", "--debug")
     log = Path(err.splitlines()[0].removeprefix("debug log: "))
-    assert log.is_relative_to(sources.log_dir())
+    assert log.is_relative_to(paths.log_dir())
     assert "Traceback" in log.read_text()
     assert "loading weights" in log.read_text()
 

@@ -17,7 +17,8 @@ from qwenchat.backends import request
 from qwenchat.cli.completion import offering
 from qwenchat.cli.context import Flags
 from qwenchat.cli.flags import with_flags
-from qwenchat.settings.sources import Settings, choices, load_settings
+from qwenchat.settings.schema import Settings, choices
+from qwenchat.settings.sources import load_settings
 
 seen: list[Flags] = []
 app = typer.Typer(name="prog", rich_markup_mode=None)

@@ -17,7 +17,7 @@ from qwenchat.cli import app, debug_log
 from qwenchat.errors import SessionError
 from qwenchat.files import atomic
 from qwenchat.sessions.store import SessionStore
-from qwenchat.settings import sources as config
+from qwenchat.settings import sources
 
 PACKAGE = Path(qwenchat.__file__).parent
 
@@ -117,7 +117,7 @@ def test_a_config_that_could_not_be_written_is_not_in_the_way(
     assert capsys.readouterr().err.count("No space left on device") == 1
     assert list(paths.config_dir().iterdir()) == []
     assert app.run(["config", "init"]) == 0
-    assert paths.config_path().read_text(encoding="utf-8") == config.example_toml()
+    assert paths.config_path().read_text(encoding="utf-8") == sources.example_toml()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")

@@ -23,7 +23,7 @@ from qwenchat.i18n import language
 from qwenchat.i18n.chinese import CHINESE
 from qwenchat.i18n.language import tr
 from qwenchat.models.builtin import demo, wheel
-from qwenchat.settings import sources as config
+from qwenchat.settings import sources
 from qwenchat.settings.file import language_of_config
 from qwenchat.settings.schema import Settings, allowed, help_of
 from qwenchat.terminal.commands import registry
@@ -152,7 +152,7 @@ def said() -> set[str]:
         *(allowed(key) for key in Settings.model_fields),
         *(unset for key in Settings.model_fields if (unset := help_of(key).unset)),
         *(field.description or "" for field in Settings.model_fields.values()),
-        config._EXAMPLE_HEAD,
+        sources._EXAMPLE_HEAD,
         *cli_help.texts(typer.main.get_command(app.app)),
         "Show this message and exit.",  # of --help, which each command gets on its own
     }

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from qwenchat.errors import ConfigError, QwenchatError
 from qwenchat.i18n import language
 from qwenchat.settings import sources
+from qwenchat.settings.schema import Settings
 from qwenchat.settings.sources import (
     ResolvedSettings,
-    Settings,
     describe,
     example_toml,
     load_settings,

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from qwenchat.errors import ConfigError, UsageError
 from qwenchat.settings import sources
-from qwenchat.settings.sources import ResolvedSettings, Settings, load_settings, toml_value
+from qwenchat.settings.schema import Settings
+from qwenchat.settings.sources import ResolvedSettings, load_settings, toml_value
 
 
 @pytest.fixture
