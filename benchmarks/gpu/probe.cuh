@@ -66,6 +66,21 @@ __device__ __forceinline__ void bulk(void* dst, const void* src, uint32_t bytes,
       "l"(src), "r"(bytes), "r"(sm(b))
       : "memory");
 }
+// A warp gives a ring's slot back. Its reads must be done before a bulk copy, which goes another way (the
+// async proxy), may write there. Neither an arrival by itself nor an arrival that needs the values read
+// (`seen`, made of them and never -1) was enough: log.md has the figures. FENCE and SEEN can be defined away
+// to see it.
+#ifndef FENCE
+#define FENCE asm volatile("fence.proxy.async.shared::cta;" ::: "memory")
+#endif
+#ifndef SEEN
+#define SEEN(x) ((x) != ~0u)
+#endif
+__device__ __forceinline__ void give_back(uint64_t* empty, uint32_t seen) {
+  FENCE;
+  __syncwarp();
+  if ((threadIdx.x & 31) == 0 && SEEN(seen)) bar_arrive(empty);
+}
 
 __global__ void read_all(const uint4* p, size_t n, uint32_t* out) {
   uint32_t a = 0;
