@@ -38,14 +38,14 @@ def test_a_hint_with_a_flag_or_a_command_of_the_shell_has_another_for_the_chat()
 
 
 def no_device() -> None:
-    from qwenchat.backends.request import pick_device
+    from qwenchat.backends.devices import pick_device
 
     pick_device("cuda:99")
 
 
 @pytest.mark.parametrize("index", ["9" * 5000, "٣", "-1", "1.5", "x"])
 def test_a_number_that_no_device_has_is_told(index: str) -> None:
-    from qwenchat.backends.request import pick_device
+    from qwenchat.backends.devices import pick_device
 
     with pytest.raises(UsageError, match="expected auto, cpu, cuda or cuda:N"):
         pick_device(f"cuda:{index}")
@@ -64,9 +64,9 @@ def not_here() -> None:
 
 
 def too_little_memory() -> None:
-    from qwenchat.backends.load import _lets_go
+    from qwenchat.backends.load import _drop_frames
 
-    @_lets_go
+    @_drop_frames
     def load() -> None:
         raise InsufficientMemoryError("it needs 9 GiB", "--context 488 would fit", in_chat="start anew")
 

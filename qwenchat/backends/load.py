@@ -1,6 +1,6 @@
 """From a model's name to a backend that answers: :func:`load`, the way in from Python.
 
-Owns what "auto" does where a model does not fit, and which backend reads a checkpoint. Everything heavy is
+Owns which backend reads a checkpoint; which checkpoint "auto" is, says ``choose``. Everything heavy is
 imported when a model is loaded.
 """
 
@@ -12,7 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, get_args
 
-from qwenchat.backends.request import Progress, Request
+from qwenchat.backends.request import DEFAULT_CHECKPOINT, LoadRequest, Progress
 from qwenchat.backends.torch_import import no_garbage_collection
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, Names, Phrase, UsageError
 from qwenchat.settings import choices
@@ -29,7 +29,7 @@ BACKENDS = _, NATIVE, HUGGINGFACE = get_args(choices.Backend)
 def load(
     model: str | Path = "auto",
     *,
-    checkpoint: str | Path = "Qwen/Qwen-7B-Chat-Int8",
+    checkpoint: str | Path = DEFAULT_CHECKPOINT,
     backend: str = "auto",
     device: str = "auto",
     dtype: str = "auto",
@@ -65,57 +65,43 @@ def load(
         ModelError: there is no such model, it is unusable, or memory does not suffice.
         UsageError: an argument has a value it cannot have.
     """
-    from qwenchat.engine.config import read_model_config
-    from qwenchat.models import catalog
-
-    def load_named(name: str | Path, window: int | None = context, backend: str = backend) -> Model:
-        folder = catalog.locate(name, progress=progress)
-        return load_folder(
-            folder,
-            name=str(name),
+    return load_requested(
+        LoadRequest(
+            model,
+            checkpoint=checkpoint,
             backend=backend,
             device=device,
             dtype=dtype,
-            context=window,
+            context=context,
             kv_cache=kv_cache,
             threads=threads,
             settle=settle,
             complete=complete,
-            progress=progress,
-            notice=notice,
+            progress=progress or (lambda stage, fraction: None),
+            notice=notice or (lambda line: None),
         )
+    )
 
-    def fall_back(reason: str) -> Model:
-        folder = catalog.locate(catalog.DEMO, progress=progress)
-        most = read_model_config(folder).max_position_embeddings
-        short = context is not None and context > most
-        told = Phrase("answering with {model}", model=catalog.demo_title())
-        if short:
-            told = Phrase(
-                "answering with {model} and its {tokens} tokens", model=catalog.demo_title(), tokens=most
-            )
-        tell(Phrase("{message}; {hint}", message=reason, hint=told))
-        # The backend that was named is for the checkpoint: the built-in model has one alone.
-        return load_named(catalog.DEMO, most if short else context, "auto")
 
-    if str(model) != catalog.AUTO:
-        return load_named(model)
-    tell = notice or (lambda line: None)
-    if catalog.find(checkpoint) is None:
-        return fall_back(Phrase("{model} is not on this machine", model=checkpoint))
-    try:
-        loaded = load_named(checkpoint)
-    except InsufficientMemoryError as error:
-        if not settle:
-            raise
-        reason = Phrase("{path}: {reason}", path=checkpoint, reason=error.message)
-    else:
-        tell(Phrase("answering with {model}", model=checkpoint))
+def load_requested(request: LoadRequest) -> Model:
+    """Loads the model that a request means; errors are those of :func:`load`."""
+    from qwenchat.backends.choose import choose_model, within_demo
+    from qwenchat.models import catalog
+
+    def attempt(wanted: LoadRequest, reason: str | None) -> Model:
+        folder = catalog.locate(wanted.model, progress=wanted.progress)
+        if reason is not None:
+            wanted, told = within_demo(wanted, folder)
+            request.notice(Phrase("{message}; {hint}", message=reason, hint=told))
+        loaded = load_folder(folder, wanted)
+        if reason is None and request.name == catalog.AUTO:
+            request.notice(Phrase("answering with {model}", model=wanted.model))
         return loaded
-    return fall_back(reason)
+
+    return choose_model(request, attempt)
 
 
-def _lets_go(load: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
+def _drop_frames(load: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
     """Of a load that memory does not suffice for, nothing stays in memory while its error is kept."""
 
     @wraps(load)
@@ -131,36 +117,10 @@ def _lets_go(load: Callable[Arguments, Model]) -> Callable[Arguments, Model]:
 
 
 @no_garbage_collection()
-@_lets_go
-def load_folder(
-    folder: Path,
-    *,
-    name: str | None = None,
-    backend: str = "auto",
-    device: str = "auto",
-    dtype: str = "auto",
-    context: int | None = None,
-    kv_cache: str = "auto",
-    threads: int | None = None,
-    settle: bool = True,
-    complete: bool = False,
-    progress: Progress | None = None,
-    notice: Callable[[str], None] | None = None,
-) -> Model:
-    """Loads the checkpoint in ``folder``, or a GGUF file; arguments and errors are those of :func:`load`."""
-    request = Request(
-        name=name or folder.name,
-        device=device,
-        dtype=dtype,
-        context=context,
-        kv_cache=kv_cache,
-        threads=threads,
-        settle=settle,
-        complete=complete,
-        progress=progress or (lambda stage, fraction: None),
-        notice=notice or (lambda line: None),
-    )
-    if _reader(folder, backend) == NATIVE:
+@_drop_frames
+def load_folder(folder: Path, request: LoadRequest) -> Model:
+    """Loads the checkpoint in ``folder``, or a GGUF file; errors are those of :func:`load`."""
+    if _reader(folder, request.backend) == NATIVE:
         from qwenchat.backends.native.load import load_native
 
         return load_native(folder, request)
@@ -169,7 +129,7 @@ def load_folder(
     return load_huggingface(folder, request)
 
 
-def check_folder(folder: Path, request: Request, *, backend: str, open_team: Callable[[], Team]) -> None:
+def check_folder(folder: Path, request: LoadRequest, *, open_team: Callable[[], Team]) -> None:
     """Goes the way of :func:`load_folder` up to the weights.
 
     Args:
@@ -178,7 +138,7 @@ def check_folder(folder: Path, request: Request, *, backend: str, open_team: Cal
     Raises:
         QwenchatError: as loading it would, or chatting with it.
     """
-    if _reader(folder, backend) == NATIVE:
+    if _reader(folder, request.backend) == NATIVE:
         from qwenchat.backends.native.load import check_native
 
         check_native(folder, request, open_team)
@@ -188,7 +148,7 @@ def check_folder(folder: Path, request: Request, *, backend: str, open_team: Cal
         check_huggingface(folder, request)
 
 
-def check_readable(folder: Path, request: Request, *, backend: str = "auto") -> None:
+def check_readable(folder: Path, request: LoadRequest) -> None:
     """Goes the way of :func:`load_folder` up to the weights, whatever memory there is.
 
     Raises:
@@ -200,7 +160,7 @@ def check_readable(folder: Path, request: Request, *, backend: str = "auto") -> 
         raise CannotCompile("nothing is to be computed")
 
     with suppress(InsufficientMemoryError):
-        check_folder(folder, request, backend=backend, open_team=no_kernels)
+        check_folder(folder, request, open_team=no_kernels)
 
 
 def _reader(folder: Path, backend: str) -> str:

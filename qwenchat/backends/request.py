@@ -1,26 +1,22 @@
-"""What loading a model has in common, whatever runs it: the request, its stages, the device and the dtype.
+"""What loading a model has in common, whatever runs it: the request and its stages.
 
 Owns the values that a request may have. Knows neither checkpoints nor backends.
 """
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from qwenchat.engine.cpu.layout import MOST_THREADS
-from qwenchat.errors import CheckpointError, Names, Phrase, UsageError, shorten
+from qwenchat.errors import CheckpointError, Names, Phrase, UsageError
 from qwenchat.settings import choices
 
 if TYPE_CHECKING:
-    import torch
-
     from qwenchat.engine.config import GenerationDefaults
+    from qwenchat.settings.schema import Settings
 
 Progress = Callable[[str, float | None], None]
 """Told a stage's name and the fraction done, None where it cannot be known."""
@@ -34,20 +30,24 @@ class Routine(str):
 
 IMPORTING, LOADING, PREPARING = map(Routine, ("importing torch", "loading weights", "preparing kernels"))
 COMPILING = "compiling kernels, once"
-
-DTYPES = get_args(choices.DType)
 KV_CACHES = get_args(choices.KVCache)
+DEFAULT_CHECKPOINT = "Qwen/Qwen-7B-Chat-Int8"
+"""What "auto" stands for, where it is on this machine and fits its memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """How a model is to be loaded; the fields are the arguments of :func:`qwenchat.backends.load.load`.
+class LoadRequest:
+    """How a model is to be loaded: the argument of everything that loads one, or looks whether it could.
+
+    The fields are the arguments of :func:`qwenchat.backends.load.load`.
 
     Raises:
         UsageError: a field has a value that it cannot have, whatever the model.
     """
 
-    name: str
+    model: str | Path
+    checkpoint: str | Path = DEFAULT_CHECKPOINT
+    backend: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
     context: int | None = None
@@ -57,6 +57,30 @@ class Request:
     complete: bool = False
     progress: Progress = lambda stage, fraction: None
     notice: Callable[[str], None] = lambda line: None
+
+    @classmethod
+    def of(cls, settings: Settings, model: str, **more: Any) -> LoadRequest:
+        """The request for a model as the settings want it.
+
+        Args:
+            more: fields that are no settings.
+        """
+        return cls(
+            model,
+            checkpoint=settings.checkpoint,
+            backend=settings.backend,
+            device=settings.device,
+            dtype=settings.dtype,
+            context=settings.context,
+            kv_cache=settings.kv_cache,
+            threads=settings.threads,
+            **more,
+        )
+
+    @property
+    def name(self) -> str:
+        """The model's, as it was asked for."""
+        return str(self.model)
 
     def __post_init__(self) -> None:
         if self.kv_cache not in KV_CACHES:
@@ -84,98 +108,10 @@ def base_model(what: str) -> CheckpointError:
     )
 
 
-def tell_unfit(defaults: GenerationDefaults, request: Request) -> None:
+def tell_unfit(defaults: GenerationDefaults, request: LoadRequest) -> None:
     """Tells what a checkpoint says of sampling and cannot be."""
     for line in defaults.unfit:
         request.notice(Phrase("{problem}: left out", problem=line))
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, index = _kind_of_device(name)
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        message = Phrase("there is no device {name} here", name=name)
-        raise UsageError(message, "use --device cpu", in_chat="start qwenchat with --device cpu")
-    return torch.device(name)
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name, one of :data:`DTYPES`; "auto" for what the device does well.
-
-    Raises:
-        UsageError: there is no such dtype.
-    """
-    import torch
-
-    own = torch.cpu._is_avx512_bf16_supported
-    dtype: torch.dtype = getattr(torch, _name_of_dtype(name, device.type, own))
-    return dtype
-
-
-def foresee(device: str, dtype: str) -> tuple[str, int]:
-    """What :func:`pick_device` and :func:`pick_dtype` would come to, without the seconds that torch takes.
-
-    Returns:
-        "cpu" or "cuda", and the bytes of a value. Whether there is a device "cuda:N" is not looked for.
-
-    Raises:
-        UsageError: a device or a dtype cannot have that name.
-    """
-    kind = ("cuda" if _has_gpu() else "cpu") if device == "auto" else _kind_of_device(device)[0]
-    return kind, 4 if _name_of_dtype(dtype, kind, _multiplies_bfloat16) == "float32" else 2
-
-
-def _kind_of_device(name: str) -> tuple[str, str]:
-    """ "cpu" or "cuda", and the number of a GPU if one is named."""
-    kind, _, index = name.partition(":")
-    numbered = index.isascii() and index.isdecimal() and len(index) <= 3
-    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not numbered)):
-        raise UsageError("the device is {value!r}, expected auto, cpu, cuda or cuda:N", value=shorten(name))
-    return kind, index
-
-
-def _name_of_dtype(name: str, kind: str, multiplies_bfloat16: Callable[[], bool]) -> str:
-    """What "auto" stands for on a kind of device; else the name itself."""
-    if name not in DTYPES:
-        raise UsageError("the dtype is {value!r}, expected {names}", value=name, names=Names(DTYPES))
-    if name != "auto":
-        return name
-    if kind == "cuda":
-        return "float16"
-    # Half the bytes are half the time, but only where the processor multiplies bfloat16 itself.
-    return "bfloat16" if multiplies_bfloat16() else "float32"
-
-
-def _multiplies_bfloat16() -> bool:
-    """What torch would say of the processor, without torch."""
-    from llvmlite.binding import get_host_cpu_features
-
-    return bool(get_host_cpu_features().get("avx512bf16"))
-
-
-def _has_gpu() -> bool:
-    """Whether torch is built for CUDA, and the driver has a GPU for it."""
-    windows = os.name == "nt"
-    torch = importlib.util.find_spec("torch")
-    library = "torch_cuda.dll" if windows else "libtorch_cuda.so"
-    if torch is None or torch.origin is None or not (Path(torch.origin).parent / "lib" / library).exists():
-        return False
-    count = ctypes.c_int()
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if windows else "libcuda.so.1")
-        # https://docs.nvidia.com/cuda/cuda-driver-api: both give 0 for success.
-        failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    except (OSError, AttributeError):
-        return False
-    return not failed and count.value > 0
 
 
 def pick_context(asked: int | None, trained: int, most: int) -> int:

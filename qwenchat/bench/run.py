@@ -15,12 +15,11 @@ from pathlib import Path
 
 import torch
 
-from qwenchat.backends.load import check_folder
-from qwenchat.backends.load import load as load_backend
+from qwenchat.backends.devices import pick_device, pick_dtype
+from qwenchat.backends.load import check_folder, load_requested
 from qwenchat.backends.native.backend import NativeBackend
-from qwenchat.backends.native.load import open_cpu_kernels
-from qwenchat.backends.request import KV_CACHES, pick_device, pick_dtype
-from qwenchat.backends.request import Request as Asked
+from qwenchat.backends.native.kernel_cache import open_cpu_kernels
+from qwenchat.backends.request import KV_CACHES, LoadRequest
 from qwenchat.bench import ceilings, checkpoint, peer, protocol, random_weights, start
 from qwenchat.bench.measure import free
 from qwenchat.bench.measure import measure as measure_subject
@@ -85,7 +84,7 @@ def measure(request: Request, *, command: str, tell: Tell) -> Report:
     """
     if request.kv_cache not in KV_CACHES:
         raise UsageError("--kv-cache is {kind}, expected auto or int8", kind=repr(request.kv_cache))
-    Asked(request.model, threads=request.threads)  # refuses what cannot be
+    LoadRequest(request.model, threads=request.threads)  # refuses what cannot be
     shapes = _shapes(request)
     device = pick_device(request.device)
     dtypes = {name: pick_dtype(name, device) for name in request.dtypes}
@@ -131,15 +130,7 @@ def _shapes(request: Request) -> list[Shape]:
 
 def _checkpoint_subject(request: Request, device: torch.device, dtype: str, tell: Tell) -> Subject:
     def load() -> Loaded:
-        backend = load_backend(
-            request.model,
-            backend="native",
-            device=str(device),
-            dtype=dtype,
-            context=_PLENTY,
-            threads=request.threads,
-            notice=tell,
-        )
+        backend = load_requested(_load_request(request, device, dtype, tell))
         assert isinstance(backend, NativeBackend)
         engine = backend.engine
         kernels = backend.description.rpartition(", ")[2]
@@ -186,11 +177,21 @@ def _plan(
 
 def _check_checkpoint(request: Request, device: torch.device, dtype: str, tell: Tell) -> None:
     """Raises ModelError where a checkpoint cannot be loaded, or memory does not suffice for it."""
-    asked = Asked(
-        request.model, device=str(device), dtype=dtype, context=_PLENTY, threads=request.threads, notice=tell
-    )
     folder = catalog.locate(request.model)
-    check_folder(folder, asked, backend="native", open_team=lambda: _open_team(request, tell))
+    wanted = _load_request(request, device, dtype, tell)
+    check_folder(folder, wanted, open_team=lambda: _open_team(request, tell))
+
+
+def _load_request(request: Request, device: torch.device, dtype: str, tell: Tell) -> LoadRequest:
+    return LoadRequest(
+        request.model,
+        backend="native",
+        device=str(device),
+        dtype=dtype,
+        context=_PLENTY,
+        threads=request.threads,
+        notice=tell,
+    )
 
 
 def _open_team(request: Request, tell: Tell) -> Team:

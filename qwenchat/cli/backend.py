@@ -27,24 +27,20 @@ def loader(name: str, settings: Settings, *, complete: bool = False) -> Load:
     """
 
     def load(progress: Progress, notice: Notice, *, settle: bool = True) -> Backend:
-        from qwenchat.backends.load import load as load_model
+        from qwenchat.backends.load import load_requested
+        from qwenchat.backends.request import LoadRequest
         from qwenchat.backends.torch_import import no_garbage_collection
 
+        request = LoadRequest.of(
+            settings,
+            name,
+            settle=settle,
+            complete=complete,
+            progress=progress,
+            notice=(lambda line: None) if settings.quiet else notice,
+        )
         with no_garbage_collection():
-            backend = load_model(
-                name,
-                checkpoint=settings.checkpoint,
-                backend=settings.backend,
-                device=settings.device,
-                dtype=settings.dtype,
-                context=settings.context,
-                kv_cache=settings.kv_cache,
-                threads=settings.threads,
-                settle=settle,
-                complete=complete,
-                progress=progress,
-                notice=(lambda line: None) if settings.quiet else notice,
-            )
+            backend = load_requested(request)
             # Else each later collection would walk all of torch again: 0.1 s in which no key is heard.
             gc.freeze()
         _ = backend.tokenizer  # without one it cannot chat, and says so now

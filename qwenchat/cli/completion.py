@@ -56,9 +56,9 @@ def models_to(
 @offering
 def devices() -> Iterable[str]:
     """The kinds of devices that are here."""
-    from qwenchat.backends.request import foresee
+    from qwenchat.backends.devices import predict_device
 
-    return ("auto", "cpu", "cuda")[: 3 if foresee("auto", "float32")[0] == "cuda" else 2]
+    return ("auto", "cpu", "cuda")[: 3 if predict_device("auto", "float32")[0] == "cuda" else 2]
 
 
 @offering

@@ -204,9 +204,9 @@ def check(ctx: typer.Context, name: _ToCheck, as_json: _Json = False) -> None:
         checked = checking.check(place, meter)
     if checked.against == "nothing" and not checked.bad:
         from qwenchat.backends.load import check_readable
-        from qwenchat.backends.request import Request
+        from qwenchat.backends.request import LoadRequest
 
-        check_readable(place.folder, Request(str(place.folder)))  # all that can be known of such files
+        check_readable(place.folder, LoadRequest(place.folder))  # all that can be known of such files
     if context.wants_json(as_json):
         print_object(model_table.checked_object(checked))
     else:
@@ -285,9 +285,9 @@ def _all(settings: Settings) -> tuple[str, list[Listed]]:
 
 def _memory(settings: Settings) -> tuple[str, Callable[[Published], int]]:
     """The device that a model would go to, and what gives the memory that a published one takes there."""
-    from qwenchat.backends.request import foresee
+    from qwenchat.backends.devices import predict_device
 
-    device, itemsize = foresee(settings.device, settings.dtype)
+    device, itemsize = predict_device(settings.device, settings.dtype)
 
     def memory(known: Published) -> int:
         int8 = settings.kv_cache == "int8"

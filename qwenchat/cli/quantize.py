@@ -79,7 +79,7 @@ def quantize(
     folder = catalog.locate(source)
     with console.progress_reporter(quiet=settings.quiet) as show:
         show(tr("starting"), None)
-        from qwenchat.backends.request import pick_device
+        from qwenchat.backends.devices import pick_device
 
         result = make(
             folder,

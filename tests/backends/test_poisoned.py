@@ -177,11 +177,11 @@ def test_the_hook_sees_what_must_not_happen(poisoned: Callable[[str], Path], thr
 @pytest.fixture(scope="module")
 def compiled_kernels(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The native engine's kernels, which a child of the first start compiles: that start is not this one."""
-    from qwenchat.backends.native.load import open_cpu_kernels
-    from qwenchat.backends.request import Request
+    from qwenchat.backends.native.kernel_cache import open_cpu_kernels
+    from qwenchat.backends.request import LoadRequest
     from qwenchat.engine.cpu.compiled import CannotCompile
 
-    request = Request(name="")
+    request = LoadRequest("")
     try:
         open_cpu_kernels(1, request.progress, request.notice).close()
     except CannotCompile as error:

@@ -329,7 +329,7 @@ def test_a_package_that_cannot_be_imported_is_told_as_what_it_is(
     def fail(*args: object, **kwargs: object) -> None:
         raise error
 
-    monkeypatch.setattr("qwenchat.backends.load.load", fail)
+    monkeypatch.setattr("qwenchat.backends.load.load_requested", fail)
     found, _, err = run("ask", "x", "-q")
     assert found == code
     assert err.startswith(f"qwenchat: {told}")

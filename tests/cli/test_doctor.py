@@ -159,10 +159,20 @@ def test_a_setting_that_cannot_be_is_named_and_the_rest_is_looked_at(
     variable: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(variable, value)
-    code, report = examined(capsys)
+    code, report = examined(capsys, "-m", "demo")
     assert code == 2
     assert words in report["chat"]
     assert len(report["models"]) == len(published.KNOWN)
+
+
+@pytest.mark.usefixtures("with_demo")
+def test_the_built_in_model_answers_within_its_own_context_where_it_stands_in_for_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QWENCHAT_CONTEXT", "100000000")
+    monkeypatch.setenv("QWENCHAT_BACKEND", "huggingface")
+    code, report = examined(capsys)
+    assert (code, report["works"]) == (0, True)
 
 
 @pytest.mark.usefixtures("with_demo")

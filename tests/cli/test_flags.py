@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import typer
 
-from qwenchat.backends import request
+from qwenchat.backends import devices
 from qwenchat.cli.completion import offering
 from qwenchat.cli.context import Flags
 from qwenchat.cli.flags import with_flags
@@ -153,7 +153,7 @@ def test_the_values_of_a_flag_are_offered(
 def test_a_gpu_is_offered_where_there_is_one(
     kind: str, offered: list[str], complete: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request, "foresee", lambda device, dtype: (kind, 4))
+    monkeypatch.setattr(devices, "predict_device", lambda device, dtype: (kind, 4))
     assert complete("--device", "c") == offered
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from qwenchat.backends import request
+from qwenchat.backends import devices
 from qwenchat.cli import app, progress
 from qwenchat.cli.completion import models_to
 from qwenchat.engine.config import read_model_config
@@ -540,10 +540,10 @@ def test_list_show_and_check_load_no_torch(hub: HubServer) -> None:
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
-@pytest.mark.parametrize("dtype", request.DTYPES)
+@pytest.mark.parametrize("dtype", devices.DTYPES)
 def test_memory_is_told_for_what_a_chat_would_take(device: str, dtype: str) -> None:
-    picked = request.pick_device(device)
-    assert request.foresee(device, dtype) == (picked.type, request.pick_dtype(dtype, picked).itemsize)
+    picked = devices.pick_device(device)
+    assert devices.predict_device(device, dtype) == (picked.type, devices.pick_dtype(dtype, picked).itemsize)
 
 
 @pytest.mark.parametrize(("built", "count", "kind"), [(True, 2, "cuda"), (True, 0, "cpu"), (False, 2, "cpu")])
@@ -565,13 +565,13 @@ def test_a_gpu_is_seen_without_torch(
     spec = ModuleSpec("torch", None, origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
     monkeypatch.setattr("ctypes.CDLL", lambda name: Driver())
-    assert request.foresee("auto", "float16") == (kind, 2)
+    assert devices.predict_device("auto", "float16") == (kind, 2)
 
 
 @pytest.mark.parametrize(("device", "dtype"), [("gpu", "auto"), ("cpu:1", "auto"), ("auto", "int3")])
 def test_a_device_or_a_dtype_that_there_is_not_is_told(device: str, dtype: str) -> None:
     with pytest.raises(UsageError, match="expected auto, "):
-        request.foresee(device, dtype)
+        devices.predict_device(device, dtype)
 
 
 def test_a_meter_tells_speed_and_time_left_once_a_second() -> None:

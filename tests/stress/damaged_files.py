@@ -78,9 +78,9 @@ class Subject:
 
 def read_model(place: Path) -> None:
     from qwenchat.backends.load import check_readable
-    from qwenchat.backends.request import Request
+    from qwenchat.backends.request import LoadRequest
 
-    check_readable(place, Request(str(place), device="cpu"))
+    check_readable(place, LoadRequest(str(place), device="cpu"))
 
 
 def read_gguf(folder: Path) -> None:

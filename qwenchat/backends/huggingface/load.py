@@ -15,21 +15,13 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwenchat.backends.devices import pick_device, pick_dtype
 from qwenchat.backends.huggingface.files import HubFiles, look, stored_tensors
 from qwenchat.backends.huggingface.gguf_setting import stretch
 from qwenchat.backends.huggingface.gptq import check_gptq, read_gptq
 from qwenchat.backends.huggingface.readers import check_template, read_config, read_prompt, trying, where
 from qwenchat.backends.huggingface.skeleton import attention_of, check_shapes, skeleton
-from qwenchat.backends.request import (
-    IMPORTING,
-    LOADING,
-    Request,
-    Routine,
-    pick_context,
-    pick_device,
-    pick_dtype,
-    tell_unfit,
-)
+from qwenchat.backends.request import IMPORTING, LOADING, LoadRequest, Routine, pick_context, tell_unfit
 from qwenchat.backends.torch_import import open_torch_libraries
 from qwenchat.errors import CheckpointError, Phrase, UsageError
 
@@ -45,7 +37,7 @@ _CUDA_RUNTIME = 384 * 2**20
 _CONTEXT_STEP = 1024
 
 
-def load_huggingface(place: Path, request: Request) -> HuggingFaceBackend:
+def load_huggingface(place: Path, request: LoadRequest) -> HuggingFaceBackend:
     """Loads the checkpoint in a folder, or a GGUF file.
 
     Raises:
@@ -73,7 +65,7 @@ def load_huggingface(place: Path, request: Request) -> HuggingFaceBackend:
     )
 
 
-def check_huggingface(place: Path, request: Request) -> None:
+def check_huggingface(place: Path, request: LoadRequest) -> None:
     """Goes the way of :func:`load_huggingface` up to the weights.
 
     Raises:
@@ -95,7 +87,7 @@ class _Found:
     window: int
 
 
-def _look(files: HubFiles, request: Request) -> _Found:
+def _look(files: HubFiles, request: LoadRequest) -> _Found:
     """What can be wrong is looked at first, before seconds go into the weights."""
     config = read_config(files)
     defaults = _read_defaults(files, config)
@@ -112,7 +104,7 @@ def _look(files: HubFiles, request: Request) -> _Found:
 
 
 @contextmanager
-def _reading(place: Path, request: Request) -> Iterator[HubFiles]:
+def _reading(place: Path, request: LoadRequest) -> Iterator[HubFiles]:
     """The checkpoint, ready to be read by transformers."""
     files = look(place)
     if request.kv_cache != "auto":
@@ -161,7 +153,7 @@ def _read_defaults(files: HubFiles, config: Any) -> GenerationDefaults:
     return replace(defaults, eos_token_ids=(*defaults.eos_token_ids, *ends))
 
 
-def _pick_dtype(request: Request, device: torch.device, config: Any) -> torch.dtype:
+def _pick_dtype(request: LoadRequest, device: torch.device, config: Any) -> torch.dtype:
     import torch
 
     own: torch.dtype | None = config.get_text_config().dtype
@@ -175,7 +167,7 @@ def _pick_dtype(request: Request, device: torch.device, config: Any) -> torch.dt
 
 
 def _check_memory(
-    files: HubFiles, config: Any, device: torch.device, dtype: torch.dtype, request: Request
+    files: HubFiles, config: Any, device: torch.device, dtype: torch.dtype, request: LoadRequest
 ) -> int:
     """The context window, for which memory suffices."""
     from qwenchat.engine.memory import available_bytes, check_memory
@@ -232,7 +224,7 @@ def _need(files: HubFiles, config: Any, device: torch.device, dtype: torch.dtype
 # --- the model -----------------------------------------------------------------------------------
 
 
-def _read_model(files: HubFiles, found: _Found, request: Request) -> Any:
+def _read_model(files: HubFiles, found: _Found, request: LoadRequest) -> Any:
     """The model of transformers, on its device."""
     import torch
 

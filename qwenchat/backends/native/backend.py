@@ -1,4 +1,4 @@
-"""A first-generation Qwen checkpoint on our own engine. How it gets into memory is in ``native_load``."""
+"""A first-generation Qwen checkpoint on our own engine. How it gets into memory is in ``load``."""
 
 from __future__ import annotations
 

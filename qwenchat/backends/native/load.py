@@ -6,25 +6,23 @@ when a model is loaded.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qwenchat.backends.devices import pick_device, pick_dtype
 from qwenchat.backends.native.backend import NativeBackend, no_vocabulary
+from qwenchat.backends.native.kernel_cache import open_cpu_kernels, open_triton_cache
 from qwenchat.backends.request import (
     COMPILING,
     IMPORTING,
     LOADING,
     PREPARING,
-    Progress,
-    Request,
+    LoadRequest,
     Routine,
     base_model,
     pick_context,
-    pick_device,
-    pick_dtype,
     tell_unfit,
 )
 from qwenchat.backends.torch_import import torch_libraries_opening
@@ -39,10 +37,8 @@ if TYPE_CHECKING:
     from qwenchat.engine.memory import Need
     from qwenchat.engine.plan import Plan
 
-_TRITON_CACHE = "TRITON_CACHE_DIR"
 
-
-def load_native(folder: Path, request: Request) -> NativeBackend:
+def load_native(folder: Path, request: LoadRequest) -> NativeBackend:
     """Loads the checkpoint in ``folder``.
 
     Raises:
@@ -64,7 +60,7 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
         request.progress(Routine(line), None)
 
     on_gpu = found.device.type == "cuda"
-    stage = (COMPILING if _begin_triton_cache(found.device) else PREPARING) if on_gpu else None
+    stage = (COMPILING if open_triton_cache(found.device) else PREPARING) if on_gpu else None
     how = _plan(found, request, lambda: open_cpu_kernels(request.threads, request.progress, request.notice))
     weights = load_model(
         folder,
@@ -130,7 +126,7 @@ def load_native(folder: Path, request: Request) -> NativeBackend:
     )
 
 
-def check_native(folder: Path, request: Request, open_team: Callable[[], Team]) -> None:
+def check_native(folder: Path, request: LoadRequest, open_team: Callable[[], Team]) -> None:
     """Goes the way of :func:`load_native` up to the weights.
 
     Args:
@@ -169,7 +165,7 @@ class _Found:
     int8_cache: bool
 
 
-def _look(folder: Path, request: Request) -> _Found:
+def _look(folder: Path, request: LoadRequest) -> _Found:
     """What can be wrong is looked at first, before seconds go into torch and the weights."""
     from qwenchat.engine.config import read_generation_defaults, read_model_config
 
@@ -187,7 +183,7 @@ def _look(folder: Path, request: Request) -> _Found:
     return _Found(config, defaults, window, tokenizer, device, dtype, request.kv_cache == "int8")
 
 
-def _plan(found: _Found, request: Request, open_team: Callable[[], Team]) -> Plan:
+def _plan(found: _Found, request: LoadRequest, open_team: Callable[[], Team]) -> Plan:
     import torch
 
     from qwenchat.engine.plan import plan
@@ -197,23 +193,6 @@ def _plan(found: _Found, request: Request, open_team: Callable[[], Team]) -> Pla
     return plan(found.config, found.device, found.dtype, open_team)
 
 
-def open_cpu_kernels(threads: int | None, report: Progress, notice: Callable[[str], None]) -> Team:
-    """The threads that run the CPU kernels, which are compiled into our cache folder the first time.
-
-    Raises:
-        CannotCompile: there are none, for the reason that it tells.
-    """
-    from qwenchat.engine.cpu import compiled
-    from qwenchat.engine.cpu.cores import default_threads
-    from qwenchat.engine.cpu.team import Team
-
-    count = threads or default_threads()
-    enter, name = compiled.open_kernels(
-        _kernels_folder(), compiling=lambda: report(COMPILING, None), notice=notice
-    )
-    return Team(enter, count, name)
-
-
 def kernels_told(name: str, team: Team | None) -> str:
     """What multiplies, for people: as the engine calls it, and where it has threads, how many."""
     if team is None:
@@ -221,14 +200,6 @@ def kernels_told(name: str, team: Team | None) -> str:
     return Phrase.of_number(
         team.threads, "{kind} kernels on 1 thread", "{kind} kernels on {count} threads", kind=team.kind
     )
-
-
-def _kernels_folder() -> Path:
-    """Where the CPU kernels are kept: in our cache folder, unless somebody has said where Numba's go."""
-    from qwenchat import paths
-
-    named = os.environ.get("NUMBA_CACHE_DIR")
-    return Path(named) / "qwenchat" if named else paths.cache_dir() / "kernels"
 
 
 def _read_tokenizer(folder: Path, vocab_size: int) -> QwenTokenizer | None:
@@ -245,24 +216,3 @@ def _read_tokenizer(folder: Path, vocab_size: int) -> QwenTokenizer | None:
             size=vocab_size,
         )
     return tokenizer
-
-
-def _begin_triton_cache(device: torch.device) -> bool:
-    """Lets Triton keep what it compiles in our cache folder, unless somebody has said where.
-
-    Returns:
-        Whether nothing is there yet. (A version's kernels for a kind of GPU have a folder of their own.)
-    """
-    import torch
-
-    from qwenchat import paths
-    from qwenchat.version import __version__
-
-    if not os.environ.get(_TRITON_CACHE):
-        major, minor = torch.cuda.get_device_capability(device)
-        kind = f"{__version__}-torch{torch.__version__}-sm{major}{minor}"
-        os.environ[_TRITON_CACHE] = str(paths.cache_dir() / "triton" / kind)
-    try:
-        return not any(Path(os.environ[_TRITON_CACHE]).iterdir())
-    except OSError:
-        return True

@@ -61,8 +61,8 @@ def test_its_greedy_text_is_the_native_engines(
         loaded.append(real(*args, **options))
         return loaded[-1]
 
-    real = load.load
-    monkeypatch.setattr(load, "load", remembering)
+    real = load.load_requested
+    monkeypatch.setattr(load, "load_requested", remembering)
     monkeypatch.setattr(sys, "stdin", None)
     asked = ["ask", QUESTIONS[0], "--system", SYSTEM, "--temperature", "0"]
     asked += ["--repetition-penalty", "1", "--max-new-tokens", str(TOKENS)]

@@ -24,7 +24,7 @@ from qwenchat.backends.huggingface.gguf import gguf_reading
 from qwenchat.backends.huggingface.load import check_huggingface
 from qwenchat.backends.huggingface.readers import read_config, read_prompt
 from qwenchat.backends.load import backend_for
-from qwenchat.backends.request import Request
+from qwenchat.backends.request import LoadRequest
 from qwenchat.chat.messages import ReplyEnd
 from qwenchat.engine.weights.gptq import pack_words
 from qwenchat.errors import CheckpointError, PromptError
@@ -200,7 +200,7 @@ def test_a_tensor_that_is_missing_is_not_made_up(folder: Path) -> None:
 def test_a_tensor_of_another_shape(folder: Path) -> None:
     change(folder / "config.json", intermediate_size=48)
     with pytest.raises(CheckpointError, match=r"down_proj.weight is \[32, 64\], .* makes it \[32, 48\]"):
-        check_huggingface(folder, Request(name="tiny", device="cpu"))
+        check_huggingface(folder, LoadRequest("tiny", device="cpu"))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
@@ -261,7 +261,7 @@ def test_weights_that_are_cut_short_are_found_without_loading_them(folder: Path)
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"model.safetensors: .*cut short"):
-        check_huggingface(folder, Request(name="tiny", device="cpu"))
+        check_huggingface(folder, LoadRequest("tiny", device="cpu"))
 
 
 def test_no_tokenizer_of_the_library(folder: Path) -> None:
@@ -271,7 +271,7 @@ def test_no_tokenizer_of_the_library(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["BertJapaneseTokenizer", "AutoProcessor", "NoSuch"])
 def test_beside_a_whole_tokenizer_its_class_is_no_condition(folder: Path, name: str) -> None:
-    check_huggingface(folder, Request(name="tiny", device="cpu"))
+    check_huggingface(folder, LoadRequest("tiny", device="cpu"))
     change(folder / "tokenizer_config.json", tokenizer_class=name)
     tokenizer = read_prompt(look(folder), read_config(look(folder)), complete=False).tokenizer
     assert tokenizer.decode(tokenizer.encode("a quick 狐狸")) == "a quick 狐狸"
@@ -407,10 +407,10 @@ def test_auto_gptq_is_asked_for_safetensors_and_no_remote_code(
 
 
 def test_what_would_be_refused_is_known_without_loading_it(folder: Path) -> None:
-    check_huggingface(folder, Request(name="tiny", device="cpu"))
+    check_huggingface(folder, LoadRequest("tiny", device="cpu"))
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(CheckpointError, match="there is no chat template"):
-        check_huggingface(folder, Request(name="tiny", device="cpu"))
+        check_huggingface(folder, LoadRequest("tiny", device="cpu"))
 
 
 # --- which backend -------------------------------------------------------------------------------
@@ -526,7 +526,7 @@ def test_a_key_that_would_change_results_and_is_not_read_is_refused(
 def test_other_keys_are_noted_for_debug_alone(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     change(folder / "config.json", my_note="x", rope_interleaved=False, max_window_layers=48)
     with caplog.at_level("DEBUG", logger="qwenchat"):
-        check_huggingface(folder, Request(name="tiny", device="cpu"))
+        check_huggingface(folder, LoadRequest("tiny", device="cpu"))
     assert "not read: my_note" in caplog.text
 
 

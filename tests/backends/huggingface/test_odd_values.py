@@ -13,7 +13,7 @@ import pytest
 from qwenchat.backends.huggingface.config_keys import check_types
 from qwenchat.backends.huggingface.load import check_huggingface
 from qwenchat.backends.huggingface.refusals import check_numbers
-from qwenchat.backends.request import Request
+from qwenchat.backends.request import LoadRequest
 from qwenchat.errors import CheckpointError, quoted
 
 NAN = float("nan")
@@ -32,7 +32,7 @@ def refusal(folder: Path, **values: Any) -> CheckpointError:
     path.write_text(json.dumps({**json.loads(content), **values}))
     try:
         with pytest.raises(CheckpointError) as error:
-            check_huggingface(folder, Request(name="tiny", device="cpu"))
+            check_huggingface(folder, LoadRequest("tiny", device="cpu"))
     finally:
         path.write_text(content)
     return error.value

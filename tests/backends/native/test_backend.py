@@ -18,7 +18,7 @@ import torch
 import qwenchat
 from qwenchat.backends import request
 from qwenchat.backends.local import _sampling_params
-from qwenchat.backends.native import load
+from qwenchat.backends.native import kernel_cache
 from qwenchat.backends.native.backend import NativeBackend
 from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, Role, TextDelta
 from qwenchat.cli import app
@@ -383,18 +383,18 @@ def test_tritons_cache_lies_in_ours_and_is_known_to_be_empty(
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", "")  # so that what is set here is taken back
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert load._begin_triton_cache(torch.device("cuda"))
+    assert kernel_cache.open_triton_cache(torch.device("cuda"))
     folder = Path(os.environ["TRITON_CACHE_DIR"])
     assert folder.parent == home / "cache" / "triton"
     assert folder.name.endswith("-sm90")
     (folder / "a kernel").mkdir(parents=True)
-    assert not load._begin_triton_cache(torch.device("cuda"))
+    assert not kernel_cache.open_triton_cache(torch.device("cuda"))
     assert Path(os.environ["TRITON_CACHE_DIR"]) == folder
 
 
 def test_where_the_user_put_tritons_cache_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "mine"))
-    assert load._begin_triton_cache(torch.device("cuda"))
+    assert kernel_cache.open_triton_cache(torch.device("cuda"))
     assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "mine")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from qwenchat.backends.load import load_folder
+from qwenchat.backends.load import load
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 
@@ -26,7 +26,7 @@ def main(result: Path) -> None:
     notices: list[str] = []
     told: dict[str, Any] = {}
     for name in NAMES:
-        model = load_folder(
+        model = load(
             GOLDEN / name,
             device="cpu",
             dtype="float32",

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import qwenchat.engine.cpu
-from qwenchat.backends.load import load_folder
+from qwenchat.backends.load import load
 from qwenchat.engine.cpu import compiled
 from qwenchat.engine.cpu.blocks import Matrix
 from qwenchat.engine.cpu.compiled import CannotCompile, Enter, Processor
@@ -212,7 +212,7 @@ def test_a_processor_is_called_by_what_is_used_of_it(features: str, name: str) -
 def load_and_compare(most_notices: int = 1) -> tuple[Any, list[str]]:
     """Loads a golden checkpoint, whose logits are right; the model, and what was told."""
     told: list[str] = []
-    backend = load_folder(GOLDEN / "gptq_int8", device="cpu", dtype="float32", notice=told.append)
+    backend = load(GOLDEN / "gptq_int8", device="cpu", dtype="float32", notice=told.append)
     expected = load_file(GOLDEN / "gptq_int8" / "expected.safetensors")
     logits, reference = backend.logits(expected["prefill.16.ids"].tolist()), expected["prefill.16.logits"]
     assert ((logits - reference).norm() / reference.norm()) < 1e-4

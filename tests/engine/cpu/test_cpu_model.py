@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from qwenchat.backends.load import load_folder
+from qwenchat.backends.load import load
 from qwenchat.engine.config import read_model_config
 from qwenchat.engine.cpu import packing
 from qwenchat.engine.cpu.model import FEW, CPUModel
@@ -76,9 +76,7 @@ def error(found: Tensor, expected: Tensor) -> float:
 def test_a_loaded_checkpoint_gives_the_originals_logits_and_tokens_on_the_kernels(
     golden_folder: Copy, name: str, threads: int
 ) -> None:
-    model = load_folder(
-        golden_folder(name), device="cpu", dtype="float32", threads=threads, notice=pytest.fail
-    )
+    model = load(golden_folder(name), device="cpu", dtype="float32", threads=threads, notice=pytest.fail)
     assert isinstance(model.engine.model, CPUModel)
     assert model.description.endswith(f"kernels on {threads} thread{'s' * (threads > 1)}")
     expected = load_file(GOLDEN / name / "expected.safetensors")
@@ -203,7 +201,7 @@ def test_shapes_that_they_have_no_vectors_for_are_left_to_plain_torch(
 def test_a_model_of_other_shapes_is_loaded_and_the_reason_is_told_once(tmp_path: Path) -> None:
     folder = a_checkpoint(tmp_path, heads=3, head_dim=16, copies=1, bits=16)
     told: list[str] = []
-    model = load_folder(folder, device="cpu", dtype="float32", notice=told.append)
+    model = load(folder, device="cpu", dtype="float32", notice=told.append)
     assert isinstance(model.engine.model, Qwen)
     assert len(told) == 1
     assert "a width of 16 is no multiple of 32" in told[0]
@@ -344,7 +342,7 @@ def test_a_model_without_copies_keeps_its_heads(own_teams: Teams, tmp_path: Path
 
 
 def test_the_built_in_model_gives_plain_torchs_tokens(demo_folder: Path) -> None:
-    model = load_folder(demo_folder, device="cpu", dtype="float32", notice=pytest.fail)
+    model = load(demo_folder, device="cpu", dtype="float32", notice=pytest.fail)
     assert isinstance(model.engine.model, CPUModel)
     assert model.engine.model.kv_heads == 3
     prompt = model.tokenizer.encode("The capital of France is")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from qwenchat.backends.load import load_folder
+from qwenchat.backends.load import load
 from qwenchat.engine.cpu import team as team_module
 from qwenchat.engine.cpu.blocks import Matrix
 from qwenchat.engine.cpu.compiled import Enter
@@ -151,9 +151,7 @@ def test_a_team_that_nobody_holds_has_no_threads(enter: Enter) -> None:
 
 
 def test_a_model_that_nobody_holds_has_no_threads() -> None:
-    model, threads = threads_of(
-        lambda: load_folder(GOLDEN / "gptq_int8", device="cpu", dtype="float32", threads=4)
-    )
+    model, threads = threads_of(lambda: load(GOLDEN / "gptq_int8", device="cpu", dtype="float32", threads=4))
     list(model.generate([1, 2, 3], temperature=0, max_new_tokens=3))
     assert len(threads) == 3
     del model
@@ -213,7 +211,7 @@ def test_a_process_that_may_use_one_processor_takes_one_thread() -> None:
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:
-        model, threads = threads_of(lambda: load_folder(GOLDEN / "gptq_int8", device="cpu", dtype="float32"))
+        model, threads = threads_of(lambda: load(GOLDEN / "gptq_int8", device="cpu", dtype="float32"))
     finally:
         os.sched_setaffinity(0, allowed)
     assert model.description.endswith("kernels on 1 thread")
@@ -225,10 +223,10 @@ def test_a_process_that_may_use_one_processor_takes_one_thread() -> None:
 LOAD = f"""
 import signal, threading
 from pathlib import Path
-from qwenchat.backends.load import load_folder
+from qwenchat.backends.load import load
 
 def main():
-    model = load_folder(Path({str(GOLDEN / "gptq_int8")!r}), device="cpu", dtype="float32", threads=4)
+    model = load(Path({str(GOLDEN / "gptq_int8")!r}), device="cpu", dtype="float32", threads=4)
     assert model.engine.model.team.threads == 4
 
     def tokens():
