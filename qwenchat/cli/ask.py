@@ -59,7 +59,7 @@ def answer(words: list[str], context: Context) -> None:
     from qwenchat.cli.backend import load
     from qwenchat.cli.reply import write_reply
     from qwenchat.sessions.autosave import Autosave
-    from qwenchat.sessions.resume import begin, options_for
+    from qwenchat.sessions.resume import open_chat, options_for
 
     flags = context.flags
     if flags.as_json + flags.stream_json + flags.code > 1:
@@ -71,7 +71,7 @@ def answer(words: list[str], context: Context) -> None:
     resolved = context.read_settings()
     settings = resolved.settings
     message = compose_message(*_what_is_asked(words))
-    start = begin(
+    start = open_chat(
         resolved,
         context.store,
         session=flags.session,
@@ -79,7 +79,7 @@ def answer(words: list[str], context: Context) -> None:
         on_damaged="refuse",
         notice=context.say,
     )
-    options = options_for(start.base, start.session, start.given)
+    options = options_for(start.base, start.session, start.overrides)
     if flags.complete:
         start.session.conversation.system = None
         context.say(tr("going on with the text as it is; it is no chat, and not kept"))

@@ -18,7 +18,7 @@ def chat(context: Context, *, session: str | None = None) -> None:
     from qwenchat.cli.backend import loader
     from qwenchat.models import catalog, offers
     from qwenchat.paths import history_file
-    from qwenchat.sessions.resume import begin
+    from qwenchat.sessions.resume import open_chat
     from qwenchat.terminal.chat import Chat
     from qwenchat.terminal.loop import Loop
 
@@ -32,7 +32,7 @@ def chat(context: Context, *, session: str | None = None) -> None:
         raise UsageError("a chat needs a terminal", "qwenchat ask answers into a file or a pipe")
     resolved = context.read_settings()
     settings = resolved.settings
-    start = begin(
+    start = open_chat(
         resolved,
         context.store,
         session=flags.session if session is None else session,

@@ -68,12 +68,12 @@ def sessions(ctx: typer.Context) -> None:
 @app.command("list")
 def list_sessions(ctx: typer.Context, limit: _Limit = None, as_json: _Json = False) -> None:
     """List the sessions, the one saved last first."""
-    from qwenchat.terminal.session_table import as_object, list_table
+    from qwenchat.terminal.session_table import list_table
 
     context: Context = ctx.obj
     infos = context.store.list()[:limit]
     if context.wants_json(as_json):
-        print_objects(as_object(info) for info in infos)
+        print_objects(info.as_dict() for info in infos)
     elif infos:
         print_tables(list_table(infos))
     else:
@@ -117,12 +117,11 @@ def rename(
 ) -> None:
     """Give a session another title."""
     from qwenchat.files.text import check
-    from qwenchat.terminal.session_table import as_object
 
     context: Context = ctx.obj
     info = context.store.rename(name, check(" ".join(title), tr("the title")))
     if context.wants_json(as_json):
-        print_object(as_object(info))
+        print_object(info.as_dict())
     else:
         context.say(tr("{id} is called {title!r} now", id=info.id, title=info.title))
 
@@ -139,7 +138,7 @@ def search(
     It is looked for in titles, questions and replies.
     """
     from qwenchat.files.text import check
-    from qwenchat.terminal.session_table import as_object, hit_table
+    from qwenchat.terminal.session_table import hit_table
 
     context: Context = ctx.obj
     text = check(" ".join(words), tr("what is searched for"))
@@ -149,7 +148,7 @@ def search(
         )
     hits = context.store.search(text)[:limit]
     if context.wants_json(as_json):
-        print_objects(as_object(hit.info) | {"node_id": hit.node_id, "excerpt": hit.excerpt} for hit in hits)
+        print_objects(hit.as_dict() for hit in hits)
     elif hits:
         print_tables(hit_table(hits, text))
     else:
@@ -165,14 +164,13 @@ def fork(
 ) -> None:
     """Copy a session, and print the copy's id."""
     from qwenchat.files.text import check
-    from qwenchat.terminal.session_table import as_object
 
     context: Context = ctx.obj
     store = context.store
     with store.fork(name, check(title, tr("the title"))) as copy:
         info = store.find(copy.id)
     if context.wants_json(as_json):
-        print_object(as_object(info))
+        print_object(info.as_dict())
     else:
         print_lines(f"{info.id}\n")
 
@@ -196,7 +194,6 @@ def delete(
     """Delete sessions; asks first."""
     from qwenchat.paths import history_file
     from qwenchat.sessions import typed_lines
-    from qwenchat.terminal.session_table import as_object
 
     context: Context = ctx.obj
     store = context.store
@@ -212,7 +209,7 @@ def delete(
         except SessionError as error:  # what is in use does not keep the others
             failures.append(error)
     if context.wants_json(as_json):
-        print_objects(as_object(info) for info in deleted)
+        print_objects(info.as_dict() for info in deleted)
     elif len(deleted) == 1:
         context.say(tr("deleted {title!r}", title=_called(deleted[0])))
     elif deleted or not failures:

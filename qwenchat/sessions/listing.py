@@ -13,9 +13,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from qwenchat.errors import Names, Phrase, SessionDamagedError, SessionError, SessionNotFoundError
 from qwenchat.files import atomic
@@ -71,6 +72,15 @@ class SessionInfo:
     def updated(self) -> str:
         return self.head.updated
 
+    def as_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints, verbatim; ``problem`` is None if it can be read."""
+        return {
+            **asdict(self.head),
+            "path": str(self.path),
+            "problem": self.problem or None,
+            "dated_ahead": self.ahead,
+        }
+
     @property
     def recency(self) -> tuple[bool, str]:
         """What sessions are ordered by: one that is dated ahead comes before all others in time."""
@@ -90,6 +100,10 @@ class SearchHit:
     info: SessionInfo
     node_id: int | None
     excerpt: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints: the session's fields, and where the text was found."""
+        return {**self.info.as_dict(), "node_id": self.node_id, "excerpt": self.excerpt}
 
     @property
     def beyond_title(self) -> str:

@@ -34,7 +34,7 @@ class Start:
         model: the model's name.
         system: the system prompt of a new chat; None for the model's own.
         base: the sampling options of the settings, before a session's and those of the command line.
-        given: the sampling options that the command line gave, by name.
+        overrides: the sampling options that the command line gave, by name.
     """
 
     session: Session
@@ -42,10 +42,10 @@ class Start:
     model: str
     system: str | None
     base: GenerationOptions
-    given: Mapping[str, SettingValue]
+    overrides: Mapping[str, SettingValue]
 
 
-def begin(
+def open_chat(
     resolved: ResolvedSettings,
     store: SessionStore,
     *,
@@ -54,7 +54,7 @@ def begin(
     on_damaged: Literal["refuse", "set_aside"],
     notice: Notice,
 ) -> Start:
-    """Puts a chat's beginning together.
+    """Opens the session that a chat begins with, new or to go on with, and works out what holds in it.
 
     Args:
         session: the name of the session to go on with.
@@ -72,30 +72,34 @@ def begin(
         raise UsageError("--continue and --session exclude each other", "choose one")
     settings, flags = resolved.settings, resolved.given_by_flag
     system, base = system_prompt(settings), sampling_options(settings)
-    given = {name: _kept(getattr(settings, name)) for name in _OPTIONS if name in flags}
-    if latest and session is None:
-        newest, ahead = store.latest()
-        for info in ahead:
-            notice(
-                Phrase(
-                    "{title!r} is dated ahead of this machine's clock, so it is not taken for the latest; "
-                    "-s {id} goes on with it",
-                    title=shorten(info.title or info.id),
-                    id=info.id,
-                )
-            )
-        if newest is None:
-            notice(Phrase("there is no session yet; this is a new one"))
-        else:
-            session = newest.id
+    overrides = {name: _kept(getattr(settings, name)) for name in _OPTIONS if name in flags}
+    if latest:
+        session = _latest(store, notice)
     if session is None:
         new = store.create(Conversation(system), model=settings.model)
-        return Start(new, False, settings.model, system, base, given)
+        return Start(new, False, settings.model, system, base, overrides)
     found = store.open(session, on_locked="fork", on_damaged=on_damaged)
     if "system" in flags or not found.conversation.nodes:
         found.conversation.system = system
     model = settings.model if "model" in flags or not found.model else found.model
-    return Start(found, True, model, system, base, given)
+    return Start(found, True, model, system, base, overrides)
+
+
+def _latest(store: SessionStore, notice: Notice) -> str | None:
+    """The id of the session saved last; None if there is none."""
+    newest, ahead = store.latest()
+    for info in ahead:
+        notice(
+            Phrase(
+                "{title!r} is dated ahead of this machine's clock, so it is not taken for the latest; "
+                "-s {id} goes on with it",
+                title=shorten(info.title or info.id),
+                id=info.id,
+            )
+        )
+    if newest is None:
+        notice(Phrase("there is no session yet; this is a new one"))
+    return newest.id if newest is not None else None
 
 
 def sampling_options(settings: Settings) -> GenerationOptions:
@@ -104,15 +108,15 @@ def sampling_options(settings: Settings) -> GenerationOptions:
 
 
 def options_for(
-    base: GenerationOptions, session: Session, given: Mapping[str, SettingValue]
+    base: GenerationOptions, session: Session, overrides: Mapping[str, SettingValue]
 ) -> GenerationOptions:
-    """The options of a session: what it remembers over ``base``, and what was given over both.
+    """The options of a session: what it remembers over ``base``, and ``overrides`` over both.
 
     A session file may have been written by anybody, so its values are checked like a user's; one that
     makes no sense is left out, which the session's notices tell.
     """
     options = base
-    for name, value in {**session.settings, **given}.items():
+    for name, value in {**session.settings, **overrides}.items():
         if name not in _OPTIONS:
             continue
         try:

@@ -79,8 +79,8 @@ class Chat:
         self.settings = settings
         self.store = store
         self.model_names = model_names
-        self._base, self._given = start.base, dict(start.given)
-        self.options = options_for(start.base, start.session, start.given)
+        self._base, self._overrides = start.base, dict(start.overrides)
+        self.options = options_for(start.base, start.session, start.overrides)
         self.notices = Notices()
         self.autosave = Autosave(start.session, self.notices.warn, settings.save)
         self.last: ReplyEnd | None = None
@@ -364,15 +364,15 @@ class Chat:
     def set_option(self, name: str, value: object) -> None:
         """Asks for the next reply so; the session remembers it."""
         remember(self.session, name, value)
-        self._given.pop(name, None)  # what is said last holds
-        self.options = options_for(self._base, self.session, self._given)
+        self._overrides.pop(name, None)  # what is said last holds
+        self.options = options_for(self._base, self.session, self._overrides)
         self.save()
 
     def origin(self, name: str) -> str:
         """Who said what an option is; empty if nobody did, so that the model decides."""
         if getattr(self.options, name) in (None, ()):
             return ""
-        if name in self._given:
+        if name in self._overrides:
             return tr("command line")
         return tr("this chat") if name in self.session.settings else tr("settings")
 
@@ -387,7 +387,7 @@ class Chat:
         self.autosave.close()
         new = session or self._new_session(self.conversation.system)
         self.autosave = Autosave(new, self.notices.warn, self.settings.save)
-        self.options = options_for(self._base, self.session, self._given)
+        self.options = options_for(self._base, self.session, self._overrides)
         self.draft = Draft()
         self.last, self.left_out, self.editing = None, frozenset(), None
 

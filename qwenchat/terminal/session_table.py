@@ -1,4 +1,4 @@
-"""How sessions are told: as lines for a person, as objects for a program.
+"""Tables of sessions: a list, what a search found.
 
 Owns the columns of a list, what a search shows of what it found, and dates in local time. Does not know
 where they go, nor how wide they may be.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwenchat.errors import shorten
 from qwenchat.i18n.language import plural, tr
@@ -78,22 +78,6 @@ def _marked(needle: re.Pattern[str], *texts: str) -> Row:
 
     parts = needle.split(sanitize_line(": ".join(filter(None, texts))))
     return [Span(part, "strong" if i % 2 else PLAIN) for i, part in enumerate(parts)]  # every other is found
-
-
-def as_object(info: SessionInfo) -> dict[str, Any]:
-    """What there is to say of a session, verbatim; ``problem`` is None if it can be read."""
-    head = info.head
-    return {
-        "id": head.id,
-        "title": head.title,
-        "model": head.model,
-        "created": head.created,
-        "updated": head.updated,
-        "turns": head.turns,
-        "path": str(info.path),
-        "problem": info.problem or None,
-        "dated_ahead": info.ahead,
-    }
 
 
 def described(info: SessionInfo) -> str:

@@ -59,7 +59,7 @@ ALLOWED = {
     "models.builtin.wheel._run_pip": WRITES,
     "models.builtin.wheel.trouble": OWN,
     "sessions.store.SessionStore.rename": SESSION,
-    "sessions.resume.begin": SESSION,
+    "sessions.resume.open_chat": SESSION,
     "terminal.clipboard._write_to_terminal": SYSTEM,
     "terminal.commands.sessions._resume": SESSION,
     "terminal.input.history.TypedLines.store_string": WRITES,

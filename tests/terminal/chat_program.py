@@ -13,7 +13,7 @@ from pathlib import Path
 from qwenchat.chat.backend import Backend
 from qwenchat.errors import ModelNotFoundError
 from qwenchat.i18n import language
-from qwenchat.sessions.resume import begin
+from qwenchat.sessions.resume import open_chat
 from qwenchat.sessions.store import SessionStore
 from qwenchat.settings import sources
 from qwenchat.terminal.background_load import Load, Notice, Progress
@@ -39,7 +39,7 @@ def make_chat(
     """A chat with its sessions and history in a folder, set by flags, which goes on with a session."""
     resolved = sources.load_settings({"system": "", **flags})
     store = SessionStore(folder / "sessions")
-    start = begin(resolved, store, session=session, on_damaged="set_aside", notice=print)
+    start = open_chat(resolved, store, session=session, on_damaged="set_aside", notice=print)
     return Chat(
         resolved.settings,
         replace(start, model="first"),
