@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from qwenchat import interrupts
 from qwenchat.errors import Interrupted
+from qwenchat.terminal.echo import discard_typed
 
 _HANGUPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _kept = threading.Event()
@@ -64,6 +65,7 @@ def cancel_on_interrupt() -> Iterator[threading.Event]:
             return
         first = now
         interrupts.note()
+        discard_typed()
         cancel.set()
         if again:
             raise KeyboardInterrupt

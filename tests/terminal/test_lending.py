@@ -65,6 +65,36 @@ def test_ctrl_z_suspends_a_reply_at_once_and_it_goes_on_afterwards(shell: Any) -
     shell.until("You said: bye")
 
 
+def test_what_was_typed_before_ctrl_z_in_a_reply_is_kept_from_the_shell_for_the_next_prompt(
+    shell: Any, tmp_path: Path
+) -> None:
+    start(shell)
+    shell.until("echo (a test)")
+    shell.type(f"{SLOW}\r")
+    shell.until("You said: slow w0")
+    shell.type("touch marker 你好")
+    suspend(shell)
+    shell.type("fg\r")
+    shell.until("> touch marker 你好")
+    shell.type("\r")
+    shell.until("You said: touch marker 你好")
+    assert "You said: touch" in shell.text and not (tmp_path / "marker").exists()
+
+
+def test_what_was_typed_before_ctrl_c_in_a_reply_goes_with_it(tmp_path: Path) -> None:
+    screen = Screen([sys.executable, str(PROGRAM), str(tmp_path)])
+    try:
+        screen.until("echo (a test)")
+        screen.type(f"{SLOW}\r")
+        screen.until("You said: slow w0")
+        screen.type("never mind\x03")
+        screen.until("interrupted; /continue")
+        screen.type("next\r")
+        screen.until("You said: next")
+    finally:
+        screen.close()
+
+
 def test_ctrl_z_suspends_while_the_model_loads(shell: Any) -> None:
     start(shell, "3")
     shell.until("first: loading weights")

@@ -17,6 +17,7 @@ from prompt_toolkit.input.vt100 import Vt100Input
 from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
 
+from qwenchat.terminal.echo import take_typed
 from qwenchat.terminal.input.paste import SETTLE_SECONDS, PasteParser
 from qwenchat.terminal.signals import forget_interrupt, keep_interrupt
 
@@ -48,6 +49,13 @@ class Keyboard(Vt100Input):
         keys += self._buffer
         self._buffer = []
         return keys
+
+    def take_typed(self) -> None:
+        """Takes the keys that were typed before the terminal was lent, as if they came now."""
+        self._parser.feed(take_typed())
+        self._parser.settle()
+        keys, self._buffer = self._buffer, []
+        store_typeahead(self, keys)
 
     def raw_mode(self) -> AbstractContextManager[None]:
         """As the base class's; on leaving it after Enter, a Ctrl-C that was typed meanwhile is kept."""

@@ -117,6 +117,7 @@ class Prompt:
             Leave: Ctrl-D, or Ctrl-C twice on an empty line.
         """
         while True:
+            self._take_typed()
             try:
                 text = self._session.prompt(
                     _PROMPT,
@@ -135,6 +136,14 @@ class Prompt:
             self._empty_interrupts = 0
             self._session.placeholder = None
             return self._pastes.unfold(text)
+
+    def _take_typed(self) -> None:
+        """Lets the line begin with what was typed while it was not there."""
+        if sys.platform != "win32":
+            from qwenchat.terminal.input.keyboard import Keyboard
+
+            if isinstance(self._session.input, Keyboard):
+                self._session.input.take_typed()
 
     @contextmanager
     def pastes_marked(self) -> Iterator[None]:
