@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from qwenchat.cli import ask, bench, chat, config, debug_log, doctor, exit_codes, models, quantize, sessions
+from qwenchat.cli import ask, bench, chat, config, doctor, exit_codes, models, quantize, sessions
 from qwenchat.cli.context import Context, Flags
 from qwenchat.cli.flags import with_flags
 from qwenchat.cli.parser import App
@@ -54,8 +54,7 @@ def root(
     """
     context = ctx.obj = Context(flags)  # given before a command's name they count too
     _check_working_folder()
-    if flags.debug:
-        debug_log.start()
+    context.start_log_if_wanted()
     if ctx.invoked_subcommand is not None:
         return
     if sys.stdin is not None and sys.stdin.isatty():

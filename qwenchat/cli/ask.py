@@ -6,7 +6,6 @@ Owns the message from argument and stdin, and what is said beside the answer. Th
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from contextlib import closing
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from qwenchat.chat.messages import ReplyEnd
     from qwenchat.cli.reply import ReplyWriter
     from qwenchat.settings.schema import Settings
-
-log = logging.getLogger("qwenchat")
 
 MAX_STDIN_BYTES = 64 * 2**20
 """More than any context holds; beyond it stdin is refused instead of filling the memory."""
@@ -56,6 +53,8 @@ def _what_is_asked(words: list[str]) -> tuple[str, IO[bytes] | None]:
 
 def answer(words: list[str], context: Context) -> None:
     """Composes the message, loads the model, streams the reply, keeps it in a session."""
+    import logging
+
     from qwenchat.cli.backend import load
     from qwenchat.cli.reply import write_reply
     from qwenchat.sessions.autosave import Autosave
@@ -102,7 +101,7 @@ def answer(words: list[str], context: Context) -> None:
             )
         finally:
             _warn(warnings)
-    log.info("reply ended: %s", end)
+    logging.getLogger("qwenchat").info("reply ended: %s", end)
     _report(end, backend, loaded, settings, options.max_new_tokens)
 
 

@@ -8,7 +8,6 @@ stdout gets the tables and, as its last line, one JSON object; what is being don
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,6 +88,8 @@ def bench(
         from qwenchat.models import catalog
 
         catalog.check(name)  # before torch is imported
+
+    import shlex
 
     from qwenchat.bench import report, run
     from qwenchat.bench.chart import draw

@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from qwenchat.cli import debug_log
 from qwenchat.i18n import language
 
 if TYPE_CHECKING:
@@ -77,13 +76,19 @@ class Context:
 
             resolved = sources.load_settings(self.flags.settings)
             look_and_speak(resolved.settings)
-            if self.flags.debug:
-                debug_log.start()
+            self.start_log_if_wanted()
             if not resolved.settings.quiet:
                 for line in sources.unknown_variables():
                     console.say(line)
             self._resolved = resolved
         return self._resolved
+
+    def start_log_if_wanted(self) -> None:
+        """Starts the log file of ``--debug``, once."""
+        if self.flags.debug:
+            from qwenchat.cli import debug_log
+
+            debug_log.start()
 
     @property
     def settings(self) -> Settings:

@@ -17,7 +17,6 @@ from qwenchat.cli.completion import devices, models_to
 from qwenchat.cli.context import Context, look_and_speak
 from qwenchat.cli.output import print_object, print_tables
 from qwenchat.errors import ConfigError
-from qwenchat.humanize import size_text
 from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
@@ -156,6 +155,8 @@ def _columns(fits: Sequence[Fit]) -> list[Column]:
 
 
 def _model(outlook: Outlook) -> tuple[str, ...]:
+    from qwenchat.humanize import size_text
+
     model, fits = outlook.model, outlook.fits
     return (
         model.short,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,7 +16,8 @@ from qwenchat.errors import Interrupted, OutputClosed, QwenchatError, cannot_imp
 from qwenchat.files.opening import reason_of
 from qwenchat.i18n.language import told, tr
 
-log = logging.getLogger("qwenchat")
+if TYPE_CHECKING:
+    from logging import Logger
 
 
 def code_of(program: Callable[[], int | None]) -> int:
@@ -71,7 +72,7 @@ def _interruptible(program: Callable[[], int | None]) -> int | None:
 
 def _internal_error(error: Exception) -> int:
     what = tr("internal error: {error}", error=shorten(f"{type(error).__name__}: {error}", 300))
-    if log.handlers:
+    if _log().handlers:
         hint = tr("the traceback is in the debug log")
     else:
         hint = tr("run it again with --debug for a traceback")
@@ -82,10 +83,16 @@ def _fail(error: QwenchatError) -> int:
     return _tell(told(error), error.exit_code)
 
 
+def _log() -> Logger:
+    import logging  # which a command that goes well can do without
+
+    return logging.getLogger("qwenchat")
+
+
 def _tell(line: str, exit_code: int) -> int:
     from qwenchat.terminal import console
 
-    log.debug("exit code %d: %s", exit_code, line, exc_info=True)
+    _log().debug("exit code %d: %s", exit_code, line, exc_info=True)
     console.say(f"qwenchat: {line}", "error")
     return exit_code
 

@@ -6,8 +6,6 @@ What a command says beside that goes by ``terminal/console.py``.
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -68,17 +66,26 @@ def print_object(value: dict[str, Any]) -> None:
     print_lines(json_line(value))
 
 
+def print_json_text(text: str) -> None:
+    """JSON that was made elsewhere, in a line and escaped."""
+    import json
+
+    print_object(json.loads(text))
+
+
 def json_line(value: dict[str, Any]) -> str:
     """JSON with readable text in which whatever could drive a terminal is escaped; parsed, it is verbatim."""
-    line = json.dumps(value, ensure_ascii=False)
-    return re.sub(r"[^ -~]", _escape_unless_harmless, line) + "\n"
+    import json  # which --help can do without
+    import re
 
-
-def _escape_unless_harmless(match: re.Match[str]) -> str:
     from qwenchat.terminal.sanitize import sanitize
 
-    character = match.group()
-    return character if sanitize(character) == character else json.dumps(character)[1:-1]
+    def escaped(match: re.Match[str]) -> str:
+        character = match.group()
+        return character if sanitize(character) == character else json.dumps(character)[1:-1]
+
+    line = json.dumps(value, ensure_ascii=False)
+    return re.sub(r"[^ -~]", escaped, line) + "\n"
 
 
 def print_lines(*lines: str) -> None:

@@ -7,7 +7,6 @@ value must be. Typer parses. The layout of the help is ``cli_help``'s.
 from __future__ import annotations
 
 import difflib
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -115,6 +114,8 @@ class Group(TyperGroup):
         elif word in _CHAT:
             hint = tr("qwenchat alone begins a chat, with -m NAME for a model")
         else:
+            import shlex
+
             said = shlex.join([" ".join(args)]) if len(args) > 1 or " " in word else shlex.quote(word)
             hint = tr(
                 "qwenchat ask {text} asks, {help} shows the commands",

@@ -9,7 +9,6 @@ is parsed; all else passes the sanitiser, but for documents that go into a file 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -24,6 +23,7 @@ from qwenchat.cli.output import (
     columns,
     confirm,
     print_gated,
+    print_json_text,
     print_lines,
     print_object,
     print_objects,
@@ -93,7 +93,7 @@ def show(
     context: Context = ctx.obj
     record = context.store.record(name)
     if context.wants_json(as_json):
-        print_object(json.loads(to_json(record)))
+        print_json_text(to_json(record))
     elif columns() is None:
         print_lines(to_markdown(record))
     else:
@@ -262,7 +262,7 @@ def export(
         write_text(path, text, overwrite=force)
         context.say(tr("wrote {path}", path=path))
     elif kind == "json" and columns() is not None:
-        print_object(json.loads(text))
+        print_json_text(text)
     else:
         print_gated(text)
 
