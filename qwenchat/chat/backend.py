@@ -46,7 +46,7 @@ class Backend(Protocol):
         """Tokens of the prompt that asks for a reply to ``messages``."""
 
     def effective(self, options: GenerationOptions) -> GenerationOptions:
-        """What a reply is sampled with: the options, and where they leave it open, the model's own."""
+        """The options in force for a reply: as asked, else the model's own."""
 
     def close(self) -> None:
         """Frees the model."""

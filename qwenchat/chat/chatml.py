@@ -24,7 +24,7 @@ DEFAULT_SYSTEM = "You are a helpful assistant."
 
 
 class ReplyTokenizer(Protocol):
-    """What a reply's text needs of a tokenizer."""
+    """The tokenizer methods that decoding a reply needs."""
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``, special forms read as plain text."""
@@ -34,7 +34,7 @@ class ReplyTokenizer(Protocol):
 
 
 class ChatTokenizer(ReplyTokenizer, Protocol):
-    """What ChatML needs of a tokenizer."""
+    """The tokenizer methods that a ChatML prompt needs."""
 
     im_start_id: int
     im_end_id: int

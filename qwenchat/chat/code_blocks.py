@@ -1,4 +1,4 @@
-"""What code a Markdown text has: the blocks between fences, all at once or as the text comes.
+"""Code blocks of a Markdown text: those between fences, all at once or as the text comes.
 
 Owns where a fence opens and closes, and which language goes with which file name. Does not know where
 the text is from or where the code goes.
@@ -150,7 +150,7 @@ class CodeStream:
         return "".join(code)
 
     def finish(self) -> str:
-        """What is left when the reply is over: its last line, or all of it if there was no code."""
+        """Returns the rest when the reply is over: its last line, or all of it if there was no code."""
         last = self._end_line() if any(self._line) else ""
         return last if self._any else "".join(self._whole)
 

@@ -130,13 +130,13 @@ class Conversation:
         return [turn.question for turn in self.turns()]
 
     def messages(self) -> list[Message]:
-        """What the model is to read: the system prompt, also an empty one, if it is not the model's own,
-        then the path."""
+        """Messages for the model: the system prompt, also an empty one, if it is not the model's own, then
+        the path."""
         system = [] if self.system is None else [Message(Role.SYSTEM, self.system)]
         return [*system, *(node.message for node in self.path())]
 
     def siblings(self, node_id: int) -> tuple[int, int]:
-        """Which of how many alternatives a node is, counted from 1."""
+        """A node's place among its alternatives, counted from 1, and their number."""
         ids = self._children[self.node(node_id).parent]
         return ids.index(node_id) + 1, len(ids)
 

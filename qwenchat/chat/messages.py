@@ -1,4 +1,4 @@
-"""Messages, what can be asked of a model, and the events it answers with.
+"""Messages, sampling options, and the events that a model answers with.
 
 Pure values: they know nothing of disks, terminals or torch.
 """
@@ -17,7 +17,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 
 class Role(str, Enum):
-    """Who speaks."""
+    """The speaker of a message."""
 
     SYSTEM = "system"
     USER = "user"
@@ -61,7 +61,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """What a caller asks of a reply; None leaves it to the checkpoint's own defaults.
+    """Sampling options of a reply; None leaves one to the checkpoint's own defaults.
 
     Attributes:
         temperature: 0 for greedy, otherwise the divisor of the logits.
@@ -156,7 +156,7 @@ class ReplyEnd:
 
 @dataclass(frozen=True, slots=True)
 class PrefillProgress:
-    """How far the prompt has been run, between the request and the first token.
+    """Progress of the prefill, between the request and the first token.
 
     Attributes:
         done, total: tokens of the prompt that are in the cache, and that there are.

@@ -1,4 +1,4 @@
-"""What a conversation is made of: questions, replies with all that they were made by, and turns of both."""
+"""Nodes of a conversation: questions, replies with all that they were made by, and turns of both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ session file, it was interrupted by whatever ended the program."""
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model answered, with all that is needed to get the same answer again.
+    """A model's reply, with all that is needed to get the same again.
 
     Attributes:
         text: verbatim.

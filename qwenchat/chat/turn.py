@@ -31,7 +31,7 @@ REPLY_BUDGET = 1024
 def fit_turns(
     conversation: Conversation, backend: Backend, options: GenerationOptions, may_drop: bool = True
 ) -> Fit:
-    """The turns of the path that the model gets to read.
+    """Fits the turns of the path into the context window.
 
     Args:
         may_drop: whether the oldest may be left out where they do not fit.
@@ -118,8 +118,8 @@ def stream_reply(
             save()
 
 
-def broke_off(conversation: Conversation) -> bool:
-    """Whether the chat stands at a reply that can be gone on with."""
+def resumable(conversation: Conversation) -> bool:
+    """True where the chat stands at a reply that broke off, which can be continued."""
     here = conversation.current
     reply = here.reply if here is not None else None
     return reply is not None and reply.status in ("interrupted", "length", "error")
@@ -139,7 +139,7 @@ def system_tokens(backend: Backend, text: str) -> int:
 
 
 def now() -> str:
-    """The time as it is kept: in ISO 8601 and UTC."""
+    """The time of a node: in ISO 8601 and UTC."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 

@@ -1,4 +1,4 @@
-"""The context window: which turns of a chat fit, and which were left out.
+"""The context window: chooses the turns of a chat that fit.
 
 Counts with whatever counter it is given; knows nothing of tokenizers or models.
 """
@@ -18,7 +18,7 @@ TokenCounter = Callable[[Sequence[Message]], int]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What fits.
+    """The messages that fit a context window.
 
     Attributes:
         messages: the system message if there is one, then the pinned and the newest turns, oldest

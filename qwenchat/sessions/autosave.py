@@ -41,7 +41,7 @@ class Autosave:
         self._pass_notices_on()
 
     def save(self) -> None:
-        """Save the session. A failure is told once, until a save succeeds."""
+        """Saves the session. A failure is told once, until a save succeeds."""
         with signals_blocked():
             try:
                 self._save()
@@ -53,7 +53,7 @@ class Autosave:
             self._pass_notices_on()
 
     def close(self) -> None:
-        """Let others write the session; what could not be saved is tried once more before."""
+        """Lets others write the session; what could not be saved is tried once more before."""
         if self.last_error:
             self.save()
         self.session.close()
@@ -75,7 +75,7 @@ class Autosave:
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Block what would end the program for a few steps; what came meanwhile is raised after them.
+    """Blocks what would end the program for a few steps; what came meanwhile is raised after them.
 
     Only the main thread gets signals, so only there does this do anything.
     """

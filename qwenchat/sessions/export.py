@@ -63,7 +63,7 @@ FORMATS: dict[str, Callable[[SessionRecord], str]] = {
 
 
 def format_of(path: Path | None) -> str:
-    """What the ending of a file's name says of its format, known or not; Markdown where there is no file."""
+    """The format by the ending of a file's name, known or not; Markdown where there is no file."""
     if path is None:
         return "md"
     ending = path.suffix[1:].lower()

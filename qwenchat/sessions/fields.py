@@ -14,7 +14,7 @@ def damaged(why: str) -> SessionDamagedError:
 
 
 def is_finite(value: str | int | float) -> bool:
-    """Whether it is no infinite number and no NaN."""
+    """False for an infinite number or NaN."""
     return not isinstance(value, float) or math.isfinite(value)  # 1e999 is JSON, and infinite
 
 

@@ -45,11 +45,11 @@ class SessionFolder:
         self.told_without_locks = False
 
     def path_of(self, session_id: str) -> Path:
-        """Where a session's file is, or would be."""
+        """The path of a session's file, there or not."""
         return listing.path_of(self.path, session_id)
 
     def lock(self, session_id: str, patience: float = _LOCK_PATIENCE) -> BaseFileLock | None:
-        """Take the right to write a session, until it is released or the process ends; None without locks.
+        """Takes the right to write a session, until it is released or the process ends; None without locks.
 
         Raises:
             SessionLockedError: another has it.
@@ -110,7 +110,7 @@ class SessionFile:
         session_id: its name.
 
     Attributes:
-        path: where it is, or would be.
+        path: of the file, there or not.
         read_only: why it cannot be saved; empty if it can.
         notices: lines that the user has not been told yet; whoever tells them clears the list.
     """
@@ -127,7 +127,7 @@ class SessionFile:
         self._own_states: tuple[atomic.Identity, ...] = ()
 
     def lock(self) -> None:
-        """Take the right to write, until :meth:`close`; without locks it is nobody's.
+        """Takes the right to write, until :meth:`close`; without locks it is nobody's.
 
         Raises:
             SessionLockedError: another has it.
@@ -234,5 +234,5 @@ class SessionFile:
 
 
 def in_use(title: str) -> Phrase:
-    """Why a session cannot be written that another process has open."""
+    """The reason of a session that another process has open."""
     return Phrase("the session {title!r} is open in another qwenchat", title=title)

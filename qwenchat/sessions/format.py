@@ -1,4 +1,4 @@
-"""The format of a session file: a record to bytes, and bytes, believed in nothing, to a record.
+"""The format of a session file: encodes a record, decodes and validates a file.
 
 Owns the schema, its version, the migrations from older ones and every check of what a file says.
 Knows nothing of folders, locks or clocks. What the fields mean: ``docs/sessions.md``.
@@ -54,7 +54,7 @@ _parser = json.JSONDecoder(parse_constant=_refuse_constant)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a list of sessions shows.
+    """The fields that a list of sessions shows.
 
     Attributes:
         id: the session's id.
@@ -91,7 +91,7 @@ class SessionRecord:
 
 
 def encode(record: SessionRecord) -> bytes:
-    """The file of a record.
+    """Encodes a record as a file.
 
     Raises:
         ValueError: a number is not finite.
@@ -144,7 +144,7 @@ def _node_fields(node: Node) -> dict[str, object]:
 
 
 def decode(data: bytes) -> SessionRecord:
-    """The record of a file. A reply that was still being made counts as interrupted.
+    """Decodes and validates a file. A reply that was still being made counts as interrupted.
 
     Raises:
         SessionDamagedError: this is no session file, or one of a newer schema; says why in a few
@@ -162,7 +162,7 @@ def decode(data: bytes) -> SessionRecord:
 
 
 def decode_head(start: bytes) -> Head | None:
-    """What a list shows, from a file's first bytes; None if only the whole file can tell."""
+    """Reads the fields that a list shows from a file's first bytes; None if only the whole file can tell."""
     fields = _first_fields(start.decode("utf-8-sig", "ignore"))
     try:
         top = Fields(fields, "file")

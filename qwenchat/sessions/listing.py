@@ -1,4 +1,4 @@
-"""Session files as they lie there: read with care, listed, found by name, searched. Changes nothing.
+"""Reads, lists, finds and searches session files; changes nothing.
 
 Owns how a file becomes a record or a line of a list, the words for one that does not, and what a
 session's name may be. Knows nothing of locks, so what it reads may be saved anew by another process at
@@ -73,7 +73,7 @@ class SessionInfo:
         return self.head.updated
 
     def as_dict(self) -> dict[str, Any]:
-        """What ``--json`` prints, verbatim; ``problem`` is None if it can be read."""
+        """The object that ``--json`` prints, verbatim; ``problem`` is None if it can be read."""
         return {
             **asdict(self.head),
             "path": str(self.path),
@@ -83,7 +83,7 @@ class SessionInfo:
 
     @property
     def recency(self) -> tuple[bool, str]:
-        """What sessions are ordered by: one that is dated ahead comes before all others in time."""
+        """The sort key of sessions: one that is dated ahead comes before all others in time."""
         return not self.ahead, self.updated
 
 
@@ -102,7 +102,7 @@ class SearchHit:
     excerpt: str
 
     def as_dict(self) -> dict[str, Any]:
-        """What ``--json`` prints: the session's fields, and where the text was found."""
+        """The object that ``--json`` prints: the session's fields, and where the text was found."""
         return {**self.info.as_dict(), "node_id": self.node_id, "excerpt": self.excerpt}
 
     @property
@@ -115,7 +115,7 @@ class SearchHit:
 
 
 def load(path: Path) -> tuple[SessionRecord, atomic.Identity]:
-    """What a session file says, and the state of the file that said it.
+    """Reads a session file; returns its record and the state of the file.
 
     Raises:
         SessionNotFoundError: there is no such file.
@@ -161,7 +161,7 @@ def _is_ahead(updated: str) -> bool:
 
 
 def find_text(info: SessionInfo, needle: str) -> SearchHit | None:
-    """Where a session has a text that is given without case."""
+    """Searches a session for a text that is given without case."""
     try:
         found = session_file.find(_read(info.path)[0], needle)
     except SessionError:  # damaged behind its head, or deleted just now
@@ -211,7 +211,7 @@ def _excerpt(text: str, needle: str, around: int = 40) -> str:
 
 
 def reason(error: OSError) -> str:
-    """What the system says, in words."""
+    """The system's reason for an error, in words."""
     if error.errno == errno.ELOOP:
         return Phrase("it is a symbolic link")
     return reason_of(error)
@@ -221,7 +221,7 @@ def reason(error: OSError) -> str:
 
 
 def path_of(folder: Path, session_id: str) -> Path:
-    """Where a session's file is, or would be."""
+    """The path of a session's file, there or not."""
     return folder / f"{session_id}{SUFFIX}"
 
 
@@ -319,7 +319,7 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _changed(entry: os.DirEntry[str]) -> float:
-    """When the file was last changed, in seconds. Where that is known (not on Windows, which knows only
+    """The time of a file's last change, in seconds. Where that is known (not on Windows, which knows only
     when it was written and made), nobody can set it back."""
     try:
         status = entry.stat(follow_symlinks=False)

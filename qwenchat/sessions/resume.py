@@ -1,4 +1,4 @@
-"""What a chat begins with: the settings, the session that it goes on with, and flags over both.
+"""Opens a chat: the settings, the session that it goes on with, and flags over both.
 
 A session remembers its system prompt, its model and the sampling options that were set in the chat. They
 win over the config and the environment, and what is said on the command line wins over them; that is for
@@ -26,7 +26,7 @@ Notice = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a chat begins with.
+    """The beginning of a chat.
 
     Attributes:
         session: new, or the one to go on with.
@@ -54,7 +54,7 @@ def open_chat(
     on_damaged: Literal["refuse", "set_aside"],
     notice: Notice,
 ) -> Start:
-    """Opens the session that a chat begins with, new or to go on with, and works out what holds in it.
+    """Opens a new session, or the one to go on with, with the settings that hold in it.
 
     Args:
         session: the name of the session to go on with.

@@ -65,12 +65,12 @@ class Session:
 
     @property
     def path(self) -> Path:
-        """Where its file is, or would be."""
+        """The path of its file, there or not."""
         return self._file.path
 
     @property
     def read_only(self) -> str:
-        """Why it cannot be saved; empty if it can."""
+        """The reason why it cannot be saved; empty if it can."""
         return self._file.read_only
 
     @property
@@ -85,7 +85,7 @@ class Session:
         return SessionRecord(head, self.settings, self.conversation)
 
     def save(self) -> None:
-        """Save the session, whose first question becomes its title. Raises as :meth:`SessionFile.save`."""
+        """Saves the session, whose first question becomes its title. Raises as :meth:`SessionFile.save`."""
         self._file.check_writable()
         self.updated = _now()
         questions = self.conversation.questions()
@@ -137,7 +137,7 @@ class SessionStore:
         self._folder.sweep()
 
     def path_of(self, session_id: str) -> Path:
-        """Where a session's file is, or would be."""
+        """The path of a session's file, there or not."""
         return self._folder.path_of(session_id)
 
     # --- making and opening ---------------------------------------------------------------------
@@ -169,7 +169,7 @@ class SessionStore:
         on_locked: Literal["read_only", "fork", "refuse"] = "read_only",
         on_damaged: Literal["refuse", "set_aside"] = "refuse",
     ) -> Session:
-        """A session to go on with.
+        """Opens a session to go on with.
 
         Args:
             name: as for :meth:`find`.
@@ -251,7 +251,7 @@ class SessionStore:
         return [hit for hit in hits if hit is not None]
 
     def record(self, name: str) -> SessionRecord:
-        """What a session's file says, whoever has it open. Raises as :meth:`open` does."""
+        """Reads a session's file, whoever has it open. Raises as :meth:`open` does."""
         return listing.load(self.find(name).path)[0]
 
     # --- changing -------------------------------------------------------------------------------

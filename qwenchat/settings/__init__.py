@@ -1,1 +1,1 @@
-"""Settings: which there are (schema), where they come from (sources), the config file itself (file)."""
+"""Settings: schema, sources (defaults, file, environment, flags), the config file, choices."""

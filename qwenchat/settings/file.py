@@ -1,4 +1,4 @@
-"""The config file as TOML: read with limits, told where it is none, and looked into for the language alone.
+"""Reads the config file as TOML, with limits, and the language alone before the settings.
 
 Knows no setting but ``language``, which even an error on the command line is told in. Cheap to import, unlike
 the settings.
@@ -28,7 +28,7 @@ _LANGUAGE_KEY = re.compile(rb"""^(?:\xef\xbb\xbf)?[ \t]*["']?language""", re.MUL
 
 
 def read_config_file(path: Path, required: bool) -> dict[str, Any]:
-    """What a config file holds, unchecked; nothing where there is none.
+    """Reads a config file, unchecked; nothing where there is none.
 
     Args:
         path: the file.
@@ -41,7 +41,7 @@ def read_config_file(path: Path, required: bool) -> dict[str, Any]:
 
 
 def language_of_config(environ: Mapping[str, str] = os.environ) -> str:
-    """What the config file says of the language; empty if nothing, or if it cannot be read, told later."""
+    """The language in the config file; empty if it says none, or cannot be read, which is told later."""
     try:
         path = config_path(environ)
         raw = _read_bytes(path, required=False)

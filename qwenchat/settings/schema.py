@@ -1,4 +1,4 @@
-"""The settings: which there are, what each may be, and how a text is read as one.
+"""The schema of the settings: keys, defaults, limits, help, and how a text is read as a value.
 
 Owns the keys with their defaults, limits and words of help, and what ``@NAME`` stands for where a
 system prompt is expected. Does not know where values come from, nor what a setting is for: nothing
@@ -28,7 +28,7 @@ _PROMPT_NAME = re.compile(r"[\w-]{1,64}")
 
 @dataclass(frozen=True)
 class Help:
-    """What a person is told about a key besides its description.
+    """Help about a key besides its description.
 
     Args:
         allowed: the values it takes, to be read after "expected".
@@ -272,7 +272,7 @@ class Settings(BaseModel):
 
 
 def help_of(key: str) -> Help:
-    """What a person is told about a key."""
+    """The help of a key."""
     return next(item for item in Settings.model_fields[key].metadata if isinstance(item, Help))
 
 
@@ -329,8 +329,8 @@ def read_setting(key: str, text: str, quoted: str = "") -> object:
 
 
 def parse_text(key: str, text: str) -> object:
-    """What a text says, in the type of its key, not checked yet. Text that says no such thing stays
-    text, which the check then refuses."""
+    """Reads a text as the type of its key, not checked yet. Text that is no such value stays text, which
+    the check then refuses."""
     annotation = Settings.model_fields[key].annotation
     kinds = get_args(annotation) or (annotation,)
     origin = get_origin(annotation)

@@ -1,4 +1,4 @@
-"""Where the settings come from: which value wins, and the config file.
+"""Sources of the settings: which value wins, and how settings are shown and written.
 
 Owns the order *defaults < config file < environment < flags*, the origin of each value in force, and
 how settings are shown and written down. Which keys there are and what each may be is ``schema``'s, the
@@ -68,7 +68,7 @@ def load_settings(
     environ: Mapping[str, str] = os.environ,
     path: Path | str | None = None,
 ) -> ResolvedSettings:
-    """Put the settings together: defaults < config file < environment < flags.
+    """Puts the settings together: defaults < config file < environment < flags.
 
     Args:
         flags: values from the command line by key; None for a flag that was not given.
@@ -97,7 +97,7 @@ def load_settings(
 
 
 def defaults() -> ResolvedSettings:
-    """What holds where nobody has said anything."""
+    """The settings where nobody has set anything."""
     return ResolvedSettings(Settings(), MappingProxyType(dict.fromkeys(Settings.model_fields, DEFAULT)))
 
 
@@ -124,7 +124,7 @@ def _refused(key: str, given: _Given, inside: list[str]) -> ConfigError:
 
 
 def _check_system(settings: Settings, layer: _Layer) -> None:
-    """Whether the prompt that a layer's ``system`` names is there: it may be in another layer."""
+    """Raises ConfigError where a layer's ``system`` names a prompt that no layer has."""
     given = layer.get("system")
     if given is None:
         return
@@ -297,7 +297,7 @@ def _example_entry(key: str) -> str:
 
 
 def write_example(path: Path) -> None:
-    """Write the example config to a new file, and its folder where there is none.
+    """Writes the example config to a new file, and its folder where there is none.
 
     Raises:
         ConfigError: the file exists already; it is left alone.

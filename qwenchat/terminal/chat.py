@@ -16,7 +16,7 @@ from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import ReplyEnd, Role
 from qwenchat.chat.nodes import Node
-from qwenchat.chat.turn import broke_off, fit_turns, now, stream_reply
+from qwenchat.chat.turn import fit_turns, now, resumable, stream_reply
 from qwenchat.errors import ModelError, Phrase, QwenchatError, SessionError, UsageError
 from qwenchat.humanize import ranges
 from qwenchat.i18n.language import plural, told, tr
@@ -197,7 +197,7 @@ class Chat:
         Raises:
             UsageError: it is complete, or there is none.
         """
-        if not broke_off(self.conversation):
+        if not resumable(self.conversation):
             raise UsageError("there is no reply that broke off", "/retry answers the question again")
         self.answer()
 

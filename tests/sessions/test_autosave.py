@@ -10,6 +10,7 @@ import pytest
 
 from qwenchat.chat.conversation import Conversation
 from qwenchat.errors import SessionError
+from qwenchat.i18n import language
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions.autosave import Autosave
 from qwenchat.sessions.store import Session, SessionStore
@@ -62,6 +63,16 @@ def test_what_could_not_be_saved_is_tried_again_when_the_session_is_left(
     assert not session.path.exists()
     autosave.close()
     assert on_disk(session).path()[0].text == "hello"
+
+
+def test_a_failed_save_is_told_in_the_users_language(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language, "_table", {"cannot save the session": "无法保存会话"})
+    monkeypatch.setattr(session, "save", _fails)
+    told: list[str] = []
+    Autosave(session, told.append).save()
+    assert told == ["无法保存会话"]
 
 
 def _fails() -> None:

@@ -307,7 +307,7 @@ def test_a_session_keeps_a_replys_tokens_and_continue_goes_on_with_them(
         list(turn.stream_reply(chat, fit.messages, model, options, session.save, threading.Event()))
 
     go_on(9)
-    assert turn.broke_off(chat)
+    assert turn.resumable(chat)
     session.close()
     with closing(SessionStore(tmp_path / "sessions").open(session.id)) as again:
         session, chat = again, again.conversation
