@@ -4,13 +4,13 @@
 // Repetition penalty, temperature, top-k, top-p, min-p and one number between 0 and 1 as in the engine's
 // sampler, where 128 blocks meet at barriers in memory, up to twenty times. Here the blocks of one cluster
 // hold all logits in registers and tell one another through distributed shared memory, each word counted by a
-// barrier of whoever hears it: a fraction of a barrier over the grid.
+// barrier of whoever hears it.
 //
 // Probabilities relative to the best one are whole numbers of 44 bits behind the point: sums do not depend on
 // their order, so a reply repeats to the bit. Nothing is sorted: a threshold is found eight bits of the
 // probability's own bits at a time, from a histogram of 256 counters of mass. A lane has counters of its own,
-// so that flat logits, all in one counter, take no longer than peaked ones; a mass goes into two words of 32
-// bits, since adding 64 bits in shared memory is slow.
+// so that flat logits, all in one counter, take little longer than peaked ones; a mass goes into two words of
+// 32 bits.
 //
 //   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a -o sampler sampler.cu && ./sampler
 #include <cmath>
