@@ -17,6 +17,11 @@ def size_text(size: int) -> str:
     return " ".join(_in_unit(size, _unit(size)))
 
 
+def in_gib(size: int, digits: int = 1) -> str:
+    """A number of bytes of memory in GiB, without the unit: "22.4"."""
+    return f"{size / 2**30:.{digits}f}"
+
+
 def part_text(done: int, total: int) -> Phrase:
     """The part of a number of bytes that is done: "0.3 of 9.1 GB"."""
     unit = _unit(total)

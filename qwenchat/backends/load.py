@@ -12,9 +12,10 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, get_args
 
-from qwenchat.backends.request import DEFAULT_CHECKPOINT, LoadRequest, Progress
+from qwenchat.backends.request import DEFAULT_CHECKPOINT, LoadRequest
 from qwenchat.backends.torch_import import no_garbage_collection
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, Names, Phrase, UsageError
+from qwenchat.models.progress import Progress
 from qwenchat.settings import choices
 
 if TYPE_CHECKING:

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from qwenchat.engine.cpu.layout import MOST_THREADS
 from qwenchat.errors import CheckpointError, Names, Phrase, UsageError
+from qwenchat.models.progress import Progress
 from qwenchat.settings import choices
 
 if TYPE_CHECKING:
     from qwenchat.engine.config import GenerationDefaults
     from qwenchat.settings.schema import Settings
-
-Progress = Callable[[str, float | None], None]
-"""Told a stage's name and the fraction done, None where it cannot be known."""
 
 
 class Routine(str):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from qwenchat.bench.timing import best_seconds
+from qwenchat.engine.sizes import matrix_values
 
 if TYPE_CHECKING:
     from qwenchat.engine.config import ModelConfig
@@ -69,8 +70,7 @@ def prefill_operations(config: ModelConfig, tokens: int, cached: int = 0) -> int
 
 def weight_bytes(config: ModelConfig, itemsize: int) -> int:
     """Bytes of unquantised weights that a token reads: every matrix once, the embedding not at all."""
-    matrices = config.num_layers * (4 * config.hidden_size**2 + 3 * config.hidden_size * config.mlp_size)
-    return (matrices + config.vocab_size * config.hidden_size) * itemsize
+    return (matrix_values(config) + config.vocab_size * config.hidden_size) * itemsize
 
 
 def measure(device: torch.device, dtype: torch.dtype, *, repeats: int = 5) -> Ceilings:

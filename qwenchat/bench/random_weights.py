@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qwenchat.engine.config import ModelConfig, QuantConfig
+from qwenchat.engine.sizes import float_bytes, packed_bytes
 from qwenchat.errors import UsageError
 from qwenchat.models.published import GROUP, SHAPES
 
@@ -92,11 +93,9 @@ def formats_of(names: str) -> tuple[str, ...]:
 
 def bytes_of(config: ModelConfig, itemsize: int, *, packed: bool) -> int:
     """Bytes that a model takes, as :func:`random_model` makes it."""
-    layers = config.num_layers * (4 * config.hidden_size**2 + 3 * config.hidden_size * config.mlp_size)
-    rest = 2 * config.vocab_size * config.hidden_size * itemsize
-    if packed and config.quant:
-        return layers * config.quant.bits // 8 + 2 * layers // config.quant.group_size + rest
-    return layers * itemsize + rest
+    if packed:
+        return packed_bytes(config, floats=itemsize, zeros=0)  # they are the middle throughout
+    return float_bytes(config, itemsize)
 
 
 def random_model(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.bench.chart import Line
+from qwenchat.humanize import in_gib
 from qwenchat.terminal.sanitize import sanitize_line
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 WIDTH = 120
 """Columns off a terminal."""
-_GIB = 2**30
 _NONE = "–"
 
 
@@ -245,7 +245,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _memory(memory: Memory | None) -> str:
-    return _NONE if memory is None else f"{memory.allocated / _GIB:.2f} ({memory.reserved / _GIB:.2f})"
+    return _NONE if memory is None else f"{in_gib(memory.allocated, 2)} ({in_gib(memory.reserved, 2)})"
 
 
 def lines(report: Report) -> tuple[list[Line], str, str]:

@@ -11,8 +11,9 @@ from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.chat.backend import Backend
+    from qwenchat.models.progress import Progress
     from qwenchat.settings.schema import Settings
-    from qwenchat.terminal.background_load import Load, Notice, Progress
+    from qwenchat.terminal.background_load import Load, Notice
 
 log = logging.getLogger("qwenchat")
 

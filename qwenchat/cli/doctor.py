@@ -17,6 +17,7 @@ from qwenchat.cli.completion import devices, models_to
 from qwenchat.cli.context import Context, look_and_speak
 from qwenchat.cli.output import print_object, print_tables
 from qwenchat.errors import ConfigError
+from qwenchat.humanize import in_gib
 from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
@@ -163,6 +164,6 @@ def _model(outlook: Outlook) -> tuple[str, ...]:
         size_text(model.disk_bytes),
         f"{model.context:,}",
         _SIGNS["good"] if outlook.folder else "-",
-        *(f"{_SIGNS['good' if fit.fits else 'bad']} {fit.needed / 2**30:.1f} GiB" for fit in fits),
+        *(f"{_SIGNS['good' if fit.fits else 'bad']} {in_gib(fit.needed)} GiB" for fit in fits),
         *(fit.kernels if fit.fits else "-" for fit in fits),
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.errors import CheckpointError, Names, Phrase
-from qwenchat.humanize import size_text
+from qwenchat.humanize import in_gib, size_text
 from qwenchat.i18n.language import plural, tr, translated
 from qwenchat.terminal.columns import Column, Table, terms
 from qwenchat.terminal.sanitize import sanitize_line
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from qwenchat.models.places import Place
     from qwenchat.models.published import Published
 
-GIB = 2**30
 _NONE = "-"
 
 
@@ -90,7 +89,7 @@ def _cells(model: Listed) -> tuple[str, ...]:
         known.short if known else model.name,
         _NONE if model.disk is None else size_text(model.disk),
         _NONE if model.context is None else str(model.context),
-        _NONE if model.memory is None else f"{model.memory / GIB:.1f} GiB",
+        _NONE if model.memory is None else f"{in_gib(model.memory)} GiB",
         source_text(place.source) if place else absent,
     )
 
@@ -120,7 +119,7 @@ def show_tables(
         (tr("disk"), None if model.disk is None else size_text(model.disk)),
     ]
     if model.memory is not None:
-        facts.append((tr("memory, {device}", device=device), f"{model.memory / GIB:.1f} GiB"))
+        facts.append((tr("memory, {device}", device=device), f"{in_gib(model.memory)} GiB"))
     return (
         terms((name, value) for name, value in facts if value),
         terms((f"  {name}", size_text(size)) for name, size in files),

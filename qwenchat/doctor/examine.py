@@ -10,9 +10,8 @@ from qwenchat.doctor.findings import Finding, Outlook, Report
 from qwenchat.errors import ConfigError, QwenchatError
 from qwenchat.i18n.language import tr
 from qwenchat.models import published
+from qwenchat.models.progress import Progress
 from qwenchat.settings import sources
-
-Progress = Callable[[str, float | None], None]
 
 
 def examine(flags: Mapping[str, object], *, progress: Progress, notice: Callable[[str], None]) -> Report:

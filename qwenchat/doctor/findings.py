@@ -1,4 +1,4 @@
-"""What was found, as values; how it is told is ``cli_doctor``'s."""
+"""What was found, as values; how it is told is ``cli/doctor.py``'s."""
 
 from __future__ import annotations
 

@@ -23,16 +23,16 @@ from qwenchat.engine.cpu import cores
 from qwenchat.engine.cpu.compiled import CannotCompile
 from qwenchat.engine.memory import available_bytes
 from qwenchat.engine.plan import plan
+from qwenchat.humanize import in_gib
 from qwenchat.i18n.language import tr, translated
 from qwenchat.models import catalog
 from qwenchat.models.builtin import demo, wheel
+from qwenchat.models.progress import Progress
 
 if TYPE_CHECKING:
     from qwenchat.engine.cpu.team import Team
     from qwenchat.models.published import Published
     from qwenchat.settings.schema import Settings
-
-Progress = Callable[[str, float | None], None]
 
 
 class Machine:
@@ -69,8 +69,8 @@ class Machine:
                 capability=f"{properties.major}.{properties.minor}",
                 cuda=torch.version.cuda,
                 driver=driver or "?",
-                free=f"{free / 2**30:.1f}",
-                total=f"{total / 2**30:.1f}",
+                free=in_gib(free),
+                total=in_gib(total),
             )
             facts = {
                 "device": str(device),
@@ -100,7 +100,7 @@ class Machine:
         import psutil
 
         free, total = available_bytes(torch.device("cpu")), int(psutil.virtual_memory().total)
-        text = tr("{free} of {total} GiB free", free=f"{free / 2**30:.1f}", total=f"{total / 2**30:.1f}")
+        text = tr("{free} of {total} GiB free", free=in_gib(free), total=in_gib(total))
         return Finding("memory", "good", text, facts={"free_bytes": free, "total_bytes": total})
 
     def outlook(self, model: Published) -> Outlook:

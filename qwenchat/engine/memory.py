@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from qwenchat.engine.config import ModelConfig
 from qwenchat.errors import InsufficientMemoryError, Phrase
+from qwenchat.humanize import in_gib
 
 if TYPE_CHECKING:
     import torch
 
-GIB = 2**30
 PREFILL_CHUNK = {"cpu": 256, "cuda": 2048}
 """Tokens prefilled at a time; so often is the progress told. A cancel is heard between two layers."""
 _SCALE_BYTES = 4  # of what a row of an 8-bit KV cache is multiplied with
 # What a CUDA device gives up besides tensors, once work begins: code that is loaded when it is first used,
 # cuBLAS's workspace, the captured graph.
-_CUDA_RUNTIME = 384 * 2**20
+CUDA_RUNTIME = 384 * 2**20
 _LEAST_CONTEXT = 256
 """A shorter context is not proposed: nobody could chat in it."""
 
@@ -79,7 +79,7 @@ def need(
     per_token = cache_bytes_per_token(config, itemsize, int8=int8_cache)
     working = 0
     if cuda:
-        working = _CUDA_RUNTIME + _working(config, itemsize, context, packed)
+        working = CUDA_RUNTIME + _working(config, itemsize, context, packed)
         if int8_cache:  # a prefill makes one layer's keys and values floats again
             working += 2 * context * config.hidden_size * itemsize
     return Need(weights, reading, working, per_token, context)
@@ -128,14 +128,14 @@ def check_memory(needed: Need, *, device: torch.device, dtype: torch.dtype) -> i
         Phrase(
             "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
             "{tokens} tokens of context {cache}, work {work}), {free} GiB are free",
-            needed=f"{needed.total / GIB:.1f}",
+            needed=in_gib(needed.total),
             device=device,
             dtype=str(dtype).removeprefix("torch."),
-            weights=f"{needed.weights / GIB:.1f}",
+            weights=in_gib(needed.weights),
             tokens=needed.context,
-            cache=f"{needed.cache / GIB:.1f}",
-            work=f"{(needed.total - needed.weights - needed.cache) / GIB:.1f}",
-            free=f"{free / GIB:.1f}",
+            cache=in_gib(needed.cache),
+            work=in_gib(needed.total - needed.weights - needed.cache),
+            free=in_gib(free),
         ),
         hint,
         in_chat=in_chat,

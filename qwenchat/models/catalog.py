@@ -8,7 +8,7 @@ is ``places``'s.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from qwenchat import paths
@@ -16,11 +16,10 @@ from qwenchat.errors import ModelNotFoundError, Phrase
 from qwenchat.models import places, published
 from qwenchat.models.builtin import demo
 from qwenchat.models.places import Place
+from qwenchat.models.progress import Progress
 
 AUTO = "auto"
 DEMO = "demo"
-
-Progress = Callable[[str, float | None], None]
 
 
 def demo_title() -> str:

@@ -6,7 +6,6 @@ as names; else the Hub, for what is published there. The first two work without 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +16,8 @@ from qwenchat.models import digests, places, published
 from qwenchat.models.builtin import demo
 from qwenchat.models.expected import Against, known_here
 from qwenchat.models.places import Place
+from qwenchat.models.progress import ByteProgress
 from qwenchat.models.records import File
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class Checked:
     bad: dict[str, str]
 
 
-def check(place: Place, progress: Progress = lambda stage, done, total: None) -> Checked:
+def check(place: Place, progress: ByteProgress = lambda stage, done, total: None) -> Checked:
     """Looks at every file of a checkpoint, and reads each from begin to end.
 
     Args:

@@ -16,11 +16,11 @@ none. All else is 2 bytes a value. Vocabulary and JSON files, some 3 MB, are lef
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from qwenchat.engine.config import ModelConfig, QuantConfig
 from qwenchat.engine.memory import need
+from qwenchat.engine.sizes import float_bytes, other_values, packed_bytes, quantized_matrices
 
 GROUP = 128
 """Inputs that share a scale, in every quantised one."""
@@ -107,9 +107,9 @@ class Published:
         """What its weights take on disk."""
         quant = self.config.quant
         if quant is None:
-            return 2 * (_matrix_values(self.config) + _other_values(self.config))
-        total = 2 * _other_values(self.config)
-        for outputs, inputs in _matrices(self.config):
+            return float_bytes(self.config, 2)
+        total = 2 * other_values(self.config)
+        for outputs, inputs in quantized_matrices(self.config):
             codes = outputs * inputs * quant.bits // 8
             groups = quant.groups(inputs) * outputs
             bias = 0 if outputs == 3 * self.config.hidden_size else 2 * outputs  # c_attn's is counted
@@ -137,9 +137,9 @@ class Published:
             packed: whether our kernels compute, which keep quantised matrices in their codes.
         """
         if packed:
-            weights = _packed_bytes(self.config, floats=itemsize if cuda else 2, zeros=1 if cuda else 4)
+            weights = packed_bytes(self.config, floats=itemsize if cuda else 2, zeros=1 if cuda else 4)
         else:
-            weights = itemsize * (_matrix_values(self.config) + _other_values(self.config))
+            weights = float_bytes(self.config, itemsize)
         return need(
             self.config,
             weights=weights,
@@ -150,42 +150,6 @@ class Published:
             packed=packed,
             int8_cache=int8_cache,
         ).total
-
-
-def _packed_bytes(config: ModelConfig, *, floats: int, zeros: int) -> int:
-    """What the weights take in memory where quantised matrices are kept in their codes.
-
-    Args:
-        floats: bytes of a value that is not quantised.
-        zeros: bytes of a zero point.
-    """
-    quant = config.quant
-    if quant is None:
-        return floats * (_matrix_values(config) + _other_values(config))
-    groups = sum(quant.groups(inputs) * outputs for outputs, inputs in _matrices(config))
-    codes = _matrix_values(config) * quant.bits // 8
-    return codes + groups * (2 + zeros) + floats * _other_values(config)
-
-
-def _matrices(config: ModelConfig) -> Iterator[tuple[int, int]]:
-    """Outputs and inputs of every matrix that is quantised, where anything is."""
-    hidden, mlp = config.hidden_size, config.mlp_size
-    for _ in range(config.num_layers):
-        yield 3 * hidden, hidden  # c_attn
-        yield hidden, hidden  # its c_proj
-        yield mlp, hidden  # w1
-        yield mlp, hidden  # w2
-        yield hidden, mlp  # c_proj
-
-
-def _matrix_values(config: ModelConfig) -> int:
-    return sum(outputs * inputs for outputs, inputs in _matrices(config))
-
-
-def _other_values(config: ModelConfig) -> int:
-    """Embedding and head, norms, and c_attn's biases."""
-    hidden = config.hidden_size
-    return 2 * config.vocab_size * hidden + hidden + config.num_layers * (2 * hidden + 3 * hidden)
 
 
 def _published(size: str, suffix: str, bits: int | None) -> Published:

@@ -11,8 +11,8 @@ from typing import Protocol
 from qwenchat.chat.backend import Backend
 from qwenchat.errors import InsufficientMemoryError, Interrupted, QwenchatError, cannot_import
 from qwenchat.i18n.language import tr
+from qwenchat.models.progress import Progress
 
-Progress = Callable[[str, "float | None"], None]
 Notice = Callable[[str], None]
 
 

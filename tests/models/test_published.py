@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from qwenchat.bench import checkpoint
+from qwenchat.engine import sizes
 from qwenchat.engine.cpu.packing import BlockLayout
 from qwenchat.engine.cuda.linear import RowLayout
 from qwenchat.engine.weights.loader import weigh
@@ -71,7 +72,7 @@ def test_sizes_are_those_of_a_checkpoint_of_these_shapes(tmp_path: Path, bits: i
     # Norms and biases become float32 there, which at these sizes is something.
     assert counted == pytest.approx(need.weights + need.cache, rel=1e-3)
     rows = weigh(tmp_path, device=CPU, dtype=torch.float16, context=64, layout=RowLayout(torch.float16))
-    assert published._packed_bytes(c, floats=2, zeros=1) == pytest.approx(rows.weights, rel=1e-3)
+    assert sizes.packed_bytes(c, floats=2, zeros=1) == pytest.approx(rows.weights, rel=1e-3)
 
 
 def test_a_gpu_takes_its_work_besides_and_a_short_context_less() -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from qwenchat.chat.backend import Backend
 from qwenchat.errors import ModelNotFoundError
 from qwenchat.i18n import language
+from qwenchat.models.progress import Progress
 from qwenchat.sessions.resume import open_chat
 from qwenchat.sessions.store import SessionStore
 from qwenchat.settings import sources
-from qwenchat.terminal.background_load import Load, Notice, Progress
+from qwenchat.terminal.background_load import Load, Notice
 from qwenchat.terminal.chat import Chat
 from qwenchat.terminal.loop import Loop
 from tests.fakes import Echo

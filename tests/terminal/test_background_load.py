@@ -9,7 +9,8 @@ import pytest
 
 from qwenchat.chat.backend import Backend
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, ModelError, QwenchatError
-from qwenchat.terminal.background_load import BackgroundLoad, Notice, Progress
+from qwenchat.models.progress import Progress
+from qwenchat.terminal.background_load import BackgroundLoad, Notice
 from qwenchat.terminal.loop import Loop
 from tests.fakes import Echo
 from tests.terminal.chat_program import make_chat

@@ -24,6 +24,7 @@ from qwenchat.backends.huggingface.skeleton import attention_of, check_shapes, s
 from qwenchat.backends.request import IMPORTING, LOADING, LoadRequest, Routine, pick_context, tell_unfit
 from qwenchat.backends.torch_import import open_torch_libraries
 from qwenchat.errors import CheckpointError, Phrase, UsageError
+from qwenchat.humanize import in_gib
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from qwenchat.engine.config import GenerationDefaults
     from qwenchat.engine.memory import Need
 
-_CUDA_RUNTIME = 384 * 2**20
 _CONTEXT_STEP = 1024
 
 
@@ -192,15 +192,15 @@ def _check_memory(
     free = check_memory(needed, device=device, dtype=dtype)
     line = Phrase(
         "needs {needed} GiB, {free} GiB are free",
-        needed=f"{needed.total / 2**30:.1f}",
-        free=f"{free / 2**30:.1f}",
+        needed=in_gib(needed.total),
+        free=in_gib(free),
     )
     request.progress(Routine(line), None)
     return window
 
 
 def _need(files: HubFiles, config: Any, device: torch.device, dtype: torch.dtype, context: int) -> Need:
-    from qwenchat.engine.memory import Need
+    from qwenchat.engine.memory import CUDA_RUNTIME, Need
 
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
@@ -215,7 +215,7 @@ def _need(files: HubFiles, config: Any, device: torch.device, dtype: torch.dtype
     else:
         numbers = sum(p.numel() for p in skeleton(files, config).parameters())
         weights, reading = numbers * dtype.itemsize, numbers * 4  # made float32 before it is copied
-    working = _CUDA_RUNTIME if device.type == "cuda" else 0
+    working = CUDA_RUNTIME if device.type == "cuda" else 0
     return Need(
         weights, reading, working, 2 * text.num_hidden_layers * heads * width * dtype.itemsize, context
     )

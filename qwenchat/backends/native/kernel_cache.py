@@ -7,10 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qwenchat.backends.request import (
-    COMPILING,
-    Progress,
-)
+from qwenchat.backends.request import COMPILING
+from qwenchat.models.progress import Progress
 
 if TYPE_CHECKING:
     import torch

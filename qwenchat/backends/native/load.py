@@ -27,6 +27,7 @@ from qwenchat.backends.request import (
 )
 from qwenchat.backends.torch_import import torch_libraries_opening
 from qwenchat.errors import CheckpointError, ModelError, Phrase, QwenchatError
+from qwenchat.humanize import in_gib
 from qwenchat.tokenizer import QwenTokenizer
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def load_native(folder: Path, request: LoadRequest) -> NativeBackend:
     def tell_memory(need: Need, free: int) -> None:
         line = Phrase(
             "needs {needed} GiB, {free} GiB are free",
-            needed=f"{need.total / 2**30:.1f}",
-            free=f"{free / 2**30:.1f}",
+            needed=in_gib(need.total),
+            free=in_gib(free),
         )
         request.progress(Routine(line), None)
 

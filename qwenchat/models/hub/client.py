@@ -1,6 +1,6 @@
 """The Hub: which files a repository has, and how they get into the Hub's own cache.
 
-Owns the dealings with huggingface_hub and what it is told; what its errors mean is ``hub_errors``'s. Decides
+Owns the dealings with huggingface_hub and what it is told; what its errors mean is ``errors``'s. Decides
 nothing: which files, how often it is tried again and what is verified is ``pull``'s.
 
 huggingface_hub does the fetching because other programs share its cache, and users have set it up: HF_HOME,

@@ -28,10 +28,8 @@ from qwenchat.models.expected import known_here
 from qwenchat.models.hub.choice import chosen
 from qwenchat.models.hub.client import Hub, Listing
 from qwenchat.models.hub.errors import Dropped, Offline, Unreachable
+from qwenchat.models.progress import ByteProgress
 from qwenchat.models.records import File, Record
-
-Progress = Callable[[str, int, int], None]
-"""Told what is done, how many bytes of it, and of how many; from one thread at a time."""
 
 SPARE = 500 * 10**6
 """Bytes of the disk that are left free."""
@@ -69,7 +67,7 @@ def pull(
     *,
     revision: str | None = None,
     source: str = "auto",
-    progress: Progress = lambda stage, done, total: None,
+    progress: ByteProgress = lambda stage, done, total: None,
     notice: Callable[[str], None] = lambda line: None,
 ) -> Record:
     """Fetches a model, or what is missing of it, and verifies all of it.
@@ -102,7 +100,7 @@ def pull(
 
 
 def _pull_instead(
-    error: Unreachable, name: str, revision: str | None, progress: Progress, notice: Callable[[str], None]
+    error: Unreachable, name: str, revision: str | None, progress: ByteProgress, notice: Callable[[str], None]
 ) -> Record:
     """Pulls from ModelScope what the Hub cannot be asked for."""
     try:
@@ -116,7 +114,7 @@ def _pull_instead(
     return _pull_from(other, name, None if revision == "main" else revision, progress)
 
 
-def _here(source: places.Source, name: str, revision: str | None, progress: Progress) -> Record | None:
+def _here(source: places.Source, name: str, revision: str | None, progress: ByteProgress) -> Record | None:
     """What lies here of a model, whole, and verified where it is known what it must be; or None."""
     found = places.in_modelscope_cache(name) if source == "modelscope" else places.in_hub_cache(name)
     for place in found:
@@ -133,7 +131,7 @@ def _modelscope() -> Origin:
     return ModelScope()
 
 
-def _pull_from(origin: Origin, name: str, revision: str | None, progress: Progress) -> Record:
+def _pull_from(origin: Origin, name: str, revision: str | None, progress: ByteProgress) -> Record:
     progress(Phrase("looking for {name}", name=name), 0, 0)
     listing = origin.listing(name, revision)
     files = chosen(listing)
@@ -184,7 +182,7 @@ def _check_room(origin: Origin, listing: Listing, files: Sequence[File]) -> None
 
 
 def _bring_all(
-    origin: Origin, listing: Listing, files: Sequence[File], begin: Callable[[], None], progress: Progress
+    origin: Origin, listing: Listing, files: Sequence[File], begin: Callable[[], None], progress: ByteProgress
 ) -> None:
     """Brings what is missing or bad; ``begin`` is called before the first change."""
     stage, total = Phrase("verifying {name}", name=listing.name), sum(file.size for file in files)
@@ -205,7 +203,7 @@ def _bring_all(
 
 
 def _bring(
-    origin: Origin, listing: Listing, file: File, report: Callable[[int], None], progress: Progress
+    origin: Origin, listing: Listing, file: File, report: Callable[[int], None], progress: ByteProgress
 ) -> None:
     """Brings one file, verified; what comes bad is fetched once more from its begin."""
     path, why_bad = listing.folder / file.name, ""
@@ -245,7 +243,7 @@ def _fetch(origin: Origin, listing: Listing, file: File) -> None:
             time.sleep(PAUSE)
 
 
-def _verify(path: Path, file: File, progress: Progress) -> str | None:
+def _verify(path: Path, file: File, progress: ByteProgress) -> str | None:
     stage = Phrase("verifying {name}", name=file.name)
     done = 0
 

@@ -59,7 +59,7 @@ class Step:
     seconds_left: float | None = None
 
 
-Progress = Callable[[Step], None]
+StepProgress = Callable[[Step], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def quantize(
     *,
     calibration: Path | None = None,
     device: torch.device,
-    progress: Progress = lambda step: None,
+    progress: StepProgress = lambda step: None,
     notice: Callable[[str], None] = lambda line: None,
 ) -> Result:
     """Makes a quantised checkpoint of a float one. Interrupted, it goes on where it stopped.
@@ -180,7 +180,7 @@ class _Run:
         texts: Texts,
         recipe: Recipe,
         device: torch.device,
-        progress: Progress,
+        progress: StepProgress,
     ) -> None:
         self._source, self._job, self._texts = source, job, texts
         self._recipe, self._device = recipe, device

@@ -18,6 +18,7 @@ from qwenchat.engine.config import read_model_config
 from qwenchat.errors import CheckpointError, InsufficientMemoryError, QwenchatError, UsageError
 from qwenchat.files.json_values import MOST_BYTES
 from qwenchat.files.opening import open_file, read_file, reason_of
+from qwenchat.humanize import in_gib
 from qwenchat.models.quantize import work
 from qwenchat.models.quantize.layers import CHUNK, MATRICES
 from qwenchat.models.quantize.solver import Recipe
@@ -182,7 +183,7 @@ class Source:
     def _check_memory(self, device: torch.device) -> None:
         import torch
 
-        from qwenchat.engine.memory import GIB, available_bytes
+        from qwenchat.engine.memory import available_bytes
 
         working, embedding = self.memory_needed()
         on_device = working if device.type != "cpu" else max(working, embedding)
@@ -191,9 +192,9 @@ class Source:
             if free < needed:
                 raise InsufficientMemoryError(
                     "quantising needs {needed} GiB on {device}, {free} GiB are free",
-                    needed=f"{needed / GIB:.1f}",
+                    needed=in_gib(needed),
                     device=where,
-                    free=f"{free / GIB:.1f}",
+                    free=in_gib(free),
                 )
 
     def memory_needed(self) -> tuple[int, int]:
