@@ -1,4 +1,4 @@
-"""How models are told: as lines for a person, as objects for a program.
+"""Tables of models: the list, one model, a check.
 
 Owns the columns of the list, and what is said of one model and of a check. Does not know where the lines go.
 What comes from a checkpoint or a server is sanitised here.
@@ -53,6 +53,22 @@ class Listed:
         if self.place:
             return self.place.bytes
         return self.known.disk_bytes if self.known else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``--json`` prints, verbatim."""
+        known, place = self.known, self.place
+        return {
+            "name": self.name,
+            "short": known.short if known else None,
+            "disk_bytes": self.disk,
+            "context": self.context,
+            "memory_bytes": self.memory,
+            "here": place is not None,
+            "begun": self.begun,
+            "source": place.source if place else None,
+            "revision": (place.revision or None) if place else None,
+            "folder": str(place.folder) if place else None,
+        }
 
 
 def source_text(source: str) -> str:
@@ -126,35 +142,6 @@ def show_tables(
     )
 
 
-def as_object(model: Listed) -> dict[str, Any]:
-    """What there is to say of a model in a list, verbatim."""
-    known, place = model.known, model.place
-    return {
-        "name": model.name,
-        "short": known.short if known else None,
-        "disk_bytes": model.disk,
-        "context": model.context,
-        "memory_bytes": model.memory,
-        "here": place is not None,
-        "begun": model.begun,
-        "source": place.source if place else None,
-        "revision": (place.revision or None) if place else None,
-        "folder": str(place.folder) if place else None,
-    }
-
-
-def about_object(about: About | None, files: Iterable[tuple[str, int]]) -> dict[str, Any]:
-    """What a checkpoint's files say, verbatim."""
-    return {
-        "model_type": about.model_type if about else None,
-        "format": about.format if about else None,
-        "quantization": about.quantization if about else None,
-        "trained_context": about.context if about else None,
-        "licence": about.licence if about else None,
-        "files": [{"name": name, "size": size} for name, size in files],
-    }
-
-
 def files_of(path: Path) -> list[tuple[str, int]]:
     """The files of a checkpoint with their sizes, those that are none of a model's left out."""
     from qwenchat.models.places import entries
@@ -165,17 +152,6 @@ def files_of(path: Path) -> list[tuple[str, int]]:
             if entry.is_file() and not entry.name.startswith("."):
                 found.append((entry.name, entry.stat().st_size))
     return found
-
-
-def place_object(place: Place) -> dict[str, Any]:
-    """Where a checkpoint lies, verbatim."""
-    return {
-        "name": place.name,
-        "source": place.source,
-        "revision": place.revision or None,
-        "folder": str(place.folder),
-        "disk_bytes": place.bytes,
-    }
 
 
 def checked_lines(checked: Checked) -> list[str]:
@@ -203,16 +179,6 @@ def checked_lines(checked: Checked) -> list[str]:
         "nothing": tr("no file is missing; no hash is known"),
     }
     return [tr("{model}: {finding}", model=name, finding=found[checked.against]) + "\n"]
-
-
-def checked_object(checked: Checked) -> dict[str, Any]:
-    """The same, verbatim."""
-    return place_object(checked.place) | {
-        "good": not checked.bad,
-        "against": checked.against,
-        "files": [file.name for file in checked.files],
-        "bad": [{"name": name, "reason": reason} for name, reason in checked.bad.items()],
-    }
 
 
 def bad_error(checked: Checked) -> CheckpointError:

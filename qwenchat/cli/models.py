@@ -76,7 +76,7 @@ def list_models(
     device, listed = _all(context.settings)
     listed = [model for model in listed if model.place or not here]
     if context.wants_json(as_json):
-        print_object({"device": device, "models": [model_table.as_object(model) for model in listed]})
+        print_object({"device": device, "models": [model.as_dict() for model in listed]})
     elif listed:
         print_tables(model_table.list_table(listed, device))
         for model in listed:
@@ -112,8 +112,9 @@ def show(ctx: typer.Context, name: _ToShow, as_json: _Json = False) -> None:
     model = model_table.Listed(full, known, place, trained, begun, memory(known) if known else None)
     files = model_table.files_of(place.folder) if place else []
     if context.wants_json(as_json):
+        contents = [{"name": name, "size": size} for name, size in files]
         print_object(
-            model_table.as_object(model) | {"device": device} | model_table.about_object(said, files)
+            {**model.as_dict(), "device": device, **(said or about.NOTHING).as_dict(), "files": contents}
         )
         return
     print_tables(*model_table.show_tables(model, said, files, device))
@@ -145,7 +146,6 @@ def pull(
     as_json: _Json = False,
 ) -> None:
     """Fetch a model, or what is missing of it, and verify all of it."""
-    from qwenchat.cli import model_table
     from qwenchat.cli.progress import transfer_meter
     from qwenchat.models import catalog
     from qwenchat.models.hub.pull import pull as fetch
@@ -181,7 +181,7 @@ def pull(
                 ) from None
         place = Place(record.name, record.folder, cast("Source", record.source), record.revision)
     if context.wants_json(as_json):
-        print_object(model_table.place_object(place))
+        print_object(place.as_dict())
     else:
         title = catalog.demo_title() if name == catalog.DEMO else place.name
         context.say(tr("{model} is in {folder}", model=title, folder=place.folder))
@@ -208,7 +208,7 @@ def check(ctx: typer.Context, name: _ToCheck, as_json: _Json = False) -> None:
 
         check_readable(place.folder, LoadRequest(place.folder))  # all that can be known of such files
     if context.wants_json(as_json):
-        print_object(model_table.checked_object(checked))
+        print_object(checked.as_dict())
     else:
         print_lines(*model_table.checked_lines(checked))
     if checked.bad:

@@ -36,6 +36,20 @@ class About:
     context: int | None
     licence: str | None
 
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``--json`` prints, verbatim."""
+        return {
+            "model_type": self.model_type,
+            "format": self.format,
+            "quantization": self.quantization,
+            "trained_context": self.context,
+            "licence": self.licence,
+        }
+
+
+NOTHING = About(None, None, None, None, None)
+"""What is said of a checkpoint that is not here."""
+
 
 def is_model(path: Path) -> bool:
     """Whether there is anything of a model: a file is one, a folder has a config or weights."""

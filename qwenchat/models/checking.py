@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qwenchat.engine.weights.safetensors_header import read_header
 from qwenchat.errors import Phrase
@@ -35,6 +36,15 @@ class Checked:
     against: Against
     files: tuple[File, ...]
     bad: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``--json`` prints, verbatim."""
+        return self.place.as_dict() | {
+            "good": not self.bad,
+            "against": self.against,
+            "files": [file.name for file in self.files],
+            "bad": [{"name": name, "reason": reason} for name, reason in self.bad.items()],
+        }
 
 
 def check(place: Place, progress: ByteProgress = lambda stage, done, total: None) -> Checked:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from qwenchat import paths
 from qwenchat.errors import CheckpointError
@@ -53,6 +53,16 @@ class Place:
     folder: Path
     source: Source
     revision: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``--json`` prints, verbatim."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "revision": self.revision or None,
+            "folder": str(self.folder),
+            "disk_bytes": self.bytes,
+        }
 
     @property
     def bytes(self) -> int:
