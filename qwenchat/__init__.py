@@ -1,48 +1,43 @@
 """Chat in the terminal with local Qwen models.
 
-The map of the package; each module's docstring says what it owns.
+The map of the package: a folder is a subject; each module says in its first lines what it owns.
 
 Where a command goes::
 
     __main__      the entry point
-    cli           the commands: parse, call; cli_sessions has those about sessions, cli_models about
-                  models, cli_quantize quantising, cli_doctor the doctor, cli_setup config, cli_bench
-                  the benchmark; cli_parser tells what makes no sense, cli_help is --help; options has the
-                  shared flags, cli_output what they share in telling
-    start         what a chat begins with: settings, a session, flags over both
-    oneshot       ask and pipes: one question, one answer
-    exits         the one place where an error becomes a line and an exit code; interrupts hears Ctrl-C
-                  from the first line to the last, signals says what it means to a reply
-    terminal      what a person sees: the REPL, its commands, the live view
+    interrupts    Ctrl-C, heard from the first line to the last
+    cli           the command line, a file a command; app puts them together; context, flags, completion,
+                  output and exit_codes are what they share
+    terminal      what a person sees: loop and chat; commands, input (the prompt), render (the live view);
+                  console and theme; sanitize is the one gate for a model's text
 
 What a chat is::
 
-    chat          pure values: messages, events, ChatML, the tree of turns, the context window
-    turn          one turn, whoever shows it: fitted, streamed, kept
-    sessions      the folder of session files; session_file is the format, session_listing finds and
-                  searches, session_lines tells, exports makes documents (webpage is the HTML), atomic and
-                  textfile write; locks keeps other processes out, typed_lines is the history of the prompt
-    fences        the code in a Markdown text; dialect, the marks within its lines
+    chat          pure values: messages, conversation (a tree), the context window, ChatML, a turn; backend
+                  is the protocol between a chat and a model
+    sessions      chats on the disk: store, format, listing, autosave, resume, export
+    settings      schema says which there are, sources where they come from, file reads the config file
 
 Where tokens come from::
 
-    backends      the protocol between a chat and a model, and what is behind it: our engine, or
-                  transformers for any other chat model of the Hub
-    engine        token ids in, token ids out: the checkpoint reader, the model, sampling; in cpu and kernels
-                  what computes on a CPU and on a GPU
-    models        checkpoints on disk: names, places, pulling, checking, quantising, the built-in
-                  model; model_lines tells them, meter how a transfer gets on
-    doctor        what this machine makes of a chat
+    backends      load and what it is asked: native runs our engine, huggingface transformers for other models
+    models        checkpoints: names, places, checking, removal; hub fetches them, builtin makes the built-in
+                  one, quantize makes Int8 and Int4 of floats
+    engine        token ids in, token ids out: generate is the loop, model the architecture, sampling; weights
+                  reads checkpoints, cpu and cuda compute
     tokenizer     text to token ids and back
-    bench         speed and fidelity, measured
+    doctor        what a chat depends on, looked at
+    bench         speed, measured against the machine's ceilings
 
 What all use::
 
-    caseless      texts compared as people do; normal_forms, Unicode's
-    config        where settings come from; settings which there are, config_file reads the file, folders
-                  says where files are kept
-    errors        everything that can go wrong, as one family
-    language      English or Chinese; chinese has the texts, chinese_help those of --help
+    errors        everything that can go wrong, as one family; phrases, which whoever tells them translates
+    i18n          English and Chinese
+    files         files opened with limits, written whole or not at all, locked
+    paths         the folders where files are kept
+    text          texts compared as people do
+    humanize      sizes and times for a person
+    version       the version
 
 From Python, :func:`load` is the way in::
 

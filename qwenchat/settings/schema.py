@@ -1,9 +1,8 @@
 """The schema of the settings: keys, defaults, limits, help, and how a text is read as a value.
 
-Owns the keys with their defaults, limits and words of help, and what ``@NAME`` stands for where a
-system prompt is expected. Does not know where values come from, nor what a setting is for: nothing
-here reads a file, opens a model or draws on a terminal. Every "expected ..." in an error and the
-example config are made from the fields of :class:`Settings`, so they cannot drift from what is checked.
+Owns the keys with their defaults, limits and help, and what ``@NAME`` stands for where a system prompt is
+expected. Knows no file, model or terminal. Every "expected ..." in an error and the example config come
+from the fields of :class:`Settings`, so they cannot drift from what is checked.
 """
 
 from __future__ import annotations
@@ -386,9 +385,7 @@ def named_prompt(settings: Settings, text: str) -> str:
         return text
     known = named(name, settings.prompts)
     if known is None:
-        raise ConfigError(
-            Phrase("there is no prompt called {name}", name=name), _prompts_hint(name, settings)
-        )
+        raise ConfigError("there is no prompt called {name}", _prompts_hint(name, settings), name=name)
     return settings.prompts[known]
 
 
