@@ -59,6 +59,7 @@ def answer(words: list[str], context: Context) -> None:
     from qwenchat.cli.reply import write_reply
     from qwenchat.sessions.autosave import Autosave
     from qwenchat.sessions.resume import open_chat, options_for
+    from qwenchat.terminal.notices import Notices
 
     flags = context.flags
     if flags.as_json + flags.stream_json + flags.code > 1:
@@ -82,9 +83,9 @@ def answer(words: list[str], context: Context) -> None:
     if flags.complete:
         start.session.conversation.system = None
         context.say(tr("going on with the text as it is; it is no chat, and not kept"))
-    warnings: list[str] = []
-    autosave = Autosave(start.session, warnings.append, settings.save and not flags.complete)
-    _warn(warnings)
+    notices = Notices()
+    autosave = Autosave(start.session, notices.warn, settings.save and not flags.complete)
+    notices.show()
     with closing(autosave):
         started = time.perf_counter()
         backend = load(start.model, settings, complete=flags.complete)
@@ -100,7 +101,7 @@ def answer(words: list[str], context: Context) -> None:
                 notice=context.say,
             )
         finally:
-            _warn(warnings)
+            notices.show()
     logging.getLogger("qwenchat").info("reply ended: %s", end)
     _report(end, backend, loaded, settings, options.max_new_tokens)
 
@@ -135,14 +136,6 @@ def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> str:
             "there is nothing to answer", 'say qwenchat ask "...", or pipe a text into qwenchat'
         )
     return "\n\n".join(parts)
-
-
-def _warn(warnings: list[str]) -> None:
-    """Says what was collected while a reply was printed, and empties the list."""
-    from qwenchat.terminal import console
-
-    while warnings:
-        console.say(warnings.pop(0), "warning")
 
 
 def _writer(flags: Flags) -> ReplyWriter:

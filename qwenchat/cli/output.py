@@ -15,7 +15,8 @@ from qwenchat.errors import Interrupted, OutputClosed, UsageError
 from qwenchat.i18n.language import is_yes, tr
 
 if TYPE_CHECKING:
-    from qwenchat.terminal.columns import Look, Paint, Table
+    from qwenchat.terminal.columns import Paint, Table
+    from qwenchat.terminal.theme import Look
 
 
 def columns() -> int | None:

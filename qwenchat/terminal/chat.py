@@ -32,6 +32,7 @@ from qwenchat.terminal.input.draft import Draft
 from qwenchat.terminal.input.prompt import Prompt
 from qwenchat.terminal.notices import Notices
 from qwenchat.terminal.signals import cancel_on_interrupt
+from qwenchat.terminal.theme import Look
 from qwenchat.terminal.token_counter import TokenCounter
 
 TURNS_SHOWN = 3
@@ -51,7 +52,7 @@ class Chat:
         model_names: gives the names that ``/model`` completes.
 
     Attributes:
-        settings, store, model_names: as given.
+        settings, store, check_model, model_names: as given.
         resumed: whether it goes on with a session that was there.
         prompt: the line that the user types on.
         next_line: what that begins with, to be edited and sent.
@@ -89,7 +90,8 @@ class Chat:
         self.resumed = start.resumed
         self.next_line = ""
         self.editing: int | None = None
-        self._make_load, self._check_model = make_load, check_model
+        self.check_model = check_model
+        self._make_load = make_load
         self._counter = TokenCounter()
         self.prompt = Prompt(
             history,
@@ -232,10 +234,10 @@ class Chat:
 
     # --- saying --------------------------------------------------------------------------------
 
-    def say(self, line: str, style: console.Style = "notice") -> None:
+    def say(self, line: str, look: Look = "notice") -> None:
         """One line for the user, beside the chat."""
         if line:
-            console.say(line, style)
+            console.say(line, look)
 
     def context_tokens(self) -> int:
         """Tokens of the context that are taken; 0 while there is no model to count them."""
@@ -348,7 +350,7 @@ class Chat:
         Raises:
             ModelNotFoundError: nothing has that name.
         """
-        self._check_model(name)
+        self.check_model(name)
         self.loading = self._load_of(name, after=self.loading)
         self.loading.start()
 

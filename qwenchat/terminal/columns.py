@@ -23,9 +23,7 @@ from qwenchat.terminal.rows import (
     trim,
     wrap_said,
 )
-
-Look = Literal["term", "notice", "warning", "error", "stats", "progress", "prompt", "strong", "table_header"]
-"""What a text is; a theme has a style of that name."""
+from qwenchat.terminal.theme import Look
 
 Paint = Callable[[str, Look], str]
 """A text as it is to be written to have a look."""

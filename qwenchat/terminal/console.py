@@ -16,14 +16,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import IO, TYPE_CHECKING, Literal, TextIO
+from typing import IO, TYPE_CHECKING, TextIO
 
 from qwenchat.errors import OutputClosed, QwenchatError
 from qwenchat.files.opening import reason_of
 from qwenchat.i18n.language import translated
 from qwenchat.terminal import lending
 from qwenchat.terminal.sanitize import StreamGate, sanitize_line
-from qwenchat.terminal.theme import current
+from qwenchat.terminal.theme import Look, current
 
 if TYPE_CHECKING:
     from rich.color import ColorSystem
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
     from qwenchat.terminal.columns import Table
     from qwenchat.terminal.rows import Row
-
-Style = Literal["notice", "warning", "error", "stats", "progress", "prompt"]
-"""What a notice is; a theme has a style of that name."""
 
 ERASE_BELOW = "\r\x1b[K\x1b[C\x1b[J\r"
 """Erases from the begin of the cursor's row on. Not just ESC [J: tmux takes that for clearing the screen
@@ -142,7 +139,7 @@ class PlainWriter:
             write(self._out, f"{left}\n")
 
 
-def say(text: str, style: Style = "notice") -> None:
+def say(text: str, look: Look = "notice") -> None:
     """Says one line on stderr, sanitised; on a terminal it wraps between words.
 
     Saying never fails: a closed stderr is nobody listening.
@@ -152,8 +149,8 @@ def say(text: str, style: Style = "notice") -> None:
         if _can_move_cursor(sys.stderr):
             from qwenchat.terminal.rows import Span, wrap_line
 
-            look = getattr(current(), style)
-            _print([[Span(row, look)] for row in wrap_line(line, stderr_console().width, hang=2)])
+            style = getattr(current(), look)
+            _print([[Span(row, style)] for row in wrap_line(line, stderr_console().width, hang=2)])
         else:
             _write_lines(line)
 
@@ -166,16 +163,16 @@ def blank_line() -> None:
             sys.stdout.flush()
 
 
-def say_rows(rows: Sequence[tuple[str, ...]], style: Style = "notice") -> None:
+def say_rows(rows: Sequence[tuple[str, ...]], look: Look = "notice") -> None:
     """Says terms, each with what there is to say of it, on stderr; see :func:`say_table`.
 
     Args:
         rows: the texts of each line; one alone is a heading.
-        style: of all but the first column.
+        look: of all but the first column.
     """
     from qwenchat.terminal.columns import terms
 
-    say_table(terms([row for row in rows if row], style))
+    say_table(terms([row for row in rows if row], look))
 
 
 def say_table(table: Table) -> None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections import deque
 
 from qwenchat.terminal import console
+from qwenchat.terminal.theme import Look
 
 
 class Notices:
     """Lines that wait to be shown; any thread may add one."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[str, console.Style]] = deque()
+        self._waiting: deque[tuple[str, Look]] = deque()
 
-    def add(self, line: str, style: console.Style = "notice") -> None:
+    def add(self, line: str, look: Look = "notice") -> None:
         """Adds a line."""
-        self._waiting.append((line, style))
+        self._waiting.append((line, look))
 
     def warn(self, line: str) -> None:
         """Adds a line that the user should heed."""

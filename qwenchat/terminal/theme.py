@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from qwenchat.errors import Phrase, UsageError
 from qwenchat.i18n.language import tr
+
+Look = Literal["term", "notice", "warning", "error", "stats", "progress", "prompt", "strong", "table_header"]
+"""What a text that is said or stands in a table is; a theme has a style of that name."""
 
 
 # Compared and hashed by identity, so that what is computed from a theme can be kept by theme.

@@ -109,8 +109,8 @@ def test_what_other_programs_call_a_command_leads_to_it(say: Say) -> None:
     assert "did you mean /retry?" in say("/regenerate")
     for near, meant in [("regnerate", "retry"), ("REGEN", "retry"), ("exi", "quit"), ("renmae", "rename")]:
         assert f"did you mean /{meant}?" in say(f"/{near}")
-    assert set(registry._ELSEWHERE.values()) <= set(registry.commands())
-    assert not set(registry._ELSEWHERE) & set(registry.commands())
+    assert set(registry.SYNONYMS.values()) <= set(registry.commands())
+    assert not set(registry.SYNONYMS) & set(registry.commands())
 
 
 # --- the chat -----------------------------------------------------------------------------------------
@@ -895,7 +895,7 @@ def test_another_model_is_looked_for_before_the_old_one_goes(
     def refuse(name: str) -> None:
         raise ModelNotFoundError(f"there is no model called {name}")
 
-    monkeypatch.setattr(chat, "_check_model", refuse)
+    monkeypatch.setattr(chat, "check_model", refuse)
     assert "there is no model called tpyo" in say("/model tpyo")
     assert chat.backend is backend
     assert chat.model == "first"

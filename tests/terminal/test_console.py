@@ -15,8 +15,7 @@ from typing import TypeVar, get_args
 import pytest
 from rich.cells import cell_len
 
-from qwenchat.terminal import console
-from qwenchat.terminal import theme as styles
+from qwenchat.terminal import console, theme
 from tests.places import ROOT
 
 StreamT = TypeVar("StreamT", bound="io.StringIO | None")
@@ -33,7 +32,7 @@ def fresh_consoles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     console.stdout_console.cache_clear()
     console.stderr_console.cache_clear()
     yield
-    styles.use_theme("terminal")
+    theme.use_theme("terminal")
     console.stdout_console.cache_clear()
     console.stderr_console.cache_clear()
 
@@ -66,8 +65,8 @@ def stderr_is(stream: StreamT, monkeypatch: pytest.MonkeyPatch) -> StreamT:
 
 
 def test_every_kind_of_notice_has_a_look_in_the_themes() -> None:
-    for kind in get_args(console.Style):
-        assert isinstance(getattr(styles.current(), kind), str)
+    for kind in get_args(theme.Look):
+        assert isinstance(getattr(theme.current(), kind), str)
 
 
 def test_consoles_take_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,8 +20,7 @@ import qwenchat
 from qwenchat.chat.conversation import Conversation
 from qwenchat.cli import app
 from qwenchat.sessions.store import SessionStore
-from qwenchat.terminal import console as theme
-from qwenchat.terminal import theme as styles
+from qwenchat.terminal import console, theme
 from qwenchat.terminal.render.live import LiveReply, Screen, render_markdown
 
 PACKAGE = Path(qwenchat.__file__).parent
@@ -165,10 +164,10 @@ def clever_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLORTERM", "truecolor")
-    theme.stderr_console.cache_clear()
+    console.stderr_console.cache_clear()
     yield
-    styles.use_theme("terminal")
-    theme.stderr_console.cache_clear()
+    theme.use_theme("terminal")
+    console.stderr_console.cache_clear()
 
 
 @pytest.mark.parametrize("columns", ["100", "20"])
@@ -181,9 +180,9 @@ def test_notices_and_progress_are_harmless(
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     for text in HOSTILE:
-        theme.say(text, "error")
-        theme.say_rows([(text,), (text, text), (text, "b", text)])
-        with theme.progress_reporter() as report:
+        console.say(text, "error")
+        console.say_rows([(text,), (text, text), (text, "b", text)])
+        with console.progress_reporter() as report:
             report(text, None)
             report(text, 0.5)
     terminal.assert_harmless()
@@ -226,7 +225,7 @@ def test_no_command_writes_to_a_terminal_what_its_surroundings_spell(
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, terminal)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    theme.stdout_console.cache_clear()
+    console.stdout_console.cache_clear()
     app.run([*words, *[session.id, NAME][:given]] if words[0] == "sessions" else [*words, *[NAME] * given])
     terminal.assert_harmless()
 
@@ -240,13 +239,13 @@ BLOCKS = [
 ]
 
 
-def console(file: Terminal) -> Console:
+def console_on(file: Terminal) -> Console:
     return Console(file=file, force_terminal=True, color_system="truecolor", legacy_windows=False)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_an_answer_is_harmless_in_every_block(block: str) -> None:
-    styles.use_theme("dark")
+    theme.use_theme("dark")
     for text in [*HOSTILE, "".join(HOSTILE)]:
         source = block.replace("{}", text)
         for width in (80, 12):
@@ -256,14 +255,14 @@ def test_an_answer_is_harmless_in_every_block(block: str) -> None:
             terminal.write(screen.end(size))
             terminal.assert_harmless()
         terminal = Terminal()
-        render_markdown(source, console=console(terminal))
+        render_markdown(source, console=console_on(terminal))
         terminal.assert_harmless()
 
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_reply_and_its_status_are_harmless(plain: bool) -> None:
     terminal = Terminal()
-    with LiveReply(plain=plain, console=console(terminal)) as view:
+    with LiveReply(plain=plain, console=console_on(terminal)) as view:
         view.status("".join(HOSTILE))
         while not plain and "red" not in terminal.getvalue():
             time.sleep(0.01)
@@ -271,5 +270,5 @@ def test_a_reply_and_its_status_are_harmless(plain: bool) -> None:
             view.push(text)
     terminal.assert_harmless()
     terminal = Terminal()
-    render_markdown("".join(HOSTILE), plain=plain, console=console(terminal))
+    render_markdown("".join(HOSTILE), plain=plain, console=console_on(terminal))
     terminal.assert_harmless()

@@ -19,23 +19,23 @@ from rich.console import Console
 from rich.style import Style
 
 from qwenchat.errors import UsageError
-from qwenchat.terminal import theme as styles
+from qwenchat.terminal import theme
 from qwenchat.terminal.render.live import LiveReply, render_markdown
 from qwenchat.terminal.rows import PLAIN, Span, paint
 from qwenchat.terminal.theme import Theme
 
-PACKAGE = Path(styles.__file__).parents[1]
+PACKAGE = Path(theme.__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
 def default_theme() -> Iterator[None]:
     yield
-    styles.use_theme("terminal")
+    theme.use_theme("terminal")
 
 
 def theme(name: str) -> Theme:
-    styles.use_theme(name)
-    return styles.current()
+    theme.use_theme(name)
+    return theme.current()
 
 
 def looks(theme: Theme) -> dict[str, str]:
@@ -58,17 +58,17 @@ def colours(theme: Theme) -> list[Color]:
 # --- the themes ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", styles.theme_names())
+@pytest.mark.parametrize("name", theme.theme_names())
 def test_rich_and_prompt_toolkit_understand_every_style(name: str) -> None:
     for look in looks(theme(name)).values():
         Style.parse(look)
-    PromptStyle.from_dict(styles.prompt_styles())
+    PromptStyle.from_dict(theme.prompt_styles())
 
 
 def test_the_default_follows_the_palette_of_the_terminal() -> None:
-    assert styles.current().name == styles.theme_names()[0] == "terminal"
-    assert colours(styles.current())
-    assert all(colour.type is ColorType.STANDARD for colour in colours(styles.current()))
+    assert theme.current().name == theme.theme_names()[0] == "terminal"
+    assert colours(theme.current())
+    assert all(colour.type is ColorType.STANDARD for colour in colours(theme.current()))
 
 
 def test_mono_has_no_colour_and_only_what_every_terminal_can() -> None:
@@ -105,10 +105,10 @@ def test_dark_and_light_can_be_read_on_their_grounds(
 
 def test_an_unknown_theme_is_told_with_what_there_is() -> None:
     with pytest.raises(UsageError, match="there is no theme drak; did you mean dark"):
-        styles.use_theme("drak")
+        theme.use_theme("drak")
     with pytest.raises(UsageError, match="there is no theme xyz; there are terminal, dark, light, mono"):
-        styles.use_theme("xyz")
-    assert styles.current().name == "terminal"
+        theme.use_theme("xyz")
+    assert theme.current().name == "terminal"
 
 
 # --- in force ------------------------------------------------------------------------------------
@@ -133,19 +133,19 @@ ANSWER = (
 def test_another_theme_holds_from_the_next_answer_on() -> None:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown(ANSWER, "truecolor"))
     seen = set()
-    for name in styles.theme_names():
-        styles.use_theme(name)
+    for name in theme.theme_names():
+        theme.use_theme(name)
         answer = shown(ANSWER, "truecolor")
         assert re.sub(r"\x1b\[[0-9;]*m", "", answer) == plain
         assert ("\x1b[38;2;" in answer) == (name in ("dark", "light"))
         for text, look in (("if", "keyword"), ("# comment", "comment"), ("code", "code"), ("│ ", "quote")):
-            assert paint([Span(text, looks(styles.current())[look])], ColorSystem.TRUECOLOR) in answer
+            assert paint([Span(text, looks(theme.current())[look])], ColorSystem.TRUECOLOR) in answer
         seen.add(answer)
-    assert len(seen) == len(styles.theme_names())
+    assert len(seen) == len(theme.theme_names())
 
 
 def test_colours_are_as_many_as_the_terminal_has_whoever_asked_before() -> None:
-    styles.use_theme("dark")
+    theme.use_theme("dark")
     for _ in range(2):
         assert "38;2;" in shown(ANSWER, "truecolor")
         assert "38;5;" in shown(ANSWER, "256") and "38;2;" not in shown(ANSWER, "256")
@@ -154,14 +154,14 @@ def test_colours_are_as_many_as_the_terminal_has_whoever_asked_before() -> None:
 
 
 def test_the_status_line_has_the_theme_s_look() -> None:
-    styles.use_theme("light")
+    theme.use_theme("light")
     file = Terminal()
     with LiveReply(console=Console(file=file, force_terminal=True, color_system="truecolor")) as view:
         view.status("reading 1/2 tokens")
         while "tokens" not in file.getvalue():
             pass
     assert (
-        paint([Span("reading 1/2 tokens", styles.current().status)], ColorSystem.TRUECOLOR) in file.getvalue()
+        paint([Span("reading 1/2 tokens", theme.current().status)], ColorSystem.TRUECOLOR) in file.getvalue()
     )
 
 
@@ -173,19 +173,19 @@ def test_a_style_on_top_of_another_adds_to_it_and_the_latter_colour_counts() -> 
 # --- the prompt ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", styles.theme_names())
+@pytest.mark.parametrize("name", theme.theme_names())
 def test_the_prompt_has_the_theme_s_colours_and_none_of_prompt_toolkit_s(name: str) -> None:
-    styles.use_theme(name)
-    merged = merge_styles([default_ui_style(), PromptStyle.from_dict(styles.prompt_styles())])
-    inks = {colour.name.lstrip("#") for colour in colours(styles.current())}
-    for part in styles.prompt_styles():
+    theme.use_theme(name)
+    merged = merge_styles([default_ui_style(), PromptStyle.from_dict(theme.prompt_styles())])
+    inks = {colour.name.lstrip("#") for colour in colours(theme.current())}
+    for part in theme.prompt_styles():
         attributes = merged.get_attrs_for_style_str(f"class:{part}")
         assert not attributes.bgcolor
         assert (attributes.color or "").removeprefix("ansi") in {*inks, "brightblack", ""}
         if part.startswith("bottom-toolbar"):
             assert not attributes.reverse
     if name == "mono":
-        assert not re.search("#|ansi", " ".join(styles.prompt_styles().values()))
+        assert not re.search("#|ansi", " ".join(theme.prompt_styles().values()))
 
 
 # --- one place -----------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ Complete = Callable[["Chat", str], Iterable["str | tuple[str, str]"]]
 
 _MODULES = ("turns", "model", "sessions", "files", "screen")
 """Where the commands are declared, in the order of ``/help``."""
-_ELSEWHERE = {
+SYNONYMS = {
     "again": "retry",
     "attach": "file",
     "back": "undo",
@@ -159,7 +159,7 @@ def named(word: str) -> Command:
 
 
 def _unknown(word: str, remark: str = "") -> UsageError:
-    meant = {**_ELSEWHERE, **{name: name for name in commands()}}
+    meant = {**SYNONYMS, **{name: name for name in commands()}}
     meant |= {alias[1:]: known.name for known in commands().values() for alias in known.aliases}
     close = difflib.get_close_matches(word[1:].lower(), meant, n=1)
     hint = tr("did you mean /{name}?", name=meant[close[0]]) if close else tr("/help lists them")

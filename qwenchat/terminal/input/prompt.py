@@ -31,8 +31,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 
 from qwenchat.errors import QwenchatError
 from qwenchat.i18n.language import is_yes, told, tr
-from qwenchat.terminal import console, lending
-from qwenchat.terminal import theme as styles
+from qwenchat.terminal import console, lending, theme
 from qwenchat.terminal.input import editor
 from qwenchat.terminal.input.display import Display, PlainDisplay, display, drawn
 from qwenchat.terminal.input.history import TypedLines
@@ -97,7 +96,7 @@ class Prompt:
                 key_bindings=self._keys(),
                 bottom_toolbar=lambda: self.toolbar(),
                 vi_mode=vi,
-                style=Style.from_dict(styles.prompt_styles()),
+                style=Style.from_dict(theme.prompt_styles()),
                 prompt_continuation=" " * len(_PROMPT),
                 input=_keyboard(),
                 output=display(),
@@ -171,7 +170,7 @@ class Prompt:
 
     def restyle(self) -> None:
         """Takes the styles of the theme in force."""
-        self._session.style = Style.from_dict(styles.prompt_styles())
+        self._session.style = Style.from_dict(theme.prompt_styles())
 
     @property
     def text(self) -> str:
