@@ -1,42 +1,56 @@
 """Chat in the terminal with local Qwen models.
 
-The map of the package: a folder is a subject; each module says in its first lines what it owns.
+The map of the package, from what a user calls down to what all stand on. A folder imports those below it
+and none above; each module's docstring says what it owns.
 
-Where a command goes::
+What a user calls::
 
-    __main__      the entry point
-    interrupts    Ctrl-C, heard from the first line to the last
-    cli           the command line, a file a command; app puts them together; context, flags, completion,
-                  output and exit_codes are what they share
-    terminal      what a person sees: loop and chat; commands, input (the prompt), render (the live view);
-                  console and theme; sanitize is the one gate for a model's text
+    __main__      the entry point; interrupts hears Ctrl-C from its first line to the last
+    cli           the command line: app parses and calls, one file a command; context has what they share
+                  (flags, settings, JSON, quiet), completion what a shell offers, exit_codes turns an error
+                  into a line and a code
 
-What a chat is::
+What a person sees and asks for::
 
-    chat          pure values: messages, conversation (a tree), the context window, ChatML, a turn; backend
-                  is the protocol between a chat and a model
-    sessions      chats on the disk: store, format, listing, autosave, resume, export
-    settings      schema says which there are, sources where they come from, file reads the config file
+    terminal      the chat: loop reads a line and runs it, chat is what the commands act on; console, notices
+                  and theme, and sanitize, the one gate before a terminal
+      input       the prompt: its line, keys, pastes, history, completion, attached files
+      render      Markdown as a stream, and the live view
+      commands    the commands of the chat, /help among them
+    doctor        what this machine and this installation make of a chat
+    bench         the speed of a model, measured, beside what the machine could do
 
-Where tokens come from::
+What they stand on::
 
-    backends      load and what it is asked: native runs our engine, huggingface transformers for other models
-    models        checkpoints: names, places, checking, removal; hub fetches them, builtin makes the built-in
-                  one, quantize makes Int8 and Int4 of floats
-    engine        token ids in, token ids out: generate is the loop, model the architecture, sampling; weights
-                  reads checkpoints, cpu and cuda compute
-    tokenizer     text to token ids and back
-    doctor        what a chat depends on, looked at
-    bench         speed, measured against the machine's ceilings
+    sessions      chats as files: store, format, listing and search, autosave, export; resume begins a chat
+    backends      from a model's name to a backend that answers: load, request, devices; local is what the
+                  two engines share
+      native      our own engine, for the first Qwen generation
+      huggingface transformers, for any other chat model of the Hub, without running its code
+    settings      which there are (schema), where they come from (sources), the config file
+    models        checkpoints on disk: catalog knows names, places where they lie; checking, removing
+      hub         pulling from the Hub and from ModelScope
+      builtin     the small built-in model, made from a GGUF file
+      quantize    an Int8 or Int4 checkpoint from a float one
+
+What a chat and a model are::
+
+    chat          pure values: messages and events, the tree of turns, the context window, ChatML; backend is
+                  the protocol between a chat and a model, turn one turn of it
+    engine        token ids in, token ids out: the prefill and decode loop, the architecture, the KV cache,
+                  sampling, the plan of kernels
+      weights     from a checkpoint's files to a device
+      cpu, cuda   the kernels of either, and what runs a token through them
+    tokenizer     Qwen's BPE: text to token ids and back
 
 What all use::
 
-    errors        everything that can go wrong, as one family; phrases, which whoever tells them translates
-    i18n          English and Chinese
-    files         files opened with limits, written whole or not at all, locked
-    paths         the folders where files are kept
-    text          texts compared as people do
-    humanize      sizes and times for a person
+    errors        everything that can go wrong, as one family, in English
+    i18n          whoever tells, translates: English or Chinese
+    files         opening, locking, writing whole or not at all; JSON that nobody vouches for
+    text          comparing as people do
+    humanize      sizes, times and ranges as a person reads them
+    paths         where files are kept
     version       the version
 
 From Python, :func:`load` is the way in::

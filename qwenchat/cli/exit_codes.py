@@ -1,4 +1,4 @@
-"""How the program ends: the one place where an error becomes a line and an exit code."""
+"""Exit codes: the one place where an error becomes a line and a code."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _NONE = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ModelRow:
     """A model in the list.
 
     Attributes:
@@ -81,7 +81,7 @@ def source_text(source: str) -> str:
     }[source]
 
 
-def list_table(models: Sequence[Listed], device: str) -> Table:
+def list_table(models: Sequence[ModelRow], device: str) -> Table:
     """A row a model.
 
     Args:
@@ -98,7 +98,7 @@ def list_table(models: Sequence[Listed], device: str) -> Table:
     return Table(columns, [_cells(model) for model in models])
 
 
-def _cells(model: Listed) -> tuple[str, ...]:
+def _cells(model: ModelRow) -> tuple[str, ...]:
     known, place = model.known, model.place
     absent = tr("its pull has not ended") if model.begun else _NONE
     return (
@@ -111,7 +111,7 @@ def _cells(model: Listed) -> tuple[str, ...]:
 
 
 def show_tables(
-    model: Listed, about: About | None, files: Iterable[tuple[str, int]], device: str
+    model: ModelRow, about: About | None, files: Iterable[tuple[str, int]], device: str
 ) -> tuple[Table, Table]:
     """What there is to say of one model, a line each; and its files."""
     place = model.place

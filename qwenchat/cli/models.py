@@ -23,7 +23,7 @@ from qwenchat.errors import CheckpointError, Interrupted, Phrase, UsageError
 from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
-    from qwenchat.cli.model_table import Listed
+    from qwenchat.cli.model_table import ModelRow
     from qwenchat.models.places import Place, Source
     from qwenchat.models.published import Published
     from qwenchat.models.removal import Removal
@@ -109,7 +109,7 @@ def show(ctx: typer.Context, name: _ToShow, as_json: _Json = False) -> None:
     said = about.of(place.folder) if place else None
     trained = known.context if known else said.context if said else None
     begun = full in _begun() and place is None
-    model = model_table.Listed(full, known, place, trained, begun, memory(known) if known else None)
+    model = model_table.ModelRow(full, known, place, trained, begun, memory(known) if known else None)
     files = model_table.files_of(place.folder) if place else []
     if context.wants_json(as_json):
         contents = [{"name": name, "size": size} for name, size in files]
@@ -259,9 +259,9 @@ def remove(
 # --- listing -------------------------------------------------------------------------------------
 
 
-def _all(settings: Settings) -> tuple[str, list[Listed]]:
+def _all(settings: Settings) -> tuple[str, list[ModelRow]]:
     """The device's name, and the known models and all that is found here."""
-    from qwenchat.cli.model_table import Listed
+    from qwenchat.cli.model_table import ModelRow
     from qwenchat.models import about, catalog, published
     from qwenchat.models.builtin import demo
 
@@ -272,11 +272,11 @@ def _all(settings: Settings) -> tuple[str, list[Listed]]:
     begun = _begun()
     ours = {known.name: known for known in (*published.KNOWN, demo.ABOUT)}
     listed = [
-        Listed(name, known, found.get(name), known.context, name in begun - found.keys(), memory(known))
+        ModelRow(name, known, found.get(name), known.context, name in begun - found.keys(), memory(known))
         for name, known in ours.items()
     ]
     others = [
-        Listed(name, None, place, about.of(place.folder).context, False, None)
+        ModelRow(name, None, place, about.of(place.folder).context, False, None)
         for name, place in found.items()
         if name not in ours
     ]

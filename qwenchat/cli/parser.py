@@ -1,7 +1,7 @@
 """The parser of the command line, in our words.
 
 Owns what is said where a command line makes no sense: which word is none, what was probably meant, what a
-value must be. Typer parses. The layout of the help is ``cli_help``'s.
+value must be. Typer parses. The layout of the help is ``cli/help.py``'s.
 """
 
 from __future__ import annotations
