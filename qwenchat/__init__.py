@@ -22,7 +22,7 @@ What a person sees and asks for::
 
 What they stand on::
 
-    sessions      chats as files: store, format, listing and search, autosave, export; resume begins a chat
+    sessions      chats as files: store, file, format, listing and search, autosave, export, resume
     backends      from a model's name to a backend that answers: load, request, devices; local is what the
                   two engines share
       native      our own engine, for the first Qwen generation

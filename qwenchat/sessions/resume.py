@@ -18,7 +18,8 @@ from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import Phrase, UsageError, shorten
 from qwenchat.sessions.format import SettingValue
 from qwenchat.sessions.store import Session, SessionStore
-from qwenchat.settings.schema import Settings, allowed, system_prompt
+from qwenchat.settings.prompts import system_prompt
+from qwenchat.settings.schema import Settings, allowed
 from qwenchat.settings.sources import ResolvedSettings
 
 Notice = Callable[[str], None]

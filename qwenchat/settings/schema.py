@@ -16,13 +16,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from qwenchat.engine.cpu.layout import MOST_THREADS
-from qwenchat.errors import ConfigError, Phrase, shorten
+from qwenchat.errors import ConfigError, Phrase
 from qwenchat.i18n.language import tr
 from qwenchat.settings.choices import Backend, DType, Keys, KVCache, Language, Overflow, Theme
-from qwenchat.text.caseless import named
 
 _INT64 = 2**63  # every whole number ends up in a tensor or a seed
-_PROMPT_NAME = re.compile(r"[\w-]{1,64}")
+PROMPT_NAME = re.compile(r"[\w-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def _encodable(value: str) -> str:
 
 def _prompt_name(name: str) -> str:
     # In the file, a setting that stands below [prompts] would be a prompt, and be missed in silence.
-    if not _PROMPT_NAME.fullmatch(name) or name in Settings.model_fields:
+    if not PROMPT_NAME.fullmatch(name) or name in Settings.model_fields:
         raise ValueError(name)
     return name
 
@@ -355,45 +354,3 @@ def _parse_json(bracket: str, text: str) -> Any:
         with suppress(ValueError, RecursionError):
             return json.loads(text)
     return text
-
-
-# --- named system prompts ------------------------------------------------------------------------
-
-
-def system_prompt(settings: Settings) -> str | None:
-    """The system prompt of the settings; None for the model's own."""
-    return None if settings.system is None else named_prompt(settings, settings.system)
-
-
-def named_prompt(settings: Settings, text: str) -> str:
-    """The system prompt that a text stands for.
-
-    ``@NAME`` is the prompt of that name in ``settings.prompts``, as it is written there; ``@@`` at the
-    beginning is a ``@``. Any other text is itself, also one with a ``@`` before what cannot be a name.
-
-    Args:
-        settings: the settings in force.
-        text: what somebody gave.
-
-    Raises:
-        ConfigError: no prompt has that name.
-    """
-    if text.startswith("@@"):
-        return text[1:]
-    name = text.removeprefix("@")
-    if name == text or not _PROMPT_NAME.fullmatch(name):
-        return text
-    known = named(name, settings.prompts)
-    if known is None:
-        raise ConfigError("there is no prompt called {name}", _prompts_hint(name, settings), name=name)
-    return settings.prompts[known]
-
-
-def _prompts_hint(name: str, settings: Settings) -> str:
-    if not settings.prompts:
-        return Phrase("the config file has no [prompts]; for a text that begins with @, write @@")
-    names = shorten(", ".join(f"@{known}" for known in settings.prompts), 200)
-    near = nearest(name, settings.prompts)
-    if near:
-        return Phrase("did you mean @{nearest}? the prompts are {names}", nearest=near, names=names)
-    return Phrase("the prompts are {names}; for a text that begins with @, write @@", names=names)

@@ -23,7 +23,8 @@ from qwenchat.files.text import write_text
 from qwenchat.i18n.language import tr
 from qwenchat.paths import CONFIG_VARIABLE, HOME_VARIABLE, config_path
 from qwenchat.settings.file import read_config_file
-from qwenchat.settings.schema import Settings, allowed, help_of, named_prompt, nearest, parse_text
+from qwenchat.settings.prompts import named_prompt
+from qwenchat.settings.schema import Settings, allowed, help_of, nearest, parse_text
 
 DEFAULT = "default"
 """The origin of what nobody has set."""

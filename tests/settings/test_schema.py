@@ -12,7 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from qwenchat.errors import ConfigError
-from qwenchat.settings.schema import Settings, allowed, choices, named_prompt, read_setting, system_prompt
+from qwenchat.settings.prompts import named_prompt, system_prompt
+from qwenchat.settings.schema import Settings, allowed, choices, read_setting
 from tests.places import ROOT
 
 # --- a value from a text -------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import UsageError, shorten
 from qwenchat.i18n.language import tr
-from qwenchat.settings.schema import allowed, named_prompt, read_setting
+from qwenchat.settings.prompts import named_prompt
+from qwenchat.settings.schema import allowed, read_setting
 from qwenchat.terminal import console, stats
 from qwenchat.terminal.commands.registry import Group
 from qwenchat.terminal.input import attachments
