@@ -70,7 +70,7 @@ app.command("quantize")(quantize.quantize)
 
 
 def _check_working_folder() -> None:
-    """Where it was deleted, no path means anything, and torch's libraries end the process."""
+    """Refuses a deleted folder: no path means anything there, and torch's libraries end the process."""
     try:
         Path.cwd()
     except FileNotFoundError:

@@ -119,7 +119,7 @@ def _names_of_sessions(incomplete: str, *, readable: bool) -> list[tuple[str, st
 
 
 def _is_word(text: str) -> bool:
-    """Whether every shell takes the text for one word that stands for nothing but itself."""
+    """Says whether every shell takes the text for one word that stands for nothing but itself."""
     return text[:1] not in ("", "-") and _harmless(text) == text and " " not in text
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: the flags, the settings in force, JSON or lines, quiet or not, the sessions.
+"""Context of a command: the flags, the settings in force, JSON or lines, quiet or not, the sessions.
 
 Owns a :class:`Context`, made once for a command and handed down to it. Lies below the commands, and knows
 none of them.
@@ -54,7 +54,7 @@ OTHER_FLAGS = tuple(field.name for field in fields(Flags) if field.name != "sett
 
 
 class Context:
-    """What a command works with.
+    """The flags, settings and sessions that a command works with.
 
     Args:
         flags: of the command line.
@@ -65,7 +65,7 @@ class Context:
         self._resolved: ResolvedSettings | None = None
 
     def read_settings(self) -> ResolvedSettings:
-        """The settings in force, read once; from then on the program looks and speaks as they say.
+        """Reads the settings in force, once; from then on the program looks and speaks as they say.
 
         Raises:
             ConfigError: one has a value it cannot have, or the config file cannot be read.
@@ -101,7 +101,7 @@ class Context:
         return session_store()
 
     def wants_json(self, here: bool) -> bool:
-        """Whether JSON is to be printed: ``--json`` counts behind the command's name and before it."""
+        """Says whether to print JSON: ``--json`` counts behind the command's name and before it."""
         return here or self.flags.as_json
 
     def say(self, line: str) -> None:

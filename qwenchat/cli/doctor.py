@@ -119,7 +119,7 @@ def _told(finding: Finding) -> tuple[str, ...]:
 
 
 def _label(area: str) -> str:
-    """What an area is called in the user's language."""
+    """The name of an area in the user's language."""
     return {
         "program": tr("program"),
         "gpu": tr("gpu"),

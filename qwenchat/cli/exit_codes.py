@@ -98,7 +98,7 @@ def _tell(line: str, exit_code: int) -> int:
 
 
 def _discard_stdout() -> None:
-    """What is still buffered cannot be written; without this, Python would complain while it exits."""
+    """Discards what is buffered and cannot be written; else Python would complain while it exits."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

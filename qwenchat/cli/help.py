@@ -44,14 +44,14 @@ def help_of(command: Any, ctx: Any) -> str:
 
 
 def usage_of(command: Any, ctx: Any) -> str:
-    """How a command is written: its name, and what follows that; in brackets what may be missing."""
+    """The usage of a command: its name, and what follows that; in brackets what may be missing."""
     arguments = [_written(param) for param in command.params if param.param_type_name == "argument"]
     more = [tr("COMMAND"), tr("[ARGS]...")] if hasattr(command, "commands") else []
     return " ".join([ctx.command_path, tr("[OPTIONS]"), *arguments, *more])
 
 
 def paragraphs(command: Any) -> list[str]:
-    """What a command says of itself, in English; the first is for the list of commands too."""
+    """The paragraphs of a command's docstring, in English; the first is for the list of commands too."""
     text = inspect.cleandoc(command.help or "")
     return [" ".join(paragraph.split()) for paragraph in text.split("\n\n") if paragraph]
 

@@ -72,7 +72,7 @@ class ModelRow:
 
 
 def source_text(source: str) -> str:
-    """What put a checkpoint there."""
+    """The source of a checkpoint in the user's language."""
     return {
         "demo": tr("built in"),
         "folder": tr("a folder"),
@@ -113,7 +113,7 @@ def _cells(model: ModelRow) -> tuple[str, ...]:
 def show_tables(
     model: ModelRow, about: About | None, files: Iterable[tuple[str, int]], device: str
 ) -> tuple[Table, Table]:
-    """What there is to say of one model, a line each; and its files."""
+    """The facts of one model, a line each; and its files."""
     place = model.place
     facts: list[tuple[str, str | None]] = [(tr("model"), model.name)]
     if place:
@@ -155,7 +155,7 @@ def files_of(path: Path) -> list[tuple[str, int]]:
 
 
 def checked_lines(checked: Checked) -> list[str]:
-    """What was found out: a line a bad file, or that there is none."""
+    """The result of a check: a line a bad file, or that there is none."""
     name, count = sanitize_line(checked.place.name), len(checked.files)
     bad = [
         tr("{path}: {reason}", path=sanitize_line(file), reason=sanitize_line(translated(reason)))
@@ -198,7 +198,7 @@ def bad_error(checked: Checked) -> CheckpointError:
 
 
 def _again(place: Place) -> str:
-    """What follows ``pull`` to bring this very revision from where it came."""
+    """The words after ``pull`` that bring this very revision from where it came."""
     source = " --source modelscope" if place.source == "modelscope" else ""
     revision = f" --revision {place.revision}" if place.source == "hub" else ""
     return f"{place.name}{source}{revision}"

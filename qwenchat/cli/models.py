@@ -304,7 +304,7 @@ def _begun() -> set[str]:
 
 
 def _unfinished(name: str) -> Place | None:
-    """Where a model lies that is not whole, as long as there is anything of it."""
+    """The place of a model that is not whole, as long as there is anything of it."""
     from qwenchat.models import catalog, places
 
     full = catalog.full_name(name)

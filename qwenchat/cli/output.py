@@ -26,7 +26,7 @@ def columns() -> int | None:
 
 
 def painter() -> Paint:
-    """What gives a text its look on stdout; nothing changes where there are no styles."""
+    """A function that gives a text its look on stdout; nothing changes where there are no styles."""
     if columns() is None:
         return _unpainted
     from qwenchat.terminal import console

@@ -78,7 +78,7 @@ class Command(TyperCommand):
         return extra
 
     def get_help(self, ctx: Any) -> str:
-        """What ``--help`` prints."""
+        """The help of this command, for ``--help``."""
         from qwenchat.cli.help import help_of
 
         return help_of(self, ctx)
@@ -88,7 +88,7 @@ class Group(TyperGroup):
     """A group of commands whose help and errors are ours."""
 
     def get_help(self, ctx: Any) -> str:
-        """What ``--help`` prints."""
+        """The help of this command, for ``--help``."""
         from qwenchat.cli.help import help_of
 
         return help_of(self, ctx)
@@ -162,7 +162,7 @@ def _told(ctx: Any) -> Iterator[None]:
 
 
 def _in_our_words(error: Any, ctx: Any) -> UsageError:
-    """What is wrong with a command's words. Typer's errors are private; their names tell them apart."""
+    """Words Typer's error as ours. Typer's errors are private; their names tell them apart."""
     kind = type(error).__name__
     if kind == "NoSuchOption":
         message = tr("there is no option {name}", name=shorten(error.option_name))
@@ -208,7 +208,7 @@ def _given(error: Any) -> str:
 
 
 def _expected(param: Any) -> str:
-    """What a value must be: as the setting of that name says, or as its type and bounds do."""
+    """The values expected: as the setting of that name says, or as type and bounds do."""
     from qwenchat.settings.schema import Settings, allowed
 
     if param.name in Settings.model_fields:
