@@ -226,7 +226,7 @@ def cannot_import(error: ImportError) -> QwenchatError:
     short = re.search(r"(\S+): (?:failed to map segment|cannot allocate memory)", str(error), re.IGNORECASE)
     if short:  # in the words of the system's loader; numpy wraps them into a page
         return InsufficientMemoryError(
-            "there is too little memory to load {file}",
+            "not enough memory to load {file}",
             "close other programs, or raise the limit (ulimit -v)",
             file=short[1].rpartition("/")[2],
         )

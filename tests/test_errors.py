@@ -78,7 +78,7 @@ def too_little_memory() -> None:
     [
         (no_device, "start qwenchat with --device cpu"),
         (too_long_a_context, "this model takes 1 to 512 tokens: start qwenchat with as many"),
-        (not_here, "fetch it outside the chat: qwenchat models pull Qwen/Qwen-14B-Chat"),
+        (not_here, "download it outside the chat: qwenchat models pull Qwen/Qwen-14B-Chat"),
         (too_little_memory, "start anew"),
     ],
 )

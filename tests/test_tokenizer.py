@@ -156,8 +156,8 @@ CHATML = {
         ({"added_tokens_decoder": {"300": {"content": "<|im_end|>"}}}, r"<\|endoftext\|>"),
         ({"added_tokens_decoder": {"x": {"content": "<|im_end|>"}}}, "malformed"),
         ({"added_tokens_decoder": [1]}, "malformed"),
-        ({"added_tokens_decoder": {"300": {"content": "\ud800"}}}, "half of a character"),
-        ({"added_tokens_decoder": {**CHATML, "303": {"content": "\ud800"}}}, "half of a character"),
+        ({"added_tokens_decoder": {"300": {"content": "\ud800"}}}, "a lone surrogate"),
+        ({"added_tokens_decoder": {**CHATML, "303": {"content": "\ud800"}}}, "a lone surrogate"),
         (
             {
                 "added_tokens_decoder": {

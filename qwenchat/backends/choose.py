@@ -33,7 +33,7 @@ def choose_model(request: LoadRequest, attempt: Callable[[LoadRequest, str | Non
         return attempt(request, None)
     checkpoint = request.checkpoint
     if catalog.find(checkpoint) is None:
-        reason = Phrase("{model} is not on this machine", model=checkpoint)
+        reason = Phrase("{model} is not downloaded", model=checkpoint)
     else:
         try:
             return attempt(replace(request, model=checkpoint), None)

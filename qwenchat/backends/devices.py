@@ -34,7 +34,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, index = _kind_of_device(name)
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        message = Phrase("there is no device {name} here", name=name)
+        message = Phrase("no such device: {name}", name=name)
         raise UsageError(message, "use --device cpu", in_chat="start qwenchat with --device cpu")
     return torch.device(name)
 

@@ -45,7 +45,7 @@ def ensure(
     free = shutil.disk_usage(folder).free
     if free < size + SPARE:
         raise QwenchatError(
-            "{folder} has {free} GB free, the checkpoint takes {size} GB",
+            "not enough disk: the checkpoint takes {size} GB, {folder} has {free} GB free",
             "--folder names another place",
             folder=folder,
             free=f"{free / 1e9:.1f}",

@@ -86,7 +86,7 @@ def formats_of(names: str) -> tuple[str, ...]:
     for name in formats:
         if name not in FORMATS:
             raise UsageError(
-                "there is no format {name}", "known are {names}", name=repr(name), names=", ".join(FORMATS)
+                "unknown format {name}", "known are {names}", name=repr(name), names=", ".join(FORMATS)
             )
     return tuple(dict.fromkeys(formats))
 

@@ -269,10 +269,10 @@ class Conversation:
                 "a branch's name has 1 to {limit} printable characters", limit=_NAME_LIMIT
             )
         if here is None:
-            raise ConversationError("there is nothing to name yet", "say something first")
+            raise ConversationError("nothing to name yet", "say something first")
         known = named(name, self._branches)
         if known is not None and self._branches[known] != here.id:
-            raise ConversationError("there is a branch {name!r} already", name=known)
+            raise ConversationError("the branch {name!r} already exists", name=known)
         self._branches[known or name] = here.id
         return here
 
@@ -366,7 +366,7 @@ class Conversation:
             there = (
                 Phrase.of_number(len(questions), "there is only one turn", "there are {count} turns")
                 if questions
-                else Phrase("nothing was asked yet")
+                else Phrase("no question yet")
             )
             raise ConversationError(Phrase("there is no turn {n}", n=n), there)
         return questions[n - 1]

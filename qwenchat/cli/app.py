@@ -49,8 +49,7 @@ def root(
 ) -> None:
     """Chat with a local Qwen model.
 
-    On a terminal it reads, answers and keeps sessions until Ctrl-D. Piped into, it answers stdin once:
-    echo "2+2?" | qwenchat
+    On a terminal this is a chat, until Ctrl-D. With piped stdin it answers once: echo "2+2?" | qwenchat
     """
     context = ctx.obj = Context(flags)  # given before a command's name they count too
     _check_working_folder()
@@ -74,7 +73,7 @@ def _check_working_folder() -> None:
     try:
         Path.cwd()
     except FileNotFoundError:
-        raise UsageError("the folder that you are in was deleted", "go to another one") from None
+        raise UsageError("the current folder was deleted", "go to another one") from None
 
 
 def run(arguments: Sequence[str]) -> int:

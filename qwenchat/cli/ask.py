@@ -63,7 +63,7 @@ def answer(words: list[str], context: Context) -> None:
 
     flags = context.flags
     if flags.as_json + flags.stream_json + flags.code > 1:
-        raise UsageError("--json, --stream-json and --code exclude each other", "choose one")
+        raise UsageError("--json, --stream-json and --code cannot be combined", "choose one")
     if flags.complete and (flags.latest or flags.session is not None or flags.settings["system"] is not None):
         raise UsageError(
             "--complete goes on with a text alone", "leave out --session, --continue and --system"
@@ -82,7 +82,7 @@ def answer(words: list[str], context: Context) -> None:
     options = options_for(start.base, start.session, start.overrides)
     if flags.complete:
         start.session.conversation.system = None
-        context.say(tr("going on with the text as it is; it is no chat, and not kept"))
+        context.say(tr("completing the text; this is no chat, and is not saved"))
     notices = Notices()
     autosave = Autosave(start.session, notices.warn, settings.save and not flags.complete)
     notices.show()
@@ -132,9 +132,7 @@ def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> str:
         piped = decode(raw, tr("stdin")).rstrip("\n")
     parts = [part for part in (prompt, piped) if part.strip()]
     if not parts:
-        raise PromptError(
-            "there is nothing to answer", 'say qwenchat ask "...", or pipe a text into qwenchat'
-        )
+        raise PromptError("there is no question", 'use qwenchat ask "...", or pipe a text into qwenchat')
     return "\n\n".join(parts)
 
 

@@ -29,9 +29,9 @@ _RANDOM_WEIGHTS = (
 )
 _FORMATS = "Formats of the random weights, one after the other: int8,int4,fp16."
 _MODEL = "A checkpoint folder, a known name, or demo."
-_KV_CACHE = "What the KV cache keeps: auto or int8."
-_DTYPE = "auto, float32, bfloat16 or float16, or several of them."
-_TOKENS = "New tokens of each reply; if not given 2048,8192 on a GPU and 128 on a CPU."
+_KV_CACHE = "KV cache format: auto or int8."
+_DTYPE = "Number format: auto, float32, bfloat16 or float16, or several."
+_TOKENS = "New tokens of each reply; by default 2048,8192 on a GPU and 128 on a CPU."
 _LOAD = "Time a process from its start to its first token; random weights go to disk for it."
 
 
@@ -45,7 +45,8 @@ def bench(
     ] = None,
     formats: Annotated[str | None, _option(_FORMATS, metavar="LIST", autocompletion=weight_formats)] = None,
     device: Annotated[
-        str | None, _option("auto, cpu, cuda or cuda:N.", metavar="DEVICE", autocompletion=devices)
+        str | None,
+        _option("Where the model runs: auto, cpu, cuda or cuda:N.", metavar="DEVICE", autocompletion=devices),
     ] = None,
     dtype: Annotated[str | None, _option(_DTYPE, metavar="LIST", autocompletion=words_of("dtype"))] = None,
     tokens: Annotated[str | None, _option(_TOKENS, metavar="LIST")] = None,
@@ -53,7 +54,7 @@ def bench(
         str | None, _option(_KV_CACHE, metavar="KIND", autocompletion=words_of("kv_cache"))
     ] = None,
     threads: Annotated[
-        int | None, _option("Threads on a CPU; if not given its physical cores.", metavar="COUNT")
+        int | None, _option("Threads on a CPU; by default its physical cores.", metavar="COUNT")
     ] = None,
     kernels: Annotated[
         bool, typer.Option("--kernels", help="Time each kernel of the decode step too.")
@@ -67,7 +68,7 @@ def bench(
     ] = None,
     peer: Annotated[bool, typer.Option("--peer", help="Time transformers on the same weights too.")] = False,
 ) -> None:
-    """Time a model, beside what this machine could do at best and what the model card says.
+    """Benchmark a model, beside the machine's ceilings and the model card's figures.
 
     The replies begin at a context of one token, with the sampler on and nothing that ends them, as the
     card's do. The tables go to stdout, the last line is JSON.
@@ -75,7 +76,7 @@ def bench(
     context: Context = ctx.obj
     flags = context.flags
     if random_weights is not None and model is not None:
-        raise UsageError("--model and --random-weights exclude each other", "choose one")
+        raise UsageError("--model and --random-weights cannot be combined", "choose one")
     if random_weights is None and formats is not None:
         raise UsageError("--formats is for --random-weights", "a checkpoint has a format of its own")
     if random_weights is not None and peer:

@@ -11,7 +11,7 @@ from qwenchat.i18n.language import tr
 
 _LONGEST = 60  # characters of a setting, where there is no edge, beside which the comments stand
 
-app = App(help="The settings, and where each comes from.")
+app = App(help="Show the settings, and where each comes from.")
 
 
 @app.callback()

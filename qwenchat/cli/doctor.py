@@ -36,7 +36,7 @@ def doctor(
             "--model",
             "-m",
             metavar="MODEL",
-            help="The model that a chat should be possible with.",
+            help="The model to check.",
             autocompletion=models_to("load"),
         ),
     ] = None,
@@ -45,13 +45,13 @@ def doctor(
         typer.Option(
             "--device",
             metavar="DEVICE",
-            help="auto, cpu, cuda or cuda:N.",
+            help="Where the model runs: auto, cpu, cuda or cuda:N.",
             autocompletion=devices,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Look at everything a chat depends on: versions, GPU, memory, folders, models, settings, the Hub.
+    """Check everything a chat depends on: versions, GPU, memory, folders, models, settings, the Hub.
 
     The exit code is 0 only if a chat would work; else it is the one that the chat would end with.
     """

@@ -100,7 +100,7 @@ def list_table(models: Sequence[ModelRow], device: str) -> Table:
 
 def _cells(model: ModelRow) -> tuple[str, ...]:
     known, place = model.known, model.place
-    absent = tr("its pull has not ended") if model.begun else _NONE
+    absent = tr("its pull is not complete") if model.begun else _NONE
     return (
         known.short if known else model.name,
         _NONE if model.disk is None else size_text(model.disk),
@@ -164,13 +164,13 @@ def checked_lines(checked: Checked) -> list[str]:
     if bad:
         return [f"{line}\n" for line in bad]
     found = {
-        "record": plural(count, "its one file is what was pulled", "all {count} files are what was pulled"),
+        "record": plural(count, "its one file is what was pulled", "all {count} files match what was pulled"),
         "cache": plural(
             count,
             "its one file has the hash that names it",
-            "all {count} files have the hashes that name them",
+            "all {count} files match their hashes",
         ),
-        "hub": plural(count, "its one file is what the Hub has", "all {count} files are what the Hub has"),
+        "hub": plural(count, "its one file is what the Hub has", "all {count} files match the Hub's"),
         "sizes": plural(
             count,
             "its one file has its size; no hash is known",
@@ -189,7 +189,7 @@ def bad_error(checked: Checked) -> CheckpointError:
     if place.source == "demo":
         hint = tr("qwenchat models remove demo, then pull demo, makes it anew")
     elif catalog.full_name(place.name):
-        hint = tr("qwenchat models pull {name} fetches what is bad again", name=_again(place))
+        hint = tr("qwenchat models pull {name} repairs it", name=_again(place))
     else:
         hint = tr("put good files in their place")
     return CheckpointError(

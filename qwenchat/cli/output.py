@@ -142,4 +142,4 @@ def check_terminal(hint: str) -> None:
         UsageError: nobody can.
     """
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
-        raise UsageError("there is no terminal to ask on", hint)
+        raise UsageError("there is no terminal to ask", hint)

@@ -68,12 +68,8 @@ class Command(TyperCommand):
         with _told(ctx):
             extra = super().parse_args(ctx, args)
         if extra and not ctx.resilient_parsing:
-            takes = [param for param in self.params if param.param_type_name == "argument"]
             words = shorten(" ".join(extra))
-            if takes:
-                message = tr("{words} is too much after {command}", words=words, command=ctx.command_path)
-            else:
-                message = tr("{command} takes no {words}", words=words, command=ctx.command_path)
+            message = tr("{command}: unexpected argument {words}", words=words, command=ctx.command_path)
             raise UsageError(message, _see_help(ctx))
         return extra
 
@@ -112,17 +108,17 @@ class Group(TyperGroup):
         elif ctx.parent is not None:
             hint = _see_help(ctx)
         elif word in _CHAT:
-            hint = tr("qwenchat alone begins a chat, with -m NAME for a model")
+            hint = tr("qwenchat alone starts a chat; -m NAME chooses the model")
         else:
             import shlex
 
             said = shlex.join([" ".join(args)]) if len(args) > 1 or " " in word else shlex.quote(word)
             hint = tr(
-                "qwenchat ask {text} asks, {help} shows the commands",
+                "use qwenchat ask {text} to ask it, or see {help}",
                 text=shorten(said),
                 help=f"{path} --help",
             )
-        return UsageError(Phrase("there is no command {word}", word=shorten(word)), hint)
+        return UsageError(Phrase("unknown command {word}", word=shorten(word)), hint)
 
     def _meant(self, path: str, word: str) -> Iterable[str]:
         """The commands that a word is likely to mean."""
@@ -165,7 +161,7 @@ def _in_our_words(error: Any, ctx: Any) -> UsageError:
     """Words Typer's error as ours. Typer's errors are private; their names tell them apart."""
     kind = type(error).__name__
     if kind == "NoSuchOption":
-        message = tr("there is no option {name}", name=shorten(error.option_name))
+        message = tr("unknown option {name}", name=shorten(error.option_name))
         if error.possibilities:
             return UsageError(message, Phrase("did you mean {name}?", name=error.possibilities[0]))
         return UsageError(message, _see_help(ctx))
@@ -180,7 +176,7 @@ def _in_our_words(error: Any, ctx: Any) -> UsageError:
         from qwenchat.cli.help import usage_of
 
         usage = usage_of(ctx.command, ctx).replace(f" {tr('[OPTIONS]')}", "")
-        return UsageError("{name} is missing", "say {usage}", name=error.param.metavar, usage=usage)
+        return UsageError("{name} is missing", "usage: {usage}", name=error.param.metavar, usage=usage)
     if kind == "BadParameter" and error.param is not None:
         given = _given(error)
         name = error.param.metavar if error.param.param_type_name == "argument" else error.param.opts[0]
@@ -190,7 +186,7 @@ def _in_our_words(error: Any, ctx: Any) -> UsageError:
 
 
 def _see_help(ctx: Any) -> str:
-    return tr("{command} shows what there is", command=f"{ctx.command_path} --help")
+    return tr("see {command}", command=f"{ctx.command_path} --help")
 
 
 def _is_switch(ctx: Any, option: str) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SOURCE = "A float Qwen checkpoint: a folder, or a known name."
 _DEST = "The folder to make; it appears when all is done."
 _GROUP = "Inputs that share a scale; -1 for a whole row."
-_CALIBRATION = "Chats (.jsonl) or plain text to quantise for; if not given a small set that ships."
+_CALIBRATION = "Calibration data: chats (.jsonl) or plain text; by default a small set that ships."
 _ACT_ORDER = "Round the inputs that matter most first; it helps most at 4 bits."
 
 
@@ -42,7 +42,10 @@ def quantize(
     source: Annotated[str, _source],
     dest: Annotated[Path, typer.Argument(metavar="DEST", help=_DEST, show_default=False)],
     bits: Annotated[
-        int, typer.Option("--bits", metavar="BITS", help="8 or 4.", autocompletion=lambda: ["8", "4"])
+        int,
+        typer.Option(
+            "--bits", metavar="BITS", help="Bits of a weight: 8 or 4.", autocompletion=lambda: ["8", "4"]
+        ),
     ] = 8,
     group_size: Annotated[int, typer.Option("--group-size", metavar="NUMBER", help=_GROUP)] = 128,
     calibration: Annotated[
@@ -54,7 +57,7 @@ def quantize(
         typer.Option(
             "--device",
             metavar="DEVICE",
-            help="auto, cpu, cuda or cuda:N.",
+            help="Where the model runs: auto, cpu, cuda or cuda:N.",
             show_default=False,
             autocompletion=devices,
         ),

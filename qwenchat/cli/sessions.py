@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
 _NAMED = 10  # of the sessions that are about to be deleted
 
-app = App(help="The chats on this machine; alone, it lists them.")
+app = App(help="List and manage the chats on this machine.")
 
 
 # --- the commands --------------------------------------------------------------------------------
 
-_NAME_HELP = "An id, a title, the begin of either, or latest."
+_NAME_HELP = "An id, a title, the beginning of either, or latest."
 _Name = Annotated[
     str,
     typer.Argument(
@@ -52,7 +52,7 @@ _Name = Annotated[
     ),
 ]
 _Limit = Annotated[
-    int | None, typer.Option("--limit", "-n", metavar="N", min=1, help="Only the N saved last.")
+    int | None, typer.Option("--limit", "-n", metavar="N", min=1, help="List only the last N.")
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -67,7 +67,7 @@ def sessions(ctx: typer.Context) -> None:
 
 @app.command("list")
 def list_sessions(ctx: typer.Context, limit: _Limit = None, as_json: _Json = False) -> None:
-    """List the sessions, the one saved last first."""
+    """List the sessions, newest first."""
     from qwenchat.terminal.session_table import list_table
 
     context: Context = ctx.obj
@@ -87,7 +87,7 @@ def show(
     plain: Annotated[bool, typer.Option("--plain", help="No Markdown on a terminal.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Print a chat: the turns where it stands, or as JSON all of it."""
+    """Print a chat: its current branch, or all of it as JSON."""
     from qwenchat.sessions.export import to_json, to_markdown
 
     context: Context = ctx.obj
@@ -104,7 +104,7 @@ def show(
 
 @app.command()
 def resume(ctx: typer.Context, name: _Name) -> None:
-    """Go on with a chat."""
+    """Continue a chat."""
     chat.chat(ctx.obj, session=name)
 
 
@@ -133,9 +133,9 @@ def search(
     limit: _Limit = None,
     as_json: _Json = False,
 ) -> None:
-    """List the sessions that hold a text, in any case.
+    """List the sessions that contain a text, whatever its case.
 
-    It is looked for in titles, questions and replies.
+    It searches titles, questions and replies.
     """
     from qwenchat.files.text import check
     from qwenchat.terminal.session_table import hit_table
@@ -143,16 +143,14 @@ def search(
     context: Context = ctx.obj
     text = check(" ".join(words), tr("what is searched for"))
     if not text:
-        raise UsageError(
-            "there is nothing to search for", "say {usage}", usage="qwenchat sessions search TEXT"
-        )
+        raise UsageError("nothing to search for", "usage: {usage}", usage="qwenchat sessions search TEXT")
     hits = context.store.search(text)[:limit]
     if context.wants_json(as_json):
         print_objects(hit.as_dict() for hit in hits)
     elif hits:
         print_tables(hit_table(hits, text))
     else:
-        context.say(tr("no session holds {text!r}", text=text))
+        context.say(tr("no session contains {text!r}", text=text))
 
 
 @app.command()
@@ -186,7 +184,7 @@ def delete(
     ] = None,
     older_than: Annotated[
         float | None,
-        typer.Option(metavar="DAYS", min=0, help="All that were saved longer ago than that."),
+        typer.Option(metavar="DAYS", min=0, help="Delete all that were saved longer ago than that."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: _Json = False,
@@ -238,16 +236,16 @@ def export(
             "--format",
             "-f",
             metavar="FORMAT",
-            help="md, html, json or txt; else the file's ending says it, or it is md.",
+            help="md, html, json or txt; by default the file's ending decides, else md.",
             show_default=False,
             autocompletion=completion.export_formats,
         ),
     ] = "",
     output: Annotated[
         str,
-        typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.", show_default=False),
+        typer.Option("--output", "-o", metavar="FILE", help="Write to this file.", show_default=False),
     ] = "-",
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Print a chat as a document, or write it to a file."""
@@ -276,7 +274,7 @@ def _format(given: str, path: Path | None) -> str:
         return kind
     names = tr(", ").join(FORMATS)
     if kind:
-        raise UsageError("there is no format {kind!r}", "there are {names}", kind=kind, names=names)
+        raise UsageError("unknown format {kind!r}", "there are {names}", kind=kind, names=names)
     raise UsageError("{path} does not say its format", "--format takes {names}", path=path, names=names)
 
 

@@ -56,5 +56,5 @@ def _report(
         if any(finding.area == "sessions" and finding.state == "bad" for finding in findings):
             chat = Finding("chat", "note", answer, tr("it is not saved"))
         return Report(tuple(findings), models, chat, 0)
-    text = tr("a chat would end at once: {message}", message=wrong.message)
+    text = tr("a chat would fail: {message}", message=wrong.message)
     return Report(tuple(findings), models, Finding("chat", "bad", text, wrong.hint), wrong.exit_code)

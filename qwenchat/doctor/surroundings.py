@@ -73,7 +73,7 @@ def settings(resolved: ResolvedSettings) -> Finding:
     path = paths.config_path()
     rows = sources.describe(resolved)
     changed = {key: (value, origin) for key, value, origin in rows if origin != sources.DEFAULT}
-    there = str(path) if path.exists() else tr("{path} is not there; all is as it comes", path=path)
+    there = str(path) if path.exists() else tr("{path} not found; using the defaults", path=path)
     said = [there]
     for key, (value, origin) in changed.items():
         said.append(tr("{value} ({origin})", value=f"{key} = {value}", origin=origin))

@@ -83,7 +83,9 @@ def check_ids(ids: Sequence[int], vocab_size: int) -> list[int]:
     try:
         checked = [operator.index(i) for i in ids]
     except TypeError:
-        raise PromptError("the prompt holds something that is no token id, expected whole numbers") from None
+        raise PromptError(
+            "the prompt holds something that is not a token id, expected whole numbers"
+        ) from None
     if not checked:
         raise PromptError("the prompt is empty", "give at least one token")
     outside = next((i for i in checked if not 0 <= i < vocab_size), None)

@@ -126,8 +126,8 @@ def check_memory(needed: Need, *, device: torch.device, dtype: torch.dtype) -> i
         hint = in_chat = Phrase("a smaller or more strongly quantised model may fit")
     raise InsufficientMemoryError(
         Phrase(
-            "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
-            "{tokens} tokens of context {cache}, work {work}), {free} GiB are free",
+            "not enough memory on {device}: needs {needed} GiB in {dtype} (weights {weights}, "
+            "{tokens} tokens of context {cache}, work {work}), {free} GiB free",
             needed=in_gib(needed.total),
             device=device,
             dtype=str(dtype).removeprefix("torch."),

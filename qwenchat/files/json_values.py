@@ -56,7 +56,7 @@ def loads(data: bytes, most: int) -> Any:
     except RecursionError:
         raise ValueError(Phrase("it is nested too deeply")) from None
     except UnicodeEncodeError:
-        raise ValueError(Phrase("it holds half of a character")) from None
+        raise ValueError(Phrase("it contains a lone surrogate")) from None
     return value
 
 

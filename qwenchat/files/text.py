@@ -45,7 +45,7 @@ def check(text: str, name: str) -> str:
 
 
 def _no_text(name: str) -> UsageError:
-    return UsageError("{path} is no text in UTF-8", "convert it to UTF-8, and send it then", path=name)
+    return UsageError("{path} is not UTF-8 text", "convert it to UTF-8 first", path=name)
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
@@ -63,7 +63,7 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
         if overwrite:
             path = resolved(path)  # what a link leads to is replaced, not the link
             if path.exists() and not path.is_file():
-                raise UsageError("{path} is no ordinary file", "give another name", path=path)
+                raise UsageError("{path} is not a regular file", "give another name", path=path)
         mode = path.stat().st_mode & 0o777 if overwrite and path.exists() else 0o666 & ~_umask()
         temporary = atomic.write_temporary(path, text.encode("utf-8", "replace"))
         try:
@@ -75,7 +75,7 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
         finally:
             temporary.discard()
     except FileExistsError:
-        raise UsageError(Phrase("{path} exists already", path=path), _other_ways(path)) from None
+        raise UsageError(Phrase("{path} already exists", path=path), _other_ways(path)) from None
     except (OSError, ValueError) as error:
         reason = reason_of(error)
         raise QwenchatError("{path} cannot be written: {reason}", path=path, reason=reason) from error
@@ -97,7 +97,7 @@ def _other_ways(path: Path) -> str:
     others = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in count(2))
     other = next(other.name for other in others if not os.path.lexists(other))
     if path.is_file():
-        return Phrase("{other} is free, and --force replaces what is there", other=other)
+        return Phrase("{other} is free; --force overwrites", other=other)
     return Phrase("{other} is free", other=other)
 
 

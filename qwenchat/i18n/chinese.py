@@ -20,7 +20,7 @@ CHINESE: Mapping[str, str] = {
     "[paste {number}: {count} lines]": "[粘贴 {number}：{count} 行]",
     "[paste {number}: {count} characters]": "[粘贴 {number}：{count} 个字符]",
     "Ctrl-C again or Ctrl-D leaves": "再按 Ctrl-C 或按 Ctrl-D 退出",
-    "nothing that was typed has {text}": "输入过的内容里没有 {text}",
+    "no earlier line contains {text}": "输入过的内容里没有 {text}",
     "context {used}/{size}": "上下文 {used}/{size}",
     "{speed} tokens/s": "{speed} token/秒",
     "question {n} in other words": "改写第 {n} 个问题",
@@ -35,7 +35,7 @@ CHINESE: Mapping[str, str] = {
     # --- the chat: how a reply ended, and what left the context -----------------------------------
     "interrupted": "已中断",
     "cut by the limit": "因长度上限而截断",
-    "broke off by an error": "因错误而中断",
+    "stopped by an error": "因错误而停止",
     "interrupted; /continue goes on, /retry answers again": "已中断；/continue 继续，/retry 重新回答",
     "the reply was cut by the limit; /continue goes on": "回复达到长度上限，已截断；/continue 继续",
     "turn {n} no longer fits the context and is left out; /pin keeps a turn": (
@@ -90,22 +90,20 @@ CHINESE: Mapping[str, str] = {
         "在消息中写 @PATH 可附上文本文件；消息以斜杠开头时请写成 //。"
     ),
     # --- /help: the chat --------------------------------------------------------------------------
-    "Take the last turn back, or the last N.": "撤销最后一轮或最后 N 轮。",
-    "Go forward again after /undo.": "恢复被 /undo 撤销的轮次。",
+    "Undo the last turn, or the last N.": "撤销最后一轮或最后 N 轮。",
+    "Redo what /undo took back.": "恢复被 /undo 撤销的轮次。",
     "Answer the last question again; the old answer stays beside it.": "重新回答最后一个问题，原回复仍保留。",
     "Go on with a reply that was interrupted or cut.": "继续被中断或截断的回复。",
     "Go to the next answer to the same question, or the next form of the question.": (
         "转到同一问题的下一个回复，或该问题的下一种问法。"
     ),
     "Go to the previous one.": "转到上一个。",
-    "Put the last question, or question N, in other words on a new branch.": (
-        "在新分支上改写最后一个问题或第 N 个问题。"
-    ),
+    "Edit the last question, or question N, on a new branch.": ("在新分支上改写最后一个问题或第 N 个问题。"),
     "Name this branch, or list the named ones.": "为当前分支命名，或列出已命名的分支。",
     "Go to a named branch.": "切换到已命名的分支。",
-    "Keep turn N in the context whatever else has to go.": "固定第 N 轮，使其始终留在上下文中。",
+    "Always keep turn N in the context.": "固定第 N 轮，使其始终留在上下文中。",
     "Let turn N leave the context again.": "取消固定第 N 轮。",
-    "How full the context is, turn by turn.": "逐轮显示上下文的占用情况。",
+    "Show how full the context is, turn by turn.": "逐轮显示上下文的占用情况。",
     "Print the chat so far.": "显示到目前为止的对话。",
     "Begin a new chat; this one stays in the sessions.": "开始新对话，当前对话保留在会话中。",
     # --- /help: the model -------------------------------------------------------------------------
@@ -116,64 +114,60 @@ CHINESE: Mapping[str, str] = {
         "显示采样选项，或设置其中一项；default 表示由模型决定。"
     ),
     "Show the seed, or set it.": "显示或设置种子。",
-    "What the last reply took.": "显示上一条回复的用量与耗时。",
+    "Show the speed and the tokens of the last reply.": "显示上一条回复的用量与耗时。",
     # --- /help: sessions --------------------------------------------------------------------------
-    "List the sessions that were saved last, 20 or N.": "列出最近保存的 20 个或 N 个会话。",
+    "List the last 20 sessions, or the last N.": "列出最近保存的 20 个或 N 个会话。",
     "Go on with another session: an id, a title, the beginning of either, or the latest.": (
         "继续另一个会话：给出 ID、标题或其开头，省略则为最近的会话。"
     ),
     "Give this session another title.": "修改当前会话的标题。",
     "Go on in a copy of this session; the original stays as it is.": "在当前会话的副本中继续，原会话不变。",
     "Delete this session, or another; it asks before it does.": "删除当前会话或其他会话，删除前会询问。",
-    "Find the sessions that hold a text.": "查找包含某段文本的会话。",
-    "Write the chat to a file as md, html, json or txt; else its ending says which, or it is md.": (
+    "Find the sessions that contain a text.": "查找包含某段文本的会话。",
+    "Write the chat to a file: md, html, json or txt; by default its ending decides, else md.": (
         "将对话导出为 md、html、json 或 txt 文件；省略格式时由扩展名决定，否则为 md。"
     ),
     # --- /help: files and the clipboard, the terminal ---------------------------------------------
-    "Put a text file into the next message, or list those that are in it.": (
+    "Attach a text file to the next message, or list the attached ones.": (
         "在下一条消息中附上文本文件，或列出已附上的文件。"
     ),
-    "Take the files out of the next message again, or one of them.": (
-        "移除下一条消息中附上的全部文件或其中一个。"
-    ),
+    "Detach the files from the next message, or one of them.": ("移除下一条消息中附上的全部文件或其中一个。"),
     "Copy the last reply, the reply of turn N, or the last reply's code to the clipboard.": (
         "将最后一条回复、第 N 轮的回复或最后一条回复中的代码复制到剪贴板。"
     ),
     "Write the last reply's code, or its block N, to a new file.": (
         "将最后一条回复中的代码或其第 N 个代码块写入新文件。"
     ),
-    "Write the next message in your editor; it is on the line when that is closed.": (
-        "用编辑器撰写下一条消息，关闭后内容会出现在输入行。"
+    "Write the next message in your editor; closing it does not send.": (
+        "用编辑器撰写下一条消息；关闭编辑器不会发送。"
     ),
-    "Let Enter break the line and Alt-Enter send, or the other way round again.": (
-        "改为 Enter 换行、Alt-Enter 发送，或改回来。"
+    "Swap Enter and Alt-Enter: which sends, and which breaks the line.": (
+        "交换 Enter 与 Alt-Enter：由谁发送，由谁换行。"
     ),
-    "Show the themes, or take one.": "列出主题，或选用其中一个。",
-    "What there is to say to the chat itself, or what one command does.": (
-        "显示对话中可用的命令，或其中一个的用途。"
-    ),
+    "List the themes, or choose one.": "列出主题，或选用其中一个。",
+    "List the commands, or explain one.": ("显示对话中可用的命令，或其中一个的用途。"),
     "also called {names}": "也可写成 {names}",
-    "Leave.": "退出。",
+    "Leave the chat.": "退出。",
     # --- commands that are none -------------------------------------------------------------------
-    "there is no command {word}": "没有命令 {word}",
+    "unknown command {word}": "没有命令 {word}",
     "did you mean /{name}?": "是不是 /{name}？",
     "/help lists them": "/help 可列出所有命令",
     " (a message may begin with //)": "（若是以斜杠开头的消息，请写成 //）",
-    "{command} takes nothing after it": "{command} 后面不接任何内容",
-    "say {usage} alone": "请只输入 {usage}",
-    "{command} needs more": "{command} 后面还缺内容",
-    "say {usage}": "请输入 {usage}",
-    "{text!r} is no number of 1 or more": "{text!r} 不是大于或等于 1 的整数",
+    "{command} takes no argument": "{command} 不接参数",
+    "use {usage} alone": "请只输入 {usage}",
+    "{command} needs an argument": "{command} 后面需要一个参数",
+    "usage: {usage}": "用法：{usage}",
+    "{text!r}: expected a whole number, 1 or more": "{text!r}：应为不小于 1 的整数",
     "internal error: {error}": "内部错误：{error}",
     # --- going through the turns ------------------------------------------------------------------
     "took back {count} turns": "已撤销 {count} 轮",
     "went forward {count} turns": "已恢复 {count} 轮",
-    "there is nothing to take back": "没有可撤销的轮次",
-    "there is nothing to go forward to": "没有可恢复的轮次",
+    "nothing to undo": "没有可撤销的轮次",
+    "nothing to redo": "没有可恢复的轮次",
     "the chat is empty": "对话是空的",
     "turn {n} is the last: {question!r}": "最后一轮是第 {n} 轮：{question!r}",
     "there is no question to try again": "没有可重新回答的问题",
-    "there is no reply that broke off": "没有中断的回复",
+    "no reply was interrupted or cut": "没有中断或截断的回复",
     "/retry answers the question again": "/retry 可重新回答问题",
     "this is the first of {count}": "已是第一个（共 {count} 个）",
     "this is the last of {count}": "已是最后一个（共 {count} 个）",
@@ -183,14 +177,14 @@ CHINESE: Mapping[str, str] = {
     "there is no question {n}": "没有第 {n} 个问题",
     "there are {count} turns": "共有 {count} 轮",
     "there are {count} questions": "共有 {count} 个问题",
-    "nothing was asked yet": "还没有提过问题",
-    "there was no reply yet": "还没有回复",
+    "no question yet": "还没有提过问题",
+    "no reply yet": "还没有回复",
     "this branch is called {name}": "当前分支已命名为：{name}",
     "no branch has a name yet; /branch NAME names this one": "还没有已命名的分支；/branch NAME 命名当前分支",
     "a branch's name has 1 to {limit} printable characters": "分支名须为 1 到 {limit} 个可打印字符",
-    "there is nothing to name yet": "还没有可命名的分支",
+    "nothing to name yet": "还没有可命名的分支",
     "say something first": "请先发送一条消息",
-    "there is a branch {name!r} already": "已有分支 {name!r}",
+    "the branch {name!r} already exists": "已有分支 {name!r}",
     "there is no branch {name!r}": "没有分支 {name!r}",
     "there are {names}": "可选：{names}",
     "none has a name yet": "还没有已命名的分支",
@@ -199,8 +193,8 @@ CHINESE: Mapping[str, str] = {
     "turn {n} stays in the context": "已将第 {n} 轮固定在上下文中",
     "turn {n} may leave the context": "已取消固定第 {n} 轮",
     "turn {n} is not pinned": "第 {n} 轮未被固定",
-    "the model is not there yet": "模型尚未就绪",
-    "its tokenizer counts": "需要用它的分词器来计数",
+    "the model is still loading": "模型仍在加载",
+    "counting needs its tokenizer": "需要用它的分词器来计数",
     "system": "系统",
     "turn": "轮次",
     "tokens": "token 数",
@@ -239,23 +233,23 @@ CHINESE: Mapping[str, str] = {
     "seed: {seed}": "种子：{seed}",
     "none was needed": "未使用",
     # --- the sessions of a chat -------------------------------------------------------------------
-    "{model} answered in it last; /model {model} loads that": "上次由 {model} 回答；/model {model} 可加载它",
+    "{model} answered last; /model {model} loads it": "上次由 {model} 回答；/model {model} 可加载它",
     "this is {title!r} of {date}, {count} turns": "会话 {title!r}，{date}，共 {count} 轮",
-    "its last reply broke off, /continue goes on with it": "最后一条回复已中断，/continue 可继续",
+    "its last reply is incomplete; /continue goes on with it": "最后一条回复不完整，/continue 可继续",
     "{count} more; /sessions {all} lists them all": "还有 {count} 个；/sessions {all} 可列出全部",
     "there is no other session": "没有其他会话",
     "this is the session that you are in": "这就是当前会话",
     "this session is called {title}": "当前会话已命名为：{title}",
     "this chat was not saved": "当前对话没有保存",
-    "there is nothing to delete": "没有可删除的内容",
+    "nothing to delete": "没有可删除的内容",
     "{question} [y/N] ": "{question}（y/N）",
-    "there is nothing to copy yet": "还没有可复制的内容",
+    "nothing to copy yet": "还没有可复制的内容",
     "this is a copy, {title}": "已转到副本：{title}",
     "it stays": "未删除",
-    "there is nothing to export yet": "还没有可导出的内容",
+    "nothing to export yet": "还没有可导出的内容",
     # --- sessions ---------------------------------------------------------------------------------
     "there are no sessions yet": "还没有会话",
-    "there is no session yet; this is a new one": "还没有会话，已新建一个",
+    "no session yet; starting a new one": "还没有会话，已新建一个",
     "{title!r} is dated ahead of this machine's clock, so it is not taken for the latest; "
     "-s {id} goes on with it": ("{title!r} 的日期晚于本机时钟，因此不视为最近的会话；用 -s {id} 可继续它"),
     "dated ahead of the clock": "日期晚于时钟",
@@ -270,15 +264,15 @@ CHINESE: Mapping[str, str] = {
     "/sessions shows them": "/sessions 可列出所有会话",
     "qwenchat sessions list shows them": "qwenchat sessions list 可列出所有会话",
     "none was saved yet": "还没有保存过会话",
-    "{count} sessions answer to {name!r}": "有 {count} 个会话与 {name!r} 匹配",
+    "{count} sessions match {name!r}": "有 {count} 个会话与 {name!r} 匹配",
     "give an id: {ids}": "请指定 ID：{ids}",
-    "there is nothing to search for": "没有指定要查找的文本",
-    "no session holds {text!r}": "没有会话包含 {text!r}",
+    "nothing to search for": "没有指定要查找的文本",
+    "no session contains {text!r}": "没有会话包含 {text!r}",
     "{title!r} ({count} turns)": "{title!r}（{count} 轮）",
     "{title!r} (cannot be read)": "{title!r}（无法读取）",
     "delete {session}?": "删除 {session}？",
     "deleted {title!r}": "已删除 {title!r}",
-    "what was said in it stays in {path}: {reason}": "其中说过的话仍保留在 {path}：{reason}",
+    "its lines could not be removed from {path}: {reason}": "无法从 {path} 中删除它的输入记录：{reason}",
     "a title cannot be empty": "标题不能为空",
     "the session {title!r} is open in another qwenchat": "会话 {title!r} 已在另一个 qwenchat 中打开",
     "close it there, or fork it": "请在那里关闭它，或为它创建副本",
@@ -294,7 +288,7 @@ CHINESE: Mapping[str, str] = {
         "会话尚未写入磁盘；请腾出空间，或将 QWENCHAT_HOME 设为其他文件夹"
     ),
     "the file that was in the session's place is kept as {path}": "会话位置上原有的文件已保留为 {path}",
-    "the session's {name} is left out: expected {what}": "已忽略会话中的 {name}：应为{what}",
+    "the session's {name} is ignored: expected {what}": "已忽略会话中的 {name}：应为{what}",
     "cannot read {path}: {reason}": "无法读取 {path}：{reason}",
     "cannot delete {path}: {reason}": "无法删除 {path}：{reason}",
     # --- sessions: the heads of lists -------------------------------------------------------------
@@ -312,51 +306,51 @@ CHINESE: Mapping[str, str] = {
     "it is nested too deeply": "嵌套过深",
     "it is not JSON": "不是有效的 JSON",
     "it is not JSON in line {n}": "第 {n} 行不是有效的 JSON",
-    "it names no schema": "没有标明 schema",
-    "it does not hold what schema {n} holds": "内容不符合 schema {n}",
+    "it has no schema number": "没有标明 schema",
+    "its fields are not those of schema {n}": "内容不符合 schema {n}",
     "it was written by a newer qwenchat (schema {newer}; this one reads {known})": (
         "由更新版本的 qwenchat 写入（schema {newer}，当前版本只支持到 {known}）"
     ),
     "update qwenchat to go on with it": "更新 qwenchat 后才能继续该会话",
     "its dates are not dates": "日期无效",
     "the setting {name!r} has a value it cannot have": "设置 {name!r} 的值无效",
-    "{where} is no object": "{where} 不是对象",
+    "{where} is not an object": "{where} 不是对象",
     "{where}: {name!r} has a value it cannot have": "{where}：{name!r} 的值无效",
     "{where}: {name!r} is missing": "{where}：缺少 {name!r}",
-    "{where}: {name!r} is no field of it": "{where}：没有 {name!r} 这个字段",
+    "{where}: unknown field {name!r}": "{where}：未知字段 {name!r}",
     # --- files in a message -----------------------------------------------------------------------
-    "no file is in the next message; /file PATH or @PATH puts one in": (
+    "no file is attached; /file PATH or @PATH attaches one": (
         "下一条消息没有附上文件；/file PATH 或 @PATH 可附上"
     ),
-    "took {count} files out of the next message": "已从下一条消息中移除 {count} 个文件",
-    "{path} is not in the next message": "下一条消息没有附上 {path}",
+    "detached {count} files": "已从下一条消息中移除 {count} 个文件",
+    "{path} is not attached": "下一条消息没有附上 {path}",
     "no file is": "没有附上任何文件",
-    "{path} is no file here; it is sent as text": "这里没有文件 {path}，按普通文本发送",
-    "{path} is a folder; it is sent as text": "{path} 是文件夹，按普通文本发送",
+    "{path} is not a file here; sent as text": "这里没有文件 {path}，按普通文本发送",
+    "{path} is a folder; sent as text": "{path} 是文件夹，按普通文本发送",
     "there is no file {path}": "没有文件 {path}",
     "{path} cannot be read: {reason}": "无法读取 {path}：{reason}",
     "{path} is larger than {limit} KiB": "{path} 大于 {limit} KiB",
     "send a part of it": "请只发送其中一部分",
     "{path} is a folder": "{path} 是文件夹",
     "name a file in it": "请指定其中的文件",
-    "{path} is no ordinary file": "{path} 不是普通文件",
+    "{path} is not a regular file": "{path} 不是普通文件",
     "{path} is binary": "{path} 是二进制数据",
     "only text can be sent": "只能发送文本",
     "not a regular file": "不是普通文件",
     "it is a folder": "是文件夹",
     "larger than {size}": "大于 {size}",
-    "{path} is no text in UTF-8": "{path} 不是 UTF-8 文本",
-    "convert it to UTF-8, and send it then": "请转换为 UTF-8 后再发送",
+    "{path} is not UTF-8 text": "{path} 不是 UTF-8 文本",
+    "convert it to UTF-8 first": "请转换为 UTF-8 后再发送",
     "the prompt": "问题",
     "the title": "标题",
     "what is searched for": "要搜索的内容",
     # --- files that are written -------------------------------------------------------------------
     "there is no code in the last reply": "最后一条回复中没有代码",
     "there are {count} blocks of code": "共有 {count} 个代码块",
-    "there is no format {kind!r}": "没有格式 {kind!r}",
+    "unknown format {kind!r}": "没有格式 {kind!r}",
     "wrote {path}": "已写入 {path}",
-    "{path} exists already": "{path} 已存在",
-    "{other} is free, and --force replaces what is there": "{other} 可用，--force 则覆盖现有文件",
+    "{path} already exists": "{path} 已存在",
+    "{other} is free; --force overwrites": "{other} 可用，--force 则覆盖现有文件",
     "{other} is free": "{other} 可用",
     "give another name": "请换一个名称",
     "{path} cannot be written: {reason}": "无法写入 {path}：{reason}",
@@ -371,9 +365,9 @@ CHINESE: Mapping[str, str] = {
     ),
     # --- the editor -------------------------------------------------------------------------------
     "nothing was written": "没有写任何内容",
-    "there is no editor": "找不到编辑器",
-    "set EDITOR to the command of one": "请将 EDITOR 设为编辑器的命令",
-    "{name} is no command: {value}": "{name} 的值不是命令：{value}",
+    "no editor was found": "找不到编辑器",
+    "set EDITOR to its command": "请将 EDITOR 设为编辑器的命令",
+    "{name} is not a command: {value}": "{name} 的值不是命令：{value}",
     "the editor {name} cannot be started: {reason}": "无法启动编辑器 {name}：{reason}",
     "the editor was killed": "编辑器被强行终止",
     "what it saved is in {folder}": "它保存的内容在 {folder}",
@@ -383,7 +377,7 @@ CHINESE: Mapping[str, str] = {
     "Enter breaks the line, Alt-Enter sends": "Enter 换行，Alt-Enter 发送",
     "Enter sends, Alt-Enter breaks the line": "Enter 发送，Alt-Enter 换行",
     "the theme is {name}": "主题已设为 {name}",
-    "there is no theme {name}": "没有主题 {name}",
+    "unknown theme {name}": "没有主题 {name}",
     "did you mean {name}?": "是不是 {name}？",
     # --- settings ---------------------------------------------------------------------------------
     "default": "默认值",
@@ -393,15 +387,15 @@ CHINESE: Mapping[str, str] = {
     "the checkpoint's generation_config.json decides": "由检查点的 generation_config.json 决定",
     "a new one for every reply": "每次回复随机选取",
     "as long as the context leaves room for": "上下文余下的长度",
-    "there is no setting called {name}": "没有名为 {name} 的设置",
+    "unknown setting {name}": "没有名为 {name} 的设置",
     "did you mean {nearest}?": "是不是 {nearest}？",
-    "{variable} is no setting and does nothing; qwenchat config show lists those there are": (
-        "{variable} 不是设置，不起作用；qwenchat config show 列出所有设置"
+    "{variable} is not a setting and is ignored; see qwenchat config show": (
+        "{variable} 不是设置，已忽略；设置见 qwenchat config show"
     ),
-    "{variable} is no setting and does nothing; did you mean {nearest}?": (
-        "{variable} 不是设置，不起作用；是不是 {nearest}？"
+    "{variable} is not a setting and is ignored; did you mean {nearest}?": (
+        "{variable} 不是设置，已忽略；是不是 {nearest}？"
     ),
-    "there is no prompt called {name}": "没有名为 {name} 的提示词",
+    "unknown prompt {name}": "没有名为 {name} 的提示词",
     "the config file has no [prompts]; for a text that begins with @, write @@": (
         "配置文件中没有 [prompts]；以 @ 开头的文本请写成 @@"
     ),
@@ -494,8 +488,8 @@ CHINESE: Mapping[str, str] = {
     "The keys that edit the line at the prompt.": "编辑输入行所用的按键。",
     "The language of notices and of /help; auto follows the locale. What the model says does not depend "
     "on it.": ("提示和 /help 的语言；auto 取系统区域设置的语言。与模型的回答无关。"),
-    "Say nothing on stderr but errors.": "标准错误上只输出错误。",
-    "After each reply, tell tokens and speed on stderr.": "每次回复后在标准错误上显示 token 数和速度。",
+    "Print nothing on stderr but errors.": "标准错误上只输出错误。",
+    "Print tokens and speed on stderr after each reply.": "每次回复后在标准错误上显示 token 数和速度。",
     'System prompts by name: system = "@teacher" takes the one below. [prompts] stays at the end of the '
     "file, since all that follows belongs to it; so no prompt can have a setting's name. QWENCHAT_PROMPTS "
     "takes a JSON object.": (
@@ -519,9 +513,9 @@ CHINESE: Mapping[str, str] = {
     "loading weights": "正在加载权重",
     "preparing kernels": "正在准备计算核",
     "compiling kernels, once": "正在编译计算核（仅此一次）",
-    "needs {needed} GiB, {free} GiB are free": "需要 {needed} GiB，可用 {free} GiB",
-    "the fast {kind} kernels are not used, but {path}: {reason}": (
-        "未使用快速 {kind} 计算核，改用 {path}：{reason}"
+    "needs {needed} GiB, {free} GiB free": "需要 {needed} GiB，可用 {free} GiB",
+    "falling back from the {kind} kernels to {path}: {reason}": (
+        "不使用 {kind} 计算核，改用 {path}：{reason}"
     ),
     "the CUDA kernels cannot be compiled: {reason}": "无法编译 CUDA 计算核：{reason}",
     "the kernels cannot be compiled: {reason}": "无法编译计算核：{reason}",
@@ -553,7 +547,7 @@ CHINESE: Mapping[str, str] = {
     "the model is already generating": "模型正在生成",
     "end or close the other generation first": "请先结束或关闭另一次生成",
     "they compute in float32 and bfloat16": "它们只以 float32 和 bfloat16 计算",
-    "a width of {width} is no multiple of {lanes}": "宽度 {width} 不是 {lanes} 的倍数",
+    "a width of {width} is not a multiple of {lanes}": "宽度 {width} 不是 {lanes} 的倍数",
     "a vocabulary of {count} is too small": "词表只有 {count} 个词元，太小",
     "triton is not installed": "未安装 triton",
     "triton cannot be used: {error}": "triton 无法使用：{error}",
@@ -570,7 +564,7 @@ CHINESE: Mapping[str, str] = {
     # --- the command line: the models -------------------------------------------------------------
     "the built-in model is called demo": "内置模型名为 demo",
     "{model} is in {folder}": "{model} 位于 {folder}",
-    "{model} is not on this machine": "本机没有 {model}",
+    "{model} is not downloaded": "尚未下载 {model}",
     "model": "模型",
     "disk": "磁盘",
     "context": "上下文",
@@ -586,14 +580,15 @@ CHINESE: Mapping[str, str] = {
     "a folder": "文件夹中",
     "the Hub's cache": "Hub 缓存",
     "ModelScope's cache": "ModelScope 缓存",
-    "its pull has not ended": "下载尚未完成",
+    "its pull is not complete": "下载尚未完成",
     "there are no models on this machine yet": "本机还没有模型",
-    "{model} is not whole on this machine": "本机的 {model} 不完整",
-    "qwenchat models pull {name} fetches it": "可用 qwenchat models pull {name} 下载",
-    "fetch it outside the chat: qwenchat models pull {name}": "请在对话之外下载：qwenchat models pull {name}",
+    "{model} is not fully downloaded": "{model} 尚未完整下载",
+    "qwenchat models pull {name} downloads it": "可用 qwenchat models pull {name} 下载",
+    "download it outside the chat: qwenchat models pull "
+    "{name}": "请在对话之外下载：qwenchat models pull {name}",
     "{name} is not the name of a model": "{name} 不是模型名称",
     "give a name like org/model, or demo": "请给出 org/model 形式的名称，或 demo",
-    "there is no source {name}": "没有名为 {name} 的来源",
+    "unknown source {name}": "没有名为 {name} 的来源",
     "the built-in model has no revisions and no other source": "内置模型没有版本，也没有其他来源",
     "it comes from the package index, or with --from out of a file": "它来自软件包索引，或由 --from 指定文件",
     "--from is for the built-in model": "--from 只用于内置模型",
@@ -604,37 +599,36 @@ CHINESE: Mapping[str, str] = {
     "{part}, {left} left, {speed}/s": "{part}，还需 {left}，{speed}/秒",
     "{hours} h": "{hours} 小时",
     "{reason}; trying ModelScope": "{reason}；改用 ModelScope",
-    "{reason}; what is here is whole": "{reason}；本机已有完整的模型",
+    "{reason}; what is here is complete": "{reason}；本机已有完整的模型",
     "{host} does not answer as it should": "{host} 的应答不正确",
     "look at MODELSCOPE_ENDPOINT and your proxy": "请检查 MODELSCOPE_ENDPOINT 和代理设置",
     "interrupted; what has been fetched stays": "已中断；已下载的部分会保留",
     "it is missing": "缺失",
     "it is not a file": "不是文件",
-    "nothing tells what it must be": "无从得知它应是什么",
+    "nothing is known to check it against": "没有可供核对的信息",
     "it cannot be read: {reason}": "无法读取：{reason}",
     "it is cut short": "文件不完整",
     "its header is too long": "文件头过长",
-    "its header is no table of tensors": "文件头不是张量表",
-    "its tensor {name} is described as none can be": "对张量 {name} 的描述无效",
+    "its header is not a table of tensors": "文件头不是张量表",
+    "its tensor {name} has an impossible description": "对张量 {name} 的描述无效",
     "it holds more than {n} values": "所含的值超过 {n} 个",
-    "it holds half of a character": "含有不完整的字符",
+    "it contains a lone surrogate": "含有不完整的字符",
     "it has {size} bytes, expected {expected}": "大小为 {size} 字节，应为 {expected} 字节",
     "its content is not what was published": "内容与发布的不一致",
     "{model}: {finding}": "{model}：{finding}",
-    "all {count} files are what was pulled": "全部 {count} 个文件与下载时一致",
-    "all {count} files have the hashes that name them": "全部 {count} 个文件与其名称中的哈希一致",
-    "all {count} files are what the Hub has": "全部 {count} 个文件与 Hub 上的一致",
+    "all {count} files match what was pulled": "全部 {count} 个文件与下载时一致",
+    "all {count} files match their hashes": "全部 {count} 个文件与其哈希一致",
+    "all {count} files match the Hub's": "全部 {count} 个文件与 Hub 上的一致",
     "all {count} files have their sizes; no hash is known": "全部 {count} 个文件大小正确；哈希未知",
     "no file is missing; no hash is known": "没有缺失文件；哈希未知",
     "{model}: bad or missing: {files}": "{model}：损坏或缺失：{files}",
-    "qwenchat models pull {name} fetches what is bad again": (
-        "可用 qwenchat models pull {name} 重新下载损坏的文件"
-    ),
+    "qwenchat models pull {name} repairs it": ("可用 qwenchat models pull {name} 重新下载损坏的文件"),
     "qwenchat models remove demo, then pull demo, makes it anew": (
         "先运行 qwenchat models remove demo，再 pull demo，即可重新生成"
     ),
     "put good files in their place": "请换成完好的文件",
-    "{path} is a single file, and nothing tells what it must be": "{path} 是单个文件，没有可供核对的信息",
+    "{path} is a single file, and nothing is known to check it "
+    "against": "{path} 是单个文件，没有可供核对的信息",
     "remove {name}? It frees {size}": "删除 {name}？将释放 {size}",
     "--yes removes without asking": "--yes 可直接删除，不再询问",
     "nothing was removed": "没有删除任何内容",
@@ -644,8 +638,8 @@ CHINESE: Mapping[str, str] = {
         "那里需要 {needed} MB 可用磁盘空间；可用 QWENCHAT_HOME 指定其他位置"
     ),
     "cannot remove the built-in model from {folder}: {reason}": "无法从 {folder} 删除内置模型：{reason}",
-    "the built-in model needs {needed} MB of free disk, and {folder} has {free} MB": (
-        "内置模型需要 {needed} MB 可用磁盘空间，而 {folder} 只有 {free} MB"
+    "not enough disk: the built-in model needs {needed} MB, {folder} has {free} MB free": (
+        "磁盘空间不足：内置模型需要 {needed} MB，{folder} 可用 {free} MB"
     ),
     "free some, or name another place with QWENCHAT_HOME": "请腾出空间，或用 QWENCHAT_HOME 指定其他位置",
     "get {file} from a package index by other means and give it as a file: {command}": (
@@ -670,7 +664,7 @@ CHINESE: Mapping[str, str] = {
     "HF_ENDPOINT names a mirror, and --source modelscope another source": (
         "可用 HF_ENDPOINT 指定镜像，或用 --source modelscope 换一个来源"
     ),
-    "its name is not known": "域名无法解析",
+    "unknown host": "域名无法解析",
     "the connection is refused": "连接被拒绝",
     "the connection was lost": "连接中断",
     "the proxy does not answer": "代理没有响应",
@@ -723,7 +717,7 @@ CHINESE: Mapping[str, str] = {
     ),
     "look for a repository with smaller files": "请寻找文件较小的仓库",
     "{name} lacks {files}": "{name} 缺少 {files}",
-    "it is no checkpoint that can be loaded": "它不是可以加载的检查点",
+    "it is not a loadable checkpoint": "它不是可以加载的检查点",
     "{name} has its weights only as GGUF": "{name} 只有 GGUF 格式的权重",
     "fetch one of these files, and name its path": "请下载其中一个文件，并给出其路径",
     "{name} has its weights only as pickles, which can run code while they are read": (
@@ -732,8 +726,8 @@ CHINESE: Mapping[str, str] = {
     "look for a repository of the same model with safetensors": "请寻找同一模型的 safetensors 版本",
     "{name} has no weights as safetensors": "{name} 没有 safetensors 格式的权重",
     "look for a repository with safetensors": "请寻找带有 safetensors 的仓库",
-    "{name} takes {missing} more, and {folder} has {free} free, of which {spare} are left alone": (
-        "{name} 还需 {missing}，而 {folder} 只剩 {free}，其中 {spare} 须留空"
+    "not enough disk: {name} takes {missing} more, {folder} has {free} free, of which {spare} stay free": (
+        "磁盘空间不足：{name} 还需 {missing}，{folder} 可用 {free}，其中 {spare} 须留空"
     ),
     "free some, or name another place with HF_HOME, or for ModelScope with MODELSCOPE_CACHE": (
         "请腾出空间，或用 HF_HOME 指定其他位置，ModelScope 则用 MODELSCOPE_CACHE"
@@ -758,17 +752,17 @@ CHINESE: Mapping[str, str] = {
     "it is cut short or damaged: {reason}": "文件不完整或已损坏：{reason}",
     **HELP,
     # --- the command line: one answer -------------------------------------------------------------
-    "there is nothing to answer": "没有可回答的内容",
+    "there is no question": "没有问题",
     "the reply ended without an end": "回复没有正常结束",
-    'say qwenchat ask "...", or pipe a text into qwenchat': (
+    'use qwenchat ask "...", or pipe a text into qwenchat': (
         '请使用 qwenchat ask "..."，或通过管道向 qwenchat 传入文本'
     ),
     "stdin holds more than {limit} MiB": "标准输入超过 {limit} MiB",
     "no context is that long; send a part of it": "没有这么长的上下文，请只发送其中一部分",
     "stdin": "标准输入",
-    "--json, --stream-json and --code exclude each other": "--json、--stream-json 和 --code 不能同时使用",
+    "--json, --stream-json and --code cannot be combined": "--json、--stream-json 和 --code 不能同时使用",
     "choose one": "请只选其一",
-    "the folder that you are in was deleted": "当前所在的文件夹已被删除",
+    "the current folder was deleted": "当前所在的文件夹已被删除",
     "go to another one": "请切换到其他文件夹",
     "the reply was cut after {count} tokens by --max-new-tokens": (
         "回复达到 --max-new-tokens 的上限，在 {count} 个 token 后截断"
@@ -784,7 +778,7 @@ CHINESE: Mapping[str, str] = {
     ),
     "--complete goes on with a text alone": "--complete 只续写一段文本",
     "leave out --session, --continue and --system": "请去掉 --session、--continue 和 --system",
-    "going on with the text as it is; it is no chat, and not kept": "按原样续写文本；这不是对话，也不保存",
+    "completing the text; this is no chat, and is not saved": "按原样续写文本；这不是对话，也不保存",
     "use qwenchat ask, or pipe a text": "请使用 qwenchat ask，或通过管道传入文本",
     "a chat needs a terminal": "对话需要在终端中进行",
     "qwenchat ask answers into a file or a pipe": "qwenchat ask 可将回答写入文件或管道",
@@ -794,7 +788,7 @@ CHINESE: Mapping[str, str] = {
     "give their names, or --older-than DAYS": "请给出会话名称，或使用 --older-than DAYS",
     "and {n} more": "以及另外 {n} 个",
     "delete these {count} sessions?": "删除这 {count} 个会话？",
-    "there is no terminal to ask on": "没有终端可供询问",
+    "there is no terminal to ask": "没有终端可供询问",
     "--yes deletes without asking": "--yes 可直接删除，不再询问",
     "nothing was deleted": "没有删除任何会话",
     "deleted {count} sessions": "已删除 {count} 个会话",
@@ -802,7 +796,7 @@ CHINESE: Mapping[str, str] = {
     "{path} does not say its format": "从 {path} 看不出格式",
     "--format takes {names}": "--format 可选：{names}",
     # --- the command line: the benchmark --------------------------------------------------------------
-    "--model and --random-weights exclude each other": "--model 和 --random-weights 不能同时使用",
+    "--model and --random-weights cannot be combined": "--model 和 --random-weights 不能同时使用",
     "--formats is for --random-weights": "--formats 只用于 --random-weights",
     "a checkpoint has a format of its own": "检查点的格式是固定的",
     "there is no folder {folder}": "没有文件夹 {folder}",
@@ -817,10 +811,10 @@ CHINESE: Mapping[str, str] = {
     "known are {names}, each also with -int8 or -int4 behind it": (
         "已知的有 {names}，后面都可加 -int8 或 -int4"
     ),
-    "there is no format {name}": "没有格式 {name}",
+    "unknown format {name}": "没有格式 {name}",
     "known are {names}": "已知的有 {names}",
-    "{folder} has {free} GB free, the checkpoint takes {size} GB": (
-        "{folder} 只剩 {free} GB 空间，检查点需要 {size} GB"
+    "not enough disk: the checkpoint takes {size} GB, {folder} has {free} GB free": (
+        "磁盘空间不足：检查点需要 {size} GB，{folder} 可用 {free} GB"
     ),
     "--folder names another place": "可用 --folder 指定其他位置",
     "what {device} can do at best in {dtype}": "{device} 以 {dtype} 计算的上限",
@@ -842,7 +836,7 @@ CHINESE: Mapping[str, str] = {
     "what would: {sizes}, or -1 for one scale a row": "可用：{sizes}，或 -1（每行一个缩放系数）",
     "matrices of {widths} inputs cannot be packed": "输入数为 {widths} 的矩阵无法打包",
     "GPTQ takes multiples of 32": "GPTQ 要求 32 的倍数",
-    "{path} is no folder": "{path} 不是文件夹",
+    "{path} is not a folder": "{path} 不是文件夹",
     "a float checkpoint is a folder with config.json and safetensors": (
         "浮点检查点是含有 config.json 和 safetensors 的文件夹"
     ),
@@ -865,7 +859,7 @@ CHINESE: Mapping[str, str] = {
     ),
     "{path} is larger than {megabytes} MB": "{path} 超过 {megabytes} MB",
     "some hundred chats or pages are enough": "几百段对话或几百页文本就足够",
-    "{path}, line {n} is no chat: {problem}": "{path} 第 {n} 行不是对话：{problem}",
+    "{path}, line {n} is not a chat: {problem}": "{path} 第 {n} 行不是对话：{problem}",
     "a line looks like {example}": "一行应形如 {example}",
     "nested too deeply": "嵌套过深",
     "it has no messages": "其中没有 messages",
@@ -878,12 +872,12 @@ CHINESE: Mapping[str, str] = {
     ),
     "auto-gptq cannot be imported: {reason}": "无法导入 auto-gptq：{reason}",
     "install qwenchat anew, in an environment of its own": "请在独立的环境中重新安装 qwenchat",
-    "quantising needs {needed} GB of free disk, and {folder} has {free} GB": (
-        "量化需要 {needed} GB 可用磁盘空间，而 {folder} 只有 {free} GB"
+    "not enough disk: quantising needs {needed} GB, {folder} has {free} GB free": (
+        "磁盘空间不足：量化需要 {needed} GB，{folder} 可用 {free} GB"
     ),
     "free some, or give a destination on another disk": "请腾出空间，或把目标放到另一块磁盘",
-    "quantising needs {needed} GiB on {device}, {free} GiB are free": (
-        "量化在 {device} 上需要 {needed} GiB，可用 {free} GiB"
+    "not enough memory on {device}: quantising needs {needed} GiB, {free} GiB free": (
+        "{device} 内存不足：量化需要 {needed} GiB，可用 {free} GiB"
     ),
     "{folder} is in the way": "{folder} 已存在且另有他用",
     "move it, or give another destination": "请移走它，或给出别的目标",
@@ -923,7 +917,7 @@ CHINESE: Mapping[str, str] = {
     "asking the package index": "正在询问软件包索引",
     "; ": "；",
     "{name}, {kernels}": "{name}，{kernels}",
-    "there is too little memory to load {file}": "内存不足，无法载入 {file}",
+    "not enough memory to load {file}": "内存不足，无法载入 {file}",
     "close other programs, or raise the limit (ulimit -v)": "请关闭其他程序，或提高限制（ulimit -v）",
     "a package cannot be imported: {reason}": "无法导入软件包：{reason}",
     "install qwenchat again": "请重新安装 qwenchat",
@@ -931,7 +925,7 @@ CHINESE: Mapping[str, str] = {
     "install it again: pip install --force-reinstall torch": (
         "请重新安装：pip install --force-reinstall torch"
     ),
-    "{path} is not there; all is as it comes": "{path} 不存在，一切为默认值",
+    "{path} not found; using the defaults": "{path} 不存在，使用默认值",
     "{folder}, {free} free": "{folder}，可用 {free}",
     "{folder} is on a full disk: {free} free": "{folder} 所在磁盘已满：可用 {free}",
     "{folder} cannot be written": "{folder} 不可写",
@@ -945,13 +939,13 @@ CHINESE: Mapping[str, str] = {
     "it has wheels for Linux and Windows on x86-64, up to Python 3.11": (
         "它只为 x86-64 的 Linux 与 Windows 提供安装包，最高到 Python 3.11"
     ),
-    "no CUDA GPU; models run on the processor": "没有 CUDA GPU，模型在处理器上运行",
+    "no CUDA GPU; models run on the CPU": "没有 CUDA GPU，模型在处理器上运行",
     "this torch is built without CUDA": "此 torch 不含 CUDA",
     "{device}: {name}, compute capability {capability}, CUDA {cuda}, driver {driver}, "
     "{free} of {total} GiB free": (
         "{device}：{name}，计算能力 {capability}，CUDA {cuda}，驱动 {driver}，可用 {free} / {total} GiB"
     ),
-    "{name}; plain torch computes: {reason}": "{name}；由普通 torch 计算：{reason}",
+    "{name}; falling back to plain torch: {reason}": "{name}；改用普通 torch：{reason}",
     "{free} of {total} GiB free": "可用 {free} / {total} GiB",
     "program": "程序",
     "gpu": "显卡",
@@ -965,10 +959,10 @@ CHINESE: Mapping[str, str] = {
     "known models": "已知的模型",
     "kernels, {device}": "计算核（{device}）",
     "here": "在本机",
-    "a chat answers with {model}": "对话将由 {model} 回答",
+    "a chat would use {model}": "对话将由 {model} 回答",
     "it is not saved": "对话不会保存",
-    "{said}, which is fetched first": "{said}（会先下载）",
-    "a chat would end at once: {message}": "对话会立即结束：{message}",
+    "{said}, downloaded first": "{said}（会先下载）",
+    "a chat would fail: {message}": "对话会失败：{message}",
     # --- the command line: what went wrong --------------------------------------------------------
     "out of memory; a smaller model or --context needs less": "内存不足；请改用更小的模型，或减小 --context",
     "the answer cannot be written: {reason}": "无法写出回答：{reason}",
@@ -988,7 +982,7 @@ CHINESE: Mapping[str, str] = {
     "answering with {model}": "使用 {model} 回答",
     "answering with {model} and its {tokens} tokens": "使用 {model} 回答，上下文为 {tokens} 个 token",
     "there is no model or folder called {name}": "没有名为 {name} 的模型或文件夹",
-    "{path} is no model: it has no config.json and no weights": (
+    "{path} is not a model: it has no config.json and no weights": (
         "{path} 不是模型：没有 config.json，也没有权重"
     ),
     "give a checkpoint folder, a known name, or demo": "请指定检查点文件夹、已知名称或 demo",
@@ -1033,7 +1027,7 @@ CHINESE: Mapping[str, str] = {
     "{name}: {key} is {value}, expected a whole number up to {most}": (
         "{name}：{key} 为 {value}，应为不超过 {most} 的整数"
     ),
-    "there is no device {name} here": "本机没有设备 {name}",
+    "no such device: {name}": "本机没有设备 {name}",
     # --- any chat model of the Hub --------------------------------------------------------------------
     "{name}: the {backend} backend does not read {kind}": "{name}：{backend} 后端不能读取 {kind}",
     "leave out --backend: {other} reads it": "请去掉 --backend：{other} 可以读取",
@@ -1045,11 +1039,11 @@ CHINESE: Mapping[str, str] = {
     "start qwenchat without --kv-cache: {name} is loaded by transformers": (
         "请不带 --kv-cache 启动 qwenchat：{name} 由 transformers 加载"
     ),
-    "this model knows no system prompt: it is put before the first message": (
+    "this model has no system prompts: yours is put before the first message": (
         "此模型没有系统提示词：提示词会放在第一条消息之前"
     ),
-    "the context is {tokens} of {most} tokens, as many as memory holds": (
-        "上下文为 {most} 个 token 中的 {tokens} 个，内存只放得下这么多"
+    "memory limits the context to {tokens} of {most} tokens": (
+        "内存有限，上下文为 {most} 个 token 中的 {tokens} 个"
     ),
     "{name}: this is an adapter, not a model: adapter_config.json": (
         "{name}：这是适配器，不是模型：adapter_config.json"
@@ -1069,15 +1063,15 @@ CHINESE: Mapping[str, str] = {
         "{name}：权重以 {method} 量化，应为浮点数或 GPTQ"
     ),
     "look for the model's unquantised safetensors": "请找该模型未量化的 safetensors 版本",
-    "{name}: this is no safetensors file: {reason}": "{name}：不是 safetensors 文件：{reason}",
+    "{name}: this is not a safetensors file: {reason}": "{name}：不是 safetensors 文件：{reason}",
     "{name}: {what} cannot be read: {reason}": "{name}：无法读取{what}：{reason}",
     "the model": "模型",
     "the tokenizer": "分词器",
     "it is damaged, or of a kind that transformers {version} does not read": (
         "它已损坏，或是 transformers {version} 不能读取的种类"
     ),
-    "{name}: {kind} is no model that goes on with a text": "{name}：{kind} 不是续写文本的模型",
-    "a chat needs one of the kind ForCausalLM": "聊天需要 ForCausalLM 类的模型",
+    "{name}: {kind} is not a language model": "{name}：{kind} 不是语言模型",
+    "a chat needs a ForCausalLM model": "聊天需要 ForCausalLM 类的模型",
     "{name}: model_type {kind!r} needs code of its own (auto_map), which is never run": (
         "{name}：model_type {kind!r} 需要运行自带的代码（auto_map），而这从不允许"
     ),
@@ -1123,13 +1117,13 @@ CHINESE: Mapping[str, str] = {
     "this transformers does not know it: the model may be newer than that": (
         "当前的 transformers 不认识它：模型可能更新"
     ),
-    "{name}: it does not say of what architecture it is": "{name}：文件没有说明模型架构",
+    "{name}: the architecture is missing": "{name}：缺少模型架构",
     "{name}: the tokenizer of a Gemma GGUF file is not read right": (
         "{name}：Gemma 的 GGUF 文件的分词器不能被正确读取"
     ),
     "{name}: it has no vocabulary": "{name}：文件中没有词表",
     "{name}: the kinds of its tokens are not as many as the tokens": "{name}：词元类型的数量与词元不符",
-    "{name}: {key} is {value}, which is no token": "{name}：{key} 为 {value}，没有这个词元",
+    "{name}: {key} is {value}, which is not a token": "{name}：{key} 为 {value}，没有这个词元",
     "{name}: the key {key} is missing": "{name}：缺少键 {key}",
     "{name}: there is no chat template": "{name}：没有聊天模板",
     "it is a base model, which does not chat; look for its chat or instruct version": (
@@ -1193,9 +1187,9 @@ CHINESE: Mapping[str, str] = {
     "this model takes 1 to {most} tokens: start qwenchat with as many": (
         "此模型可取 1 到 {most} 个 token：请以此范围内的值启动 qwenchat"
     ),
-    "the model needs {needed} GiB on {device} in {dtype} (weights {weights}, "
-    "{tokens} tokens of context {cache}, work {work}), {free} GiB are free": (
-        "模型以 {dtype} 在 {device} 上需要 {needed} GiB（权重 {weights}，"
+    "not enough memory on {device}: needs {needed} GiB in {dtype} (weights {weights}, {tokens} "
+    "tokens of context {cache}, work {work}), {free} GiB free": (
+        "{device} 内存不足：以 {dtype} 需要 {needed} GiB（权重 {weights}，"
         "{tokens} 个 token 的上下文 {cache}，计算 {work}），可用 {free} GiB"
     ),
     "memory ran out while the model was loaded": "加载模型时内存耗尽",
@@ -1214,17 +1208,17 @@ CHINESE: Mapping[str, str] = {
     "{problem}: this begins anew, and the first question moves the file aside": (
         "{problem}：这里从头开始，提出第一个问题时该文件会被移到一旁"
     ),
-    "this chat is not on the disk yet: {reason}": "这个对话还没有写入磁盘：{reason}",
+    "this chat is not saved yet: {reason}": "这个对话还没有保存：{reason}",
     "/export writes it elsewhere, /quit leaves it": "/export 可另存到别处，/quit 则放弃",
     "/export writes it elsewhere; /quit or Ctrl-D once more leaves without it": (
         "/export 可另存到别处；再次 /quit 或 Ctrl-D 则不保存就离开"
     ),
     "a file for the editor cannot be written: {reason}": "无法为编辑器写入文件：{reason}",
-    "what is typed is not kept: {path}: {reason}": "输入历史无法保存：{path}：{reason}",
-    "{model} stays": "仍使用 {model}",
-    "{model} stays; /retry asks it": "仍使用 {model}；/retry 可用它重新提问",
+    "the history of typed lines is not saved: {path}: {reason}": "输入历史无法保存：{path}：{reason}",
+    "keeping {model}": "仍使用 {model}",
+    "keeping {model}; /retry asks it": "仍使用 {model}；/retry 可用它重新提问",
     "/model NAME tries another; /retry then asks again": "/model NAME 可改用其他模型，之后用 /retry 重新提问",
-    "--continue and --session exclude each other": "--continue 与 --session 不能同时使用",
+    "--continue and --session cannot be combined": "--continue 与 --session 不能同时使用",
     "the system prompt is now {text!r}; the chat is read anew": "系统提示词现为 {text!r}，对话将重新读取",
     "the system prompt is the model's own again; the chat is read anew": (
         "系统提示词重新用模型自带的，对话将重新读取"
@@ -1321,7 +1315,7 @@ CHINESE: Mapping[str, str] = {
     "the prompt has {length} tokens, the context holds {most}": (
         "提示有 {length} 个 token，上下文只容 {most} 个"
     ),
-    "the prompt holds something that is no token id, expected whole numbers": (
+    "the prompt holds something that is not a token id, expected whole numbers": (
         "提示中有不是 token id 的值，应全为整数"
     ),
     "the prompt is empty": "提示为空",

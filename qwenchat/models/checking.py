@@ -77,7 +77,7 @@ def check(place: Place, progress: ByteProgress = lambda stage, done, total: None
         known = {file.name for file in files}
         for path in place.folder.glob("*.safetensors"):
             if path.name not in known:
-                bad.setdefault(path.name, Phrase("nothing tells what it must be"))
+                bad.setdefault(path.name, Phrase("nothing is known to check it against"))
     if against == "nothing":
         bad |= _cut_short(place.folder)
     return Checked(place, against, tuple(files), bad)

@@ -64,7 +64,7 @@ def plan(name: str, revision: str | None = None) -> Removal:
     folders = tuple(dict.fromkeys(path for path in candidates if places.is_folder(path)))
     pulls = tuple(record for record in records.everything() if record.name == name)
     if not folders and not pulls:
-        raise ModelNotFoundError("{model} is not on this machine", model=name)
+        raise ModelNotFoundError("{model} is not downloaded", model=name)
     return Removal(name, folders, (), pulls, _bytes(folders))
 
 

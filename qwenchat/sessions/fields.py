@@ -28,7 +28,7 @@ class Fields:
 
     def __init__(self, content: object, where: str) -> None:
         if not isinstance(content, dict):
-            raise damaged(Phrase("{where} is no object", where=where))
+            raise damaged(Phrase("{where} is not an object", where=where))
         self._content = content
         self._where = where
         self._taken: set[str] = set()
@@ -40,7 +40,7 @@ class Fields:
         """Refuses fields that nobody took: saving would drop them."""
         for name in self._content:
             if name not in self._taken:
-                raise damaged(Phrase("{where}: {name!r} is no field of it", where=self._where, name=name))
+                raise damaged(Phrase("{where}: unknown field {name!r}", where=self._where, name=name))
 
     def text(self, name: str) -> str:
         value: str = self._take(name, str)

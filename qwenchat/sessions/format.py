@@ -229,7 +229,7 @@ def _migrated(content: object) -> object:
         return content
     schema = content.get("schema")
     if type(schema) is not int:
-        raise damaged(Phrase("it names no schema"))
+        raise damaged(Phrase("it has no schema number"))
     if schema > SCHEMA:
         raise SessionDamagedError(
             "it was written by a newer qwenchat (schema {newer}; this one reads {known})",
@@ -241,7 +241,7 @@ def _migrated(content: object) -> object:
         try:
             content = MIGRATIONS[older](content)
         except (LookupError, TypeError, ValueError, AttributeError):
-            raise damaged(Phrase("it does not hold what schema {n} holds", n=older)) from None
+            raise damaged(Phrase("its fields are not those of schema {n}", n=older)) from None
     return content
 
 

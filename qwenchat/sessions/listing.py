@@ -289,7 +289,7 @@ def find(folder: Path, name: str) -> SessionInfo:
                 Phrase.of_number(
                     len(found),
                     "one session answers to {name!r}",
-                    "{count} sessions answer to {name!r}",
+                    "{count} sessions match {name!r}",
                     name=name,
                 ),
                 Phrase("give an id: {ids}", ids=ids if len(found) <= _SOME_IDS else f"{ids}, …"),

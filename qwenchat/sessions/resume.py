@@ -70,7 +70,7 @@ def open_chat(
         ConfigError: the system prompt that is named is not in the config.
     """
     if session is not None and latest:
-        raise UsageError("--continue and --session exclude each other", "choose one")
+        raise UsageError("--continue and --session cannot be combined", "choose one")
     settings, flags = resolved.settings, resolved.given_by_flag
     system, base = system_prompt(settings), sampling_options(settings)
     overrides = {name: _kept(getattr(settings, name)) for name in _OPTIONS if name in flags}
@@ -99,7 +99,7 @@ def _latest(store: SessionStore, notice: Notice) -> str | None:
             )
         )
     if newest is None:
-        notice(Phrase("there is no session yet; this is a new one"))
+        notice(Phrase("no session yet; starting a new one"))
     return newest.id if newest is not None else None
 
 
@@ -125,7 +125,7 @@ def options_for(
             options = replace(options, **{name: getattr(checked, name)})
         except ValidationError:
             session.notices.append(
-                Phrase("the session's {name} is left out: expected {what}", name=name, what=allowed(name))
+                Phrase("the session's {name} is ignored: expected {what}", name=name, what=allowed(name))
             )
     return options
 

@@ -54,7 +54,7 @@ def forget(path: Path, said: Said) -> None:
         return
     except OSError as error:
         raise SessionError(
-            "what was said in it stays in {path}: {reason}", path=path, reason=reason_of(error)
+            "its lines could not be removed from {path}: {reason}", path=path, reason=reason_of(error)
         ) from error
 
 

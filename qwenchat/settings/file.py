@@ -66,7 +66,7 @@ def _read_bytes(path: Path, required: bool) -> bytes:
     except IsADirectoryError:
         raise ConfigError("{path} is a folder", "a config file was expected", path=path) from None
     except NotAFile:
-        raise ConfigError("{path} is no ordinary file", "a config file was expected", path=path) from None
+        raise ConfigError("{path} is not a regular file", "a config file was expected", path=path) from None
     except TooLarge:
         raise ConfigError(
             "{path} is larger than {limit} KiB",

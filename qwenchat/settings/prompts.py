@@ -32,7 +32,7 @@ def named_prompt(settings: Settings, text: str) -> str:
         return text
     known = named(name, settings.prompts)
     if known is None:
-        raise ConfigError("there is no prompt called {name}", _prompts_hint(name, settings), name=name)
+        raise ConfigError("unknown prompt {name}", _prompts_hint(name, settings), name=name)
     return settings.prompts[known]
 
 

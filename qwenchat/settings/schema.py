@@ -111,7 +111,7 @@ class Settings(BaseModel):
     ] = None
     threads: Annotated[
         int | None,
-        Field(ge=1, le=MOST_THREADS, description="Threads that compute where there is no GPU."),
+        Field(ge=1, le=MOST_THREADS, description="Threads on a CPU; by default its physical cores."),
         Help(
             f"a whole number, 1 to {MOST_THREADS}", 4, "as many as there are physical cores for the program"
         ),
@@ -240,12 +240,12 @@ class Settings(BaseModel):
     ] = "auto"
     quiet: Annotated[
         bool,
-        Field(description="Say nothing on stderr but errors."),
+        Field(description="Print nothing on stderr but errors."),
         Help(_TRUTH),
     ] = False
     stats: Annotated[
         bool,
-        Field(description="After each reply, tell tokens and speed on stderr."),
+        Field(description="Print tokens and speed on stderr after each reply."),
         Help(_TRUTH),
     ] = False
     prompts: Annotated[
@@ -314,7 +314,7 @@ def read_setting(key: str, text: str, quoted: str = "") -> object:
     if key not in Settings.model_fields:
         near = nearest(key.lower(), Settings.model_fields)
         hint = Phrase("did you mean {nearest}?", nearest=near) if near else ""
-        raise ConfigError(Phrase("there is no setting called {name}", name=key), hint)
+        raise ConfigError(Phrase("unknown setting {name}", name=key), hint)
     default = Settings.model_fields[key].default
     if default is None and text.strip().lower() in ("", "default", "auto"):
         return None

@@ -177,11 +177,11 @@ def _unknown_line(variable: str, known: list[str]) -> str:
     near = nearest(variable.removeprefix(_PREFIX).upper(), [name.removeprefix(_PREFIX) for name in known])
     if not near:
         return Phrase(
-            "{variable} is no setting and does nothing; qwenchat config show lists those there are",
+            "{variable} is not a setting and is ignored; see qwenchat config show",
             variable=variable,
         )
     return Phrase(
-        "{variable} is no setting and does nothing; did you mean {nearest}?",
+        "{variable} is not a setting and is ignored; did you mean {nearest}?",
         variable=variable,
         nearest=_PREFIX + near,
     )
@@ -305,7 +305,7 @@ def write_example(path: Path) -> None:
         QwenchatError: it cannot be written; then there is none.
     """
     if os.path.lexists(path):
-        raise ConfigError("{path} exists already", "it is left as it is", path=path)
+        raise ConfigError("{path} already exists", "it is left as it is", path=path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -200,7 +200,7 @@ class Chat:
             UsageError: it is complete, or there is none.
         """
         if not resumable(self.conversation):
-            raise UsageError("there is no reply that broke off", "/retry answers the question again")
+            raise UsageError("no reply was interrupted or cut", "/retry answers the question again")
         self.answer()
 
     def _tell_if_greedy(self, backend: Backend) -> None:
@@ -229,7 +229,7 @@ class Chat:
         if error is self.loading.error:
             return tr("/model NAME tries another; /retry then asks again")
         if error is self.loading.failure:
-            return tr("{model} stays; /retry asks it", model=self.model)
+            return tr("keeping {model}; /retry asks it", model=self.model)
         return ""
 
     # --- saying --------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class Chat:
         self.say(transcript.summary(self.session))
         model = self.session.model
         if self.backend is not None and model not in ("", self.model, self.backend.name):
-            self.say(tr("{model} answered in it last; /model {model} loads that", model=model))
+            self.say(tr("{model} answered last; /model {model} loads it", model=model))
 
     def _tell_left_out(self, turns: Sequence[int]) -> None:
         """What no longer fits is said once, by turn."""
@@ -285,7 +285,7 @@ class Chat:
         """Says that another model could not be loaded, where the user reads it before the next question."""
         if (failure := self.loading.take_failure()) is not None:
             self.say(told(failure, in_chat=True), "error")
-            self.say(tr("{model} stays", model=self.model))
+            self.say(tr("keeping {model}", model=self.model))
 
     def _loading_changed(self) -> None:
         """Called by the thread that loads."""
@@ -382,7 +382,7 @@ class Chat:
         """Leaves this session for another, or for a new one."""
         if reason := self.unsaved_reason():
             raise SessionError(
-                "this chat is not on the disk yet: {reason}",
+                "this chat is not saved yet: {reason}",
                 "/export writes it elsewhere, /quit leaves it",
                 reason=reason,
             )

@@ -71,7 +71,7 @@ class Loop:
         if not reason or self._warned:
             return True
         self._warned = True
-        self._chat.say(tr("this chat is not on the disk yet: {reason}", reason=reason), "error")
+        self._chat.say(tr("this chat is not saved yet: {reason}", reason=reason), "error")
         self._chat.say(tr("/export writes it elsewhere; /quit or Ctrl-D once more leaves without it"))
         return False
 

@@ -235,7 +235,7 @@ def _no_such_theme(name: str) -> UsageError:
     names = theme_names()
     close = difflib.get_close_matches(name.lower(), names, n=1)
     return UsageError(
-        Phrase("there is no theme {name}", name=name),
+        Phrase("unknown theme {name}", name=name),
         Phrase("did you mean {name}?", name=close[0])
         if close
         else Phrase("there are {names}", names=tr(", ").join(names)),

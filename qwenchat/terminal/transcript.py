@@ -84,7 +84,7 @@ def summary(session: Session) -> str:
         date=date,
     )
     if _status(session.conversation) in ("interrupted", "length", "error"):
-        hint = tr("its last reply broke off, /continue goes on with it")
+        hint = tr("its last reply is incomplete; /continue goes on with it")
         return tr("{message}; {hint}", message=line, hint=hint)
     return line
 
@@ -118,7 +118,7 @@ def _marks(conversation: Conversation, node: Node) -> str:
     ended = {
         "interrupted": tr("interrupted"),
         "length": tr("cut by the limit"),
-        "error": tr("broke off by an error"),
+        "error": tr("stopped by an error"),
     }
     broke_off = ended.get(node.reply.status, "") if node.reply is not None else ""
     return " ".join(filter(None, (broke_off, _place(conversation, node))))

@@ -200,16 +200,16 @@ def test_a_last_word_of_one_dash_reads_stdin(
 @pytest.mark.parametrize(
     ("arguments", "stdin", "code", "says"),
     [
-        (["ask"], None, 2, "nothing to answer"),
+        (["ask"], None, 2, "there is no question"),
         ([], None, 2, "a chat needs a terminal"),
-        (["ask", "  "], b"\n", 2, "nothing to answer"),
-        (["ask"], b"caf\xe9", 2, "stdin is no text in UTF-8"),
+        (["ask", "  "], b"\n", 2, "there is no question"),
+        (["ask"], b"caf\xe9", 2, "stdin is not UTF-8 text"),
         (["ask", "Describe it"], b"\x89PNG\0\0", 2, "stdin is binary"),
-        (["ask", "caf\udce9"], b"say", 2, "the prompt is no text in UTF-8"),
+        (["ask", "caf\udce9"], b"say", 2, "the prompt is not UTF-8 text"),
         (["ask", "x", "--system", "\udcff"], None, 2, "--system"),
-        (["sessions", "rename", "latest", "caf\udce9"], None, 2, "the title is no text in UTF-8"),
-        (["sessions", "fork", "latest", "--title", "\udcff"], None, 2, "the title is no text in UTF-8"),
-        (["sessions", "search", "\udcff"], None, 2, "what is searched for is no text in UTF-8"),
+        (["sessions", "rename", "latest", "caf\udce9"], None, 2, "the title is not UTF-8 text"),
+        (["sessions", "fork", "latest", "--title", "\udcff"], None, 2, "the title is not UTF-8 text"),
+        (["sessions", "search", "\udcff"], None, 2, "what is searched for is not UTF-8 text"),
         (["--frobnicate"], None, 2, "--frobnicate"),
         (["aks", "x"], None, 2, "aks"),
         (["ask", "x", "--top-p", "3"], None, 2, "--top-p 3"),
@@ -289,7 +289,7 @@ def test_a_variable_of_no_setting_is_named_by_every_command_that_reads_settings(
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.setenv("QWENCHAT_TEMPRATURE", "1")
-    told = "QWENCHAT_TEMPRATURE is no setting and does nothing; did you mean QWENCHAT_TEMPERATURE?\n"
+    told = "QWENCHAT_TEMPRATURE is not a setting and is ignored; did you mean QWENCHAT_TEMPERATURE?\n"
     assert run(*arguments)[2].count(told) == 1
     assert run("-q", *arguments)[2] == ""
 
@@ -304,7 +304,7 @@ def test_in_a_folder_that_was_deleted_every_command_says_so(
     for arguments in (["ask", "x"], ["doctor"], ["sessions", "list"], ["config", "path"]):
         code, out, err = run(*arguments)
         assert (code, out) == (2, "")
-        assert err == "qwenchat: the folder that you are in was deleted; go to another one\n"
+        assert err == "qwenchat: the current folder was deleted; go to another one\n"
     assert run("--version")[0] == 0
 
 
@@ -314,7 +314,7 @@ def test_in_a_folder_that_was_deleted_every_command_says_so(
         (
             ImportError("libtorch_cpu.so: failed to map segment from shared object", name="_C"),
             3,
-            "there is too little memory to load libtorch_cpu.so; close other programs",
+            "not enough memory to load libtorch_cpu.so; close other programs",
         ),
         (
             ModuleNotFoundError("No module named 'numba'", name="numba"),

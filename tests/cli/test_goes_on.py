@@ -86,7 +86,7 @@ def test_going_on_where_there_is_nothing_begins_anew_and_says_so(run: Run) -> No
     code, out, err = run("ask", "-c", "hello")
     assert code == 0
     assert out
-    assert "there is no session yet" in err
+    assert "no session yet" in err
     assert len(sessions()) == 1
 
 
@@ -117,7 +117,7 @@ def test_a_session_with_strange_settings_is_gone_on_with(run: Run) -> None:
     path.write_text(path.read_text().replace('"settings": {}', '"settings": {"top_k": "many"}'))
     code, _, err = run("ask", "-c", "second")
     assert code == 0
-    assert "the session's top_k is left out: expected a whole number" in err
+    assert "the session's top_k is ignored: expected a whole number" in err
 
 
 def test_a_full_disk_costs_a_line_and_not_the_answer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

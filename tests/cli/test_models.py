@@ -64,7 +64,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, hub
 def test_the_list_has_every_known_model_with_what_it_takes(run: Run) -> None:
     code, out, err = run("list")
     assert code == 0
-    assert err == "demo is not on this machine; qwenchat models pull demo fetches it\n"
+    assert err == "demo is not downloaded; qwenchat models pull demo downloads it\n"
     heading, *lines = out.splitlines()
     assert heading.split()[:3] == ["model", "disk", "context"]
     assert [line.split()[0] for line in lines] == [*(model.short for model in published.KNOWN), "demo"]
@@ -82,7 +82,7 @@ def test_the_list_says_what_is_here_and_where_from(run: Run) -> None:
 def test_a_pull_that_has_not_ended_is_seen_in_the_list(run: Run, hub: HubServer) -> None:
     hub.drop_after = lambda name: 0 if "model-00002" in name else None
     assert run("pull", "7b-int8")[0] == 3
-    assert run("list")[1].splitlines()[1].endswith("its pull has not ended")
+    assert run("list")[1].splitlines()[1].endswith("its pull is not complete")
     assert run("list", "--here")[1:] == ("", "there are no models on this machine yet\n")
 
 
@@ -140,7 +140,7 @@ def test_the_built_in_model_is_known_before_it_is_fetched(run: Run, demo_folder:
     absent = json.loads(run("list", "--json")[1])["models"][-1]
     assert (absent["name"], absent["here"], absent["context"]) == ("demo", False, 8192)
     code, shown, err = run("show", "demo")
-    assert (code, err) == (0, "demo is not on this machine; qwenchat models pull demo fetches it\n")
+    assert (code, err) == (0, "demo is not downloaded; qwenchat models pull demo downloads it\n")
     assert re.search(r"^context +8,192 tokens$", shown, re.MULTILINE)
     models = catalog.made_models_dir()
     models.parent.mkdir(parents=True)
@@ -157,7 +157,7 @@ def test_a_model_that_is_not_here_is_shown_with_the_way_to_get_it(run: Run) -> N
     assert code == 0
     assert "28.3 GB" in out
     assert err == (
-        "Qwen/Qwen-14B-Chat is not on this machine; qwenchat models pull Qwen/Qwen-14B-Chat fetches it\n"
+        "Qwen/Qwen-14B-Chat is not downloaded; qwenchat models pull Qwen/Qwen-14B-Chat downloads it\n"
     )
     assert run("show", "no-such-model")[0] == 3
 
@@ -180,7 +180,7 @@ def test_a_folder_is_told_by_its_whole_path(
 def test_a_folder_that_has_nothing_of_a_model_is_not_shown_as_one(run: Run, tmp_path: Path) -> None:
     code, out, err = run("show", str(tmp_path))
     assert (code, out) == (3, "")
-    assert f"{tmp_path} is no model" in err
+    assert f"{tmp_path} is not a model" in err
 
 
 def test_a_strange_config_tells_only_what_makes_sense(run: Run, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_pull_as_json_is_one_object(run: Run) -> None:
         (("gpt",), 2, "gpt is not the name of a model; give a name like org/model, or demo"),
         (("qwen-7b-chat-int9",), 2, "did you mean Qwen/Qwen-7B-Chat-Int8?"),
         (("../x/y",), 2, "is not the name of a model"),
-        ((NAME, "--source", "ftp"), 2, "there is no source ftp; known are auto, hub, modelscope"),
+        ((NAME, "--source", "ftp"), 2, "unknown source ftp; known are auto, hub, modelscope"),
         ((NAME, "--from", "x.whl"), 2, "--from is for the built-in model"),
         (("demo", "--revision", "v9"), 2, "the built-in model has no revisions"),
         (("no/such",), 3, "has no model no/such"),
@@ -304,14 +304,14 @@ def test_a_message_of_a_server_cannot_drive_the_terminal(run: Run, hub: HubServe
 def test_a_good_model_checks_and_a_bad_file_is_named_with_the_way_to_repair_it(run: Run) -> None:
     run("pull", NAME)
     code, out, _ = run("check", NAME)
-    assert (code, out) == (0, "org/tiny: all 8 files are what was pulled\n")
+    assert (code, out) == (0, "org/tiny: all 8 files match what was pulled\n")
     folder = catalog.find(NAME)
     assert folder
     (folder / "config.json").write_bytes(b'{"model_type": "qwen", "seq_length": 4096}\n')
     code, out, err = run("check", NAME)
     assert (code, out) == (3, "config.json: its content is not what was published\n")
     assert "org/tiny: bad or missing: config.json; qwenchat models pull org/tiny --revision c0ffee" in err
-    repair = re.search(r"qwenchat models pull (.*) fetches", err)
+    repair = re.search(r"qwenchat models pull (.*) repairs", err)
     assert repair
     assert run("pull", *repair[1].split())[0] == 0
     assert run("check", NAME)[0] == 0
@@ -331,7 +331,7 @@ def test_a_check_as_json_is_one_object_also_where_files_are_bad(run: Run) -> Non
 def test_what_is_not_here_cannot_be_checked(run: Run, tmp_path: Path) -> None:
     code, _, err = run("check", NAME)
     assert code == 3
-    assert "org/tiny is not on this machine; qwenchat models pull org/tiny fetches it" in err
+    assert "org/tiny is not downloaded; qwenchat models pull org/tiny downloads it" in err
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     assert run("check", str(tmp_path / "x.gguf"))[0] == 2
 
@@ -359,7 +359,7 @@ def test_without_a_terminal_nothing_is_removed_unless_told_so(run: Run) -> None:
     assert run("remove", NAME) == (
         2,
         "",
-        "qwenchat: there is no terminal to ask on; --yes removes without asking\n",
+        "qwenchat: there is no terminal to ask; --yes removes without asking\n",
     )
     assert catalog.find(NAME)
     code, out, err = run("remove", NAME, "--yes")
@@ -442,11 +442,11 @@ def test_the_built_in_model_goes_through_all_five(run: Run) -> None:
     listed = json.loads(run("list", "--json")[1])["models"][-1]
     assert (listed["name"], listed["source"], listed["folder"]) == ("demo", "demo", str(folder))
     assert "built in" in run("show", "demo")[1]
-    assert run("check", "demo")[:2] == (0, "demo: all 5 files are what was pulled\n")
+    assert run("check", "demo")[:2] == (0, "demo: all 5 files match what was pulled\n")
     assert run("remove", "demo")[0] == 2
     assert run("remove", "demo", "--yes")[0] == 0
     assert demo.is_cached(catalog.made_models_dir()) is None
-    assert run("remove", "demo", "--yes")[2].endswith("is not on this machine\n")
+    assert run("remove", "demo", "--yes")[2].endswith("is not downloaded\n")
 
 
 # --- beside them ---------------------------------------------------------------------------------
@@ -492,7 +492,7 @@ def test_what_is_offered_to_be_loaded_or_shown_can_be(run: Run) -> None:
 def test_what_is_offered_to_be_checked_can_be(run: Run) -> None:
     assert set(models_to("check")()) == {*HERE, "org/half", "org/link"}
     for name in models_to("check")():
-        assert "is not on this machine" not in run("check", name)[2]
+        assert "is not downloaded" not in run("check", name)[2]
 
 
 @pytest.mark.usefixtures("some_here")

@@ -497,7 +497,7 @@ def test_search_tells_where_and_needs_no_quotes(run: Run, store: SessionStore) -
     make(store, "nothing")
     code, out, err = run("search", "quick", "brown")
     assert (code, out) == (0, "")  # the line breaks between them
-    assert err == "no session holds 'quick brown'\n"
+    assert err == "no session contains 'quick brown'\n"
     (line,) = run("search", "brown", "fox")[1].splitlines()
     assert line.startswith(session.id) and "  Animals: …" in line and "The Quick brown Fox" in line
     (hit,) = json.loads(run("search", "fox", "--json")[1])
@@ -561,7 +561,7 @@ def test_export_replaces_a_file_only_when_told(run: Run, store: SessionStore, tm
     path = tmp_path / "a.md"
     path.write_text("mine")
     code, out, err = run("export", "A", "-o", str(path))
-    assert (code, out) == (2, "") and "exists already; a-2.md is free, and --force" in one_line(err)
+    assert (code, out) == (2, "") and "already exists; a-2.md is free; --force" in one_line(err)
     assert path.read_text() == "mine"
     assert run("export", "A", "-o", str(path), "--force")[0] == 0
     assert path.read_text().startswith("# A")

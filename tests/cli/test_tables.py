@@ -79,10 +79,10 @@ def report(*devices: str, exit_code: int = 0) -> Report:
     return Report(
         (
             Finding("processor", "good", f"AMD EPYC, {KERNELS}"),
-            Finding("settings", "note", "config.toml is not there", "; ".join(["all is as it comes"] * 5)),
+            Finding("settings", "note", "config.toml is not there", "; ".join(["using the defaults"] * 5)),
         ),
         tuple(Outlook(model, None, fit) for model, fit in zip(published.KNOWN, fits, strict=True)),
-        Finding("chat", "bad" if exit_code else "good", "a chat answers with the built-in model", "or not"),
+        Finding("chat", "bad" if exit_code else "good", "a chat would use the built-in model", "or not"),
         exit_code,
     )
 

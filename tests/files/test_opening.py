@@ -174,7 +174,7 @@ def test_a_link_is_followed_unless_it_must_not_be(tmp_path: Path) -> None:
     [
         ('{"a": [' + "{}," * 2**19 + "0]}", "more than 524288 values"),
         ("[" * 100_000, "nested too deeply"),
-        ('{"a": "\\ud800"}', "half of a character"),
+        ('{"a": "\\ud800"}', "a lone surrogate"),
         ('{"a": 1' + "0" * 5000 + "}", "limit"),
         ('{"a": 1,}', "line 1"),
         ("[]", "expected an object"),

@@ -28,7 +28,7 @@ def test_a_file_that_is_there_stays(tmp_path: Path, links: bool, monkeypatch: py
     if not links:
         monkeypatch.setattr(os, "link", refuse)
     write_text(tmp_path / "a", "old")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_text(tmp_path / "a", "new")
     assert (tmp_path / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

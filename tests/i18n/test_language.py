@@ -209,14 +209,14 @@ def test_every_stage_of_loading_is_known() -> None:
 
 
 def test_a_field_is_filled_in_as_it_is() -> None:
-    assert language.tr("there is no command {word}", word="/{0} {word}") == "there is no command /{0} {word}"
+    assert language.tr("unknown command {word}", word="/{0} {word}") == "unknown command /{0} {word}"
 
 
 def test_no_space_stands_between_chinese_and_a_field_that_is_chinese() -> None:
     language.use("zh")
     assert tr("{path} is binary", path="标准输入") == "标准输入是二进制数据"
     assert tr("{path} is binary", path="a.bin") == "a.bin 是二进制数据"
-    command = tr("qwenchat models pull {name} fetches it", name="千问/对话")
+    command = tr("qwenchat models pull {name} downloads it", name="千问/对话")
     assert command == "可用 qwenchat models pull 千问/对话 下载"  # around what is to be typed they stay
     assert tr("delete {session}?", session="'a  b'（1 轮）") == "删除 'a  b'（1 轮）？"
 

@@ -62,7 +62,7 @@ def test_weights_that_no_hash_names_are_not_called_good(hub: HubServer) -> None:
     shard = record.folder / "model-00002-of-00002.safetensors"
     shard.unlink()
     shard.write_bytes(bytes(20_000))
-    assert checking.check(found()).bad == {shard.name: "nothing tells what it must be"}
+    assert checking.check(found()).bad == {shard.name: "nothing is known to check it against"}
 
 
 @pytest.mark.parametrize("change", ["truncated", "longer", "missing", "a folder"])

@@ -54,7 +54,7 @@ def record(folder: Path, *, ended: str) -> Record:
 def test_a_folder_that_lacks_a_file_is_not_whole(file: str) -> None:
     put(in_hub_cache(), without=file)
     assert catalog.find(NAME) is None
-    with pytest.raises(ModelNotFoundError, match="org/tiny is not whole on this machine; qwenchat models"):
+    with pytest.raises(ModelNotFoundError, match="org/tiny is not fully downloaded; qwenchat models"):
         catalog.locate(NAME)
 
 
@@ -280,8 +280,8 @@ def test_a_folder_and_a_gguf_file_stand_for_themselves(tmp_path: Path) -> None:
 
 def test_the_built_in_model_that_is_not_here_is_fetched_not_guessed_at() -> None:
     error = catalog.not_found(catalog.DEMO)
-    assert error.message == "demo is not on this machine"
-    assert error.hint == "qwenchat models pull demo fetches it"
+    assert error.message == "demo is not downloaded"
+    assert error.hint == "qwenchat models pull demo downloads it"
 
 
 @pytest.mark.parametrize(
@@ -308,8 +308,8 @@ def test_what_is_no_name_is_not_found(name: str) -> None:
 def test_the_way_to_get_a_model_is_told() -> None:
     with pytest.raises(ModelNotFoundError) as error:
         catalog.check("qwen-7b-chat-int8")
-    assert error.value.message == "Qwen/Qwen-7B-Chat-Int8 is not on this machine"
-    assert error.value.hint == "qwenchat models pull Qwen/Qwen-7B-Chat-Int8 fetches it"
+    assert error.value.message == "Qwen/Qwen-7B-Chat-Int8 is not downloaded"
+    assert error.value.hint == "qwenchat models pull Qwen/Qwen-7B-Chat-Int8 downloads it"
     with pytest.raises(ModelNotFoundError, match="did you mean Qwen/Qwen-7B-Chat-Int8"):
         catalog.check("qwen-7b-chat-int9")
     catalog.check("auto")

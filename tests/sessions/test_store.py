@@ -152,7 +152,7 @@ def test_sessions_are_found_by_id_title_and_the_beginning_of_either(store: Sessi
 
 def test_a_name_that_several_answer_to_is_not_guessed(store: SessionStore) -> None:
     ids = {saved(store, "same"), saved(store, "same")}
-    with pytest.raises(SessionNotFoundError, match="2 sessions answer") as error:
+    with pytest.raises(SessionNotFoundError, match="2 sessions match") as error:
         store.open("same")
     assert all(session_id in str(error.value) for session_id in ids)
 

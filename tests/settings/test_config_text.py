@@ -102,7 +102,7 @@ def test_writing_the_example_makes_its_folder(tmp_path: Path) -> None:
 
 def test_writing_the_example_never_overwrites(file: Path) -> None:
     file.write_text("seed = 1")
-    with pytest.raises(ConfigError, match=r"config\.toml exists already; it is left as it is"):
+    with pytest.raises(ConfigError, match=r"config\.toml already exists; it is left as it is"):
         sources.write_example(file)
     assert file.read_text() == "seed = 1"
 

@@ -77,8 +77,8 @@ def test_an_error_can_name_the_value_in_other_words() -> None:
 def test_a_text_for_no_setting_is_told_with_the_nearest_one() -> None:
     with pytest.raises(ConfigError) as caught:
         read_setting("temprature", "1")
-    assert str(caught.value) == "there is no setting called temprature; did you mean temperature?"
-    with pytest.raises(ConfigError, match=r"^there is no setting called xyz$"):
+    assert str(caught.value) == "unknown setting temprature; did you mean temperature?"
+    with pytest.raises(ConfigError, match=r"^unknown setting xyz$"):
         read_setting("xyz", "1")
 
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_a_name_is_text(text: str) -> None:
 def test_a_name_of_no_prompt_is_told_with_those_there_are(settings: Settings, name: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         named_prompt(settings, f"@{name}")
-    assert str(caught.value) == f"there is no prompt called {name}; {hint}"
+    assert str(caught.value) == f"unknown prompt {name}; {hint}"
 
 
 def test_a_thousand_prompts_still_fit_a_line() -> None:

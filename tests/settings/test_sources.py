@@ -322,7 +322,7 @@ def test_the_named_prompt_may_come_from_elsewhere_than_its_name(file: Path) -> N
 
 
 def test_a_name_of_no_prompt_is_told_by_file_variable_and_flag(file: Path) -> None:
-    reason = "there is no prompt called teachr; did you mean @teacher? the prompts are @teacher, @poet"
+    reason = "unknown prompt teachr; did you mean @teacher? the prompts are @teacher, @poet"
     assert failure(f'system = "@teachr"\n{PROMPTS}', file) == f'{file}: system = "@teachr": {reason}'
     assert failure(PROMPTS, file, QWENCHAT_SYSTEM="@teachr") == f"QWENCHAT_SYSTEM=@teachr: {reason}"
     assert failure(PROMPTS, file, {"system": "@teachr"}) == f"--system @teachr: {reason}"
@@ -338,10 +338,10 @@ def test_a_name_of_no_prompt_is_told_even_where_a_flag_hides_it(file: Path) -> N
 def test_a_variable_of_no_setting_is_told_with_the_nearest_one() -> None:
     environ = {"QWENCHAT_TEMPRATURE": "1", "QWENCHAT_XYZ": "", "QWENCHAT_HOM": "/", "QWENCHAT_seed": "1"}
     assert sources.unknown_variables(environ) == [
-        "QWENCHAT_HOM is no setting and does nothing; did you mean QWENCHAT_HOME?",
-        "QWENCHAT_TEMPRATURE is no setting and does nothing; did you mean QWENCHAT_TEMPERATURE?",
-        "QWENCHAT_XYZ is no setting and does nothing; qwenchat config show lists those there are",
-        "QWENCHAT_seed is no setting and does nothing; did you mean QWENCHAT_SEED?",
+        "QWENCHAT_HOM is not a setting and is ignored; did you mean QWENCHAT_HOME?",
+        "QWENCHAT_TEMPRATURE is not a setting and is ignored; did you mean QWENCHAT_TEMPERATURE?",
+        "QWENCHAT_XYZ is not a setting and is ignored; see qwenchat config show",
+        "QWENCHAT_seed is not a setting and is ignored; did you mean QWENCHAT_SEED?",
     ]
 
 
@@ -447,7 +447,7 @@ def test_a_text_with_many_dots_is_no_such_key(file: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="the system has no pipes among its files")
 def test_a_pipe_in_the_files_place_is_not_waited_for(file: Path) -> None:
     os.mkfifo(file)
-    with pytest.raises(ConfigError, match="no ordinary file; a config file was expected"):
+    with pytest.raises(ConfigError, match="not a regular file; a config file was expected"):
         load_settings({}, {}, file)
 
 

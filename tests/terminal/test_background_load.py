@@ -128,7 +128,7 @@ def test_a_question_to_a_model_that_failed_waits_for_the_user(
     Loop(chat).take("two")
     shown = capsys.readouterr().err
     assert "there is no model called damaged" in shown
-    assert "first stays; /retry asks it" in shown
+    assert "keeping first; /retry asks it" in shown
     assert chat.conversation.path()[-1].text == "two"
     Loop(chat).take("/retry")
     assert "You said: two" in capsys.readouterr().out

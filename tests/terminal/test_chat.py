@@ -133,7 +133,7 @@ def test_a_model_that_fails_leaves_the_one_that_is_there_and_says_so_at_once(
 ) -> None:
     screen = ready(open_chat())
     screen.type("/model damaged\rhalf a mess")
-    for text in ("there is no model called damaged", "first stays", "> half a mess", "echo (a test)"):
+    for text in ("there is no model called damaged", "keeping first", "> half a mess", "echo (a test)"):
         screen.until(text)
     screen.type("age\r")
     screen.until("You said: half a message")
@@ -465,9 +465,9 @@ def test_a_history_that_cannot_be_written_costs_a_line(
     screen = ready(open_chat())
     screen.type("hello\r")
     screen.until("You said: hello")
-    screen.until("what is typed is not kept")
+    screen.until("the history of typed lines is not saved")
     idle(screen).type("again\r")
-    assert screen.until("You said: again").count("is not kept") == 1
+    assert screen.until("You said: again").count("is not saved") == 1
 
 
 def test_a_second_ctrl_c_does_not_end_the_chat(open_chat: Callable[..., Screen]) -> None:

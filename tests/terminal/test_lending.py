@@ -133,7 +133,7 @@ def test_a_search_that_finds_nothing_says_so(tmp_path: Path) -> None:
         screen.type("\x12hel")
         screen.until(lambda _: "> hello there" in screen.rows and "echo" in screen.rows[-1])
         screen.type("zz")
-        screen.until("nothing that was typed has helzz")
+        screen.until("no earlier line contains helzz")
     finally:
         screen.close()
 

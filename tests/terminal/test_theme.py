@@ -104,9 +104,9 @@ def test_dark_and_light_can_be_read_on_their_grounds(
 
 
 def test_an_unknown_theme_is_told_with_what_there_is() -> None:
-    with pytest.raises(UsageError, match="there is no theme drak; did you mean dark"):
+    with pytest.raises(UsageError, match="unknown theme drak; did you mean dark"):
         theme.use_theme("drak")
-    with pytest.raises(UsageError, match="there is no theme xyz; there are terminal, dark, light, mono"):
+    with pytest.raises(UsageError, match="unknown theme xyz; there are terminal, dark, light, mono"):
         theme.use_theme("xyz")
     assert theme.current().name == "terminal"
 

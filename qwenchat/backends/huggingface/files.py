@@ -197,7 +197,7 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, Entry]]:
             entries = read_header(path)
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                "{name}: this is no safetensors file: {reason}",
+                "{name}: this is not a safetensors file: {reason}",
                 "the download is not complete; fetch it again",
                 name=path,
                 reason=reason_of(error),

@@ -114,7 +114,7 @@ def read_head(path: Path) -> GGUFHead:
         raise in_parts(path)
     architecture = said.get("general.architecture")
     if not isinstance(architecture, str):
-        raise CheckpointError("{name}: it does not say of what architecture it is", name=path)
+        raise CheckpointError("{name}: the architecture is missing", name=path)
     if architecture.startswith("gemma"):
         raise CheckpointError(
             "{name}: the tokenizer of a Gemma GGUF file is not read right",
@@ -161,6 +161,6 @@ def _token(path: Path, said: Mapping[str, MetadataValue], name: str) -> int | No
     most = len(forms) if isinstance(forms, list) else 0
     if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < most:
         raise CheckpointError(
-            "{name}: {key} is {value}, which is no token", name=path, key=key, value=quoted(token_id)
+            "{name}: {key} is {value}, which is not a token", name=path, key=key, value=quoted(token_id)
         )
     return token_id

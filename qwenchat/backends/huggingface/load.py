@@ -52,7 +52,7 @@ def load_huggingface(place: Path, request: LoadRequest) -> HuggingFaceBackend:
     from qwenchat.backends.huggingface.runner import HubEngine
 
     if found.prompt.system is None:
-        request.notice(Phrase("this model knows no system prompt: it is put before the first message"))
+        request.notice(Phrase("this model has no system prompts: yours is put before the first message"))
     vocab_size = found.config.get_text_config().vocab_size
     number = str(found.dtype).removeprefix("torch.")
     kind = {"floats": "", "gptq": " GPTQ", "gguf": " GGUF"}[files.kind]
@@ -184,14 +184,14 @@ def _check_memory(
             needed = replace(needed, context=window)
             request.notice(
                 Phrase(
-                    "the context is {tokens} of {most} tokens, as many as memory holds",
+                    "memory limits the context to {tokens} of {most} tokens",
                     tokens=window,
                     most=trained,
                 )
             )
     free = check_memory(needed, device=device, dtype=dtype)
     line = Phrase(
-        "needs {needed} GiB, {free} GiB are free",
+        "needs {needed} GiB, {free} GiB free",
         needed=in_gib(needed.total),
         free=in_gib(free),
     )

@@ -92,8 +92,8 @@ def read_config(files: HubFiles) -> Any:
     goes_on = not set(names).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     if config.is_encoder_decoder or causal is None or not goes_on:
         raise CheckpointError(
-            "{name}: {kind} is no model that goes on with a text",
-            "a chat needs one of the kind ForCausalLM",
+            "{name}: {kind} is not a language model",
+            "a chat needs a ForCausalLM model",
             name=files.name,
             kind=names[0] or kind,
         )

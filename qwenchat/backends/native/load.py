@@ -54,7 +54,7 @@ def load_native(folder: Path, request: LoadRequest) -> NativeBackend:
 
     def tell_memory(need: Need, free: int) -> None:
         line = Phrase(
-            "needs {needed} GiB, {free} GiB are free",
+            "needs {needed} GiB, {free} GiB free",
             needed=in_gib(need.total),
             free=in_gib(free),
         )
@@ -84,7 +84,7 @@ def load_native(folder: Path, request: LoadRequest) -> NativeBackend:
     if kernels.why_not:
         request.notice(
             Phrase(
-                "the fast {kind} kernels are not used, but {path}: {reason}",
+                "falling back from the {kind} kernels to {path}: {reason}",
                 kind="CUDA" if on_gpu else "CPU",
                 path=kernels_told(kernels.name, how.team),
                 reason=kernels.why_not,

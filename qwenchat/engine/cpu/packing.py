@@ -29,10 +29,12 @@ def why_not(config: ModelConfig, dtype: torch.dtype) -> str | None:
     if dtype not in (torch.float32, torch.bfloat16):
         return Phrase("they compute in float32 and bfloat16")
     if config.head_dim % (2 * LANES):  # rotary positions turn whole vectors of a head's halves
-        return Phrase("a width of {width} is no multiple of {lanes}", width=config.head_dim, lanes=2 * LANES)
+        return Phrase(
+            "a width of {width} is not a multiple of {lanes}", width=config.head_dim, lanes=2 * LANES
+        )
     for width in (config.hidden_size, config.mlp_size):
         if width % LANES:
-            return Phrase("a width of {width} is no multiple of {lanes}", width=width, lanes=LANES)
+            return Phrase("a width of {width} is not a multiple of {lanes}", width=width, lanes=LANES)
     if config.vocab_size < _LEAST_ROWS:
         return Phrase("a vocabulary of {count} is too small", count=config.vocab_size)
     return None

@@ -60,7 +60,7 @@ def read_header(path: Path) -> dict[str, Entry]:
         data = file.read(length)
     table = json_values.loads(data, _MOST_VALUES)
     if not isinstance(table, dict):
-        raise ValueError(Phrase("its header is no table of tensors"))
+        raise ValueError(Phrase("its header is not a table of tensors"))
     table.pop("__metadata__", None)
     return {name: _entry(name, told, begin=8 + length, end=size) for name, told in table.items()}
 
@@ -72,7 +72,7 @@ def _entry(name: str, told: Any, *, begin: int, end: int) -> Entry:
     except (KeyError, TypeError, ValueError):
         is_entry = False
     if not is_entry or len(name) > _LONGEST_NAME or not all(map(_is_size, (first, last, *shape))):
-        raise ValueError(Phrase("its tensor {name} is described as none can be", name=quoted(name)))
+        raise ValueError(Phrase("its tensor {name} has an impossible description", name=quoted(name)))
     if not first <= last <= end - begin:
         raise ValueError(Phrase("it is cut short"))
     return Entry(dtype, tuple(shape), begin + first, begin + last)

@@ -198,7 +198,7 @@ def check_room(models_dir: Path) -> None:
     free = shutil.disk_usage(next(f for f in (models_dir, *models_dir.parents) if f.exists())).free
     if free < ROOM_BYTES:
         raise DownloadError(
-            "the built-in model needs {needed} MB of free disk, and {folder} has {free} MB",
+            "not enough disk: the built-in model needs {needed} MB, {folder} has {free} MB free",
             "free some, or name another place with QWENCHAT_HOME",
             needed=ROOM_BYTES // 10**6,
             folder=models_dir,

@@ -143,7 +143,7 @@ def why_unreachable(error: BaseException) -> str:
     if isinstance(error, requests.exceptions.SSLError):
         return Phrase("its certificate is not accepted")
     if "resolve" in text or "getaddrinfo" in text:
-        return Phrase("its name is not known")
+        return Phrase("unknown host")
     if "refused" in text:
         return Phrase("the connection is refused")
     if "unreachable" in text:

@@ -92,7 +92,7 @@ def pull(
         return _pull_from(origin, name, revision, progress)
     except (Unreachable, Offline) as error:
         if record := _here(origin.source, name, revision, progress):
-            notice(Phrase("{reason}; what is here is whole", reason=error.message))
+            notice(Phrase("{reason}; what is here is complete", reason=error.message))
             return record
         if source != "auto" or isinstance(error, Offline):
             raise
@@ -144,7 +144,7 @@ def _pull_from(origin: Origin, name: str, revision: str | None, progress: BytePr
             if lacking := places.missing(listing.folder):
                 raise DownloadError(
                     "{name} lacks {files}",
-                    "it is no checkpoint that can be loaded",
+                    "it is not a loadable checkpoint",
                     name=name,
                     files=Names(lacking),
                 )
@@ -171,7 +171,8 @@ def _check_room(origin: Origin, listing: Listing, files: Sequence[File]) -> None
     free = shutil.disk_usage(place).free
     if missing and free < missing + SPARE:
         raise DownloadError(
-            "{name} takes {missing} more, and {folder} has {free} free, of which {spare} are left alone",
+            "not enough disk: {name} takes {missing} more, {folder} has {free} free, of which "
+            "{spare} stay free",
             "free some, or name another place with HF_HOME, or for ModelScope with MODELSCOPE_CACHE",
             name=listing.name,
             missing=size_text(missing),

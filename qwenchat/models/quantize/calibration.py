@@ -127,7 +127,7 @@ def _chat_ids(tokenizer: QwenTokenizer, path: Path, number: int, line: str) -> l
         ids = chatml.prompt_ids(tokenizer, messages)
         return [*ids, tokenizer.im_end_id] if messages[-1].role is Role.ASSISTANT else ids
     raise UsageError(
-        "{path}, line {n} is no chat: {problem}",
+        "{path}, line {n} is not a chat: {problem}",
         "a line looks like {example}",
         path=path,
         n=number,

@@ -316,10 +316,10 @@ def _check_places(source: Path, dest: Path) -> None:
     if not dest.absolute().parent.is_dir():
         raise UsageError("there is no folder {folder}", folder=dest.absolute().parent)
     if not dest.name:  # ".", or "/"
-        raise UsageError("{path} exists already", "give another name", path=dest)
+        raise UsageError("{path} already exists", "give another name", path=dest)
     if dest.is_symlink() or (dest.exists() and not (dest.is_dir() and not any(dest.iterdir()))):
         work.clear_up(dest)
-        raise UsageError("{path} exists already", "give another name", path=dest)
+        raise UsageError("{path} already exists", "give another name", path=dest)
 
 
 def _check_ids(source: Source, given: Calibration, held_out: Sequence[Sequence[int]]) -> None:

@@ -56,7 +56,7 @@ class Source:
 
         if not folder.is_dir():  # a GGUF file has a name too
             raise CheckpointError(
-                "{path} is no folder",
+                "{path} is not a folder",
                 "a float checkpoint is a folder with config.json and safetensors",
                 path=folder,
             )
@@ -172,7 +172,7 @@ class Source:
         free = shutil.disk_usage(dest.parent).free + work.bytes_in(dest)
         if free < needed:
             raise QwenchatError(
-                "quantising needs {needed} GB of free disk, and {folder} has {free} GB",
+                "not enough disk: quantising needs {needed} GB, {folder} has {free} GB free",
                 "free some, or give a destination on another disk",
                 needed=f"{needed / 1e9:.1f}",
                 folder=dest.parent,
@@ -191,7 +191,7 @@ class Source:
             free = available_bytes(where)
             if free < needed:
                 raise InsufficientMemoryError(
-                    "quantising needs {needed} GiB on {device}, {free} GiB are free",
+                    "not enough memory on {device}: quantising needs {needed} GiB, {free} GiB free",
                     needed=in_gib(needed),
                     device=where,
                     free=in_gib(free),

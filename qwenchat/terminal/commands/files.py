@@ -22,7 +22,7 @@ command = _group.command
 
 @command(
     "file",
-    "Put a text file into the next message, or list those that are in it.",
+    "Attach a text file to the next message, or list the attached ones.",
     usage="[PATH]",
     complete=lambda chat, rest: attachments.complete_path(rest),
 )
@@ -39,7 +39,7 @@ def _file(chat: Chat, rest: str) -> None:
 
 @command(
     "detach",
-    "Take the files out of the next message again, or one of them.",
+    "Detach the files from the next message, or one of them.",
     usage="[NAME]",
     complete=lambda chat, rest: (file.name for file in chat.draft.attached),
 )
@@ -48,13 +48,11 @@ def _detach(chat: Chat, rest: str) -> None:
         chat.say(_none_attached())
         return
     count = chat.draft.detach(rest)
-    chat.say(
-        plural(count, "took one file out of the next message", "took {count} files out of the next message")
-    )
+    chat.say(plural(count, "detached one file", "detached {count} files"))
 
 
 def _none_attached() -> str:
-    return tr("no file is in the next message; /file PATH or @PATH puts one in")
+    return tr("no file is attached; /file PATH or @PATH attaches one")
 
 
 @command(
@@ -106,16 +104,14 @@ def _save_code(chat: Chat, rest: str) -> None:
             lines = plural(attachments.line_count(block.text), "1 line", "{count} lines")
             chat.say(f"{i}: {block.language or '?'}, {lines}")
         count = plural(len(blocks), "there is only one block of code", "there are {count} blocks of code")
-        raise UsageError(count, Phrase("say {usage}", usage="/save-code N PATH"))
+        raise UsageError(count, Phrase("usage: {usage}", usage="/save-code N PATH"))
     block = blocks[max(n, 1) - 1]
     path = attachments.to_path(name or code_blocks.suggested_name(block))
     textfile.write_text(path, block.text.rstrip("\n") + "\n", overwrite=force)
     chat.say(tr("wrote {path}", path=path))
 
 
-@command(
-    "editor", "Write the next message in your editor; it is on the line when that is closed.", usage="[TEXT]"
-)
+@command("editor", "Write the next message in your editor; closing it does not send.", usage="[TEXT]")
 def _editor(chat: Chat, rest: str) -> None:
     with lending.lent():
         text = editor.edit(rest)
@@ -142,7 +138,7 @@ def _reply_text(chat: Chat, n: int) -> str:
     """The reply of turn ``n``; 0 for the last."""
     replies = [node.reply for node in chat.conversation.path() if node.reply is not None]
     if not replies:
-        raise UsageError("there was no reply yet")
+        raise UsageError("no reply yet")
     if n > len(replies):
         raise UsageError(
             Phrase("there is no turn {n}", n=n),

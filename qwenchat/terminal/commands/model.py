@@ -112,7 +112,7 @@ def _set(chat: Chat, rest: str) -> None:
     name = words[0].replace("-", "_")
     if name not in _option_names():
         raise UsageError(
-            "there is no option {name}",
+            "unknown option {name}",
             "there are {names}",
             name=words[0],
             names=tr(", ").join(_option_names()),
@@ -160,10 +160,10 @@ def _option_in_force(chat: Chat, name: str) -> str:
     return tr("{value} ({origin})", value=told, origin=origin or tr("model"))
 
 
-@command("stats", "What the last reply took.")
+@command("stats", "Show the speed and the tokens of the last reply.")
 def _stats(chat: Chat, rest: str) -> None:
     if chat.last is None:
-        raise UsageError("there was no reply yet")
+        raise UsageError("no reply yet")
     prompt, first, reply = stats_text(chat.last)
     chat.say(prompt)
     chat.say(stats.reread_reason(chat.last))

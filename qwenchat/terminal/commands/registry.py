@@ -82,11 +82,11 @@ class Command:
             UsageError: something follows and nothing may, or nothing and something must.
         """
         if rest and not self.usage:
-            hint = tr("say {usage} alone", usage=word) + tr(" (a message may begin with //)")
-            raise UsageError(Phrase("{command} takes nothing after it", command=word), hint)
+            hint = tr("use {usage} alone", usage=word) + tr(" (a message may begin with //)")
+            raise UsageError(Phrase("{command} takes no argument", command=word), hint)
         if not rest and self.usage and not self.usage.startswith("["):
-            hint = tr("say {usage}", usage=f"{word} {self.usage}")
-            raise UsageError(Phrase("{command} needs more", command=word), hint)
+            hint = tr("usage: {usage}", usage=f"{word} {self.usage}")
+            raise UsageError(Phrase("{command} needs an argument", command=word), hint)
 
 
 class Group:
@@ -163,7 +163,7 @@ def _unknown(word: str, remark: str = "") -> UsageError:
     meant |= {alias[1:]: known.name for known in commands().values() for alias in known.aliases}
     close = difflib.get_close_matches(word[1:].lower(), meant, n=1)
     hint = tr("did you mean /{name}?", name=meant[close[0]]) if close else tr("/help lists them")
-    return UsageError(Phrase("there is no command {word}", word=word), hint + remark)
+    return UsageError(Phrase("unknown command {word}", word=word), hint + remark)
 
 
 def number(text: str, default: int = 1) -> int:
@@ -175,7 +175,7 @@ def number(text: str, default: int = 1) -> int:
     if not text:
         return default
     if not text.isdecimal() or len(text) > _DIGITS or int(text) < 1:
-        raise UsageError("{text!r} is no number of 1 or more", text=shorten(text))
+        raise UsageError("{text!r}: expected a whole number, 1 or more", text=shorten(text))
     return int(text)
 
 

@@ -17,7 +17,7 @@ _group = Group("The terminal")
 command = _group.command
 
 
-@command("multiline", "Let Enter break the line and Alt-Enter send, or the other way round again.")
+@command("multiline", "Swap Enter and Alt-Enter: which sends, and which breaks the line.")
 def _multiline(chat: Chat, rest: str) -> None:
     chat.prompt.multiline = not chat.prompt.multiline
     if chat.prompt.multiline:
@@ -27,7 +27,10 @@ def _multiline(chat: Chat, rest: str) -> None:
 
 
 @command(
-    "theme", "Show the themes, or take one.", usage="[NAME]", complete=lambda chat, rest: theme.theme_names()
+    "theme",
+    "List the themes, or choose one.",
+    usage="[NAME]",
+    complete=lambda chat, rest: theme.theme_names(),
 )
 def _theme(chat: Chat, rest: str) -> None:
     if rest:
@@ -41,7 +44,7 @@ def _theme(chat: Chat, rest: str) -> None:
 
 @command(
     "help",
-    "What there is to say to the chat itself, or what one command does.",
+    "List the commands, or explain one.",
     usage="[COMMAND]",
     aliases=(":h", ":help"),
     complete=lambda chat, rest: [(c.name, tr(c.help)) for c in commands().values()],
@@ -63,6 +66,6 @@ def _help(chat: Chat, rest: str) -> None:
     chat.say(tr("@PATH in a message puts a text file in; // begins a message that starts with a slash."))
 
 
-@command("quit", "Leave.", aliases=("/exit", ":q", ":quit", ":exit"))
+@command("quit", "Leave the chat.", aliases=("/exit", ":q", ":quit", ":exit"))
 def _quit(chat: Chat, rest: str) -> None:
     raise Leave

@@ -24,7 +24,7 @@ _group = Group("Sessions")
 command = _group.command
 
 
-@command("sessions", "List the sessions that were saved last, 20 or N.", usage="[N]")
+@command("sessions", "List the last 20 sessions, or the last N.", usage="[N]")
 def _sessions(chat: Chat, rest: str) -> None:
     infos = chat.store.list()
     shown = infos[: number(rest, _LISTED)]
@@ -81,7 +81,7 @@ def _rename(chat: Chat, rest: str) -> None:
 @command("fork", "Go on in a copy of this session; the original stays as it is.")
 def _fork(chat: Chat, rest: str) -> None:
     if not chat.conversation.nodes:
-        raise UsageError("there is nothing to copy yet", "say something first")
+        raise UsageError("nothing to copy yet", "say something first")
     chat.go_to(chat.store.copy(chat.session.record()))
     chat.save_and_say(tr("this is a copy, {title}", title=chat.session.title))
 
@@ -91,7 +91,7 @@ def _fork(chat: Chat, rest: str) -> None:
 )
 def _delete(chat: Chat, rest: str) -> None:
     if not rest and not chat.session.path.exists():
-        raise UsageError("this chat was not saved", "there is nothing to delete")
+        raise UsageError("this chat was not saved", "nothing to delete")
     info = chat.store.find(rest or chat.session.id)
     said = said_in(chat.store, info.id)
     if not chat.prompt.confirm(tr("delete {session}?", session=described(info))):
@@ -104,15 +104,15 @@ def _delete(chat: Chat, rest: str) -> None:
     chat.prompt.history.forget(said)
 
 
-@command("search", "Find the sessions that hold a text.", usage="TEXT")
+@command("search", "Find the sessions that contain a text.", usage="TEXT")
 def _search(chat: Chat, rest: str) -> None:
     if not rest:
-        raise UsageError("there is nothing to search for", "say {usage}", usage="/search TEXT")
+        raise UsageError("nothing to search for", "usage: {usage}", usage="/search TEXT")
     hits = chat.store.search(rest)
     if hits:
         console.say_table(hit_table(hits, rest))
     else:
-        chat.say(tr("no session holds {text!r}", text=rest))
+        chat.say(tr("no session contains {text!r}", text=rest))
 
 
 def _export_words(chat: Chat, rest: str) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _export_words(chat: Chat, rest: str) -> Iterator[str]:
 
 @command(
     "export",
-    "Write the chat to a file as md, html, json or txt; else its ending says which, or it is md.",
+    "Write the chat to a file: md, html, json or txt; by default its ending decides, else md.",
     usage="[md|html|json|txt] [PATH] [--force]",
     complete=_export_words,
 )
@@ -141,11 +141,9 @@ def _export(chat: Chat, rest: str) -> None:
         (first, others.strip()) if first in FORMATS else (format_of(to_path(rest) if rest else None), rest)
     )
     if kind not in FORMATS:
-        raise UsageError(
-            Phrase("there is no format {kind!r}", kind=kind or rest), "/export " + "|".join(FORMATS)
-        )
+        raise UsageError(Phrase("unknown format {kind!r}", kind=kind or rest), "/export " + "|".join(FORMATS))
     if not chat.conversation.nodes:
-        raise UsageError("there is nothing to export yet", "say something first")
+        raise UsageError("nothing to export yet", "say something first")
     path = to_path(name) if name else Path(f"{_file_name(chat)}.{kind}")
     text.write_text(path, FORMATS[kind](chat.session.record()), overwrite=force)
     chat.say(tr("wrote {path}", path=path))

@@ -21,19 +21,19 @@ _group = Group("The chat")
 command = _group.command
 
 
-@command("undo", "Take the last turn back, or the last N.", usage="[N]")
+@command("undo", "Undo the last turn, or the last N.", usage="[N]")
 def _undo(chat: Chat, rest: str) -> None:
     taken = chat.conversation.undo(number(rest, 1))
     if not taken:
-        raise UsageError("there is nothing to take back")
+        raise UsageError("nothing to undo")
     _tell_steps(chat, plural(taken, "took back the last turn", "took back {count} turns"))
 
 
-@command("redo", "Go forward again after /undo.", usage="[N]")
+@command("redo", "Redo what /undo took back.", usage="[N]")
 def _redo(chat: Chat, rest: str) -> None:
     taken = chat.conversation.redo(number(rest, 1))
     if not taken:
-        raise UsageError("there is nothing to go forward to")
+        raise UsageError("nothing to redo")
     _tell_steps(chat, plural(taken, "went forward one turn", "went forward {count} turns"))
 
 
@@ -73,13 +73,13 @@ def _question_numbers(chat: Chat, rest: str) -> Iterable[tuple[str, str]]:
 
 @command(
     "edit",
-    "Put the last question, or question N, in other words on a new branch.",
+    "Edit the last question, or question N, on a new branch.",
     usage="[N]",
     complete=_question_numbers,
 )
 def _edit(chat: Chat, rest: str) -> None:
     if not chat.conversation.questions():
-        raise UsageError("nothing was asked yet", "say something first")
+        raise UsageError("no question yet", "say something first")
     chat.edit(number(rest, len(chat.conversation.questions())))
 
 
@@ -107,7 +107,7 @@ def _switch(chat: Chat, rest: str) -> None:
     chat.show_last()
 
 
-@command("pin", "Keep turn N in the context whatever else has to go.", usage="N", complete=_question_numbers)
+@command("pin", "Always keep turn N in the context.", usage="N", complete=_question_numbers)
 def _pin(chat: Chat, rest: str) -> None:
     n = number(rest)
     chat.conversation.pin(n)
@@ -125,13 +125,13 @@ def _unpin(chat: Chat, rest: str) -> None:
     chat.save_and_say(tr("turn {n} may leave the context", n=n))
 
 
-@command("context", "How full the context is, turn by turn.")
+@command("context", "Show how full the context is, turn by turn.")
 def _context(chat: Chat, rest: str) -> None:
     from qwenchat.terminal.columns import Column, Table  # the prompt need not wait for it
 
     backend = chat.backend
     if backend is None:
-        raise UsageError("the model is not there yet", "its tokenizer counts")
+        raise UsageError("the model is still loading", "counting needs its tokenizer")
     conversation = chat.conversation
     pinned, turns = conversation.pinned_turns(), conversation.turns()
     system = backend.system if conversation.system is None else conversation.system

@@ -110,7 +110,7 @@ def read_file(typed: str) -> Attachment:
     except IsADirectoryError:
         raise UsageError("{path} is a folder", "name a file in it", path=name) from None
     except opening.NotAFile:
-        raise UsageError("{path} is no ordinary file", "only text can be sent", path=name) from None
+        raise UsageError("{path} is not a regular file", "only text can be sent", path=name) from None
     except opening.TooLarge:
         raise ContextLengthError(
             "{path} is larger than {limit} KiB", "send a part of it", path=name, limit=MAX_BYTES // 1024
@@ -140,8 +140,8 @@ def missing_mentions(text: str) -> list[str]:
 def sent_as_text(path: str) -> str:
     """What is said of a path of :func:`missing_mentions`: the message carries no file for it."""
     if _is_folder(path):
-        return tr("{path} is a folder; it is sent as text", path=path)
-    return tr("{path} is no file here; it is sent as text", path=path)
+        return tr("{path} is a folder; sent as text", path=path)
+    return tr("{path} is not a file here; sent as text", path=path)
 
 
 def _mentions(text: str) -> Iterator[tuple[str, bool]]:

@@ -52,7 +52,7 @@ class Draft:
         if typed and not out:
             names = tr(", ").join(file.name for file in self.attached)
             hint = tr("there are {names}", names=names) if names else tr("no file is")
-            raise UsageError(Phrase("{path} is not in the next message", path=typed), hint)
+            raise UsageError(Phrase("{path} is not attached", path=typed), hint)
         self.attached = [file for file in self.attached if file not in out]
         return len(out)
 

@@ -76,11 +76,11 @@ def _command(environ: Mapping[str, str]) -> list[str]:
             try:
                 return _words(value)
             except ValueError:
-                raise UsageError("{name} is no command: {value}", name=name, value=value) from None
+                raise UsageError("{name} is not a command: {value}", name=name, value=value) from None
     for usual in _USUAL:
         if found := shutil.which(usual, path=search):
             return [found]
-    raise UsageError("there is no editor", "set EDITOR to the command of one")
+    raise UsageError("no editor was found", "set EDITOR to its command")
 
 
 def _words(command: str) -> list[str]:
@@ -103,7 +103,7 @@ def _run(command: list[str], environ: Mapping[str, str]) -> int:
             reason = reason_of(error) if isinstance(error, OSError) else str(error)
             raise UsageError(
                 "the editor {name} cannot be started: {reason}",
-                "set EDITOR to the command of one",
+                "set EDITOR to its command",
                 name=command[0],
                 reason=reason,
             ) from error

@@ -78,4 +78,10 @@ class TypedLines(FileHistory):
 
     def _give_up(self, error: OSError) -> None:
         path, self._path = self._path, None
-        self._notice(tr("what is typed is not kept: {path}: {reason}", path=path, reason=reason_of(error)))
+        self._notice(
+            tr(
+                "the history of typed lines is not saved: {path}: {reason}",
+                path=path,
+                reason=reason_of(error),
+            )
+        )

@@ -198,7 +198,7 @@ class Prompt:
     def hint(self) -> str:
         """What needs saying just now: what the next Ctrl-C would do, or that a search finds nothing."""
         if sought := self._sought_in_vain():
-            return tr("nothing that was typed has {text}", text=sanitize_line(sought))
+            return tr("no earlier line contains {text}", text=sanitize_line(sought))
         return tr("Ctrl-C again or Ctrl-D leaves") if self._empty_interrupts and not self.text else ""
 
     def _sought_in_vain(self) -> str:

@@ -414,7 +414,7 @@ def test_more_memory_than_is_free_is_refused_before_the_weights_are_read(
 
     monkeypatch.setattr(memory, "available_bytes", lambda device: 10**4)
     stages: list[str] = []
-    with pytest.raises(InsufficientMemoryError, match=r"the model needs 0\.0 GiB on cpu in float32"):
+    with pytest.raises(InsufficientMemoryError, match=r"not enough memory on cpu: needs 0\.0 GiB in float32"):
         load(hub_folders("qwen2"), progress=lambda stage, fraction: stages.append(stage))
     assert "loading weights" not in stages
 
@@ -433,7 +433,7 @@ def test_a_context_for_which_memory_does_not_suffice_is_shortened_unless_asked_f
     model = load(folder, notice=told.append)
     assert 1024 <= model.context < 2**20
     assert told == [
-        f"the context is {model.context} of {2**20} tokens, as many as memory holds",
+        f"memory limits the context to {model.context} of {2**20} tokens",
     ]
     with pytest.raises(InsufficientMemoryError, match=r"--context .* would fit"):
         load(folder, context=2**20)
@@ -446,7 +446,7 @@ def test_stages_are_told_as_for_every_model(hub_folders: Callable[[str], Path]) 
     load(hub_folders("qwen2"), progress=lambda stage, fraction: stages.append(stage))
     assert stages[0] == "importing torch"
     assert stages[-1] == "loading weights"
-    assert "are free" in stages[-2]
+    assert "GiB free" in stages[-2]
 
 
 def test_an_int8_cache_is_refused_not_ignored(hub_folders: Callable[[str], Path]) -> None:
@@ -471,7 +471,7 @@ def test_a_model_without_a_system_prompt_says_so_once(hub_folders: Callable[[str
     model = load(hub_folders("gemma"), notice=told.append)
     chat = [Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "hello")]
     assert reply(model, chat, max_new_tokens=2)
-    assert told == [tr("this model knows no system prompt: it is put before the first message")]
+    assert told == [tr("this model has no system prompts: yours is put before the first message")]
 
 
 def test_a_closed_model_is_out_of_memory(hub_folders: Callable[[str], Path]) -> None:

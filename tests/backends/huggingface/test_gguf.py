@@ -179,7 +179,7 @@ def test_keys_that_need_not_be_there_are_no_condition(write: Write) -> None:
         ({"arch": "gemma3"}, "tokenizer of a Gemma GGUF"),
         ({"tokenizer.chat_template": None}, "there is no chat template"),
         ({"tokenizer.chat_template": None, "tokenizer.chat_template.tools": "x"}, "have names (tools)"),
-        ({"tokenizer.ggml.eos_token_id": 9999}, "eos_token_id is 9999, which is no token"),
+        ({"tokenizer.ggml.eos_token_id": 9999}, "eos_token_id is 9999, which is not a token"),
         ({"tokenizer.ggml.token_type": [1, 2]}, "kinds of its tokens"),
         ({"tokenizer.ggml.tokens": None}, "no vocabulary"),
     ],

@@ -166,13 +166,13 @@ def test_a_chat_template_that_never_ends(folder: Path) -> None:
 def test_a_model_that_does_not_go_on_with_texts(folder: Path, kind: str, architecture: str) -> None:
     change(folder / "config.json", model_type=kind, architectures=[architecture])
     error = refusal(folder)
-    assert f"{architecture} is no model that goes on with a text" in error.message
+    assert f"{architecture} is not a language model" in error.message
     assert "ForCausalLM" in error.hint
 
 
 def test_an_encoder_with_a_decoder(folder: Path) -> None:
     change(folder / "config.json", model_type="t5", architectures=None)
-    assert "is no model that goes on with a text" in refusal(folder).message
+    assert "is not a language model" in refusal(folder).message
 
 
 def test_a_model_without_a_cache_of_keys_and_values(
@@ -254,7 +254,7 @@ def test_a_context_that_is_no_number_of_tokens(folder: Path, length: Any) -> Non
 def test_a_tensor_of_a_shape_that_is_none(folder: Path, shape: Any) -> None:
     header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
     (folder / "b.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    assert "b.safetensors: this is no safetensors file" in refusal(folder).message
+    assert "b.safetensors: this is not a safetensors file" in refusal(folder).message
 
 
 def test_weights_that_are_cut_short_are_found_without_loading_them(folder: Path) -> None:

@@ -160,7 +160,7 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 
 def test_a_known_name_that_is_not_here_says_how_to_get_it() -> None:
-    with pytest.raises(ModelNotFoundError, match="Qwen-7B-Chat-Int8 is not on this machine") as error:
+    with pytest.raises(ModelNotFoundError, match="Qwen-7B-Chat-Int8 is not downloaded") as error:
         qwenchat.load("Qwen-7B-Chat-Int8")
     assert "qwenchat models pull Qwen/Qwen-7B-Chat-Int8" in error.value.hint
 
@@ -199,7 +199,7 @@ def test_auto_without_a_checkpoint_takes_the_built_in_model_and_says_so(tiny_dem
     lines: list[str] = []
     assert qwenchat.load(notice=lines.append).name == "demo"
     (line,) = lines
-    assert line.startswith("Qwen/Qwen-7B-Chat-Int8 is not on this machine")
+    assert line.startswith("Qwen/Qwen-7B-Chat-Int8 is not downloaded")
 
 
 def test_a_context_for_the_large_model_does_not_keep_the_built_in_one_from_answering(tiny_demo: Path) -> None:
@@ -212,7 +212,7 @@ def test_auto_with_a_checkpoint_that_does_not_fit_takes_the_built_in_model_and_s
     tiny_demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = loader.check_memory
-    refusals = iter([InsufficientMemoryError("the model needs 99.0 GiB")])
+    refusals = iter([InsufficientMemoryError("not enough memory on cpu: needs 99.0 GiB")])
 
     def refuse_once(*args: Any, **kwargs: Any) -> int:
         for refusal in refusals:
@@ -229,7 +229,7 @@ def test_auto_settles_for_no_other_model_where_that_is_not_wanted(
     tiny_demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: Any, **kwargs: Any) -> int:
-        raise InsufficientMemoryError("the model needs 99.0 GiB")
+        raise InsufficientMemoryError("not enough memory on cpu: needs 99.0 GiB")
 
     monkeypatch.setattr(loader, "check_memory", refuse)
     with pytest.raises(InsufficientMemoryError):
@@ -327,7 +327,7 @@ def test_what_memory_is_needed_and_free_is_a_stage_before_the_weights(tiny_chat:
     stages: list[str] = []
     qwenchat.load(tiny_chat, device="cpu", progress=lambda stage, fraction: stages.append(stage))
     first = stages.index(request.LOADING)
-    assert re.fullmatch(r"needs 0\.0 GiB, \d+\.\d GiB are free", stages[first - 1])
+    assert re.fullmatch(r"needs 0\.0 GiB, \d+\.\d GiB free", stages[first - 1])
     # Every start says it: no news off a terminal.
     assert all(isinstance(stage, request.Routine) for stage in stages)
 
@@ -342,7 +342,7 @@ def test_the_path_that_is_taken_and_why_is_told_once(
     monkeypatch.setattr(plan, "plan", without_kernels("the CPU is too old"))
     lines: list[str] = []
     model = qwenchat.load(tiny_chat, device="cpu", dtype="float32", notice=lines.append)
-    assert lines == ["the fast CPU kernels are not used, but plain torch: the CPU is too old"]
+    assert lines == ["falling back from the CPU kernels to plain torch: the CPU is too old"]
     assert "plain torch" in model.description
     monkeypatch.setattr(plan, "plan", without_kernels(None))
     qwenchat.load(tiny_chat, device="cpu", notice=lines.append)
@@ -356,7 +356,7 @@ def test_ask_tells_the_path_on_stderr_but_not_if_it_shall_be_quiet(
     monkeypatch.setattr(sys, "stdin", None)
     ask = ("ask", "hi", "-m", str(tiny_chat), "--max-new-tokens", "2", "--no-save", "--dtype", "float32")
     assert app.run(ask) == 0
-    assert capsys.readouterr().err.count("but plain torch: the CPU is too old") == 1
+    assert capsys.readouterr().err.count("to plain torch: the CPU is too old") == 1
     assert app.run([*ask, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
 

@@ -276,7 +276,7 @@ def test_without_kernels_plain_torch_computes_and_the_reason_is_told_once(
     backend, told = load_and_compare()
     assert isinstance(backend.engine.model, Qwen)
     assert len(told) == 1
-    assert told[0].startswith("the fast CPU kernels are not used, but plain torch: ")
+    assert told[0].startswith("falling back from the CPU kernels to plain torch: ")
     assert reason in told[0]
     assert not (tmp_path / "empty").exists()
 

@@ -185,8 +185,16 @@ def test_a_few_tokens_that_are_cancelled_between_two_are_all_forgotten(
         ({"heads": 2, "head_dim": 32, "mlp_size": 48}, torch.float32, None),
         ({"heads": 2, "head_dim": 32, "mlp_size": 48}, torch.bfloat16, None),
         ({"heads": 2, "head_dim": 32, "mlp_size": 48}, torch.float16, "float16"),
-        ({"heads": 2, "head_dim": 80, "mlp_size": 48}, torch.float32, "a width of 80 is no multiple of 32"),
-        ({"heads": 2, "head_dim": 16, "mlp_size": 48}, torch.float32, "a width of 16 is no multiple of 32"),
+        (
+            {"heads": 2, "head_dim": 80, "mlp_size": 48},
+            torch.float32,
+            "a width of 80 is not a multiple of 32",
+        ),
+        (
+            {"heads": 2, "head_dim": 16, "mlp_size": 48},
+            torch.float32,
+            "a width of 16 is not a multiple of 32",
+        ),
         ({"heads": 2, "head_dim": 32, "mlp_size": 40}, torch.float32, "40"),
     ],
     ids=str,
@@ -204,7 +212,7 @@ def test_a_model_of_other_shapes_is_loaded_and_the_reason_is_told_once(tmp_path:
     model = load(folder, device="cpu", dtype="float32", notice=told.append)
     assert isinstance(model.engine.model, Qwen)
     assert len(told) == 1
-    assert "a width of 16 is no multiple of 32" in told[0]
+    assert "a width of 16 is not a multiple of 32" in told[0]
     assert len(list(model.generate([1, 2, 3], temperature=0, max_new_tokens=3, ignore_eos=True))) == 3
 
 

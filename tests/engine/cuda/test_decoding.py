@@ -134,7 +134,7 @@ def test_greedy_tokens_of_every_golden_folder_equal_the_cpus(tmp_path: Path, nam
     assert sum(common) / len(common) > 24  # or the error would excuse anything
 
 
-@pytest.mark.skipif(BUILT_IN is None, reason="the built-in model is not on this machine")
+@pytest.mark.skipif(BUILT_IN is None, reason="the built-in model is not downloaded")
 def test_greedy_tokens_of_the_built_in_model_equal_the_cpus() -> None:
     assert BUILT_IN is not None
     gpu = qwenchat.load(BUILT_IN, device="cuda", dtype="float16", context=512)

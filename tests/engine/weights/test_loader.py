@@ -340,7 +340,7 @@ def header(table: object) -> bytes:
         (header({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 0]}}), "its tensor 'a'"),
         (header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}), "cut short"),
         (header([[]] * 2**20), "more than 2097152 values"),
-        (header([]), "no table of tensors"),
+        (header([]), "not a table of tensors"),
         (struct.pack("<Q", 2**40), "header is too long"),
         (b"1234567", "cut short"),
         (b"", "cut short"),

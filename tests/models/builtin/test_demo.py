@@ -177,7 +177,7 @@ def test_a_disk_that_is_too_full_is_told_before_anything_is_fetched(
     monkeypatch.setattr(demo, "fetch", fail)
     full = shutil.disk_usage(models.parent)._replace(free=10**6)
     monkeypatch.setattr("shutil.disk_usage", lambda path: full)
-    with pytest.raises(DownloadError, match=r"needs 360 MB of free disk, and .* has 1 MB") as caught:
+    with pytest.raises(DownloadError, match=r"needs 360 MB, .* has 1 MB free") as caught:
         demo.ensure(models)
     assert "QWENCHAT_HOME" in caught.value.hint
 

@@ -100,16 +100,16 @@ def test_what_is_too_much_is_counted(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "line 2 is no chat: Expecting property name"),
-        ("[]", "line 2 is no chat: it has no messages"),
-        ('{"messages": []}', "line 2 is no chat: it has no messages"),
-        ('{"messages": {"role": "user"}}', "line 2 is no chat: it has no messages"),
-        ('{"messages": ["hi"]}', "line 2 is no chat: a message is str"),
+        ("{", "line 2 is not a chat: Expecting property name"),
+        ("[]", "line 2 is not a chat: it has no messages"),
+        ('{"messages": []}', "line 2 is not a chat: it has no messages"),
+        ('{"messages": {"role": "user"}}', "line 2 is not a chat: it has no messages"),
+        ('{"messages": ["hi"]}', "line 2 is not a chat: a message is str"),
         ('{"messages": [{"role": "tool", "content": "x"}]}', "the role 'tool'"),
         ('{"messages": [{"role": ["user"], "content": "x"}]}', "the role ['user']"),
         ('{"messages": [{"role": "user", "content": 7}]}', "content is int"),
         ('{"messages": [{"role": "user"}]}', "content is NoneType"),
-        ("[" * 100_000, "line 2 is no chat: "),
+        ("[" * 100_000, "line 2 is not a chat: "),
     ],
 )
 def test_a_line_that_is_no_chat_is_named(

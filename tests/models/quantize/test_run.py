@@ -386,11 +386,11 @@ def test_a_destination_in_the_source_or_in_use_is_refused(
     assert "is inside the source" in refusal(quantize, UsageError, name=tiny_chat.name)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "mine.txt").write_text("mine")
-    assert "exists already" in refusal(quantize, UsageError, name="used")
+    assert "already exists" in refusal(quantize, UsageError, name="used")
     (tmp_path / "file").write_text("mine")
-    assert "exists already" in refusal(quantize, UsageError, name="file")
+    assert "already exists" in refusal(quantize, UsageError, name="file")
     assert "there is no folder" in refusal(quantize, UsageError, name="nowhere/made")
-    assert "exists already" in refusal(quantize, UsageError, name="/")
+    assert "already exists" in refusal(quantize, UsageError, name="/")
     (tmp_path / "circle").symlink_to("circle")
     assert "circle" in refusal(quantize, UsageError, name="circle/made")
     (tmp_path / "taken.partial").mkdir()
@@ -409,10 +409,10 @@ def test_disk_and_memory_are_looked_at_first(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**6))
-    assert "has 0.0 GB" in refusal(quantize, QwenchatError)
+    assert "0.0 GB free" in refusal(quantize, QwenchatError)
     monkeypatch.undo()
     monkeypatch.setattr("qwenchat.engine.memory.available_bytes", lambda device: 10**6)
-    assert "GiB on cpu, 0.0 GiB are free" in refusal(quantize, InsufficientMemoryError)
+    assert "GiB, 0.0 GiB free" in refusal(quantize, InsufficientMemoryError)
     assert not (tmp_path / "made.partial").exists()
 
 

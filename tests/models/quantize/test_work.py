@@ -222,7 +222,7 @@ def test_a_rename_that_was_cut_off_from_its_clearing_up_is_no_harm(
     monkeypatch.undo()
     assert digests(job.dest) == expected
     assert job.partial.exists()
-    with pytest.raises(QwenchatError, match="exists already"):
+    with pytest.raises(QwenchatError, match="already exists"):
         job.run()
     assert not job.partial.exists()
     assert digests(job.dest) == expected

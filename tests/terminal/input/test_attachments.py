@@ -81,8 +81,8 @@ def test_text_is_read_with_and_without_a_byte_order_mark(folder: Path, data: byt
     ("data", "kind", "words"),
     [
         (b"\x7fELF\0\0", UsageError, "f is binary; only text"),
-        ("你好".encode("gb18030"), UsageError, "f is no text in UTF-8; convert it"),
-        (codecs.BOM_UTF16_LE + b"\0\xd8", UsageError, "f is no text in UTF-8"),
+        ("你好".encode("gb18030"), UsageError, "f is not UTF-8 text; convert it"),
+        (codecs.BOM_UTF16_LE + b"\0\xd8", UsageError, "f is not UTF-8 text"),
         (b"x" * (MAX_BYTES + 1), ContextLengthError, "f is larger than 1024 KiB; send a part"),
     ],
 )
@@ -103,8 +103,8 @@ def test_what_is_no_text_or_too_long_is_refused(
         ("x" * 300, "cannot be read: File name too long"),
         ("a\0b", "cannot be read: embedded null"),
         ("~nobody-of-that-name/x", "there is no file ~nobody"),
-        ("/dev/zero", "/dev/zero is no ordinary file"),
-        ("pipe", "pipe is no ordinary file"),
+        ("/dev/zero", "/dev/zero is not a regular file"),
+        ("pipe", "pipe is not a regular file"),
     ],
 )
 @pytest.mark.skipif(os.name != "posix", reason="the words are POSIX's")
@@ -116,7 +116,7 @@ def test_what_is_no_file_is_refused_at_once(folder: Path, path: str, words: str)
 
 @pytest.mark.parametrize("name", ["nu\0ll", "half \ud800", "x" * 300])
 def test_a_name_that_no_file_can_have_is_in_no_message(name: str) -> None:
-    with pytest.raises(UsageError, match="is not in the next message"):
+    with pytest.raises(UsageError, match="is not attached"):
         Draft().detach(name)
 
 
@@ -127,7 +127,7 @@ def test_a_pipe_put_in_a_files_place_at_the_last_moment_is_not_waited_for(
     os.mkfifo(folder / "pipe")
     honest = Path.stat
     monkeypatch.setattr(Path, "stat", lambda path, **how: honest(path.with_name("a.txt"), **how))
-    with pytest.raises(UsageError, match="no ordinary file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         read_file("pipe")
 
 

@@ -98,7 +98,7 @@ def test_an_editor_with_a_space_in_its_path_needs_no_quotes(editors: Editors) ->
 
 
 def test_without_a_choice_the_usual_editors_are_looked_for(editors: Editors) -> None:
-    with pytest.raises(UsageError, match="there is no editor; set EDITOR"):
+    with pytest.raises(UsageError, match="no editor was found; set EDITOR"):
         edit("", environ={"PATH": str(editors.programs)})
     for name in ("vi", "nano", "editor"):
         editors.add(name, f'echo {name} >"$1"')
@@ -110,7 +110,7 @@ def test_without_a_choice_the_usual_editors_are_looked_for(editors: Editors) -> 
     [
         ("no-such-editor -w", "no-such-editor cannot be started: No such file .*; set EDITOR"),
         ("/", "/ cannot be started: Permission denied"),
-        ("vi 'a", "EDITOR is no command: vi 'a"),
+        ("vi 'a", "EDITOR is not a command: vi 'a"),
     ],
 )
 def test_an_editor_that_cannot_be_started_is_told(editors: Editors, command: str, words: str) -> None:
@@ -125,7 +125,7 @@ def test_an_editor_that_cannot_be_started_is_told(editors: Editors, command: str
         ('printf work >"$1"; kill -9 $$', "the editor was killed", b"work"),
         ('printf work >"$1"; exit 143', "the editor was killed", b"work"),
         ('printf work >"$1.swp"; kill -9 $$', "the editor was killed", b"work"),
-        ('printf "\\377" >"$1"', "no text in UTF-8", b"\xff"),
+        ('printf "\\377" >"$1"', "not UTF-8 text", b"\xff"),
     ],
 )
 def test_work_that_cannot_be_brought_home_is_kept_and_told(
