@@ -88,8 +88,8 @@ def trim(row: Row) -> Row:
 
 _WIDE = "\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60"
 _WIDE += "\uffe0-\uffe6\U00020000-\U0003fffd"
-_OPENING = "（《「『【〔〈“‘"
-_CLOSING = "。，、；：！？）》」』】〕〉”’…"
+_OPENING = "（［《「『【〔〈“‘"
+_CLOSING = "。，、；：！？）］》」』】〕〉”’…"
 _MARKS = "\u3099\u309a\ufe00-\ufe0f\U000e0100-\U000e01ef"  # belong to the wide character before them
 
 # What stays in one row: a word, or one Chinese or Japanese character with the punctuation that may

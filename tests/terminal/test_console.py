@@ -162,14 +162,14 @@ def test_a_notice_wraps_between_words_and_hangs(monkeypatch: pytest.MonkeyPatch)
 def test_a_chinese_notice_wraps_between_characters_but_not_before_closing_marks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    text = "第三轮已经不在上下文里了，因此被省略；“这样”就（一定）不会丢失。"
+    text = "第三轮已经不在上下文里了，因此被省略；“这样”就（一定）不会丢失［默认：８］。"
     for columns in range(10, 50):
         lines = said(columns, monkeypatch, (text,))
         assert "".join(line.strip() for line in lines) == text
         assert max(map(cell_len, lines)) <= columns
         for line in lines:
-            assert line.strip()[0] not in "，；。”）"
-            assert line[-1] not in "“（"
+            assert line.strip()[0] not in "，；。”）］"
+            assert line[-1] not in "“（［"
 
 
 @pytest.mark.parametrize(
