@@ -1,4 +1,4 @@
-"""What can go wrong, as one family.
+"""The errors, as one family.
 
 Every error that a user can meet is a :class:`QwenchatError`. It carries one line that says what
 happened, a hint that says what to do next, and the exit code that the command line ends with.
@@ -222,7 +222,7 @@ class Interrupted(QwenchatError):
 
 
 def cannot_import(error: ImportError) -> QwenchatError:
-    """What it means that a package of the installation cannot be imported."""
+    """The error for a package of the installation that cannot be imported."""
     short = re.search(r"(\S+): (?:failed to map segment|cannot allocate memory)", str(error), re.IGNORECASE)
     if short:  # in the words of the system's loader; numpy wraps them into a page
         return InsufficientMemoryError(

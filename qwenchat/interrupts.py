@@ -49,7 +49,7 @@ def hear() -> None:
 
 
 def wished() -> bool:
-    """Whether the program is to end: it was interrupted, whatever somebody made of that."""
+    """True if the program is to end: it was interrupted, whatever somebody made of that."""
     return _wished
 
 

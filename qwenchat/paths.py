@@ -1,4 +1,4 @@
-"""Where qwenchat keeps its files: four folders of the platform's, and the config file.
+"""The folders where qwenchat keeps its files, and the config file.
 
 Knows the two variables that move them, and nothing of what lies in them. None of the folders need
 exist yet. Cheap to import, unlike the settings.

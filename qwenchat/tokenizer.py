@@ -183,7 +183,7 @@ class QwenTokenizer:
         return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(text)
 
     def reply_bytes(self, token_id: int) -> bytes:
-        """What a token adds to a reply's text: nothing if it is special, U+FFFD if no token has that id."""
+        """The bytes of a token in a reply's text: none if it is special, U+FFFD if no token has that id."""
         if token_id in self._special_ids:
             return b""
         return self._bytes_of.get(token_id, "\ufffd".encode())
@@ -243,7 +243,7 @@ class IncrementalDecoder:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was met."""
+        """True if a stop string was met."""
         return self._stops.stopped
 
     def push(self, token_id: int) -> str:

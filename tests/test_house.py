@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,11 +43,3 @@ def private_imports(path: Path) -> Iterator[str]:
         if (node.module or "").rpartition(".")[0] != own:
             private = [n.name for n in node.names if n.name.startswith("_") and not n.name.startswith("__")]
             yield from (f"{path.relative_to(ROOT)}: {node.module}.{name}" for name in private)
-
-
-def test_the_map_of_the_package_names_what_there_is() -> None:
-    entries = re.findall(r"^    (\w+) {2,}\S", qwenchat.__doc__ or "", re.MULTILINE)
-    there = {path.stem for path in PACKAGE.glob("*.py")} | {
-        path.parent.name for path in PACKAGE.glob("*/__init__.py")
-    }
-    assert sorted(entries) == sorted(there - {"__init__"})

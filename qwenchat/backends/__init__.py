@@ -1,1 +1,1 @@
-"""Where tokens come from: one module per kind of model, all speaking the protocol in ``base.py``."""
+"""Backends: where tokens come from, all speaking the protocol of ``chat/backend.py``."""

@@ -53,7 +53,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def predict_device(device: str, dtype: str) -> tuple[str, int]:
-    """What :func:`pick_device` and :func:`pick_dtype` would come to, without the seconds that torch takes.
+    """Predict :func:`pick_device` and :func:`pick_dtype`, without the seconds that torch takes.
 
     Returns:
         "cpu" or "cuda", and the bytes of a value. Whether there is a device "cuda:N" is not looked for.
@@ -75,7 +75,7 @@ def _kind_of_device(name: str) -> tuple[str, str]:
 
 
 def _name_of_dtype(name: str, kind: str, multiplies_bfloat16: Callable[[], bool]) -> str:
-    """What "auto" stands for on a kind of device; else the name itself."""
+    """The dtype that "auto" stands for on a kind of device; else the name itself."""
     if name not in DTYPES:
         raise UsageError("the dtype is {value!r}, expected {names}", value=name, names=Names(DTYPES))
     if name != "auto":
@@ -87,14 +87,14 @@ def _name_of_dtype(name: str, kind: str, multiplies_bfloat16: Callable[[], bool]
 
 
 def _multiplies_bfloat16() -> bool:
-    """What torch would say of the processor, without torch."""
+    """True if the processor multiplies bfloat16, found out without torch."""
     from llvmlite.binding import get_host_cpu_features
 
     return bool(get_host_cpu_features().get("avx512bf16"))
 
 
 def _has_gpu() -> bool:
-    """Whether torch is built for CUDA, and the driver has a GPU for it."""
+    """True if torch is built for CUDA, and the driver has a GPU for it."""
     windows = os.name == "nt"
     torch = importlib.util.find_spec("torch")
     library = "torch_cuda.dll" if windows else "libtorch_cuda.so"

@@ -45,7 +45,7 @@ class Decoder(Protocol):
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was met."""
+        """True if a stop string was met."""
 
     def push(self, token_id: int) -> str:
         """Takes the next token; returns the text that became certain."""
@@ -134,7 +134,7 @@ class Model(ABC):
 
     @abstractmethod
     def _decoder(self, stop: Sequence[str]) -> Decoder:
-        """What makes text of a reply's tokens."""
+        """The incremental decoder of a reply."""
 
     @abstractmethod
     def _turn_ends(self) -> set[int]:

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from qwenchat.settings.schema import Settings
 
 
-class Routine(str):
+class QuietStage(str):
     """A stage that every load passes through: to be seen while it lasts, but no news in a log."""
 
     __slots__ = ()
 
 
-IMPORTING, LOADING, PREPARING = map(Routine, ("importing torch", "loading weights", "preparing kernels"))
+IMPORTING, LOADING, PREPARING = map(QuietStage, ("importing torch", "loading weights", "preparing kernels"))
 COMPILING = "compiling kernels, once"
 KV_CACHES = get_args(choices.KVCache)
 DEFAULT_CHECKPOINT = "Qwen/Qwen-7B-Chat-Int8"

@@ -1,4 +1,4 @@
-"""What the machine could do at best, measured in the same run as what is held to it.
+"""Ceilings of the machine, measured in the same run as what is held to them.
 
 Decoding reads every weight and every cached position once a token, so its ceiling is the read bandwidth of
 the memory. Prefill multiplies matrices, so its ceiling is the speed of a large product. Knows the bytes
@@ -28,7 +28,7 @@ SIDE = {"cpu": 2048, "cuda": 8192}
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """What a device does at best.
+    """The ceilings of a device.
 
     Attributes:
         read: bytes/s read from memory.

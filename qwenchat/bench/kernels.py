@@ -1,4 +1,4 @@
-"""What each kernel of the decode step takes, and the sampler alone.
+"""Times of each kernel of the decode step, and of the sampler alone.
 
 Each part of the step is launched by itself in a CUDA graph, replayed in a row and timed with events. What
 starts a token (the embedding, which also readies the sampler) is launched before every part, as it is in

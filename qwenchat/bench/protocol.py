@@ -38,7 +38,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How much is measured.
+    """The lengths and counts that are measured.
 
     Attributes:
         tokens: lengths of the replies to one token, each a run of its own.
@@ -174,7 +174,7 @@ class Memory:
 
 @dataclass(slots=True)
 class Result:
-    """What was measured of one subject; what was not stays None.
+    """The measurements of one subject; what was not measured stays None.
 
     Attributes:
         name: of the subject.

@@ -42,7 +42,7 @@ class Shape:
 
     @property
     def config(self) -> ModelConfig:
-        """What its ``config.json`` says."""
+        """Its ``config.json``."""
         bits = FORMATS[self.format]
         quant = None if bits is None else QuantConfig(bits, GROUP, act_order=False, zeros_minus_one=True)
         return replace(SHAPES[self.size], quant=quant)

@@ -161,7 +161,7 @@ def _card_table(report: Report) -> Table:
 
 
 def _waiting_table(report: Report) -> Table:
-    """What somebody waits for."""
+    """The table of waiting times."""
     table = _table(
         "model",
         "of a\nprompt of",
@@ -249,7 +249,7 @@ def _memory(memory: Memory | None) -> str:
 
 
 def lines(report: Report) -> tuple[list[Line], str, str]:
-    """What a picture of the speed against the context shows: its lines, its title, and a line below that."""
+    """The content of the chart: its lines, its title, and a line below that."""
     found = []
     for r in report.results:
         measured, ceilings = longest(r).curve(), report.ceilings_of(r)

@@ -41,7 +41,7 @@ _PLENTY = 16
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be measured.
+    """A request to measure.
 
     Attributes:
         model: a folder, a known name, or demo; where ``random_weights`` is None.
@@ -148,8 +148,8 @@ def _random_subject(
         how = _plan(request, shape, device, dtype, plan, tell)
         model = random_weights.random_model(shape.config, device=device, dtype=dtype, layout=how.layout)
         kernels = linear.pack(model, how, dtype)
-        if kernels.why_not:
-            tell(tr("our kernels are not used: {reason}", reason=kernels.why_not))
+        if kernels.unsupported_reason:
+            tell(tr("our kernels are not used: {reason}", reason=kernels.unsupported_reason))
         return Loaded(kernels.model, kernels.weights, kernels.name)
 
     return Subject(shape.name, load, request.kv_cache)
@@ -158,7 +158,7 @@ def _random_subject(
 def _plan(
     request: Request, shape: Shape, device: torch.device, dtype: torch.dtype, plan: Protocol, tell: Tell
 ) -> linear.Plan:
-    """How a model of random weights will be held, for which memory suffices."""
+    """Plan a model of random weights for which memory suffices."""
     how = linear.plan(shape.config, device, dtype, lambda: _open_team(request, tell))
     packed = how.layout is not None
     needed = need(
@@ -231,7 +231,7 @@ def _peer(request: Request, device: torch.device, dtype: torch.dtype, plan: Prot
 
 
 def _machine(device: torch.device) -> dict[str, str]:
-    """What computes, by name."""
+    """The name of what computes."""
     versions = {"torch": f"torch {torch.__version__}"}
     if importlib.util.find_spec("triton") is not None:
         versions["triton"] = f"triton {metadata.version('triton')}"

@@ -1,4 +1,4 @@
-"""How long somebody waits from the start of a process to the first token of its answer."""
+"""The time from the start of a process to the first token of its answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a device's work is timed: with its own events on a GPU, with the clock on a CPU.
+"""Timing of a device's work: with its own events on a GPU, with the clock on a CPU.
 
 Knows nothing of what the work is.
 """

@@ -341,7 +341,7 @@ class Conversation:
         return node
 
     def _deepest(self, node_id: int) -> Node:
-        """Where the chat was left below a node."""
+        """The node where the chat was left below a node."""
         while (following := self._last_visited.get(node_id)) is not None:
             node_id = following
         return self.node(node_id)

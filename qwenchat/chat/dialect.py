@@ -57,7 +57,7 @@ class _State(StateInline):
 
 
 def _is_wide(character: str) -> bool:
-    """Whether it is of a script whose words stand without spaces between them; emoji are not."""
+    """True if it is of a script whose words stand without spaces between them; emoji are not."""
     return unicodedata.east_asian_width(character) in "WFH" and unicodedata.category(character) != "So"
 
 

@@ -52,7 +52,7 @@ def loader(name: str, settings: Settings, *, complete: bool = False) -> Load:
 
 def load(name: str, settings: Settings, *, complete: bool = False) -> Backend:
     """Loads a model while somebody waits for it; the arguments are :func:`loader`'s."""
-    from qwenchat.backends.request import Routine
+    from qwenchat.backends.request import QuietStage
     from qwenchat.terminal import console
 
     # A terminal sees every stage pass by; a log file need not hear of what is the same every time.
@@ -61,7 +61,7 @@ def load(name: str, settings: Settings, *, complete: bool = False) -> Backend:
 
         def progress(stage: str, fraction: float | None) -> None:
             log.debug("%s %s", stage, "" if fraction is None else f"{fraction:.0%}")
-            if on_terminal or not isinstance(stage, Routine):
+            if on_terminal or not isinstance(stage, QuietStage):
                 show(tr(stage), fraction)
 
         return loader(name, settings, complete=complete)(progress, console.say)

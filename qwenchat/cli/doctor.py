@@ -21,7 +21,7 @@ from qwenchat.humanize import in_gib
 from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
-    from qwenchat.doctor.findings import Finding, Fit, Outlook, Report
+    from qwenchat.doctor.findings import Finding, Fit, ModelFit, Report
     from qwenchat.terminal.columns import Column, Table
 
 _SIGNS = {"good": "✓", "note": "·", "bad": "✗"}
@@ -155,7 +155,7 @@ def _columns(fits: Sequence[Fit]) -> list[Column]:
     ]
 
 
-def _model(outlook: Outlook) -> tuple[str, ...]:
+def _model(outlook: ModelFit) -> tuple[str, ...]:
     from qwenchat.humanize import size_text
 
     model, fits = outlook.model, outlook.fits

@@ -19,9 +19,9 @@ from qwenchat.terminal.columns import Column, Table, terms
 from qwenchat.terminal.sanitize import sanitize_line
 
 if TYPE_CHECKING:
-    from qwenchat.models.about import About
+    from qwenchat.models.about import CheckpointInfo
     from qwenchat.models.checking import Checked
-    from qwenchat.models.places import Place
+    from qwenchat.models.places import LocalCheckpoint
     from qwenchat.models.published import Published
 
 _NONE = "-"
@@ -42,7 +42,7 @@ class ModelRow:
 
     name: str
     known: Published | None
-    place: Place | None
+    place: LocalCheckpoint | None
     context: int | None
     begun: bool
     memory: int | None
@@ -111,7 +111,7 @@ def _cells(model: ModelRow) -> tuple[str, ...]:
 
 
 def show_tables(
-    model: ModelRow, about: About | None, files: Iterable[tuple[str, int]], device: str
+    model: ModelRow, about: CheckpointInfo | None, files: Iterable[tuple[str, int]], device: str
 ) -> tuple[Table, Table]:
     """The facts of one model, a line each; and its files."""
     place = model.place
@@ -197,7 +197,7 @@ def bad_error(checked: Checked) -> CheckpointError:
     )
 
 
-def _again(place: Place) -> str:
+def _again(place: LocalCheckpoint) -> str:
     """The words after ``pull`` that bring this very revision from where it came."""
     source = " --source modelscope" if place.source == "modelscope" else ""
     revision = f" --revision {place.revision}" if place.source == "hub" else ""

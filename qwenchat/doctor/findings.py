@@ -34,29 +34,29 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a model would take on a device, and what would run it there.
+    """The fit of a model on a device: its memory, and the kernels that would run it.
 
     Attributes:
         device: "cpu" or "cuda:N".
         needed, free: bytes of memory.
         kernels: what would multiply.
-        why_not: why that is not our own kernels, or None.
+        unsupported_reason: why that is not our own kernels, or None.
     """
 
     device: str
     needed: int
     free: int
     kernels: str
-    why_not: str | None
+    unsupported_reason: str | None
 
     @property
     def fits(self) -> bool:
-        """Whether the memory suffices now."""
+        """True if the memory suffices now."""
         return self.needed <= self.free
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class ModelFit:
     """A known model, and how it would do on this machine.
 
     Attributes:
@@ -82,6 +82,6 @@ class Report:
     """
 
     findings: tuple[Finding, ...]
-    models: tuple[Outlook, ...]
+    models: tuple[ModelFit, ...]
     chat: Finding
     exit_code: int

@@ -18,7 +18,7 @@ from qwenchat.backends.devices import pick_dtype
 from qwenchat.backends.native.kernel_cache import open_cpu_kernels
 from qwenchat.backends.native.load import kernels_told
 from qwenchat.backends.request import LoadRequest
-from qwenchat.doctor.findings import Finding, Fit, Outlook
+from qwenchat.doctor.findings import Finding, Fit, ModelFit
 from qwenchat.engine.cpu import cores
 from qwenchat.engine.cpu.compiled import CannotCompile
 from qwenchat.engine.memory import available_bytes
@@ -50,7 +50,7 @@ class Machine:
             self._team.close()
 
     def gpus(self) -> Iterator[Finding]:
-        """What torch sees of CUDA."""
+        """The GPUs that torch sees."""
         if not self._cuda:
             text = tr("no CUDA GPU; models run on the CPU")
             reason = tr("this torch is built without CUDA") if torch.version.cuda is None else _why_no_cuda()
@@ -103,13 +103,15 @@ class Machine:
         text = tr("{free} of {total} GiB free", free=in_gib(free), total=in_gib(total))
         return Finding("memory", "good", text, facts={"free_bytes": free, "total_bytes": total})
 
-    def outlook(self, model: Published) -> Outlook:
-        """How a known model would do here."""
+    def outlook(self, model: Published) -> ModelFit:
+        """Predict how a known model would run here."""
         devices = [*self._cuda[:1], torch.device("cpu")]
-        return Outlook(model, catalog.find(model.name), tuple(self._fit(model, device) for device in devices))
+        return ModelFit(
+            model, catalog.find(model.name), tuple(self._fit(model, device) for device in devices)
+        )
 
     def chat(self) -> str:
-        """What a chat would answer with, in a line.
+        """Predict the model that a chat would answer with.
 
         Raises:
             QwenchatError: as a chat would, before it loads a weight.
@@ -149,8 +151,8 @@ class Machine:
             packed=how.layout is not None,
         )
         ours = "Triton, CUDA graph" if device.type == "cuda" else how.team and how.team.name
-        kernels = kernels_told(ours if how.why_not is None and ours else "plain torch", how.team)
-        return Fit(str(device), needed, available_bytes(device), kernels, how.why_not)
+        kernels = kernels_told(ours if how.unsupported_reason is None and ours else "plain torch", how.team)
+        return Fit(str(device), needed, available_bytes(device), kernels, how.unsupported_reason)
 
     def _open_team(self) -> Team:
         team = self._kernels()

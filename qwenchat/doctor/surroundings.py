@@ -34,7 +34,7 @@ _FULL = 50 * 10**6
 
 
 def program() -> Finding:
-    """What runs, on what."""
+    """The program, and what it runs on."""
     version, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
     text = f"qwenchat {__version__}, Python {version}, {system}"
     facts = {"qwenchat": __version__, "python": version, "system": system, "executable": sys.executable}
@@ -69,7 +69,7 @@ def _version(name: str) -> str | None:
 
 
 def settings(resolved: ResolvedSettings) -> Finding:
-    """Where they come from, and those that are not the defaults."""
+    """The settings' sources, and those that are not the defaults."""
     path = paths.config_path()
     rows = sources.describe(resolved)
     changed = {key: (value, origin) for key, value, origin in rows if origin != sources.DEFAULT}
@@ -90,7 +90,7 @@ def settings(resolved: ResolvedSettings) -> Finding:
 
 
 def places() -> Iterator[Finding]:
-    """Where files are kept; without ``sessions`` no chat is saved, without the others no model is fetched."""
+    """The folders; without ``sessions`` no chat is saved, without the others no model is fetched."""
     places = {
         "sessions": paths.data_dir() / "sessions",
         "cache": paths.cache_dir(),
@@ -116,7 +116,7 @@ def places() -> Iterator[Finding]:
 
 
 def the_hub() -> Finding:
-    """Whether checkpoints can be fetched."""
+    """Reach the Hub: true if checkpoints can be fetched."""
     reason = client.reachable()
     token = bool(os.environ.get("HF_TOKEN"))
     facts = {"endpoint": endpoint(), "reachable": reason is None, "reason": reason, "token": token}
@@ -127,7 +127,7 @@ def the_hub() -> Finding:
 
 
 def auto_gptq() -> Finding:
-    """What quantising needs, and nothing else."""
+    """auto-gptq, which quantising needs and nothing else."""
     version = _version("auto_gptq")
     facts = {"auto-gptq": version}
     if version:

@@ -1,4 +1,4 @@
-"""What a checkpoint's JSON says of its model: shapes, context, quantisation, sampling defaults.
+"""The model configuration in a checkpoint's JSON: shapes, context, quantisation, sampling defaults.
 
 Reads ``config.json`` (both generations of Qwen's key names), ``quantize_config.json`` and
 ``generation_config.json``; loads no torch and trusts no value before it is checked.
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class QuantConfig:
-    """How the linear layers are quantised.
+    """The quantisation of the linear layers.
 
     Attributes:
         bits: 4 or 8.

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a value must be.
+    """A kind of value: its test and its description.
 
     Attributes:
         fits: whether one is.
@@ -51,12 +51,12 @@ def whole(least: int, most: int) -> Kind:
 
 
 def is_whole(value: object, least: int, most: int) -> bool:
-    """Whether it is a whole number within these: no truth value, which Python counts among them."""
+    """True if it is a whole number within these: no truth value, which Python counts among them."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def is_number(value: object, *, above: float, most: float = MAX_NUMBER) -> bool:
-    """Whether it is a number within these: no truth value, not NaN, not infinite."""
+    """True if it is a number within these: no truth value, not NaN, not infinite."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and above < value <= most
 
 

@@ -69,7 +69,7 @@ class Engine:
 
     @property
     def decoder(self) -> GraphDecoder | None:
-        """What replays the decode step on a GPU, on this cache; None where the model itself decodes."""
+        """The CUDA graph of the decode step on this cache; None where the model itself decodes."""
         return self._graph
 
     def generate(
@@ -221,7 +221,7 @@ class Engine:
         return PREFILL_CHUNK[self.device.type]
 
     def _reusable(self, ids: list[int]) -> int:
-        """How many of the first positions in the cache serve a prompt.
+        """The number of cached positions that serve a prompt.
 
         Those that both begin with. The prompt before this one serves whole, since its logits are kept;
         of any other the last token is run again, for its logits. Where another chat shares a system
@@ -321,5 +321,5 @@ def _is_set(cancel: threading.Event | None) -> bool:
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many ids both begin with."""
+    """The length of the common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -18,7 +18,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(slots=True)
 class GenerationStats:
-    """What one generation did so far; it fills in while tokens come.
+    """Statistics of one generation, filled in while tokens come.
 
     Attributes:
         prompt_tokens: length of the prompt.

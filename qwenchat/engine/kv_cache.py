@@ -93,7 +93,7 @@ class KVCache:
 
     @property
     def bytes_per_position(self) -> int:
-        """What one position takes."""
+        """The bytes of one position."""
         _, layers, heads, _, head_dim = self._rows.shape
         row = head_dim * self._rows.itemsize + (0 if self._scales is None else _SCALE.itemsize)
         return 2 * layers * heads * row

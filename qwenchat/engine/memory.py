@@ -1,4 +1,4 @@
-"""How much memory a model takes, and how much is free, on the machine or on a device.
+"""Memory: how much a model takes, and how much is free, on the machine or on a device.
 
 What a model takes is counted without torch, so that a list of models need not wait for it.
 """
@@ -66,7 +66,7 @@ def need(
     packed: bool,
     int8_cache: bool = False,
 ) -> Need:
-    """What a model takes.
+    """The memory that a model takes.
 
     Args:
         weights, reading: as of :class:`Need`; the loader knows.
@@ -86,7 +86,7 @@ def need(
 
 
 def cache_bytes_per_token(config: ModelConfig, itemsize: int, *, int8: bool = False) -> int:
-    """What one position of the KV cache takes, in bytes.
+    """The bytes of one position of the KV cache.
 
     Args:
         itemsize: bytes of a value of the dtype that the model computes in.
@@ -163,7 +163,7 @@ def available_bytes(device: torch.device) -> int:
 
 
 def _cgroup_headroom() -> int:
-    """What a container's memory limit leaves, in bytes; beyond any machine where there is none."""
+    """The bytes that a container's memory limit leaves; beyond any machine where there is none."""
     for limit_file, usage_file in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),

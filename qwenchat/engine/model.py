@@ -38,12 +38,12 @@ class Qwen(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device."""
         return self.transformer.wte.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it computes in."""
+        """The dtype of the computation."""
         return self.transformer.wte.weight.dtype
 
     def new_cache(self, capacity: int, *, int8: bool = False) -> KVCache:
@@ -198,7 +198,7 @@ class LowerRight:
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """What attention needs to know of where this call's T tokens stand.
+    """Positions of this call's T tokens, for attention.
 
     Attributes:
         cos, sin: float32 [T, 1, 1, head_dim]; the first half of ``sin`` is negated.
@@ -291,7 +291,7 @@ class Rotary:
 
 
 def ntk_alpha(config: ModelConfig, prompt_length: int) -> float:
-    """How far the rotary base is stretched for a prompt of ``prompt_length`` tokens.
+    """The NTK factor of the rotary base for a prompt of ``prompt_length`` tokens.
 
     ``2 ** ceil(log2(length / seq_length) + 1) - 1``, at least 1; chosen from the whole prompt and
     kept for the tokens decoded after it. Source: ``get_ntk_alpha`` of ``modeling_qwen.py``.

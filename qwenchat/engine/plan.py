@@ -1,4 +1,4 @@
-"""What multiplies: the kernels that a device can use, and the layout in which they read the matrices.
+"""The plan: the kernels that a device can use, and the layout in which they read the matrices.
 
 Decoding multiplies every matrix by a single row, so its speed is the speed at which the matrix is read. Our
 own kernels, on a GPU and on a CPU, read quantised matrices in their codes. Where they cannot be used, which
@@ -34,51 +34,51 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a model's matrices will be held, known before they are loaded.
+    """The plan of a model's matrices, known before they are loaded.
 
     Attributes:
         layout: brings them there; None where plain torch multiplies.
-        why_not: why it does, and not our kernels.
+        unsupported_reason: why it does, and not our kernels.
         team: what runs the CPU kernels, or None.
     """
 
     layout: QuantizedLayout | None = None
-    why_not: str | None = None
+    unsupported_reason: str | None = None
     team: Team | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """What multiplies.
+    """Kernels and their weights.
 
     Attributes:
         name: for people.
         model: ready to run on them.
         weights: as the CUDA kernels read them, or None where these are not used.
-        why_not: why our kernels are not used.
+        unsupported_reason: why our kernels are not used.
     """
 
     name: str
     model: Qwen | CPUModel
     weights: Weights | None = None
-    why_not: str | None = None
+    unsupported_reason: str | None = None
 
 
 def plan(
     config: ModelConfig, device: torch.device, dtype: torch.dtype, open_team: Callable[[], Team]
 ) -> Plan:
-    """What will multiply a model's matrices on a device.
+    """Plan which kernels multiply a model's matrices on a device.
 
     Args:
         open_team: opens the CPU kernels; it raises CannotCompile where there are none.
     """
     if device.type == "cuda":
         reason = reads_packed(config, device)
-        return Plan(why_not=reason) if reason else Plan(RowLayout(dtype))
+        return Plan(unsupported_reason=reason) if reason else Plan(RowLayout(dtype))
     from qwenchat.engine.cpu import packing
     from qwenchat.engine.cpu.compiled import CannotCompile
 
-    reason = packing.why_not(config, dtype)
+    reason = packing.unsupported_reason(config, dtype)
     if reason is None:
         try:
             team = open_team()
@@ -86,11 +86,11 @@ def plan(
             reason = str(error)
         else:
             return Plan(packing.BlockLayout(config, dtype, team), team=team)
-    return Plan(why_not=reason)
+    return Plan(unsupported_reason=reason)
 
 
 def reads_packed(config: ModelConfig, device: torch.device) -> str | None:
-    """Why quantised layers cannot stay in their codes on a CUDA ``device``; None if they can.
+    """The reason why quantised layers cannot stay packed on a CUDA ``device``; None if they can.
 
     Never an exception: whatever is wrong with Triton or what it needs is a reason to do without.
     """
@@ -100,11 +100,11 @@ def reads_packed(config: ModelConfig, device: torch.device) -> str | None:
         from qwenchat.engine.cuda import decode
     except Exception as error:  # noqa: BLE001 - a triton that breaks at import is as good as none
         return Phrase("triton cannot be used: {error}", error=_first_line(error))
-    return decode.why_not(config, device) or _triton_trouble()
+    return decode.unsupported_reason(config, device) or _triton_trouble()
 
 
 def _triton_trouble() -> str | None:
-    """Why Triton cannot launch anything here. It asks the device through a library that it first compiles."""
+    """The reason why Triton cannot launch here; it asks the device through a library that it compiles."""
     import triton
 
     try:
@@ -136,8 +136,8 @@ def pack(model: Qwen, plan: Plan, dtype: torch.dtype) -> Kernels:
 
         return Kernels(plan.team.name, packing.assemble(model, dtype, plan.team))
     if model.device.type != "cuda":
-        return Kernels(pack_for_cpu(model), model, why_not=plan.why_not)
-    reason = plan.why_not
+        return Kernels(pack_for_cpu(model), model, unsupported_reason=plan.unsupported_reason)
+    reason = plan.unsupported_reason
     if reason is None:
         from qwenchat.engine.cuda import decode
 
@@ -148,4 +148,4 @@ def pack(model: Qwen, plan: Plan, dtype: torch.dtype) -> Kernels:
         if weights is not None:
             return Kernels("Triton, CUDA graph", model, weights)
         reason = Phrase("the two halves of its MLP have their inputs in different orders")
-    return Kernels("plain torch", model, why_not=reason)
+    return Kernels("plain torch", model, unsupported_reason=reason)

@@ -34,7 +34,7 @@ _FEW, _BINS = 512, 2048
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How to choose the next token. The defaults draw from the model's own distribution.
+    """Sampling parameters. The defaults draw from the model's own distribution.
 
     Args:
         temperature: divides the logits; finite and >= 0. 0 is greedy.
@@ -150,7 +150,7 @@ class Sampler:
 
 
 def filtered_logits(logits: Tensor, params: SamplingParams, seen: Tensor) -> Tensor:
-    """What is left to draw from: penalised and tempered logits, -inf where a filter removed the token.
+    """The logits to draw from: penalised and tempered, -inf where a filter removed the token.
 
     Args:
         logits: [V], float32; -inf is a token that the model itself rules out.
@@ -239,7 +239,7 @@ def _ascending(scores: Tensor) -> Tensor:
 
 
 def _border(scores: Tensor, probs: Tensor, ids: Tensor, top_p: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Where many ids are probable, the few among which their sum reaches top_p: only these need be sorted.
+    """Narrow many probable ids to the few among which their sum reaches top_p: only these need be sorted.
 
     Returns:
         The ids that are better than all of these; these; the sum of the former, float64 [1].

@@ -8,7 +8,7 @@ from qwenchat.engine.config import ModelConfig
 
 
 def packed_bytes(config: ModelConfig, *, floats: int, zeros: int) -> int:
-    """What the weights take in memory where quantised matrices are kept in their codes.
+    """The bytes of the weights in memory where quantised matrices stay packed.
 
     Args:
         floats: bytes of a value that is not quantised.

@@ -31,7 +31,7 @@ _NO_FOLDER_FSYNC = (errno.EINVAL, errno.ENOTSUP)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What tells one state of a file from another, without reading it."""
+    """The identity of a file's state, found without reading it."""
 
     inode: int
     size: int

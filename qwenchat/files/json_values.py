@@ -19,7 +19,7 @@ _BEGIN_A_VALUE = (b",", b":", b"[", b"{")
 
 
 def count(data: bytes) -> int:
-    """How many values a JSON text holds at most, those within others too; it may be a part of one."""
+    """Count the values of a JSON text, nested ones included, at most; it may be a part of one."""
     return sum(map(data.count, _BEGIN_A_VALUE))
 
 

@@ -23,7 +23,7 @@ _CAREFULLY: int = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | ge
 
 
 class NotAFile(OSError):
-    """What lies at a path is no regular file: a folder, a pipe, a device, a socket."""
+    """A path names no regular file but a folder, a pipe, a device or a socket."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(errno.EINVAL, Phrase("not a regular file"), str(path))
@@ -78,7 +78,7 @@ def check_file(path: Path) -> int:
 def read_file(
     path: Path, limit: int, *, whole: bool = True, links: bool = True
 ) -> tuple[bytes, os.stat_result]:
-    """What is in a regular file, and its status.
+    """Read a regular file: its bytes and its status.
 
     Args:
         limit: the most bytes that are read.
@@ -118,7 +118,7 @@ def resolved(path: Path) -> Path:
 
 
 def reason_of(error: OSError | ValueError) -> Phrase:
-    """What the system has against it, in a few words.
+    """The system's reason, in a few words.
 
     Of a name that no file can have, because of a null byte or half a character in it, Python says so itself.
     """

@@ -93,7 +93,7 @@ def _put_where_nothing_is(temporary: atomic.Temporary, path: Path) -> None:
 
 
 def _other_ways(path: Path) -> str:
-    """What can be done where a file is there already."""
+    """The hint where a file is there already."""
     others = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in count(2))
     other = next(other.name for other in others if not os.path.lexists(other))
     if path.is_file():

@@ -1,4 +1,4 @@
-"""What qwenchat says, in Chinese: each English text of the code and its translation.
+"""The Chinese texts: each English text of the code and its translation.
 
 Owns the Chinese words, in the order in which a user meets them: the chat and its commands first, then
 sessions, files and settings, and last what only the command line says. Does not know when a text is said;

@@ -70,7 +70,7 @@ def _value(value: object) -> object:
 
 
 def is_yes(answer: str) -> bool:
-    """Whether an answer to a question of yes or no is yes, in whatever language."""
+    """True if an answer to a question of yes or no is yes, in whatever language."""
     return answer.strip().casefold() in ("y", "yes", "是")
 
 

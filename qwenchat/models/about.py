@@ -1,4 +1,4 @@
-"""What a checkpoint's files say of it, for a person who asks: its kind, its quantisation, its licence.
+"""Facts in a checkpoint's files for a person: its kind, its quantisation, its licence.
 
 Reads no weights, and takes nothing for granted: what a file does not say, or says strangely, is left out.
 """
@@ -19,8 +19,8 @@ _LONGEST = 100
 
 
 @dataclass(frozen=True, slots=True)
-class About:
-    """What is said; None where nothing is.
+class CheckpointInfo:
+    """The facts; None where a file says nothing.
 
     Attributes:
         model_type: "qwen", "llama" and so on.
@@ -47,26 +47,26 @@ class About:
         }
 
 
-NOTHING = About(None, None, None, None, None)
+NOTHING = CheckpointInfo(None, None, None, None, None)
 """What is said of a checkpoint that is not here."""
 
 
 def is_model(path: Path) -> bool:
-    """Whether there is anything of a model: a file is one, a folder has a config or weights."""
+    """True if there is anything of a model: a file is one, a folder has a config or weights."""
     if not path.is_dir():
         return True
     names = [entry.name.lower() for entry in entries(path)]
     return any(name == "config.json" or name.endswith((".safetensors", ".gguf")) for name in names)
 
 
-def of(path: Path) -> About:
-    """What is said in a checkpoint's folder; of a GGUF file only that it is one."""
+def of(path: Path) -> CheckpointInfo:
+    """Read the facts in a checkpoint's folder; of a GGUF file only that it is one."""
     if not path.is_dir():
-        return About(None, "GGUF", None, None, None)
+        return CheckpointInfo(None, "GGUF", None, None, None)
     config = _json(path / "config.json")
     kind = config.get("model_type")
     context = config.get("seq_length") or config.get("max_position_embeddings")
-    return About(
+    return CheckpointInfo(
         kind[:_LONGEST] if isinstance(kind, str) else None,
         "safetensors" if any(path.glob("*.safetensors")) else None,
         _quantization(config.get("quantization_config") or _json(path / "quantize_config.json")),

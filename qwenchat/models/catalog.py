@@ -15,7 +15,7 @@ from qwenchat import paths
 from qwenchat.errors import ModelNotFoundError, Phrase
 from qwenchat.models import places, published
 from qwenchat.models.builtin import demo
-from qwenchat.models.places import Place
+from qwenchat.models.places import LocalCheckpoint
 from qwenchat.models.progress import Progress
 
 AUTO = "auto"
@@ -23,12 +23,12 @@ DEMO = "demo"
 
 
 def demo_title() -> str:
-    """What the built-in model is, in words."""
+    """The built-in model's name for a person."""
     return Phrase("the built-in model ({name})", name="SmolLM2-135M-Instruct")
 
 
 def locate(model: str | Path, *, progress: Progress | None = None) -> Path:
-    """What ``model`` stands for: a checkpoint's folder or a GGUF file; makes the built-in model if need be.
+    """Find what ``model`` names: a checkpoint's folder or a GGUF file; makes the built-in model if need be.
 
     Args:
         model: a folder, a GGUF file, a model's name, or "demo".
@@ -65,18 +65,18 @@ def find(model: str | Path) -> Path | None:
     return place.folder if place else None
 
 
-def place_of(model: str) -> Place | None:
-    """Where a model lies whole on this machine; None if it does not. The built-in one is not made."""
+def place_of(model: str) -> LocalCheckpoint | None:
+    """Find a complete model on this machine; None if there is none. The built-in one is not made."""
     if model == DEMO:
         folder = demo.is_cached(made_models_dir())
-        return Place(DEMO, folder, "demo") if folder else None
+        return LocalCheckpoint(DEMO, folder, "demo") if folder else None
     path = path_of(model)
     if path is not None:
         path = path.absolute()
         known = next((place for place in places.everywhere() if place.folder == path), None)
-        return known or Place(path.name or str(path), path, "folder")
+        return known or LocalCheckpoint(path.name or str(path), path, "folder")
     name = full_name(model) or (model if places.is_plain(model) else None)  # ours need no organisation
-    return next((place for place in places.of(name) if place.whole), None) if name else None
+    return next((place for place in places.find(name) if place.complete), None) if name else None
 
 
 def path_of(model: str | Path) -> Path | None:
@@ -103,16 +103,16 @@ def full_name(model: str) -> str | None:
     return model if model in here else min(here, default=model)
 
 
-def on_this_machine() -> Iterator[Place]:
+def on_this_machine() -> Iterator[LocalCheckpoint]:
     """Every whole checkpoint that is found: the built-in model, ours, the Hub's and ModelScope's caches."""
     built_in = place_of(DEMO)
     if built_in:
         yield built_in
-    yield from (place for place in places.everywhere() if place.whole)
+    yield from (place for place in places.everywhere() if place.complete)
 
 
 def made_models_dir() -> Path:
-    """Where models lie that this program made and can make again."""
+    """The folder of models that this program made and can make again."""
     return paths.cache_dir() / "models"
 
 
@@ -123,7 +123,7 @@ def not_found(model: str) -> ModelNotFoundError:
     name = full_name(model)
     if name:
         message = Phrase("{model} is not downloaded", model=name)
-        if any(not place.whole and places.is_folder(place.folder) for place in places.of(name)):
+        if any(not place.complete and places.is_folder(place.folder) for place in places.find(name)):
             message = Phrase("{model} is not fully downloaded", model=name)
         return _not_here(message, name)
     close = near(model)

@@ -1,4 +1,4 @@
-"""Whether the files of a checkpoint on this machine are what they must be.
+"""Verification of a checkpoint's files on this machine.
 
 Owns where that is known from: our record of the pull; else the Hub's cache, in which files have their hashes
 as names; else the Hub, for what is published there. The first two work without a network.
@@ -16,14 +16,14 @@ from qwenchat.files.opening import reason_of
 from qwenchat.models import digests, places, published
 from qwenchat.models.builtin import demo
 from qwenchat.models.expected import Against, known_here
-from qwenchat.models.places import Place
+from qwenchat.models.places import LocalCheckpoint
 from qwenchat.models.progress import ByteProgress
 from qwenchat.models.records import File
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What was found out.
+    """The result of a check.
 
     Attributes:
         place: the checkpoint.
@@ -32,7 +32,7 @@ class Checked:
         bad: by its name, why a file is not what it must be.
     """
 
-    place: Place
+    place: LocalCheckpoint
     against: Against
     files: tuple[File, ...]
     bad: dict[str, str]
@@ -47,7 +47,7 @@ class Checked:
         }
 
 
-def check(place: Place, progress: ByteProgress = lambda stage, done, total: None) -> Checked:
+def check(place: LocalCheckpoint, progress: ByteProgress = lambda stage, done, total: None) -> Checked:
     """Looks at every file of a checkpoint, and reads each from begin to end.
 
     Args:
@@ -68,7 +68,7 @@ def check(place: Place, progress: ByteProgress = lambda stage, done, total: None
 
     bad: dict[str, str] = {}
     for file in files:
-        reason = digests.why_bad(place.folder / file.name, file, advance)
+        reason = digests.verify(place.folder / file.name, file, advance)
         if reason:
             bad[file.name] = reason
     for name in places.missing(place.folder):
@@ -97,8 +97,8 @@ def _cut_short(folder: Path) -> dict[str, str]:
     return bad
 
 
-def _expected(place: Place) -> tuple[Against, list[File]]:
-    """What the files must be, and where that is known from."""
+def _expected(place: LocalCheckpoint) -> tuple[Against, list[File]]:
+    """The expected files, and the source of that knowledge."""
     if place.source == "demo":
         files = demo.files_of(place.folder)
         return ("record" if all(file.digest for file in files) else "sizes"), files
@@ -110,8 +110,8 @@ def _expected(place: Place) -> tuple[Against, list[File]]:
     return known
 
 
-def _told_by_hub(place: Place) -> list[File]:
-    """What the Hub has under that name, but the README."""
+def _told_by_hub(place: LocalCheckpoint) -> list[File]:
+    """The Hub's files under that name, but the README."""
     from qwenchat.models.hub.choice import chosen
     from qwenchat.models.hub.client import Hub
 

@@ -1,4 +1,4 @@
-"""Whether a file is what it must be: its size, then its hash.
+"""Verification of a file: its size, then its hash.
 
 Owns the two kinds of hashes that the Hub gives its files: SHA-256 for the large ones, and for the small ones
 the name that git gives their content, SHA-1 over "blob", the size, a null byte and the content
@@ -20,8 +20,8 @@ from qwenchat.models.records import File
 _CHUNK = 2**20
 
 
-def why_bad(path: Path, file: File, advance: Callable[[int], None] = lambda count: None) -> str | None:
-    """Why what lies at a path is not that file, in words; None if it is.
+def verify(path: Path, file: File, advance: Callable[[int], None] = lambda count: None) -> str | None:
+    """Verify a file: the reason why it is not the expected one, or None.
 
     Args:
         advance: told the bytes that were read since it was told last.

@@ -10,7 +10,7 @@ from typing import Literal
 
 from qwenchat.files.opening import resolved
 from qwenchat.models import digests, places, records
-from qwenchat.models.places import Place
+from qwenchat.models.places import LocalCheckpoint
 from qwenchat.models.records import File
 
 Against = Literal["record", "cache", "hub", "sizes", "nothing"]
@@ -18,8 +18,8 @@ Against = Literal["record", "cache", "hub", "sizes", "nothing"]
 known, their sizes alone, or nothing."""
 
 
-def known_here(place: Place) -> tuple[Against, list[File]]:
-    """What the files of a pulled checkpoint must be, as far as that is known without a network."""
+def known_here(place: LocalCheckpoint) -> tuple[Against, list[File]]:
+    """The expected files of a pulled checkpoint, as far as known without a network."""
     if record := records.read(place.folder):
         return "record", list(record.files)
     if place.source == "hub" and (named := _named_by_hash(place.folder)):

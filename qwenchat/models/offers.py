@@ -12,24 +12,24 @@ from qwenchat.models import about, catalog, places, published, records, removal
 
 
 def to_load() -> Iterator[str]:
-    """What can be chatted with now; the built-in model is made if need be."""
+    """Models that can be chatted with now; the built-in model is made if need be."""
     return _once(catalog.AUTO, catalog.DEMO, *_here())
 
 
 def to_show() -> Iterator[str]:
-    """What there is something to tell of: the published chats, and what is here."""
+    """Models that can be shown: the published chats, and what is here."""
     return _once(*_here(), *_published())
 
 
 def to_pull() -> Iterator[str]:
-    """What can be fetched, or was and can be verified: the published chats, and what came from elsewhere."""
+    """Models to fetch, or to verify: the published chats, and others that were pulled."""
     found = (place.name for place in places.everywhere() if place.source != "folder")
     pulled = (record.name for record in records.everything())
     return _once(catalog.DEMO, *_published(), *filter(places.is_name, (*found, *pulled)))
 
 
 def to_check() -> Iterator[str]:
-    """What has a folder, and may be half fetched."""
+    """Models that have a folder, complete or not."""
     begun = (place.name for place in places.everywhere() if places.is_folder(place.folder))
     return _once(*_here(), *filter(places.is_name, begun))
 
@@ -48,7 +48,7 @@ def to_imitate() -> Iterator[str]:
 
 
 def to_remove() -> Iterator[str]:
-    """What lies, whole or not, where this program may change anything."""
+    """Models that lie, complete or not, where this program may change anything."""
     built_in = [catalog.DEMO] if catalog.place_of(catalog.DEMO) else []
     names = (*(place.name for place in places.everywhere()), *(each.name for each in records.everything()))
     return _once(*built_in, *filter(_is_removable, dict.fromkeys(names)))

@@ -1,4 +1,4 @@
-"""Where checkpoints lie on this machine, and which of them are whole.
+"""Places of checkpoints on this machine, and which of them are complete.
 
 Owns the layouts of three kinds of places: our own folder, the Hub's cache, and ModelScope's cache, in which
 others put files too. Looks, and changes nothing; knows no model by name.
@@ -39,7 +39,7 @@ _VOCABULARIES = ("*.tiktoken", "tokenizer.json", "tokenizer.model", "vocab.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LocalCheckpoint:
     """A folder that may hold a checkpoint.
 
     Attributes:
@@ -66,7 +66,7 @@ class Place:
 
     @property
     def bytes(self) -> int:
-        """What its files take on disk; 0 for those that cannot be looked at."""
+        """The size of its files on disk; 0 for those that cannot be read."""
         total = 0
         for path in entries(self.folder) if is_folder(self.folder) else [self.folder]:
             with suppress(OSError):
@@ -74,23 +74,23 @@ class Place:
         return total
 
     @property
-    def whole(self) -> bool:
-        """Whether it can be loaded: nothing is missing, and its pull, if it was ours, has ended."""
+    def complete(self) -> bool:
+        """True if it can be loaded: nothing is missing, and its pull, if it was ours, has ended."""
         return not missing(self.folder) and not records.is_begun(self.folder)
 
 
 def is_name(text: str) -> bool:
-    """Whether a text can be a repository's name, "org/model"."""
+    """True if a text can be a repository's name, "org/model"."""
     return bool(_NAME.fullmatch(text)) and "--" not in text and ".." not in text
 
 
 def is_plain(name: str) -> bool:
-    """Whether a file of that name lies in the folder itself, is not hidden, and has nothing strange in it."""
+    """True if a file of that name lies in the folder itself, is not hidden, and has nothing strange in it."""
     return bool(_PLAIN.fullmatch(name)) and ".." not in name and len(name) < 200
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is that of a folder, as far as it can be looked at."""
+    """True if a path is that of a folder, as far as it can be looked at."""
     try:
         return path.is_dir()
     except OSError:
@@ -98,7 +98,7 @@ def is_folder(path: Path) -> bool:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, in the order of the names; nothing where it cannot be looked into."""
+    """The entries of a folder by name; empty where it cannot be read."""
     try:
         return sorted(folder.iterdir())
     except OSError:
@@ -106,7 +106,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def missing(folder: Path) -> list[str]:
-    """What a folder lacks of a checkpoint; empty for a whole one. What cannot be looked at is not there."""
+    """The files that a checkpoint folder lacks; none if complete. What cannot be read counts as missing."""
     try:
         return _missing(folder)
     except OSError:
@@ -143,21 +143,21 @@ def _weights(folder: Path) -> list[str] | None:
 # --- places by name ------------------------------------------------------------------------------
 
 
-def of(name: str) -> Iterator[Place]:
-    """Where a checkpoint called "org/model" lies or may lie, the best place first."""
-    yield Place(name, ours() / name, "folder")
+def find(name: str) -> Iterator[LocalCheckpoint]:
+    """Find the places of a checkpoint called "org/model", there or not, the best first."""
+    yield LocalCheckpoint(name, ours() / name, "folder")
     yield from in_hub_cache(name)
     yield from in_modelscope_cache(name)
 
 
-def everywhere() -> Iterator[Place]:
+def everywhere() -> Iterator[LocalCheckpoint]:
     """Every place on this machine where a checkpoint lies or may lie."""
     for folder in entries(ours()):
         inside = entries(folder)
         if any(path.name == "config.json" for path in inside):
-            yield Place(folder.name, folder, "folder")
+            yield LocalCheckpoint(folder.name, folder, "folder")
         else:
-            yield from (Place(f"{folder.name}/{inner.name}", inner, "folder") for inner in inside)
+            yield from (LocalCheckpoint(f"{folder.name}/{inner.name}", inner, "folder") for inner in inside)
     for folder in entries(hub_cache()):
         kind, _, name = folder.name.partition("--")
         if kind == "models":
@@ -167,7 +167,7 @@ def everywhere() -> Iterator[Place]:
 
 
 def ours() -> Path:
-    """Where checkpoints of the user's lie, by their names."""
+    """The places of the user's checkpoints, by their names."""
     return paths.data_dir() / "models"
 
 
@@ -185,7 +185,7 @@ def hub_folder(name: str) -> Path:
     return hub_cache() / f"models--{name.replace('/', '--')}"
 
 
-def in_hub_cache(name: str) -> Iterator[Place]:
+def in_hub_cache(name: str) -> Iterator[LocalCheckpoint]:
     """A model's revisions in the Hub's cache: pulled here, the last one first; then ``main``; then by age."""
     repository = hub_folder(name)
     main = _commit_of(repository, "main")
@@ -197,11 +197,11 @@ def in_hub_cache(name: str) -> Iterator[Place]:
         return records.ended(folder), folder.name == main, changed
 
     for folder in sorted(entries(repository / "snapshots"), key=rank, reverse=True):
-        yield Place(name, folder, "hub", folder.name)
+        yield LocalCheckpoint(name, folder, "hub", folder.name)
 
 
-def is_revision(place: Place, asked: str) -> bool:
-    """Whether a place in a cache holds the revision of that name: a commit, a branch or a tag."""
+def is_revision(place: LocalCheckpoint, asked: str) -> bool:
+    """True if a place in a cache holds the revision of that name: a commit, a branch or a tag."""
     if asked == place.revision:
         return True
     is_ref = place.source == "hub" and is_plain(asked)
@@ -226,18 +226,18 @@ def modelscope_folder(name: str, revision: str) -> Path:
     return modelscope_cache() / "models" / name.replace("/", "--") / "snapshots" / revision
 
 
-def in_modelscope_cache(name: str) -> Iterator[Place]:
+def in_modelscope_cache(name: str) -> Iterator[LocalCheckpoint]:
     """A model's revisions in ModelScope's cache, ``master`` first, then what older clients put there."""
     if not is_name(name):  # a folder of that name would be an organisation's
         return
     snapshots = modelscope_folder(name, "master").parent
     for folder in sorted(entries(snapshots), key=lambda folder: (folder.name != "master", folder.name)):
-        yield Place(name, folder, "modelscope", folder.name)
+        yield LocalCheckpoint(name, folder, "modelscope", folder.name)
     owner, _, model = name.partition("/")
     for root in _older_modelscope_roots():
         folder = root / owner / model.replace(".", "___")
         if is_folder(folder):
-            yield Place(name, folder, "modelscope")
+            yield LocalCheckpoint(name, folder, "modelscope")
 
 
 def _names_in_modelscope_cache() -> set[str]:

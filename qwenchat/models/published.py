@@ -104,7 +104,7 @@ class Published:
 
     @property
     def disk_bytes(self) -> int:
-        """What its weights take on disk."""
+        """The bytes of its weights on disk."""
         quant = self.config.quant
         if quant is None:
             return float_bytes(self.config, 2)

@@ -1,4 +1,4 @@
-"""What was pulled: a JSON file a pull, which says whether it has ended, and what its files must be.
+"""Records of pulls: a JSON file each, which says whether the pull has ended, and what its files must be.
 
 Owns the format and the place, ``pulls`` in our data folder. A record is written before the first byte is
 fetched, and again after the last file has been verified; each time whole or not at all. It belongs to the one
@@ -99,7 +99,7 @@ def everything() -> Iterator[Record]:
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether a pull into a folder has not ended."""
+    """True if a pull into a folder has not ended."""
     record = read(folder)
     return record is not None and not record.ended
 

@@ -22,7 +22,7 @@ from qwenchat.models.records import Record
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What is to be removed.
+    """A removal to come: the files and the bytes.
 
     Attributes:
         name: the model's.
@@ -40,7 +40,7 @@ class Removal:
 
 
 def plan(name: str, revision: str | None = None) -> Removal:
-    """What removing a model would remove.
+    """Plan the removal of a model.
 
     Args:
         name: "org/model".
@@ -52,7 +52,7 @@ def plan(name: str, revision: str | None = None) -> Removal:
     """
     if revision is not None:
         return _plan_revision(name, revision)
-    mine = {place.folder for place in places.of(name) if place.source != "hub"}
+    mine = {place.folder for place in places.find(name) if place.source != "hub"}
     candidates = [places.ours() / name, places.hub_folder(name), *mine]
     # The folder of a ModelScope revision is inside the model's.
     snapshots = places.modelscope_folder(name, "master").parent
@@ -105,7 +105,7 @@ def _contents(snapshot: Path) -> set[Path]:
 
 
 def _means(ref: Path, commit: str) -> bool:
-    """Whether a branch or tag of the cache means a commit."""
+    """True if a branch or tag of the cache means a commit."""
     try:
         return read_file(ref, 100, whole=False, links=False)[0].decode().strip() == commit
     except (OSError, ValueError):
@@ -158,7 +158,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _bytes(folders: Iterable[Path]) -> int:
-    """What is in these folders; a file counts once, under however many names, and a link not at all."""
+    """The bytes in these folders; a file counts once, under however many names, and a link not at all."""
     seen: dict[tuple[int, int], int] = {}
     for folder in folders:
         for root, _, names in os.walk(folder):

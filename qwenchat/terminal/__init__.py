@@ -1,1 +1,1 @@
-"""What a person sees."""
+"""What a person sees: the chat on a terminal, and the consoles that commands write to."""

@@ -83,12 +83,12 @@ class BackgroundLoad:
 
     @property
     def started(self) -> bool:
-        """Whether :meth:`start` was called."""
+        """True if :meth:`start` was called."""
         return self._thread.ident is not None
 
     @property
     def progress(self) -> str:
-        """What goes on, in a few words; empty once it is over."""
+        """The stage of loading, in a few words; empty once it is over."""
         if self._done.is_set():
             return ""
         stage = tr(self._stage)

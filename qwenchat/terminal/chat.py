@@ -266,7 +266,7 @@ class Chat:
             self.say(tr("{model} answered last; /model {model} loads it", model=model))
 
     def _tell_left_out(self, turns: Sequence[int]) -> None:
-        """What no longer fits is said once, by turn."""
+        """Tell each turn that no longer fits, once."""
         questions = self.conversation.questions()
         new = [n for n in turns if questions[n - 1].id not in self.left_out]
         self.left_out = frozenset(questions[n - 1].id for n in turns)
@@ -308,7 +308,7 @@ class Chat:
 
     @property
     def is_saved(self) -> bool:
-        """Whether what is said is kept on the disk, as far as is known."""
+        """True if what is said is kept on the disk, as far as is known."""
         return self.settings.save and not self.session.read_only and not self.autosave.last_error
 
     def close(self) -> None:
@@ -371,7 +371,7 @@ class Chat:
         self.save()
 
     def origin(self, name: str) -> str:
-        """Who said what an option is; empty if nobody did, so that the model decides."""
+        """The origin of an option's value; empty where the model decides."""
         if getattr(self.options, name) in (None, ()):
             return ""
         if name in self._overrides:

@@ -127,7 +127,7 @@ def _ways(environ: Mapping[str, str], platform: str) -> Iterator[_Tool | None]:
 
 
 def _runs(tool: _Tool, path: str, text: str, environ: Mapping[str, str]) -> bool:
-    """Whether the tool took the text.
+    """True if the tool took the text.
 
     Several of them stay in the background to hand it out: no pipe of ours may be left with them, or we
     would wait for its end; and no Ctrl-C that is meant for us may reach them.

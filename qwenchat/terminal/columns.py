@@ -37,7 +37,7 @@ _LEAST = 16  # cells; and where it would have fewer beside them
 
 
 class Column(NamedTuple):
-    """What is alike in the cells of a column.
+    """A column: what its cells have in common.
 
     Attributes:
         title: what stands above it.
@@ -192,7 +192,7 @@ def _filled(cell: Row, cells: int, column: Column) -> Row:
 
 
 def _has_room(cell: Row, room: int, width: int) -> bool:
-    """Whether every word fits beside the other columns, or would not below them either."""
+    """True if every word fits beside the other columns, or would not below them either."""
     longest = longest_word(text_of(cell))
     return longest <= room or longest > width - len(_APART)
 

@@ -74,7 +74,7 @@ def _console(stderr: bool) -> Console:
 
 
 def colors(console: Console) -> ColorSystem | None:
-    """What the console's terminal has of colours; None if it gets no styles at all, bold among them."""
+    """The colour system of the console's terminal; None if it gets no styles at all, bold included."""
     from rich.console import COLOR_SYSTEMS
 
     if not console.is_terminal or console.color_system is None or console.legacy_windows:
@@ -83,7 +83,7 @@ def colors(console: Console) -> ColorSystem | None:
 
 
 def _can_move_cursor(stream: TextIO | None) -> bool:
-    """Whether the stream is a terminal that obeys escape sequences."""
+    """True if the stream is a terminal that obeys escape sequences."""
     # An empty TERM says as little as "unknown". Windows sets none at all, and its terminals are clever.
     if stream is None or os.environ.get("TERM", "unset").lower() in ("", "dumb", "unknown"):
         return False
@@ -94,7 +94,7 @@ def _can_move_cursor(stream: TextIO | None) -> bool:
 
 
 def _can_style(stream: TextIO | None) -> bool:
-    """Whether the stream may get colour and bold (https://no-color.org: any value but an empty one)."""
+    """True if the stream may get colour and bold (https://no-color.org: any value but an empty one)."""
     return not os.environ.get("NO_COLOR") and _can_move_cursor(stream)
 
 

@@ -48,7 +48,7 @@ def lent() -> Iterator[None]:
 
 
 def can_suspend() -> bool:
-    """Whether Ctrl-Z may stop the program: there is such a thing, and no parent forbids it."""
+    """True if Ctrl-Z may stop the program: there is such a thing, and no parent forbids it."""
     return hasattr(signal, "SIGTSTP") and signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN
 
 

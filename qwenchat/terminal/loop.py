@@ -66,7 +66,7 @@ class Loop:
         return True
 
     def _may_leave(self) -> bool:
-        """Whether the chat is on the disk, or the user was told that it is not and leaves all the same."""
+        """True if the chat is on the disk, or the user was told that it is not and leaves all the same."""
         reason = self._chat.unsaved_reason()
         if not reason or self._warned:
             return True

@@ -42,14 +42,14 @@ def show(events: Generator[Event, None, None], *, plain: bool) -> ReplyEnd | Non
 
 
 class PrefillLine:
-    """What is said while a long prompt is read."""
+    """The progress line of a long prefill."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
         self._first: PrefillProgress | None = None
 
     def at(self, progress: PrefillProgress) -> str:
-        """How far it is and, once that can be told, how long it will take."""
+        """The line at a moment: the share done and, once it can be told, the time left."""
         if self._first is None:  # from here on it is measured: what was reused took no time
             self._first, self._begun = progress, time.monotonic()
             return ""

@@ -181,7 +181,7 @@ def longest_word(text: str) -> int:
 
 
 def _bounds_of_line(text: str, width: int, hang: int) -> list[tuple[int, int]]:
-    """Where each row of a line begins and ends in it; the blanks before its first word count."""
+    """The bounds of each row of a line; the blanks before its first word count."""
     bounds: list[tuple[int, int]] = []
     start = end = cells = 0  # of the row being filled; blanks after ``end`` count only once ink follows
     begun = False  # whether the row has a word
@@ -218,7 +218,7 @@ def chop(row: Row, width: int) -> list[Row]:
 
 
 def fitting(text: str, width: int) -> int:
-    """How many characters, at least one, fit into ``width`` cells without cutting through an emoji."""
+    """Count the characters, at least one, that fit into ``width`` cells without parting an emoji."""
     taken = column = 0
     for index, character in enumerate(text):
         # The emoji selector (U+FE0F) is nothing by itself but may make the sign before it wide.
@@ -235,7 +235,7 @@ def fitting(text: str, width: int) -> int:
 
 
 def joined(text: str, index: int) -> bool:
-    """Whether the characters before and at ``index`` make one sign together."""
+    """True if the characters before and at ``index`` make one sign together."""
     return index < len(text) and (cell_len(text[index]) == 0 or text[index - 1] == "\u200d")
 
 

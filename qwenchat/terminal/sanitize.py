@@ -50,7 +50,7 @@ class StreamGate:
         return sanitize(text.removesuffix("\r"))
 
     def finish(self) -> str:
-        """What is left at the end of the text."""
+        """The rest at the end of the text."""
         held, self._held = self._held, ""
         return sanitize(held)
 
@@ -70,7 +70,7 @@ _REORDERING = frozenset([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 
 
 def _stand_in(code: int) -> str | None:
-    """What a character is shown as: other text, nothing (""), or itself (None)."""
+    """The stand-in for a character: other text, nothing (""), or itself (None)."""
     if code in (0x09, 0x0A, _ZWNJ, _ZWJ) or code in _PRINTED:
         return None
     if code < 0x20:

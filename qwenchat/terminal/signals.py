@@ -1,4 +1,4 @@
-"""What Ctrl-C means while something runs and between, what a closed terminal means, how the process ends."""
+"""Signals: Ctrl-C while something runs and between, a closed terminal, the end of the process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def keep_interrupt() -> None:
 
 
 def forget_interrupt() -> None:
-    """What was kept was not meant for what begins next."""
+    """Forget a Ctrl-C that was not meant for what begins next."""
     _kept.clear()
 
 

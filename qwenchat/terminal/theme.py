@@ -21,7 +21,7 @@ Look = Literal["term", "notice", "warning", "error", "stats", "progress", "promp
 # Compared and hashed by identity, so that what is computed from a theme can be kept by theme.
 @dataclass(frozen=True, eq=False)
 class Theme:
-    """How everything looks, each in Rich's style language; plain text is the terminal's own.
+    """A theme: a look for everything, in Rich's style language; plain text is the terminal's own.
 
     Attributes:
         name: what the user calls it.
@@ -214,7 +214,7 @@ def current() -> Theme:
 
 
 def theme_names() -> tuple[str, ...]:
-    """What :func:`use_theme` takes, the default first."""
+    """The names that :func:`use_theme` takes, the default first."""
     return tuple(theme.name for theme in _THEMES)
 
 

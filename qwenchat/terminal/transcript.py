@@ -67,13 +67,13 @@ def show(
 
 
 def _beginning(text: str) -> tuple[str, int]:
-    """What is shown of a text that may be long, and how many characters are not."""
+    """The shown beginning of a text that may be long, and the number of characters left out."""
     shown = "\n".join(text[:_CHARACTERS].split("\n")[:_LINES])
     return shown, len(text) - len(shown)
 
 
 def summary(session: Session) -> str:
-    """Which session it is, in a line."""
+    """The session in a line."""
     turns = len(session.conversation.turns())
     title, date = shorten(session.title or session.id), when(session.updated)
     line = plural(
@@ -90,7 +90,7 @@ def summary(session: Session) -> str:
 
 
 def how_it_ended(conversation: Conversation) -> str:
-    """What to say below the last reply; nothing if it is complete."""
+    """The notice below the last reply; empty if it is complete."""
     status = _status(conversation)
     if status == "interrupted":
         return tr("interrupted; /continue goes on, /retry answers again")
@@ -100,7 +100,7 @@ def how_it_ended(conversation: Conversation) -> str:
 
 
 def place_among_siblings(conversation: Conversation) -> str:
-    """Which of how many the last reply is, or else its question, ``‹2/3›``; nothing if there is but one."""
+    """The place of the last reply, or its question, among its siblings, ``‹2/3›``; empty if alone."""
     last = [node for turn in conversation.turns()[-1:] for node in turn.nodes]
     return next(filter(None, (_place(conversation, node) for node in reversed(last))), "")
 
@@ -114,14 +114,14 @@ def where(conversation: Conversation) -> str:
 
 
 def _marks(conversation: Conversation, node: Node) -> str:
-    """What there is to know of a node beside its text: how a reply broke off, which of several it is."""
+    """Marks of a node beside its text: how a reply was cut short, which of several it is."""
     ended = {
         "interrupted": tr("interrupted"),
         "length": tr("cut by the limit"),
         "error": tr("stopped by an error"),
     }
-    broke_off = ended.get(node.reply.status, "") if node.reply is not None else ""
-    return " ".join(filter(None, (broke_off, _place(conversation, node))))
+    resumable = ended.get(node.reply.status, "") if node.reply is not None else ""
+    return " ".join(filter(None, (resumable, _place(conversation, node))))
 
 
 def _place(conversation: Conversation, node: Node) -> str:

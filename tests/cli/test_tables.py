@@ -13,7 +13,7 @@ from rich.cells import cell_len
 
 from qwenchat.chat.nodes import Reply
 from qwenchat.cli import app
-from qwenchat.doctor.findings import Finding, Fit, Outlook, Report
+from qwenchat.doctor.findings import Finding, Fit, ModelFit, Report
 from qwenchat.i18n import language
 from qwenchat.models import published
 from qwenchat.sessions.store import SessionStore
@@ -81,7 +81,7 @@ def report(*devices: str, exit_code: int = 0) -> Report:
             Finding("processor", "good", f"AMD EPYC, {KERNELS}"),
             Finding("settings", "note", "config.toml is not there", "; ".join(["using the defaults"] * 5)),
         ),
-        tuple(Outlook(model, None, fit) for model, fit in zip(published.KNOWN, fits, strict=True)),
+        tuple(ModelFit(model, None, fit) for model, fit in zip(published.KNOWN, fits, strict=True)),
         Finding("chat", "bad" if exit_code else "good", "a chat would use the built-in model", "or not"),
         exit_code,
     )

@@ -60,7 +60,7 @@ def why(monkeypatch: pytest.MonkeyPatch) -> Why:
     active = SimpleNamespace(get_current_target=lambda: "cuda:90")
     triton.runtime = SimpleNamespace(driver=SimpleNamespace(active=active))
     kernels: Any = ModuleType("qwenchat.engine.cuda.decode")
-    kernels.why_not = lambda config, device: None
+    kernels.unsupported_reason = lambda config, device: None
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: name if name == "triton" else find_spec(name, *rest)
@@ -91,7 +91,7 @@ def test_a_missing_triton_is_said(why: Why, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_what_the_kernels_cannot_do_is_said(why: Why, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels: Any = sys.modules["qwenchat.engine.cuda.decode"]
-    monkeypatch.setattr(kernels, "why_not", lambda config, device: "the GPU is too old")
+    monkeypatch.setattr(kernels, "unsupported_reason", lambda config, device: "the GPU is too old")
     assert why() == "the GPU is too old"
 
 

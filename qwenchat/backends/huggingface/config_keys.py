@@ -68,7 +68,7 @@ def check_types(path: Path, written: Mapping[str, Any], kind: Any) -> None:
 
 
 def _kind_of(key: str, default: object) -> Kind | None:
-    """What a key can hold whose default is that; None if that does not show it."""
+    """The kind of a key with this default; None if the default does not show it."""
     if key in _OTHERWISE or key.endswith("token_id"):
         return None
     if isinstance(default, bool):

@@ -1,4 +1,4 @@
-"""What lies in a checkpoint folder of the Hub, and whether that can be loaded without running its code.
+"""Files of a Hub checkpoint, and whether it can be loaded without running its code.
 
 Looks at names and JSON alone: nothing here imports torch or transformers. Every refusal names its reason.
 """
@@ -63,7 +63,7 @@ class HubFiles:
 
     @property
     def name(self) -> Path:
-        """What an error calls it."""
+        """The name that errors use."""
         return self.folder / self.gguf if self.gguf else self.folder
 
 
@@ -97,7 +97,7 @@ def _ggufs_in(folder: Path) -> list[Path]:
 
 
 def look(place: Path) -> HubFiles:
-    """What the checkpoint is.
+    """Look at a checkpoint's files and say what it is.
 
     Args:
         place: a folder, or a GGUF file.

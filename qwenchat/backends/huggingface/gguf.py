@@ -1,4 +1,4 @@
-"""How transformers reads a GGUF file, made bearable: once instead of four times, and told to us alone."""
+"""transformers' GGUF reading, cached: once instead of four times, and its progress told to us alone."""
 
 from __future__ import annotations
 

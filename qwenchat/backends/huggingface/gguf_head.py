@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself, read by our own reader and before torch is there.
+"""The head of a GGUF file, read by our own reader before torch is imported.
 
 Owns which files are refused by name since transformers reads them otherwise than they are meant. Loads
 neither torch nor transformers: what becomes of the rest is ``gguf_setting``'s.
@@ -39,7 +39,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class GGUFHead:
-    """What a GGUF file says that may be loaded.
+    """The metadata of a GGUF file that may be loaded.
 
     Attributes:
         path: the file.
@@ -66,12 +66,12 @@ class GGUFHead:
     stretched: bool
 
     def of_model(self) -> dict[str, Any]:
-        """What is said of the model, without the architecture before each key."""
+        """The model's metadata, without the architecture before each key."""
         prefix = f"{self.architecture}."
         return {key.removeprefix(prefix): v for key, v in self.settings.items() if key.startswith(prefix)}
 
     def rope_scaling(self) -> dict[str, Any] | None:
-        """How positions are stretched, in transformers' words.
+        """The RoPE scaling, in transformers' words.
 
         Raises:
             CheckpointError: in a way that is not computed.

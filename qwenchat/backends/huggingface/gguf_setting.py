@@ -1,4 +1,4 @@
-"""What transformers passes over in a GGUF file, put into its configuration, its tokenizer and its model."""
+"""GGUF metadata that transformers ignores, put into its configuration, tokenizer and model."""
 
 from __future__ import annotations
 

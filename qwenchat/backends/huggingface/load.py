@@ -21,7 +21,7 @@ from qwenchat.backends.huggingface.gguf_setting import stretch
 from qwenchat.backends.huggingface.gptq import check_gptq, read_gptq
 from qwenchat.backends.huggingface.readers import check_template, read_config, read_prompt, trying, where
 from qwenchat.backends.huggingface.skeleton import attention_of, check_shapes, skeleton
-from qwenchat.backends.request import IMPORTING, LOADING, LoadRequest, Routine, pick_context, tell_unfit
+from qwenchat.backends.request import IMPORTING, LOADING, LoadRequest, QuietStage, pick_context, tell_unfit
 from qwenchat.backends.torch_import import open_torch_libraries
 from qwenchat.errors import CheckpointError, Phrase, UsageError
 from qwenchat.humanize import in_gib
@@ -77,7 +77,7 @@ def check_huggingface(place: Path, request: LoadRequest) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What is known before a weight is read."""
+    """Everything known before a weight is read."""
 
     config: Any  # transformers' configuration
     prompt: ChatPrompt | TextPrompt
@@ -88,7 +88,7 @@ class _Found:
 
 
 def _look(files: HubFiles, request: LoadRequest) -> _Found:
-    """What can be wrong is looked at first, before seconds go into the weights."""
+    """Check what can be wrong before seconds go into the weights."""
     config = read_config(files)
     defaults = _read_defaults(files, config)
     tell_unfit(defaults, request)
@@ -195,7 +195,7 @@ def _check_memory(
         needed=in_gib(needed.total),
         free=in_gib(free),
     )
-    request.progress(Routine(line), None)
+    request.progress(QuietStage(line), None)
     return window
 
 

@@ -29,7 +29,7 @@ _BRACKETED = re.compile(r"<[^\s<>]+>|\[[^\s\[\]]+\]|<<[^\s<>]+>>")
 
 
 class ChatPrompt:
-    """What turns messages into a model's prompt.
+    """The prompt of a chat: messages to token ids by the model's template.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
@@ -130,7 +130,7 @@ class ChatPrompt:
         return self.tokenizer.control_places(message.token_ids or (), message.content)
 
     def _probe(self) -> tuple[list[str], str]:
-        """What the template writes before, between and behind the messages of a chat; and behind a reply."""
+        """Probe what the template writes before, between and behind messages, and behind a reply."""
         try:
             pieces, said = self.template.shaped(_PROBE)
         except PromptError as error:

@@ -1,4 +1,4 @@
-"""What transformers is asked to read before the weights: the configuration and the tokenizer.
+"""The configuration and the tokenizer, read by transformers before the weights.
 
 Owns how it is asked, so that it runs nothing of a checkpoint and fetches nothing that one names, and what is
 told when it cannot read something.
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def trying(what: str, files: HubFiles, read: Callable[[], T]) -> T:
-    """What ``read`` gives; whatever a hostile or damaged file makes of it becomes one line."""
+    """Run ``read``; whatever a hostile or damaged file makes of it becomes an error of one line."""
     import torch
 
     from qwenchat.engine.memory import ran_out_loading

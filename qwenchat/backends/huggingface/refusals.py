@@ -1,4 +1,4 @@
-"""What is refused alike of a folder and of a GGUF file: numbers that no model has, and a part of a whole."""
+"""Refusals that folders and GGUF files share: numbers that no model has, and a part of a whole."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _limit_time(seconds: float) -> None:
 
 
 def _limit_memory(size: int) -> None:
-    """Where the operating system can: of what a process writes to, Linux counts it all."""
+    """Limit the process's memory where the system can: Linux counts all that a process writes to."""
     try:
         import resource
     except ImportError:  # Windows

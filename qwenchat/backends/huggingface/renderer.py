@@ -60,7 +60,7 @@ class Renderer:
         self._process = self._start()
 
     def pieces(self, values: Mapping[str, Any]) -> list[Piece]:
-        """What the template makes of the values, among them ``messages``, which are known again in it.
+        """Render the template; texts of ``messages`` are known again in the result.
 
         Raises:
             RefusedError, ModelError: as above.

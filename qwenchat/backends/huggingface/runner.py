@@ -222,7 +222,7 @@ class HubEngine:
         }
 
     def _reuse(self, ids: list[int]) -> int:
-        """How many of ``ids`` the cache holds; leaves nothing else in it.
+        """Keep the prefix of ``ids`` in the cache and nothing else; returns its length.
 
         The prompt of before serves whole, since its logits are kept, so that asking again gives the same
         reply. Of any other the last token is run again, for its logits.

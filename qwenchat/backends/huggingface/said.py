@@ -43,7 +43,7 @@ class Said(str):
 
     @classmethod
     def by(cls, message: int, text: str) -> Said:
-        """What a message says."""
+        """A text as part of a message."""
         return cls._of(text, [Run(len(text), message, 0)])
 
     @classmethod

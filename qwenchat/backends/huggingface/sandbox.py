@@ -122,7 +122,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
             self._template = self.from_string(source)
 
     def render(self, now: datetime, values: dict[str, Any]) -> Said:
-        """What the template makes of ``values``.
+        """Render the template with ``values``.
 
         Raises:
             TemplateError: it refuses them, or does what it may not.
@@ -163,7 +163,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         return value
 
     def _rounds(self, values: Iterable[Any]) -> Iterator[Any]:
-        """What a loop goes over; each round may write out all of the template's own text."""
+        """The items of a loop; each round may write out all of the template's own text."""
         for value in values:
             self._pay(self._round)
             yield value
@@ -181,7 +181,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
     # --- values as texts -------------------------------------------------------------------------
 
     def _shown(self, value: Any) -> Any:
-        """What is written where a template writes a value."""
+        """The text written for a value of a template."""
         return value if isinstance(value, Undefined) else self._text(value)
 
     def _text(self, value: Any) -> str:
@@ -271,7 +271,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         return getattr(Said.like(owner), name) if isinstance(owner, str) else function
 
     def wrap_str_format(self, value: Any) -> Any:
-        """What becomes of a text's ``format``, which pads as wide as it is told to."""
+        """Limit a text's ``format``, which pads as wide as it is told to."""
         return None  # refused as any method that is in no list
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:

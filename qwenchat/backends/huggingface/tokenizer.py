@@ -70,7 +70,7 @@ class HubTokenizer:
         return ids
 
     def count(self, text: str) -> int:
-        """How many tokens a text takes, whatever they are."""
+        """Count the tokens of a text."""
         return len(self._encode(text))
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -91,7 +91,7 @@ class HubTokenizer:
         return self.decode(ids).rstrip(_HALF)
 
     def control_places(self, ids: Sequence[int], text: str) -> list[tuple[int, str]]:
-        """Where in a reply's text the control tokens that it is made of stand, with their forms.
+        """The control tokens in a reply's text: their offsets and forms.
 
         There are none where the ids are not those of the text: they come from a file.
         """
@@ -129,7 +129,7 @@ class HubTokenizer:
 
 @contextmanager
 def _told_in_a_line() -> Iterator[None]:
-    """What the library makes of a text or of ids that the checkpoint's tokenizer was not made for."""
+    """Turn the library's errors about texts or ids that its tokenizer cannot take into one line."""
     try:
         yield
     except (MemoryError, KeyboardInterrupt, SystemExit):
@@ -159,7 +159,7 @@ class WindowDecoder:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was met."""
+        """True if a stop string was met."""
         return self._stops.stopped
 
     def push(self, token_id: int) -> str:

@@ -37,7 +37,7 @@ def open_cpu_kernels(threads: int | None, report: Progress, notice: Callable[[st
 
 
 def _kernels_folder() -> Path:
-    """Where the CPU kernels are kept: in our cache folder, unless somebody has said where Numba's go."""
+    """The folder of the CPU kernels: our cache folder, unless NUMBA_CACHE_DIR names another."""
     from qwenchat import paths
 
     named = os.environ.get("NUMBA_CACHE_DIR")

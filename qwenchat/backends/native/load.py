@@ -20,7 +20,7 @@ from qwenchat.backends.request import (
     LOADING,
     PREPARING,
     LoadRequest,
-    Routine,
+    QuietStage,
     base_model,
     pick_context,
     tell_unfit,
@@ -58,7 +58,7 @@ def load_native(folder: Path, request: LoadRequest) -> NativeBackend:
             needed=in_gib(need.total),
             free=in_gib(free),
         )
-        request.progress(Routine(line), None)
+        request.progress(QuietStage(line), None)
 
     on_gpu = found.device.type == "cuda"
     stage = (COMPILING if open_triton_cache(found.device) else PREPARING) if on_gpu else None
@@ -81,13 +81,13 @@ def load_native(folder: Path, request: LoadRequest) -> NativeBackend:
         ),
     )
     kernels = pack(weights, how, found.dtype)
-    if kernels.why_not:
+    if kernels.unsupported_reason:
         request.notice(
             Phrase(
                 "falling back from the {kind} kernels to {path}: {reason}",
                 kind="CUDA" if on_gpu else "CPU",
                 path=kernels_told(kernels.name, how.team),
-                reason=kernels.why_not,
+                reason=kernels.unsupported_reason,
             )
         )
     if kernels.weights and stage:
@@ -155,7 +155,7 @@ def check_native(folder: Path, request: LoadRequest, open_team: Callable[[], Tea
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What is known before a weight is read: the checkpoint's JSON and vocabulary, and what was asked for."""
+    """Everything known before a weight is read: the checkpoint's JSON and vocabulary, and the request."""
 
     config: ModelConfig
     defaults: GenerationDefaults
@@ -167,7 +167,7 @@ class _Found:
 
 
 def _look(folder: Path, request: LoadRequest) -> _Found:
-    """What can be wrong is looked at first, before seconds go into torch and the weights."""
+    """Check what can be wrong before seconds go into torch and the weights."""
     from qwenchat.engine.config import read_generation_defaults, read_model_config
 
     config = read_model_config(folder)
@@ -195,7 +195,7 @@ def _plan(found: _Found, request: LoadRequest, open_team: Callable[[], Team]) ->
 
 
 def kernels_told(name: str, team: Team | None) -> str:
-    """What multiplies, for people: as the engine calls it, and where it has threads, how many."""
+    """The kernels' name for a person, with the number of threads where there are any."""
     if team is None:
         return Phrase(name)
     return Phrase.of_number(

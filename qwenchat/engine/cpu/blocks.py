@@ -1,4 +1,4 @@
-"""How the CPU kernels hold a matrix, and the descriptor that they read it by.
+"""The packed layout of a matrix for the CPU kernels, and the descriptor that they read it by.
 
 A quantised matrix [out, in] lies in blocks of 32 rows, and in these word by word as a checkpoint has them: a
 word is 4 codes of 8 bits, or 8 of 4, of inputs that follow one another, so a block is
@@ -90,7 +90,7 @@ class Matrix:
 
     @property
     def nbytes(self) -> int:
-        """What is read of it for one token."""
+        """The bytes read of it for one token."""
         parts = (self.data, self.scales, self.zeros, self.perm, self.bias)
         return sum(p.nbytes for p in parts if p is not None)
 
@@ -183,7 +183,7 @@ def _large_pages(nbytes: int) -> Tensor:
 
 
 def fits(outputs: int, inputs: int) -> bool:
-    """Whether a quantised matrix of these sizes can be held in blocks."""
+    """True if a quantised matrix of these sizes can be held in blocks."""
     return outputs % BLOCK == 0 and inputs % LANES == 0 and inputs <= _MOST_INPUTS
 
 

@@ -57,7 +57,7 @@ class Processor:
 
     @property
     def name(self) -> str:
-        """What the kernels use of it, for people."""
+        """The processor's units that the kernels use, for a person."""
         features = self.features.split(",")
         for feature, name in _UNITS.items():
             if f"+{feature}" in features:

@@ -17,7 +17,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def processor_name() -> str:
-    """What the processor is called; its architecture where the system does not tell."""
+    """The processor's name; its architecture where the system does not tell."""
     lines = []
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -52,7 +52,7 @@ def _core(topology: Path, number: int) -> str:
 
 
 def quota(cgroups: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
-    """How many processors a container may use at once, rounded down; very many where nothing limits it.
+    """The CPU quota of a container in processors, rounded down; very many where nothing limits it.
 
     Args:
         cgroups: where the system tells the limits.
@@ -70,7 +70,7 @@ def quota(cgroups: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> in
 
 
 def _limits(cgroups: Path, own: Path) -> Iterator[list[str]]:
-    """What limits this process and the groups around it, in microseconds: processor time, and of how much."""
+    """The CPU limits of this process and the groups around it: microseconds, and of how many."""
     for group in _groups(cgroups, own):
         try:
             yield (group / "cpu.max").read_text().split()

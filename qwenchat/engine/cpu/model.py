@@ -125,7 +125,7 @@ class CPUModel:
 
     @property
     def bytes_per_token(self) -> int:
-        """What a token reads of the weights; of the embedding it is one row."""
+        """The bytes of weights that a token reads; of the embedding it is one row."""
         matrices = [self.lm_head]
         for layer in self.layers:
             matrices += [layer.c_attn, layer.c_proj, layer.w1, layer.w2, layer.mlp_c_proj]

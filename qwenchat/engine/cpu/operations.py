@@ -57,7 +57,7 @@ class _VectorModel(models.PrimitiveModel):
 
 
 def has(*features: str) -> bool:
-    """Whether the processor that is compiled for has one of these."""
+    """True if the processor that is compiled for has one of these."""
     return any(f"+{feature}" in (config.CPU_FEATURES or "").split(",") for feature in features)
 
 

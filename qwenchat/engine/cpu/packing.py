@@ -24,8 +24,8 @@ _LEAST_ROWS = 4  # of floats, which are multiplied four at a time
 _C_ATTN = ".attn.c_attn"
 
 
-def why_not(config: ModelConfig, dtype: torch.dtype) -> str | None:
-    """Why the CPU kernels cannot run a model, or None."""
+def unsupported_reason(config: ModelConfig, dtype: torch.dtype) -> str | None:
+    """The reason why the CPU kernels cannot run a model, or None."""
     if dtype not in (torch.float32, torch.bfloat16):
         return Phrase("they compute in float32 and bfloat16")
     if config.head_dim % (2 * LANES):  # rotary positions turn whole vectors of a head's halves
@@ -74,7 +74,7 @@ class BlockLayout:
         self._copies = count_copies(files, self._config)
 
     def holds(self, outputs: int, inputs: int, group: int) -> bool:
-        """Whether a matrix of these sizes can be held in its codes."""
+        """True if a matrix of these sizes can be held in its codes."""
         return blocks.fits(outputs, inputs)
 
     def layer(self, name: str, codes: Codes) -> BlockLinear:
@@ -85,7 +85,7 @@ class BlockLayout:
         return BlockLinear(blocks.from_gptq(codes, fill=self._fill, arena=self._arena, keep=keep))
 
     def keep(self, name: str, tensor: Tensor) -> Tensor:
-        """What becomes of a parameter that is not quantised: matrices are read as they are stored."""
+        """Prepare a parameter that is not quantised: matrices are read as they are stored."""
         if (
             name.endswith((f"{_C_ATTN}.weight", f"{_C_ATTN}.bias"))
             and self._copies > 1
@@ -110,7 +110,7 @@ class BlockLayout:
 
 
 def count_copies(files: TensorFiles, config: ModelConfig) -> int:
-    """How many key/value heads in a row are one and the same, to the bit, in every layer; 1 for none.
+    """Count the key/value heads in a row that are the same, to the bit, in every layer; 1 for none.
 
     A model that was made of one with fewer key/value heads than query heads has such copies.
     """

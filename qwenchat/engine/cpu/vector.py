@@ -207,7 +207,7 @@ def last_digit(b: Any, x: Any) -> Any:
 
 @operation(Ints, Ints, Ints)
 def other_digits(b: Any, x: Any, digit: Any) -> Any:
-    """What is left of a number without its last digit, over 256."""
+    """A number without its last digit, over 256."""
     return b.ashr(b.sub(x, digit), all_of(I32, 8))
 
 

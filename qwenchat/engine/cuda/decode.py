@@ -52,15 +52,15 @@ class Weights:
 
     @property
     def bytes_per_token(self) -> int:
-        """What a token reads of them; of the embedding it is one row."""
+        """The bytes that a token reads of them; of the embedding it is one row."""
         matrices = [self.lm_head]
         for layer in self.layers:
             matrices += [layer.c_attn, layer.c_proj, layer.w1_w2, layer.mlp_c_proj]
         return sum(m.nbytes for m in matrices)
 
 
-def why_not(config: ModelConfig, device: torch.device) -> str | None:
-    """Why the kernels cannot run a model on a CUDA device, or None."""
+def unsupported_reason(config: ModelConfig, device: torch.device) -> str | None:
+    """The reason why the kernels cannot run a model on a CUDA device, or None."""
     major, minor = torch.cuda.get_device_capability(device)
     if major < 8:
         return f"the GPU has compute capability {major}.{minor}, they need 8.0"

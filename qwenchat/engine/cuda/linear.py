@@ -76,7 +76,7 @@ class RowLayout:
         """Has nothing to look for."""
 
     def holds(self, outputs: int, inputs: int, group: int) -> bool:
-        """Whether a matrix of these sizes can be held in its codes."""
+        """True if a matrix of these sizes can be held in its codes."""
         return packs(inputs, group)
 
     def layer(self, name: str, codes: gptq.Codes) -> PackedLinear | None:
@@ -87,7 +87,7 @@ class RowLayout:
             return None
 
     def keep(self, name: str, tensor: Tensor) -> Tensor:
-        """What becomes of a parameter that is not quantised."""
+        """Prepare a parameter that is not quantised."""
         return tensor.to(self._dtype)
 
     def kept_as(self, stored: torch.dtype) -> torch.dtype:

@@ -49,7 +49,7 @@ class Packed:
 
     @property
     def nbytes(self) -> int:
-        """What is read of it for one row."""
+        """The bytes read of it for one row."""
         parts = (self.codes, self.scales, self.zeros, self.perm, self.bias)
         return sum(p.nbytes for p in parts if p is not None)
 
@@ -112,7 +112,7 @@ def pack_gptq(stored: gptq.Codes) -> Packed:
 
 
 def packs(inputs: int, group: int) -> bool:
-    """Whether a matrix with so many inputs, and so many to a group, can be held in this layout."""
+    """True if a matrix with so many inputs, and so many to a group, can be held in this layout."""
     return group % 32 == 0 and inputs % 32 == 0
 
 
@@ -133,7 +133,7 @@ def pair(matrix: Packed, half: int) -> Packed:
 
 
 def go_together(a: Packed, b: Packed) -> bool:
-    """Whether two matrices can be one: of the same layout, and their inputs in the same order."""
+    """True if two matrices can be one: of the same layout, and their inputs in the same order."""
     layouts = ((m.bits, m.group, m.inputs, m.outputs) for m in (a, b))
     return next(layouts) == next(layouts) and _same(a.perm, b.perm)
 

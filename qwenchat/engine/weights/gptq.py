@@ -57,7 +57,7 @@ class Codes:
 
 
 def contradicts(qzeros: Tensor, bits: int, *, zeros_minus_one: bool) -> bool:
-    """Whether stored zero points are the middle in the other of the two ways, all of them.
+    """True if stored zero points are the middle in the other of the two ways, all of them.
 
     Who rounds symmetrically has the middle, 8 or 128, everywhere, and nobody has the numbers beside it
     everywhere: so what is read as 9 or 7 throughout has the wrong label.

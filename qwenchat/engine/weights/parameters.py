@@ -44,7 +44,7 @@ def as_stored(parameters: list[Parameter], files: TensorFiles) -> list[Parameter
 def bytes_of(
     parameter: Parameter, files: TensorFiles, dtype: torch.dtype, layout: QuantizedLayout | None
 ) -> int:
-    """What a parameter takes on the device, once it is there."""
+    """The bytes of a parameter on the device."""
     if layout and not parameter.gptq:
         dtype = layout.kept_as(files.stored(parameter.stored[0]).dtype)
     if not (layout and parameter.gptq and parameter.packs(layout)):
@@ -62,7 +62,7 @@ def reading_bytes(
     layout: QuantizedLayout | None,
     staged: bool,
 ) -> int:
-    """What loading takes on the device besides the weights that are loaded."""
+    """The bytes that loading takes on the device besides the loaded weights."""
 
     def of(p: Parameter) -> int:
         count, stored = p.shape.numel(), [files.stored(name) for name in p.stored]
@@ -103,7 +103,7 @@ class Parameter:
     gptq: _Gptq | None = None
 
     def packs(self, layout: QuantizedLayout) -> bool:
-        """Whether its codes can be kept."""
+        """True if its codes can be kept."""
         assert self.gptq is not None
         outputs, inputs = self.shape
         return layout.holds(outputs, inputs, self.gptq.group)
@@ -111,7 +111,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class _Gptq:
-    """How a quantised layer's tensors are read: qweight, qzeros, scales and, if there is one, g_idx."""
+    """Reader of a quantised layer's tensors: qweight, qzeros, scales and, if there is one, g_idx."""
 
     layer: str
     path: Path  # of the g_idx
@@ -125,7 +125,7 @@ class _Gptq:
         return self.inputs if self.quant.group_size == -1 else self.quant.group_size
 
     def codes(self, tensors: list[Tensor]) -> gptq.Codes:
-        """What was stored, once its groups are known to be there."""
+        """The stored codes, once their groups are checked."""
         qweight, qzeros, scales, *rest = tensors
         g_idx = rest[0] if rest else None
         if g_idx is not None:

@@ -33,13 +33,13 @@ class QuantizedLayout(Protocol):
         """Told the files before anything is read of them."""
 
     def holds(self, outputs: int, inputs: int, group: int) -> bool:
-        """Whether a matrix of these sizes can be held."""
+        """True if a matrix of these sizes can be held."""
 
     def layer(self, name: str, codes: gptq.Codes) -> QuantizedLinear | None:
         """The layer of that name; None if it cannot be held after all."""
 
     def keep(self, name: str, tensor: Tensor) -> Tensor:
-        """What becomes of a parameter that is not quantised, as it is stored."""
+        """Prepare a parameter that is not quantised, as it is stored."""
 
     def kept_as(self, stored: torch.dtype) -> torch.dtype:
         """In what a matrix is kept that is stored in this dtype."""

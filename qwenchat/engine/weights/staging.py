@@ -47,7 +47,7 @@ class Stored:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes."""
+        """The number of bytes."""
         count = self.dtype.itemsize
         for size in self.shape:
             count *= size
@@ -64,7 +64,7 @@ class ReadError(Exception):
 
 
 class Lane(Protocol):
-    """How a device takes memory and bytes. A mark is a moment on the device, which others can wait for."""
+    """A lane to a device: memory and copies. A mark is a moment on the device, which others can wait for."""
 
     def buffer(self, nbytes: int) -> Tensor:
         """Memory of the host's to copy from, uint8."""
@@ -270,7 +270,7 @@ class Staging:
         return batch.tensors
 
     def _work(self) -> None:
-        """What a thread does until it is told to stop."""
+        """The loop of a thread until it is told to stop."""
         try:
             with self._lane.thread(), ExitStack() as stack:
                 files: dict[Path, FileIO] = {}

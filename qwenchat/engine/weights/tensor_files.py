@@ -94,7 +94,7 @@ class TensorFiles:
         return tensor
 
     def stored(self, name: str) -> Stored:
-        """Where the tensor's bytes lie in its file."""
+        """The place of the tensor's bytes in its file."""
         path = self.path(name)
         try:
             if path.name not in self._headers:
@@ -162,7 +162,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _is_name(file: object) -> bool:
-    """Whether it is a file's plain name: an index must not lead out of its folder."""
+    """True if it is a file's plain name: an index must not lead out of its folder."""
     if not isinstance(file, str) or len(file) > _LONGEST_NAME or not file.isprintable():
         return False
     return Path(file).name == file and file.endswith(".safetensors")

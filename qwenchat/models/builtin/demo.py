@@ -88,7 +88,7 @@ def is_cached(models_dir: Path) -> Path | None:
 
 
 def files_of(folder: Path) -> list[File]:
-    """What the files of a model in its place must be; without hashes if an older version made it."""
+    """The files that the built-in model must have; without hashes if an older version made it."""
     marker = read_json(folder / _MARKER)
     hashes = marker.get("sha256")
     hashes = hashes if isinstance(hashes, dict) else {}
@@ -181,7 +181,7 @@ def _make(models_dir: Path, given: Path | None, report: Progress) -> Path:
 
 
 def _marker(folder: Path) -> dict[str, Any]:
-    """What says that a folder is whole and current: written last, compared with the folder later."""
+    """The marker of a complete, current folder: written last, compared with the folder later."""
     return {
         "converter": CONVERTER_VERSION,
         "wheel": WHEEL.sha256,
@@ -190,7 +190,7 @@ def _marker(folder: Path) -> dict[str, Any]:
 
 
 def check_room(models_dir: Path) -> None:
-    """Whether the disk has room to make the model.
+    """True if the disk has room to make the model.
 
     Raises:
         DownloadError: it has not.

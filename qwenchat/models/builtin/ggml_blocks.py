@@ -1,4 +1,4 @@
-"""How ggml stores a tensor's numbers: the four formats that the built-in model's file needs.
+"""ggml's block formats: the four that the built-in model's file needs.
 
 Owns their sizes and their arithmetic. Knows nothing of files; the caller has checked that the bytes
 are whole blocks.
@@ -18,7 +18,7 @@ Float32Array: TypeAlias = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class BlockFormat:
-    """How a tensor's numbers are stored: in blocks of ``elements`` numbers and ``size`` bytes."""
+    """A block format: ``elements`` numbers in ``size`` bytes."""
 
     name: str
     elements: int

@@ -228,7 +228,7 @@ def _shown(value: object) -> str:
 
 
 def _bytes_of_characters() -> dict[str, int]:
-    """Which byte each character of a GPT-2 style vocabulary stands for.
+    """The byte that each character of a GPT-2 style vocabulary stands for.
 
     Bytes that print stand for themselves; the other 68 got the characters from U+0100 on, in order
     (``bytes_to_unicode`` in GPT-2's encoder).

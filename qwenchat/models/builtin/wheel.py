@@ -115,7 +115,7 @@ def fetch(wheel: Wheel, into: Path, progress: Progress) -> Path:
 
 
 def trouble(wheel: Wheel) -> str | None:
-    """Why :func:`fetch` would not bring a wheel, or None; asks the index, and fetches nothing."""
+    """The reason why :func:`fetch` would not bring a wheel, or None; asks the index, and fetches nothing."""
     if not _has_pip():
         return _no_pip()
     with tempfile.TemporaryDirectory(prefix="qwenchat-") as folder:
@@ -232,7 +232,7 @@ def _largest_file(folder: Path) -> int:
 
 
 def _reason(log: Path, status: int) -> str:
-    """What pip said was wrong, in one line."""
+    """pip's reason, in one line."""
     lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:") and not line.endswith("Exception:")]
     said = (errors or lines or [Phrase("it ended with status {status}", status=status)])[-1]

@@ -1,4 +1,4 @@
-"""What a hub may answer: so many bytes, so many values of JSON, within so much time.
+"""Limits of a hub's answers: bytes, values of JSON, and time.
 
 Owns the limits that keep a server, or whoever stands between, from filling the memory or the disk, or from
 being waited for without end: the clients of the hubs limit only how long nothing comes at all, and a byte
@@ -55,7 +55,7 @@ def of_file(size: int) -> Iterator[None]:
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
-    """What ``work`` gives, in a thread that is left alone when the time is over.
+    """Run ``work`` in a thread that is abandoned when the time is over.
 
     Raises:
         requests.ReadTimeout: it is.

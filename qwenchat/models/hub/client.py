@@ -41,7 +41,7 @@ _ETAG = re.compile(r"[\w:=+-][\w.:=+-]{,199}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a source has of a model.
+    """A source's listing of a model.
 
     Attributes:
         name: "org/model", as the source spells it.
@@ -64,7 +64,7 @@ class Hub:
     source: places.Source = "hub"
 
     def listing(self, name: str, revision: str | None) -> Listing:
-        """What the Hub has of a model.
+        """List a model on the Hub.
 
         Raises:
             Unreachable: it does not answer.
@@ -110,7 +110,7 @@ class Hub:
             raise in_words(error, listing.name, listing.asked) from error
 
     def present(self, listing: Listing, file: File) -> int:
-        """How many bytes of a file are there, verified or not."""
+        """The number of bytes of a file that are there, verified or not."""
         for path in (listing.folder / file.name, *_blobs(listing, file)):
             with suppress(OSError):
                 return path.stat().st_size
@@ -151,7 +151,7 @@ def _file(sibling: Any) -> File:
 
 
 def _blobs(listing: Listing, file: File) -> tuple[Path, Path]:
-    """Where a file's content lies in the cache, and what has been fetched of it so far."""
+    """The blob of a file in the cache, and its unfinished part."""
     blobs = places.hub_folder(listing.name) / "blobs"
     name = file.digest.partition(":")[2]
     return blobs / name, blobs / f"{name}.incomplete"
@@ -199,13 +199,13 @@ def _check_names(response: requests.Response, **_: object) -> None:
 
 
 def offline() -> bool:
-    """Whether the user has said that nothing is to be fetched."""
+    """True if the user has said that nothing is to be fetched."""
     said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return said.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def reachable() -> str | None:
-    """Why the Hub cannot be reached, in words; None if it answers. Takes a few seconds at most."""
+    """The reason why the Hub cannot be reached; None if it answers. Takes a few seconds at most."""
     if offline():
         return Phrase("HF_HUB_OFFLINE is set")
     reason: list[str | None] = [Phrase("there was no answer in time")]

@@ -1,4 +1,4 @@
-"""What the errors of the Hub's client mean to a user, and the Hub's address, which most of them name."""
+"""Errors of the Hub's client in our words, and the Hub's address, which most of them name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def endpoint() -> str:
 
 
 def in_words(error: Exception, name: str, revision: str) -> DownloadError:
-    """What an error of the client means to a user."""
+    """Translate an error of the client into one of ours."""
     import requests
     from huggingface_hub.errors import (
         FileMetadataError,
@@ -134,7 +134,7 @@ def _of_system(error: OSError) -> DownloadError:
 
 
 def why_unreachable(error: BaseException) -> str:
-    """Why there is no connection, in a few words."""
+    """The reason why there is no connection, in a few words."""
     import requests
 
     text = str(error)

@@ -42,7 +42,7 @@ class ModelScope:
             )
 
     def listing(self, name: str, revision: str | None) -> Listing:
-        """What ModelScope has of a model.
+        """List a model on ModelScope.
 
         Raises:
             Unreachable: it does not answer.
@@ -87,7 +87,7 @@ class ModelScope:
             raise _in_words(error, listing.name) from error
 
     def present(self, listing: Listing, file: File) -> int:
-        """How many bytes of a file are there, verified or not."""
+        """The number of bytes of a file that are there, verified or not."""
         for path in _paths(listing, file):
             with suppress(OSError):
                 return path.stat().st_size
@@ -107,7 +107,7 @@ def _digest(sha256: str) -> str:
 
 
 def _folder(name: str, revision: str) -> Path:
-    """Where a revision goes: to where an older client has put it already, else where this one would."""
+    """The folder of a revision: the one of an older client if it is there, else this one's."""
     older = (place.folder for place in places.in_modelscope_cache(name) if not place.revision)
     new = places.modelscope_folder(name, revision)
     return next(older, new) if revision == _MASTER else new
@@ -140,7 +140,7 @@ def _strange() -> DownloadError:
 
 
 def _in_words(error: Exception, name: str) -> DownloadError:
-    """What an error of the client means to a user."""
+    """Translate an error of the client into one of ours."""
     import requests
 
     errors: Any = importlib.import_module("modelscope_hub.errors")

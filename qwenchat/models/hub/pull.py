@@ -42,18 +42,18 @@ _LONG = 64 * 2**20  # bytes of which the hash takes a while
 
 
 class Origin(Protocol):
-    """Where files come from: the Hub, or ModelScope."""
+    """A source of files: the Hub, or ModelScope."""
 
     source: places.Source
 
     def listing(self, name: str, revision: str | None) -> Listing:
-        """What it has of a model."""
+        """List a model."""
 
     def fetch(self, listing: Listing, file: File) -> None:
         """Brings a file to its place, going on with what is there of it."""
 
     def present(self, listing: Listing, file: File) -> int:
-        """How many bytes of a file are there."""
+        """The number of bytes of a file that are there."""
 
     def discard(self, listing: Listing, file: File) -> None:
         """Removes all that is there of a file."""
@@ -115,10 +115,10 @@ def _pull_instead(
 
 
 def _here(source: places.Source, name: str, revision: str | None, progress: ByteProgress) -> Record | None:
-    """What lies here of a model, whole, and verified where it is known what it must be; or None."""
+    """The complete model on this machine, verified where its hashes are known; or None."""
     found = places.in_modelscope_cache(name) if source == "modelscope" else places.in_hub_cache(name)
     for place in found:
-        if place.whole and (revision is None or places.is_revision(place, revision)):
+        if place.complete and (revision is None or places.is_revision(place, revision)):
             _, files = known_here(place)
             if all(_verify(place.folder / file.name, file, progress) is None for file in files):
                 return Record(name, source, place.revision, place.folder, tuple(files))
@@ -207,21 +207,21 @@ def _bring(
     origin: Origin, listing: Listing, file: File, report: Callable[[int], None], progress: ByteProgress
 ) -> None:
     """Brings one file, verified; what comes bad is fetched once more from its begin."""
-    path, why_bad = listing.folder / file.name, ""
+    path, verify = listing.folder / file.name, ""
     for _ in range(2):
         if path.exists():
             origin.discard(listing, file)
         with _watched(lambda: origin.present(listing, file), report):
             _fetch(origin, listing, file)
-        why_bad = _verify(path, file, progress) or ""
-        if not why_bad:
+        verify = _verify(path, file, progress) or ""
+        if not verify:
             return
     origin.discard(listing, file)
     raise DownloadError(
         "{file} did not verify: {reason}",
         "it came twice like that; try again later, or from another source",
         file=file.name,
-        reason=why_bad,
+        reason=verify,
     )
 
 
@@ -254,7 +254,7 @@ def _verify(path: Path, file: File, progress: ByteProgress) -> str | None:
         if file.size >= _LONG:  # else it is over before anybody could read that
             progress(stage, done, file.size)
 
-    return digests.why_bad(path, file, advance)
+    return digests.verify(path, file, advance)
 
 
 @contextmanager

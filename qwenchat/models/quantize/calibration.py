@@ -1,4 +1,4 @@
-"""What matrices are quantised for: chats or plain text, as token ids.
+"""Calibration data for quantising: chats or plain text, as token ids.
 
 Owns the file formats, and what of a file is refused. The set that is used by default is
 ``qwenchat/data/calibration.jsonl``: short chats in English and Chinese, with code and mathematics among

@@ -113,7 +113,7 @@ def finish(folder: Path, source: Path, recipe: Recipe) -> None:
 
 
 def quantization_config(recipe: Recipe) -> dict[str, Any]:
-    """What auto-gptq 0.7.1 writes of how a checkpoint was quantised."""
+    """The quantization_config that auto-gptq 0.7.1 writes."""
     return {
         "bits": recipe.bits,
         "group_size": recipe.group_size,

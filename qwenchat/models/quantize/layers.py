@@ -29,7 +29,7 @@ CHUNK = 2048
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Where the sequences lie in the states, each as its first row and the one after its last.
+    """The bounds of the sequences in the states: each its first row and the one after its last.
 
     Attributes:
         calibration: what the matrices are quantised for.
@@ -65,7 +65,7 @@ class Texts:
 
 
 class Attend:
-    """What attention needs beside a block: a cache for one sequence, and the positions in it."""
+    """The arguments of attention beside a block: a cache for one sequence, and the positions in it."""
 
     def __init__(self, config: ModelConfig, texts: Texts, device: torch.device) -> None:
         import torch
@@ -162,7 +162,7 @@ def _left_out(module: nn.Module, name: str) -> Iterator[None]:
 
 
 def _values(tensors: dict[str, Tensor], recipe: Recipe) -> Tensor:
-    """What the codes say, float32 [out, in]."""
+    """The values of the codes, float32 [out, in]."""
     from qwenchat.engine.weights import gptq
 
     group = tensors["g_idx"].shape[0] if recipe.group_size == -1 else recipe.group_size

@@ -46,7 +46,7 @@ _VOCABULARY_CHUNK = 2**14
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far the work is.
+    """The progress of the work.
 
     Attributes:
         stage: what is being done, in the user's language.
@@ -64,7 +64,7 @@ StepProgress = Callable[[Step], None]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was made.
+    """The result of quantising.
 
     Attributes:
         folder: the checkpoint.

@@ -34,7 +34,7 @@ _LEAST_SCALE = 2.0**-24  # the smallest that float16 holds
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How matrices are quantised.
+    """A recipe of quantising: bits, group size, act-order.
 
     Attributes:
         bits: of a code, 4 or 8.

@@ -91,7 +91,7 @@ class Source:
         return self._files.read(name)
 
     def as_stored(self, name: str) -> Tensor:
-        """What becomes of a tensor that is not quantised: float16, as in the published checkpoints.
+        """Convert a tensor that is not quantised to float16, as in the published checkpoints.
 
         Raises:
             CheckpointError: float16 does not hold it.
@@ -150,7 +150,7 @@ class Source:
         return digest.hexdigest()
 
     def bytes_made(self) -> int:
-        """What the quantised checkpoint takes."""
+        """The bytes of the quantised checkpoint."""
         return sum(self._bytes_of(name) for name in self._shapes)
 
     def check_room(self, dest: Path, rows: int, device: torch.device) -> None:
@@ -242,7 +242,7 @@ class Source:
 
 
 def key_of(digest: str, recipe: Recipe, calibration: Sequence[Sequence[int]], held_out: object) -> str:
-    """What a quantised checkpoint depends on, as SHA-256."""
+    """The SHA-256 of everything that a quantised checkpoint depends on."""
     parts = [_FORMAT, digest, recipe.bits, recipe.group_size, recipe.act_order, list(calibration), held_out]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

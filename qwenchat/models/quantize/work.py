@@ -71,7 +71,7 @@ class Work:
         return self.folder / f"states-{piece % 2}"
 
     def piece(self, piece: int) -> Path:
-        """Where a piece, counted from 0, is to be put."""
+        """The path of a piece, counted from 0."""
         return self.checkpoint / piece_name(piece + 1, self._pieces)
 
     def finished(self, piece: int, **found: Any) -> None:
@@ -136,7 +136,7 @@ def opened(dest: Path, key: str, pieces: int) -> Iterator[Work]:
 
 
 def folder_of(dest: Path) -> Path:
-    """Where the work lies until it is done."""
+    """The folder of unfinished work."""
     return dest.with_name(dest.name + ".partial")
 
 
@@ -148,7 +148,7 @@ def clear_up(dest: Path) -> None:
 
 
 def bytes_in(dest: Path) -> int:
-    """What unfinished work takes on the disk already."""
+    """The bytes of unfinished work on the disk."""
     folder = folder_of(dest)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 

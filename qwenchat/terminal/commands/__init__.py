@@ -1,1 +1,1 @@
-"""What can be said to the chat itself: the rules in ``registry``, the commands, by group, beside it."""
+"""Commands of the chat: the rules in ``registry``, the commands, by group, beside it."""

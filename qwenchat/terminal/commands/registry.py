@@ -180,7 +180,7 @@ def number(text: str, default: int = 1) -> int:
 
 
 def without_force(rest: str) -> tuple[str, bool]:
-    """What follows a command that writes a file, without ``--force``, and whether that was there."""
+    """The arguments of a command that writes a file, without ``--force``, and whether that was given."""
     words = rest.split(" ")
     force = "--force" in (words[0], words[-1])
     return (" ".join(word for word in words if word != "--force") if force else rest).strip(), force

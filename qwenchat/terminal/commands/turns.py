@@ -38,7 +38,7 @@ def _redo(chat: Chat, rest: str) -> None:
 
 
 def _tell_steps(chat: Chat, message: str) -> None:
-    """What was done, and where that leaves the chat."""
+    """Tell what was done and where that leaves the chat."""
     here = transcript.where(chat.conversation)
     chat.save_and_say(tr("{message}; {hint}", message=message, hint=here))
 

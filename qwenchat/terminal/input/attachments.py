@@ -60,17 +60,17 @@ class Attachment:
 
     @property
     def lines(self) -> int:
-        """How many lines it has."""
+        """The number of lines."""
         return line_count(self.text)
 
     @property
     def place(self) -> str:
-        """Where it lies, the same by whatever path it is named."""
+        """The resolved path, the same by whatever path the file is named."""
         return place_of(self.name)
 
 
 def line_count(text: str) -> int:
-    """How many lines a text has; the last counts also if it has no newline."""
+    """Count the lines of a text; the last counts also without a newline."""
     return text.count("\n") + (text[-1:] not in ("", "\n"))
 
 
@@ -138,7 +138,7 @@ def missing_mentions(text: str) -> list[str]:
 
 
 def sent_as_text(path: str) -> str:
-    """What is said of a path of :func:`missing_mentions`: the message carries no file for it."""
+    """The notice about a path of :func:`missing_mentions`: the message carries no file for it."""
     if _is_folder(path):
         return tr("{path} is a folder; sent as text", path=path)
     return tr("{path} is not a file here; sent as text", path=path)
@@ -162,7 +162,7 @@ def _mentions(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _ends(word: str) -> list[int]:
-    """Where the path that a word begins with may end, the last place first.
+    """The places where the path that a word begins with may end, the last first.
 
     A paragraph without spaces has many such places, and each is a look at the disk: so only the first
     are tried, and the end of the word.
@@ -172,7 +172,7 @@ def _ends(word: str) -> list[int]:
 
 
 def _is_file(typed: str) -> bool:
-    """Whether there is such a file, be it of a kind that cannot be read."""
+    """True if there is such a file, be it of a kind that cannot be read."""
     return (mode := _mode(typed)) is not None and not stat.S_ISDIR(mode)
 
 
@@ -214,7 +214,7 @@ def with_files(text: str, files: Iterable[Attachment]) -> str:
 
 
 def mention_prefix(before: str) -> str | None:
-    """What of a mention stands before the cursor, behind its ``@``; None if the cursor is in none."""
+    """The part of a mention before the cursor, behind its ``@``; None if the cursor is in none."""
     found = _OPEN_MENTION.search(before[-600:])
     return found[1] if found else None
 

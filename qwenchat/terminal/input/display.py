@@ -1,4 +1,4 @@
-"""Where the prompt's line is drawn: prompt_toolkit's outputs, with a gate before the terminal.
+"""The output of the prompt's line: prompt_toolkit's, with the sanitiser before the terminal.
 
 prompt_toolkit measures characters one by one, and moves the cursor by what it measured. But a sign of
 several characters, as a flag, is as wide as the terminal makes it. So for each such sign prompt_toolkit is
@@ -35,7 +35,7 @@ _free = {width: iter(codes) for width, codes in _STAND_INS.items()}
 
 
 def drawn(sign: str) -> str:
-    """What prompt_toolkit is given for a sanitised sign, to be written to a :class:`Display`."""
+    """The character that stands for a sanitised sign in prompt_toolkit, for a :class:`Display` to write."""
     if sign in _stand_ins:
         return _stand_ins[sign]
     width = wcswidth(sign)
@@ -75,7 +75,7 @@ class Display(Vt100_Output):
         self.flush()
 
     def disable_bracketed_paste(self) -> None:
-        """What prompt_toolkit asks for at the end of a prompt."""
+        """Keep bracketed paste on, which prompt_toolkit would switch off at the end of a prompt."""
         if not self._marked:
             super().disable_bracketed_paste()
 
@@ -93,7 +93,7 @@ class PlainDisplay(PlainTextOutput):
 
 
 def display() -> Output | None:
-    """Where the line is drawn; None for prompt_toolkit's own choice: on Windows, and off clever terminals."""
+    """The output to draw the line on; None for prompt_toolkit's: on Windows, and off capable terminals."""
     if sys.platform == "win32" or is_dumb_terminal() or not sys.stdout.isatty():
         return None
     return Display.from_pty(

@@ -20,7 +20,7 @@ _COUNTED_AT_ONCE = 64 * 1024  # characters; counting more would be felt while ty
 
 
 class Draft:
-    """What the next message will carry.
+    """The next message in the making: its text and its files.
 
     Attributes:
         attached: files that were attached; they stay until a message with them was sent.

@@ -163,7 +163,7 @@ def _where(path: Path, begun: bytes) -> str:
 
 
 def _holds_work(path: Path, begun: bytes) -> bool:
-    """Whether the file is not as it was, or another is with it, such as an editor's recovery file."""
+    """True if the file is not as it was, or another is with it, such as an editor's recovery file."""
     try:
         return read_file(path, _MOST_BYTES)[0] != begun or len(list(path.parent.iterdir())) > 1
     except OSError:

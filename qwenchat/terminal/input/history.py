@@ -1,4 +1,4 @@
-"""What was typed at the prompt, for the Up key: kept in a file across runs, or by this run alone.
+"""History of typed lines, for the Up key: kept in a file across runs, or in memory.
 
 Owns the file, its mode, and what is taken out of it again when a session is deleted. The prompt is given
 each line as it holds one itself, with every sign as one character; the file has the text.

@@ -53,7 +53,7 @@ class Pastes:
         return character
 
     def unfold(self, text: str) -> str:
-        """What a line says: with the signs and the pastes themselves."""
+        """The text of a line, with the signs and the pastes themselves."""
         return _FOLDED.sub(lambda found: self._texts.get(found[0], (0, ""))[1], plain(text))
 
     def refold(self, text: str) -> str:
@@ -131,7 +131,7 @@ def _whole(document: Document) -> Document:
 
 
 class Shown(Processor):
-    """What is shown of a line: signs that passed the gate, each as wide as a terminal draws it.
+    """The line as shown: sanitised signs, each as wide as a terminal draws it.
 
     Args:
         drawn: a sign as it is drawn.

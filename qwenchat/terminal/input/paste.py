@@ -52,7 +52,7 @@ class PasteParser(Vt100Parser):
 
     @property
     def pasting(self) -> bool:
-        """Whether a paste is under way, or may have a rest that is yet to come."""
+        """True if a paste is under way, or may have a rest that is yet to come."""
         return self._in_bracketed_paste or bool(self._pasted)
 
     def feed(self, data: str) -> None:

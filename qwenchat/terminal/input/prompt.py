@@ -160,7 +160,7 @@ class Prompt:
             output.mark_pastes(False)
 
     def confirm(self, question: str) -> bool:
-        """Whether the user says yes; anything else, Ctrl-C and Ctrl-D too, is no."""
+        """True if the user says yes; anything else, Ctrl-C and Ctrl-D too, is no."""
         asked: PromptSession[str] = PromptSession(output=self._session.output)
         try:
             answer = asked.prompt(tr("{question} [y/N] ", question=sanitize_line(question)))
@@ -174,7 +174,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """What is being typed, a folded paste as one character."""
+        """The text being typed, a folded paste as one character."""
         return Pastes.hide(self._session.default_buffer.text)
 
     def redraw(self) -> None:
@@ -196,7 +196,7 @@ class Prompt:
 
     @property
     def hint(self) -> str:
-        """What needs saying just now: what the next Ctrl-C would do, or that a search finds nothing."""
+        """The hint of the moment: what the next Ctrl-C would do, or that a search finds nothing."""
         if sought := self._sought_in_vain():
             return tr("no earlier line contains {text}", text=sanitize_line(sought))
         return tr("Ctrl-C again or Ctrl-D leaves") if self._empty_interrupts and not self.text else ""
@@ -321,7 +321,7 @@ class _Session(PromptSession[str]):
 
 
 class PromptCompleter(Completer):
-    """What the caller completes."""
+    """The completer of the prompt, which asks the caller."""
 
     def __init__(self, complete: Callable[[str], Iterable[Completion]]) -> None:
         self._complete = complete
@@ -341,7 +341,7 @@ class PromptCompleter(Completer):
 
 
 def _keyboard() -> Input | None:
-    """Where keys come from; None for prompt_toolkit's own choice: on Windows, and where stdin is no file."""
+    """The input of keys; None for prompt_toolkit's choice: on Windows, and where stdin is no file."""
     if sys.platform == "win32":
         return None
     from qwenchat.terminal.input.keyboard import Keyboard

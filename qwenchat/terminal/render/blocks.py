@@ -49,7 +49,7 @@ class _Marks:
         return other
 
     def next_cut(self, text: str) -> int:
-        """Where the text may be cut, 0 if nowhere yet; the same however the text grew."""
+        """The offset where the text may be cut, 0 if nowhere yet; the same however the text grew."""
         seen = min(len(text), _LIMIT + 1)
         while match := _MARK.search(text, self._position, seen):
             if match.end() == seen:
@@ -64,7 +64,7 @@ class _Marks:
         return next((cut for cut in range(_LIMIT, _LIMIT - 32, -1) if not joined(text, cut)), _LIMIT)
 
     def closing(self) -> str:
-        """What would end all that is open but links."""
+        """The text that would close all that is open but links."""
         return self._code + "".join(reversed(self._runs))
 
     @property
@@ -128,7 +128,7 @@ class Prose:
 
     @property
     def is_one_line(self) -> bool:
-        """Whether the held line is all there is."""
+        """True if the held line is all there is."""
         return not self._begun
 
     def add_line(self, text: str, width: int, whole: bool) -> list[Row]:
@@ -206,7 +206,7 @@ class Code:
         return copy(self)
 
     def takes(self, line: str) -> bool:
-        """Whether the line is of this block."""
+        """True if the line is of this block."""
         return line.startswith("    ") or not line.strip(" ")
 
     def add_line(self, line: str, width: int, whole: bool) -> list[Row]:
@@ -292,7 +292,7 @@ class Fence(Code):
         return chop([Span(f"╭─ {self._info}".rstrip(), current().fence)], width)
 
     def ends_with(self, line: str) -> bool:
-        """Whether the line, without the marks of the containers it is in, is the closing fence."""
+        """True if the line, without the marks of the containers it is in, is the closing fence."""
         text = line.strip(" ")
         return len(text) >= len(self._fence) and not text.strip(self._fence[0])
 
@@ -329,7 +329,7 @@ class Formula(Code):
 
     @staticmethod
     def begins(text: str) -> bool:
-        """Whether a formula of several lines begins with this line."""
+        """True if a formula of several lines begins with this line."""
         return text[:2] in _DISPLAYED and MATH[text[:2]] not in text[2:]
 
     def takes(self, line: str) -> bool:

@@ -108,7 +108,7 @@ class Highlighter:
         return tokens + rest
 
     def _split_at_open_comment(self, text: str, stack: list[str]) -> int | None:
-        """Where the comment begins that this line opens and does not close.
+        """The offset of the comment that this line opens and does not close.
 
         Most lexers know a comment only from its end; so one is put there, and whoever takes it is it.
         """

@@ -130,7 +130,7 @@ def render_markdown(text: str, plain: bool = False, console: Console | None = No
 
 
 class Screen:
-    """What is to be written so that the terminal shows the reply: the view without its terminal.
+    """The live view without its terminal: what to write so that the terminal shows the reply.
 
     Args:
         rows_above: see :class:`LiveReply`.
@@ -161,7 +161,7 @@ class Screen:
         return ("" if was_empty else ERASE_BELOW) + self._lines(finished) + _at_cursor(tail)
 
     def end(self, size: os.terminal_size) -> str:
-        """What to write at the end of the reply."""
+        """The output at the end of the reply."""
         rows = []
         if self._markdown is not None:
             markdown = self._markdown_for(size)
@@ -170,7 +170,7 @@ class Screen:
         return ("" if was_empty else ERASE_BELOW) + self._lines(rows)
 
     def withdraw(self) -> str:
-        """What to write to take the tail from the screen; it is drawn again next time."""
+        """The output that takes the tail from the screen; it is drawn again next time."""
         was_empty, self._tail, self._size = not self._tail, [], None
         return "" if was_empty else ERASE_BELOW
 

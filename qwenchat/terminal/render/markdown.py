@@ -178,12 +178,12 @@ class MarkdownStream:
         self._open_leaf(rest, whole)
 
     def _ends_fence(self, rest: str, matched: int) -> bool:
-        """Whether the line closes the open fence, perhaps indented less than the item that it is in."""
+        """True if the line closes the open fence, perhaps indented less than the item that it is in."""
         outside = any(container.is_quote for container in self._containers[matched:])
         return isinstance(self._leaf, Fence) and not outside and self._leaf.ends_with(rest)
 
     def _match_containers(self, line: str) -> tuple[int, int]:
-        """How many of the open containers the line is within, and where it goes on behind their marks."""
+        """The number of open containers that hold the line, and the offset behind their marks."""
         position = 0
         for index, container in enumerate(self._containers):
             rest = line[position:]
@@ -214,7 +214,7 @@ class MarkdownStream:
             self._open_leaf("", whole)
 
     def _goes_on(self, rest: str, whole: bool) -> bool:
-        """Whether the line went into the block that is open."""
+        """True if the line went into the block that is open."""
         leaf = self._leaf
         text = rest.lstrip(" ")
         if isinstance(leaf, Code):

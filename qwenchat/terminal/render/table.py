@@ -26,7 +26,7 @@ _DELIMITERS = re.compile(r"\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
 
 
 def is_delimiter_row(line: str) -> bool:
-    """Whether the line is the one below a table's header, as ``|---|:-:|``."""
+    """True if the line is the one below a table's header, as ``|---|:-:|``."""
     return "|" in line and _DELIMITERS.fullmatch(line) is not None
 
 

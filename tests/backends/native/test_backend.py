@@ -329,11 +329,11 @@ def test_what_memory_is_needed_and_free_is_a_stage_before_the_weights(tiny_chat:
     first = stages.index(request.LOADING)
     assert re.fullmatch(r"needs 0\.0 GiB, \d+\.\d GiB free", stages[first - 1])
     # Every start says it: no news off a terminal.
-    assert all(isinstance(stage, request.Routine) for stage in stages)
+    assert all(isinstance(stage, request.QuietStage) for stage in stages)
 
 
 def without_kernels(reason: str | None) -> Callable[..., Plan]:
-    return lambda *args: Plan(why_not=reason)
+    return lambda *args: Plan(unsupported_reason=reason)
 
 
 def test_the_path_that_is_taken_and_why_is_told_once(

@@ -202,7 +202,7 @@ def test_a_few_tokens_that_are_cancelled_between_two_are_all_forgotten(
 def test_shapes_that_they_have_no_vectors_for_are_left_to_plain_torch(
     shapes: dict[str, int], dtype: torch.dtype, reason: str | None
 ) -> None:
-    why = packing.why_not(random_model.config(vocab_size=64, **shapes), dtype)
+    why = packing.unsupported_reason(random_model.config(vocab_size=64, **shapes), dtype)
     assert why is None if reason is None else why is not None and reason in why
 
 

@@ -21,7 +21,7 @@ from qwenchat.engine.kv_cache import LayerCache
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How the work is cut up.
+    """The partition of the work.
 
     Attributes:
         splits: blocks of threads for one head, at most; a power of two.
@@ -217,7 +217,7 @@ def attend(
 
 
 def attend_twin(fresh: Tensor, cache: LayerCache, position: int) -> Tensor:
-    """What :func:`attend` puts into ``out``, float32 [heads, head_dim]; it fills the cache as well."""
+    """The plain twin of :func:`attend`: ``out``, float32 [heads, head_dim]; it fills the cache as well."""
     query, key, value = fresh
     cache.put(key[:, None], value[:, None], position)
     k, v = (t.float() for t in cache.floats(position + 1, torch.float32))
@@ -228,7 +228,7 @@ def attend_twin(fresh: Tensor, cache: LayerCache, position: int) -> Tensor:
 
 
 class Scratch:
-    """Where the splits of a head leave their parts: sums, their weights, and how many have come."""
+    """Scratch memory for the splits of a head: sums, their weights, and the number that have come."""
 
     def __init__(self, heads: int, head_dim: int, device: torch.device, shape: Shape = SHAPE) -> None:
         self.shape = shape

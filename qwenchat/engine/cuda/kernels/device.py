@@ -1,4 +1,4 @@
-"""What kernels share on the device: dependent launch, a barrier over the grid, rows in 8 bits.
+"""Device functions that kernels share: dependent launch, a barrier over the grid, rows in 8 bits.
 
 Programmatic dependent launch (PDL): a kernel may start while the one before it still runs, and does with
 that time what does not depend on it: it brings its weights nearer. Whoever is launched so must wait, in
@@ -42,7 +42,7 @@ def grid_barrier(counter, arrivals):
 
 @triton.jit
 def in_steps(row, step):
-    """How many steps a number is, rounded, as the int8 cache holds rows; ``step`` is 0 for rows of zeros."""
+    """Quantise a number to steps, rounded, as the int8 cache holds rows; ``step`` is 0 for rows of zeros."""
     number = row / tl.maximum(step, 1e-30)
     return number + tl.where(number < 0, -0.5, 0.5)  # the cast that follows cuts off
 

@@ -24,7 +24,7 @@ from qwenchat.engine.cuda.packed import Packed
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """How a kernel cuts up its matrix.
+    """The tile sizes of a kernel.
 
     Attributes:
         rows: rows that a block of threads takes at a time, a power of two; of pairs both count.
@@ -178,7 +178,7 @@ def multiply(
 
 
 def multiply_twin(x: Tensor, matrix: Packed, *, norm: Tensor | None = None, eps: float = 0.0) -> Tensor:
-    """What :func:`multiply` puts into ``out``, float32 [out]."""
+    """The plain twin of :func:`multiply`: ``out``, float32 [out]."""
     value: Tensor = matrix.dense() @ _normed(x, norm, eps)
     return value if matrix.bias is None else value + matrix.bias.float()
 
@@ -192,7 +192,7 @@ def swiglu(
 
 
 def swiglu_twin(x: Tensor, matrix: Packed, *, norm: Tensor, eps: float) -> Tensor:
-    """What :func:`swiglu` puts into ``out``, float32 [N]."""
+    """The plain twin of :func:`swiglu`: ``out``, float32 [N]."""
     up, gate = multiply_twin(x, matrix, norm=norm, eps=eps).view(-1, 2).unbind(1)
     return up * torch.nn.functional.silu(gate)
 
@@ -224,7 +224,7 @@ def qkv_twin(
     x: Tensor, matrix: Packed, heads: int, *,
     norm: Tensor, eps: float, cos: Tensor, sin: Tensor, logn: Tensor | None, position: int,
 ) -> Tensor:  # fmt: skip
-    """What :func:`qkv` puts into ``out``, float32 [3, heads, head_dim]."""
+    """The plain twin of :func:`qkv`: ``out``, float32 [3, heads, head_dim]."""
     pairs = multiply_twin(x, matrix, norm=norm, eps=eps).view(3, heads, -1, 2)
     q, k, v = pairs.transpose(2, 3).reshape(3, heads, -1)
     half = q.shape[-1] // 2

@@ -1,4 +1,4 @@
-"""What prefill does between its matrix products, on many tokens at once: one pass each over what is there."""
+"""Prefill kernels between the matrix products, on many tokens at once: one pass each over memory."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def rotate(
 def rotate_twin(
     qkv: Tensor, cos: Tensor, sin: Tensor, logn: Tensor | None, cache: LayerCache, start: int
 ) -> Tensor:
-    """What :func:`rotate` gives back and puts into the cache."""
+    """The plain twin of :func:`rotate`: what it returns and puts into the cache."""
     wide = qkv[:, :2].float()
     swapped = wide.roll(wide.shape[-1] // 2, dims=-1)
     q, k = (wide * cos[:, None, None] + swapped * sin[:, None, None]).to(qkv.dtype).unbind(1)
@@ -118,6 +118,6 @@ def swiglu(both: Tensor) -> Tensor:
 
 
 def swiglu_twin(both: Tensor) -> Tensor:
-    """What :func:`swiglu` gives."""
+    """The plain twin of :func:`swiglu`."""
     up, gate = both.float().chunk(2, dim=-1)
     return (up * F.silu(gate)).to(both.dtype)

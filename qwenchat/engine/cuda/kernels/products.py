@@ -1,4 +1,4 @@
-"""What the product of a packed matrix and a row is made of: tiles of the one, runs of the other.
+"""Parts of the product of a packed matrix and a row: tiles of the one, runs of the other.
 
 A run is what lies in 16 bytes of a row of the matrix: 16 inputs in 8 bits, 32 in 4, 8 in float16. What is
 quantised is multiplied in whole numbers: the input as 16 bits with a scale for 16 of them, high and low bytes

@@ -178,7 +178,7 @@ PENDING, BROKEN = -2, -1
 
 
 class State:
-    """What the sampler keeps on the device from one token to the next.
+    """The sampler's state on the device from one token to the next.
 
     Attributes:
         logits: float32 [V], to choose from.
@@ -232,7 +232,7 @@ class State:
 
 
 def _blocks_at_once(device: torch.device) -> int:
-    """How many blocks of threads may wait for one another: a multiprocessor has room for one, if not for two.
+    """The number of thread blocks that may wait for one another: one or two a multiprocessor.
 
     Triton's interpreter, on a CPU, runs one to its end before it begins the next.
     """
