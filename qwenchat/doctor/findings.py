@@ -40,14 +40,14 @@ class Fit:
         device: "cpu" or "cuda:N".
         needed, free: bytes of memory.
         kernels: what would multiply.
-        unsupported_reason: why that is not our own kernels, or None.
+        why_not: why that is not our own kernels, or None.
     """
 
     device: str
     needed: int
     free: int
     kernels: str
-    unsupported_reason: str | None
+    why_not: str | None
 
     @property
     def fits(self) -> bool:

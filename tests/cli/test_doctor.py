@@ -199,6 +199,8 @@ def test_a_model_fits_as_the_free_memory_says(
     monkeypatch.setattr(machine, "available_bytes", lambda device: 16 * GIB)
     _, report = examined(capsys)
     fits = {m["name"]: m["devices"][-1]["fits"] for m in report["models"]}
+    keys = {"device", "needed", "free", "kernels", "why_not", "fits"}
+    assert all(set(device) == keys for m in report["models"] for device in m["devices"])
     assert fits["Qwen/Qwen-7B-Chat-Int8"]
     assert not fits["Qwen/Qwen-72B-Chat"]
 
