@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from qwenchat.terminal.rows import Row
 
 ERASE_BELOW = "\r\x1b[K\x1b[C\x1b[J\r"
-"""Erases from the begin of the cursor's row on. Not just ESC [J: tmux takes that for clearing the screen
+"""Erases from the beginning of the cursor's row on. Not just ESC [J: tmux takes that for clearing the screen
 when the cursor is in its first cell, and saves what is there to the scrollback."""
 
 _BAR = 24  # cells of a progress bar, or a quarter of the terminal if that is less

@@ -23,7 +23,7 @@ _kept = threading.Event()
 def interrupts_kept() -> Iterator[None]:
     """For the time of a chat: a Ctrl-C while nothing listens does not end the program.
 
-    Between Enter and the begin of the work there are some milliseconds, and again after its end. One
+    Between Enter and the beginning of the work there are some milliseconds, and again after its end. One
     that comes there is kept for the work that begins next, until :func:`forget_interrupt`.
     """
     if threading.current_thread() is not threading.main_thread():

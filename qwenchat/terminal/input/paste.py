@@ -47,7 +47,7 @@ class PasteParser(Vt100Parser):
         super().__init__(feed_key_callback)
         self._clock = clock
         self._pasted: list[str] = []
-        self._recent = ""  # the paste's last characters, which may be the begin of a mark
+        self._recent = ""  # the paste's last characters, which may be the beginning of a mark
         self._last = 0.0
 
     @property

@@ -132,7 +132,7 @@ class Prose:
         return not self._begun
 
     def add_line(self, text: str, width: int, whole: bool) -> list[Row]:
-        """Takes a line, or the begin of a long one."""
+        """Takes a line, or the beginning of a long one."""
         rows = self._settle_held(width)
         if whole:
             self.held = text
@@ -210,7 +210,7 @@ class Code:
         return line.startswith("    ") or not line.strip(" ")
 
     def add_line(self, line: str, width: int, whole: bool) -> list[Row]:
-        """Takes a line, or the begin of a long one."""
+        """Takes a line, or the beginning of a long one."""
         text = self._dedent(line)
         if not whole:
             self._line, self._is_cut = text, False
@@ -337,7 +337,7 @@ class Formula(Code):
         return bool(line.strip(" "))
 
     def add_line(self, text: str, width: int, whole: bool) -> list[Row]:
-        """Takes a line, or the begin of a long one."""
+        """Takes a line, or the beginning of a long one."""
         self._watch(text, "")
         self._begun = True
         return super().add_line(text, width, whole)
