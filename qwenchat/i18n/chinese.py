@@ -229,6 +229,7 @@ CHINESE: Mapping[str, str] = {
     ),
     "reply: {tokens}, {speed}": "回复：{tokens}，{speed}",
     "first token after {seconds} s": "首个 token 用时 {seconds} 秒",
+    "prompt: all {reused} tokens reused": "输入：全部 {reused} 个 token 均已复用",
     "no time": "用时为零",
     "seed: {seed}": "种子：{seed}",
     "none was needed": "未使用",

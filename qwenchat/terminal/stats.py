@@ -17,7 +17,9 @@ def stats_text(end: ReplyEnd) -> tuple[str, str, str]:
             new=f"{new:,}",
             seconds=f"{timings.prefill:.2f}",
             speed=speed_text(new, timings.prefill),
-        ),
+        )
+        if new
+        else tr("prompt: all {reused} tokens reused", reused=f"{usage.reused_tokens:,}"),
         tr("first token after {seconds} s", seconds=f"{timings.first_token:.2f}"),
         tr(
             "reply: {tokens}, {speed}",

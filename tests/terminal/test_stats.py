@@ -18,3 +18,8 @@ def test_the_statistics_tell_prompt_first_token_and_reply() -> None:
 
 def test_where_no_time_passed_there_is_no_speed() -> None:
     assert speed_text(0, 0.0) == "no time"
+
+
+def test_a_prompt_that_was_there_already_took_no_time_to_tell_of() -> None:
+    end = ReplyEnd("stop", Usage(50, 50, 3), Timings(prefill=0.0, first_token=0.1, decode=1.0))
+    assert stats_text(end)[0] == "prompt: all 50 tokens reused"
