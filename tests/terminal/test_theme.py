@@ -33,7 +33,7 @@ def default_theme() -> Iterator[None]:
     theme.use_theme("terminal")
 
 
-def theme(name: str) -> Theme:
+def taken(name: str) -> Theme:
     theme.use_theme(name)
     return theme.current()
 
@@ -60,7 +60,7 @@ def colours(theme: Theme) -> list[Color]:
 
 @pytest.mark.parametrize("name", theme.theme_names())
 def test_rich_and_prompt_toolkit_understand_every_style(name: str) -> None:
-    for look in looks(theme(name)).values():
+    for look in looks(taken(name)).values():
         Style.parse(look)
     PromptStyle.from_dict(theme.prompt_styles())
 
@@ -72,12 +72,12 @@ def test_the_default_follows_the_palette_of_the_terminal() -> None:
 
 
 def test_mono_has_no_colour_and_only_what_every_terminal_can() -> None:
-    assert not colours(theme("mono"))
-    words = " ".join([*looks(theme("mono")).values()]).split()
+    assert not colours(taken("mono"))
+    words = " ".join([*looks(taken("mono")).values()]).split()
     assert set(words) <= {"bold", "dim", "italic", "underline"}
     # What must not look like the text around it does not.
     for name in ("warning", "error", "code", "strong", "link", "keyword", "comment", "menu_current"):
-        assert looks(theme("mono"))[name] != PLAIN
+        assert looks(taken("mono"))[name] != PLAIN
 
 
 def luminance(colour: Color) -> float:
@@ -95,9 +95,9 @@ def test_dark_and_light_can_be_read_on_their_grounds(
     name: str, grounds: tuple[str, ...], system: ColorSystem
 ) -> None:
     """WCAG's contrast for text, https://www.w3.org/TR/WCAG21/#contrast-minimum: 4.5."""
-    assert all(colour.type is ColorType.TRUECOLOR for colour in colours(theme(name)))
-    assert "dim" not in " ".join(looks(theme(name)).values())  # which nobody knows the contrast of
-    for colour in colours(theme(name)):
+    assert all(colour.type is ColorType.TRUECOLOR for colour in colours(taken(name)))
+    assert "dim" not in " ".join(looks(taken(name)).values())  # which nobody knows the contrast of
+    for colour in colours(taken(name)):
         ink = luminance(colour.downgrade(system))
         for ground in map(luminance, map(Color.parse, grounds)):
             assert (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) >= 4.5, colour

@@ -179,14 +179,18 @@ class Prompt:
 
     def redraw(self) -> None:
         """Draws the toolbar anew; may be called from any thread."""
-        self._session.app.invalidate()
+        self._in_the_loop(self._session.app.invalidate)
 
     def above(self, show: Callable[[], None]) -> None:
         """Shows something above the line, now or when the next is begun; may be called from any thread."""
         self._above.append(show)
+        self._in_the_loop(self._show_above)
+
+    def _in_the_loop(self, call: Callable[[], None]) -> None:
+        """Calls it in the thread of the prompt's loop: seen from another, the loop may end at any moment."""
         if (loop := self._session.app.loop) is not None:
             with suppress(RuntimeError):  # the line was sent just now
-                loop.call_soon_threadsafe(self._show_above)
+                loop.call_soon_threadsafe(call)
 
     def _show_above(self) -> None:
         app = self._session.app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,27 @@ def test_what_stands_for_a_sign_is_told_from_the_same_character_typed() -> None:
     (stand_in,), _ = shown("🇩🇪", drawn=True)
     (typed,), _ = shown(stand_in, drawn=True)
     assert typed != stand_in and get_cwidth(typed) == get_cwidth(stand_in)
+
+
+def test_a_redraw_from_another_thread_never_fails_as_a_line_is_sent() -> None:
+    failed: list[Exception] = []
+    over = threading.Event()
+
+    def load(prompt: Prompt) -> None:
+        while not over.is_set():
+            try:
+                prompt.redraw()
+            except (RuntimeError, AttributeError) as error:
+                failed.append(error)
+                return
+
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        prompt = Prompt(None, on_ready=lambda: None)
+        loader = threading.Thread(target=load, args=(prompt,))
+        loader.start()
+        for _ in range(40):
+            keys.send_text("hi\r")
+            assert prompt.read() == "hi"
+        over.set()
+        loader.join()
+    assert failed == []
