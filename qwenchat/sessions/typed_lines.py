@@ -1,6 +1,6 @@
 """The file of lines typed at the prompt: where each begins, and what goes out of it with a session.
 
-The prompt appends to it, in the format of prompt_toolkit's FileHistory; see terminal/history.
+The prompt appends to it, in the format of prompt_toolkit's FileHistory; see terminal/input/history.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ SYSTEM = "the system's own, of a fixed name"
 SHIPPED = "a file of this package"
 WRITES = "a file that is made here"
 OWN = "made here just now, in a folder of its own"
-CHECKED = "checked by files.py before"
-SESSION = "a session, by the store, which reads by files.py"
+CHECKED = "checked by files/opening before"
+SESSION = "a session, by the store, which reads by files/opening"
 ALLOWED = {
     "files.atomic.sync_folder": "a folder",
     "files.atomic.write_temporary": WRITES,

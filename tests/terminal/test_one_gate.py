@@ -73,7 +73,7 @@ ALLOWED = {
     "terminal.render.live._Drawn._run": OWN,
     "terminal.render.live.render_markdown": "the answer, sanitised by Screen",
     "terminal.input.prompt.Prompt._keys._": "the user's editor",
-    "terminal.input.prompt.Prompt._show_above": "the chat, which says it there through the theme",
+    "terminal.input.prompt.Prompt._show_above": "the chat, which says it there through the console",
     "terminal.console.PlainWriter.finish": "the answer, sanitised there on a terminal",
     "terminal.console.PlainWriter.push": "the answer, sanitised there on a terminal",
     "terminal.console.blank_line": OWN,
