@@ -12,18 +12,25 @@ from __future__ import annotations
 
 import base64
 import codecs
+import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from contextlib import suppress
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import tiktoken
-
+from qwenchat import paths
 from qwenchat.errors import CheckpointError, Phrase, PromptError, quoted
+from qwenchat.files.atomic import make_private_folder, write_temporary
 from qwenchat.files.json_values import read_json
 from qwenchat.files.opening import read_file, reason_of
+from qwenchat.text.byte_pairs import encode_short
 from qwenchat.text.normal_forms import normalise
+from qwenchat.text.vocabulary import Damaged, Vocabulary
+
+if TYPE_CHECKING:
+    import tiktoken
 
 ENDOFTEXT = "<|endoftext|>"
 IM_START = "<|im_start|>"
@@ -42,6 +49,7 @@ SPLIT_PATTERNS = {
 
 # Far above any published vocabulary's; a special token costs far more than its bytes.
 _MAX_VOCABULARY_BYTES = 16 * 2**20
+_MAX_PACKED_BYTES = 2 * _MAX_VOCABULARY_BYTES
 _MOST_TOKENS = 2**19
 _MOST_SPECIALS = 2**12
 _MOST_SPECIAL_LETTERS = 2**17
@@ -56,38 +64,32 @@ class QwenTokenizer:
     """Text to token ids and back.
 
     Args:
-        ranks: the ordinary tokens' bytes and ids; lower ids merge first.
+        vocabulary: the ordinary tokens' bytes and ids; lower ids merge first.
         special_tokens: the control tokens' written forms and ids; ``<|endoftext|>``,
             ``<|im_start|>`` and ``<|im_end|>`` must be among them.
         pattern: the regular expression that splits text before merging.
         n_ids: how many ids the model has. It can draw those that stand for nothing, too.
+
+    Attributes:
+        vocabulary, special_tokens: as given.
+        n_vocab: one more than the greatest id.
     """
 
     def __init__(
         self,
-        ranks: Mapping[bytes, int],
+        vocabulary: Vocabulary,
         special_tokens: Mapping[str, int],
         pattern: str,
         n_ids: int | None = None,
     ) -> None:
         self.special_tokens = dict(special_tokens)
-        self.n_vocab = max(*ranks.values(), *special_tokens.values()) + 1
+        self.n_vocab = max(vocabulary.last_id, *special_tokens.values()) + 1
         self._n_ids = n_ids or self.n_vocab
         self.endoftext_id = special_tokens[ENDOFTEXT]
         self.im_start_id = special_tokens[IM_START]
         self.im_end_id = special_tokens[IM_END]
-        # tiktoken aborts on a byte that no token stands for. Such bytes get ids above the
-        # vocabulary here, which encode() drops again: the model has never seen them.
-        missing = [bytes([b]) for b in range(256) if bytes([b]) not in ranks]
-        stand_ins = {byte: self.n_vocab + i for i, byte in enumerate(missing)}
-        self._has_stand_ins = bool(stand_ins)
-        self._encoding = tiktoken.Encoding(
-            "qwen",
-            pat_str=pattern,
-            mergeable_ranks={**ranks, **stand_ins},
-            special_tokens=self.special_tokens,
-        )
-        self._bytes_of = {token_id: token for token, token_id in ranks.items()}
+        self.vocabulary = vocabulary
+        self._pattern = pattern
         self._special_ids = frozenset(special_tokens.values())
 
     @classmethod
@@ -113,11 +115,11 @@ class QwenTokenizer:
                 name=folder,
                 count=len(files),
             )
-        ranks = _read_ranks(files[0])
+        vocabulary = _open_vocabulary(files[0])
         config_path = folder / "tokenizer_config.json"
         config = read_json(config_path) if config_path.exists() else {}
-        specials = _read_specials(config_path, config, first_id=max(ranks.values()) + 1)
-        clash = set(specials.values()) & set(ranks.values())
+        specials = _read_specials(config_path, config, first_id=vocabulary.last_id + 1)
+        clash = [i for i in specials.values() if vocabulary.bytes_of(i) is not None]
         if clash:
             # Or some ordinary text would encode to a control token.
             raise CheckpointError(
@@ -131,7 +133,7 @@ class QwenTokenizer:
                 value=quoted(name),
                 names=Phrase(" or ").join(SPLIT_PATTERNS),
             )
-        return cls(ranks, specials, SPLIT_PATTERNS[name], n_ids)
+        return cls(vocabulary, specials, SPLIT_PATTERNS[name], n_ids)
 
     def encode(self, text: str, *, allowed_special: Literal["all"] | Collection[str] = ()) -> list[int]:
         """Token ids of ``text``, normalised to NFC.
@@ -142,15 +144,32 @@ class QwenTokenizer:
         """
         text = normalise("NFC", text)
         allowed = set(self.special_tokens if allowed_special == "all" else allowed_special)
+        if not allowed and (short := encode_short(text, self._pattern, self.vocabulary)) is not None:
+            return short
         ids = []
         for piece in _cut_whitespace(text):
             if allowed:
                 ids += self._encoding.encode(piece, allowed_special=allowed, disallowed_special=())
             else:
                 ids += self._encoding.encode_ordinary(piece)
-        if self._has_stand_ins:
+        if self.vocabulary.missing_bytes:
             ids = [i for i in ids if i < self.n_vocab]
         return ids
+
+    @cached_property
+    def _encoding(self) -> tiktoken.Encoding:
+        """tiktoken's tables, which it takes a tenth of a second to build."""
+        import tiktoken
+
+        # tiktoken aborts on a byte that no token stands for. Such bytes get ids above the
+        # vocabulary here, which encode() drops again: the model has never seen them.
+        stand_ins = {byte: self.n_vocab + i for i, byte in enumerate(self.vocabulary.missing_bytes)}
+        return tiktoken.Encoding(
+            "qwen",
+            pat_str=self._pattern,
+            mergeable_ranks={**self.vocabulary.ranks(), **stand_ins},
+            special_tokens=self.special_tokens,
+        )
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids``, special tokens in their written forms.
@@ -163,7 +182,8 @@ class QwenTokenizer:
         names = {i: form.encode() for form, i in self.special_tokens.items()}
         parts = []
         for token_id in ids:
-            part = self._bytes_of.get(token_id, names.get(token_id))
+            part = self.vocabulary.bytes_of(token_id)
+            part = names.get(token_id) if part is None else part
             if part is None:
                 raise PromptError(
                     "the token id {id} is not in the vocabulary of {count}", id=token_id, count=self.n_vocab
@@ -186,7 +206,8 @@ class QwenTokenizer:
         """The bytes of a token in a reply's text: none if it is special, U+FFFD if no token has that id."""
         if token_id in self._special_ids:
             return b""
-        return self._bytes_of.get(token_id, "\ufffd".encode())
+        part = self.vocabulary.bytes_of(token_id)
+        return "\ufffd".encode() if part is None else part
 
 
 class StopStrings:
@@ -272,18 +293,30 @@ def _overlap(text: str, stop: str) -> int:
 
 @lru_cache(maxsize=1)
 def _default() -> QwenTokenizer:
-    ranks = _read_ranks(Path(__file__).parent / "data" / "qwen.tiktoken")
-    specials = {form: len(ranks) + i for i, form in enumerate(QWEN_SPECIALS)}
-    return QwenTokenizer(ranks, specials, SPLIT_PATTERNS["qwen"])
+    vocabulary = _open_vocabulary(Path(__file__).parent / "data" / "qwen.tiktoken")
+    specials = {form: len(vocabulary) + i for i, form in enumerate(QWEN_SPECIALS)}
+    return QwenTokenizer(vocabulary, specials, SPLIT_PATTERNS["qwen"])
 
 
-def _read_ranks(path: Path) -> dict[bytes, int]:
+def _open_vocabulary(path: Path) -> Vocabulary:
+    """The tokens of a ``.tiktoken`` file, packed in our cache folder since it was first read."""
     try:
         data, _ = read_file(path, _MAX_VOCABULARY_BYTES)
     except OSError as error:
         raise CheckpointError(
             "{path} cannot be read: {reason}", path=path, reason=reason_of(error)
         ) from error
+    kept = paths.cache_dir() / "vocabularies" / hashlib.sha256(data).hexdigest()
+    with suppress(OSError, Damaged):
+        return Vocabulary(read_file(kept, _MAX_PACKED_BYTES, links=False)[0])
+    vocabulary = Vocabulary.of(_ranks_of(data, path))
+    with suppress(OSError):  # the next start takes as long, that is all
+        make_private_folder(kept.parent)
+        write_temporary(kept, vocabulary.packed).replace(kept)
+    return vocabulary
+
+
+def _ranks_of(data: bytes, path: Path) -> dict[bytes, int]:
     if data.count(b"\n") > _MOST_TOKENS:
         raise CheckpointError(
             "{path} has more than {limit} lines, expected a vocabulary", path=path, limit=_MOST_TOKENS

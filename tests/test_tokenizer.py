@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qwenchat.tokenizer
+from qwenchat import paths
 from qwenchat.chat.chatml import content_ids
 from qwenchat.chat.messages import Message, Role
 from qwenchat.errors import CheckpointError, PromptError
+from qwenchat.text.vocabulary import Vocabulary
 from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
 from tests.places import GOLDEN
 
@@ -176,6 +178,39 @@ def test_a_tokenizer_config_cannot_make_text_a_control_token(
     write_vocabulary(tmp_path, BYTES, config)
     with pytest.raises(CheckpointError, match=complaint):
         QwenTokenizer.from_folder(tmp_path)
+
+
+def test_a_vocabulary_is_read_once_and_kept_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_vocabulary(tmp_path, BYTES)
+    QwenTokenizer.from_folder(tmp_path)
+    (kept,) = (paths.cache_dir() / "vocabularies").iterdir()
+    monkeypatch.setattr(Vocabulary, "of", None)
+    assert QwenTokenizer.from_folder(tmp_path).encode("ab") == [97, 98]
+    assert kept.exists()
+
+
+def test_a_kept_vocabulary_that_was_damaged_is_made_again(tmp_path: Path) -> None:
+    write_vocabulary(tmp_path, BYTES)
+    QwenTokenizer.from_folder(tmp_path)
+    (kept,) = (paths.cache_dir() / "vocabularies").iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-1] + b"?")
+    assert QwenTokenizer.from_folder(tmp_path).encode("ab") == [97, 98]
+    assert kept.read_bytes() == whole
+
+
+def test_another_vocabulary_is_not_taken_for_the_one_that_is_kept(tmp_path: Path) -> None:
+    write_vocabulary(tmp_path, BYTES)
+    QwenTokenizer.from_folder(tmp_path)
+    write_vocabulary(tmp_path, {token: 255 - i for token, i in BYTES.items()})
+    assert QwenTokenizer.from_folder(tmp_path).encode("a") == [255 - 97]
+
+
+def test_a_vocabulary_is_read_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    write_vocabulary(tmp_path, BYTES)
+    paths.cache_dir().parent.mkdir(parents=True, exist_ok=True)
+    paths.cache_dir().write_text("a file where the folder would be")
+    assert QwenTokenizer.from_folder(tmp_path).encode("ab") == [97, 98]
 
 
 @pytest.mark.parametrize("ids", [[10**9], [-5], [10**30], [97, 10**9]])
