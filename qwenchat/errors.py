@@ -51,6 +51,10 @@ _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = _brief.maxlong = 2**8
 
 
+Template = str
+"""A text in English with a field for each value: what a :class:`Phrase` is made of, where it is raised."""
+
+
 class Names(tuple[str, ...]):
     """Names as a value of a phrase: told one after another, with the commas of whoever tells them."""
 

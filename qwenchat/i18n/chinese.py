@@ -550,6 +550,12 @@ CHINESE: Mapping[str, str] = {
     "they compute in float32 and bfloat16": "它们只以 float32 和 bfloat16 计算",
     "a width of {width} is not a multiple of {lanes}": "宽度 {width} 不是 {lanes} 的倍数",
     "a vocabulary of {count} is too small": "词表只有 {count} 个词元，太小",
+    "the GPU has compute capability {major}.{minor}, they need 8.0": (
+        "GPU 的计算能力为 {major}.{minor}，它们需要 8.0"
+    ),
+    "heads of {size} or a width of {width} are not what they are made for": (
+        "它们不适用于大小为 {size} 的头或 {width} 的宽度"
+    ),
     "triton is not installed": "未安装 triton",
     "triton cannot be used: {error}": "triton 无法使用：{error}",
     "triton needs a C compiler, and there is no gcc or clang": "triton 需要 C 编译器，但没有 gcc 或 clang",
@@ -1349,6 +1355,95 @@ CHINESE: Mapping[str, str] = {
         "{path}：checkpoint_format 是 {checkpoint_format}，应为 'gptq' 或 'gptq_v2'"
     ),
     "{path}: expected a GGUF file, and it is empty": "{path}：应为 GGUF 文件，却是空的",
+    "expected a GGUF file, which starts with {expected}, not with {found}": (
+        "应为以 {expected} 开头的 GGUF 文件，开头却是 {found}"
+    ),
+    "the mark of a GGUF file": "GGUF 文件的标记",
+    "the version": "版本号",
+    "expected version 2 or 3 of GGUF, not {version}": "应为 GGUF 的第 2 或第 3 版，而不是第 {version} 版",
+    "the number of tensors": "张量的数量",
+    "the number of metadata entries": "元数据的条目数",
+    "expected {what} ({size} bytes) at byte {position}, and {left} bytes are left": (
+        "第 {position} 字节处应为 {what}（{size} 字节），只剩 {left} 字节"
+    ),
+    "expected {what} within the first {most} MiB": "{what} 应在前 {most} MiB 之内",
+    "{what} is {number} at byte {position}, and {left} bytes are left": (
+        "第 {position} 字节处，{what} 为 {number}，只剩 {left} 字节"
+    ),
+    "{what} is {number}, expected at most {most}": "{what} 为 {number}，不应超过 {most}",
+    "expected at most {most} strings and arrays in the metadata": "元数据中的字符串和数组不应超过 {most} 个",
+    "expected {what} of 1 to {longest} bytes, not {length}": (
+        "{what} 应为 1 到 {longest} 字节，而不是 {length}"
+    ),
+    "expected {what} in UTF-8 at byte {position}": "第 {position} 字节处，{what} 应为 UTF-8",
+    "a metadata key": "元数据的键",
+    "expected the metadata key {name} once, and it comes twice": "元数据的键 {name} 出现了两次",
+    "the type of {name}": "{name} 的类型",
+    "the value of {name}": "{name} 的值",
+    "expected arrays at most {most} deep in {name}": "{name} 中的数组嵌套不应超过 {most} 层",
+    "the element type of {name}": "{name} 的元素类型",
+    "the number of elements of {name}": "{name} 的元素数量",
+    "an element of {name}": "{name} 的元素",
+    "expected a value type that GGUF has for {name}, not {kind}": (
+        "{name} 应为 GGUF 已有的类型，而不是 {kind}"
+    ),
+    "expected 0 or 1 for the truth value of {name}, not {found}": (
+        "{name} 的布尔值应为 0 或 1，而不是 {found}"
+    ),
+    "expected a tensor {name}, and there is none": "缺少张量 {name}",
+    "expected a whole number for {name}": "{name} 应为整数",
+    "expected a power of two from 8 up for {name}, not {found}": (
+        "{name} 应为不小于 8 的 2 的幂，而不是 {found}"
+    ),
+    "expected the tensor {name} once, and it comes twice": "张量 {name} 出现了两次",
+    "expected one of the types {known} for {name}, not {kind}": (
+        "{name} 的类型应为 {known} 之一，而不是 {kind}"
+    ),
+    "expected a multiple of {alignment} for the offset of {name}, not {offset}": (
+        "{name} 的偏移量应为 {alignment} 的倍数，而不是 {offset}"
+    ),
+    "the name of a tensor": "张量的名称",
+    "the number of dimensions of {name}": "{name} 的维数",
+    "expected 1 to {most} dimensions of {name}, not {found}": (
+        "{name} 应有 1 到 {most} 个维度，而不是 {found} 个"
+    ),
+    "a dimension of {name}": "{name} 的维度",
+    "the offset of {name}": "{name} 的偏移量",
+    "expected dimensions above 0, the fastest a multiple of {elements}, of the {format} tensor {name}, "
+    "not {found}": ("{format} 张量 {name} 的维度应大于 0，最快的一维应为 {elements} 的倍数，而不是 {found}"),
+    "expected {size} bytes of {name} at byte {position}, and the file ends at {end}": (
+        "{name} 的 {size} 字节应从第 {position} 字节开始，而文件止于第 {end} 字节"
+    ),
+    "expected {name} after {before}, and they overlap": "{name} 应在 {before} 之后，二者却有重叠",
+    "expected the architecture 'llama', not {found}": "架构应为 'llama'，而不是 {found}",
+    "the width": "宽度",
+    "the number of heads": "头数",
+    "the head size": "头的大小",
+    "{what} is {whole}, which {part} does not divide": "{what} 为 {whole}，不能被 {part} 整除",
+    "expected all {size} dimensions of a head to rotate, not {found}": (
+        "一个头的全部 {size} 个维度都应旋转，而不是 {found} 个"
+    ),
+    "expected a tokenizer of the kind ('gpt2', 'smollm'), not {found}": (
+        "分词器的类型应为 ('gpt2', 'smollm')，而不是 {found}"
+    ),
+    "expected a list of tokens and a type for each": "应有 token 的列表，且每个 token 有其类型",
+    "expected {expected} tokens and types of tokens, not {tokens} and {types}": (
+        "应有 {expected} 个 token 及其类型，而不是 {tokens} 个和 {types} 个"
+    ),
+    "expected token {n} to be ordinary or a control token in byte-level BPE": (
+        "第 {n} 个 token 应为字节级 BPE 的普通 token 或控制 token"
+    ),
+    "expected the shape {expected} of {name}, not {found}": ("{name} 的形状应为 {expected}，而不是 {found}"),
+    "expected finite numbers in {name}": "{name} 中的数应为有限的数",
+    "expected a whole number above 0 for {name}, not {found}": "{name} 应为大于 0 的整数，而不是 {found}",
+    "expected a token id below {size} for {name}, not {found}": (
+        "{name} 应为小于 {size} 的 token 编号，而不是 {found}"
+    ),
+    "expected a sane number above 0 for {name}, not {found}": "{name} 应为大于 0 的正常数，而不是 {found}",
+    "nothing": "无",
+    "expected widths that {size} divides, not {hidden} and {mlp} in the MLP": (
+        "宽度应能被 {size} 整除，而不是 {hidden} 和 MLP 的 {mlp}"
+    ),
     "{path}: group_size is 0, expected -1 or a positive number": "{path}：group_size 是 0，应为 -1 或正数",
     "{path}: intermediate_size is {intermediate_size}, expected an even number": (
         "{path}：intermediate_size 是 {intermediate_size}，应为偶数"

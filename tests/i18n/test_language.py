@@ -81,8 +81,8 @@ def english_afterwards() -> Iterator[None]:
 
 
 def said_in_code() -> set[str]:
-    """The texts that are looked up: of tr(), phrases and errors, and the larger of each plural."""
-    texts = set()
+    """The texts that are looked up: of tr(), phrases, errors and reasons, and the larger of each plural."""
+    texts = given_as_templates() | returned_as_reasons()
     for call in calls_of("tr", "Phrase"):
         text = call.args[0]
         if isinstance(text, ast.Constant):
@@ -99,6 +99,41 @@ def said_in_code() -> set[str]:
                 if isinstance(branch, ast.Constant) and branch.value:
                     texts.add(branch.value)
     return texts | {many for _, many in plurals_in_code()}
+
+
+def given_as_templates() -> set[str]:
+    """The texts given for a parameter that is a ``Template``: phrases are made of them if need be."""
+    takers: dict[str, list[tuple[int, str]]] = {}
+    for function in functions():
+        parameters = [p for p in function.args.args if p.arg != "self"]
+        for place, parameter in enumerate(parameters):
+            if parameter.annotation and ast.unparse(parameter.annotation) == "Template":
+                takers.setdefault(function.name, []).append((place, parameter.arg))
+    texts = set()
+    for call in calls_of(*takers):
+        for place, name in takers[name_of(call)]:
+            given = [*call.args[place : place + 1], *(w.value for w in call.keywords if w.arg == name)]
+            for text in given:
+                assert not isinstance(text, ast.JoinedStr), f"a template and values: {ast.unparse(call)}"
+                if isinstance(text, ast.Constant):
+                    texts.add(text.value)
+    return texts
+
+
+def returned_as_reasons() -> set[str]:
+    """The texts that a function returns as the reason of something; those with values are phrases."""
+    texts = set()
+    for function in functions():
+        if re.search("reason|trouble|problem", function.name):
+            for text in (node.value for node in ast.walk(function) if isinstance(node, ast.Return)):
+                assert not isinstance(text, ast.JoinedStr), f"a phrase: {function.name}, {ast.unparse(text)}"
+                if isinstance(text, ast.Constant) and text.value:
+                    texts.add(text.value)
+    return texts
+
+
+def functions() -> Iterator[ast.FunctionDef]:
+    return (node for tree in trees() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
 def plurals_in_code() -> set[tuple[str, str]]:
@@ -132,11 +167,12 @@ def trees() -> list[ast.Module]:
 def calls_of(*names: str) -> Iterator[ast.Call]:
     for tree in trees():
         for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.Call)
-                and getattr(node.func, "id", getattr(node.func, "attr", "")) in names
-            ):
+            if isinstance(node, ast.Call) and name_of(node) in names:
                 yield node
+
+
+def name_of(call: ast.Call) -> str:
+    return str(getattr(call.func, "id", getattr(call.func, "attr", "")))
 
 
 def said() -> set[str]:

@@ -24,6 +24,7 @@ from qwenchat.engine.cuda.prefill import CudaLayer
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Block, Qwen, Rotary
 from qwenchat.engine.sampling import SamplingParams, not_finite
+from qwenchat.errors import Phrase
 
 REPLAYS_AHEAD = 2
 """Tokens that are under way on the device while the host reads the one before them."""
@@ -63,9 +64,15 @@ def unsupported_reason(config: ModelConfig, device: torch.device) -> str | None:
     """The reason why the kernels cannot run a model on a CUDA device, or None."""
     major, minor = torch.cuda.get_device_capability(device)
     if major < 8:
-        return f"the GPU has compute capability {major}.{minor}, they need 8.0"
+        return Phrase(
+            "the GPU has compute capability {major}.{minor}, they need 8.0", major=major, minor=minor
+        )
     if config.head_dim not in (16, 32, 64, 128, 256) or config.hidden_size % 32 or config.mlp_size % 32:
-        return f"heads of {config.head_dim} or a width of {config.hidden_size} are not what they are made for"
+        return Phrase(
+            "heads of {size} or a width of {width} are not what they are made for",
+            size=config.head_dim,
+            width=config.hidden_size,
+        )
     return None
 
 

@@ -81,7 +81,10 @@ def _write_folder(gguf_path: Path, dest: Path, advance: Callable[[float], None],
         vocabulary = read_vocabulary(gguf, shape)
         if shape.hidden % GROUP_SIZE or shape.mlp % GROUP_SIZE:
             raise gguf.error(
-                f"expected widths that {GROUP_SIZE} divides, not {shape.hidden} and {shape.mlp} in the MLP"
+                "expected widths that {size} divides, not {hidden} and {mlp} in the MLP",
+                size=GROUP_SIZE,
+                hidden=shape.hidden,
+                mlp=shape.mlp,
             )
         _write_json(dest / "config.json", _config(shape, quantized=quantized))
         _write_json(dest / "generation_config.json", _generation_config(vocabulary))
@@ -219,4 +222,4 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     try:
         save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as error:  # a full disk, above all
-        raise OSError(f"cannot write {path.name}: {error}") from error
+        raise OSError(f"{path.name}: {error}") from error

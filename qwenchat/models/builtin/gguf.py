@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from qwenchat.errors import CheckpointError, quoted
+from qwenchat.errors import CheckpointError, Names, Phrase, Template, quoted
 from qwenchat.files.opening import NotAFile, open_file, reason_of
 from qwenchat.models.builtin.ggml_blocks import FORMATS, BlockFormat, Float32Array
 from qwenchat.models.builtin.gguf_metadata import Cursor, MetadataValue, read_head
@@ -83,14 +83,14 @@ class GGUFFile:
             CheckpointError: the file has no tensor of that name.
         """
         if name not in self.tensors:
-            raise self.error(f"expected a tensor {quoted(name)}, and there is none")
+            raise self.error("expected a tensor {name}, and there is none", name=quoted(name))
         entry = self.tensors[name]
         numbers = entry.format.decode(self._data[entry.offset : entry.offset + entry.size])
         return numbers.reshape(entry.shape)
 
-    def error(self, message: str) -> CheckpointError:
+    def error(self, reason: Template, **values: object) -> CheckpointError:
         """An error that names the file, for whoever finds its content unfit."""
-        return CheckpointError("{path}: {reason}", path=self.path, reason=message)
+        return CheckpointError("{path}: {reason}", path=self.path, reason=Phrase(reason, **values))
 
     def close(self) -> None:
         """Unmaps the file; arrays that were read stay valid."""
@@ -160,10 +160,14 @@ def _alignment(cursor: Cursor, metadata: dict[str, MetadataValue]) -> int:
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
     # bool is an int to Python, and no alignment.
     if not isinstance(alignment, int) or isinstance(alignment, bool):
-        raise cursor.error("expected a whole number for 'general.alignment'")
+        raise cursor.error("expected a whole number for {name}", name="general.alignment")
     # The format wants a multiple of 8; ggml's own reader takes powers of two only.
     if alignment < 8 or alignment & (alignment - 1):
-        raise cursor.error(f"expected a power of two from 8 up for 'general.alignment', not {alignment}")
+        raise cursor.error(
+            "expected a power of two from 8 up for {name}, not {found}",
+            name="general.alignment",
+            found=alignment,
+        )
     return alignment
 
 
@@ -174,7 +178,7 @@ def _read_directory(cursor: Cursor, count: int, alignment: int) -> dict[str, GGU
     for _ in range(count):
         entry = _read_tensor_entry(cursor, alignment)
         if entry.name in entries:
-            raise cursor.error(f"expected the tensor {quoted(entry.name)} once, and it comes twice")
+            raise cursor.error("expected the tensor {name} once, and it comes twice", name=quoted(entry.name))
         entries[entry.name] = entry
     start = -(-cursor.position // alignment) * alignment
     tensors = {
@@ -188,11 +192,19 @@ def _read_directory(cursor: Cursor, count: int, alignment: int) -> dict[str, GGU
 def _read_tensor_entry(cursor: Cursor, alignment: int) -> GGUFTensor:
     name, extents, kind, offset = _read_place(cursor)
     if kind not in FORMATS:
-        known = ", ".join(f"{number} ({known.name})" for number, known in FORMATS.items())
-        raise cursor.error(f"expected one of the types {known} for {quoted(name)}, not {kind}")
+        known = Names(f"{number} ({known.name})" for number, known in FORMATS.items())
+        raise cursor.error(
+            "expected one of the types {known} for {name}, not {kind}",
+            known=known,
+            name=quoted(name),
+            kind=kind,
+        )
     if offset % alignment:
         raise cursor.error(
-            f"expected a multiple of {alignment} for the offset of {quoted(name)}, not {offset}"
+            "expected a multiple of {alignment} for the offset of {name}, not {offset}",
+            alignment=alignment,
+            name=quoted(name),
+            offset=offset,
         )
     size = _data_size(cursor, name, extents, FORMATS[kind])
     return GGUFTensor(name, tuple(reversed(extents)), FORMATS[kind], offset, size)
@@ -200,21 +212,30 @@ def _read_tensor_entry(cursor: Cursor, alignment: int) -> GGUFTensor:
 
 def _read_place(cursor: Cursor) -> tuple[str, list[int], int, int]:
     """A tensor's name, dimensions, type and offset, none of them looked at."""
-    name = cursor.string("a tensor's name", _LONGEST_TENSOR_NAME)
-    dimensions = cursor.u32(f"the number of dimensions of {quoted(name)}")
+    name = cursor.string("the name of a tensor", longest=_LONGEST_TENSOR_NAME)
+    dimensions = cursor.u32("the number of dimensions of {name}", name)
     if not 1 <= dimensions <= _MOST_DIMENSIONS:
-        raise cursor.error(f"expected 1 to {_MOST_DIMENSIONS} dimensions of {quoted(name)}, not {dimensions}")
-    extents = [cursor.u64(f"a dimension of {quoted(name)}") for _ in range(dimensions)]
-    kind = cursor.u32(f"the type of {quoted(name)}")
-    offset = cursor.u64(f"the offset of {quoted(name)}")
+        raise cursor.error(
+            "expected 1 to {most} dimensions of {name}, not {found}",
+            most=_MOST_DIMENSIONS,
+            name=quoted(name),
+            found=dimensions,
+        )
+    extents = [cursor.u64("a dimension of {name}", name) for _ in range(dimensions)]
+    kind = cursor.u32("the type of {name}", name)
+    offset = cursor.u64("the offset of {name}", name)
     return name, extents, kind, offset
 
 
 def _data_size(cursor: Cursor, name: str, extents: list[int], format: BlockFormat) -> int:
     if 0 in extents or extents[0] % format.elements:
         raise cursor.error(
-            f"expected dimensions above 0, the fastest a multiple of {format.elements}, "
-            f"of the {format.name} tensor {quoted(name)}, not {extents}"
+            "expected dimensions above 0, the fastest a multiple of {elements}, of the {format} tensor "
+            "{name}, not {found}",
+            elements=format.elements,
+            format=format.name,
+            name=quoted(name),
+            found=extents,
         )
     # Python's integers do not overflow, so four dimensions of 2**64 each are just a large product.
     return math.prod(extents) // format.elements * format.size
@@ -227,9 +248,16 @@ def _check_places(cursor: Cursor, tensors: list[GGUFTensor]) -> None:
         last = tensor.offset + tensor.size
         if last > cursor.size:
             raise cursor.error(
-                f"expected {tensor.size} bytes of {quoted(tensor.name)} at byte {tensor.offset}, "
-                f"and the file ends at {cursor.size}"
+                "expected {size} bytes of {name} at byte {position}, and the file ends at {end}",
+                size=tensor.size,
+                name=quoted(tensor.name),
+                position=tensor.offset,
+                end=cursor.size,
             )
         if tensor.offset < end:
-            raise cursor.error(f"expected {quoted(tensor.name)} after {quoted(before)}, and they overlap")
+            raise cursor.error(
+                "expected {name} after {before}, and they overlap",
+                name=quoted(tensor.name),
+                before=quoted(before),
+            )
         end, before = last, tensor.name

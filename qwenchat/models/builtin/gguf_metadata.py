@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from qwenchat.errors import CheckpointError, quoted
+from qwenchat.errors import CheckpointError, Phrase, Template, quoted
 
 #: Arrays of numbers stay numpy arrays; arrays of strings and of arrays are lists.
 MetadataValue: TypeAlias = bool | int | float | str | npt.NDArray[Any] | list["MetadataValue"]
@@ -58,7 +58,11 @@ _SMALLEST_ARRAY = 4 + 8
 def read_head(cursor: Cursor) -> tuple[dict[str, MetadataValue], int]:
     """The metadata, and the number of tensors."""
     if (magic := cursor.take(4, "the mark of a GGUF file")) != _MAGIC:
-        raise cursor.error(f"expected a GGUF file, which starts with {_MAGIC!r}, not with {magic!r}")
+        raise cursor.error(
+            "expected a GGUF file, which starts with {expected}, not with {found}",
+            expected=_MAGIC,
+            found=magic,
+        )
     version = cursor.u32("the version")
     if int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
         raise CheckpointError(
@@ -67,14 +71,20 @@ def read_head(cursor: Cursor) -> tuple[dict[str, MetadataValue], int]:
             name=cursor.path,
         )
     if version not in _VERSIONS:
-        raise cursor.error(f"expected version 2 or 3 of GGUF, not {version}")
-    tensor_count = cursor.count("tensors", smallest=_SMALLEST_TENSOR, most=_MOST_ENTRIES)
-    entry_count = cursor.count("metadata entries", smallest=_SMALLEST_ENTRY, most=_MOST_ENTRIES)
+        raise cursor.error("expected version 2 or 3 of GGUF, not {version}", version=version)
+    tensor_count = cursor.amount("the number of tensors", smallest=_SMALLEST_TENSOR, most=_MOST_ENTRIES)
+    entry_count = cursor.amount(
+        "the number of metadata entries", smallest=_SMALLEST_ENTRY, most=_MOST_ENTRIES
+    )
     return _read_metadata(cursor, entry_count), tensor_count
 
 
 class Cursor:
-    """A place in the file that moves forward and never past the end."""
+    """A place in the file that moves forward and never past the end.
+
+    What is read there is said as a template, with a field for the ``name`` of the entry that it belongs to:
+    phrases are made only of what is raised, as a vocabulary is read in 100,000 strings.
+    """
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path = path
@@ -83,69 +93,101 @@ class Cursor:
         self._data = data
         self._objects = 0
 
-    def error(self, message: str) -> CheckpointError:
-        return CheckpointError("{path}: {reason}", path=self.path, reason=message)
+    def error(self, reason: Template, **values: object) -> CheckpointError:
+        return CheckpointError("{path}: {reason}", path=self.path, reason=Phrase(reason, **values))
 
-    def take(self, size: int, what: str) -> bytes:
+    def take(self, size: int, what: Template, name: str = "") -> bytes:
         """The next ``size`` bytes."""
         left = self.size - self.position
         if size > left:
             raise self.error(
-                f"expected {what} ({size} bytes) at byte {self.position}, and {left} bytes are left"
+                "expected {what} ({size} bytes) at byte {position}, and {left} bytes are left",
+                what=_phrase(what, name),
+                size=size,
+                position=self.position,
+                left=left,
             )
         start = self.position
         self.position += size
         if self.position > _MOST_HEAD_BYTES:
-            raise self.error(f"expected {what} within the first {_MOST_HEAD_BYTES >> 20} MiB")
+            raise self.error(
+                "expected {what} within the first {most} MiB",
+                what=_phrase(what, name),
+                most=_MOST_HEAD_BYTES >> 20,
+            )
         return self._data[start : self.position]
 
-    def u32(self, what: str) -> int:
-        return int.from_bytes(self.take(4, what), "little")
+    def u32(self, what: Template, name: str = "") -> int:
+        return int.from_bytes(self.take(4, what, name), "little")
 
-    def u64(self, what: str) -> int:
-        return int.from_bytes(self.take(8, what), "little")
+    def u64(self, what: Template, name: str = "") -> int:
+        return int.from_bytes(self.take(8, what, name), "little")
 
-    def count(self, what: str, *, smallest: int, most: int | None = None) -> int:
+    def amount(self, what: Template, name: str = "", *, smallest: int, most: int | None = None) -> int:
         """A number of things of at least ``smallest`` bytes each, which must fit into the file."""
-        number = self.u64(f"the number of {what}")
+        number = self.u64(what, name)
         left = self.size - self.position
         if number > left // smallest:
-            raise self.error(f"expected {number} {what} at byte {self.position}, and {left} bytes are left")
+            raise self.error(
+                "{what} is {number} at byte {position}, and {left} bytes are left",
+                what=_phrase(what, name),
+                number=number,
+                position=self.position,
+                left=left,
+            )
         if most is not None and number > most:
-            raise self.error(f"expected at most {most} {what}, not {number}")
+            raise self.error(
+                "{what} is {number}, expected at most {most}",
+                what=_phrase(what, name),
+                number=number,
+                most=most,
+            )
         return number
 
     def objects(self, number: int) -> None:
         """Counts Python objects that are about to be made, and stops at a sane total."""
         self._objects += number
         if self._objects > _MOST_OBJECTS:
-            raise self.error(f"expected at most {_MOST_OBJECTS} strings and arrays in the metadata")
+            raise self.error("expected at most {most} strings and arrays in the metadata", most=_MOST_OBJECTS)
 
-    def string(self, what: str, longest: int | None = None) -> str:
-        length = self.u64(f"the length of {what}")
+    def string(self, what: Template, name: str = "", *, longest: int | None = None) -> str:
+        length = self.u64(what, name)
         if longest is not None and not 0 < length <= longest:
-            raise self.error(f"expected {what} of 1 to {longest} bytes, not {length}")
-        raw = self.take(length, what)
+            raise self.error(
+                "expected {what} of 1 to {longest} bytes, not {length}",
+                what=_phrase(what, name),
+                longest=longest,
+                length=length,
+            )
+        raw = self.take(length, what, name)
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise self.error(f"expected {what} in UTF-8 at byte {self.position - length}") from error
+            raise self.error(
+                "expected {what} in UTF-8 at byte {position}",
+                what=_phrase(what, name),
+                position=self.position - length,
+            ) from error
+
+
+def _phrase(what: Template, name: str) -> Phrase:
+    return Phrase(what, name=quoted(name)) if name else Phrase(what)
 
 
 def _read_metadata(cursor: Cursor, count: int) -> dict[str, MetadataValue]:
     metadata: dict[str, MetadataValue] = {}
     for _ in range(count):
-        key = cursor.string("a metadata key", _LONGEST_KEY)
+        key = cursor.string("a metadata key", longest=_LONGEST_KEY)
         if key in metadata:
-            raise cursor.error(f"expected the metadata key {quoted(key)} once, and it comes twice")
-        kind = cursor.u32(f"the type of {quoted(key)}")
+            raise cursor.error("expected the metadata key {name} once, and it comes twice", name=quoted(key))
+        kind = cursor.u32("the type of {name}", key)
         metadata[key] = _read_value(cursor, kind, key)
     return metadata
 
 
 def _read_value(cursor: Cursor, kind: int, key: str) -> MetadataValue:
     if kind == _STRING:
-        return cursor.string(f"the value of {quoted(key)}")
+        return cursor.string("the value of {name}", key)
     if kind == _ARRAY:
         return _read_array(cursor, key, depth=1)
     number: bool | int | float = _read_numbers(cursor, kind, 1, key)[0].item()
@@ -154,30 +196,35 @@ def _read_value(cursor: Cursor, kind: int, key: str) -> MetadataValue:
 
 def _read_array(cursor: Cursor, key: str, depth: int) -> MetadataValue:
     if depth > _DEEPEST_ARRAY:
-        raise cursor.error(f"expected arrays at most {_DEEPEST_ARRAY} deep in {quoted(key)}")
-    kind = cursor.u32(f"the element type of {quoted(key)}")
-    what = f"elements of {quoted(key)}"
+        raise cursor.error(
+            "expected arrays at most {most} deep in {name}", most=_DEEPEST_ARRAY, name=quoted(key)
+        )
+    kind = cursor.u32("the element type of {name}", key)
+    smallest = {_STRING: _SMALLEST_STRING, _ARRAY: _SMALLEST_ARRAY}.get(kind, 1)
+    length = cursor.amount("the number of elements of {name}", key, smallest=smallest)
     if kind == _STRING:
-        length = cursor.count(what, smallest=_SMALLEST_STRING)
         cursor.objects(length)
-        element = f"an element of {quoted(key)}"
-        return [cursor.string(element) for _ in range(length)]
+        return [cursor.string("an element of {name}", key) for _ in range(length)]
     if kind == _ARRAY:
-        length = cursor.count(what, smallest=_SMALLEST_ARRAY)
         cursor.objects(length)
         return [_read_array(cursor, key, depth + 1) for _ in range(length)]
-    length = cursor.count(what, smallest=1)
     return _read_numbers(cursor, kind, length, key)
 
 
 def _read_numbers(cursor: Cursor, kind: int, length: int, key: str) -> npt.NDArray[Any]:
     dtype = _NUMBERS.get(kind)
     if dtype is None:
-        raise cursor.error(f"expected a value type that GGUF has for {quoted(key)}, not {kind}")
-    raw = cursor.take(length * dtype.itemsize, f"the value of {quoted(key)}")
+        raise cursor.error(
+            "expected a value type that GGUF has for {name}, not {kind}", name=quoted(key), kind=kind
+        )
+    raw = cursor.take(length * dtype.itemsize, "the value of {name}", key)
     numbers = np.frombuffer(raw, dtype)
     if kind == _BOOLEAN:
         if length and numbers.max() > 1:
-            raise cursor.error(f"expected 0 or 1 for the truth value of {quoted(key)}, not {numbers.max()}")
+            raise cursor.error(
+                "expected 0 or 1 for the truth value of {name}, not {found}",
+                name=quoted(key),
+                found=numbers.max(),
+            )
         numbers = numbers.view(np.bool_)
     return numbers

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qwenchat.errors import Phrase, Template, quoted
 from qwenchat.models.builtin.ggml_blocks import Float32Array
 from qwenchat.models.builtin.gguf import GGUFFile
 
@@ -78,7 +79,7 @@ def read_shape(gguf: GGUFFile) -> LlamaShape:
         CheckpointError: a number is missing or cannot be what it says, or the model is of another kind.
     """
     if (architecture := gguf.metadata.get("general.architecture")) != "llama":
-        raise gguf.error(f"expected the architecture 'llama', not {_shown(architecture)}")
+        raise gguf.error("expected the architecture 'llama', not {found}", found=_shown(architecture))
     shape = LlamaShape(
         layers=_whole(gguf, "llama.block_count"),
         hidden=_whole(gguf, "llama.embedding_length"),
@@ -90,11 +91,15 @@ def read_shape(gguf: GGUFFile) -> LlamaShape:
         rope_base=_positive(gguf, "llama.rope.freq_base"),
         epsilon=_positive(gguf, "llama.attention.layer_norm_rms_epsilon"),
     )
-    _check_divides(gguf, "the width by the number of heads", shape.hidden, shape.heads)
-    _check_divides(gguf, "the heads by the key/value heads", shape.heads, shape.key_value_heads)
-    _check_divides(gguf, "the head size by two", shape.head_size, 2)
+    _check_divides(gguf, "the width", shape.hidden, shape.heads)
+    _check_divides(gguf, "the number of heads", shape.heads, shape.key_value_heads)
+    _check_divides(gguf, "the head size", shape.head_size, 2)
     if (rotated := _whole(gguf, "llama.rope.dimension_count")) != shape.head_size:
-        raise gguf.error(f"expected all {shape.head_size} dimensions of a head to rotate, not {rotated}")
+        raise gguf.error(
+            "expected all {size} dimensions of a head to rotate, not {found}",
+            size=shape.head_size,
+            found=rotated,
+        )
     return shape
 
 
@@ -106,14 +111,19 @@ def read_vocabulary(gguf: GGUFFile, shape: LlamaShape) -> Vocabulary:
     """
     kind = (gguf.metadata.get("tokenizer.ggml.model"), gguf.metadata.get("tokenizer.ggml.pre"))
     if kind != ("gpt2", "smollm"):
-        raise gguf.error(f"expected a tokenizer of the kind ('gpt2', 'smollm'), not {_shown(kind)}")
+        raise gguf.error(
+            "expected a tokenizer of the kind ('gpt2', 'smollm'), not {found}", found=_shown(kind)
+        )
     tokens = gguf.metadata.get("tokenizer.ggml.tokens")
     types = gguf.metadata.get("tokenizer.ggml.token_type")
     if not isinstance(tokens, list) or not isinstance(types, np.ndarray):
         raise gguf.error("expected a list of tokens and a type for each")
     if not len(tokens) == len(types) == shape.vocabulary:
         raise gguf.error(
-            f"expected {shape.vocabulary} tokens and types of tokens, not {len(tokens)} and {len(types)}"
+            "expected {expected} tokens and types of tokens, not {tokens} and {types}",
+            expected=shape.vocabulary,
+            tokens=len(tokens),
+            types=len(types),
         )
     byte_of = _bytes_of_characters()
     ordinary: dict[int, bytes] = {}
@@ -124,7 +134,9 @@ def read_vocabulary(gguf: GGUFFile, shape: LlamaShape) -> Vocabulary:
         elif token_type == _ORDINARY and isinstance(token, str) and byte_of.keys() >= set(token):
             ordinary[token_id] = bytes(byte_of[character] for character in token)
         else:
-            raise gguf.error(f"expected token {token_id} to be ordinary or a control token in byte-level BPE")
+            raise gguf.error(
+                "expected token {n} to be ordinary or a control token in byte-level BPE", n=token_id
+            )
     return Vocabulary(
         ordinary,
         special,
@@ -188,43 +200,59 @@ def _tensor(gguf: GGUFFile, name: str, *shape: int) -> Float32Array:
     # The directory is asked before the numbers: dequantising is what costs.
     entry = gguf.tensors.get(name)
     if entry is not None and entry.shape != shape:
-        raise gguf.error(f"expected the shape {list(shape)} of {name}, not {list(entry.shape)}")
+        raise gguf.error(
+            "expected the shape {expected} of {name}, not {found}",
+            expected=list(shape),
+            name=name,
+            found=list(entry.shape),
+        )
     numbers = gguf.tensor(name)
     if not np.isfinite(numbers).all():
-        raise gguf.error(f"expected finite numbers in {name}")
+        raise gguf.error("expected finite numbers in {name}", name=name)
     return numbers
 
 
 def _whole(gguf: GGUFFile, key: str) -> int:
     value = gguf.metadata.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
-        raise gguf.error(f"expected a whole number above 0 for {key}, not {_shown(value)}")
+        raise gguf.error(
+            "expected a whole number above 0 for {name}, not {found}", name=key, found=_shown(value)
+        )
     return value
 
 
 def _token_id(gguf: GGUFFile, key: str, shape: LlamaShape) -> int:
     value = gguf.metadata.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < shape.vocabulary:
-        raise gguf.error(f"expected a token id below {shape.vocabulary} for {key}, not {_shown(value)}")
+        raise gguf.error(
+            "expected a token id below {size} for {name}, not {found}",
+            size=shape.vocabulary,
+            name=key,
+            found=_shown(value),
+        )
     return value
 
 
 def _positive(gguf: GGUFFile, key: str) -> float:
     value = gguf.metadata.get(key)
     if not isinstance(value, float) or not 1e-30 < value < 1e30:
-        raise gguf.error(f"expected a sane number above 0 for {key}, not {_shown(value)}")
+        raise gguf.error(
+            "expected a sane number above 0 for {name}, not {found}", name=key, found=_shown(value)
+        )
     # The file has it in float32. The shortest decimal that rounds to the same float32 is what was
     # meant: 1e-05, not 9.999999747378752e-06.
     return float(str(np.float32(value)))
 
 
-def _check_divides(gguf: GGUFFile, what: str, whole: int, part: int) -> None:
+def _check_divides(gguf: GGUFFile, what: Template, whole: int, part: int) -> None:
     if whole % part:
-        raise gguf.error(f"expected to divide {what}, and {part} does not divide {whole}")
+        raise gguf.error(
+            "{what} is {whole}, which {part} does not divide", what=Phrase(what), whole=whole, part=part
+        )
 
 
 def _shown(value: object) -> str:
-    return "nothing" if value is None else repr(value)[:60]
+    return Phrase("nothing") if value is None else quoted(value)
 
 
 def _bytes_of_characters() -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwenchat.errors import CheckpointError
+from qwenchat.i18n import language
 from qwenchat.models.builtin.ggml_blocks import FORMATS
 from qwenchat.models.builtin.gguf import read_gguf
 
@@ -172,13 +174,13 @@ HOSTILE = {
     "a cut header": (b"GGUF" + u32(3) + u64(1), "bytes are left"),
     "version 1": (file_of(version=1), "version 2 or 3"),
     "a big-endian file": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
-    "more tensors than bytes": (b"GGUF" + u32(3) + u64(2**63) + u64(0) + PADDING, "tensors"),
+    "more tensors than bytes": (b"GGUF" + u32(3) + u64(2**63) + u64(0) + PADDING, "the number of tensors is"),
     "more entries than bytes": (b"GGUF" + u32(3) + u64(0) + u64(2**63) + PADDING, "metadata entries"),
     "tensors by the ten thousand": (
         b"GGUF" + u32(3) + u64(2**16 + 1) + u64(0) + bytes(2**22),
         "at most 65536",
     ),
-    "entries that do not fit": (b"GGUF" + u32(3) + u64(0) + u64(5) + bytes(64), "5 metadata entries"),
+    "entries that do not fit": (b"GGUF" + u32(3) + u64(0) + u64(5) + bytes(64), "metadata entries is 5"),
     "a key longer than the file": (b"GGUF" + u32(3) + u64(0) + u64(1) + u64(2**60) + PADDING, "1 to 65535"),
     "a key without letters": (file_of([entry("", STRING, string("x"))]) + PADDING, "1 to 65535"),
     "a key twice": (file_of([entry("a", 4, u32(1))] * 2), "'a' once"),
@@ -245,6 +247,20 @@ def test_a_hostile_file_is_refused_by_name_and_costs_no_memory(case: str, tmp_pa
     assert expected in caught.value.message
     assert "\n" not in caught.value.message
     assert peak < 2**20
+
+
+def test_what_is_wrong_with_a_file_is_told_in_the_language_of_the_reader(tmp_path: Path) -> None:
+    path = tmp_path / "hostile.gguf"
+    language.use("zh")
+    try:
+        for content, _ in HOSTILE.values():
+            path.write_bytes(content)
+            with pytest.raises(CheckpointError) as caught:
+                read_gguf(path)
+            reason = language.tr(caught.value.message).replace(str(path), "")
+            assert re.findall(r"[a-z]{2,} [a-z]{2,}", reason) == [], reason
+    finally:
+        language.use("en")
 
 
 def test_a_million_arrays_of_nothing_are_refused_before_they_are_made(tmp_path: Path) -> None:
