@@ -13,11 +13,12 @@ from qwenchat.chat.messages import (
     GenerationOptions,
     Message,
     ReplyEnd,
-    Role,
     TextDelta,
     Timings,
     Usage,
 )
+from qwenchat.chat.parts import Role
+from qwenchat.chat.rendering import prompt_text
 
 OWN_OPTIONS = GenerationOptions(temperature=1.0, top_k=0, top_p=0.8, min_p=0.0, repetition_penalty=1.1)
 """What a fake samples with where nothing is asked for."""
@@ -57,8 +58,8 @@ class FakeBackend:
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Words, and two a message; an empty system prompt is none."""
-        said = [message for message in messages if message.content or message.role is not Role.SYSTEM]
-        return sum(len(message.content.split()) + 2 for message in said)
+        said = [message for message in messages if message.text or message.role is not Role.SYSTEM]
+        return sum(len(prompt_text(message).split()) + 2 for message in said)
 
     def effective(self, options: GenerationOptions) -> GenerationOptions:
         """The options, and where they leave it open, :data:`OWN_OPTIONS`."""
@@ -85,8 +86,8 @@ class Echo(FakeBackend):
         """The words, or what is left of them where the last message is the assistant's."""
         last = messages[-1]
         goes_on = last.role is Role.ASSISTANT
-        question = messages[-2].content if goes_on else last.content
-        words = f"You said: {question}".split()[len(last.content.split()) if goes_on else 0 :]
+        question = prompt_text(messages[-2] if goes_on else last)
+        words = f"You said: {question}".split()[len(last.text.split()) if goes_on else 0 :]
         reason: FinishReason = "stop"
         said = 0
         for word in words:

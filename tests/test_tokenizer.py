@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import qwenchat.tokenizer
 from qwenchat import paths
 from qwenchat.chat.chatml import content_ids
-from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.messages import Message
+from qwenchat.chat.parts import Role
 from qwenchat.errors import CheckpointError, PromptError
 from qwenchat.text.vocabulary import Vocabulary
 from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
@@ -216,10 +217,10 @@ def test_a_vocabulary_is_read_where_nothing_can_be_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ids", [[10**9], [-5], [10**30], [97, 10**9]])
 def test_ids_of_no_token_are_no_reply_however_they_look(ids: list[int]) -> None:
     qwen = QwenTokenizer.default()
-    said = Message(Role.ASSISTANT, "".join(stream(qwen, ids)), tuple(ids))
-    assert "\ufffd" in said.content
+    said = Message.of_text(Role.ASSISTANT, "".join(stream(qwen, ids)), tuple(ids))
+    assert "\ufffd" in said.text
     assert qwen.reply_text(ids) is None
-    assert content_ids(qwen, said) == qwen.encode(said.content)
+    assert content_ids(qwen, said) == qwen.encode(said.text)
 
 
 # --- decoding as tokens come -------------------------------------------------------------------

@@ -21,11 +21,12 @@ from qwenchat.chat.messages import (
     Message,
     PrefillProgress,
     ReplyEnd,
-    Role,
     TextDelta,
     Timings,
     Usage,
 )
+from qwenchat.chat.parts import Role
+from qwenchat.chat.rendering import prompt_text
 from qwenchat.chat.window import too_long
 from qwenchat.errors import Names, Phrase, PromptError, UsageError
 
@@ -183,7 +184,7 @@ class Model(ABC):
 
     def chat(
         self,
-        messages: Sequence[Message | Mapping[str, str]],
+        messages: Sequence[Message | Mapping[str, Any]],
         *,
         cancel: threading.Event | None = None,
         **options: Any,
@@ -191,7 +192,8 @@ class Model(ABC):
         """Replies to ``messages``; :meth:`stream` with plain arguments.
 
         Args:
-            messages: :class:`~qwenchat.chat.messages.Message` or ``{"role": ..., "content": ...}``.
+            messages: :class:`~qwenchat.chat.messages.Message` or ``{"role": ..., "content": ...}``, with
+                tool calls and results as in ``chat/openai_shape.py``.
             cancel: set it from any thread to stop.
             options: fields of :class:`~qwenchat.chat.messages.GenerationOptions`.
         """
@@ -241,14 +243,14 @@ def text_to_complete(messages: Sequence[Message]) -> str:
     """The text that a model is to go on with, instead of answering a chat.
 
     Raises:
-        PromptError: the messages are a chat.
+        PromptError: the messages are a chat, or none that a text stands for.
     """
     if [message.role for message in messages] != [Role.USER]:
         raise PromptError("a text to go on with is one message of the user's, and nothing else")
-    return messages[0].content
+    return prompt_text(messages[0])
 
 
-def _chat_of(messages: Sequence[Message | Mapping[str, str]]) -> list[Message]:
+def _chat_of(messages: Sequence[Message | Mapping[str, Any]]) -> list[Message]:
     """Checked messages, at least one.
 
     Raises:

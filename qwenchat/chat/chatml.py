@@ -17,7 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.messages import Message
+from qwenchat.chat.parts import Role
+from qwenchat.chat.rendering import prompt_text
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 """The original's system prompt, which ``chat()`` of the Qwen-7B-Chat checkpoints has where none is given."""
@@ -51,11 +53,14 @@ def content_ids(tokenizer: ReplyTokenizer, message: Message) -> list[int]:
 
     Known ids count only if they say what the text says in this very vocabulary. They come from a
     file, and must not smuggle in a control token.
+
+    Raises:
+        PromptError: as :func:`~qwenchat.chat.rendering.prompt_text`.
     """
-    known = message.token_ids
-    if known is not None and tokenizer.reply_text(known) == message.content:
+    text, known = prompt_text(message), message.token_ids
+    if known is not None and tokenizer.reply_text(known) == text:
         return list(known)
-    return tokenizer.encode(message.content)
+    return tokenizer.encode(text)
 
 
 def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
@@ -64,10 +69,13 @@ def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[in
     Args:
         messages: oldest first. Without a system message the prompt begins with :data:`DEFAULT_SYSTEM`. If
             the last is the assistant's, its turn is left open, to be gone on with.
+
+    Raises:
+        PromptError: as :func:`~qwenchat.chat.rendering.prompt_text`.
     """
     newline = tokenizer.encode("\n")
     if not messages or messages[0].role is not Role.SYSTEM:
-        messages = [Message(Role.SYSTEM, DEFAULT_SYSTEM), *messages]
+        messages = [Message.of_text(Role.SYSTEM, DEFAULT_SYSTEM), *messages]
     begun: list[int] = []
     if messages[-1].role is Role.ASSISTANT:
         begun = content_ids(tokenizer, messages[-1])

@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.messages import Message
 from qwenchat.chat.nodes import Node, Reply, Turn
+from qwenchat.chat.parts import Role
 from qwenchat.errors import ConversationError, Names, Phrase
 from qwenchat.text.caseless import named
 
@@ -132,7 +133,7 @@ class Conversation:
     def messages(self) -> list[Message]:
         """Messages for the model: the system prompt, also an empty one, if it is not the model's own, then
         the path."""
-        system = [] if self.system is None else [Message(Role.SYSTEM, self.system)]
+        system = [] if self.system is None else [Message.of_text(Role.SYSTEM, self.system)]
         return [*system, *(node.message for node in self.path())]
 
     def siblings(self, node_id: int) -> tuple[int, int]:

@@ -7,56 +7,71 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
+from qwenchat.chat import openai_shape
+from qwenchat.chat.parts import PARTS, Part, Role, Text
 from qwenchat.errors import PromptError, UsageError
 
 FinishReason = Literal["stop", "length", "cancelled"]
 """Why a reply ended: the model or a stop string ended it, the limit was reached, or it was cancelled."""
 
 
-class Role(str, Enum):
-    """The speaker of a message."""
-
-    SYSTEM = "system"
-    USER = "user"
-    ASSISTANT = "assistant"
-
-
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn's text. The text is verbatim: whatever looks like a control token in it is text.
+    """What somebody said: one or more parts.
 
     Attributes:
-        role, content: who said what.
-        token_ids: of a reply, the ordinary token ids that the model made it of; encoding its text
-            again could give others. None where they are not known.
+        role, parts: who said what. Which parts a role may have: :data:`~qwenchat.chat.parts.PARTS`.
+
+    Raises:
+        PromptError: the parts are none that the role may have.
     """
 
     role: Role
-    content: str
-    token_ids: tuple[int, ...] | None = None
+    parts: tuple[Part, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.parts, tuple):
+            raise PromptError(
+                "a message's parts are {kind}, expected a tuple",
+                "Message.of_text makes a message of a text",
+                kind=type(self.parts).__name__,
+            )
+        if not self.parts:
+            raise PromptError("a message has no parts")
+        for part in self.parts:
+            if not isinstance(part, PARTS[self.role]):
+                raise PromptError(
+                    "a message of the role {role} cannot hold {kind}",
+                    role=self.role.value,
+                    kind=type(part).__name__,
+                )
 
     @classmethod
-    def of(cls, value: Message | Mapping[str, str]) -> Message:
-        """A message from ``{"role": ..., "content": ...}``.
+    def of_text(cls, role: Role, text: str, token_ids: tuple[int, ...] | None = None) -> Message:
+        """A message of one text, and the token ids that it was made of."""
+        return cls(role, (Text(text, token_ids),))
+
+    @classmethod
+    def of(cls, value: Message | Mapping[str, Any]) -> Message:
+        """A message from ``{"role": ..., "content": ...}``, or what else ``openai_shape`` describes.
 
         Raises:
-            PromptError: the role is unknown, or the content is not text.
+            PromptError: it is not of that shape.
         """
-        if isinstance(value, Message):
-            return value
-        if not isinstance(value, Mapping):
-            raise PromptError("a message is {kind}, expected a role and a content", kind=type(value).__name__)
-        role, content = value.get("role"), value.get("content")
-        if role not in [r.value for r in Role]:
-            raise PromptError(
-                "a message has the role {role!r}, expected system, user or assistant", role=role
-            )
-        if not isinstance(content, str):
-            raise PromptError("a message's content is {kind}, expected text", kind=type(content).__name__)
-        return cls(Role(role), content)
+        return value if isinstance(value, Message) else cls(*openai_shape.read(value))
+
+    @property
+    def text(self) -> str:
+        """What was said, verbatim, without files, tool calls and their results."""
+        return "\n".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def token_ids(self) -> tuple[int, ...] | None:
+        """The token ids of :attr:`text`; None where they are not known."""
+        texts = [part for part in self.parts if isinstance(part, Text)]
+        return texts[0].token_ids if len(texts) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)

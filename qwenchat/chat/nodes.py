@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from qwenchat.chat.messages import GenerationOptions, Message, Role, Timings, Usage
+from qwenchat.chat.messages import GenerationOptions, Message, Timings, Usage
+from qwenchat.chat.parts import Role
 
 ReplyStatus = Literal["complete", "interrupted", "error", "length", "streaming"]
 """How a reply stands. ``streaming`` is a checkpoint of one that is still being made; found in a
@@ -71,7 +72,7 @@ class Node:
     def message(self) -> Message:
         """The node as the model is to read it."""
         reply = self.reply
-        return Message(self.role, self.text, (reply.token_ids or None) if reply else None)
+        return Message.of_text(self.role, self.text, (reply.token_ids or None) if reply else None)
 
 
 @dataclass(frozen=True, slots=True)

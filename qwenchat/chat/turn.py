@@ -16,8 +16,9 @@ from datetime import datetime, timezone
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, Role, TextDelta
+from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta
 from qwenchat.chat.nodes import Reply, ReplyStatus
+from qwenchat.chat.parts import Role
 from qwenchat.chat.window import Fit, fit_window
 from qwenchat.errors import ContextLengthError, ConversationError
 from qwenchat.humanize import ranges
@@ -127,15 +128,15 @@ def resumable(conversation: Conversation) -> bool:
 
 def turn_tokens(backend: Backend, messages: Sequence[Message]) -> int:
     """Tokens that messages add to a prompt."""
-    nothing = Message(Role.USER, "")
+    nothing = Message.of_text(Role.USER, "")
     return backend.count_tokens([*messages, nothing]) - backend.count_tokens([nothing])
 
 
 def system_tokens(backend: Backend, text: str) -> int:
     """Tokens that the text of a system prompt adds to a prompt."""
-    question = Message(Role.USER, "")
-    without = backend.count_tokens([Message(Role.SYSTEM, ""), question])
-    return backend.count_tokens([Message(Role.SYSTEM, text), question]) - without
+    question = Message.of_text(Role.USER, "")
+    without = backend.count_tokens([Message.of_text(Role.SYSTEM, ""), question])
+    return backend.count_tokens([Message.of_text(Role.SYSTEM, text), question]) - without
 
 
 def now() -> str:

@@ -9,7 +9,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.messages import Message
+from qwenchat.chat.parts import Role
 from qwenchat.errors import ContextLengthError, PromptError
 
 TokenCounter = Callable[[Sequence[Message]], int]

@@ -1281,11 +1281,23 @@ CHINESE: Mapping[str, str] = {
     "Cannot allocate memory": "内存不足",
     "Exec format error": "不是可执行的程序",
     # The engine, and values of a conversation.
-    "a message has the role {role!r}, expected system, user or assistant": (
-        "消息的角色是 {role!r}，应为 system、user 或 assistant"
+    "a message has the role {role!r}, expected system, user, assistant or tool": (
+        "消息的角色是 {role!r}，应为 system、user、assistant 或 tool"
     ),
     "a message is {kind}, expected a role and a content": "消息是 {kind}，应有角色和内容",
     "a message's content is {kind}, expected text": "消息的内容是 {kind}，应为文本",
+    "a message holds a part of the type {kind!r}, expected text": "消息含有类型为 {kind!r} 的部分，应为 text",
+    "a message's tool_calls are {kind}, expected a list": "消息的 tool_calls 是 {kind}，应为列表",
+    "{where} has the type {kind!r}, expected function": "{where} 的类型是 {kind!r}，应为 function",
+    "{where}: {name!r} is {kind}, expected text": "{where}：{name!r} 是 {kind}，应为文本",
+    "a message's parts are {kind}, expected a tuple": "消息的 parts 是 {kind}，应为元组",
+    "Message.of_text makes a message of a text": "Message.of_text 用文本生成消息",
+    "a message has no parts": "消息没有任何部分",
+    "a message of the role {role} cannot hold {kind}": "角色为 {role} 的消息不能含有 {kind}",
+    "the chat holds a tool call, for which this model's prompt has no form": (
+        "对话中有工具调用，而该模型的提示词无法表示它"
+    ),
+    "leave it out; in a chat, /undo goes back to before it": "请去掉它；在聊天中，/undo 可退回到它之前",
     "encode it first": "请先编码",
     "give at least one token": "请至少给出一个 token",
     "look for a version of the model with all layers quantised alike": "请找所有层以同一方式量化的版本",

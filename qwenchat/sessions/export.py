@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qwenchat.chat.code_blocks import blocks
-from qwenchat.chat.messages import Role
 from qwenchat.chat.nodes import Node
+from qwenchat.chat.parts import Role
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions.format import SessionRecord
 

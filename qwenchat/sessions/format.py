@@ -18,8 +18,9 @@ from datetime import datetime
 from typing import Any, NoReturn, get_args
 
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import GenerationOptions, Role, Timings, Usage
+from qwenchat.chat.messages import GenerationOptions, Timings, Usage
 from qwenchat.chat.nodes import Node, Reply, ReplyStatus
+from qwenchat.chat.parts import Role
 from qwenchat.errors import ConversationError, Phrase, SessionDamagedError
 from qwenchat.sessions.fields import Fields, damaged, is_finite
 from qwenchat.text.caseless import fold

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import ReplyEnd, Role
+from qwenchat.chat.messages import ReplyEnd
 from qwenchat.chat.nodes import Node
+from qwenchat.chat.parts import Role
 from qwenchat.chat.turn import fit_turns, now, resumable, stream_reply
 from qwenchat.errors import ModelError, Phrase, QwenchatError, SessionError, UsageError
 from qwenchat.humanize import ranges

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.messages import Message
+from qwenchat.chat.parts import Role
 from qwenchat.chat.window import fit_window
 from qwenchat.errors import ContextLengthError
 
@@ -28,7 +29,7 @@ class TokenCounter:
 def _count(conversation: Conversation, backend: Backend) -> int:
     messages = conversation.messages()
     if not conversation.path():  # the system prompt alone
-        return backend.count_tokens([*messages, Message(Role.USER, "")]) if conversation.system else 0
+        return backend.count_tokens([*messages, Message.of_text(Role.USER, "")]) if conversation.system else 0
     tokens = backend.count_tokens(messages)
     if tokens < backend.context:
         return tokens

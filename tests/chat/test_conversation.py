@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.messages import Message
 from qwenchat.chat.nodes import Node, Reply
+from qwenchat.chat.parts import Role
 from qwenchat.errors import ConversationError
 
 NOW = "2025-01-01T00:00:00Z"
@@ -39,11 +40,11 @@ def path(conversation: Conversation) -> str:
 
 def test_a_chat_reads_as_the_system_prompt_and_its_turns() -> None:
     assert chat("a", "b").messages() == [
-        Message(Role.SYSTEM, "be brief"),
-        Message(Role.USER, "a"),
-        Message(Role.ASSISTANT, "A", (1, 2)),
-        Message(Role.USER, "b"),
-        Message(Role.ASSISTANT, "B", (1, 2)),
+        Message.of_text(Role.SYSTEM, "be brief"),
+        Message.of_text(Role.USER, "a"),
+        Message.of_text(Role.ASSISTANT, "A", (1, 2)),
+        Message.of_text(Role.USER, "b"),
+        Message.of_text(Role.ASSISTANT, "B", (1, 2)),
     ]
     assert Conversation().messages() == []
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from qwenchat.chat.chatml import prompt_ids, turn_ids
-from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.messages import Message
+from qwenchat.chat.parts import Role
 from qwenchat.chat.window import fit_window
 from qwenchat.errors import ContextLengthError, PromptError
 from qwenchat.tokenizer import QwenTokenizer
@@ -18,23 +19,23 @@ ROWS = json.loads((GOLDEN / "context.json").read_text())
 
 
 def chat(*turns: str, system: str | None = "s") -> list[Message]:
-    messages = [] if system is None else [Message(Role.SYSTEM, system)]
+    messages = [] if system is None else [Message.of_text(Role.SYSTEM, system)]
     for turn in turns[:-1]:
-        messages += [Message(Role.USER, turn), Message(Role.ASSISTANT, turn)]
-    return [*messages, Message(Role.USER, turns[-1])]
+        messages += [Message.of_text(Role.USER, turn), Message.of_text(Role.ASSISTANT, turn)]
+    return [*messages, Message.of_text(Role.USER, turns[-1])]
 
 
 def letters(messages: Sequence[Message]) -> int:
-    return sum(len(m.content) for m in messages)
+    return sum(len(m.text) for m in messages)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=range(len(ROWS)))
 def test_the_same_turns_fit_as_in_the_original(row: dict) -> None:
     qwen = QwenTokenizer.default()
-    messages = [Message(Role.SYSTEM, row["system"])]
+    messages = [Message.of_text(Role.SYSTEM, row["system"])]
     for question, answer in row["history"]:
-        messages += [Message(Role.USER, question), Message(Role.ASSISTANT, answer)]
-    messages.append(Message(Role.USER, row["query"]))
+        messages += [Message.of_text(Role.USER, question), Message.of_text(Role.ASSISTANT, answer)]
+    messages.append(Message.of_text(Role.USER, row["query"]))
 
     # The original's window counts the system message and the history alone.
     uncounted = len(prompt_ids(qwen, [messages[0], messages[-1]])) - len(turn_ids(qwen, messages[0]))
@@ -51,8 +52,8 @@ def test_the_same_turns_fit_as_in_the_original(row: dict) -> None:
 
 def test_newest_turns_stay_and_older_ones_are_named() -> None:
     fit = fit_window(chat("aaaa", "bb", "c"), letters, window=7, reply_budget=0)
-    assert [m.content for m in fit.messages] == ["s", "bb", "bb", "c"]
-    assert [m.content for m in fit.left_out] == ["aaaa", "aaaa"]
+    assert [m.text for m in fit.messages] == ["s", "bb", "bb", "c"]
+    assert [m.text for m in fit.left_out] == ["aaaa", "aaaa"]
     assert fit.prompt_tokens == 6
 
 
@@ -68,7 +69,7 @@ def test_room_for_the_reply_comes_before_old_turns() -> None:
 
 def test_no_gap_opens_behind_a_turn_that_does_not_fit() -> None:
     fit = fit_window(chat("a", "bbbbbbbb", "c"), letters, window=10, reply_budget=0)
-    assert [m.content for m in fit.messages] == ["s", "c"]
+    assert [m.text for m in fit.messages] == ["s", "c"]
 
 
 def test_a_last_turn_that_cannot_fit_is_an_error() -> None:
@@ -78,18 +79,18 @@ def test_a_last_turn_that_cannot_fit_is_an_error() -> None:
 
 def test_a_chat_without_a_system_message_is_fine() -> None:
     fit = fit_window(chat("a", "c", system=None), letters, window=3, reply_budget=0)
-    assert [m.content for m in fit.messages] == ["c"]
+    assert [m.text for m in fit.messages] == ["c"]
 
 
 def test_there_must_be_something_to_answer() -> None:
     with pytest.raises(PromptError):
-        fit_window([Message(Role.SYSTEM, "s")], letters, window=10, reply_budget=0)
+        fit_window([Message.of_text(Role.SYSTEM, "s")], letters, window=10, reply_budget=0)
 
 
 def test_pinned_turns_stay_where_they_are() -> None:
     fit = fit_window(chat("aa", "b", "c", "d"), letters, window=9, reply_budget=0, pinned=[1])
-    assert [m.content for m in fit.messages] == ["s", "aa", "aa", "c", "c", "d"]
-    assert [m.content for m in fit.left_out] == ["b", "b"]
+    assert [m.text for m in fit.messages] == ["s", "aa", "aa", "c", "c", "d"]
+    assert [m.text for m in fit.left_out] == ["b", "b"]
     assert fit.left_out_turns == (2,)
     assert fit.prompt_tokens == 8
 

@@ -15,16 +15,18 @@ from qwenchat.backends.huggingface.template import ChatTemplate
 from qwenchat.backends.huggingface.tokenizer import HubTokenizer
 from qwenchat.backends.local import text_to_complete
 from qwenchat.chat.chatml import content_ids
-from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.messages import Message
+from qwenchat.chat.parts import Role
+from qwenchat.chat.rendering import shown_text
 from qwenchat.errors import CheckpointError, PromptError
 
 _PROBE = (
-    Message(Role.SYSTEM, "one"),
-    Message(Role.USER, "two"),
-    Message(Role.ASSISTANT, "three"),
-    Message(Role.USER, "four"),
+    Message.of_text(Role.SYSTEM, "one"),
+    Message.of_text(Role.USER, "two"),
+    Message.of_text(Role.ASSISTANT, "three"),
+    Message.of_text(Role.USER, "four"),
 )
-_NO_SYSTEM = Message(Role.SYSTEM, "")
+_NO_SYSTEM = Message.of_text(Role.SYSTEM, "")
 _BRACKETED = re.compile(r"<[^\s<>]+>|\[[^\s\[\]]+\]|<<[^\s<>]+>>")
 
 
@@ -97,7 +99,7 @@ class ChatPrompt:
         try:
             return len(self.ids(messages))
         except PromptError:
-            return sum(self.tokenizer.count(message.content) for message in messages)
+            return sum(self.tokenizer.count(shown_text(message)) for message in messages)
 
     def _refuse_borders(self, pieces: Iterable[Piece], said: Sequence[Message]) -> None:
         for by_template, stretch in groupby(pieces, lambda piece: piece.message is None):
@@ -127,7 +129,7 @@ class ChatPrompt:
         yield Piece(piece.text[at:], piece.message)
 
     def _places(self, message: Message) -> list[tuple[int, str]]:
-        return self.tokenizer.control_places(message.token_ids or (), message.content)
+        return self.tokenizer.control_places(message.token_ids or (), message.text)
 
     def _probe(self) -> tuple[list[str], str]:
         """Probe what the template writes before, between and behind messages, and behind a reply."""
@@ -137,7 +139,7 @@ class ChatPrompt:
             raise CheckpointError(error.message, "this model cannot hold a chat") from error
         for number, message in enumerate(said):
             text = "".join(piece.text for piece in pieces if piece.message == number)
-            if message.content.casefold() not in text.casefold():
+            if message.text.casefold() not in text.casefold():
                 raise CheckpointError(
                     "the chat template leaves out a part of what is said", "this model cannot hold a chat"
                 )

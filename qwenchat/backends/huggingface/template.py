@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 from qwenchat.backends.huggingface.renderer import EndedError, Piece, RefusedError, Renderer
-from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.messages import Message
+from qwenchat.chat.parts import Role
+from qwenchat.chat.rendering import as_single_text
 from qwenchat.errors import CheckpointError, PromptError
 
 _PLAIN = "word"
@@ -38,12 +40,13 @@ class ChatTemplate:
 
         A template that refuses a chat as it is, gets neighbours of one role as one message, and then the
         system prompt before the first message: so every chat can be had that other programs make of it.
+        In all of them each message is one text.
 
         Raises:
-            PromptError: it refuses them all, or leaves out what somebody said.
+            PromptError: it refuses them all, leaves out what somebody said, or no text stands for it.
         """
         refusal: PromptError | None = None
-        for shape in _shapes(messages):
+        for shape in _shapes([as_single_text(message) for message in messages]):
             try:
                 return self._pieces(shape), shape
             except PromptError as error:
@@ -57,9 +60,9 @@ class ChatTemplate:
     def own_system(self) -> str | None:
         """The system prompt that it writes where a chat has none; empty if it writes none, None if it has no
         place for one."""
-        user = Message(Role.USER, _PLAIN)
+        user = Message.of_text(Role.USER, _PLAIN)
         try:
-            given = self._pieces([Message(Role.SYSTEM, _PLAIN), user])
+            given = self._pieces([Message.of_text(Role.SYSTEM, _PLAIN), user])
         except PromptError:
             return None
         try:
@@ -76,10 +79,10 @@ class ChatTemplate:
     def _pieces(self, messages: Sequence[Message]) -> list[Piece]:
         pieces = self._render(messages)
         said = {piece.message for piece in pieces}
-        silent = [n for n, m in enumerate(messages) if n not in said and m.content.strip()]
+        silent = [n for n, m in enumerate(messages) if n not in said and m.text.strip()]
         if silent:
             # It may be the template's way with what was said: thinking, or a switch. But not with any word.
-            plain = self._render([Message(message.role, _PLAIN) for message in messages])
+            plain = self._render([Message.of_text(message.role, _PLAIN) for message in messages])
             if not {piece.message for piece in plain}.issuperset(silent):
                 raise PromptError(
                     "the chat template leaves out a message", "this model cannot hold this chat"
@@ -87,7 +90,7 @@ class ChatTemplate:
         return pieces
 
     def _render(self, messages: Sequence[Message]) -> list[Piece]:
-        chat = [{"role": m.role.value, "content": m.content} for m in messages]
+        chat = [{"role": m.role.value, "content": m.text} for m in messages]
         values = {"messages": chat, "tools": None, "documents": None, "add_generation_prompt": True}
         try:
             return self._renderer.pieces({**self._specials, **values})
@@ -110,4 +113,4 @@ def _shapes(messages: Sequence[Message]) -> Iterator[list[Message]]:
 
 
 def _join(first: Message, second: Message) -> Message:
-    return Message(second.role, "\n\n".join(filter(None, (first.content, second.content))))
+    return Message.of_text(second.role, "\n\n".join(filter(None, (first.text, second.text))))

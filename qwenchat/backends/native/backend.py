@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from qwenchat.backends.local import Model, text_to_complete
 from qwenchat.chat.chatml import DEFAULT_SYSTEM, prompt_ids
 from qwenchat.chat.messages import Message
-from qwenchat.errors import CheckpointError
+from qwenchat.chat.rendering import shown_text
+from qwenchat.errors import CheckpointError, PromptError
 from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
 
 if TYPE_CHECKING:
@@ -52,8 +53,11 @@ class NativeBackend(Model):
         return self._tokenizer
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """As :meth:`qwenchat.chat.backend.Backend.count_tokens`."""
-        return len(self._prompt_ids(messages))
+        """As :meth:`qwenchat.chat.backend.Backend.count_tokens`; without a prompt, of the texts."""
+        try:
+            return len(self._prompt_ids(messages))
+        except PromptError:  # who counts does not ask for a reply
+            return sum(len(self.tokenizer.encode(shown_text(message))) for message in messages)
 
     def _prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         if self._complete:

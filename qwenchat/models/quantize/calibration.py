@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.chat import chatml
-from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.messages import Message
+from qwenchat.chat.parts import Role
 from qwenchat.errors import Phrase, PromptError, UsageError
 from qwenchat.files.opening import NotAFile, TooLarge, read_file, reason_of
 
@@ -117,6 +118,7 @@ def _chat_ids(tokenizer: QwenTokenizer, path: Path, number: int, line: str) -> l
     """A chat as the model meets it, its last turn ended."""
     try:
         messages = [Message.of(message) for message in _messages(json.loads(line))]
+        ids = chatml.prompt_ids(tokenizer, messages)
     except RecursionError:
         problem: str = Phrase("nested too deeply")
     except PromptError as error:
@@ -124,7 +126,6 @@ def _chat_ids(tokenizer: QwenTokenizer, path: Path, number: int, line: str) -> l
     except ValueError as error:
         problem = str(error)
     else:
-        ids = chatml.prompt_ids(tokenizer, messages)
         return [*ids, tokenizer.im_end_id] if messages[-1].role is Role.ASSISTANT else ids
     raise UsageError(
         "{path}, line {n} is not a chat: {problem}",

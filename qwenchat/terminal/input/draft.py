@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from qwenchat.chat.backend import Backend
-from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.messages import Message
+from qwenchat.chat.parts import Role
 from qwenchat.chat.turn import turn_tokens
 from qwenchat.errors import Phrase, QwenchatError, UsageError
 from qwenchat.i18n.language import plural, tr
@@ -107,7 +108,7 @@ class Draft:
     def _count(self, file: Attachment, backend: Backend) -> int:
         key = (backend.name, hash(file.text))
         if key not in self._tokens:
-            self._tokens[key] = turn_tokens(backend, [Message(Role.USER, file.text)])
+            self._tokens[key] = turn_tokens(backend, [Message.of_text(Role.USER, file.text)])
         return self._tokens[key]
 
 

@@ -20,7 +20,8 @@ from qwenchat.backends.huggingface import runner
 from qwenchat.backends.huggingface.backend import HuggingFaceBackend
 from qwenchat.chat import turn
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, Role, TextDelta
+from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, TextDelta
+from qwenchat.chat.parts import Role
 from qwenchat.cli import app
 from qwenchat.errors import (
     BusyError,
@@ -114,7 +115,7 @@ def test_events_are_progress_text_and_one_end_with_the_usage(model: HuggingFaceB
     assert all(event.text for event in events if isinstance(event, TextDelta))
     assert end.finish_reason == "length"
     assert end.usage.completion_tokens == 20
-    assert end.usage.prompt_tokens == model.count_tokens([Message(Role.USER, "hello")])
+    assert end.usage.prompt_tokens == model.count_tokens([Message.of_text(Role.USER, "hello")])
     assert end.timings.first_token > 0
     assert end.seed == 5
     assert end.token_ids is not None
@@ -200,7 +201,11 @@ def test_a_reply_ends_before_a_text_that_begins_a_turn_so_that_the_next_question
     said = "".join(decoder.push(i) for i in model.tokenizer.encode("one [INST] two")) + decoder.finish()
     assert decoder.stopped
     assert said == "one "
-    chat = [Message(Role.USER, "a"), Message(Role.ASSISTANT, said), Message(Role.USER, "b")]
+    chat = [
+        Message.of_text(Role.USER, "a"),
+        Message.of_text(Role.ASSISTANT, said),
+        Message.of_text(Role.USER, "b"),
+    ]
     assert model._prompt_ids(chat)
     assert not load(hub_folders("qwen2"))._prompt.plain_borders
 
@@ -271,9 +276,9 @@ def test_the_same_prompt_again_serves_whole_and_gives_the_same_reply(model: Hugg
 
 
 def test_the_next_turn_runs_only_what_is_new(model: HuggingFaceBackend) -> None:
-    chat = [Message(Role.USER, "hello")]
+    chat = [Message.of_text(Role.USER, "hello")]
     _, end = reply(model, chat, temperature=0, max_new_tokens=6)
-    longer = [*chat, Message(Role.ASSISTANT, "fine"), Message(Role.USER, "and now?")]
+    longer = [*chat, Message.of_text(Role.ASSISTANT, "fine"), Message.of_text(Role.USER, "and now?")]
     warm, second = reply(model, longer, temperature=0, max_new_tokens=10)
     # Up to the reply both prompts are one.
     assert second.usage.reused_tokens == end.usage.prompt_tokens
@@ -284,11 +289,14 @@ def test_the_next_turn_runs_only_what_is_new(model: HuggingFaceBackend) -> None:
 
 
 def test_a_reply_that_broke_off_is_gone_on_with_to_the_token(model: HuggingFaceBackend) -> None:
-    question = Message(Role.USER, "hello")
+    question = Message.of_text(Role.USER, "hello")
     whole, _ = reply(model, [question], temperature=0, max_new_tokens=30)
     begun, end = reply(model, [question], temperature=0, max_new_tokens=11)
     rest, more = reply(
-        model, [question, Message(Role.ASSISTANT, begun, end.token_ids)], temperature=0, max_new_tokens=19
+        model,
+        [question, Message.of_text(Role.ASSISTANT, begun, end.token_ids)],
+        temperature=0,
+        max_new_tokens=19,
     )
     assert begun + rest == whole
     assert more.usage.reused_tokens >= end.usage.prompt_tokens
@@ -314,7 +322,7 @@ def test_a_session_keeps_a_replys_tokens_and_continue_goes_on_with_them(
         go_on(21)
         kept = chat.current.reply if chat.current else None
     assert kept is not None
-    asked = [Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "hello")]
+    asked = [Message.of_text(Role.SYSTEM, "Be brief."), Message.of_text(Role.USER, "hello")]
     whole, end = reply(model, asked, temperature=0, max_new_tokens=30)
     assert (kept.text, kept.token_ids) == (whole, end.token_ids)
 
@@ -469,7 +477,7 @@ def test_dtype_and_threads_are_as_asked(hub_folders: Callable[[str], Path]) -> N
 def test_a_model_without_a_system_prompt_says_so_once(hub_folders: Callable[[str], Path]) -> None:
     told: list[str] = []
     model = load(hub_folders("gemma"), notice=told.append)
-    chat = [Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "hello")]
+    chat = [Message.of_text(Role.SYSTEM, "Be brief."), Message.of_text(Role.USER, "hello")]
     assert reply(model, chat, max_new_tokens=2)
     assert told == [tr("this model has no system prompts: yours is put before the first message")]
 

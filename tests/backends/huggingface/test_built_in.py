@@ -13,7 +13,8 @@ import qwenchat
 from qwenchat.backends import load
 from qwenchat.backends.huggingface.backend import HuggingFaceBackend
 from qwenchat.backends.native.backend import NativeBackend
-from qwenchat.chat.messages import Message, Role
+from qwenchat.chat.messages import Message
+from qwenchat.chat.parts import Role
 from qwenchat.cli import app
 from qwenchat.models.builtin import demo
 from qwenchat.models.builtin.convert import convert_float
@@ -43,7 +44,7 @@ def native(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nat
 
 
 def answer(model: Any, question: str) -> str:
-    chat = [Message(Role.SYSTEM, SYSTEM), Message(Role.USER, question)]
+    chat = [Message.of_text(Role.SYSTEM, SYSTEM), Message.of_text(Role.USER, question)]
     # The converted model has a repetition penalty among its defaults, a GGUF file none.
     events = model.chat(chat, temperature=0, repetition_penalty=1.0, max_new_tokens=TOKENS)
     return "".join(event.text for event in events)

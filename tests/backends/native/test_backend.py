@@ -20,7 +20,8 @@ from qwenchat.backends import request
 from qwenchat.backends.local import _sampling_params
 from qwenchat.backends.native import kernel_cache
 from qwenchat.backends.native.backend import NativeBackend
-from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, Role, TextDelta
+from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, ReplyEnd, TextDelta
+from qwenchat.chat.parts import Role
 from qwenchat.cli import app
 from qwenchat.engine import generate, plan
 from qwenchat.engine.model import Qwen
@@ -51,7 +52,7 @@ def test_events_are_text_and_then_one_end_with_the_usage(model: NativeBackend) -
     assert isinstance(end, ReplyEnd)
     assert end.finish_reason == "length"
     assert end.usage.completion_tokens == 20
-    assert end.usage.prompt_tokens == model.count_tokens([Message(Role.USER, "hello")])
+    assert end.usage.prompt_tokens == model.count_tokens([Message.of_text(Role.USER, "hello")])
     assert end.timings.first_token > 0
     assert end.seed == 5
     assert end.text == ""
@@ -252,13 +253,13 @@ def reply(model: NativeBackend, messages: list[Message], count: int) -> tuple[st
 
 
 def test_a_reply_that_is_gone_on_with_is_token_exact(model: NativeBackend) -> None:
-    hello = Message(Role.USER, "hello")
+    hello = Message.of_text(Role.USER, "hello")
     whole, whole_end = reply(model, [hello], 40)
     assert whole_end.token_ids is not None
     for cut in (1, 7, 20, 39):
         first, end = reply(model, [hello], cut)
         assert end.token_ids == whole_end.token_ids[:cut]
-        begun = Message(Role.ASSISTANT, first, end.token_ids)
+        begun = Message.of_text(Role.ASSISTANT, first, end.token_ids)
         rest, rest_end = reply(model, [hello, begun], 40 - cut)
         assert (end.token_ids or ()) + (rest_end.token_ids or ()) == whole_end.token_ids
         # Random weights cut characters in half; the whole text comes out all the same.
@@ -266,9 +267,9 @@ def test_a_reply_that_is_gone_on_with_is_token_exact(model: NativeBackend) -> No
 
 
 def test_a_replys_own_tokens_are_still_in_the_cache_in_the_next_turn(model: NativeBackend) -> None:
-    hello = Message(Role.USER, "hello")
+    hello = Message.of_text(Role.USER, "hello")
     text, first = reply(model, [hello], 10)
-    _, second = reply(model, [hello, Message(Role.ASSISTANT, text, first.token_ids), hello], 5)
+    _, second = reply(model, [hello, Message.of_text(Role.ASSISTANT, text, first.token_ids), hello], 5)
     # All but the reply's last token, which was never run.
     assert second.usage.reused_tokens == first.usage.prompt_tokens + 9
 
@@ -277,13 +278,13 @@ def test_a_replys_own_tokens_are_still_in_the_cache_in_the_next_turn(model: Nati
 def test_known_tokens_that_say_something_else_are_not_used(
     model: NativeBackend, token_ids: tuple[int, ...]
 ) -> None:
-    hello = Message(Role.USER, "hello")
-    plain = model.count_tokens([hello, Message(Role.ASSISTANT, "abc"), hello])
-    assert model.count_tokens([hello, Message(Role.ASSISTANT, "abc", token_ids), hello]) == plain
+    hello = Message.of_text(Role.USER, "hello")
+    plain = model.count_tokens([hello, Message.of_text(Role.ASSISTANT, "abc"), hello])
+    assert model.count_tokens([hello, Message.of_text(Role.ASSISTANT, "abc", token_ids), hello]) == plain
 
 
 def test_a_stop_string_leaves_no_tokens_that_say_more_than_the_text(model: NativeBackend) -> None:
-    whole, _ = reply(model, [Message(Role.USER, "hello")], 30)
+    whole, _ = reply(model, [Message.of_text(Role.USER, "hello")], 30)
     *_, end = model.chat(HELLO, temperature=0, max_new_tokens=30, stop=(whole[3:5],))
     assert isinstance(end, ReplyEnd)
     assert end.token_ids is None

@@ -105,10 +105,10 @@ def test_what_is_too_much_is_counted(
         ('{"messages": []}', "line 2 is not a chat: it has no messages"),
         ('{"messages": {"role": "user"}}', "line 2 is not a chat: it has no messages"),
         ('{"messages": ["hi"]}', "line 2 is not a chat: a message is str"),
-        ('{"messages": [{"role": "tool", "content": "x"}]}', "the role 'tool'"),
+        ('{"messages": [{"role": "tool", "content": "x"}]}', "'tool_call_id' is null"),
         ('{"messages": [{"role": ["user"], "content": "x"}]}', "the role ['user']"),
         ('{"messages": [{"role": "user", "content": 7}]}', "content is int"),
-        ('{"messages": [{"role": "user"}]}', "content is NoneType"),
+        ('{"messages": [{"role": "user"}]}', "content is null"),
         ("[" * 100_000, "line 2 is not a chat: "),
     ],
 )
