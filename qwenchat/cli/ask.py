@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from qwenchat.cli.context import Context, Flags
+from qwenchat.cli.context import Context, Flags, session_store
 from qwenchat.cli.flags import with_flags
 from qwenchat.errors import ContextLengthError, Interrupted, PromptError, UsageError
 from qwenchat.i18n.language import plural, tr
@@ -71,19 +71,19 @@ def answer(words: list[str], context: Context) -> None:
     resolved = context.read_settings()
     settings = resolved.settings
     message = compose_message(*_what_is_asked(words))
+    notices = Notices()
     start = open_chat(
         resolved,
-        context.store,
+        session_store(notices.warn),
         session=flags.session,
         latest=flags.latest,
         on_damaged="refuse",
         notice=context.say,
     )
-    options = options_for(start.base, start.session, start.overrides)
+    options = options_for(start.base, start.session, start.overrides, notices.warn)
     if flags.complete:
         start.session.conversation.system = None
         context.say(tr("completing the text; this is no chat, and is not saved"))
-    notices = Notices()
     autosave = Autosave(start.session, notices.warn, settings.save and not flags.complete)
     notices.show()
     with closing(autosave):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from qwenchat.cli.context import Context
+from qwenchat.cli.context import Context, session_store
 from qwenchat.errors import UsageError
 
 
@@ -21,6 +21,7 @@ def chat(context: Context, *, session: str | None = None) -> None:
     from qwenchat.sessions.resume import open_chat
     from qwenchat.terminal.chat import Chat
     from qwenchat.terminal.loop import Loop
+    from qwenchat.terminal.notices import Notices
 
     flags = context.flags
     if flags.as_json or flags.stream_json or flags.code or flags.complete:
@@ -32,9 +33,11 @@ def chat(context: Context, *, session: str | None = None) -> None:
         raise UsageError("a chat needs a terminal", "qwenchat ask answers into a file or a pipe")
     resolved = context.read_settings()
     settings = resolved.settings
+    notices = Notices()
+    store = session_store(notices.warn)
     start = open_chat(
         resolved,
-        context.store,
+        store,
         session=flags.session if session is None else session,
         latest=flags.latest,
         on_damaged="set_aside",
@@ -44,8 +47,9 @@ def chat(context: Context, *, session: str | None = None) -> None:
         Chat(
             settings,
             start,
-            context.store,
+            store,
             lambda name: loader(name, settings),
+            notices=notices,
             check_model=catalog.check,
             history=history_file() if settings.save and settings.history else None,
             model_names=offers.to_load,

@@ -107,7 +107,7 @@ def _names_of_sessions(incomplete: str, *, readable: bool) -> list[tuple[str, st
     from qwenchat.sessions.listing import with_a_title_alone
 
     try:
-        infos = [info for info in session_store().list() if not (readable and info.problem)]
+        infos = [info for info in session_store(lambda line: None).list() if not (readable and info.problem)]
     except Exception:  # noqa: BLE001 - see above
         return []
     words = [("latest", info.title) for info in infos if not info.problem][:1]

@@ -6,6 +6,7 @@ none of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -97,8 +98,8 @@ class Context:
 
     @cached_property
     def store(self) -> SessionStore:
-        """The sessions of this user."""
-        return session_store()
+        """The sessions of this user, for a command that says at once what there is to say."""
+        return session_store(self.say)
 
     def wants_json(self, here: bool) -> bool:
         """Says whether to print JSON: ``--json`` counts behind the command's name and before it."""
@@ -112,12 +113,16 @@ class Context:
             console.say(line)
 
 
-def session_store() -> SessionStore:
-    """The sessions in this user's data folder."""
+def session_store(notice: Callable[[str], None]) -> SessionStore:
+    """The sessions in this user's data folder.
+
+    Args:
+        notice: told what the user must know of one.
+    """
     from qwenchat.paths import data_dir
     from qwenchat.sessions.store import SessionStore
 
-    return SessionStore(data_dir() / "sessions")
+    return SessionStore(data_dir() / "sessions", notice)
 
 
 def look_and_speak(settings: Settings) -> None:

@@ -23,7 +23,7 @@ class Autosave:
 
     Args:
         session: the session.
-        notice: told what the user must know of it.
+        notice: told why it could not be saved.
         wanted: whether it is to be saved at all.
 
     Attributes:
@@ -38,7 +38,6 @@ class Autosave:
         self.last_error = ""
         self._notice = notice
         self._wanted = wanted
-        self._pass_notices_on()
 
     def save(self) -> None:
         """Saves the session. A failure is told once, until a save succeeds."""
@@ -50,7 +49,6 @@ class Autosave:
                 if (why := told(error)) != self.last_error:
                     self.last_error = why
                     self._notice(self.last_error)
-            self._pass_notices_on()
 
     def close(self) -> None:
         """Lets others write the session; what could not be saved is tried once more before."""
@@ -67,10 +65,6 @@ class Autosave:
         elif self.saved:  # its only question was taken back
             self.session.withdraw()
             self.saved = False
-
-    def _pass_notices_on(self) -> None:
-        while self.session.notices:
-            self._notice(self.session.notices.pop(0))
 
 
 @contextmanager

@@ -2,14 +2,14 @@
 
 Owns the locks and the order of a save. What is in a file is ``format``'s, how it is read ``listing``'s, how
 it is put in place ``files/atomic``'s. Prints nothing: what a person must be told is a :class:`SessionError`
-or waits in :attr:`SessionFile.notices`.
+or a notice.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,14 +34,16 @@ class SessionFolder:
 
     Args:
         path: made when the first session is saved.
+        notice: told what the user must know.
 
     Attributes:
-        path: as given.
+        path, notice: as given.
         told_without_locks: whether it was told that the file system has no locks.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, notice: Callable[[str], None]) -> None:
         self.path = path
+        self.notice = notice
         self.told_without_locks = False
 
     def path_of(self, session_id: str) -> Path:
@@ -112,13 +114,11 @@ class SessionFile:
     Attributes:
         path: of the file, there or not.
         read_only: why it cannot be saved; empty if it can.
-        notices: lines that the user has not been told yet; whoever tells them clears the list.
     """
 
     def __init__(self, folder: SessionFolder, session_id: str) -> None:
         self.path = folder.path_of(session_id)
         self.read_only = ""
-        self.notices: list[str] = []
         self._folder, self._id = folder, session_id
         self._lock: BaseFileLock | None = None
         self._may_write = False
@@ -135,11 +135,6 @@ class SessionFile:
         """
         self._lock = self._folder.lock(self._id)
         self._may_write = True
-
-    def refuse_saves(self, why: str) -> None:
-        """Makes the file read-only, and leaves a notice of it."""
-        self.read_only = why
-        self.notices.append(why)
 
     def load(self) -> SessionRecord:
         """Reads the file; this state of it is one that a save may replace. Raises as ``listing.load``."""
@@ -214,10 +209,10 @@ class SessionFile:
         temporary.replace(self.path)
 
     def _tell_if_without_lock(self) -> None:
-        """Leaves a notice, once for a folder, that nobody holds the right to write."""
+        """Tells once for a folder that nobody holds the right to write."""
         if self._may_write and self._lock is None and not self._folder.told_without_locks:
             self._folder.told_without_locks = True
-            self.notices.append(
+            self._folder.notice(
                 Phrase("this file system has no locks: sessions are saved without, so open each only once")
             )
 
@@ -229,7 +224,7 @@ class SessionFile:
         if there is None or there in self._own_states:
             return () if there is None else (there,)
         kept = self._folder.set_aside(self.path)
-        self.notices.append(Phrase("the file that was in the session's place is kept as {path}", path=kept))
+        self._folder.notice(Phrase("the file that was in the session's place is kept as {path}", path=kept))
         return ()
 
 

@@ -109,12 +109,12 @@ def sampling_options(settings: Settings) -> GenerationOptions:
 
 
 def options_for(
-    base: GenerationOptions, session: Session, overrides: Mapping[str, SettingValue]
+    base: GenerationOptions, session: Session, overrides: Mapping[str, SettingValue], notice: Notice
 ) -> GenerationOptions:
     """The options of a session: what it remembers over ``base``, and ``overrides`` over both.
 
     A session file may have been written by anybody, so its values are checked like a user's; one that
-    makes no sense is left out, which the session's notices tell.
+    makes no sense is left out, and told.
     """
     options = base
     for name, value in {**session.settings, **overrides}.items():
@@ -124,9 +124,7 @@ def options_for(
             checked = Settings.model_validate({name: value})
             options = replace(options, **{name: getattr(checked, name)})
         except ValidationError:
-            session.notices.append(
-                Phrase("the session's {name} is ignored: expected {what}", name=name, what=allowed(name))
-            )
+            notice(Phrase("the session's {name} is ignored: expected {what}", name=name, what=allowed(name)))
     return options
 
 

@@ -2,8 +2,7 @@
 
 Owns what can be done with sessions: making, opening, finding, renaming, forking, deleting. What is in a
 file is ``format``'s, how files are found, listed and searched ``listing``'s, who may write one and how it is
-saved ``file``'s. Prints nothing: what a person must be told is a :class:`SessionError` or waits in
-:attr:`Session.notices`.
+saved ``file``'s. Prints nothing: what a person must be told is a :class:`SessionError` or a notice.
 
     sessions/                 0700
       3f9c0a71b2de.json       0600; a session
@@ -15,7 +14,7 @@ saved ``file``'s. Prints nothing: what a person must be told is a :class:`Sessio
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -73,11 +72,6 @@ class Session:
         """The reason why it cannot be saved; empty if it can."""
         return self._file.read_only
 
-    @property
-    def notices(self) -> list[str]:
-        """Lines that the user has not been told yet; whoever tells them clears the list."""
-        return self._file.notices
-
     def record(self) -> SessionRecord:
         """The session as it would be saved now."""
         turns = len(self.conversation.turns())
@@ -126,14 +120,16 @@ class SessionStore:
     Args:
         folder: made when the first session is saved. Temporary files that killed processes left in
             it are swept.
+        notice: told what the user must know of a session that is opened or saved.
 
     Attributes:
         folder: as given.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, notice: Callable[[str], None] = lambda line: None) -> None:
         self.folder = folder
-        self._folder = SessionFolder(folder)
+        self._notice = notice
+        self._folder = SessionFolder(folder, notice)
         self._folder.sweep()
 
     def path_of(self, session_id: str) -> Path:
@@ -174,13 +170,14 @@ class SessionStore:
         Args:
             name: as for :meth:`find`.
             on_locked: what to do where another process has it open: open it for reading, go on in
-                a copy (both leave a notice), or raise.
+                a copy (both are told), or raise. Where the folder cannot be written, it is opened for
+                reading unless this is to raise.
             on_damaged: what to do where the file cannot be read: raise, or begin anew under the
                 same id; the file is then set aside when that is first saved.
 
         Raises:
             SessionNotFoundError: no session, or several, have that name.
-            SessionLockedError: another process has it open.
+            SessionLockedError: another process has it open, or the folder cannot be written.
             SessionDamagedError: its file is damaged or of a newer version.
             SessionError: its file cannot be read, or is a symbolic link.
         """
@@ -191,20 +188,23 @@ class SessionStore:
         except SessionLockedError:
             if on_locked == "refuse":
                 raise
-            file.refuse_saves(in_use(title))
-            session = Session(file.load(), file)
-            return self._fork_of_locked(session) if on_locked == "fork" else session
+            return (
+                self._fork_of_locked(file, title)
+                if on_locked == "fork"
+                else self._for_reading(file, in_use(title))
+            )
         except OSError as error:  # a folder that cannot be written can still be read
             why = Phrase("the session {title!r} is read-only: {reason}", title=title, reason=reason(error))
-            file.refuse_saves(why)
-            return Session(file.load(), file)
+            if on_locked == "refuse":
+                raise SessionLockedError(why) from error
+            return self._for_reading(file, why)
         try:
             return Session(file.load(), file)
         except SessionDamagedError as error:
             if on_damaged == "refuse":
                 file.close()
                 raise
-            file.notices.append(
+            self._notice(
                 Phrase(
                     "{problem}: this begins anew, and the first question moves the file aside",
                     problem=error.message,
@@ -215,9 +215,15 @@ class SessionStore:
             file.close()
             raise
 
-    def _fork_of_locked(self, session: Session) -> Session:
-        copy = self.copy(session.record())
-        copy.notices.append(Phrase("{reason}; this is a fork of it", reason=session.read_only))
+    def _for_reading(self, file: SessionFile, why: str) -> Session:
+        session = Session(file.load(), file)
+        file.read_only = why
+        self._notice(why)
+        return session
+
+    def _fork_of_locked(self, file: SessionFile, title: str) -> Session:
+        copy = self.copy(file.load())
+        self._notice(Phrase("{reason}; this is a fork of it", reason=in_use(title)))
         return copy
 
     def find(self, name: str) -> SessionInfo:
@@ -259,8 +265,6 @@ class SessionStore:
     def rename(self, name: str, title: str) -> SessionInfo:
         """Gives a session another title. Raises as :meth:`open` and :meth:`Session.rename` do."""
         with self.open(name, on_locked="refuse") as session:
-            if session.read_only:
-                raise SessionLockedError(session.read_only)
             session.rename(title)
             session.save()
             return listing.info(session.path)

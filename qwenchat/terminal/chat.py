@@ -14,7 +14,7 @@ from pathlib import Path
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import ReplyEnd
+from qwenchat.chat.messages import GenerationOptions, ReplyEnd
 from qwenchat.chat.nodes import Node
 from qwenchat.chat.parts import Role
 from qwenchat.chat.turn import fit_turns, now, resumable, stream_reply
@@ -48,19 +48,19 @@ class Chat:
         start: what it begins with.
         store: the sessions.
         make_load: a model's name to what loads it.
+        notices: what the user is to know once the terminal is free; also told by the store.
         check_model: raises where nothing has a name; asked before another model is loaded.
         history: the file of typed lines; None keeps none of them.
         model_names: gives the names that ``/model`` completes.
 
     Attributes:
-        settings, store, check_model, model_names: as given.
+        settings, store, notices, check_model, model_names: as given.
         resumed: whether it goes on with a session that was there.
         prompt: the line that the user types on.
         next_line: what that begins with, to be edited and sent.
         editing: the number of the question that it has in other words; None for a new one.
         loading: the model that is, or is to be, loaded.
         autosave: saves the session.
-        notices: what the user is to know once the terminal is free.
         options: what is asked of the next reply.
         last: the end of the last reply; None before there is one.
         left_out: the ids of the questions whose turns no longer fitted.
@@ -74,6 +74,7 @@ class Chat:
         store: SessionStore,
         make_load: Callable[[str], Load],
         *,
+        notices: Notices,
         check_model: Callable[[str], None] = lambda name: None,
         history: Path | None,
         model_names: Callable[[], Iterable[str]] = tuple,
@@ -82,8 +83,8 @@ class Chat:
         self.store = store
         self.model_names = model_names
         self._base, self._overrides = start.base, dict(start.overrides)
-        self.options = options_for(start.base, start.session, start.overrides)
-        self.notices = Notices()
+        self.notices = notices
+        self.options = self._options_of(start.session)
         self.autosave = Autosave(start.session, self.notices.warn, settings.save)
         self.last: ReplyEnd | None = None
         self.left_out: frozenset[int] = frozenset()
@@ -368,8 +369,11 @@ class Chat:
         """Asks for the next reply so; the session remembers it."""
         remember(self.session, name, value)
         self._overrides.pop(name, None)  # what is said last holds
-        self.options = options_for(self._base, self.session, self._overrides)
+        self.options = self._options_of(self.session)
         self.save()
+
+    def _options_of(self, session: Session) -> GenerationOptions:
+        return options_for(self._base, session, self._overrides, self.notices.warn)
 
     def origin(self, name: str) -> str:
         """The origin of an option's value; empty where the model decides."""
@@ -379,20 +383,18 @@ class Chat:
             return tr("command line")
         return tr("this chat") if name in self.session.settings else tr("settings")
 
-    def go_to(self, session: Session | None) -> None:
-        """Leaves this session for another, or for a new one."""
+    def go_to(self, begin: Callable[[], Session] | None = None) -> None:
+        """Leaves this session, unless it is not saved, for the one that ``begin`` opens, or for a new one."""
         if reason := self.unsaved_reason():
             raise SessionError(
                 "this chat is not saved yet: {reason}",
                 "/export writes it elsewhere, /quit leaves it",
                 reason=reason,
             )
+        system = self.conversation.system
+        new = begin() if begin else self.store.create(Conversation(system), model=self.model)
         self.autosave.close()
-        new = session or self._new_session(self.conversation.system)
         self.autosave = Autosave(new, self.notices.warn, self.settings.save)
-        self.options = options_for(self._base, self.session, self._overrides)
+        self.options = self._options_of(new)
         self.draft = Draft()
         self.last, self.left_out, self.editing = None, frozenset(), None
-
-    def _new_session(self, system: str | None) -> Session:
-        return self.store.create(Conversation(system), model=self.model)

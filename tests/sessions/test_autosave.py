@@ -91,14 +91,6 @@ def test_a_session_whose_only_question_was_taken_back_leaves_no_file(session: Se
     assert on_disk(session).path()[0].text == "again"
 
 
-def test_what_a_session_has_to_tell_is_told(session: Session) -> None:
-    session.notices.append("it is a fork")
-    told: list[str] = []
-    Autosave(session, told.append)
-    assert told == ["it is a fork"]
-    assert not session.notices
-
-
 def test_a_session_that_is_not_wanted_is_not_saved(session: Session) -> None:
     Autosave(session, ignore, wanted=False).save()
     assert not session.path.exists()

@@ -42,8 +42,14 @@ posix = pytest.mark.skipif(os.name != "posix", reason="permissions and folder de
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SessionStore:
-    return SessionStore(tmp_path / "data" / "sessions")
+def notices() -> list[str]:
+    """What the store has told."""
+    return []
+
+
+@pytest.fixture
+def store(tmp_path: Path, notices: list[str]) -> SessionStore:
+    return SessionStore(tmp_path / "data" / "sessions", notices.append)
 
 
 def chat(store: SessionStore, *questions: str) -> Session:
@@ -80,7 +86,7 @@ def temporaries(store: SessionStore) -> list[Path]:
 # --- a session comes back as it was --------------------------------------------------------------
 
 
-def test_a_session_comes_back_as_it_was(store: SessionStore) -> None:
+def test_a_session_comes_back_as_it_was(store: SessionStore, notices: list[str]) -> None:
     session = chat(store, "你好 \ud800 <|im_end|>", "b")
     session.conversation.retry()
     session.conversation.reply(Reply("half", "length", (1,)), NOW)
@@ -92,7 +98,7 @@ def test_a_session_comes_back_as_it_was(store: SessionStore) -> None:
     with store.open(session.id) as again:
         assert again.conversation == session.conversation
         assert again.record() == session.record()
-        assert not again.read_only and not again.notices
+        assert not again.read_only and not notices
 
 
 def test_the_file_reads_well(store: SessionStore) -> None:
@@ -332,10 +338,12 @@ def test_what_is_said_of_sessions_is_said_in_the_users_language(
 # --- locks ---------------------------------------------------------------------------------------
 
 
-def test_a_session_that_is_open_elsewhere_is_read_only_and_says_so(store: SessionStore) -> None:
+def test_a_session_that_is_open_elsewhere_is_read_only_and_says_so(
+    store: SessionStore, notices: list[str]
+) -> None:
     session_id = saved(store, "a")
     with store.open(session_id), store.open(session_id) as second:
-        assert second.notices == ["the session 'a' is open in another qwenchat"]
+        assert notices == ["the session 'a' is open in another qwenchat"]
         with pytest.raises(SessionLockedError, match="/fork"):
             second.save()
         with pytest.raises(SessionLockedError):
@@ -345,7 +353,7 @@ def test_a_session_that_is_open_elsewhere_is_read_only_and_says_so(store: Sessio
         with pytest.raises(SessionLockedError):
             store.delete(session_id)
         with store.open(session_id, on_locked="fork") as fork:
-            assert "this is a fork" in fork.notices[0]
+            assert "this is a fork" in notices[1]
             fork.save()
     assert texts(store, session_id) == texts(store, fork.id) == ["a", "A"]
     with store.open(session_id, on_locked="refuse") as third:
@@ -353,7 +361,7 @@ def test_a_session_that_is_open_elsewhere_is_read_only_and_says_so(store: Sessio
 
 
 def test_a_session_of_a_folder_without_locks_can_be_read(
-    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+    store: SessionStore, notices: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session_id = saved(store, "a")
 
@@ -362,7 +370,7 @@ def test_a_session_of_a_folder_without_locks_can_be_read(
 
     monkeypatch.setattr(atomic, "make_private_folder", refuse)
     with store.open(session_id) as session:
-        assert session.notices == ["the session 'a' is read-only: Read-only file system"]
+        assert notices == ["the session 'a' is read-only: Read-only file system"]
         assert len(session.conversation.path()) == 2
     with pytest.raises(SessionLockedError, match=r"read-only: Read-only file system$"):
         store.rename(session_id, "b")
@@ -432,7 +440,7 @@ def test_the_order_of_saving(store: SessionStore, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES])
 @pytest.mark.parametrize("step", ["open", "write", "fsync", "replace", "folder fsync"])
 def test_a_disk_that_fails_costs_no_turn_that_was_saved(
-    store: SessionStore, monkeypatch: pytest.MonkeyPatch, step: str, error: int
+    store: SessionStore, notices: list[str], monkeypatch: pytest.MonkeyPatch, step: str, error: int
 ) -> None:
     session = chat(store, "a")
     session.save()
@@ -455,7 +463,7 @@ def test_a_disk_that_fails_costs_no_turn_that_was_saved(
     session.save()
     session.close()
     assert texts(store, session.id) == ["a", "A", "b", "B"]
-    assert not session.notices and not (store.folder / "set-aside").exists()
+    assert not notices and not (store.folder / "set-aside").exists()
 
 
 def test_short_writes_are_gone_on_with(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -546,13 +554,13 @@ def test_a_pipe_in_place_of_a_session_keeps_nobody_waiting(store: SessionStore) 
         store.open("pipe")
 
 
-def test_what_others_put_in_a_sessions_place_is_kept(store: SessionStore) -> None:
+def test_what_others_put_in_a_sessions_place_is_kept(store: SessionStore, notices: list[str]) -> None:
     session = chat(store, "a")
     session.save()
     session.path.write_text("edited by hand")
     session.save()
     kept = store.folder / "set-aside" / f"{session.id}.1.json"
-    assert session.notices == [f"the file that was in the session's place is kept as {kept}"]
+    assert notices == [f"the file that was in the session's place is kept as {kept}"]
     assert kept.read_text() == "edited by hand"
     session.close()
     assert texts(store, session.id) == ["a", "A"]
@@ -593,14 +601,16 @@ def test_a_damaged_file_is_named_and_left_as_it_is(store: SessionStore) -> None:
     assert store.delete(session_id).id == session_id
 
 
-def test_a_damaged_file_is_moved_aside_only_when_its_session_goes_on(store: SessionStore) -> None:
+def test_a_damaged_file_is_moved_aside_only_when_its_session_goes_on(
+    store: SessionStore, notices: list[str]
+) -> None:
     session_id, content = damaged(store)
     with store.open(session_id, on_damaged="set_aside") as session:
         assert session.id == session_id
         assert store.path_of(session_id).read_bytes() == content
         add_turn(session, "new")
         session.save()
-        assert "kept as" in session.notices[-1]
+        assert "kept as" in notices[-1]
     assert (store.folder / "set-aside" / f"{session_id}.1.json").read_bytes() == content
     assert texts(store, session_id) == ["new", "NEW"]
 

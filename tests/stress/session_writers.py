@@ -23,9 +23,10 @@ NOW = "2025-01-01T00:00:00+00:00"
 
 def write(folder: Path, writer: str, turns: int) -> None:
     """One process: saves turns, and says on standard output where each is stored."""
-    store = SessionStore(folder)
+    told: list[str] = []
+    store = SessionStore(folder, told.append)
     with store.open("shared", on_locked="fork") as session:
-        assert bool(session.notices) == (session.title != "shared"), "a fork must be told"
+        assert bool(told) == (session.title != "shared"), "a fork must be told"
         for n in range(turns):
             session.conversation.ask(f"{writer}-{n}", NOW)
             session.conversation.reply(Reply(f"reply to {writer}-{n}", "complete"), NOW)

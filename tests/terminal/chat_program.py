@@ -20,6 +20,7 @@ from qwenchat.settings import sources
 from qwenchat.terminal.background_load import Load, Notice
 from qwenchat.terminal.chat import Chat
 from qwenchat.terminal.loop import Loop
+from qwenchat.terminal.notices import Notices
 from tests.fakes import Echo
 
 
@@ -39,13 +40,15 @@ def make_chat(
 ) -> Chat:
     """A chat with its sessions and history in a folder, set by flags, which goes on with a session."""
     resolved = sources.load_settings({"system": "", **flags})
-    store = SessionStore(folder / "sessions")
+    notices = Notices()
+    store = SessionStore(folder / "sessions", notices.warn)
     start = open_chat(resolved, store, session=session, on_damaged="set_aside", notice=print)
     return Chat(
         resolved.settings,
         replace(start, model="first"),
         store,
         lambda name: make_load(name, seconds, fails),
+        notices=notices,
         history=folder / "history" if resolved.settings.save and resolved.settings.history else None,
         model_names=lambda: ("first", "second"),
     )

@@ -812,7 +812,7 @@ def test_an_option_that_was_set_back_stays_so(tmp_path: Path, chat: Chat, say: S
 def test_a_chat_that_is_not_on_the_disk_is_not_left(
     chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    say("one")
+    say("other", "/clear", "one")
 
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -822,6 +822,8 @@ def test_a_chat_that_is_not_on_the_disk_is_not_left(
         say("two")
         assert "not saved" in toolbar.render(chat)
         assert "not saved yet" in say("/clear")
+        with chat.store.open("other"):  # which is not opened, either
+            assert "fork" not in say("/resume other")
         assert len(chat.conversation.questions()) == 2
     left = chat.session.path
     assert "a new chat" in say("/clear")

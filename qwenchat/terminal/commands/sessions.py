@@ -68,7 +68,7 @@ def _resume(chat: Chat, rest: str) -> None:
         rest = latest.id
     elif chat.store.find(rest).id == chat.session.id:
         raise UsageError("this is the session that you are in")
-    chat.go_to(chat.store.open(rest, on_locked="fork", on_damaged="set_aside"))
+    chat.go_to(lambda: chat.store.open(rest, on_locked="fork", on_damaged="set_aside"))
     chat.tell_session()
 
 
@@ -82,7 +82,7 @@ def _rename(chat: Chat, rest: str) -> None:
 def _fork(chat: Chat, rest: str) -> None:
     if not chat.conversation.nodes:
         raise UsageError("nothing to copy yet", "say something first")
-    chat.go_to(chat.store.copy(chat.session.record()))
+    chat.go_to(lambda: chat.store.copy(chat.session.record()))
     chat.save_and_say(tr("this is a copy, {title}", title=chat.session.title))
 
 
@@ -98,7 +98,7 @@ def _delete(chat: Chat, rest: str) -> None:
         chat.say(tr("it stays"))
         return
     if info.id == chat.session.id:
-        chat.go_to(None)  # it is closed first, or nobody could delete it
+        chat.go_to()  # it is closed first, or nobody could delete it
     chat.store.delete(info.id)
     chat.say(tr("deleted {title!r}", title=info.title or info.id))
     chat.prompt.history.forget(said)

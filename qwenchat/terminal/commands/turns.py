@@ -173,5 +173,5 @@ def _history(chat: Chat, rest: str) -> None:
 
 @command("clear", "Begin a new chat; this one stays in the sessions.", aliases=("/new", ":clh", ":cl"))
 def _clear(chat: Chat, rest: str) -> None:
-    chat.go_to(None)
+    chat.go_to()
     chat.say(tr("a new chat"))
