@@ -15,7 +15,6 @@ comes with ``pip install 'qwenchat[peer]'``; it may be in another Python's envir
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -236,14 +235,15 @@ def _demo_models(request: Request, folder: Path, peer: Child, tell: Tell) -> tup
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     from qwenchat.cli.exit_codes import code_of
+    from qwenchat.cli.output import print_object, print_tables
     from qwenchat.terminal import console
 
     def run() -> None:
         comparison = measure(
             _request(_parser().parse_args(arguments)), tell=lambda line: console.say(line, "progress")
         )
-        pairs.print_table(comparison, console.stdout_console())
-        print(json.dumps(pairs.as_json(comparison)))
+        print_tables(*pairs.tables(comparison))
+        print_object(pairs.as_json(comparison))
 
     return code_of(run)
 

@@ -11,17 +11,12 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from qwenchat.bench.report import WIDTH
 from qwenchat.errors import QwenchatError
-from qwenchat.terminal.sanitize import sanitize_line
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from qwenchat.terminal.columns import Column, Table, terms
 
 SETTLE_SECONDS = 0.05
 """Before each run: threads that wait for work keep a core busy for a while before they sleep."""
@@ -173,38 +168,30 @@ class Comparison:
     waits: Sequence[Figure]
 
 
-def print_table(comparison: Comparison, console: Console) -> None:
-    """Prints who was compared, and the figures; off a terminal plain, and as wide as every table here."""
-    if not console.is_terminal:
-        console.width = WIDTH
-    for part in (*_head(comparison), _table(comparison)):
-        console.print(part, soft_wrap=isinstance(part, str))
-
-
-def _head(c: Comparison) -> Iterable[str]:
+def tables(c: Comparison) -> Iterator[Table]:
+    """Who was compared, and the figures."""
     threads = "1 thread" if c.threads == 1 else f"{c.threads} threads"
     pairs = "1 pair" if c.pairs == 1 else f"medians of {c.pairs} pairs"
-    yield sanitize_line(f"{c.machine}; {c.model}, greedy, {threads} each, {pairs}")
-    yield f"other processes kept {c.others:.2f} cores busy meanwhile"
-    for name, what in c.sides.items():
-        yield sanitize_line(f"{name}: {what}")
+    about = [
+        f"{c.machine}; {c.model}, greedy, {threads} each, {pairs}",
+        f"other processes kept {c.others:.2f} cores busy meanwhile",
+        *(f"{name}: {what}" for name, what in c.sides.items()),
+        "",
+    ]
+    yield terms([(line,) for line in about], "")
+    figure = Column(look="", right=True)
+    columns = [
+        Column(look="term"),
+        *(figure._replace(title=name) for name in c.sides),
+        figure._replace(title="ratio"),
+        figure._replace(title="of the pairs", leaves=1),
+    ]
+    yield Table(columns, [_cells(f) for f in (*c.figures, *c.waits)])
 
 
-def _table(c: Comparison) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    ours, theirs = map(sanitize_line, c.sides)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for column in (ours, theirs, f"{ours} / {theirs}", "of the pairs"):
-        table.add_column(column, justify="right")
-    for figures in (c.figures, c.waits):
-        for f in figures:
-            spread = f"{min(f.ratios):.2f} to {max(f.ratios):.2f}" if len(f.ratios) > 1 else ""
-            table.add_row(f.title, *(f"{m:,.2f}" for m in f.medians), f"{f.ratio:.2f}", spread)
-        table.add_section()
-    return table
+def _cells(f: Figure) -> tuple[str, ...]:
+    spread = f"{min(f.ratios):.2f} to {max(f.ratios):.2f}" if len(f.ratios) > 1 else ""
+    return f.title, *(f"{m:,.2f}" for m in f.medians), f"{f.ratio:.2f}", spread
 
 
 def as_json(c: Comparison) -> dict[str, Any]:

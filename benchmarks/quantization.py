@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.errors import QwenchatError
+from qwenchat.terminal.columns import Column, Table
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from torch import Tensor
 
     from qwenchat.models.quantize.solver import Recipe
@@ -124,27 +124,25 @@ def perplexity_of(folder: Path) -> float:
 
 
 def table(rows: list[Row]) -> Table:
-    """The rows for a terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    """What each way costs."""
+    figures = ("perplexity", "change", "MB", "seconds")
+    columns = [Column("weights", "term"), *(Column(title, "", right=True) for title in figures)]
+    return Table(columns, [_cells(row) for row in rows])
 
-    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
-    drawn.add_column("weights", no_wrap=True)
-    for column in ("perplexity", "change", "MB", "seconds"):
-        drawn.add_column(column, justify="right")
-    for row in rows:
-        made = row.seconds > 0
-        drawn.add_row(
-            row.name,
-            f"{row.perplexity:.3f}",
-            f"{row.change:+.2%}" if made else "",
-            f"{row.bytes / 1e6:.0f}",
-            f"{row.seconds:.0f}" if made else "",
-        )
-    return drawn
+
+def _cells(row: Row) -> tuple[str, ...]:
+    made = row.seconds > 0
+    return (
+        row.name,
+        f"{row.perplexity:.3f}",
+        f"{row.change:+.2%}" if made else "",
+        f"{row.bytes / 1e6:,.0f}",
+        f"{row.seconds:,.0f}" if made else "",
+    )
 
 
 def main() -> int:
+    from qwenchat.cli.output import print_tables
     from qwenchat.terminal import console
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quantization")
@@ -166,7 +164,7 @@ def main() -> int:
     except QwenchatError as error:
         console.say(str(error), "error")
         return error.exit_code
-    console.stdout_console().print(table(rows))
+    print_tables(table(rows))
     return 0
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
+from qwenchat.i18n.language import tr
+
 _WIDTH, _HEIGHT = 900, 480
 _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 190, 76, 64
 # Each on white and on near-black: told apart, and by the colour-blind too.
@@ -55,11 +57,11 @@ def draw(lines: Sequence[Line], title: str, subtitle: str) -> str:
         body.append(_text(plot.x(x), base + 21, f"{x:,.10g}", "tick", "middle"))
     body.append(_line(plot.x(0), base, plot.x(plot.most_x), base, "axis"))
     middle = plot.x(plot.most_x / 2)
-    body.append(_text(middle, _HEIGHT - 16, "context, tokens", "label", "middle"))
+    body.append(_text(middle, _HEIGHT - 16, tr("context, tokens"), "label", "middle"))
     across = (_TOP + base) / 2
     body.append(
         f'<text class="label" text-anchor="middle" transform="translate(20 {across:.1f}) rotate(-90)">'
-        "tokens/s</text>"
+        f"{escape(tr('tokens/s'))}</text>"
     )
     heights = _spread([plot.y(line.measured[-1][1]) for line in lines], base)
     for number, (line, height) in enumerate(zip(lines, heights, strict=True)):
@@ -69,12 +71,14 @@ def draw(lines: Sequence[Line], title: str, subtitle: str) -> str:
         x = plot.x(plot.most_x) + 14
         body.append(_text(x, height + 4, line.name, f"name {color}-text"))
         first, end = line.measured[0][1], line.measured[-1][1]
-        body.append(_text(x, height + 19, f"{first:,.0f} to {end:,.0f} tokens/s", "note"))
+        speeds = tr("{first} to {last} tokens/s", first=f"{first:,.0f}", last=f"{end:,.0f}")
+        body.append(_text(x, height + 19, speeds, "note"))
     legend = _LEFT + 14
     body.append(_line(legend, base - 32, legend + 26, base - 32, "key"))
-    body.append(_text(legend + 34, base - 28, "measured", "note"))
+    body.append(_text(legend + 34, base - 28, tr("measured"), "note"))
     body.append(_line(legend, base - 14, legend + 26, base - 14, "key ceiling"))
-    body.append(_text(legend + 34, base - 10, "ceiling: memory bandwidth / bytes a token reads", "note"))
+    ceiling = tr("ceiling: memory bandwidth / bytes a token reads")
+    body.append(_text(legend + 34, base - 10, ceiling, "note"))
     content = "\n".join(body)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '

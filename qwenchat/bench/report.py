@@ -1,28 +1,22 @@
-"""The figures as tables in the shape of the model card, its own rows among them, and as one JSON object.
+"""All figures of one run, what the model card says of the same, and both as one JSON object or a chart.
 
-Measures nothing. The card's figures are those of Qwen-7B-Chat-Int8's model card, with FlashAttention 2.
+Measures nothing; the tables are ``tables``'s. The card's figures are those of Qwen-7B-Chat-Int8's model card,
+with FlashAttention 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.bench.chart import Line
-from qwenchat.humanize import in_gib
+from qwenchat.i18n.language import tr, translated
 from qwenchat.terminal.sanitize import sanitize_line
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from qwenchat.bench.ceilings import Ceilings
-    from qwenchat.bench.protocol import Decode, Memory, Result
-
-WIDTH = 120
-"""Columns off a terminal."""
-_NONE = "–"
+    from qwenchat.bench.protocol import Decode, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +36,6 @@ class CardRow:
     generate: float
 
 
-CARD_TITLE = "card, A100"
 CARD = (
     CardRow("BF16", {2048: 40.93, 8192: 36.14}, 16.99, 22.53),
     CardRow("Int8", {2048: 37.47, 8192: 32.54}, 11.20, 16.62),
@@ -72,180 +65,15 @@ class Report:
         return found if result.read is None else replace(found, read=result.read)
 
 
-def print_tables(report: Report, console: Console) -> None:
-    """Prints the tables; off a terminal they are plain, and :data:`WIDTH` columns wide."""
-    if not console.is_terminal:
-        console.width = WIDTH
-    for part in (*_head(report), *_tables(report), *_foot(report)):
-        console.print(part, soft_wrap=isinstance(part, str))
-
-
-def _head(report: Report) -> Iterable[str]:
-    yield sanitize_line(", ".join(v for v in report.machine.values()))
-    first = next(iter(report.ceilings.values()))
-    multiply = ", ".join(f"{name} {c.multiply / 1e12:,.1f}" for name, c in report.ceilings.items())
-    yield (
-        f"ceilings: reads {first.read / 1e9:,.1f} GB/s, copies {first.copy / 1e9:,.1f} GB/s, "
-        f"multiplies {multiply} TFLOP/s"
-    )
-
-
-def _tables(report: Report) -> Iterable[str | Table]:
-    """Each table, and before it what it shows."""
-    yield "\nspeed from a context of one token, and memory"
-    yield _card_table(report)
-    yield "time to the first token"
-    yield _waiting_table(report)
-    yield "tokens/s by the context (share of the ceiling there)"
-    yield _context_table(report)
-    for result in report.results:
-        if result.kernel_times:
-            yield f"{_title(report, result)}: kernels at a context of {result.kernels_at:,}"
-            yield _kernel_table(report, result)
-
-
-def _foot(report: Report) -> Iterable[str]:
-    for s in (r.sampler for r in report.results):
-        if s is not None:
-            yield (
-                f"sampler alone, {s.vocab_size:,} logits: {s.flat * 1e6:,.1f} µs a token on flat ones, "
-                f"{s.peaked * 1e6:,.1f} µs on peaked ones"
-            )
-
-
-def _table(first: str, *columns: str) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right", overflow="fold")
-    return table
-
-
-def _card_table(report: Report) -> Table:
-    """Speed and memory as the model card has them."""
-    lengths = sorted({d.tokens for r in report.results for d in r.decodes})
-    columns = [c for n in lengths for c in (f"{n:,} new\ntokens/s", "of the\nceiling", "reads\nGB/s")]
-    prompts = {r.protocol.prompt for r in report.results}
-    encode = f"peak, encode {min(prompts):,}\nGiB (reserved)"
-    longest = max((max(r.protocol.tokens) for r in report.results), default=0)
-    table = _table(
-        "model",
-        *columns,
-        encode,
-        f"generate {longest:,}\nGiB (reserved)",
-    )
-    if any(r.published == "7b" for r in report.results) and {2048, 8192} & set(lengths):
-        for row in CARD:
-            cells = [c for n in lengths for c in (_number(row.speeds.get(n), 2), "", "")]
-            on_card = (row.encode if prompts == {2048} else None, row.generate if longest == 8192 else None)
-            table.add_row(f"{row.format} ({CARD_TITLE})", *cells, *(_number(m, 2) for m in on_card))
-        table.add_section()
-    for r in report.results:
-        ceilings, by_length = report.ceilings_of(r), {d.tokens: d for d in r.decodes}
-        cells = []
-        for n in lengths:
-            decode = by_length.get(n)
-            if decode is None:
-                cells += [_NONE, _NONE, _NONE]
-                continue
-            cells += [
-                f"{decode.speed:.2f}",
-                f"{decode.speed / r.ceiling(decode, ceilings):.0%}",
-                f"{r.read_rate(decode) / 1e9:,.1f}",
-            ]
-        table.add_row(_title(report, r), *cells, _memory(r.encode_memory), _memory(r.generate_memory))
-    return table
-
-
-def _waiting_table(report: Report) -> Table:
-    """The table of waiting times."""
-    table = _table(
-        "model",
-        "of a\nprompt of",
-        "ms",
-        "tokens/s",
-        "TFLOP/s",
-        "of the\nceiling",
-        "next turn",
-        "ms",
-        "of a process\ns (first time)",
-    )
-    for r in report.results:
-        cells = [_NONE] * 8
-        if r.first_token is not None and r.prefill_operations is not None:
-            rate = r.prefill_operations / r.first_token
-            cells[:5] = [
-                f"{r.protocol.prompt:,}",
-                f"{r.first_token * 1e3:,.1f}",
-                f"{r.protocol.prompt / r.first_token:,.0f}",
-                f"{rate / 1e12:,.2f}",
-                f"{rate / report.ceilings_of(r).multiply:.0%}",
-            ]
-        if r.next_turn is not None:
-            kept = "" if r.reused == r.protocol.old else f"\n({r.reused:,} reused)"
-            cells[5] = f"{r.protocol.new:,} on {r.protocol.old:,}{kept}"
-            cells[6] = f"{r.next_turn * 1e3:,.1f}"
-        if r.start is not None:
-            cells[7] = f"{r.start[1]:.2f} ({r.start[0]:.2f})"
-        table.add_row(_title(report, r), *cells)
-    return table
-
-
-def _context_table(report: Report) -> Table:
-    """The speed against the context, over the longest replies."""
-    contexts = sorted({c for r in report.results for c in longest(r).contexts()})
-    table = _table("model", *(f"{c:,}" for c in contexts))
-    for r in report.results:
-        decode, ceilings, cells = longest(r), report.ceilings_of(r), []
-        for c in contexts:
-            if c not in decode.contexts():
-                cells.append(_NONE)
-                continue
-            speed, limit = decode.speed_at(c), ceilings.decode_at(r.weights, r.per_position, c)
-            cells.append(f"{speed:.1f} ({speed / limit:.0%})")
-        table.add_row(_title(report, r), *cells)
-    return table
-
-
-def _kernel_table(report: Report, r: Result) -> Table:
-    """Each kernel of the decode step."""
-    read = report.ceilings_of(r).read
-    table = _table("kernel", "launches", "µs each", "µs a token", "GB/s", "of the ceiling")
-    for k in r.kernel_times:
-        if k.name == "token":
-            table.add_section()
-        rate = k.rate
-        table.add_row(
-            k.name,
-            str(k.launches),
-            f"{k.seconds * 1e6:,.2f}",
-            f"{k.seconds * k.launches * 1e6:,.1f}",
-            _NONE if rate is None else f"{rate / 1e9:,.0f}",
-            _NONE if rate is None else f"{rate / read:.0%}",
-        )
-    return table
-
-
 def longest(result: Result) -> Decode:
     """The longest of its replies."""
     return max(result.decodes, key=lambda d: d.tokens)
 
 
-def _title(report: Report, result: Result) -> str:
-    """The result's name, with its dtype where several have that name."""
+def title_of(report: Report, result: Result) -> str:
+    """The result's name, with its dtype where several have that name; not sanitised."""
     alone = sum(r.name == result.name for r in report.results) == 1
-    return sanitize_line(result.name if alone else f"{result.name}, {result.dtype}")
-
-
-def _number(value: float | None, digits: int) -> str:
-    return _NONE if value is None else f"{value:.{digits}f}"
-
-
-def _memory(memory: Memory | None) -> str:
-    return _NONE if memory is None else f"{in_gib(memory.allocated, 2)} ({in_gib(memory.reserved, 2)})"
+    return result.name if alone else tr("{name}, {dtype}", name=result.name, dtype=result.dtype)
 
 
 def lines(report: Report) -> tuple[list[Line], str, str]:
@@ -255,8 +83,9 @@ def lines(report: Report) -> tuple[list[Line], str, str]:
         measured, ceilings = longest(r).curve(), report.ceilings_of(r)
         ends = (1, *(x for x, _ in measured), longest(r).tokens)
         ceiling = [(x, ceilings.decode_at(r.weights, r.per_position, x)) for x in ends]
-        found.append(Line(_title(report, r), measured, ceiling))
-    return found, "Decoding speed against the context", sanitize_line(report.machine["device"])
+        found.append(Line(sanitize_line(title_of(report, r)), measured, ceiling))
+    below = sanitize_line(translated(report.machine["device"]))
+    return found, tr("Decoding speed against the context"), below
 
 
 # --- JSON ------------------------------------------------------------------------------------------

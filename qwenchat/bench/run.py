@@ -244,9 +244,11 @@ def _machine(device: torch.device) -> dict[str, str]:
     return {"device": torch.cuda.get_device_name(device), "cuda": cuda, **versions, "host": _processor()}
 
 
-def _processor() -> str:
+def _processor() -> Phrase:
     """The processor's name and how many of its cores this process may use."""
-    return f"{processor_name()}, {physical_cores()} cores"
+    return Phrase.of_number(
+        physical_cores(), "{processor}, 1 core", "{processor}, {count} cores", processor=processor_name()
+    )
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,7 +1,7 @@
 """``qwenchat bench``: how fast a model is on this machine, and how far from what the machine could do.
 
 Owns the command's options. The order of the work is ``bench.run``'s, what is measured ``bench.protocol``'s,
-how it is told ``bench.report``'s.
+how it is told ``bench.tables``'s.
 
 stdout gets the tables and, as its last line, one JSON object; what is being done goes to stderr.
 """
@@ -16,7 +16,7 @@ import typer
 
 from qwenchat.cli.completion import devices, models_to, weight_formats, words_of
 from qwenchat.cli.context import Context
-from qwenchat.cli.output import json_line, stdout
+from qwenchat.cli.output import print_object, print_tables
 from qwenchat.errors import UsageError
 
 
@@ -92,7 +92,7 @@ def bench(
 
     import shlex
 
-    from qwenchat.bench import report, run
+    from qwenchat.bench import report, run, tables
     from qwenchat.bench.chart import draw
     from qwenchat.files.text import write_text
     from qwenchat.terminal import console
@@ -101,7 +101,6 @@ def bench(
         if not flags.settings["quiet"]:
             console.say(line, "progress")
 
-    out = stdout()
     request = run.Request(
         model=name,
         random_weights=random_weights,
@@ -118,10 +117,10 @@ def bench(
     )
     command = shlex.join(["qwenchat", *sys.argv[1:]])
     figures = run.measure(request, command=command, tell=tell)
-    report.print_tables(figures, console.stdout_console())
+    print_tables(*tables.tables(figures))
     if chart is not None:
         write_text(chart, draw(*report.lines(figures)), overwrite=True)
-    console.write(out, json_line(report.figures(figures)))
+    print_object(report.figures(figures))
 
 
 def _words(text: str) -> tuple[str, ...]:

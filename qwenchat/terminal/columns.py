@@ -216,15 +216,16 @@ def _beside(head: Sequence[Row], last: Row, first: int, width: int) -> list[Row]
 
 
 def _below(head: Sequence[Row], last: Row, width: int) -> list[Row]:
-    """The rows of a line of which the last cell stands below the others."""
+    """The rows of a line of which the last cell stands below the others, which stay whole if they can."""
     rows: list[Row] = []
-    indent = 0
-    if head:
-        start = text_of(head[0])
-        indent = len(start) - len(start.lstrip(" ")) + 2
-        between = Span(_APART, PLAIN)
-        line = [span for cell in head if text_of(cell) for span in (*cell, between)]
-        rows = wrap_said(line, width, indent)
+    start = text_of(head[0]) if head else ""
+    indent = len(start) - len(start.lstrip(" ")) + 2 if head else 0
+    blanks = Span(" " * indent, PLAIN)
+    for cell in filter(text_of, head):
+        if rows and row_width(rows[-1]) + len(_APART) + row_width(cell) <= width:
+            rows[-1] = [*rows[-1], Span(_APART, PLAIN), *cell]
+        else:
+            rows += wrap_said([blanks, *cell] if rows else cell, width, indent)
     if text_of(last) or not rows:
-        rows += wrap_said([Span(" " * indent, PLAIN), *last], width, indent or 2)
+        rows += wrap_said([blanks, *last], width, indent or 2)
     return rows

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from benchmarks import pairs
 from benchmarks.pairs import Comparison, Figure, Task
 from qwenchat.errors import QwenchatError
+from qwenchat.terminal.columns import lay_out
+from qwenchat.terminal.rows import text_of
 
 DECODE, PREFILL = Task(64, 128), Task(512)
 
@@ -103,18 +103,29 @@ def comparison(*figures: Figure) -> Comparison:
     return Comparison("AMD EPYC", "demo", 2, 3, 0.25, sides, figures, waits)
 
 
-def test_the_table_has_medians_ratios_and_their_spread() -> None:
-    out = io.StringIO()
+@pytest.mark.parametrize("width", [None, 100, 80])
+def test_the_table_has_medians_ratios_and_their_spread(width: int | None) -> None:
     figure = Figure("decode 128 after 64, tokens/s", (10.0, 40.0, 30.0), (20.0, 20.0, 10.0), DECODE)
-    pairs.print_table(comparison(figure), Console(file=out, markup=False, highlight=False, width=80))
-    text = out.getvalue()
-    assert "AMD EPYC; demo, greedy, 2 threads each, medians of 3 pairs" in text
-    assert "other processes kept 0.25 cores busy" in text
-    row = next(line for line in text.splitlines() if "decode" in line)
+    lines = printed(comparison(figure), width)
+    assert lines[0] == "AMD EPYC; demo, greedy, 2 threads each, medians of 3 pairs"
+    assert lines[1] == "other processes kept 0.25 cores busy meanwhile"
+    (row,) = (line for line in lines if "decode" in line)
     assert row.split()[-6:] == ["30.00", "20.00", "2.00", "0.50", "to", "3.00"]
-    wait = next(line for line in text.splitlines() if "loaded" in line)
+    (wait,) = (line for line in lines if "loaded" in line)
     assert wait.split()[-3:] == ["3.00", "1.50", "2.00"]
-    assert "\x1b" not in text
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_in_a_narrow_terminal_the_figures_stand_below_the_task() -> None:
+    figure = Figure("decode 128 after 64, tokens/s", (1000.0, 4000.0), (2000.0, 1000.0), DECODE)
+    lines = printed(comparison(figure), 40)
+    assert all(len(line) <= 40 for line in lines)
+    words = " ".join(lines).split()
+    assert words[words.index("decode") :][5:8] == ["2,500.00", "1,500.00", "2.25"]
+
+
+def printed(c: Comparison, width: int | None) -> list[str]:
+    return [text_of(row) for table in pairs.tables(c) for row in lay_out(table, width)]
 
 
 def test_the_json_has_every_run() -> None:

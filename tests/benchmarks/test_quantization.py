@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from benchmarks import quantization
 from benchmarks.fidelity import TEXT, Fidelity, compare
 from benchmarks.quantization import GROUP_SIZE, Row
+from qwenchat.cli.output import print_tables
 from qwenchat.engine.model import Qwen, Rotary
 from qwenchat.engine.weights import gptq
 from qwenchat.engine.weights.loader import load_model
 from qwenchat.models.quantize import calibration, run
 from qwenchat.models.quantize.layers import MATRICES
 from qwenchat.models.quantize.solver import Recipe
-from qwenchat.terminal import console
 from qwenchat.tokenizer import QwenTokenizer
 
 LAYERS, TOKENS, CHATS = 4, 300, 15
@@ -103,8 +103,7 @@ def test_the_table_says_what_is_lost(capsys: pytest.CaptureFixture[str]) -> None
         Row("float32", 29.164, 0.0, 0.0, 538 * 10**6),
         Row("Int4, GPTQ", 34.618, 0.18702, 305.3, 179 * 10**6),
     ]
-    console.stdout_console.cache_clear()
-    console.stdout_console().print(quantization.table(rows))
+    print_tables(quantization.table(rows))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["float32", "29.164", "538"] in lines
     assert ["Int4,", "GPTQ", "34.618", "+18.70%", "179", "305"] in lines

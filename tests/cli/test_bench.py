@@ -74,7 +74,7 @@ def test_the_start_of_a_process_is_timed_on_a_checkpoint_that_stays_where_it_was
     options = ["--random-weights", "qwen-7b-chat-int8", "--load", "--folder", str(tmp_path / "kept")]
     assert app.run(["bench", *options, *SMALL]) == 0
     out = capsys.readouterr().out
-    assert "4.00 (8.00)" in out
+    assert "4.00 s  8.00 s the first time" in out
     assert asked == [tmp_path / "kept" / "qwen-7b-chat-int8"] * 2
     assert (asked[0] / "config.json").exists()
 

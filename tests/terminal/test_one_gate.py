@@ -36,17 +36,14 @@ WRITERS = {
 
 FILE = "a file, no terminal"
 OWN = "what the program says of itself, no text from elsewhere"
-FIGURES = "figures, for developers"
 # Every function that calls one of them, and why it may.
 ALLOWED = {
     "__main__.main": OWN,
     "files.atomic._write_all": FILE,
     "backends.huggingface.render_child.main": "a pipe",
     "backends.huggingface.renderer._ask": "a pipe",
-    "bench.report.print_tables": "figures; names are sanitised there",
     "cli.app._print_version": OWN,
     "cli.config.group": OWN,
-    "cli.bench.bench": "JSON, escaped",
     "cli.models.models": OWN,
     "cli.output.confirm": "sanitised there",
     "cli.output.print_lines": "what print_tables and model_table have sanitised; JSON, escaped; exports",

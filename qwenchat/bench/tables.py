@@ -1,0 +1,255 @@
+"""The figures of a benchmark as tables: what was measured of each model, the model card's figures above it.
+
+Each measurement has a table of its own, with a row for each model and the unit beside each figure, so that
+figures can be told apart where they stand below one another. Measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from qwenchat.bench.protocol import Decode, Memory, Result
+from qwenchat.bench.report import CARD, Report, longest, title_of
+from qwenchat.humanize import in_gib
+from qwenchat.i18n.language import tr, translated
+from qwenchat.terminal.columns import Column, Table, terms
+from qwenchat.terminal.rows import Span
+
+_NONE = "-"
+_TERM = Column(look="term")
+_FIGURE = Column(look="", right=True, least=24)
+
+Key = TypeVar("Key", int, tuple[int, int])
+Value = TypeVar("Value")
+
+
+def tables(report: Report) -> Iterator[Table]:
+    """All tables, an empty line before each but the first."""
+    yield from _machine(report)
+    yield from _ceilings(report)
+    yield from _speeds(report)
+    yield from _memory(report)
+    yield from _first_tokens(report)
+    yield from _next_turns(report)
+    yield from _starts(report)
+    yield from _contexts(report)
+    yield from _kernels(report)
+    yield from _samplers(report)
+
+
+def _machine(report: Report) -> Iterator[Table]:
+    yield terms([(tr(", ").join(map(translated, report.machine.values())),)], "")
+
+
+def _ceilings(report: Report) -> Iterator[Table]:
+    first = next(iter(report.ceilings.values()))
+    rows = [
+        (tr("reading memory"), f"{first.read / 1e9:,.1f} GB/s"),
+        (tr("copying memory"), f"{first.copy / 1e9:,.1f} GB/s"),
+        *(
+            (tr("multiplying in {dtype}", dtype=dtype), f"{c.multiply / 1e12:,.1f} TFLOP/s")
+            for dtype, c in report.ceilings.items()
+        ),
+    ]
+    yield from _headed(tr("ceilings of the machine"), rows)
+
+
+def _speeds(report: Report) -> Iterator[Table]:
+    """The replies of each length."""
+
+    def figures(r: Result, decode: Decode) -> tuple[str, ...]:
+        share = _share(decode.speed / r.ceiling(decode, report.ceilings_of(r)))
+        read = tr("reads {rate} GB/s", rate=f"{r.read_rate(decode) / 1e9:,.1f}")
+        return _speed(decode.speed, 2), share, read
+
+    for length, decodes in _by((r, d.tokens, d) for r in report.results for d in r.decodes):
+        card = ((row.format, row.speeds[length]) for row in CARD if length in row.speeds)
+        rows = [
+            *((name, _speed(speed, 2), "", "") for name, speed in _of_card(report, card)),
+            *((title_of(report, r), *figures(r, decode)) for r, decode in decodes),
+        ]
+        yield from _headed(tr("{count} new tokens from a context of one", count=f"{length:,}"), rows)
+
+
+def _memory(report: Report) -> Iterator[Table]:
+    """The peaks of each prompt and of the longest replies; the card's are of 2,048 and of 8,192 tokens."""
+    for length, peaks in _by((r, r.protocol.prompt, r.encode_memory) for r in report.results):
+        card = ((row.format, row.encode) for row in CARD if length == 2048)
+        heading = tr("peak memory, a prompt of {count} tokens", count=f"{length:,}")
+        yield from _headed(heading, _peaks(report, _of_card(report, card), peaks))
+    for length, peaks in _by((r, max(r.protocol.tokens), r.generate_memory) for r in report.results):
+        card = ((row.format, row.generate) for row in CARD if length == 8192)
+        heading = tr("peak memory, {count} new tokens", count=f"{length:,}")
+        yield from _headed(heading, _peaks(report, _of_card(report, card), peaks))
+
+
+def _peaks(
+    report: Report, card: Iterable[tuple[str, float]], peaks: Iterable[tuple[Result, Memory]]
+) -> list[tuple[str, ...]]:
+    return [
+        *((name, f"{gib:.2f} GiB", "") for name, gib in card),
+        *(
+            (
+                title_of(report, r),
+                f"{in_gib(memory.allocated, 2)} GiB",
+                tr("{size} GiB reserved", size=in_gib(memory.reserved, 2)),
+            )
+            for r, memory in peaks
+        ),
+    ]
+
+
+def _first_tokens(report: Report) -> Iterator[Table]:
+    """The wait for the first token of a prompt, and how fast that was read."""
+
+    def figures(r: Result, seconds: float) -> tuple[str, ...]:
+        rate = (r.prefill_operations or 0) / seconds
+        share = _share(rate / report.ceilings_of(r).multiply)
+        return _ms(seconds), _speed(r.protocol.prompt / seconds, 0), f"{rate / 1e12:,.2f} TFLOP/s", share
+
+    for length, waits in _by((r, r.protocol.prompt, r.first_token) for r in report.results):
+        rows = [(title_of(report, r), *figures(r, seconds)) for r, seconds in waits]
+        heading = tr("first token after a prompt of {count} tokens", count=f"{length:,}")
+        yield from _headed(heading, rows, may_lack=3)
+
+
+def _next_turns(report: Report) -> Iterator[Table]:
+    """The wait for the first token of a chat's next turn; what the cache did not serve is told."""
+
+    def reused(r: Result) -> str:
+        return "" if r.reused in (None, r.protocol.old) else tr("{count} reused", count=f"{r.reused:,}")
+
+    for (old, new), waits in _by((r, (r.protocol.old, r.protocol.new), r.next_turn) for r in report.results):
+        rows = [(title_of(report, r), _ms(seconds), reused(r)) for r, seconds in waits]
+        heading = tr("next turn: {new} new tokens after {old}", new=f"{new:,}", old=f"{old:,}")
+        yield from _headed(heading, rows)
+
+
+def _starts(report: Report) -> Iterator[Table]:
+    rows = [
+        (
+            title_of(report, r),
+            tr("{seconds} s", seconds=f"{r.start[1]:.2f}"),
+            tr("{seconds} s the first time", seconds=f"{r.start[0]:.2f}"),
+        )
+        for r in report.results
+        if r.start is not None
+    ]
+    yield from _headed(tr("from the start of a process to its first token"), rows)
+
+
+def _contexts(report: Report) -> Iterator[Table]:
+    """The speed against the context, over the longest reply of each."""
+    columns = (
+        _TERM._replace(title=_indented(tr("context")), right=True),
+        _FIGURE._replace(title=tr("tokens/s")),
+        _FIGURE._replace(title=tr("of the ceiling")),
+    )
+    for r in report.results:
+        decode, ceilings, rows = longest(r), report.ceilings_of(r), []
+        for context in decode.contexts():
+            speed, limit = decode.speed_at(context), ceilings.decode_at(r.weights, r.per_position, context)
+            rows.append((f"{context:,}", f"{speed:,.1f}", f"{speed / limit:.0%}"))
+        yield from _titled(tr("{name}: speed by the context", name=title_of(report, r)), columns, rows)
+
+
+def _kernels(report: Report) -> Iterator[Table]:
+    """Each kernel of the decode step, and the whole of it."""
+    columns = (
+        _TERM._replace(title=_indented(tr("kernel"))),
+        _FIGURE._replace(title=tr("launches"), leaves=3),
+        _FIGURE._replace(title=tr("µs each"), leaves=2),
+        _FIGURE._replace(title=tr("µs a token")),
+        _FIGURE._replace(title="GB/s", leaves=1),
+        _FIGURE._replace(title=tr("of the ceiling")),
+    )
+    for r in report.results:
+        read = report.ceilings_of(r).read
+        rows = [
+            (
+                k.name,
+                f"{k.launches:,}",
+                f"{k.seconds * 1e6:,.2f}",
+                f"{k.seconds * k.launches * 1e6:,.1f}",
+                _NONE if k.rate is None else f"{k.rate / 1e9:,.0f}",
+                _NONE if k.rate is None else f"{k.rate / read:.0%}",
+            )
+            for k in r.kernel_times
+        ]
+        heading = tr(
+            "{name}: kernels at a context of {count}",
+            name=title_of(report, r),
+            count=f"{r.kernels_at or 0:,}",
+        )
+        yield from _titled(heading, columns, rows)
+
+
+def _samplers(report: Report) -> Iterator[Table]:
+    for s in (r.sampler for r in report.results if r.sampler is not None):
+        yield from _headed(
+            tr("sampler alone, {count} logits", count=f"{s.vocab_size:,}"),
+            [
+                (tr("flat logits"), tr("{time} µs a token", time=f"{s.flat * 1e6:,.1f}")),
+                (tr("peaked logits"), tr("{time} µs a token", time=f"{s.peaked * 1e6:,.1f}")),
+            ],
+        )
+
+
+# --- what the tables share -------------------------------------------------------------------------
+
+
+def _by(
+    measured: Iterable[tuple[Result, Key, Value | None]],
+) -> Iterator[tuple[Key, list[tuple[Result, Value]]]]:
+    """What was measured by what was asked for, ascending; None was not measured."""
+    groups: dict[Key, list[tuple[Result, Value]]] = {}
+    for result, key, value in measured:
+        if value is not None:
+            groups.setdefault(key, []).append((result, value))
+    yield from sorted(groups.items(), key=lambda group: group[0])
+
+
+def _of_card(report: Report, figures: Iterable[tuple[str, float]]) -> Iterator[tuple[str, float]]:
+    """The card's figures by the name of a row, where one of the models is the card's."""
+    if any(r.published == "7b" for r in report.results):
+        yield from ((tr("{format} (card, A100)", format=name), figure) for name, figure in figures)
+
+
+def _headed(heading: str, rows: Sequence[tuple[str, ...]], may_lack: int | None = None) -> Iterator[Table]:
+    """A table of models below its heading; nothing without rows.
+
+    Args:
+        heading: of the table.
+        rows: the name of a model, and its figures; as many in each.
+        may_lack: the column that is left out first where there is no room.
+    """
+    if rows:
+        columns = [_TERM, *[_FIGURE] * (len(rows[0]) - 1)]
+        if may_lack is not None:
+            columns[may_lack] = _FIGURE._replace(leaves=1)
+        yield from _titled(heading, columns, rows)
+
+
+def _titled(heading: str, columns: Sequence[Column], rows: Sequence[tuple[str, ...]]) -> Iterator[Table]:
+    """A table below its heading, indented, and that below an empty line; nothing without rows."""
+    if rows:
+        yield terms([("",), ([Span(heading, "table_header")],)])
+        yield Table(columns, [(_indented(name), *figures) for name, *figures in rows])
+
+
+def _indented(text: str) -> str:
+    """A text below a heading."""
+    return f"  {text}"
+
+
+def _speed(speed: float, digits: int) -> str:
+    return tr("{speed} tokens/s", speed=f"{speed:,.{digits}f}")
+
+
+def _share(share: float) -> str:
+    return tr("{share} of the ceiling", share=f"{share:.0%}")
+
+
+def _ms(seconds: float) -> str:
+    return tr("{time} ms", time=f"{seconds * 1e3:,.1f}")
