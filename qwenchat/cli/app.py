@@ -1,35 +1,56 @@
 """The command line: parses it and calls the commands, each a module beside this one.
 
-Nothing imports this but what starts the program. Heavy imports happen inside the functions that need them, so
-that ``--help`` and ``--version`` load neither torch nor a model.
+Nothing imports this but what starts the program. A command's module is imported when the command is asked
+for, and what is heavy inside the functions that need it: ``--help`` and ``--version`` load no command at all.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
-from qwenchat.cli import ask, bench, chat, config, doctor, exit_codes, models, quantize, sessions
+from qwenchat.cli import exit_codes
 from qwenchat.cli.context import Context, Flags
 from qwenchat.cli.flags import with_flags
-from qwenchat.cli.parser import App
+from qwenchat.cli.parser import App, Group, Later
 from qwenchat.errors import UsageError
 from qwenchat.i18n import language
 from qwenchat.settings.file import language_of_config
 from qwenchat.version import __version__
 
+
+class Program(Group):
+    """The whole program, and the commands it has."""
+
+    later: ClassVar[Mapping[str, Later]] = {
+        "ask": Later("qwenchat.cli.ask:ask", "Answer one question and exit."),
+        "bench": Later(
+            "qwenchat.cli.bench:bench",
+            "Benchmark a model, beside the machine's ceilings and the model card's figures.",
+        ),
+        "doctor": Later(
+            "qwenchat.cli.doctor:doctor",
+            "Check everything a chat depends on: versions, GPU, memory, folders, models, settings, the Hub.",
+        ),
+        "quantize": Later(
+            "qwenchat.cli.quantize:quantize", "Make an Int8 or Int4 checkpoint from a float one, with GPTQ."
+        ),
+        "sessions": Later("qwenchat.cli.sessions:app", "List and manage the chats on this machine."),
+        "models": Later("qwenchat.cli.models:app", "List, download and check models."),
+        "config": Later("qwenchat.cli.config:app", "Show the settings, and where each comes from."),
+    }
+
+
 app = App(
     name="qwenchat",
+    cls=Program,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(sessions.app, name="sessions")
-app.add_typer(models.app, name="models")
-app.add_typer(config.app, name="config")
 
 
 def _print_version(wanted: bool) -> None:
@@ -57,15 +78,13 @@ def root(
     if ctx.invoked_subcommand is not None:
         return
     if sys.stdin is not None and sys.stdin.isatty():
-        chat.chat(context)
+        from qwenchat.cli.chat import chat
+
+        chat(context)
     else:
-        ask.answer([], context)
+        from qwenchat.cli.ask import answer
 
-
-app.command("ask")(ask.ask)
-app.command("bench")(bench.bench)
-app.command("doctor")(doctor.doctor)
-app.command("quantize")(quantize.quantize)
+        answer([], context)
 
 
 def _check_working_folder() -> None:

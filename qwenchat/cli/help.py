@@ -94,8 +94,8 @@ def option_row(param: Any) -> tuple[str, str] | None:
 
 
 def _commands(command: Any) -> Rows:
-    below: dict[str, Any] = getattr(command, "commands", {})
-    return [(name, tr(next(iter(paragraphs(each)), ""))) for name, each in below.items()]
+    below: Any = getattr(command, "commands", {})
+    return [(name, tr(below.about(name))) for name in below]
 
 
 def _laid_out(rows: Iterable[tuple[str, str]], width: int) -> list[str]:

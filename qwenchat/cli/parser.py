@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -58,6 +59,62 @@ _SHORT = 3  # letters: what is near a name as short may as well begin a question
 _CHAT = ("chat", "run")
 
 
+@dataclass(frozen=True)
+class Later:
+    """A command, or a group of them, whose module is imported when it is asked for.
+
+    Args:
+        place: the module, a colon, and the name of the function or the :class:`App` in it.
+        about: what it does, as its help begins; for the list of commands.
+    """
+
+    place: str
+    about: str
+
+    def build(self, name: str) -> Any:
+        """Imports it and makes it a command of this name, as Typer runs it."""
+        from importlib import import_module
+
+        from typer.main import get_group
+
+        module, _, attribute = self.place.partition(":")
+        found, around = getattr(import_module(module), attribute), App()
+        if isinstance(found, App):
+            around.add_typer(found, name=name)
+        else:
+            around.command(name)(found)
+        return get_group(around).commands[name]
+
+
+class Commands(Mapping[str, Any]):
+    """The commands of a group by name; one that is to come :class:`Later` is made when it is looked up."""
+
+    def __init__(self, made: Mapping[str, Any], later: Mapping[str, Later]) -> None:
+        self._made, self._later = dict(made), later
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made and name in self._later:
+            self._made[name] = self._later[name].build(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._later, *self._made)))
+
+    def __len__(self) -> int:
+        return len(self._later.keys() | self._made.keys())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._later or name in self._made
+
+    def about(self, name: str) -> str:
+        """What a command does, as its help begins; nothing is imported to know."""
+        if name in self._later:
+            return self._later[name].about
+        from qwenchat.cli.help import paragraphs
+
+        return next(iter(paragraphs(self._made[name])), "")
+
+
 class Command(TyperCommand):
     """A command whose help and errors are ours."""
 
@@ -82,6 +139,12 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """A group of commands whose help and errors are ours."""
+
+    later: ClassVar[Mapping[str, Later]] = {}
+
+    def __init__(self, *, commands: Mapping[str, Any], **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: Any = Commands(commands, self.later)
 
     def get_help(self, ctx: Any) -> str:
         """The help of this command, for ``--help``."""
@@ -136,9 +199,9 @@ class Group(TyperGroup):
 class App(typer.Typer):
     """A group of commands, all of which are ours."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, cls: type[Group] = Group, **settings: Any) -> None:
         # Plain help: Rich would cost half of its time budget.
-        super().__init__(cls=Group, rich_markup_mode=None, invoke_without_command=True, **settings)
+        super().__init__(cls=cls, rich_markup_mode=None, invoke_without_command=True, **settings)
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
         """Declares a command."""

@@ -434,6 +434,30 @@ def test_what_needs_no_model_imports_nothing_heavy(arguments: list[str]) -> None
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "loaded"),
+    [("--help", ""), ("--version", ""), ("sessions --help", "sessions"), ("config path", "config")],
+)
+def test_only_the_module_of_the_command_at_hand_is_loaded(arguments: str, loaded: str) -> None:
+    code = (
+        "import sys, qwenchat.cli.app as c\n"
+        f"assert c.run({arguments.split()!r}) == 0\n"
+        "places = {later.place.partition(':')[0] for later in c.Program.later.values()}\n"
+        "print(*(name.rpartition('.')[2] for name in places & set(sys.modules)), file=sys.stderr)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    assert process.stderr.decode().split() == loaded.split()
+
+
+@pytest.mark.parametrize("name", app.Program.later)
+def test_the_list_of_commands_says_of_each_what_its_own_help_begins_with(
+    run: Callable[..., Any], name: str
+) -> None:
+    about = " ".join(app.Program.later[name].about.split())
+    own = run(name, "--help")[1].split("\n\n")[1]
+    assert " ".join(own.split()) == about
+
+
 def test_importing_the_package_imports_nothing_but_itself() -> None:
     code = (
         "import sys; import qwenchat\n"
