@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from qwenchat.errors import QwenchatError, UsageError
-from qwenchat.files import atomic
 from qwenchat.files.text import write_text
+from tests.disk import Disk
 
 
 def test_a_file_is_written_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -53,10 +53,7 @@ def test_a_new_file_has_the_mode_that_any_program_would_give_it(tmp_path: Path) 
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int, data: bytes) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(atomic, "_write_all", full)
+    Disk(monkeypatch, "write", errno.ENOSPC)
     with pytest.raises(QwenchatError, match="No space left"):
         write_text(tmp_path / "a", "text")
     assert [path.name for path in tmp_path.iterdir()] == []

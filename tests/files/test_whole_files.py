@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import errno
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from qwenchat import paths
 from qwenchat.chat.conversation import Conversation
 from qwenchat.cli import app, debug_log
 from qwenchat.errors import SessionError
-from qwenchat.files import atomic
 from qwenchat.sessions.store import SessionStore
 from qwenchat.settings import sources
+from tests.disk import Disk
 
 PACKAGE = Path(qwenchat.__file__).parent
 
@@ -107,12 +106,8 @@ def test_a_file_is_written_by_way_of_a_temporary_one() -> None:
 def test_a_config_that_could_not_be_written_is_not_in_the_way(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(descriptor: int, data: bytes) -> None:
-        os.write(descriptor, data[:1])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as disk:
-        disk.setattr(atomic, "_write_all", full)
+    with monkeypatch.context() as full:
+        Disk(full, "write", errno.ENOSPC)
         assert app.run(["config", "init"]) == 1
     assert capsys.readouterr().err.count("No space left on device") == 1
     assert list(paths.config_dir().iterdir()) == []
@@ -139,12 +134,9 @@ def test_a_log_that_cannot_be_written_ends_with_a_line_and_the_command_goes_on(
 def test_room_is_asked_for_only_where_room_is_the_trouble(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, advice: str
 ) -> None:
-    def fail(descriptor: int, data: bytes) -> None:
-        raise OSError(error, os.strerror(error))
-
     session = SessionStore(tmp_path).create(Conversation(), model="m")
     session.conversation.ask("hi", "2026-01-01T00:00:00+00:00")
-    monkeypatch.setattr(atomic, "_write_all", fail)
+    Disk(monkeypatch, "write", error)
     with pytest.raises(SessionError) as caught:
         session.save()
     assert advice in caught.value.hint

@@ -34,6 +34,7 @@ from qwenchat.i18n.language import told, tr
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions import listing
 from qwenchat.sessions.store import Session, SessionStore
+from tests.disk import Disk
 from tests.places import TESTS
 
 NOW = "2025-01-01T00:00:00+00:00"
@@ -304,8 +305,7 @@ def test_a_fork_that_cannot_be_saved_leaves_no_lock_and_no_file(
     store: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session_id = saved(store, "a")
-    disk = Disk(monkeypatch)
-    disk.fails_at, disk.error = "fsync", errno.ENOSPC
+    Disk(monkeypatch, "fsync", errno.ENOSPC)
     with pytest.raises(SessionError, match="No space left") as error:
         store.fork(session_id)
     assert error.tb  # it keeps the fork from being collected, which would let go of its lock
@@ -394,51 +394,18 @@ def test_killed_writers_leave_whole_files(tmp_path: Path) -> None:
     assert (figures["unreadable"], figures["lost"], figures["left_behind"]) == (0, 0, 0)
 
 
-class Disk:
-    """The steps of saving, in the order in which they are taken; and one of them may fail."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.steps: list[str] = []
-        self.fails_at = ""
-        self.error = 0
-        for name in ("open", "write", "fsync"):
-            monkeypatch.setattr(os, name, self._wrap(name, getattr(os, name)))
-        monkeypatch.setattr(Path, "replace", self._wrap("replace", Path.replace))
-
-    def _wrap(self, name: str, real: Callable) -> Callable:
-        def step(*arguments: object, **keywords: object) -> object:
-            taken = self._name(name, arguments)
-            if taken:
-                self.steps.append(taken)
-                if taken == self.fails_at:
-                    raise OSError(self.error, os.strerror(self.error))
-            return real(*arguments, **keywords)
-
-        return step
-
-    def _name(self, name: str, arguments: tuple) -> str:
-        if name == "open":
-            return name if str(arguments[0]).endswith(".tmp") else ""
-        if name == "replace":
-            return name if str(arguments[0]).endswith(".tmp") else ""
-        mode = os.fstat(arguments[0]).st_mode
-        if name == "fsync" and stat.S_ISDIR(mode):
-            return "folder fsync"
-        return name if stat.S_ISREG(mode) and self.steps else ""
-
-
 @posix
 def test_the_order_of_saving(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     session = chat(store, "a")
     session.save()
     disk = Disk(monkeypatch)
     session.save()
-    assert disk.steps == ["open", "write", "fsync", "replace", "folder fsync"]
+    assert disk.steps == list(Disk.STEPS)
 
 
 @posix
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES])
-@pytest.mark.parametrize("step", ["open", "write", "fsync", "replace", "folder fsync"])
+@pytest.mark.parametrize("step", Disk.STEPS)
 def test_a_disk_that_fails_costs_no_turn_that_was_saved(
     store: SessionStore, notices: list[str], monkeypatch: pytest.MonkeyPatch, step: str, error: int
 ) -> None:
@@ -447,8 +414,7 @@ def test_a_disk_that_fails_costs_no_turn_that_was_saved(
     before = session.path.read_bytes()
     add_turn(session, "b")
     with monkeypatch.context() as patch:
-        disk = Disk(patch)
-        disk.fails_at, disk.error = step, error
+        disk = Disk(patch, step, error)
         for _ in range(2):
             with pytest.raises(SessionError) as caught:
                 session.save()
@@ -476,8 +442,7 @@ def test_short_writes_are_gone_on_with(store: SessionStore, monkeypatch: pytest.
 def test_a_file_system_that_cannot_sync_folders_is_no_error(
     store: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = Disk(monkeypatch)
-    disk.fails_at, disk.error = "folder fsync", errno.EINVAL
+    Disk(monkeypatch, "folder fsync", errno.EINVAL)
     assert texts(store, saved(store, "a")) == ["a", "A"]
 
 

@@ -1,4 +1,7 @@
-"""Every command of the chat, on the real loop without a terminal: what it says and what it changes."""
+"""Every command of the chat, on the real loop without a terminal: what it changes, refuses and says.
+
+What a command says stands once each in ``SAID``; every other test looks at what it has changed.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +18,27 @@ import pytest
 from rich.cells import cell_len
 
 from qwenchat.chat.messages import Event, GenerationOptions, ReplyEnd, TextDelta
-from qwenchat.errors import InsufficientMemoryError, ModelNotFoundError, SessionError
-from qwenchat.files import atomic
+from qwenchat.errors import (
+    ConfigError,
+    InsufficientMemoryError,
+    ModelNotFoundError,
+    QwenchatError,
+    SessionError,
+    UsageError,
+)
 from qwenchat.terminal import clipboard, theme, toolbar
 from qwenchat.terminal.chat import Chat
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.input.prompt import Leave
 from qwenchat.terminal.loop import Loop, completions
+from tests.disk import Disk
 from tests.fakes import Echo
 from tests.terminal.chat_program import make_chat
 
+posix = pytest.mark.skipif(os.name != "posix", reason="folder descriptors are POSIX's")
+
 Say = Callable[..., str]
+Refused = Callable[[str], UsageError]
 
 
 @pytest.fixture
@@ -45,6 +59,31 @@ def say(chat: Chat, capsys: pytest.CaptureFixture[str]) -> Say:
         return shown.out + shown.err
 
     return type_in
+
+
+@pytest.fixture
+def refused(chat: Chat) -> Refused:
+    """Runs a line that must be refused; returns why."""
+
+    def type_in(line: str) -> UsageError:
+        with pytest.raises(UsageError) as caught:
+            run_command(chat, line)
+        return caught.value
+
+    return type_in
+
+
+def run_command(chat: Chat, line: str) -> None:
+    """Runs a command; its errors are the caller's."""
+    called = registry.find(line)
+    assert called is not None, line
+    command, rest = called
+    command.run(chat, rest)
+
+
+def questions(chat: Chat) -> list[str]:
+    """The questions on the way to where the chat stands."""
+    return [question.text for question in chat.conversation.questions()]
 
 
 def saved(chat: Chat) -> dict[str, Any]:
@@ -73,64 +112,126 @@ def test_no_name_stands_for_two_commands() -> None:
 
 
 @pytest.mark.parametrize("line", [":h", ":help", ":his", ":conf", ":seed", ":clh", ":cl"])
-def test_the_short_forms_of_qwens_own_demo_work(say: Say, line: str) -> None:
-    assert "unknown command" not in say("hello", line)
+def test_the_short_forms_of_qwens_own_demo_work(chat: Chat, say: Say, line: str) -> None:
+    say("hello")
+    run_command(chat, line)
 
 
-def test_no_command_fails_by_accident_on_an_empty_chat(say: Say) -> None:
+def test_no_command_fails_by_accident_on_an_empty_chat(chat: Chat) -> None:
     for command in registry.commands().values():
         if command.name not in ("quit", "editor", "model"):
-            assert "internal error" not in say(f"/{command.name}"), command.name
-            assert "internal error" not in say(f"/{command.name} 1"), command.name
+            for line in (f"/{command.name}", f"/{command.name} 1"):
+                with suppress(QwenchatError):
+                    run_command(chat, line)
 
 
-def test_a_command_refuses_what_it_does_not_take(chat: Chat, say: Say) -> None:
+def test_a_command_refuses_what_it_does_not_take(chat: Chat, say: Say, refused: Refused) -> None:
     say("one", "two")
     before, session, multiline = chat.conversation.fork(), chat.session, chat.prompt.multiline
     for known in registry.commands().values():
         for name in (f"/{known.name}", *known.aliases):
             if not known.usage:
-                assert f"{name} takes no argument; use {name} alone" in say(f"{name} x")
+                assert name in refused(f"{name} x").hint
             elif not known.usage.startswith("["):
-                assert f"{name} needs an argument; usage: {name} {known.usage}" in say(name)
+                assert f"{name} {known.usage}" in refused(name).hint
     assert (chat.conversation, chat.session, chat.prompt.multiline) == (before, session, multiline)
 
 
-def test_help_tells_of_one_command(say: Say) -> None:
+def test_help_tells_of_one_command(say: Say, refused: Refused) -> None:
     for line in ("/help undo", "/help /undo", ":h undo"):
         shown = say(line)
         assert "/undo [N]" in shown
         assert "/redo" not in shown.replace(registry.commands()["undo"].help, "")
     assert ":clh" in say("/help clear")
-    assert "did you mean /undo?" in say("/help undoo")
+    assert "/undo" in refused("/help undoo").hint
 
 
-def test_what_other_programs_call_a_command_leads_to_it(say: Say) -> None:
-    assert "did you mean /retry?" in say("/regenerate")
-    for near, meant in [("regnerate", "retry"), ("REGEN", "retry"), ("exi", "quit"), ("renmae", "rename")]:
-        assert f"did you mean /{meant}?" in say(f"/{near}")
+def test_what_other_programs_call_a_command_leads_to_it(refused: Refused) -> None:
+    for near, meant in [
+        *(("regenerate", "retry"), ("regnerate", "retry"), ("REGEN", "retry")),
+        *(("exi", "quit"), ("renmae", "rename")),
+    ]:
+        assert f"/{meant}" in refused(f"/{near}").hint
     assert set(registry.SYNONYMS.values()) <= set(registry.commands())
     assert not set(registry.SYNONYMS) & set(registry.commands())
+
+
+# --- what they say --------------------------------------------------------------------------------------
+
+WORDY = "word " * 30
+SAID: dict[str, tuple[str, ...]] = {
+    "unknown command /undoo; did you mean /undo?": ("/undoo",),
+    "unknown command /xyz; /help lists them (a message may begin with //)": ("/xyz",),
+    "/clear takes no argument; use /clear alone": ("/clear x",),
+    "/pin needs an argument; usage: /pin N": ("/pin",),
+    "'x': expected a whole number, 1 or more": ("/undo x",),
+    "took back the last turn; the chat is empty": ("one", "/undo"),
+    "took back 2 turns; turn 1 is the last: 'one'": ("one", "two", "three", "/undo 2"),
+    "went forward one turn; turn 1 is the last: 'one'": ("one", "/undo", "/redo"),
+    "nothing to undo": ("/undo",),
+    "nothing to redo": ("/redo",),
+    "this is the last of 2": ("one", "/retry", "/next"),
+    "there is no question 7; there is only one question": ("one", "/edit 7"),
+    "no question yet; say something first": ("/edit",),
+    "no reply was interrupted or cut; /retry answers the question again": ("one", "/continue"),
+    "no branch has a name yet; /branch NAME names this one": ("/branch",),
+    "this branch is called first": ("one", "/branch first"),
+    "turn 1 stays in the context": ("one", "/pin 1"),
+    "turn 1 may leave the context": ("one", "/pin 1", "/unpin 1"),
+    "turn 1 no longer fits the context and is left out; /pin keeps a turn": (*[WORDY] * 3,),
+    "of 200 tokens": ("one", "/context"),
+    "the context holds 200; shorten it, or start qwenchat with a larger --context": (
+        "one",
+        "word " * 300,
+    ),
+    "the chat is empty": ("/history",),
+    "a new chat": ("/clear",),
+    "expected a number, 0 or more": ("/set temperature hot",),
+    "unknown option heat": ("/set heat 1",),
+    "temperature is 0: the same model answers the same": ("one", "/set temperature 0", "/retry"),
+    "unknown prompt pirat": ("/system @pirat",),
+    "the model's own system prompt, which is known once it is loaded": ("/system default", "/system"),
+    "the model's own system prompt: You are a fake.": ("/system default", "one", "/system"),
+    "there is no system prompt": ("/system none", "/system"),
+    "the system prompt is the model's own again": ("/system default",),
+    "no reply yet": ("/stats",),
+    "this is 'one'": ("one", "/clear", "two", "/resume one"),
+    "this is the session that you are in": ("one", "/resume one"),
+    "there is no other session": ("one", "/resume"),
+    "this chat was not saved; nothing to delete": ("/delete",),
+    "this session is called A new name": ("one", "/rename A new name"),
+    "this is a copy, one (fork)": ("one", "/fork"),
+    "no session contains 'nowhere'": ("one", "/search nowhere"),
+    "unknown format 'pdf'": ("one", "/export pdf"),
+    "wrote one.md": ("one", "/export"),
+    "one.md already exists; one-2.md is free; --force overwrites": ("one", "/export", "/export"),
+    "./no.txt is not a file here; sent as text": ("what is in @./no.txt ?",),
+    ". is a folder; name a file in it": ("/file .",),
+    "no file is attached; /file PATH or @PATH attaches one": ("/detach",),
+    "there is no code in the last reply": ("one", "/copy code"),
+    "Alt-Enter sends": ("/multiline",),
+}
+
+
+@pytest.mark.parametrize("text", SAID)
+def test_it_is_said_in_these_words(say: Say, text: str) -> None:
+    *before, line = SAID[text]
+    say(*before)
+    assert text in " ".join(say(line).split())
 
 
 # --- the chat -----------------------------------------------------------------------------------------
 
 
-def test_undo_and_redo_go_several_turns(chat: Chat, say: Say) -> None:
-    say("one", "two", "three")
-    assert "took back 2 turns" in say("/undo 2")
-    assert [q.text for q in chat.conversation.questions()] == ["one"]
-    assert "went forward 2 turns" in say("/redo 5")
-    assert [q.text for q in chat.conversation.questions()] == ["one", "two", "three"]
-    assert "nothing to redo" in say("/redo")
+def test_undo_and_redo_go_several_turns(chat: Chat, say: Say, refused: Refused) -> None:
+    say("one", "two", "three", "/undo 2")
+    assert questions(chat) == ["one"]
+    say("/redo 5")
+    assert questions(chat) == ["one", "two", "three"]
+    refused("/redo")
     say("/undo 9")
-    assert "nothing to undo" in say("/undo")
-
-
-def test_undo_and_redo_tell_where_the_chat_stands(say: Say) -> None:
-    assert "turn 1 is the last: 'one'" in say("one", "two", "/undo")
-    assert "the chat is empty" in say("/undo")
-    assert "turn 2 is the last: 'two'" in say("/redo 2")
+    assert questions(chat) == []
+    refused("/undo")
 
 
 def test_undo_is_saved(chat: Chat, say: Say) -> None:
@@ -139,33 +240,37 @@ def test_undo_is_saved(chat: Chat, say: Say) -> None:
     assert len(saved(chat)["nodes"]) == 4
 
 
-def test_retry_makes_a_sibling_and_next_and_prev_walk(say: Say) -> None:
+def test_retry_makes_a_sibling_and_next_and_prev_walk(say: Say, refused: Refused) -> None:
     assert "‹2/2›" in say("hello", "/retry")
     assert "‹1/2›" in say("/prev")
     assert "‹2/2›" in say("/next")
-    assert "this is the last of 2" in say("/next")
+    refused("/next")
 
 
-def test_edit_puts_the_question_on_the_line_and_asks_it_in_other_words(chat: Chat, say: Say) -> None:
+def test_edit_puts_the_question_on_the_line_and_asks_it_in_other_words(
+    chat: Chat, say: Say, refused: Refused
+) -> None:
     say("one", "two", "/edit 1")
     assert chat.next_line == "one"
     assert "You said: uno" in say("uno")
-    assert [q.text for q in chat.conversation.questions()] == ["uno"]
+    assert questions(chat) == ["uno"]
     shown = say("/prev")  # to where that branch was left
     assert "You said: one" in shown
     assert "You said: two" in shown
-    assert "there is no question 7" in say("/edit 7")
+    refused("/edit 7")
 
 
 def test_a_command_while_a_question_is_rewritten_is_a_command(chat: Chat, say: Say) -> None:
-    say("one", "/edit")
-    assert "took back" in say("/undo")
+    say("one", "/edit", "/undo")
+    assert questions(chat) == []
     assert chat.editing is None
 
 
 @pytest.mark.parametrize("line", ["/stats\n", " /stats", "/stats  "])
-def test_a_command_is_one_whatever_space_is_around_it(say: Say, line: str) -> None:
-    assert "no reply yet" in say(line)
+def test_a_command_is_one_whatever_space_is_around_it(line: str) -> None:
+    called = registry.find(line)
+    assert called is not None
+    assert called[0].name == "stats"
 
 
 def test_a_text_that_begins_like_a_command_is_a_message_if_it_goes_on(chat: Chat, say: Say) -> None:
@@ -176,40 +281,38 @@ def test_a_text_that_begins_like_a_command_is_a_message_if_it_goes_on(chat: Chat
 
 
 def test_branches_have_names_and_can_be_gone_to(chat: Chat, say: Say) -> None:
-    assert "no branch has a name yet" in say("/branch")
-    say("one", "/branch first", "/undo", "two")
+    say("/branch", "one", "/branch first", "/undo", "two")
     assert "first: " in say("/branch")
     assert completed(chat, "/switch f") == ["/switch first"]
     assert "You said: one" in say("/switch first")
-    assert [q.text for q in chat.conversation.questions()] == ["one"]
+    assert questions(chat) == ["one"]
 
 
 def test_a_pinned_turn_stays_when_others_have_to_go(chat: Chat, say: Say) -> None:
     say("first " + "word " * 30, "/pin 1")
-    shown = say(*(f"{n} " + "word " * 30 for n in range(4)))
-    assert "left out; /pin keeps a turn" in shown
-    assert "turn 1 " not in shown
-    context = say("/context")
-    assert "[pinned]" in context
-    assert "[left out]" in context
-    assert "of 200 tokens" in context
-    assert "may leave" in say("/unpin 1")
+    say(*(f"{n} " + "word " * 30 for n in range(4)))
+    first, *others = chat.conversation.questions()
+    assert chat.conversation.pinned_turns() == [1]
+    assert chat.left_out and chat.left_out < {question.id for question in others}
+    rows = say("/context").splitlines()
+    assert ["[pinned]" in row for row in rows if first.text[:9] in row] == [True]
+    assert sum("[left out]" in row for row in rows) == len(chat.left_out)
+    say("/unpin 1")
+    assert chat.conversation.pinned_turns() == []
 
 
-def test_an_overflow_can_be_an_error_instead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_overflow_can_be_an_error_instead(tmp_path: Path) -> None:
     chat = make_chat(tmp_path, overflow="error")
     for n in range(4):
         Loop(chat).take(f"{n} " + "word " * 30)
-    assert "the context of 200 tokens is full; turn 1 no longer fits" in capsys.readouterr().err
     assert chat.next_line.startswith("3 word")
     assert len(chat.conversation.questions()) == 2
 
 
 def test_a_message_that_is_too_long_goes_back_to_the_line(chat: Chat, say: Say) -> None:
-    say("hello")
-    assert "the context holds 200" in say("word " * 500)
+    say("hello", "word " * 500)
     assert chat.next_line == "word " * 500
-    assert [q.text for q in chat.conversation.questions()] == ["hello"]
+    assert questions(chat) == ["hello"]
 
 
 def test_clear_begins_a_new_chat_and_keeps_the_old(chat: Chat, say: Say) -> None:
@@ -233,13 +336,8 @@ def test_context_takes_a_row_a_turn_and_the_width_of_the_terminal(
 
 def test_errors_in_the_chat_name_its_own_commands(say: Say) -> None:
     shown = say("hello", "/resume nosuch")
-    assert "/sessions shows them" in shown
+    assert "/sessions" in shown
     assert "qwenchat sessions" not in shown
-    assert "start qwenchat with a larger --context" in say("word " * 300)
-
-
-def test_history_of_an_empty_chat_says_so(say: Say) -> None:
-    assert "the chat is empty" in say("/history")
 
 
 def test_the_system_prompt_keeps_its_lines(say: Say) -> None:
@@ -262,77 +360,45 @@ def test_what_is_shown_again_is_marked_with_how_it_ended(chat: Chat, say: Say) -
     assert [line for line in say("/history").splitlines() if "‹" in line] == ["interrupted ‹2/2›"]
 
 
-def test_continue_needs_a_reply_that_broke_off(say: Say) -> None:
-    assert "no reply was interrupted or cut" in say("hello", "/continue")
+def test_continue_needs_a_reply_that_broke_off(say: Say, refused: Refused) -> None:
+    say("hello")
+    assert "/retry" in refused("/continue").hint
 
 
-FAULTS = [
-    (fault, step)
-    for fault in (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES)
-    for step in ("open", "write", "fsync", "replace", "folder fsync")
-]
-
-
-@pytest.mark.parametrize(("fault", "step"), FAULTS)
+@posix
+@pytest.mark.parametrize("step", Disk.STEPS)
 def test_a_disk_that_fails_costs_one_line_and_the_chat_goes_on(
-    chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch, fault: int, step: str
+    chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     say("one")
     before = chat.session.path.read_bytes()
-
-    def fail(*args: object, **kwargs: object) -> None:
-        raise OSError(fault, os.strerror(fault))
-
     with monkeypatch.context() as broken:
-        if step == "open":
-            broken.setattr(atomic.os, "open", _failing_open(fail))
-        elif step == "folder fsync":
-            broken.setattr(atomic, "sync_folder", fail)
-        else:
-            name = {"write": "_write_all", "fsync": "os.fsync", "replace": "Path.replace"}[step]
-            broken.setattr(f"qwenchat.files.atomic.{name}", fail)
+        Disk(broken, fails_at=step, error=errno.EIO)
         shown = say("two", "three", "/undo")
         assert "You said: two" in shown
         assert "You said: three" in shown
-        assert shown.count("cannot save the session") == 1
-        assert os.strerror(fault) in shown
+        assert shown.count(os.strerror(errno.EIO)) == 1
+        assert os.strerror(errno.EIO) in chat.autosave.last_error
         if step != "folder fsync":  # there the new bytes are in place
             assert chat.session.path.read_bytes() == before
-    assert "cannot save" not in say("four")
-    assert [node["text"] for node in saved(chat)["nodes"] if node["role"] == "user"] == [
-        "one",
-        "two",
-        "three",
-        "four",
-    ]
-
-
-def _failing_open(fail: Callable[..., None]) -> Callable[..., int]:
-    """An os.open() that creates no files."""
-
-    def open_(path: object, flags: int, *args: int) -> int:
-        if flags & os.O_CREAT and str(path).endswith(atomic.TEMPORARY_SUFFIX):
-            fail()
-        return _real_open(path, flags, *args)  # type: ignore[arg-type]
-
-    return open_
-
-
-_real_open = os.open
+    say("four")
+    assert chat.is_saved
+    asked = [node["text"] for node in saved(chat)["nodes"] if node["role"] == "user"]
+    assert asked == ["one", "two", "three", "four"]
 
 
 # --- the model ----------------------------------------------------------------------------------------
 
 
-def test_set_checks_its_value_and_the_session_remembers_it(chat: Chat, say: Say) -> None:
+def test_set_checks_its_value_and_the_session_remembers_it(chat: Chat, say: Say, refused: Refused) -> None:
     say("hello")
-    assert "expected a number, 0 or more" in say("/set temperature hot")
+    refused("/set temperature hot")
     assert "0.5" in say("/set temperature 0.5")
     assert "0.9" in say(":conf top_p=0.9")
     assert chat.options == GenerationOptions(temperature=0.5, top_p=0.9)
     assert saved(chat)["settings"] == {"temperature": 0.5, "top_p": 0.9}
     assert "1 (model)" in say("/set temperature default")
-    assert "unknown option heat" in say("/set heat 1")
+    assert "temperature" in refused("/set heat 1").hint
 
 
 def test_options_are_told_as_they_are_in_force_and_whose_they_are(
@@ -361,17 +427,17 @@ def test_options_are_told_as_they_are_in_force_and_whose_they_are(
 
 def test_a_greedy_models_retry_says_that_it_stays_the_same(say: Say) -> None:
     say("hello", "/set temperature 0")
-    assert "temperature is 0" in say("/retry")
-    assert "/set temperature 0.7 lets it differ" in say("/retry")
-    assert "temperature is 0" not in say("another")
-    say("/set temperature 0.7")
-    assert "temperature is 0" not in say("/retry")
+    advice = "/set temperature 0.7"
+    assert advice in say("/retry")
+    assert advice not in say("another")
+    say(advice)
+    assert advice not in say("/retry")
 
 
 def test_every_option_can_be_set_and_is_completed(chat: Chat, say: Say) -> None:
     values = {"top_k": "3", "seed": "4", "max_new_tokens": "5", "stop": "END"}
     for field in fields(GenerationOptions):
-        assert "internal" not in say(f"/set {field.name} {values.get(field.name, '0.5')}")
+        run_command(chat, f"/set {field.name} {values.get(field.name, '0.5')}")
         assert f"/set {field.name}" in completed(chat, "/set ")
         assert completed(chat, f"/set {field.name} ") == [f"/set {field.name} default"]
         assert getattr(chat.options, field.name) not in (None, ())
@@ -384,7 +450,7 @@ def test_seed_is_shown_and_set(chat: Chat, say: Say) -> None:
 
 
 def test_the_system_prompt_is_a_text_or_a_name_of_the_config(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QWENCHAT_PROMPTS", json.dumps({"pirate": "You are a pirate."}))
     chat = make_chat(tmp_path)
@@ -394,8 +460,10 @@ def test_the_system_prompt_is_a_text_or_a_name_of_the_config(
     assert chat.conversation.system == "You are a pirate."
     Loop(chat).take("/system Be brief.")
     assert chat.conversation.system == "Be brief."
-    Loop(chat).take("/system @pirat")
-    assert "did you mean" in capsys.readouterr().err
+    with pytest.raises(ConfigError) as caught:
+        run_command(chat, "/system @pirat")
+    assert "pirate" in caught.value.hint
+    assert chat.conversation.system == "Be brief."
     Loop(chat).take("/system none")
     assert chat.conversation.system == ""
     Loop(chat).take("/system default")
@@ -404,20 +472,17 @@ def test_the_system_prompt_is_a_text_or_a_name_of_the_config(
 
 def test_whose_system_prompt_is_in_force_is_told(chat: Chat, say: Say) -> None:
     say("/system default")
-    assert "once it is loaded" in say("/system")
+    assert "You are a fake." not in say("/system")  # it is not loaded yet
     say("hello")
-    assert "own system prompt: You are a fake." in say("/system")
+    assert "You are a fake." in say("/system")
     assert "You are a fake." in say("/context")
     say("/system none")
-    assert "no system prompt" in say("/system")
-    assert "You are a fake." not in say("/context")
+    assert "You are a fake." not in say("/system", "/context")
     say("/system Be brief.")
     assert say("/system").strip() == "Be brief."
-    assert "own again" in say("/system default")
 
 
 def test_stats_tell_what_was_reused(say: Say) -> None:
-    assert "no reply yet" in say("/stats")
     say("hello")
     shown = say("/stats")
     assert "reused 0 + new " in shown
@@ -458,18 +523,16 @@ def test_model_completes_the_paths_that_can_be_one(chat: Chat, tmp_path: Path) -
 # --- sessions -----------------------------------------------------------------------------------------
 
 
-def test_resume_goes_on_with_a_session_and_its_options(chat: Chat, say: Say) -> None:
+def test_resume_goes_on_with_a_session_and_its_options(chat: Chat, say: Say, refused: Refused) -> None:
     say("/set temperature 0.5", "first chat")
     first = chat.session.id
     say("/clear", "/set temperature default", "second chat")
     assert f"/resume {first}" in completed(chat, "/resume " + first[:4])
     assert "/resume first chat" in completed(chat, "/resume fir")
-    shown = say("/resume first")
-    assert "You said: first chat" in shown
-    assert "this is 'first chat'" in shown
+    assert "You said: first chat" in say("/resume first")
     assert chat.session.id == first
     assert chat.options.temperature == 0.5
-    assert "the session that you are in" in say(f"/resume {first}")
+    refused(f"/resume {first}")  # it is in it
     assert "second chat" in say("/resume")
 
 
@@ -499,8 +562,8 @@ def test_resume_tells_which_other_model_answered(chat: Chat, say: Say) -> None:
     say("one")
     chat.session.model = "second"
     chat.save()
-    assert "second answered last; /model second loads it" in say("/clear", "two", "/resume one")
-    assert "answered last" not in say("/resume two")
+    assert "/model second" in say("/clear", "two", "/resume one")
+    assert "/model second" not in say("/resume two")
 
 
 def test_a_session_that_is_open_elsewhere_is_forked(tmp_path: Path, chat: Chat, say: Say) -> None:
@@ -512,32 +575,32 @@ def test_a_session_that_is_open_elsewhere_is_forked(tmp_path: Path, chat: Chat, 
     assert len(other.conversation.questions()) == 1
 
 
-def test_delete_of_what_was_not_saved_says_so(say: Say) -> None:
-    assert "this chat was not saved; nothing to delete" in say("/delete")
-
-
 def test_rename_fork_delete_and_search(
-    chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    chat: Chat, say: Say, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    refused("/delete")  # nothing is saved yet
     say("a needle in a haystack")
     first = chat.session.id
-    assert "called A new name" in say("/rename A new name")
+    say("/rename A new name")
     assert saved(chat)["title"] == "A new name"
     say("/fork")
     assert chat.session.id != first
     assert saved(chat)["title"] == "A new name (fork)"
     assert say("/search needle").count("needle") >= 2
-    assert "no session contains" in say("/search nowhere")
+    assert first not in say("/search nowhere")
     monkeypatch.setattr(chat.prompt, "confirm", lambda question: False)
-    assert "it stays" in say("/delete")
+    say("/delete")
+    assert len(chat.store.list()) == 2
     monkeypatch.setattr(chat.prompt, "confirm", lambda question: True)
-    assert "deleted" in say("/delete")
+    say("/delete")
     assert [info.id for info in chat.store.list()] == [first]
     assert not chat.conversation.nodes
     assert first in say("/sessions")
 
 
-def test_export_takes_the_format_from_the_name_and_is_markdown_without(say: Say, tmp_path: Path) -> None:
+def test_export_takes_the_format_from_the_name_and_is_markdown_without(
+    say: Say, refused: Refused, tmp_path: Path
+) -> None:
     say("hello there")
     for line, name, begin in (
         ("/export my chat.HTML", "my chat.HTML", "<!DOCTYPE html>"),
@@ -545,10 +608,10 @@ def test_export_takes_the_format_from_the_name_and_is_markdown_without(say: Say,
         ("/export", "hello-there.md", "# hello there"),
         ("/export md chat.html", "chat.html", "# hello there"),
     ):
-        assert f"wrote {name}" in say(line)
+        assert name in say(line)
         assert (tmp_path / name).read_text().startswith(begin)
     for line in ("/export pdf", "/export chat.pdf", "/export notes"):
-        assert "unknown format" in say(line)
+        assert "md|html|json|txt" in refused(line).hint
 
 
 def test_a_file_that_is_there_is_replaced_only_when_told(chat: Chat, say: Say, tmp_path: Path) -> None:
@@ -558,11 +621,12 @@ def test_a_file_that_is_there_is_replaced_only_when_told(chat: Chat, say: Say, t
         say(line)
         (tmp_path / name).write_text("mine")
         stem, ending = name.split(".")
-        assert f"{name} already exists; {stem}-2.{ending} is free; --force overwrites" in say(line)
+        shown = say(line)
+        assert f"{stem}-2.{ending}" in shown and "--force" in shown
         assert (tmp_path / name).read_text() == "mine"
         (tmp_path / f"{stem}-2.{ending}").touch()
-        assert f"{stem}-3.{ending} is free" in say(line)
-        assert f"wrote {name}" in say(f"{line} --force")
+        assert f"{stem}-3.{ending}" in say(line)
+        say(f"{line} --force")
         assert (tmp_path / name).read_text() != "mine"
     (tmp_path / "folder.md").mkdir()
     assert "--force" not in say("/export folder.md")
@@ -571,10 +635,10 @@ def test_a_file_that_is_there_is_replaced_only_when_told(chat: Chat, say: Say, t
 @pytest.mark.parametrize("kind", ["md", "html", "json", "txt"])
 def test_export_writes_a_new_file(chat: Chat, say: Say, tmp_path: Path, kind: str) -> None:
     say("hello: there/you")
-    assert f"wrote hello-there-you.{kind}" in say(f"/export {kind}")
+    say(f"/export {kind}")
     assert "You said" in (tmp_path / f"hello-there-you.{kind}").read_text()
-    assert "already exists" in say(f"/export {kind}")
-    assert f"wrote {tmp_path / 'x'}" in say(f"/export {kind} {tmp_path / 'x'}")
+    say(f"/export {kind} {tmp_path / 'x'}")
+    assert "You said" in (tmp_path / "x").read_text()
     assert f"/export {kind}" in completed(chat, "/export ")
     assert completed(chat, f"/export {kind} he") == []  # what is there would be refused
     (tmp_path / "here").mkdir()
@@ -603,16 +667,18 @@ def test_a_path_in_a_message_puts_the_file_in(chat: Chat, say: Say, tmp_path: Pa
     (tmp_path / "notes.txt").write_text("alpha beta\n")
     assert "alpha" in say("what is in @notes.txt ?")
     assert "what is in @not" in "".join(completed(chat, "what is in @not"))
-    assert "./missing.txt is not a file here; sent as text" in say("what is in @./missing.txt ?")
+    assert "./missing.txt" in say("what is in @./missing.txt ?")
+    assert questions(chat)[-1] == "what is in @./missing.txt ?"
 
 
-def test_a_folder_is_told_as_one_in_a_message_and_behind_the_command(
-    chat: Chat, say: Say, tmp_path: Path
+def test_a_folder_is_sent_as_text_and_not_attached(
+    chat: Chat, say: Say, refused: Refused, tmp_path: Path
 ) -> None:
     (tmp_path / "src").mkdir()
     for message in ("what is in @src ?", "what is in @src/ ?"):
         assert "is a folder; sent as text" in say(message)
-    assert "src is a folder; name a file in it" in say("/file src")
+        assert questions(chat)[-1] == message
+    assert "folder" in refused("/file src").message
 
 
 def test_a_file_that_is_no_text_is_refused(chat: Chat, say: Say, tmp_path: Path) -> None:
@@ -635,43 +701,45 @@ def test_a_file_goes_once_by_whatever_path_it_is_named(chat: Chat, say: Say, tmp
     assert chat.conversation.questions()[0].text == question.text
 
 
-def test_detach_takes_one_file_out_or_all(chat: Chat, say: Say, tmp_path: Path) -> None:
+def test_detach_takes_one_file_out_or_all(chat: Chat, say: Say, refused: Refused, tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt", "c.txt"):
         (tmp_path / name).write_text(name)
         say(f"/file {name}")
     assert completed(chat, "/detach b") == ["/detach b.txt"]
-    assert "detached one file" in say("/detach ./b.txt")
+    say("/detach ./b.txt")
     assert [file.name for file in chat.draft.attached] == ["a.txt", "c.txt"]
-    assert "b.txt is not attached; there are a.txt, c.txt" in say("/detach b.txt")
-    assert "detached 2 files" in say("/detach")
-    assert "no file is attached" in say("/detach")
+    assert "a.txt, c.txt" in refused("/detach b.txt").hint
+    say("/detach")
     assert chat.draft.attached == []
 
 
-def test_copy_takes_the_reply_or_its_code(chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_takes_the_reply_or_its_code(
+    chat: Chat, say: Say, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copied: list[str] = []
     monkeypatch.setattr(clipboard, "copy", lambda text: copied.append(text) or "a test")
-    assert "no reply yet" in say("/copy")
+    refused("/copy")  # there is no reply yet
     say("one", "two")
-    assert "by a test" in say("/copy")
+    assert "a test" in say("/copy")
     say("/copy 1")
     assert [text.strip() for text in copied] == ["You said: two", "You said: one"]
     assert completed(chat, "/copy ") == []
-    assert "there is no code" in say("/copy code")
+    refused("/copy code")
     _answer_code(chat)
     assert completed(chat, "/copy ") == ["/copy code"]
     say("/copy code")
     assert copied[-1] == "print(1)"
 
 
-def test_save_code_writes_a_block_to_a_new_file(chat: Chat, say: Say, tmp_path: Path) -> None:
+def test_save_code_writes_a_block_to_a_new_file(
+    chat: Chat, say: Say, refused: Refused, tmp_path: Path
+) -> None:
     say("one")
     _answer_code(chat)
-    assert "wrote code.py" in say("/save-code")
-    assert (tmp_path / "code.py").read_text() == "print(1)\n"
-    assert "already exists" in say("/save-code")
-    assert "wrote other.py" in say("/save-code 1 other.py")
-    assert "there is only one block" in say("/save-code 3")
+    say("/save-code", "/save-code 1 other.py")
+    for name in ("code.py", "other.py"):
+        assert (tmp_path / name).read_text() == "print(1)\n"
+    refused("/save-code 3")
 
 
 def test_the_editors_text_is_put_on_the_line(chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -684,7 +752,7 @@ def test_the_editors_text_is_put_on_the_line(chat: Chat, say: Say, monkeypatch: 
 
 
 def test_multiline_is_a_switch(chat: Chat, say: Say) -> None:
-    assert "Alt-Enter sends" in say("/multiline")
+    say("/multiline")
     assert chat.prompt.multiline
     say("/multiline")
     assert not chat.prompt.multiline
@@ -694,7 +762,7 @@ def test_theme_shows_and_takes_themes(chat: Chat, say: Say, monkeypatch: pytest.
     before = theme.current().name
     try:
         assert "terminal *" in say("/theme")
-        assert "the theme is mono" in say("/theme mono")
+        say("/theme mono")
         assert theme.current().name == "mono"
         assert "/theme dark" in completed(chat, "/theme d")
         assert theme.current().name == "mono"
@@ -766,7 +834,7 @@ def test_a_stop_text_can_be_taken_away_again(chat: Chat, say: Say) -> None:
 def test_a_failed_model_says_how_to_ask_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chat = make_chat(tmp_path, fails=True)
     Loop(chat).take("hello")
-    assert "/retry then asks again" in capsys.readouterr().err
+    assert "/retry" in capsys.readouterr().err
     Loop(chat).take("/model second")
     Loop(chat).take("/retry")
     assert "You said: hello" in capsys.readouterr().out
@@ -782,7 +850,7 @@ def test_memory_that_runs_out_costs_one_line_and_the_chat_goes_on(
 
     with monkeypatch.context() as poor:
         poor.setattr(Echo, "stream", run_out)
-        assert "memory ran out: CUDA out of memory; another model may fit" in say("hello")
+        assert "memory ran out: CUDA out of memory" in say("hello")
     assert "You said: hello" in say("/retry")
     assert "You said: again" in say("again")
 
@@ -810,23 +878,24 @@ def test_an_option_that_was_set_back_stays_so(tmp_path: Path, chat: Chat, say: S
 
 
 def test_a_chat_that_is_not_on_the_disk_is_not_left(
-    chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch
+    chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     say("other", "/clear", "one")
-
-    def full(*args: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as broken:
-        broken.setattr(atomic, "write_temporary", full)
+        Disk(broken, fails_at="write", error=errno.ENOSPC)
         say("two")
+        assert not chat.is_saved
         assert "not saved" in toolbar.render(chat)
-        assert "not saved yet" in say("/clear")
-        with chat.store.open("other"):  # which is not opened, either
-            assert "fork" not in say("/resume other")
-        assert len(chat.conversation.questions()) == 2
+        with chat.store.open("other"):  # which is not opened, either, so that nothing is said of a fork
+            for line in ("/clear", "/resume other"):
+                with pytest.raises(SessionError, match="not saved yet"):
+                    run_command(chat, line)
+                assert questions(chat) == ["one", "two"]
+        chat.notices.show()
+        assert "fork" not in capsys.readouterr().err
     left = chat.session.path
-    assert "a new chat" in say("/clear")
+    say("/clear")
+    assert not chat.conversation.nodes
     assert len(json.loads(left.read_text())["nodes"]) == 4
 
 
@@ -849,11 +918,11 @@ def test_a_chat_that_is_not_on_the_disk_is_left_only_when_that_is_asked_twice(
     chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], leave: str
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(atomic, "write_temporary", lambda *args: _fail())
+        Disk(broken, fails_at="write", error=errno.ENOSPC)
         left = run(chat, "one", leave, "two", leave, leave, "three", monkeypatch=monkeypatch)
     assert left == ["three"]
     assert len(chat.conversation.questions()) == 2
-    assert capsys.readouterr().err.count("this chat is not saved yet: cannot save the session") == 2
+    assert capsys.readouterr().err.count("this chat is not saved yet") == 2
 
 
 @pytest.mark.parametrize("leave", ["/quit", ""])
@@ -861,15 +930,11 @@ def test_a_chat_that_is_saved_after_all_is_left_at_once(
     chat: Chat, monkeypatch: pytest.MonkeyPatch, leave: str
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(atomic, "write_temporary", lambda *args: _fail())
+        Disk(broken, fails_at="write", error=errno.ENOSPC)
         Loop(chat).take("one")
     assert not chat.is_saved
     assert run(chat, leave, "two", monkeypatch=monkeypatch) == ["two"]
     assert saved(chat)["nodes"][0]["text"] == "one"
-
-
-def _fail() -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_what_happened_to_a_session_is_told_when_it_is_opened(
@@ -920,7 +985,7 @@ def test_a_ctrl_c_in_a_command_does_not_end_the_chat(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(chat.store, "search", interrupted)
-    assert "interrupted" in say("/search something")
+    say("/search something")
     assert "You said: hello" in say("hello")
 
 
@@ -930,8 +995,8 @@ def test_a_toolbar_that_fails_costs_nothing(chat: Chat, say: Say, monkeypatch: p
     assert toolbar.render(chat) == "first"
 
 
-def test_a_huge_number_is_no_number(say: Say) -> None:
-    assert "expected a whole number" in say("/undo " + "9" * 5000)
+def test_a_huge_number_is_no_number(refused: Refused) -> None:
+    refused("/undo " + "9" * 5000)
 
 
 def test_hostile_titles_are_harmless_in_completions(chat: Chat, say: Say) -> None:
