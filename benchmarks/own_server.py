@@ -55,7 +55,7 @@ class Own:
         from qwenchat.engine.sampling import SamplingParams
 
         engine = backend.engine
-        prompt = random_prompt(request, engine.config.vocab_size)
+        prompt = random_prompt(request, engine.runner.vocab_size)
         greedy = SamplingParams(temperature=0.0)
         return arrivals(
             lambda: engine.generate(prompt, greedy, max_new_tokens=request["tokens"], stop_ids=())

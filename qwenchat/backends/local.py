@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from qwenchat.engine.config import GenerationDefaults
+    from qwenchat.engine.generate import Engine
     from qwenchat.engine.generation import Generation
     from qwenchat.engine.sampling import SamplingParams
 
@@ -68,28 +69,6 @@ class Tokenizer(Protocol):
         """The text of a reply's tokens; None if it does not lead back to them."""
 
 
-class Engine(Protocol):
-    """Token ids in, token ids out; as :class:`qwenchat.engine.generate.Engine`."""
-
-    @property
-    def context(self) -> int:
-        """The longest context, in tokens."""
-
-    def logits(self, ids: Sequence[int]) -> torch.Tensor:
-        """The logits after each of ``ids``, float32 [T, vocab_size] on the CPU."""
-
-    def generate(
-        self,
-        prompt: Sequence[int],
-        params: SamplingParams,
-        *,
-        max_new_tokens: int | None = None,
-        stop_ids: Collection[int] = (),
-        cancel: threading.Event | None = None,
-    ) -> Generation:
-        """Tokens that follow ``prompt``, one at a time."""
-
-
 class Model(ABC):
     """A loaded model; what :func:`qwenchat.load` returns.
 
@@ -98,11 +77,11 @@ class Model(ABC):
         engine: token ids in, token ids out.
     """
 
-    engine: Engine
+    engine: Engine[Any]
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Engine[Any],
         defaults: GenerationDefaults,
         *,
         name: str,
@@ -130,7 +109,7 @@ class Model(ABC):
         """As :meth:`qwenchat.chat.backend.Backend.count_tokens`."""
 
     @abstractmethod
-    def _prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+    def _encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """The prompt that asks for a reply, or for the rest of one."""
 
     @abstractmethod
@@ -141,6 +120,20 @@ class Model(ABC):
     def _turn_ends(self) -> set[int]:
         """Tokens that end a turn, besides the checkpoint's own."""
 
+    def prompt_ids(self, messages: Sequence[Message | Mapping[str, Any]]) -> list[int]:
+        """The token ids of the prompt that asks for a reply to ``messages``, control tokens and all.
+
+        If the last message is the assistant's, its turn is left open, to be gone on with.
+
+        Args:
+            messages: as of :meth:`chat`.
+
+        Raises:
+            PromptError: there is no message, one is none, or the chat template refuses them.
+            CheckpointError: the checkpoint has no tokenizer.
+        """
+        return self._encode_prompt(_chat_of(messages))
+
     def logits(self, ids: Sequence[int]) -> torch.Tensor:
         """The logits after each of ``ids``, float32 [T, vocab_size] on the CPU.
 
@@ -148,7 +141,8 @@ class Model(ABC):
             PromptError: no ids, or one outside the vocabulary.
             ContextLengthError: more than the model's longest context.
         """
-        return self.engine.logits(ids)
+        found: torch.Tensor = self.engine.logits(ids)
+        return found
 
     def generate(
         self,
@@ -212,7 +206,7 @@ class Model(ABC):
                 more than text.
         """
         started = perf_counter()
-        prompt = self._prompt_ids(messages)
+        prompt = self._encode_prompt(messages)
         room = self.context - len(prompt)
         if room < 1:
             raise too_long(len(prompt), self.context)

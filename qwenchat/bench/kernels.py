@@ -8,7 +8,7 @@ decoding, and its own time taken off again.
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ _REPEATS = 3
 _COPIES = 8  # of what is launched once a token: a graph of one kernel would time the graph's start
 
 
-def context_of(engine: Engine) -> int:
+def context_of(engine: Engine[Any]) -> int:
     """The context at which the kernels are timed in this engine's cache."""
     return min(CONTEXT, engine.context // 2)
 
@@ -118,7 +118,7 @@ def peaked_logits(vocab_size: int, device: torch.device) -> Tensor:
 
 
 def _plain_sampler(logits: Tensor, params: SamplingParams, clock: Clock) -> float:
-    from qwenchat.engine.sampling import Sampler
+    from qwenchat.engine.torch_sampling import Sampler
 
     sampler = Sampler(params, len(logits), [0], device=logits.device)
     with torch.inference_mode():

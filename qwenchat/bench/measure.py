@@ -31,10 +31,11 @@ from qwenchat.bench.protocol import (
 from qwenchat.bench.random_weights import published_size
 from qwenchat.bench.timing import Clock, wait
 from qwenchat.engine.generate import Engine
+from qwenchat.engine.plan import new_runner
 from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
-    pass
+    from qwenchat.engine.torch_runner import TorchRunner
 
 _REPEATS = 3
 
@@ -120,9 +121,10 @@ def free(device: torch.device) -> None:
 # The one place that knows what kinds of KV cache an engine takes, and what a position of each is.
 
 
-def new_engine(loaded: Loaded, context: int, kv_cache: str) -> Engine:
+def new_engine(loaded: Loaded, context: int, kv_cache: str) -> Engine[TorchRunner]:
     """An engine on the model, with a cache for ``context`` tokens."""
-    return Engine(loaded.model, context=context, weights=loaded.weights, int8_cache=kv_cache == "int8")
+    runner = new_runner(loaded.model, loaded.weights, int8_cache=kv_cache == "int8")
+    return Engine(runner, context=context)
 
 
 def kv_bytes_per_position(loaded: Loaded, kv_cache: str) -> int:
@@ -174,17 +176,19 @@ def _measure_replies(
         if reads:
             reads.append(read_rate(loaded.device))
     result.read = statistics.mean(reads) if reads else None
-    if kernels and engine.decoder is not None:
+    if kernels and loaded.weights is not None:
         from qwenchat.bench import kernels as timing
+        from qwenchat.engine.cuda.runner import GraphCache
 
         tell(tr("{name}: kernels", name=result.name))
         result.kernels_at = timing.context_of(engine)
-        result.kernel_times = timing.measure(engine.decoder, result.kernels_at, result.per_position)
+        assert isinstance(engine.cache, GraphCache)
+        result.kernel_times = timing.measure(engine.cache.decoder, result.kernels_at, result.per_position)
 
 
-def _first_token(engine: Engine, ids: list[int], clock: Clock) -> tuple[float, int]:
+def _first_token(engine: Engine[TorchRunner], ids: list[int], clock: Clock) -> tuple[float, int]:
     """Seconds to the first token after ``ids``, and how many of these the cache held."""
-    wait(engine.device)
+    wait(engine.runner.device)
     seconds = 0.0
     started = clock()
     generation = engine.generate(ids, SAMPLING, max_new_tokens=1)
@@ -193,15 +197,19 @@ def _first_token(engine: Engine, ids: list[int], clock: Clock) -> tuple[float, i
     return seconds, generation.stats.reused_tokens
 
 
-def _next_turn(engine: Engine, old: list[int], new: list[int], clock: Clock) -> tuple[float, int]:
+def _next_turn(
+    engine: Engine[TorchRunner], old: list[int], new: list[int], clock: Clock
+) -> tuple[float, int]:
     _first_token(engine, old, clock)
     return _first_token(engine, old + new, clock)
 
 
-def _reply(decodes: list[Decode], engine: Engine, ids: list[int], tokens: int, clock: Clock) -> None:
+def _reply(
+    decodes: list[Decode], engine: Engine[TorchRunner], ids: list[int], tokens: int, clock: Clock
+) -> None:
     """Adds a reply of exactly ``tokens`` tokens: no id ends it."""
     arrivals = []
-    wait(engine.device)
+    wait(engine.runner.device)
     started = clock()
     for _ in engine.generate(ids, SAMPLING, max_new_tokens=tokens):
         arrivals.append(clock() - started)

@@ -132,9 +132,11 @@ def _checkpoint_subject(request: Request, device: torch.device, dtype: str, tell
     def load() -> Loaded:
         backend = load_requested(_load_request(request, device, dtype, tell))
         assert isinstance(backend, NativeBackend)
-        engine = backend.engine
+        runner = backend.engine.runner
         kernels = backend.description.rpartition(", ")[2]
-        loaded = Loaded(engine.model, engine.weights, kernels)
+        # Of a GraphRunner, whose module cannot be imported where there is no Triton.
+        weights = getattr(runner, "weights", None)
+        loaded = Loaded(runner.model, weights, kernels)
         backend.close()
         return loaded
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from qwenchat.errors import InsufficientMemoryError, PromptError
 
-if TYPE_CHECKING:
-    pass
-
-
 FinishReason = Literal["stop", "length", "cancelled"]
+"""Why it ended: the model or a stop string ended it, the limit was reached, or it was cancelled."""
+
+
+class Cancelled(Exception):
+    """Work was given up between two layers; the cache counts none of its tokens as filled."""
 
 
 @dataclass(slots=True)

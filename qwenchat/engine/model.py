@@ -20,11 +20,8 @@ from torch.backends.cuda import SDPAParams, can_use_flash_attention
 from torch.nn import functional as F
 
 from qwenchat.engine.config import ModelConfig
+from qwenchat.engine.generation import Cancelled
 from qwenchat.engine.kv_cache import KVCache
-
-
-class Cancelled(Exception):
-    """Work was given up between two layers; the cache counts none of its tokens as filled."""
 
 
 class Qwen(nn.Module):

@@ -14,7 +14,7 @@ import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qwenchat.engine.cpu.team import Team
     from qwenchat.engine.cuda.decode import Weights
     from qwenchat.engine.model import Qwen
+    from qwenchat.engine.torch_runner import TorchRunner
     from qwenchat.engine.weights.quantized_layout import QuantizedLayout
 
 
@@ -149,3 +150,19 @@ def pack(model: Qwen, plan: Plan, dtype: torch.dtype) -> Kernels:
             return Kernels("Triton, CUDA graph", model, weights)
         reason = Phrase("the two halves of its MLP have their inputs in different orders")
     return Kernels("plain torch", model, unsupported_reason=reason)
+
+
+def new_runner(model: Qwen | CPUModel, weights: Weights | None, *, int8_cache: bool = False) -> TorchRunner:
+    """What runs a model on its kernels.
+
+    Args:
+        model, weights: as of :class:`Kernels`.
+        int8_cache: hold keys and values in 8 bits.
+    """
+    if weights is None:
+        from qwenchat.engine.torch_runner import TorchRunner
+
+        return TorchRunner(model, int8_cache=int8_cache)
+    from qwenchat.engine.cuda.runner import GraphRunner
+
+    return GraphRunner(cast("Qwen", model), weights, int8_cache=int8_cache)

@@ -541,9 +541,6 @@ CHINESE: Mapping[str, str] = {
     "the backend is {value!r}, expected {names}": "后端为 {value!r}，应为以下之一：{names}",
     "give at least one": "请至少给出一条",
     "unknown option {names}": "没有选项 {names}",
-    "the prompt has {tokens} tokens, the context holds {window}": (
-        "输入有 {tokens} 个 token，上下文只能容纳 {window} 个"
-    ),
     "shorten it, or load the model with a larger context": "请缩短它，或以更大的上下文加载模型",
     "the model is already generating": "模型正在生成",
     "end or close the other generation first": "请先结束或关闭另一次生成",

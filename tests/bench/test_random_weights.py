@@ -11,8 +11,8 @@ import torch
 from qwenchat.bench import random_weights
 from qwenchat.bench.random_weights import SHAPES, Shape, formats_of, published_size, random_model, shape_of
 from qwenchat.engine.cuda.linear import PackedLinear, RowLayout
-from qwenchat.engine.generate import Engine
 from qwenchat.engine.plan import Plan, pack
+from qwenchat.engine.torch_runner import TorchRunner
 from qwenchat.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -72,19 +72,19 @@ def test_a_random_model_equals_itself_packed_or_not(name: str) -> None:
     kinds = {type(m).__name__ for n, m in packed.named_modules() if n.endswith("c_attn")}
     assert kinds == {"Linear" if name == "fp16" else PackedLinear.__name__}
     ids = list(range(1, 20))
-    expected = Engine(floats, context=32).logits(ids)
-    assert torch.equal(Engine(packed, context=32).logits(ids), expected)
+    expected = TorchRunner(floats).logits(ids)
+    assert torch.equal(TorchRunner(packed).logits(ids), expected)
     before = copy.deepcopy(floats)
     pack(floats, Plan(), torch.float32)
-    after = Engine(floats, context=32).logits(ids)
-    assert (after - Engine(before, context=32).logits(ids)).abs().max() < 1e-4
+    after = TorchRunner(floats).logits(ids)
+    assert (after - TorchRunner(before).logits(ids)).abs().max() < 1e-4
 
 
 @pytest.mark.usefixtures("tiny_shapes")
 def test_activations_stay_finite_over_many_layers_in_half_precision() -> None:
     config = replace(Shape("7b", "int8").config, num_layers=32)
     model = random_model(config, device=CPU, dtype=torch.bfloat16, layout=None)
-    logits = Engine(model, context=32).logits(list(range(30)))
+    logits = TorchRunner(model).logits(list(range(30)))
     assert bool(logits.isfinite().all())
     assert 0.2 < float(logits.std()) < 5
 

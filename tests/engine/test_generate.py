@@ -1,302 +1,306 @@
-"""Prefill and decode: limits, cancelling, and the cache that turns share."""
+"""The generation loop, on a runner by script: limits, ends, and what becomes of what was broken off."""
 
 from __future__ import annotations
 
-import json
+import itertools
+import random
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, cast
+import weakref
+from typing import Any
 
 import pytest
-import torch
-from torch.nn import functional as F
 
-import qwenchat
-from qwenchat.backends.native.backend import NativeBackend
-from qwenchat.engine import generate
-from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.model import LowerRight
-from qwenchat.errors import BusyError, ContextLengthError, PromptError, UsageError
+from qwenchat.engine import prefix_cache
+from qwenchat.engine.generate import Engine
+from qwenchat.engine.generation import Generation, Prefilled
+from qwenchat.engine.sampling import SamplingParams
+from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError, PromptError
+from tests.engine.scripted import STRETCHES_BEYOND, VOCABULARY, ScriptedRunner
 
-gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+DRAWN = SamplingParams(temperature=0.9, seed=3)
+
+
+def ids(count: int, seed: int = 0) -> list[int]:
+    return random.Random(seed).choices(range(VOCABULARY), k=count)
+
+
+PROMPT = ids(40)
 
 
 @pytest.fixture
-def model(golden_folder: Callable[[str], Path]) -> NativeBackend:
-    return qwenchat.load(golden_folder("fp16"), device="cpu", dtype="float32")
+def runner() -> ScriptedRunner:
+    return ScriptedRunner()
 
 
 @pytest.fixture
-def ntk_model(golden_folder: Callable[[str], Path]) -> NativeBackend:
-    return qwenchat.load(golden_folder("ntk_logn"), device="cpu", dtype="float32")
+def engine(runner: ScriptedRunner) -> Engine[ScriptedRunner]:
+    return Engine(runner, context=128)
 
 
-def greedy(model: NativeBackend, ids: list[int], count: int = 8) -> list[int]:
-    return list(model.generate(ids, temperature=0, max_new_tokens=count))
+def fresh(prompt: list[int], params: SamplingParams | None = None, count: int = 8) -> list[int]:
+    """The reply of an engine that was asked nothing before."""
+    return list(Engine(ScriptedRunner(), context=128).generate(prompt, params, max_new_tokens=count))
 
 
-def test_tokens_are_plain_ints_and_as_many_as_asked(model: NativeBackend) -> None:
-    generation = model.generate(PROMPT, temperature=0, max_new_tokens=5)
-    tokens = list(generation)
-    assert len(tokens) == 5
-    assert all(type(token) is int for token in tokens)
-    assert generation.stats.finish_reason == "length"
-    assert generation.stats.new_tokens == 5
+def ask(engine: Engine[Any], prompt: list[int], count: int = 8, **options: Any) -> tuple[list[int], Any]:
+    generation = engine.generate(prompt, max_new_tokens=count, **options)
+    return list(generation), generation.stats
 
 
-def test_without_a_limit_the_context_is_filled_and_no_more(model: NativeBackend) -> None:
-    assert len(list(model.generate(PROMPT, temperature=0))) == 32 - len(PROMPT)
+# --- limits and ends ---------------------------------------------------------------------------
 
 
-def test_an_explicit_limit_may_pass_the_context_up_to_the_models_positions(model: NativeBackend) -> None:
-    assert len(greedy(model, PROMPT, 1000)) == 256 - len(PROMPT)
+def test_as_many_tokens_come_as_were_asked_for_and_the_last_is_not_run(
+    engine: Engine[ScriptedRunner], runner: ScriptedRunner
+) -> None:
+    tokens, stats = ask(engine, PROMPT, 5)
+    assert tokens == fresh(PROMPT)[:5]
+    assert (stats.finish_reason, stats.new_tokens, stats.prompt_tokens) == ("length", 5, len(PROMPT))
+    assert runner.ran == [PROMPT[:16], PROMPT[16:32], PROMPT[32:], *([token] for token in tokens[:-1])]
 
 
-def test_a_larger_context_can_be_asked_for(golden_folder: Callable[[str], Path]) -> None:
-    folder = golden_folder("fp16")
-    assert qwenchat.load(folder, context=100).context == 100
-    with pytest.raises(UsageError, match="--context 257"):
-        qwenchat.load(folder, context=257)
+def test_without_a_limit_the_context_is_filled_and_no_more(engine: Engine[ScriptedRunner]) -> None:
+    assert len(list(engine.generate(PROMPT))) == 128 - len(PROMPT)
 
 
-def test_stop_ids_end_the_reply_and_are_not_given_out(golden_folder: Callable[[str], Path]) -> None:
-    folder = golden_folder("fp16")
-    tokens = greedy(qwenchat.load(folder), PROMPT)
-    stop = tokens[3]
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stop}))
-    model = qwenchat.load(folder)
-    generation = model.generate(PROMPT, temperature=0, max_new_tokens=8)
-    assert list(generation) == tokens[: tokens.index(stop)]
-    assert generation.stats.finish_reason == "stop"
-    assert list(model.generate(PROMPT, temperature=0, max_new_tokens=8, ignore_eos=True)) == tokens
+def test_an_explicit_limit_may_pass_the_context_up_to_what_the_runner_can_do(
+    engine: Engine[ScriptedRunner],
+) -> None:
+    tokens, _ = ask(engine, PROMPT, 1000)
+    assert len(tokens) == 256 - len(PROMPT)
+    assert tokens[:88] == fresh(PROMPT, count=88)
 
 
-@pytest.mark.parametrize("ids", [[], [320], [-1], [3, 10**12]])
-def test_a_prompt_that_cannot_be_is_refused(model: NativeBackend, ids: list[int]) -> None:
+def test_a_stop_id_ends_the_reply_and_is_not_given_out(engine: Engine[ScriptedRunner]) -> None:
+    expected = fresh(PROMPT)
+    tokens, stats = ask(engine, PROMPT, stop_ids=[expected[3]])
+    assert tokens == expected[: expected.index(expected[3])]
+    assert stats.finish_reason == "stop"
+    # It was not run either: whoever goes on without it finds all that it gave out.
+    assert engine.cache is not None
+    assert engine.cache.ids == PROMPT + tokens
+
+
+@pytest.mark.parametrize("prompt", [[], [VOCABULARY], [-1], [3, 10**12], "123", [None]])
+def test_a_prompt_that_cannot_be_is_refused(engine: Engine[ScriptedRunner], prompt: Any) -> None:
     with pytest.raises(PromptError):
-        model.generate(ids)
+        engine.generate(prompt)
     with pytest.raises(PromptError):
-        model.logits(ids)
+        engine.logits(prompt)
 
 
-def test_a_prompt_longer_than_the_model_is_refused(model: NativeBackend) -> None:
-    with pytest.raises(ContextLengthError, match="32"):
-        model.generate([1] * 32)
+def test_a_prompt_that_leaves_no_room_is_refused(engine: Engine[ScriptedRunner]) -> None:
+    with pytest.raises(ContextLengthError, match="128"):
+        engine.generate([1] * 128)
     with pytest.raises(ContextLengthError, match="256"):
-        model.generate([1] * 256, max_new_tokens=1)
+        engine.generate([1] * 256, max_new_tokens=1)
     with pytest.raises(ContextLengthError, match="256"):
-        model.logits([1] * 257)
+        engine.logits([1] * 257)
 
 
-def test_an_unknown_option_is_named(model: NativeBackend) -> None:
-    with pytest.raises(UsageError, match="temprature"):
-        model.generate(PROMPT, temprature=1)
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "3"])
+def test_a_limit_that_is_none_is_refused_with_its_value(engine: Engine[ScriptedRunner], limit: Any) -> None:
+    with pytest.raises(PromptError, match=f"max_new_tokens is {limit!r}"):
+        engine.generate(PROMPT, max_new_tokens=limit)
 
 
-# --- the cache ---------------------------------------------------------------------------------
+def test_the_seed_that_was_drawn_is_told_and_repeats_the_reply(engine: Engine[ScriptedRunner]) -> None:
+    tokens, stats = ask(engine, PROMPT, params=SamplingParams())
+    assert fresh(PROMPT, SamplingParams(seed=stats.seed)) == tokens
+    assert ask(engine, PROMPT)[1].seed is None  # nothing was drawn
 
 
-def test_a_prompt_that_goes_on_prefills_only_what_is_new(model: NativeBackend) -> None:
-    reply = greedy(model, PROMPT, 8)
-    longer = [*PROMPT, *reply, 7, 7]
-    generation = model.generate(longer, temperature=0, max_new_tokens=4)
-    tokens = list(generation)
+def test_the_prefill_tells_how_far_it_is(engine: Engine[ScriptedRunner]) -> None:
+    generation = engine.generate(PROMPT, max_new_tokens=2)
+    assert [step for step in generation.steps if isinstance(step, Prefilled)] == [
+        Prefilled(16, 40),
+        Prefilled(32, 40),
+        Prefilled(40, 40),
+    ]
+
+
+# --- what is reused ----------------------------------------------------------------------------
+
+
+def test_the_same_prompt_again_runs_nothing(engine: Engine[ScriptedRunner], runner: ScriptedRunner) -> None:
+    first, _ = ask(engine, PROMPT, 1)
+    runner.ran.clear()
+    again, stats = ask(engine, PROMPT, 1)
+    assert (again, runner.ran, stats.reused_tokens) == (first, [], len(PROMPT))
+    assert ask(engine, PROMPT, params=DRAWN)[0] == fresh(PROMPT, DRAWN)
+
+
+def test_a_prompt_that_goes_on_runs_only_what_is_new(
+    engine: Engine[ScriptedRunner], runner: ScriptedRunner
+) -> None:
+    reply, _ = ask(engine, PROMPT)
+    runner.ran.clear()
+    tokens, stats = ask(engine, [*PROMPT, *reply, 7, 7], 1)
     # The reply's last token was given out but never run.
-    assert generation.stats.reused_tokens == len(PROMPT) + 7
-    model.engine._allocate(64)
-    assert greedy(model, longer, 4) == tokens
+    assert stats.reused_tokens == len(PROMPT) + 7
+    assert runner.ran == [[reply[-1], 7, 7]]
+    assert tokens == fresh([*PROMPT, *reply, 7, 7], count=1)
 
 
 @pytest.mark.parametrize(("worth", "reused"), [(4, 6), (7, 0)])
 def test_another_branch_reuses_what_it_shares_if_that_is_worth_it(
-    model: NativeBackend, monkeypatch: pytest.MonkeyPatch, worth: int, reused: int
+    engine: Engine[ScriptedRunner], monkeypatch: pytest.MonkeyPatch, worth: int, reused: int
 ) -> None:
-    monkeypatch.setattr(generate, "WORTH_REUSING", worth)
-    greedy(model, PROMPT)
+    monkeypatch.setattr(prefix_cache, "WORTH_REUSING", worth)
+    ask(engine, PROMPT)
     branch = [*PROMPT[:6], 8, 8]
-    generation = model.generate(branch, temperature=0, max_new_tokens=4)
-    tokens = list(generation)
-    assert generation.stats.reused_tokens == reused
-    model.engine._allocate(64)
-    assert greedy(model, branch, 4) == tokens
+    tokens, stats = ask(engine, branch)
+    assert stats.reused_tokens == reused
+    assert tokens == fresh(branch)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_new_chats_logits_are_the_same_to_the_bit_whatever_was_asked_before(
-    golden_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, dtype: str
+def test_a_prompt_that_is_the_begin_of_another_has_its_last_token_run_again(
+    engine: Engine[ScriptedRunner], runner: ScriptedRunner
 ) -> None:
-    monkeypatch.setitem(generate.PREFILL_CHUNK, "cpu", 16)
-    engine = qwenchat.load(golden_folder("ntk_logn"), device="cpu", dtype=dtype).engine
-    prompt = [(7 * i) % 300 for i in range(60)]
-
-    def logits() -> torch.Tensor:
-        stats = generate.GenerationStats(len(prompt))
-        steps = engine._prefill(prompt, len(prompt) + 1, None, stats)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as stop:
-                return cast(torch.Tensor, stop.value)
-
-    fresh = logits()
-    for shared in (0, 3, 16, 25, 31):
-        list(engine.generate([*prompt[:shared], 1, 2, 3], max_new_tokens=4))
-        assert torch.equal(logits(), fresh), f"after a prompt that shares {shared} tokens"
+    ask(engine, PROMPT)
+    runner.ran.clear()
+    tokens, stats = ask(engine, PROMPT[:35], 1)
+    assert (stats.reused_tokens, runner.ran) == (34, [PROMPT[34:35]])
+    assert tokens == fresh(PROMPT[:35], count=1)
 
 
-def test_a_prompt_that_changes_the_ntk_alpha_is_prefilled_whole(ntk_model: NativeBackend) -> None:
-    short = [i % 50 for i in range(30)]
-    greedy(ntk_model, short, 2)
-    longer = [i % 50 for i in range(70)]
-    generation = ntk_model.generate(longer, temperature=0, max_new_tokens=6)
-    tokens = list(generation)
-    assert generation.stats.reused_tokens == 0
-    assert generation.stats.alpha_changed
-    again = ntk_model.generate([*longer, 7], temperature=0, max_new_tokens=1)
-    list(again)
-    assert not again.stats.alpha_changed
-    ntk_model.engine._allocate(128)
-    assert greedy(ntk_model, longer, 6) == tokens
+def test_keys_of_another_rotation_are_dropped_and_that_is_told(engine: Engine[ScriptedRunner]) -> None:
+    longer = PROMPT + ids(STRETCHES_BEYOND, 1)
+    for asked_before in (PROMPT, longer):
+        prompt = longer if asked_before is PROMPT else PROMPT
+        ask(engine, asked_before, 2)
+        tokens, stats = ask(engine, prompt, 6)
+        assert (stats.reused_tokens, stats.alpha_changed) == (0, True)
+        assert tokens == fresh(prompt, count=6)
+        assert not ask(engine, [*prompt, 7], 1)[1].alpha_changed
+    engine.forget()
+    assert not ask(engine, longer, 1)[1].alpha_changed  # nothing was there to be dropped
 
 
-def test_logits_leave_the_cache_alone(model: NativeBackend) -> None:
-    greedy(model, PROMPT, 1)
-    model.logits([9, 9, 9])
-    generation = model.generate([*PROMPT, 7], max_new_tokens=1)
-    list(generation)
-    assert generation.stats.reused_tokens == len(PROMPT)
+def test_logits_leave_the_cache_alone(engine: Engine[ScriptedRunner]) -> None:
+    ask(engine, PROMPT, 1)
+    assert len(engine.logits([9, 9, 9])) == 3
+    assert ask(engine, [*PROMPT, 7], 1)[1].reused_tokens == len(PROMPT)
 
 
-def test_truncating_further_than_filled_is_a_mistake() -> None:
-    cache = KVCache(
-        layers=1, heads=1, head_dim=2, capacity=4, dtype=torch.float32, device=torch.device("cpu")
-    )
-    with pytest.raises(ValueError, match="truncate"):
-        cache.truncate(1)
+# --- what is broken off ------------------------------------------------------------------------
 
 
-# --- cancelling --------------------------------------------------------------------------------
-
-
-def test_a_cancel_from_another_thread_ends_decoding_within_a_token(model: NativeBackend) -> None:
-    cancel = threading.Event()
-    generation = model.generate(PROMPT, temperature=0, max_new_tokens=200, cancel=cancel)
-    next(generation)
-    setter = threading.Thread(target=cancel.set)
-    setter.start()
-    setter.join()
-    assert list(generation) == []
-    assert generation.stats.finish_reason == "cancelled"
-
-
-@pytest.mark.usefixtures("plain_torch")
-@pytest.mark.parametrize("layers", range(1, 11))
-def test_a_cancel_ends_prefill_within_a_layer_and_is_forgotten(
-    model: NativeBackend, monkeypatch: pytest.MonkeyPatch, layers: int
+@pytest.mark.parametrize("runs", range(1, 8))
+def test_a_cancel_within_a_run_is_heard_and_leaves_nothing_behind(
+    engine: Engine[ScriptedRunner], runner: ScriptedRunner, runs: int
 ) -> None:
-    expected = greedy(model, PROMPT)
-    model.engine._allocate(64)
-    monkeypatch.setitem(generate.PREFILL_CHUNK, "cpu", 4)
     cancel = threading.Event()
-    ran = 0
-
-    def count(*_: object) -> None:
-        nonlocal ran
-        ran += 1
-        if ran == layers:
-            cancel.set()
-
-    blocks = model.engine.model.transformer.h
-    hooks = [block.register_forward_hook(count) for block in blocks]
-    generation = model.generate(PROMPT, temperature=0, max_new_tokens=8, cancel=cancel)
-    assert len(list(generation)) == max(0, (layers - 1) // len(blocks) - 2)  # after three chunks
-    assert ran == layers
-    assert generation.stats.finish_reason == "cancelled"
-    for hook in hooks:
-        hook.remove()
-    assert greedy(model, PROMPT) == expected
+    runner.before_run = lambda: cancel.set() if len(runner.ran) == runs else None
+    tokens, stats = ask(engine, PROMPT, cancel=cancel)
+    assert len(runner.ran) == runs
+    assert tokens == fresh(PROMPT)[: max(0, runs - 3)]  # after three chunks, a token each
+    assert stats.finish_reason == "cancelled"
+    assert ask(engine, PROMPT)[0] == fresh(PROMPT)
 
 
-def test_after_a_cancel_the_next_reply_equals_a_fresh_one(model: NativeBackend) -> None:
-    expected = greedy(model, PROMPT)
-    for steps in range(1, 6):
+@pytest.mark.parametrize("given", range(1, 6))
+@pytest.mark.parametrize("how", ["cancelled", "closed"])
+def test_a_reply_broken_off_between_tokens_can_be_asked_again_and_gone_on_with(
+    engine: Engine[ScriptedRunner], given: int, how: str
+) -> None:
+    def broken_off() -> Generation:
         cancel = threading.Event()
-        generation = model.generate([*PROMPT, steps], temperature=0, max_new_tokens=8, cancel=cancel)
-        for _ in range(steps):
-            next(generation)
-        cancel.set()
+        generation = engine.generate(PROMPT, DRAWN, max_new_tokens=20, cancel=cancel)
+        assert list(itertools.islice(generation, given)) == fresh(PROMPT, DRAWN)[:given]
+        cancel.set() if how == "cancelled" else generation.close()
         assert list(generation) == []
-        assert greedy(model, PROMPT) == expected
+        return generation
+
+    stats = broken_off().stats
+    assert (stats.finish_reason, stats.new_tokens) == ("cancelled", given)
+    assert ask(engine, PROMPT, params=DRAWN)[0] == fresh(PROMPT, DRAWN)
+    broken_off()
+    follow_up = [*PROMPT, *fresh(PROMPT, DRAWN)[:given], 7, 8]
+    tokens, stats = ask(engine, follow_up)
+    assert tokens == fresh(follow_up)
+    assert stats.reused_tokens >= len(PROMPT) + given - 1
 
 
-@pytest.mark.usefixtures("plain_torch")
-def test_an_exception_in_the_middle_of_a_layer_leaves_the_engine_usable(
-    model: NativeBackend, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupt_within_a_run_leaves_the_engine_usable(
+    engine: Engine[ScriptedRunner], runner: ScriptedRunner
 ) -> None:
-    expected = greedy(model, PROMPT)
-    mlp = model.engine.model.transformer.h[1].mlp
-    generation = model.generate(PROMPT, temperature=0, max_new_tokens=8)
-    next(generation)
-    with monkeypatch.context() as patched:
-        patched.setattr(mlp, "forward", lambda x: (_ for _ in ()).throw(KeyboardInterrupt))
+    for runs in (2, 5):
+        runner.ran.clear()
+
+        def interrupt(runs: int = runs) -> None:
+            if len(runner.ran) == runs:
+                raise KeyboardInterrupt
+
+        runner.before_run = interrupt
         with pytest.raises(KeyboardInterrupt):
-            next(generation)
-    assert greedy(model, PROMPT) == expected
+            ask(engine, PROMPT)
+        runner.before_run = lambda: None
+        assert ask(engine, PROMPT)[0] == fresh(PROMPT)
 
 
-def test_two_generations_at_once_are_refused_not_mixed(model: NativeBackend) -> None:
-    first = model.generate(PROMPT, temperature=0, max_new_tokens=8)
-    next(first)
+def test_two_generations_at_once_are_refused_not_mixed(engine: Engine[ScriptedRunner]) -> None:
+    first = engine.generate(PROMPT, max_new_tokens=8)
+    begun = [next(first)]
     with pytest.raises(BusyError):
-        next(model.generate(PROMPT))
-    first.close()
-    assert len(greedy(model, PROMPT)) == 8
+        next(engine.generate(PROMPT))
+    assert begun + list(first) == fresh(PROMPT)
+    assert ask(engine, PROMPT)[0] == fresh(PROMPT)
 
 
-def test_a_seed_gives_the_same_tokens_again(model: NativeBackend) -> None:
-    def sampled(seed: int) -> list[int]:
-        return list(model.generate(PROMPT, temperature=1.0, seed=seed, max_new_tokens=20))
-
-    assert sampled(1) == sampled(1)
-    assert sampled(1) != sampled(2)
+# --- memory ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_asking_again_gets_the_same_logits_to_the_bit(
-    golden_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, dtype: str
+@pytest.mark.parametrize("runs", [1, 2, 4, 6])
+def test_memory_that_runs_out_is_an_error_that_gives_the_cache_back(
+    engine: Engine[ScriptedRunner], runner: ScriptedRunner, runs: int
 ) -> None:
-    monkeypatch.setitem(generate.PREFILL_CHUNK, "cpu", 16)
-    engine = qwenchat.load(golden_folder("ntk_logn"), device="cpu", dtype=dtype).engine
-    prompt = [(7 * i) % 300 for i in range(60)]
-    fresh = list(engine.generate(prompt, max_new_tokens=12))
-    again = engine.generate(prompt, max_new_tokens=12)
-    assert list(again) == fresh
-    assert again.stats.reused_tokens == len(prompt)
-    cancel = threading.Event()
-    stopped = engine.generate(prompt, max_new_tokens=12, cancel=cancel)
-    next(stopped)
-    cancel.set()
-    list(stopped)
-    assert list(engine.generate(prompt, max_new_tokens=12)) == fresh
+    def run_out() -> None:
+        if len(runner.ran) == runs:
+            raise MemoryError("out of it. Nobody reads on")
+
+    runner.before_run = run_out
+    cache = weakref.ref(engine.cache)
+    with pytest.raises(InsufficientMemoryError, match="memory ran out: out of it") as kept:
+        ask(engine, PROMPT)
+    assert kept.value is not None
+    assert cache() is None  # though somebody still has the error
+    runner.before_run = lambda: None
+    assert ask(engine, PROMPT)[0] == fresh(PROMPT)
 
 
-@pytest.mark.parametrize(
-    ("device", "dtype"),
-    [
-        ("cpu", torch.float32),
-        pytest.param("cuda", torch.float16, marks=gpu),
-        pytest.param("cuda", torch.bfloat16, marks=gpu),
-        pytest.param("cuda", torch.float32, marks=gpu),
-    ],
-)
-@pytest.mark.parametrize("head_dim", [16, 20, 128])
-def test_the_mask_by_name_is_the_mask(device: str, dtype: torch.dtype, head_dim: int) -> None:
-    torch.manual_seed(0)
-    q, keys, values = (torch.randn(1, 2, n, head_dim, dtype=dtype, device=device) for n in (5, 12, 12))
-    mask = torch.arange(7, 12)[:, None] >= torch.arange(12)
-    expected = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask.to(device))
-    named: Any = LowerRight()
-    found = F.scaled_dot_product_attention(q, keys, values, attn_mask=named, is_causal=False)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 if dtype is torch.float32 else 2e-2)
+def test_a_cache_that_cannot_be_had_is_an_error_and_a_smaller_one_works(
+    engine: Engine[ScriptedRunner], runner: ScriptedRunner
+) -> None:
+    runner.most_capacity = 128
+    cache = weakref.ref(engine.cache)
+    with pytest.raises(InsufficientMemoryError, match="memory ran out"):
+        ask(engine, PROMPT, 200)
+    assert cache() is None
+    assert ask(engine, PROMPT)[0] == fresh(PROMPT)
+    with pytest.raises(InsufficientMemoryError):
+        Engine(runner, context=129)
+
+
+def test_logits_for_which_memory_does_not_suffice_are_the_same_error(
+    engine: Engine[ScriptedRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("out of it")
+
+    monkeypatch.setattr(engine.runner, "logits", fail)
+    with pytest.raises(InsufficientMemoryError, match="out of it"):
+        engine.logits(PROMPT)
+
+
+def test_any_other_error_is_raised_as_it_is_and_frees_the_engine(
+    engine: Engine[ScriptedRunner], runner: ScriptedRunner
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    runner.before_run = fail
+    with pytest.raises(ZeroDivisionError):
+        ask(engine, PROMPT)
+    runner.before_run = lambda: None
+    assert ask(engine, PROMPT)[0] == fresh(PROMPT)

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 import qwenchat
 from qwenchat.backends.native.backend import NativeBackend
-from qwenchat.engine import generate
 from tests.places import GOLDEN
 
 FOLDERS = ("fp16", "ntk_logn", "gptq_int8", "gptq_int4", "gptq_int4_asym_g32", "gptq_int8_act_order")
@@ -52,14 +51,11 @@ def test_decode_tokens_and_logits_equal_the_originals_however_prefill_is_cut(
     case: tuple[NativeBackend, dict[str, torch.Tensor]], chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, expected = case
-    monkeypatch.setitem(generate.PREFILL_CHUNK, "cpu", chunk)
+    runner = model.engine.runner
+    runner.chunk = chunk
     rows: list[torch.Tensor] = []
-    extend = type(model.engine)._extend
-    monkeypatch.setattr(
-        type(model.engine),
-        "_extend",
-        lambda self, ids, cancel=None: rows.append(logits := extend(self, ids, cancel)) or logits,
-    )
+    prefill = runner.prefill
+    monkeypatch.setattr(runner, "prefill", lambda *args: rows.append(prefill(*args)) or rows[-1])
     for ids, name in prompts(expected, "decode"):
         rows.clear()
         tokens = expected[f"{name}.tokens"].tolist()

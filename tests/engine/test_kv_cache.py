@@ -84,3 +84,11 @@ def test_a_truncated_cache_goes_on_as_one_that_never_held_more(
     truncated.truncate(20)
     assert torch.equal(model(second, truncated, rotary), expected)
     assert truncated.length == 22
+
+
+def test_truncating_further_than_filled_is_a_mistake() -> None:
+    cache = KVCache(
+        layers=1, heads=1, head_dim=2, capacity=4, dtype=torch.float32, device=torch.device("cpu")
+    )
+    with pytest.raises(ValueError, match="truncate"):
+        cache.truncate(1)

@@ -14,9 +14,8 @@ import torch
 import qwenchat
 from qwenchat.backends.native.backend import NativeBackend
 from qwenchat.cli import app
-from qwenchat.engine import generate
 from qwenchat.engine.cpu.model import CPUModel
-from qwenchat.engine.kv_cache import KVCache
+from qwenchat.engine.torch_runner import TorchCache, TorchRunner
 from qwenchat.errors import InsufficientMemoryError
 
 PROMPT = list(range(40))
@@ -59,12 +58,12 @@ def test_a_generation_that_runs_out_is_an_error_and_the_next_one_works(
         memory_for(patch, (lambda n: n == 1) if when == "prefill" else (lambda n: n > 1))
         with pytest.raises(InsufficientMemoryError, match="memory ran out: CUDA out of memory"):
             list(model.generate(another, temperature=0, max_new_tokens=4))
-        assert model.engine._cache.capacity == 0
+        assert model.engine.cache is None
     assert tokens(model) == expected
 
 
 def test_the_memory_of_the_cache_is_given_back(model: NativeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = weakref.ref(model.engine._cache)
+    cache = weakref.ref(model.engine.cache)
     memory_for(monkeypatch, lambda n: False)
     with pytest.raises(InsufficientMemoryError):
         tokens(model)
@@ -75,14 +74,14 @@ def test_a_cache_that_cannot_be_had_is_an_error_and_a_smaller_one_works(
     model: NativeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = tokens(model)
-    new_cache = generate.Engine._new_cache
+    new_cache = TorchRunner.new_cache
 
-    def limited(self: generate.Engine, capacity: int) -> KVCache:
+    def limited(self: TorchRunner, capacity: int) -> TorchCache:
         if capacity > 512:
             raise out_of_memory()
         return new_cache(self, capacity)
 
-    monkeypatch.setattr(generate.Engine, "_new_cache", limited)
+    monkeypatch.setattr(TorchRunner, "new_cache", limited)
     with pytest.raises(InsufficientMemoryError, match="memory ran out"):
         tokens(model, 600)
     assert tokens(model) == expected
@@ -91,14 +90,14 @@ def test_a_cache_that_cannot_be_had_is_an_error_and_a_smaller_one_works(
 def test_a_context_that_does_not_fit_is_an_error_of_the_load(
     tiny_chat: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    new_cache = generate.Engine._new_cache
+    new_cache = TorchRunner.new_cache
 
-    def limited(self: generate.Engine, capacity: int) -> KVCache:
+    def limited(self: TorchRunner, capacity: int) -> TorchCache:
         if capacity > 100:
             raise out_of_memory()
         return new_cache(self, capacity)
 
-    monkeypatch.setattr(generate.Engine, "_new_cache", limited)
+    monkeypatch.setattr(TorchRunner, "new_cache", limited)
     with pytest.raises(InsufficientMemoryError, match="memory ran out"):
         qwenchat.load(tiny_chat, device="cpu")
     assert qwenchat.load(tiny_chat, device="cpu", context=100).context == 100

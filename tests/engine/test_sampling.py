@@ -15,8 +15,9 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from qwenchat.engine import sampling
-from qwenchat.engine.sampling import Sampler, SamplingParams, draw, filtered_logits
+from qwenchat.engine import torch_sampling
+from qwenchat.engine.sampling import SamplingParams
+from qwenchat.engine.torch_sampling import Sampler, draw, filtered_logits
 from qwenchat.errors import PromptError, QwenchatError, UsageError
 
 QWEN_VOCABULARY = 151_936
@@ -148,9 +149,11 @@ def test_any_filters_together_keep_what_transformers_keeps(row, data, **filters)
 def test_top_p_keeps_the_same_tokens_whether_or_not_it_sorts_everything(top_p, monkeypatch):
     rows = [steep_row(QWEN_VOCABULARY, seed) for seed in range(4)]
     rows += [row_with_ties(500, seed) for seed in range(4)]
-    quick = [sampling._nucleus(row, top_p).sort().values for row in rows]
-    monkeypatch.setattr(sampling, "_TOP_P_ROUNDING", 1.0)  # no token is so probable: nothing to try first
-    thorough = [sampling._nucleus(row, top_p).sort().values for row in rows]
+    quick = [torch_sampling._nucleus(row, top_p).sort().values for row in rows]
+    monkeypatch.setattr(
+        torch_sampling, "_TOP_P_ROUNDING", 1.0
+    )  # no token is so probable: nothing to try first
+    thorough = [torch_sampling._nucleus(row, top_p).sort().values for row in rows]
     assert all(map(torch.equal, quick, thorough))
 
 
@@ -161,7 +164,7 @@ def test_top_p_does_not_sort_everything_when_few_tokens_are_probable(monkeypatch
     row = torch.full((QWEN_VOCABULARY,), -20.0)
     row[[7, 70_000, 151_000]] = torch.tensor([2.0, 1.0, 0.0])
     monkeypatch.setattr(torch.Tensor, "sort", refuse)
-    assert sampling._nucleus(row, 0.8).tolist() == [7, 70_000]
+    assert torch_sampling._nucleus(row, 0.8).tolist() == [7, 70_000]
 
 
 def test_top_p_decides_as_transformers_where_rounding_decides():
@@ -333,12 +336,12 @@ def test_without_a_seed_a_fresh_one_is_drawn_and_repeats_the_reply():
     sampler = Sampler(SamplingParams(), 1000, [])
     tokens = [sampler(flat_row(1000, step)) for step in range(40)]
     torch.manual_seed(0)
-    assert Sampler(SamplingParams(), 1000, []).seed != sampler.seed
-    assert reply(sampler.seed) == tokens
+    assert Sampler(SamplingParams(), 1000, []).params.seed != sampler.params.seed
+    assert reply(sampler.params.seed) == tokens
 
 
 def test_the_seed_that_was_asked_for_is_the_one_that_is_told():
-    assert Sampler(SamplingParams(seed=2**63 - 1), 10, []).seed == 2**63 - 1
+    assert Sampler(SamplingParams(seed=2**63 - 1), 10, []).params.seed == 2**63 - 1
 
 
 # --- what the model may hand over ----------------------------------------------------------------

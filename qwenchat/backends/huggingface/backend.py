@@ -11,8 +11,9 @@ from qwenchat.backends.local import Model
 from qwenchat.chat.messages import Message
 
 if TYPE_CHECKING:
-    from qwenchat.backends.huggingface.runner import HubEngine
+    from qwenchat.backends.huggingface.runner import HubRunner
     from qwenchat.engine.config import GenerationDefaults
+    from qwenchat.engine.generate import Engine
 
 
 class HuggingFaceBackend(Model):
@@ -22,11 +23,11 @@ class HuggingFaceBackend(Model):
         engine: token ids in, token ids out.
     """
 
-    engine: HubEngine
+    engine: Engine[HubRunner]
 
     def __init__(
         self,
-        engine: HubEngine,
+        engine: Engine[HubRunner],
         prompt: ChatPrompt | TextPrompt,
         defaults: GenerationDefaults,
         *,
@@ -45,7 +46,7 @@ class HuggingFaceBackend(Model):
         """As :meth:`qwenchat.chat.backend.Backend.count_tokens`."""
         return self._prompt.count(messages)
 
-    def _prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+    def _encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         return self._prompt.ids(messages)
 
     def _decoder(self, stop: Sequence[str]) -> WindowDecoder:

@@ -49,7 +49,8 @@ def load_huggingface(place: Path, request: LoadRequest) -> HuggingFaceBackend:
         request.progress(LOADING, None)
         model = _read_model(files, found, request)
     from qwenchat.backends.huggingface.backend import HuggingFaceBackend
-    from qwenchat.backends.huggingface.runner import HubEngine
+    from qwenchat.backends.huggingface.runner import HubRunner
+    from qwenchat.engine.generate import Engine
 
     if found.prompt.system is None:
         request.notice(Phrase("this model has no system prompts: yours is put before the first message"))
@@ -57,7 +58,7 @@ def load_huggingface(place: Path, request: LoadRequest) -> HuggingFaceBackend:
     number = str(found.dtype).removeprefix("torch.")
     kind = {"floats": "", "gptq": " GPTQ", "gguf": " GGUF"}[files.kind]
     return HuggingFaceBackend(
-        HubEngine(model, vocab_size=vocab_size, context=found.window),
+        Engine(HubRunner(model, vocab_size=vocab_size, context=found.window), context=found.window),
         found.prompt,
         found.defaults,
         name=request.name,

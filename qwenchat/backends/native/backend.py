@@ -15,6 +15,7 @@ from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
 if TYPE_CHECKING:
     from qwenchat.engine.config import GenerationDefaults
     from qwenchat.engine.generate import Engine
+    from qwenchat.engine.torch_runner import TorchRunner
 
 
 class NativeBackend(Model):
@@ -24,11 +25,11 @@ class NativeBackend(Model):
         engine: token ids in, token ids out.
     """
 
-    engine: Engine
+    engine: Engine[TorchRunner]
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Engine[TorchRunner],
         tokenizer: QwenTokenizer | None,
         defaults: GenerationDefaults,
         *,
@@ -55,11 +56,11 @@ class NativeBackend(Model):
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """As :meth:`qwenchat.chat.backend.Backend.count_tokens`; without a prompt, of the texts."""
         try:
-            return len(self._prompt_ids(messages))
+            return len(self._encode_prompt(messages))
         except PromptError:  # who counts does not ask for a reply
             return sum(len(self.tokenizer.encode(shown_text(message))) for message in messages)
 
-    def _prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+    def _encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         if self._complete:
             return self.tokenizer.encode(text_to_complete(messages))
         return prompt_ids(self.tokenizer, messages)

@@ -49,7 +49,7 @@ def load_native(folder: Path, request: LoadRequest) -> NativeBackend:
     found = _look(folder, request)
     config, window = found.config, found.window
     from qwenchat.engine.generate import Engine
-    from qwenchat.engine.plan import pack
+    from qwenchat.engine.plan import new_runner, pack
     from qwenchat.engine.weights.loader import load_model
 
     def tell_memory(need: Need, free: int) -> None:
@@ -104,7 +104,8 @@ def load_native(folder: Path, request: LoadRequest) -> NativeBackend:
         kernels=kernels_told(kernels.name, how.team),
     )
     try:
-        engine = Engine(kernels.model, context=window, weights=kernels.weights, int8_cache=found.int8_cache)
+        runner = new_runner(kernels.model, kernels.weights, int8_cache=found.int8_cache)
+        engine = Engine(runner, context=window)
     except QwenchatError:
         raise
     except Exception as error:

@@ -67,8 +67,9 @@ from qwenchat.engine.cpu.layout import (
     X,
 )  # fmt: skip
 from qwenchat.engine.cpu.team import Team, torch_alone
+from qwenchat.engine.generation import Cancelled
 from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.model import Cancelled, Positions, Rotary
+from qwenchat.engine.model import Positions, Rotary
 
 FEW = 4
 """So many tokens are run one after the other: making the weights floats would take longer."""

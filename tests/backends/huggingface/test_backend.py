@@ -51,7 +51,7 @@ def loaded(hub_folders: Callable[[str], Path]) -> HuggingFaceBackend:
 @pytest.fixture
 def model(loaded: HuggingFaceBackend) -> Iterator[HuggingFaceBackend]:
     """With nothing in its cache."""
-    loaded.engine._forget()
+    loaded.engine.forget()
     return loaded
 
 
@@ -91,20 +91,19 @@ def test_a_sliding_window_changes_neither_the_tokens_nor_what_can_be_reused(
     write_hub_model: Callable[..., Path],
     styles: dict[str, Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     kind: str,
 ) -> None:
-    monkeypatch.setitem(runner.PREFILL_CHUNK, "cpu", 20)
     folder = write_hub_model(tmp_path / kind, replace(styles["qwen2"], model=kind), sliding_window=16)
     model = load(folder)
+    model.engine.runner.chunk = 20
     prompt = model.tokenizer.encode("The quick brown fox jumps over the lazy dog. " * 3)
     options: dict[str, Any] = {"temperature": 0, "ignore_eos": True}
     first = list(model.generate(prompt, max_new_tokens=30, **options))
     assert first == theirs(folder, prompt, max_new_tokens=30)
     turned_off = [*prompt, *first[:10], *prompt[:5]]
     warm = list(model.generate(turned_off, max_new_tokens=15, **options))
-    assert model.engine._held[: len(prompt)] == prompt
-    model.engine._forget()
+    assert model.engine.cache.ids[: len(prompt)] == prompt
+    model.engine.forget()
     assert list(model.generate(turned_off, max_new_tokens=15, **options)) == warm
 
 
@@ -127,7 +126,7 @@ def test_a_seed_gives_the_same_reply_again_and_another_one_another(model: Huggin
     first, _ = reply(model, seed=3, **options)
     torch.manual_seed(99)  # whoever else draws
     assert reply(model, seed=3, **options)[0] == first
-    model.engine._forget()
+    model.engine.forget()
     assert reply(model, seed=3, **options)[0] == first
     assert reply(model, seed=4, **options)[0] != first
 
@@ -206,7 +205,7 @@ def test_a_reply_ends_before_a_text_that_begins_a_turn_so_that_the_next_question
         Message.of_text(Role.ASSISTANT, said),
         Message.of_text(Role.USER, "b"),
     ]
-    assert model._prompt_ids(chat)
+    assert model.prompt_ids(chat)
     assert not load(hub_folders("qwen2"))._prompt.plain_borders
 
 
@@ -222,7 +221,7 @@ def test_a_cancel_ends_within_a_token_and_keeps_the_part(model: HuggingFaceBacke
     assert len(seen) <= 2
     # What comes after is as if nothing had happened.
     after, _ = reply(model, temperature=0, max_new_tokens=12)
-    model.engine._forget()
+    model.engine.forget()
     assert reply(model, temperature=0, max_new_tokens=12)[0] == after
 
 
@@ -230,7 +229,7 @@ def test_a_cancel_ends_within_a_token_and_keeps_the_part(model: HuggingFaceBacke
 def test_a_cancel_is_heard_between_two_layers_of_a_prefill(
     model: HuggingFaceBackend, monkeypatch: pytest.MonkeyPatch, layers: int
 ) -> None:
-    monkeypatch.setitem(runner.PREFILL_CHUNK, "cpu", 32)
+    monkeypatch.setattr(model.engine.runner, "chunk", 32)
     long = [{"role": "user", "content": "the quick brown fox " * 20}]
     cancel = threading.Event()
     passed = []
@@ -240,7 +239,7 @@ def test_a_cancel_is_heard_between_two_layers_of_a_prefill(
         if len(passed) == layers:
             cancel.set()
 
-    hooks = [layer.register_forward_hook(count) for layer in model.engine._model.model.layers]
+    hooks = [layer.register_forward_hook(count) for layer in model.engine.runner.model.model.layers]
     *_, end = model.chat(long, temperature=0, max_new_tokens=5, cancel=cancel)
     for hook in hooks:
         hook.remove()
@@ -250,7 +249,7 @@ def test_a_cancel_is_heard_between_two_layers_of_a_prefill(
     # The layers' caches, of unequal lengths now, serve the next prompt as if it were the first.
     after, again = reply(model, long, temperature=0, max_new_tokens=12)
     assert again.usage.reused_tokens == layers // 2 * 32
-    model.engine._forget()
+    model.engine.forget()
     assert reply(model, long, temperature=0, max_new_tokens=12)[0] == after
 
 
@@ -259,8 +258,8 @@ def test_a_long_prefill_tells_its_progress_and_gives_the_same_reply(
 ) -> None:
     long = [{"role": "user", "content": "The quick brown fox. " * 20}]
     whole, _ = reply(model, long, temperature=0, max_new_tokens=20)
-    model.engine._forget()
-    monkeypatch.setitem(runner.PREFILL_CHUNK, "cpu", 50)
+    model.engine.forget()
+    monkeypatch.setattr(model.engine.runner, "chunk", 50)
     events = list(model.chat(long, temperature=0, max_new_tokens=20))
     progress = [event for event in events if isinstance(event, PrefillProgress)]
     total = progress[-1].total
@@ -282,7 +281,7 @@ def test_the_next_turn_runs_only_what_is_new(model: HuggingFaceBackend) -> None:
     warm, second = reply(model, longer, temperature=0, max_new_tokens=10)
     # Up to the reply both prompts are one.
     assert second.usage.reused_tokens == end.usage.prompt_tokens
-    model.engine._forget()
+    model.engine.forget()
     cold, fresh = reply(model, longer, temperature=0, max_new_tokens=10)
     assert fresh.usage.reused_tokens == 0
     assert warm == cold
@@ -371,12 +370,12 @@ def test_what_is_no_prompt_is_refused(model: HuggingFaceBackend, ids: Any) -> No
 
 def test_logits_are_the_models_and_leave_the_cache_alone(model: HuggingFaceBackend) -> None:
     reply(model, temperature=0, max_new_tokens=3)
-    held = list(model.engine._held)
+    held = list(model.engine.cache.ids)
     logits = model.logits([5, 6, 7])
-    assert logits.shape == (3, model.engine.vocab_size)
+    assert logits.shape == (3, model.engine.runner.vocab_size)
     assert logits.dtype == torch.float32
     assert int(logits[-1].argmax()) == next(model.generate([5, 6, 7], temperature=0, ignore_eos=True))
-    model.engine._forget()
+    model.engine.forget()
     assert held
 
 
@@ -395,7 +394,7 @@ def test_a_cancel_is_heard_in_every_layer_of_a_mixture_of_experts(
     # The longest list of modules that it has are its experts.
     experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
     model = load(write_hub_model(tmp_path / "moe", replace(styles["qwen2"], model="qwen3_moe"), **experts))
-    assert list(runner._layers(model.engine._model)) == list(model.engine._model.model.layers)
+    assert list(runner._layers(model.engine.runner.model)) == list(model.engine.runner.model.model.layers)
 
 
 def test_memory_that_runs_out_is_an_error_that_the_chat_survives(
@@ -409,7 +408,7 @@ def test_memory_that_runs_out_is_an_error_that_the_chat_survives(
         )
 
     with monkeypatch.context() as broken:
-        broken.setattr(model.engine._model, "forward", fail)
+        broken.setattr(model.engine.runner.model, "forward", fail)
         with pytest.raises(InsufficientMemoryError, match="memory ran out"):
             list(model.chat([{"role": "user", "content": "other"}]))
     assert reply(model, temperature=0, max_new_tokens=5)[0] == before
@@ -470,7 +469,7 @@ def test_dtype_and_threads_are_as_asked(hub_folders: Callable[[str], Path]) -> N
     finally:
         torch.set_num_threads(before)
     assert model.description == "Qwen2ForCausalLM, cpu bfloat16, transformers"
-    assert next(model.engine._model.parameters()).dtype == torch.bfloat16
+    assert next(model.engine.runner.model.parameters()).dtype == torch.bfloat16
     assert reply(model, temperature=0, max_new_tokens=3)
 
 
@@ -488,7 +487,7 @@ def test_a_closed_model_is_out_of_memory(hub_folders: Callable[[str], Path]) -> 
 
     model = load(hub_folders("qwen2"))
     reply(model, max_new_tokens=2)
-    weights = weakref.ref(model.engine._model)
+    weights = weakref.ref(model.engine.runner.model)
     model.close()
     model.close()
     gc.collect()

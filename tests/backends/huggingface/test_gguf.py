@@ -107,7 +107,7 @@ def refusal(place: Path) -> CheckpointError:
 
 def inverse(model: Any) -> torch.Tensor:
     """The frequencies of the rotary embedding."""
-    frequencies: torch.Tensor = model.engine._model.model.rotary_emb.inv_freq
+    frequencies: torch.Tensor = model.engine.runner.model.model.rotary_emb.inv_freq
     return frequencies
 
 
@@ -160,7 +160,7 @@ def test_linear_scaling_is_computed_with_and_yarn_as_transformers_has_it(write: 
     model = load(write(**yarn))
     assert inverse(model)[0] == plain[0]
     assert torch.allclose(inverse(model)[-1], plain[-1] / 4)
-    assert model.engine._model.model.rotary_emb.attention_scaling == pytest.approx(0.1 * np.log(4) + 1)
+    assert model.engine.runner.model.model.rotary_emb.attention_scaling == pytest.approx(0.1 * np.log(4) + 1)
 
 
 def test_keys_that_need_not_be_there_are_no_condition(write: Write) -> None:
@@ -168,7 +168,7 @@ def test_keys_that_need_not_be_there_are_no_condition(write: Write) -> None:
     asked = dict.fromkeys((*optional, "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"))
     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
     model = load(write(arch="qwen2", **asked, **{"tokenizer.chat_template": template}))
-    config = model.engine._model.config
+    config = model.engine.runner.model.config
     assert (config.num_key_value_heads, config.bos_token_id, config.eos_token_id) == (HEADS, None, None)
 
 

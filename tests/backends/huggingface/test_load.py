@@ -313,7 +313,7 @@ def test_attention_from_elsewhere_is_never_asked_for(folder: Path) -> None:
     # transformers fetches an implementation of such a name from the Hub, as code.
     change(folder / "config.json", attn_implementation="evil/kernels", _attn_implementation="evil/kernels")
     model = qwenchat.load(folder, device="cpu", dtype="float32")
-    assert model.engine._model.config._attn_implementation == "sdpa"
+    assert model.engine.runner.model.config._attn_implementation == "sdpa"
 
 
 # --- GPTQ ----------------------------------------------------------------------------------------

@@ -274,7 +274,7 @@ def test_without_kernels_plain_torch_computes_and_the_reason_is_told_once(
     assert "\n" not in str(caught.value)
 
     backend, told = load_and_compare()
-    assert isinstance(backend.engine.model, Qwen)
+    assert isinstance(backend.engine.runner.model, Qwen)
     assert len(told) == 1
     assert told[0].startswith("falling back from the CPU kernels to plain torch: ")
     assert reason in told[0]
@@ -299,5 +299,5 @@ def test_kernels_for_any_x86_64_give_the_originals_logits(plain_run: Any) -> Non
 
 def test_a_checkpoint_is_loaded_with_the_kernels_that_were_kept(enter: Enter, compiler: Compiler) -> None:
     backend, told = load_and_compare()
-    assert isinstance(backend.engine.model, CPUModel)
+    assert isinstance(backend.engine.runner.model, CPUModel)
     assert (told, compiler.calls) == ([], 0)

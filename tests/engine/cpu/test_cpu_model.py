@@ -22,7 +22,9 @@ from qwenchat.engine.cpu.model import FEW, CPUModel
 from qwenchat.engine.cpu.packing import BlockLayout
 from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.generate import Engine
-from qwenchat.engine.model import Cancelled, Qwen, Rotary
+from qwenchat.engine.generation import Cancelled
+from qwenchat.engine.model import Qwen, Rotary
+from qwenchat.engine.torch_runner import TorchRunner
 from qwenchat.engine.weights import gptq
 from qwenchat.engine.weights.loader import load_model
 from tests.engine import random_model
@@ -77,15 +79,15 @@ def test_a_loaded_checkpoint_gives_the_originals_logits_and_tokens_on_the_kernel
     golden_folder: Copy, name: str, threads: int
 ) -> None:
     model = load(golden_folder(name), device="cpu", dtype="float32", threads=threads, notice=pytest.fail)
-    assert isinstance(model.engine.model, CPUModel)
+    assert isinstance(model.engine.runner.model, CPUModel)
     assert model.description.endswith(f"kernels on {threads} thread{'s' * (threads > 1)}")
     expected = load_file(GOLDEN / name / "expected.safetensors")
     for length in (1, 16, 33, 131):
         reference = expected[f"prefill.{length}.logits"]
         found = model.logits(expected[f"prefill.{length}.ids"].tolist())
         assert error(found[-len(reference) :], reference) < MOST
-    extend, rows = model.engine._extend, []
-    model.engine._extend = lambda ids, cancel=None: rows.append(extend(ids, cancel)) or rows[-1]
+    prefill, rows = model.engine.runner.prefill, []
+    model.engine.runner.prefill = lambda *args: rows.append(prefill(*args)) or rows[-1]
     for length in (5, 26, 41):
         rows.clear()
         ids, tokens = expected[f"decode.{length}.ids"].tolist(), expected[f"decode.{length}.tokens"].tolist()
@@ -210,7 +212,7 @@ def test_a_model_of_other_shapes_is_loaded_and_the_reason_is_told_once(tmp_path:
     folder = a_checkpoint(tmp_path, heads=3, head_dim=16, copies=1, bits=16)
     told: list[str] = []
     model = load(folder, device="cpu", dtype="float32", notice=told.append)
-    assert isinstance(model.engine.model, Qwen)
+    assert isinstance(model.engine.runner.model, Qwen)
     assert len(told) == 1
     assert "a width of 16 is not a multiple of 32" in told[0]
     assert len(list(model.generate([1, 2, 3], temperature=0, max_new_tokens=3, ignore_eos=True))) == 3
@@ -351,13 +353,13 @@ def test_a_model_without_copies_keeps_its_heads(own_teams: Teams, tmp_path: Path
 
 def test_the_built_in_model_gives_plain_torchs_tokens(demo_folder: Path) -> None:
     model = load(demo_folder, device="cpu", dtype="float32", notice=pytest.fail)
-    assert isinstance(model.engine.model, CPUModel)
-    assert model.engine.model.kv_heads == 3
+    assert isinstance(model.engine.runner.model, CPUModel)
+    assert model.engine.runner.model.kv_heads == 3
     prompt = model.tokenizer.encode("The capital of France is")
     greedy = {"temperature": 0, "repetition_penalty": 1, "ignore_eos": True}
     tokens = list(model.generate(prompt, max_new_tokens=500, **greedy))
     # If what plain torch finds the likeliest is always the next of these, then it decodes the same.
-    logits = Engine(plain(demo_folder), context=1024).logits(prompt + tokens)[len(prompt) - 1 : -1]
+    logits = TorchRunner(plain(demo_folder)).logits(prompt + tokens)[len(prompt) - 1 : -1]
     best, second = logits.topk(2).values.T
     assert (best - second).min() > 1e-3  # none is a matter of rounding
     assert tokens == logits.argmax(-1).tolist()
@@ -370,10 +372,10 @@ def test_the_built_in_model_gives_plain_torchs_tokens(demo_folder: Path) -> None
 def test_a_cache_that_was_decoded_with_goes_when_it_is_given_up(
     golden_folder: Copy, own_teams: Teams
 ) -> None:
-    engine = Engine(ours(golden_folder("gptq_int8"), own_teams(2)), context=64)
+    engine = Engine(TorchRunner(ours(golden_folder("gptq_int8"), own_teams(2))), context=64)
     assert len(list(engine.generate([1, 2, 3], max_new_tokens=4))) == 4
-    cache = weakref.ref(engine._cache)
-    engine._free()
+    cache = weakref.ref(engine.cache.kv)
+    engine.forget()
     assert cache() is None
     assert len(list(engine.generate([1, 2, 3], max_new_tokens=4))) == 4
 

@@ -227,7 +227,7 @@ from qwenchat.backends.load import load
 
 def main():
     model = load(Path({str(GOLDEN / "gptq_int8")!r}), device="cpu", dtype="float32", threads=4)
-    assert model.engine.model.team.threads == 4
+    assert model.engine.runner.model.team.threads == 4
 
     def tokens():
         while True:

@@ -8,7 +8,8 @@ import torch
 pytest.importorskip("triton", reason="there is no triton for this platform")
 
 from qwenchat.engine.cuda.kernels import sample
-from qwenchat.engine.sampling import SamplingParams, draw, filtered_logits
+from qwenchat.engine.sampling import SamplingParams
+from qwenchat.engine.torch_sampling import draw, filtered_logits
 
 pytestmark = [
     pytest.mark.gpu,

@@ -7,7 +7,6 @@ import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -19,10 +18,11 @@ pytest.importorskip("triton", reason="there is no triton for this platform")
 import qwenchat
 from qwenchat.engine.cuda.decode import PARTS, DecodeStep
 from qwenchat.engine.cuda.kernels import sample
+from qwenchat.engine.cuda.runner import GraphCache, GraphRunner
 from qwenchat.engine.generate import Engine
 from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.model import Rotary, ntk_alpha
 from qwenchat.engine.sampling import SamplingParams
+from qwenchat.engine.torch_runner import TorchCache
 from qwenchat.errors import InsufficientMemoryError, QwenchatError
 from qwenchat.models import catalog
 from qwenchat.models.builtin import demo
@@ -71,25 +71,23 @@ def some_ids(count: int, seed: int) -> list[int]:
 # --- the tokens are the CPU engine's ---------------------------------------------------------------
 
 
-@torch.inference_mode()
 def forward_logits(engine: Engine, prompt: list[int], reply: list[int]) -> torch.Tensor:
     """The logits that each token of a reply is chosen from, by the model's own forward."""
-    cache = engine._new_cache(len(prompt) + len(reply))
-    rotary = Rotary(engine.config, cache.capacity, engine.device)
-    rotary.set_alpha(ntk_alpha(engine.config, len(prompt)))  # that of the prompt, however long the reply
+    cache = engine.runner.new_cache(len(prompt) + len(reply))
+    cache.begin(prompt)  # its rotation is that of the prompt, however long the reply
     calls = [prompt, *([token] for token in reply[:-1])]
-    return torch.stack([engine._forward(ids, cache, rotary)[0] for ids in calls]).cpu()
+    return torch.stack([engine.runner.prefill(cache, ids) for ids in calls]).cpu()
 
 
 @torch.inference_mode()
 def kernel_logits(engine: Engine, prompt: list[int], reply: list[int]) -> torch.Tensor:
     """The same by the decode kernels, if they are used, on the cache of a generation."""
-    if engine._graph is None:
-        return forward_logits(engine, prompt, reply)
     list(engine.generate(prompt, max_new_tokens=1))
-    assert engine._prompt_end is not None
-    rows = [engine._prompt_end[1]]
-    step = engine._graph.step
+    cache = engine.cache
+    if not isinstance(cache, GraphCache):
+        return forward_logits(engine, prompt, reply)
+    rows = [cache.end_logits]
+    step = cache.decoder.step
     for position, token in enumerate(reply[:-1], len(prompt)):
         step.state.token.fill_(token)
         step.state.position.fill_(position)
@@ -163,7 +161,7 @@ def test_logits_that_are_not_numbers_end_the_reply_with_an_error(shared_engine: 
     engine = shared_engine
     prompt = some_ids(20, 3)
     expected = list(engine.generate(prompt, max_new_tokens=8))
-    norm = engine.model.transformer.ln_f.weight
+    norm = engine.runner.model.transformer.ln_f.weight
     before = norm.clone()
     for broken in (float("nan"), float("inf")):
         generation = engine.generate(prompt, MIXED, max_new_tokens=8)  # its prefill is remembered, and sound
@@ -236,7 +234,8 @@ def test_a_reply_beyond_the_context_needs_a_new_graph_and_says_the_same(
 ) -> None:
     short = on_device(golden.copy("gptq_int8", tmp_path))
     prompt = some_ids(20, 9)
-    assert short._cache.capacity == 32
+    assert short.cache is not None
+    assert short.cache.capacity == 32
     assert list(short.generate(prompt, max_new_tokens=100)) == list(
         shared_engine.generate(prompt, max_new_tokens=100)
     )
@@ -307,8 +306,7 @@ def test_the_engine_answers_after_it_ran_out_of_memory(
     expected = list(engine.generate(prompt, max_new_tokens=20))
     before = allocated()
     with monkeypatch.context() as patched:
-        endless = replace(engine.config, max_position_embeddings=2**36)
-        patched.setattr(engine, "config", endless)
+        patched.setattr(engine.runner, "max_positions", 2**36)
         with pytest.raises(InsufficientMemoryError):
             list(engine.generate(prompt, max_new_tokens=2**34))
     assert allocated() < before  # the cache is given back
@@ -328,7 +326,7 @@ def test_memory_that_runs_out_in_the_middle_of_a_prompt_is_an_error_that_the_eng
     def run_out(*_: object) -> None:
         torch.empty(2**50, dtype=torch.uint8, device="cuda")
 
-    hook = engine.model.transformer.h[1].register_forward_hook(run_out)
+    hook = engine.runner.model.transformer.h[1].register_forward_hook(run_out)
     with pytest.raises(InsufficientMemoryError):
         list(engine.generate(prompt, max_new_tokens=20))
     hook.remove()
@@ -341,16 +339,17 @@ def test_memory_that_runs_out_in_the_middle_of_a_prompt_is_an_error_that_the_eng
 @torch.inference_mode()
 def test_a_cache_of_8_bits_changes_the_logits_a_little(shared_engine: Engine) -> None:
     engine = shared_engine
-    assert engine.weights is not None
-    c = engine.config
+    runner = engine.runner
+    assert isinstance(runner, GraphRunner)
+    c = runner.config
     ids = some_ids(200, 14)
     rows = {}
     for int8 in (False, True):
-        cache = KVCache.of(c, 256, dtype=engine.dtype, device=engine.device, int8=int8)
-        rotary = Rotary(c, 256, engine.device)
-        state = sample.State(c.vocab_size, 256, engine.device)
-        step = DecodeStep(c, engine.weights, cache, rotary, state, pdl=False)
-        engine._forward(ids[:100], cache, rotary)
+        kv = KVCache.of(c, 256, dtype=runner.dtype, device=runner.device, int8=int8)
+        cache = TorchCache(c, kv, runner.device)
+        state = sample.State(c.vocab_size, 256, runner.device)
+        step = DecodeStep(c, runner.weights, kv, cache.rotary, state, pdl=False)
+        runner.prefill(cache, ids[:100])
         found = []
         for position in range(100, 200):
             state.token.fill_(ids[position])

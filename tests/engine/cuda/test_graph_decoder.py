@@ -22,8 +22,11 @@ from qwenchat.engine.cuda import decode
 from qwenchat.engine.cuda.decode import REPLAYS_AHEAD, DecodeStep, GraphDecoder
 from qwenchat.engine.cuda.kernels import sample
 from qwenchat.engine.cuda.linear import RowLayout
+from qwenchat.engine.cuda.runner import GraphRunner
 from qwenchat.engine.generate import Engine
-from qwenchat.engine.sampling import SamplingParams, draw, filtered_logits
+from qwenchat.engine.sampling import SamplingParams
+from qwenchat.engine.torch_runner import TorchRunner
+from qwenchat.engine.torch_sampling import draw, filtered_logits
 from qwenchat.engine.weights.loader import load_model
 from qwenchat.errors import QwenchatError
 from tests.engine import golden
@@ -99,19 +102,19 @@ def choose(state: sample.State) -> None:
 def device(monkeypatch: pytest.MonkeyPatch) -> LaggingDevice:
     """A lagging device in the place of the GPU."""
     lagging = LaggingDevice()
-    begin, forward = sample.State.begin, Engine._forward
+    begin, run = sample.State.begin, TorchRunner._run
 
     def begin_later(state: sample.State, *args: object) -> None:
         lagging.finish()  # its copies wait for the device
         begin(state, *args)
 
-    def forward_later(engine: Engine, *args: object, **settings: object) -> torch.Tensor:
+    def run_later(runner: TorchRunner, *args: object, **settings: object) -> torch.Tensor:
         lagging.finish()  # prefill is queued behind the decode steps
-        return forward(engine, *args, **settings)
+        return run(runner, *args, **settings)
 
     monkeypatch.setattr(sample.State, "begin", begin_later)
     monkeypatch.setattr(sample, "sample", lambda state: lagging.queue(lambda: choose(state)))
-    monkeypatch.setattr(Engine, "_forward", forward_later)
+    monkeypatch.setattr(TorchRunner, "_run", run_later)
     monkeypatch.setattr(GraphDecoder, "_capture", lambda decoder: lagging.graph(decoder.step))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: lagging)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
@@ -122,7 +125,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> LaggingDevice:
 def plain(tmp_path: Path) -> Engine:
     """The model without the kernels."""
     folder = golden.copy("fp16", tmp_path)
-    return Engine(load_model(folder, device=CPU, dtype=torch.float32, context=128), context=128)
+    model = load_model(folder, device=CPU, dtype=torch.float32, context=128)
+    return Engine(TorchRunner(model), context=128)
 
 
 @pytest.fixture
@@ -137,7 +141,9 @@ def fresh(device: LaggingDevice, tmp_path: Path) -> Callable[[], Engine]:
         model = load_model(
             folder, device=CPU, dtype=torch.float32, context=128, layout=RowLayout(torch.float32)
         )
-        return Engine(model, context=128, weights=decode.assemble(model))
+        weights = decode.assemble(model)
+        assert weights is not None
+        return Engine(GraphRunner(model, weights), context=128)
 
     return make
 

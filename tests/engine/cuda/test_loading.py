@@ -17,6 +17,7 @@ from torch import nn
 
 import qwenchat
 from qwenchat.engine.cuda.linear import RowLayout
+from qwenchat.engine.generate import Engine
 from qwenchat.engine.memory import Need
 from qwenchat.engine.weights import gptq, loader
 from qwenchat.engine.weights.staging import CudaLane, Staging, Stored
@@ -217,8 +218,7 @@ def test_memory_that_runs_out_is_an_error_the_model_survives(large: Path) -> Non
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (64 << 20)) / total)
     try:
         with pytest.raises(InsufficientMemoryError, match="memory ran out"):
-            model.engine._allocate(200_000)
-        assert model.engine._cache.capacity == 0
+            Engine(model.engine.runner, context=200_000)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert list(model.generate([1, 2, 3], temperature=0, max_new_tokens=4)) == expected

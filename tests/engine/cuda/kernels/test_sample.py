@@ -1,6 +1,6 @@
 """The device's sampler chooses what the definition chooses, with the same uniform number.
 
-The definition is :func:`qwenchat.engine.sampling.filtered_logits` and :func:`~qwenchat.engine.sampling.draw`.
+The definition is ``filtered_logits`` and ``draw`` of :mod:`qwenchat.engine.torch_sampling`.
 Sums are made in another order, so the two may differ where a number falls between two tokens to within
 rounding, or a probability on a filter's edge: then what was chosen must lie just at that edge.
 """
@@ -15,7 +15,8 @@ import torch
 pytest.importorskip("triton", reason="there is no triton for this platform")
 
 from qwenchat.engine.cuda.kernels import sample
-from qwenchat.engine.sampling import SamplingParams, draw, filtered_logits
+from qwenchat.engine.sampling import SamplingParams
+from qwenchat.engine.torch_sampling import draw, filtered_logits
 
 INFINITY = math.inf
 NAN = math.nan

@@ -1,0 +1,112 @@
+"""A runner that needs no library: its logits are made up from the ids that its cache holds."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections.abc import Callable, Generator, Sequence
+
+from qwenchat.engine.generation import Cancelled
+from qwenchat.engine.prefix_cache import PrefixCache
+from qwenchat.engine.sampling import SamplingParams
+
+VOCABULARY = 300
+STRETCHES_BEYOND = 100
+"""A prompt that is longer has its keys rotated otherwise, as with NTK."""
+
+
+class ScriptedCache(PrefixCache):
+    """Keeps as keys what was run, rotated: so one that is wrongly kept changes every token after it."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self.keys: list[tuple[int, bool]] = []
+        self.stretched = False
+
+    def is_outdated(self, prompt_length: int) -> bool:
+        return bool(self.ids) and self.stretched != (prompt_length > STRETCHES_BEYOND)
+
+    def rotate_for(self, prompt_length: int) -> None:
+        self.stretched = prompt_length > STRETCHES_BEYOND
+
+    def _truncate(self, length: int) -> None:
+        assert length <= len(self.keys), "keys that were never there"
+        del self.keys[length:]
+
+
+class ScriptedRunner:
+    """A model by its script.
+
+    Attributes:
+        ran: the ids of every run.
+        before_run: called at each run, with the keys written and not counted yet; it may raise.
+        frees: how often memory was given back.
+    """
+
+    def __init__(self, chunk: int = 16) -> None:
+        self.vocab_size, self.max_positions, self.chunk = VOCABULARY, 256, chunk
+        self.ran: list[list[int]] = []
+        self.before_run: Callable[[], None] = lambda: None
+        self.most_capacity = 10**6
+        self.frees = 0
+
+    def new_cache(self, capacity: int) -> ScriptedCache:
+        if capacity > self.most_capacity:
+            raise MemoryError("no memory for so many positions. Really none")
+        return ScriptedCache(capacity)
+
+    def prefill(
+        self, cache: ScriptedCache, ids: Sequence[int], cancel: threading.Event | None = None
+    ) -> list[float]:
+        return self.verify(cache, ids, cancel)[-1]
+
+    def verify(
+        self, cache: ScriptedCache, ids: Sequence[int], cancel: threading.Event | None = None
+    ) -> list[list[float]]:
+        assert len(cache.ids) + len(ids) <= cache.capacity
+        self.ran.append(list(ids))
+        held = len(cache.ids)
+        cache.keys[held:] = [(i, cache.stretched) for i in ids]
+        self.before_run()
+        if cancel is not None and cancel.is_set():
+            raise Cancelled
+        cache.ids += ids
+        return [_logits(cache.keys[: held + n + 1]) for n in range(len(ids))]
+
+    def decode(
+        self,
+        cache: ScriptedCache,
+        logits: list[float],
+        params: SamplingParams,
+        limit: int,
+        cancel: threading.Event | None = None,
+    ) -> Generator[int, None, None]:
+        numbers = random.Random(params.seed)
+        while True:
+            token = _choose(logits, params, numbers)
+            yield token
+            logits = self.prefill(cache, [token], cancel)
+
+    def logits(self, ids: Sequence[int]) -> list[list[float]]:
+        cache = ScriptedCache(len(ids))
+        cache.begin(ids)
+        return self.verify(cache, ids)
+
+    def ran_out(self, error: Exception) -> bool:
+        return isinstance(error, MemoryError)
+
+    def free(self) -> None:
+        self.frees += 1
+
+
+def _logits(keys: Sequence[tuple[int, bool]]) -> list[float]:
+    numbers = random.Random(repr(keys))
+    return [numbers.gauss(0, 2) for _ in range(VOCABULARY)]
+
+
+def _choose(logits: list[float], params: SamplingParams, numbers: random.Random) -> int:
+    if params.temperature == 0:
+        return logits.index(max(logits))
+    weights = [math.exp(x / params.temperature) for x in logits]
+    return numbers.choices(range(VOCABULARY), weights)[0]
