@@ -5,9 +5,11 @@ taken out of the tree: undoing moves the cursor, trying again or editing grows a
 a turn are is ``nodes``'s. Knows no clock, no disk, no tokenizer and no model; it is not safe to change from
 two threads at once.
 
-Questions and replies alternate on every path. Each place remembers which of its continuations was
-visited last; that memory is what ``redo`` and the walk among siblings follow, so there is no undo
-stack beside the tree that could disagree with it.
+Questions and replies alternate on every path; tools' results may stand between a reply that calls them and
+the one that goes on from there. :meth:`Conversation.turns` alone says what a turn is.
+
+Each place remembers which of its continuations was visited last; that memory is what ``redo`` and the walk
+among siblings follow, so there is no undo stack beside the tree that could disagree with it.
 
     (empty) ── 1 question ─┬─ 2 reply ── 3 question ── 4 reply   <- cursor
                            └─ 5 reply        (a retry of question 1)
@@ -19,12 +21,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from qwenchat.chat.messages import Message
-from qwenchat.chat.nodes import Node, Reply, Turn
+from qwenchat.chat.nodes import Node, ReplyRecord, Turn
 from qwenchat.chat.parts import Role
 from qwenchat.errors import ConversationError, Names, Phrase
 from qwenchat.text.caseless import named
 
 _NAME_LIMIT = 100
+# The roles that may follow each, and begin a conversation.
+_NEXT: Mapping[Role | None, tuple[Role, ...]] = {
+    None: (Role.USER,),
+    Role.USER: (Role.ASSISTANT,),
+    Role.ASSISTANT: (Role.USER, Role.TOOL),
+    Role.TOOL: (Role.USER, Role.TOOL, Role.ASSISTANT),
+}
 
 
 class Conversation:
@@ -117,13 +126,13 @@ class Conversation:
         return found[::-1]
 
     def turns(self) -> list[Turn]:
-        """The path as turns, a question and its reply each; the last may have no reply yet."""
+        """The path as turns, a question and its answer each; the last may have none yet."""
         turns: list[Turn] = []
         for node in self.path():
             if node.role is Role.USER:
                 turns.append(Turn(len(turns) + 1, node))
             else:
-                turns[-1] = replace(turns[-1], reply=node)
+                turns[-1] = replace(turns[-1], answer=(*turns[-1].answer, node))
         return turns
 
     def questions(self) -> list[Node]:
@@ -156,7 +165,7 @@ class Conversation:
 
     # --- growing -------------------------------------------------------------------------------
 
-    def ask(self, text: str, created: str) -> Node:
+    def ask(self, question: Message, created: str) -> Node:
         """Asks where the chat stands.
 
         A question that has no reply yet is left beside the path, as an alternative of the new one:
@@ -164,38 +173,38 @@ class Conversation:
         """
         here = self.current
         parent = here.parent if here is not None and here.role is Role.USER else self._cursor
-        return self._grow(parent, text, created)
+        return self._grow(parent, created, question)
 
-    def reply(self, reply: Reply, created: str) -> Node:
-        """Answers the question where the chat stands.
+    def reply(self, reply: Message, record: ReplyRecord, created: str) -> Node:
+        """Answers the question where the chat stands, or goes on from the tool's result there.
 
         Raises:
-            ConversationError: it does not stand at a question.
+            ConversationError: it stands at neither.
         """
         here = self.current
-        if here is None or here.role is not Role.USER:
+        if here is None or here.role is Role.ASSISTANT:
             raise ConversationError("there is no question to reply to")
-        return self._grow(here.id, reply, created)
+        return self._grow(here.id, created, reply, record)
 
-    def replace_reply(self, node_id: int, reply: Reply) -> Node:
+    def replace_reply(self, node_id: int, reply: Message, record: ReplyRecord) -> Node:
         """Puts a longer, or the final, form of a reply in its place.
 
         Raises:
             ConversationError: there is no such reply.
         """
         node = self.node(node_id)
-        if node.reply is None:
-            raise ConversationError("node {node_id} is a question, not a reply", node_id=node_id)
-        self._nodes[node_id - 1] = changed = replace(node, content=reply)
+        if node.record is None:
+            raise ConversationError("node {node_id} is not a reply", node_id=node_id)
+        self._nodes[node_id - 1] = changed = replace(node, message=reply, record=record)
         return changed
 
-    def edit(self, n: int, text: str, created: str) -> Node:
+    def edit(self, n: int, question: Message, created: str) -> Node:
         """Asks turn ``n`` of the path in other words, on a new branch.
 
         Raises:
             ConversationError: the path has no such turn.
         """
-        return self._grow(self._turn(n).parent, text, created)
+        return self._grow(self._turn(n).parent, created, question)
 
     def fork(self) -> Conversation:
         """A copy that goes its own way."""
@@ -224,10 +233,12 @@ class Conversation:
             following = self._last_visited.get(self._cursor)
             if following is None:
                 return taken
-            # A turn ends at its reply; a question that never got one is a turn as well.
-            if self.node(following).role is Role.USER:
-                following = self._last_visited.get(following, following)
             self._cursor = following
+            # A turn ends before the next question; one that never got a reply is a turn as well.
+            while (following := self._last_visited.get(following)) is not None:
+                if self.node(following).role is Role.USER:
+                    break
+                self._cursor = following
         return max(steps, 0)
 
     def retry(self) -> Node:
@@ -320,8 +331,7 @@ class Conversation:
                 "node {id} stands where {other} belongs", id=node.id, other=len(self._nodes) + 1
             )
         parent = None if node.parent is None else self.node(node.parent)
-        follows = Role.ASSISTANT if parent is None else parent.role
-        if node.role is follows:
+        if node.role not in _NEXT[parent.role if parent else None]:
             raise ConversationError("node {id}: questions and replies do not alternate", id=node.id)
 
     def _add(self, node: Node) -> None:
@@ -330,8 +340,11 @@ class Conversation:
         self._children[node.parent].append(node.id)
         self._last_visited[node.parent] = node.id
 
-    def _grow(self, parent: int | None, content: str | Reply, created: str) -> Node:
-        node = Node(len(self._nodes) + 1, parent, created, content)
+    def _grow(
+        self, parent: int | None, created: str, message: Message, record: ReplyRecord | None = None
+    ) -> Node:
+        node = Node(len(self._nodes) + 1, parent, created, message, record)
+        self._check_place(node)
         self._add(node)
         return self._visit(node)
 
@@ -375,7 +388,7 @@ class Conversation:
     def _question(self, node_id: int) -> Node:
         node = self.node(node_id)
         if node.role is not Role.USER:
-            raise ConversationError("node {node_id} is a reply, not a question", node_id=node_id)
+            raise ConversationError("node {node_id} is not a question", node_id=node_id)
         return node
 
     def _state(self) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from qwenchat.chat import openai_shape
-from qwenchat.chat.parts import PARTS, Part, Role, Text
+from qwenchat.chat.parts import PARTS, AttachedFile, Part, Role, Text
 from qwenchat.errors import PromptError, UsageError
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -66,6 +66,11 @@ class Message:
     def text(self) -> str:
         """What was said, verbatim, without files, tool calls and their results."""
         return "\n".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def files(self) -> tuple[AttachedFile, ...]:
+        """The files that go with it."""
+        return tuple(part for part in self.parts if isinstance(part, AttachedFile))
 
     @property
     def token_ids(self) -> tuple[int, ...] | None:

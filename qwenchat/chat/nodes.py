@@ -1,4 +1,4 @@
-"""Nodes of a conversation: questions, replies with all that they were made by, and turns of both."""
+"""Nodes of a conversation: messages, with a record of how each reply was made; and turns of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Literal
 
 from qwenchat.chat.messages import GenerationOptions, Message, Timings, Usage
 from qwenchat.chat.parts import Role
+from qwenchat.chat.rendering import shown_text
+from qwenchat.errors import ConversationError
 
 ReplyStatus = Literal["complete", "interrupted", "error", "length", "streaming"]
 """How a reply stands. ``streaming`` is a checkpoint of one that is still being made; found in a
@@ -14,13 +16,11 @@ session file, it was interrupted by whatever ended the program."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """A model's reply, with all that is needed to get the same again.
+class ReplyRecord:
+    """How a reply was made: all that is needed to get the same again, and what it took.
 
     Attributes:
-        text: verbatim.
         status: how it ended.
-        token_ids: the ordinary tokens that the text was made of.
         model: the model's name.
         seed: what the sampler drew with; None if nothing was drawn.
         options: what was asked for.
@@ -28,9 +28,7 @@ class Reply:
         error: what went wrong, for the status ``error``.
     """
 
-    text: str
     status: ReplyStatus
-    token_ids: tuple[int, ...] = ()
     model: str = ""
     seed: int | None = None
     options: GenerationOptions = field(default_factory=GenerationOptions)
@@ -41,54 +39,59 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A question or a reply in the tree.
+    """A message in the tree.
 
     Attributes:
         id: 1 for the first node ever made, then counting.
         parent: the id of the node that it follows; None for a first question.
         created: when, in ISO 8601 and UTC.
-        content: the user's text of a question, the :class:`Reply` of a reply.
+        message: what was said.
+        record: of a reply, how it was made; None for every other message.
+
+    Raises:
+        ConversationError: a reply has no record, or what is no reply has one.
     """
 
     id: int
     parent: int | None
     created: str
-    content: str | Reply
+    message: Message
+    record: ReplyRecord | None = None
+
+    def __post_init__(self) -> None:
+        if (self.message.role is Role.ASSISTANT) is not (self.record is not None):
+            raise ConversationError("node {id}: only replies say how they were made", id=self.id)
 
     @property
     def role(self) -> Role:
-        return Role.USER if isinstance(self.content, str) else Role.ASSISTANT
+        return self.message.role
 
     @property
     def text(self) -> str:
-        return self.content if isinstance(self.content, str) else self.content.text
-
-    @property
-    def reply(self) -> Reply | None:
-        """The reply; None for a question."""
-        return None if isinstance(self.content, str) else self.content
-
-    @property
-    def message(self) -> Message:
-        """The node as the model is to read it."""
-        reply = self.reply
-        return Message.of_text(self.role, self.text, (reply.token_ids or None) if reply else None)
+        """The text that a person reads, files and all."""
+        return shown_text(self.message)
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question of the path and its reply.
+    """A question of the path and what came of it.
 
     Attributes:
         n: which turn of the path, counted from 1.
-        question, reply: its nodes; None while there is no reply.
+        question: its node.
+        answer: the nodes behind it: a reply; with tools, replies that call them, and results, in turn.
     """
 
     n: int
     question: Node
-    reply: Node | None = None
+    answer: tuple[Node, ...] = ()
+
+    @property
+    def reply(self) -> Node | None:
+        """The last reply; None while there is none."""
+        return next((node for node in reversed(self.answer) if node.role is Role.ASSISTANT), None)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """The question, and the reply if there is one."""
-        return (self.question,) if self.reply is None else (self.question, self.reply)
+        """The question and its answer."""
+        return (self.question, *self.answer)

@@ -46,7 +46,7 @@ def shown_text(message: Message) -> str:
 def _with_files(message: Message) -> str:
     text = message.text
     blocks = [text] if text.strip() else []
-    blocks += [_fenced(part) for part in message.parts if isinstance(part, AttachedFile)]
+    blocks += map(_fenced, message.files)
     return "\n\n".join(blocks) or text
 
 

@@ -17,8 +17,8 @@ from datetime import datetime, timezone
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta
-from qwenchat.chat.nodes import Reply, ReplyStatus
-from qwenchat.chat.parts import Role
+from qwenchat.chat.nodes import ReplyRecord, ReplyStatus
+from qwenchat.chat.parts import Role, ToolCall
 from qwenchat.chat.window import Fit, fit_window
 from qwenchat.errors import ContextLengthError, ConversationError
 from qwenchat.humanize import ranges
@@ -87,9 +87,12 @@ def stream_reply(
     here = conversation.current
     if here is None:
         raise ConversationError("there is no question to answer")
+    if here.record is not None and not resumable(conversation):
+        raise ConversationError("no reply was interrupted or cut")
     save()
-    begun = here.reply or Reply("", "streaming", model=backend.name, options=options)
-    node_id = here.id if here.reply else None
+    begun = here.message if here.record else Message.of_text(Role.ASSISTANT, "")
+    record = here.record or ReplyRecord("streaming", model=backend.name, options=options)
+    node_id = here.id if here.record else None
     text, saved = begun.text, time.monotonic()
     any_event = False
     end: ReplyEnd | None = None
@@ -100,11 +103,12 @@ def stream_reply(
             for event in events:
                 any_event = True
                 if node_id is None:
-                    node_id = conversation.reply(begun, now()).id
+                    node_id = conversation.reply(begun, record, now()).id
                 if isinstance(event, TextDelta):
                     text += event.text
                     if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                        conversation.replace_reply(node_id, replace(begun, text=text, status="streaming"))
+                        so_far = Message.of_text(Role.ASSISTANT, text)
+                        conversation.replace_reply(node_id, so_far, replace(record, status="streaming"))
                         save()
                         saved = time.monotonic()
                 elif isinstance(event, ReplyEnd):
@@ -115,15 +119,17 @@ def stream_reply(
         raise
     finally:
         if node_id is not None and any_event:  # else a reply that was to go on is as it was
-            conversation.replace_reply(node_id, _finished(begun, text, status, failure, end))
+            reply = begun if text == begun.text and end is None else _finished(begun, text, end)
+            conversation.replace_reply(node_id, reply, _closed(record, status, failure, end))
             save()
 
 
 def resumable(conversation: Conversation) -> bool:
     """True where the chat stands at a reply that broke off, which can be continued."""
     here = conversation.current
-    reply = here.reply if here is not None else None
-    return reply is not None and reply.status in ("interrupted", "length", "error")
+    if here is None or here.record is None or any(isinstance(part, ToolCall) for part in here.message.parts):
+        return False
+    return here.record.status in ("interrupted", "length", "error")
 
 
 def turn_tokens(backend: Backend, messages: Sequence[Message]) -> int:
@@ -147,20 +153,21 @@ def now() -> str:
 _STATUSES: dict[str, ReplyStatus] = {"stop": "complete", "length": "length", "cancelled": "interrupted"}
 
 
-def _finished(begun: Reply, text: str, status: ReplyStatus, failure: str, end: ReplyEnd | None) -> Reply:
+def _finished(begun: Message, text: str, end: ReplyEnd | None) -> Message:
     """A reply as it is kept: with its tokens, if they are known from its beginning on."""
-    known = end is not None and end.token_ids is not None and (begun.token_ids or not begun.text)
+    before = begun.token_ids or (None if begun.text else ())
+    added = end.token_ids if end else None
+    token_ids = None if before is None or added is None else before + added
+    return Message.of_text(Role.ASSISTANT, text, token_ids or None)
+
+
+def _closed(record: ReplyRecord, status: ReplyStatus, failure: str, end: ReplyEnd | None) -> ReplyRecord:
+    """The record of a reply that ended."""
     return replace(
-        begun,
-        text=text,
+        record,
         status=status,
         error=failure,
-        token_ids=begun.token_ids
-        if text == begun.text and end is None
-        else begun.token_ids + end.token_ids
-        if end and end.token_ids is not None and known
-        else (),
-        seed=end.seed if end else begun.seed,
+        seed=end.seed if end else record.seed,
         usage=end.usage if end else None,
         timings=end.timings if end else None,
     )

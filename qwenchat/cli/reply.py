@@ -13,7 +13,8 @@ from typing import Any, Protocol, TextIO
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.code_blocks import CodeStream
-from qwenchat.chat.messages import GenerationOptions, ReplyEnd
+from qwenchat.chat.messages import GenerationOptions, Message, ReplyEnd
+from qwenchat.chat.parts import Role
 from qwenchat.chat.turn import fit_turns, now, stream_reply
 from qwenchat.cli.output import json_line
 from qwenchat.errors import ContextLengthError, Interrupted, QwenchatError
@@ -121,7 +122,7 @@ def write_reply(
     session, end = autosave.session, None
     session.model = backend.name
     before, title = session.conversation.fork(), session.title
-    session.conversation.ask(message, now())
+    session.conversation.ask(Message.of_text(Role.USER, message), now())
     try:
         fit = fit_turns(session.conversation, backend, options, may_drop)
         if fit.left_out_turns:

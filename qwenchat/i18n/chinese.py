@@ -1340,8 +1340,9 @@ CHINESE: Mapping[str, str] = {
     ),
     "node {id} stands where {other} belongs": "节点 {id} 占了 {other} 的位置",
     "node {id}: questions and replies do not alternate": "节点 {id}：提问与回复没有交替",
-    "node {node_id} is a question, not a reply": "节点 {node_id} 是提问，不是回复",
-    "node {node_id} is a reply, not a question": "节点 {node_id} 是回复，不是提问",
+    "node {node_id} is not a reply": "节点 {node_id} 不是回复",
+    "node {node_id} is not a question": "节点 {node_id} 不是提问",
+    "node {id}: only replies say how they were made": "节点 {id}：只有回复记录其生成方式",
     "only safetensors are read; pickled weights (.bin, .pt) never are": (
         "只读取 safetensors；从不读取 pickle 权重（.bin、.pt）"
     ),

@@ -25,7 +25,7 @@ def to_markdown(record: SessionRecord) -> str:
     parts = [f"# {_title(record)}", f"*{_about(record)}*"]
     if record.conversation.system:
         parts += ["## System", _with_closed_fence(record.conversation.system)]
-    for node in record.conversation.path():
+    for node in _path(record):
         parts += [f"## {_speaker(node)}", _with_closed_fence(node.text)]
     return _storable("\n\n".join(parts) + "\n")
 
@@ -35,7 +35,7 @@ def to_html(record: SessionRecord) -> str:
     from qwenchat.sessions.webpage import page
 
     parts = [("System", record.conversation.system, False)] if record.conversation.system else []
-    parts += [(_speaker(node), node.text, node.reply is not None) for node in record.conversation.path()]
+    parts += [(_speaker(node), node.text, node.role is Role.ASSISTANT) for node in _path(record)]
     return _storable(page(_title(record), _about(record), parts))
 
 
@@ -44,7 +44,7 @@ def to_text(record: SessionRecord) -> str:
     parts = [_title(record), _about(record)]
     if record.conversation.system:
         parts.append(f"System:\n{record.conversation.system}")
-    parts += [f"{_speaker(node)}:\n{node.text}" for node in record.conversation.path()]
+    parts += [f"{_speaker(node)}:\n{node.text}" for node in _path(record)]
     return _storable("\n\n".join(parts) + "\n")
 
 
@@ -77,6 +77,10 @@ def _with_closed_fence(text: str) -> str:
     return text
 
 
+def _path(record: SessionRecord) -> list[Node]:
+    return [node for turn in record.conversation.turns() for node in turn.nodes]
+
+
 def _title(record: SessionRecord) -> str:
     return " ".join(record.head.title.split()) or f"Session {record.head.id}"
 
@@ -87,9 +91,9 @@ def _about(record: SessionRecord) -> str:
 
 
 def _speaker(node: Node) -> str:
-    if node.role is Role.USER or node.reply is None:
-        return "User"
-    marks = [] if node.reply.status == "complete" else [f"({node.reply.status})"]
+    if node.record is None:
+        return "User" if node.role is Role.USER else "Tool"
+    marks = [] if node.record.status == "complete" else [f"({node.record.status})"]
     return " ".join(["Assistant", *marks])
 
 

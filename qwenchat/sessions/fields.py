@@ -33,6 +33,15 @@ class Fields:
         self._where = where
         self._taken: set[str] = set()
 
+    @property
+    def where(self) -> str:
+        """Its place in the file."""
+        return self._where
+
+    def has(self, name: str) -> bool:
+        """True if the field is there, be it null."""
+        return name in self._content
+
     def refuse(self, name: str) -> NoReturn:
         raise damaged(Phrase("{where}: {name!r} has a value it cannot have", where=self._where, name=name))
 
@@ -54,6 +63,10 @@ class Fields:
         if not all(isinstance(value, str) for value in values):
             self.refuse(name)
         return values
+
+    def truth(self, name: str) -> bool:
+        value: bool = self._take(name, bool)
+        return value
 
     def whole(self, name: str) -> int:
         value: int = self._take(name, int)

@@ -1,9 +1,10 @@
 """The format of a session file: encodes a record, decodes and validates a file.
 
-Owns the schema, its version, the migrations from older ones and every check of what a file says.
-Knows nothing of folders, locks or clocks. What the fields mean: ``docs/sessions.md``.
+Owns the schema's version, the layout and every check of what stands around the nodes; those are ``nodes``'s,
+older schemas ``migrations``'s. Knows nothing of folders, locks or clocks. What the fields mean:
+``docs/sessions.md``.
 
-The file is JSON in UTF-8, laid out for people: a line per field, a block per turn. The fields that a
+The file is JSON in UTF-8, laid out for people: a line per field, a block per node and part. The fields that a
 list of sessions shows come first, so that :func:`decode_head` gets by with the file's first few
 kilobytes.
 """
@@ -12,22 +13,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, NoReturn, get_args
+from typing import NoReturn
 
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import GenerationOptions, Timings, Usage
-from qwenchat.chat.nodes import Node, Reply, ReplyStatus
-from qwenchat.chat.parts import Role
 from qwenchat.errors import ConversationError, Phrase, SessionDamagedError
+from qwenchat.sessions import nodes
 from qwenchat.sessions.fields import Fields, damaged, is_finite
+from qwenchat.sessions.migrations import MIGRATIONS
 from qwenchat.text.caseless import fold
 
-SCHEMA = 1
-#: From each older schema, what makes a file's content one of the next.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+SCHEMA = 2
 
 #: A file's first bytes that :func:`decode_head` wants.
 HEAD_BYTES = 4096
@@ -38,11 +36,12 @@ TITLE_LIMIT = 200
 SettingValue = str | int | float | bool | None | list[str]
 
 _HEAD_FIELDS = 7  # schema and what Head has, in front of all others
-_STATUSES = get_args(ReplyStatus)
-_OPTIONS = [field.name for field in fields(GenerationOptions)]
-_WHOLE_OPTIONS = ("top_k", "seed", "max_new_tokens")
+_HEAD_SINCE = 1  # the oldest schema that has the same
 _NEXT_FIELD = re.compile(r'\s*[{,]\s*(?P<name>"[a-z_]*")\s*:\s*')
-_ID_OR_TEXT = re.compile(rb'\n      "(?:id": (?P<id>\d{1,9}),|text": (?P<text>".*"),?)(?=\n)')
+# What encode() writes of nodes and, four columns further in, their parts; schema 1 had texts in nodes.
+_ID_OR_TEXT = re.compile(
+    rb'\n      (?:"id": (?P<id>\d{1,9}),|(?:    )?"(?:text|name|arguments)": (?P<text>".*"),?)(?=\n)'
+)
 _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
@@ -108,37 +107,25 @@ def encode(record: SessionRecord) -> bytes:
         "pinned": sorted(conversation.pinned),
         "visited": list(conversation.visited),
     }
-    nodes = ",".join("\n    " + _block(_node_fields(node), 6) for node in conversation.nodes)
-    text = _block(top, 2)[:-2] + f',\n  "nodes": [{nodes}\n  ]\n}}\n'
+    text = _block({**top, "nodes": [nodes.to_fields(node) for node in conversation.nodes]}, 2) + "\n"
     # A lone surrogate, which a terminal can hand over, has no UTF-8; it becomes JSON's escape for it.
     return text.encode("utf-8", "backslashreplace")
 
 
 def _block(content: Mapping[str, object], indent: int) -> str:
-    """An object with a line per field. Lists of numbers stay on their line, unlike json's own layout."""
+    """An object with a line per field."""
     pad = " " * indent
-    lines = ",".join(f'\n{pad}"{name}": {_json(value)}' for name, value in content.items())
+    lines = ",".join(f'\n{pad}"{name}": {_value(value, indent)}' for name, value in content.items())
     return f"{{{lines}\n{pad[2:]}}}"
 
 
-def _node_fields(node: Node) -> dict[str, object]:
-    shared = {"id": node.id, "parent": node.parent, "role": node.role.value, "created": node.created}
-    reply = node.reply
-    if reply is None:
-        return {**shared, "text": node.text}
-    options = {k: v for k, v in asdict(reply.options).items() if v is not None and v != ()}
-    return {
-        **shared,
-        "text": reply.text,
-        "status": reply.status,
-        "error": reply.error,
-        "model": reply.model,
-        "seed": reply.seed,
-        "options": options,
-        "usage": reply.usage and asdict(reply.usage),
-        "timings": reply.timings and asdict(reply.timings),
-        "token_ids": reply.token_ids,
-    }
+def _value(value: object, indent: int) -> str:
+    """Lists of objects have a block for each; all else stays on its line, unlike json's own layout."""
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+        return _json(value)
+    pad = " " * indent
+    blocks = ",".join(f"\n{pad}  {_block(entry, indent + 4)}" for entry in value)
+    return f"[{blocks}\n{pad}]"
 
 
 # --- from bytes ----------------------------------------------------------------------------------
@@ -167,7 +154,7 @@ def decode_head(start: bytes) -> Head | None:
     fields = _first_fields(start.decode("utf-8-sig", "ignore"))
     try:
         top = Fields(fields, "file")
-        return _head(top) if top.whole("schema") == SCHEMA else None
+        return _head(top) if _HEAD_SINCE <= top.whole("schema") <= SCHEMA else None
     except SessionDamagedError:
         return None
 
@@ -209,8 +196,8 @@ def find(data: bytes, folded: str) -> tuple[int, str] | None:
             if folded in fold(text):
                 return node_id, text
     if node_id is None:  # laid out otherwise, by a person's editor
-        nodes = decode(data).conversation.nodes
-        return next(((node.id, node.text) for node in nodes if folded in fold(node.text)), None)
+        found = decode(data).conversation.nodes
+        return next(((node.id, node.text) for node in found if folded in fold(node.text)), None)
     return None
 
 
@@ -264,7 +251,8 @@ def _head(top: Fields) -> Head:
 
 
 def _conversation(top: Fields) -> Conversation:
-    nodes = [_node(Fields(node, f"nodes[{i}]")) for i, node in enumerate(top.sequence("nodes"))]
+    entries = top.sequence("nodes")
+    all_nodes = [nodes.from_fields(Fields(node, f"nodes[{i}]")) for i, node in enumerate(entries)]
     given = top.mapping("branches")
     branches = {name: Fields(given, "branches").whole(name) for name in given}
     system, cursor = top.optional_text("system"), top.optional_whole("cursor")
@@ -272,70 +260,10 @@ def _conversation(top: Fields) -> Conversation:
     top.finish()
     try:
         return Conversation(
-            system, nodes=nodes, cursor=cursor, branches=branches, pinned=pinned, visited=visited
+            system, nodes=all_nodes, cursor=cursor, branches=branches, pinned=pinned, visited=visited
         )
     except ConversationError as error:
         raise damaged(error.message) from None
-
-
-def _node(entry: Fields) -> Node:
-    role = entry.text("role")
-    if role not in (Role.USER.value, Role.ASSISTANT.value):
-        entry.refuse("role")
-    text = entry.text("text")
-    content = text if role == Role.USER.value else _reply(entry, text)
-    node = Node(entry.whole("id"), entry.optional_whole("parent"), entry.text("created"), content)
-    entry.finish()
-    return node
-
-
-def _reply(entry: Fields, text: str) -> Reply:
-    status = entry.text("status")
-    if status not in _STATUSES:
-        entry.refuse("status")
-    return Reply(
-        text=text,
-        status="interrupted" if status == "streaming" else status,  # type: ignore[arg-type]  # checked
-        error=entry.text("error"),
-        model=entry.text("model"),
-        seed=entry.optional_whole("seed"),
-        options=_options(entry.mapping("options")),
-        usage=_usage(entry),
-        timings=_seconds(entry),
-        token_ids=entry.wholes("token_ids"),
-    )
-
-
-def _options(given: dict[str, Any]) -> GenerationOptions:
-    values = Fields(given, "options")
-    known: dict[str, Any] = {}
-    for name in given:
-        if name == "stop":
-            known[name] = tuple(values.texts(name))
-        elif name in _WHOLE_OPTIONS:
-            known[name] = values.whole(name)
-        elif name in _OPTIONS:
-            known[name] = values.number(name)
-    values.finish()
-    return GenerationOptions(**known)
-
-
-def _usage(entry: Fields) -> Usage | None:
-    if (given := entry.optional_mapping("usage")) is None:
-        return None
-    values = Fields(given, "usage")
-    usage = Usage(**{field.name: values.whole(field.name) for field in fields(Usage)})
-    values.finish()
-    return usage
-
-
-def _seconds(entry: Fields) -> Timings | None:
-    if (given := entry.optional_mapping("timings")) is None:
-        return None
-    values = Fields(given, "timings")
-    timings = Timings(**{field.name: values.number(field.name) for field in fields(Timings)})
-    values.finish()
-    return timings
 
 
 def _is_setting(value: object) -> bool:

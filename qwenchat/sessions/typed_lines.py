@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from qwenchat.chat.parts import Role
 from qwenchat.errors import SessionError
 from qwenchat.files import atomic
 from qwenchat.files.opening import read_file, reason_of
@@ -26,7 +27,7 @@ def said_in(store: SessionStore, session_id: str) -> Said:
         conversation = store.record(session_id).conversation
     except SessionError:  # damaged: what was said in it is not known
         return lambda line: False
-    questions = {node.text for node in conversation.nodes if node.reply is None}
+    questions = {node.text for node in conversation.nodes if node.role is Role.USER}
 
     def said(line: str) -> bool:
         text = line.removeprefix("/") if line.startswith("//") else line

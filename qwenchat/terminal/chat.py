@@ -64,7 +64,7 @@ class Chat:
         options: what is asked of the next reply.
         last: the end of the last reply; None before there is one.
         left_out: the ids of the questions whose turns no longer fitted.
-        draft: the files that go with the next message.
+        draft: the next message, with its files.
     """
 
     def __init__(
@@ -134,15 +134,15 @@ class Chat:
         back to the line that it was typed on.
         """
         editing, self.editing = self.editing, None
-        attached, nodes = list(self.draft.attached), len(self.conversation.nodes)
+        draft, nodes = self.draft, len(self.conversation.nodes)
         try:
             text = (typed[1:] if typed.startswith("//") else typed).rstrip("\n")
-            message, files, missing = self.draft.message(text)
+            message, files, missing = draft.message(text)
             for file in files:
-                self.say(self.draft.describe(file, self.backend))
+                self.say(draft.describe(file, self.backend))
             for path in missing:
                 self.say(attachments.sent_as_text(path))
-            self.draft.attached.clear()
+            self.draft = Draft()
             if editing is None:
                 self.answer_to(lambda: self.conversation.ask(message, now()))
             else:
@@ -150,7 +150,7 @@ class Chat:
         except (QwenchatError, KeyboardInterrupt):
             if len(self.conversation.nodes) == nodes:
                 self.put_on_line(typed)
-                self.editing, self.draft.attached = editing, attached
+                self.editing, self.draft = editing, draft
             raise
 
     def answer_to(self, change: Callable[[], object]) -> None:
@@ -251,8 +251,9 @@ class Chat:
 
     def show_from(self, node: Node) -> None:
         """Prints the turns from a node of the path on."""
-        turns = sum(question.id >= node.id for question in self.conversation.questions())
-        transcript.show(self.conversation, plain=self.settings.plain, turns=max(turns, 1), rest=False)
+        turns = self.conversation.turns()
+        n = next(turn.n for turn in turns if node in turn.nodes)
+        transcript.show(self.conversation, plain=self.settings.plain, turns=len(turns) - n + 1, rest=False)
 
     def show_history(self) -> None:
         """Prints the chat so far."""
@@ -329,13 +330,15 @@ class Chat:
         if not 1 <= n <= len(questions):
             count = plural(len(questions), "there is only one question", "there are {count} questions")
             raise UsageError(Phrase("there is no question {n}", n=n), count)
-        text = questions[n - 1].text
-        self.put_on_line(f"/{text}" if text.startswith("/") else text)
-        self.editing = n
+        question = questions[n - 1].message
+        self.put_on_line(f"/{question.text}" if question.text.startswith("/") else question.text)
+        self.editing, self.draft.edited = n, question
+        for file in question.files:
+            self.say(self.draft.describe(file, self.backend))
 
     def give_up_edit(self) -> None:
         """Lets what is typed next be a new question."""
-        self.editing = None
+        self.editing = self.draft.edited = None
 
     def put_on_line(self, text: str) -> None:
         """Lets the next line begin with a text, to be edited and sent."""
@@ -396,5 +399,4 @@ class Chat:
         self.autosave.close()
         self.autosave = Autosave(new, self.notices.warn, self.settings.save)
         self.options = self._options_of(new)
-        self.draft = Draft()
-        self.last, self.left_out, self.editing = None, frozenset(), None
+        self.draft, self.last, self.left_out, self.editing = Draft(), None, frozenset(), None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.nodes import Node
+from qwenchat.chat.parts import Role
 from qwenchat.errors import shorten
 from qwenchat.i18n.language import plural, tr
 from qwenchat.sessions.store import Session
@@ -47,7 +48,7 @@ def show(
         )
     for node in (node for turn in all_turns[skipped:] for node in turn.nodes):
         text, left = (node.text, 0) if whole else _beginning(node.text)
-        if node.reply is not None:
+        if node.role is Role.ASSISTANT:
             render_markdown(text, plain=plain)
         else:
             for line in text.splitlines() or [""]:
@@ -62,7 +63,7 @@ def show(
             )
         if marks := _marks(conversation, node):
             console.say(marks)
-        if node.reply is not None:
+        if node.role is Role.ASSISTANT:
             console.blank_line()
 
 
@@ -120,7 +121,7 @@ def _marks(conversation: Conversation, node: Node) -> str:
         "length": tr("cut by the limit"),
         "error": tr("stopped by an error"),
     }
-    resumable = ended.get(node.reply.status, "") if node.reply is not None else ""
+    resumable = ended.get(node.record.status, "") if node.record is not None else ""
     return " ".join(filter(None, (resumable, _place(conversation, node))))
 
 
@@ -131,4 +132,4 @@ def _place(conversation: Conversation, node: Node) -> str:
 
 def _status(conversation: Conversation) -> str:
     here = conversation.current
-    return here.reply.status if here is not None and here.reply is not None else ""
+    return here.record.status if here is not None and here.record is not None else ""

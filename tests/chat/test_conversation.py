@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import Message
-from qwenchat.chat.nodes import Node, Reply
-from qwenchat.chat.parts import Role
+from qwenchat.chat.nodes import Node
+from qwenchat.chat.parts import Role, Text, ToolCall, ToolResult
 from qwenchat.errors import ConversationError
+from tests.chats import replied, user
 
 NOW = "2025-01-01T00:00:00Z"
 
@@ -26,12 +27,12 @@ def chat(*turns: str) -> Conversation:
 
 
 def add_turn(conversation: Conversation, text: str) -> None:
-    conversation.ask(text, NOW)
+    conversation.ask(user(text), NOW)
     answer(conversation, text.upper())
 
 
 def answer(conversation: Conversation, text: str) -> Node:
-    return conversation.reply(Reply(text, "complete", token_ids=(1, 2)), NOW)
+    return conversation.reply(*replied(text, "complete", token_ids=(1, 2)), NOW)
 
 
 def path(conversation: Conversation) -> str:
@@ -51,7 +52,7 @@ def test_a_chat_reads_as_the_system_prompt_and_its_turns() -> None:
 
 def test_a_path_is_turns_of_a_question_and_its_reply_the_last_may_lack() -> None:
     conversation = chat("a", "b")
-    conversation.ask("c", NOW)
+    conversation.ask(user("c"), NOW)
     turns = conversation.turns()
     assert [(turn.n, [node.text for node in turn.nodes]) for turn in turns] == [
         (1, ["a", "A"]),
@@ -78,7 +79,7 @@ def test_undo_takes_whole_turns_and_redo_brings_them_back() -> None:
 
 def test_undo_of_a_question_that_has_no_reply_yet() -> None:
     conversation = chat("a")
-    conversation.ask("b", NOW)
+    conversation.ask(user("b"), NOW)
     assert conversation.undo() == 1
     assert path(conversation) == "aA"
     assert conversation.redo() == 1
@@ -96,8 +97,8 @@ def test_a_new_question_leaves_nothing_to_redo_but_loses_nothing() -> None:
 
 def test_a_question_without_a_reply_steps_aside_for_the_next() -> None:
     conversation = chat("a")
-    conversation.ask("b", NOW)
-    conversation.ask("c", NOW)
+    conversation.ask(user("b"), NOW)
+    conversation.ask(user("c"), NOW)
     assert path(conversation) == "aAc"
     conversation.previous_sibling()
     assert path(conversation) == "aAb"
@@ -128,7 +129,7 @@ def test_a_retry_taken_back_stands_at_the_old_reply_again() -> None:
 
 def test_an_edited_question_is_a_branch_of_its_own() -> None:
     conversation = chat("a", "b", "c")
-    conversation.edit(2, "x", NOW)
+    conversation.edit(2, user("x"), NOW)
     assert path(conversation) == "aAx"
     answer(conversation, "X")
     # The reply has no alternative, so it is the question's that are walked, and the walk ends
@@ -141,7 +142,7 @@ def test_standing_on_an_alternative_goes_to_where_it_was_left() -> None:
     conversation = chat("a", "b", "c")
     conversation.undo()
     conversation.branch("short")
-    conversation.edit(1, "x", NOW)
+    conversation.edit(1, user("x"), NOW)
     conversation.previous_sibling()
     assert path(conversation) == "aAbBcC"
     conversation.undo(2)
@@ -153,7 +154,7 @@ def test_standing_on_an_alternative_goes_to_where_it_was_left() -> None:
 def test_branches_have_names() -> None:
     conversation = chat("a")
     assert conversation.branch(" first try ").text == "A"
-    conversation.edit(1, "x", NOW)
+    conversation.edit(1, user("x"), NOW)
     conversation.branch("second")
     assert conversation.branches == {"first try": 2, "second": 3}
     conversation.switch("first try")
@@ -167,13 +168,13 @@ def test_branches_have_names() -> None:
         (lambda c: c.branch(" "), "1 to 100"),
         (lambda c: c.branch("a\nb"), "printable"),
         (lambda c: c.switch("nowhere"), "there are taken"),
-        (lambda c: c.edit(3, "x", NOW), "no turn 3; there are 2"),
+        (lambda c: c.edit(3, user("x"), NOW), "no turn 3; there are 2"),
         (lambda c: c.pin(0), "no turn 0"),
         (lambda c: c.unpin(1), "not pinned"),
         (lambda c: c.next_sibling(), "no alternatives"),
-        (lambda c: c.reply(Reply("x", "complete"), NOW), "no question"),
-        (lambda c: c.replace_reply(1, Reply("x", "complete")), "is a question"),
-        (lambda c: c.replace_reply(99, Reply("x", "complete")), "no node 99"),
+        (lambda c: c.reply(*replied("x", "complete"), NOW), "no question"),
+        (lambda c: c.replace_reply(1, *replied("x", "complete")), "is not a reply"),
+        (lambda c: c.replace_reply(99, *replied("x", "complete")), "no node 99"),
         (lambda c: Conversation().retry(), "no question to try again"),
         (lambda c: Conversation().branch("x"), "say something first"),
         (lambda c: Conversation().switch("x"), "none has a name"),
@@ -207,9 +208,9 @@ def test_pins_belong_to_questions_and_are_counted_on_the_path() -> None:
 
 def test_a_reply_grows_in_its_place() -> None:
     conversation = chat("a")
-    conversation.ask("b", NOW)
-    node = conversation.reply(Reply("B", "streaming"), NOW)
-    conversation.replace_reply(node.id, Reply("BB", "complete"))
+    conversation.ask(user("b"), NOW)
+    node = conversation.reply(*replied("B", "streaming"), NOW)
+    conversation.replace_reply(node.id, *replied("BB", "complete"))
     assert path(conversation) == "aAbBB"
     assert conversation.siblings(node.id) == (1, 1)
 
@@ -222,22 +223,26 @@ def test_a_fork_goes_its_own_way() -> None:
     assert path(conversation) == "aA"
 
 
-REPLY = Reply("r", "complete")
+RESULT = Message(Role.TOOL, (ToolResult("1", "time", "12:00"),))
+Q, (R, MADE) = user("q"), replied("r")
 
 
 @pytest.mark.parametrize(
     "parts",
     [
-        {"nodes": [Node(2, None, NOW, "q")]},
-        {"nodes": [Node(1, 1, NOW, "q")]},
-        {"nodes": [Node(1, None, NOW, REPLY)]},
-        {"nodes": [Node(1, None, NOW, "q"), Node(2, 1, NOW, "q")]},
-        {"nodes": [Node(1, None, NOW, "q"), Node(2, 1, NOW, REPLY), Node(3, 2, NOW, REPLY)]},
-        {"nodes": [Node(1, 2, NOW, "q"), Node(2, 1, NOW, REPLY)]},
+        {"nodes": [Node(2, None, NOW, Q)]},
+        {"nodes": [Node(1, 1, NOW, Q)]},
+        {"nodes": [Node(1, None, NOW, R, MADE)]},
+        {"nodes": [Node(1, None, NOW, RESULT)]},
+        {"nodes": [Node(1, None, NOW, Q), Node(2, 1, NOW, RESULT)]},
+        {"nodes": [Node(1, None, NOW, Message.of_text(Role.SYSTEM, "s"))]},
+        {"nodes": [Node(1, None, NOW, Q), Node(2, 1, NOW, Q)]},
+        {"nodes": [Node(1, None, NOW, Q), Node(2, 1, NOW, R, MADE), Node(3, 2, NOW, R, MADE)]},
+        {"nodes": [Node(1, 2, NOW, Q), Node(2, 1, NOW, R, MADE)]},
         {"cursor": 1},
         {"branches": {"x": 1}},
         {"visited": [1]},
-        {"nodes": [Node(1, None, NOW, "q"), Node(2, 1, NOW, REPLY)], "pinned": [2]},
+        {"nodes": [Node(1, None, NOW, Q), Node(2, 1, NOW, R, MADE)], "pinned": [2]},
     ],
 )
 def test_what_is_no_tree_is_not_restored(parts: dict) -> None:
@@ -245,16 +250,40 @@ def test_what_is_no_tree_is_not_restored(parts: dict) -> None:
         Conversation(**parts)
 
 
+@pytest.mark.parametrize("record", [(Q, MADE), (R, None)])
+def test_replies_and_they_alone_say_how_they_were_made(record: tuple) -> None:
+    with pytest.raises(ConversationError):
+        Node(1, None, NOW, *record)
+
+
+def test_calls_and_results_of_tools_are_one_turn_with_the_reply_that_ends_it() -> None:
+    call = Message(Role.ASSISTANT, (Text("I look."), ToolCall("time", "{}", "1")))
+    nodes = [Node(1, None, NOW, Q), Node(2, 1, NOW, call, MADE), Node(3, 2, NOW, RESULT)]
+    conversation = Conversation(nodes=nodes, cursor=3)
+    (turn,) = conversation.turns()
+    assert turn.reply == nodes[1] and turn.nodes == tuple(nodes)
+    conversation.reply(R, MADE, NOW)
+    add_turn(conversation, "b")
+    assert [(turn.n, turn.reply and turn.reply.text) for turn in conversation.turns()] == [(1, "r"), (2, "B")]
+    assert [message.role.value[0] for message in conversation.messages()] == list("uataua")
+    conversation.undo(2)
+    assert conversation.cursor is None
+    conversation.redo()
+    assert path(conversation) == "qI look.\n\ntime: {}12:00r"
+    conversation.redo()
+    assert path(conversation).endswith("bB")
+
+
 MOVES: dict[str, Callable[[Conversation, int], object]] = {
-    "ask": lambda c, n: c.ask(f"q{n}", NOW),
-    "reply": lambda c, n: c.reply(Reply(f"r{n}", "complete"), NOW),
+    "ask": lambda c, n: c.ask(user(f"q{n}"), NOW),
+    "reply": lambda c, n: c.reply(*replied(f"r{n}", "complete"), NOW),
     "turn": lambda c, n: add_turn(c, f"t{n}"),
     "undo": lambda c, n: c.undo(n),
     "redo": lambda c, n: c.redo(n),
     "retry": lambda c, n: c.retry(),
     "next": lambda c, n: c.next_sibling(),
     "previous": lambda c, n: c.previous_sibling(),
-    "edit": lambda c, n: c.edit(n, f"e{n}", NOW),
+    "edit": lambda c, n: c.edit(n, user(f"e{n}"), NOW),
     "branch": lambda c, n: c.branch(f"b{n}"),
     "switch": lambda c, n: c.switch(f"b{n}"),
     "pin": lambda c, n: c.pin(n),

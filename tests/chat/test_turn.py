@@ -13,11 +13,12 @@ import pytest
 from qwenchat.chat import turn
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import Event, GenerationOptions, ReplyEnd, TextDelta, Timings, Usage
-from qwenchat.chat.nodes import Reply
+from qwenchat.chat.nodes import Node
 from qwenchat.chat.turn import stream_reply
 from qwenchat.errors import ContextLengthError
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions.store import Session, SessionStore
+from tests.chats import replied, user
 from tests.fakes import FakeBackend
 
 END = ReplyEnd("stop", Usage(3, 0, 2), Timings(0.1, 0.1, 0.1), token_ids=(1, 2))
@@ -26,7 +27,7 @@ END = ReplyEnd("stop", Usage(3, 0, 2), Timings(0.1, 0.1, 0.1), token_ids=(1, 2))
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     session = SessionStore(tmp_path / "sessions").create(Conversation())
-    session.conversation.ask("hello", turn.now())
+    session.conversation.ask(user("hello"), turn.now())
     return session
 
 
@@ -34,10 +35,15 @@ def on_disk(session: Session) -> Conversation:
     return session_file.decode(session.path.read_bytes()).conversation
 
 
-def last_reply(conversation: Conversation) -> Reply:
+def last_reply(conversation: Conversation) -> Node:
     assert conversation.current is not None
-    assert conversation.current.reply is not None
-    return conversation.current.reply
+    return conversation.current
+
+
+def status(conversation: Conversation) -> str:
+    record = last_reply(conversation).record
+    assert record is not None
+    return record.status
 
 
 def play(session: Session, backend: FakeBackend) -> Generator[Event, None, None]:
@@ -54,7 +60,7 @@ def test_the_question_is_on_the_disk_before_the_model_runs(session: Session) -> 
             yield from super().stream(*arguments)
 
     list(play(session, Looks(TextDelta("hi"), END)))
-    assert last_reply(on_disk(session)).status == "complete"
+    assert status(on_disk(session)) == "complete"
 
 
 def test_a_reply_that_is_coming_is_saved_about_once_a_second(
@@ -65,19 +71,20 @@ def test_a_reply_that_is_coming_is_saved_about_once_a_second(
     saved = []
     for event in play(session, FakeBackend(*map(TextDelta, "abcdef"), END)):
         if isinstance(event, TextDelta) and on_disk(session).current is not None:
-            reply = on_disk(session).path()[-1].reply
-            saved.append(reply.text if reply else None)
+            saved.append(on_disk(session).path()[1:])
     # 0.6 s a piece: the first second is over at the second.
-    assert saved[0] is None
-    assert "ab" in saved
-    assert saved[-1] not in (None, "a")
+    texts = [nodes[0].text if nodes else None for nodes in saved]
+    assert texts[0] is None
+    assert "ab" in texts
+    assert texts[-1] not in (None, "a")
     assert last_reply(on_disk(session)).text == "abcdef"
 
 
 def test_a_reply_keeps_its_tokens_and_figures(session: Session) -> None:
     list(play(session, FakeBackend(TextDelta("hi"), END)))
     reply = last_reply(on_disk(session))
-    assert (reply.token_ids, reply.usage, reply.model) == ((1, 2), END.usage, "fake")
+    assert reply.record is not None
+    assert (reply.message.token_ids, reply.record.usage, reply.record.model) == ((1, 2), END.usage, "fake")
 
 
 @pytest.mark.parametrize("mistake", [RuntimeError("the device failed"), ContextLengthError("too long")])
@@ -85,7 +92,8 @@ def test_whatever_fails_in_the_middle_is_kept_as_an_error(session: Session, mist
     with pytest.raises(type(mistake)):
         list(play(session, FakeBackend(TextDelta("half"), mistake)))
     reply = last_reply(on_disk(session))
-    assert (reply.status, reply.text, reply.error) == ("error", "half", str(mistake))
+    assert reply.record is not None
+    assert (reply.record.status, reply.text, reply.record.error) == ("error", "half", str(mistake))
 
 
 def test_what_fails_before_the_first_event_leaves_no_reply(session: Session) -> None:
@@ -101,19 +109,24 @@ def test_a_caller_that_stops_listening_leaves_an_interrupted_reply_and_a_closed_
     with closing(play(session, backend)) as events:
         next(events)
     assert backend.stream_closed
-    assert (last_reply(on_disk(session)).status, last_reply(on_disk(session)).text) == ("interrupted", "one ")
+    assert (status(on_disk(session)), last_reply(on_disk(session)).text) == ("interrupted", "one ")
 
 
 def test_a_continuation_that_fails_at_once_changes_nothing(session: Session) -> None:
-    begun = Reply("one ", "length", token_ids=(7,), model="m", usage=Usage(1, 0, 1))
-    session.conversation.reply(begun, turn.now())
+    begun = replied("one ", "length", token_ids=(7,), model="m", usage=Usage(1, 0, 1))
+    session.conversation.reply(*begun, turn.now())
     with pytest.raises(ContextLengthError):
         list(play(session, FakeBackend(ContextLengthError("too long"))))
-    assert last_reply(session.conversation) == begun
+    kept = last_reply(session.conversation)
+    assert (kept.message, kept.record) == begun
 
 
 def test_a_continuation_goes_on_with_text_and_tokens(session: Session) -> None:
-    session.conversation.reply(Reply("one ", "length", token_ids=(7,), model="m"), turn.now())
+    session.conversation.reply(*replied("one ", "length", token_ids=(7,), model="m"), turn.now())
     list(play(session, FakeBackend(TextDelta("two"), END)))
     reply = last_reply(on_disk(session))
-    assert (reply.text, reply.token_ids, reply.status) == ("one two", (7, 1, 2), "complete")
+    assert (reply.text, reply.message.token_ids, status(on_disk(session))) == (
+        "one two",
+        (7, 1, 2),
+        "complete",
+    )

@@ -17,6 +17,7 @@ from qwenchat.cli import app
 from qwenchat.cli.reply import CodeWriter
 from qwenchat.files import atomic
 from qwenchat.paths import data_dir
+from tests.chats import said
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -51,7 +52,7 @@ def test_an_answer_is_kept_and_gone_on_with(run: Run, tiny_chat: Path) -> None:
     assert session["turns"] == 2
     assert session["title"] == "first"
     assert session["model"] == str(tiny_chat)
-    assert [node["text"] for node in session["nodes"]][::2] == ["first", "second"]
+    assert [said(node) for node in session["nodes"]][::2] == ["first", "second"]
     assert json.loads(out)["session"] == session["id"]
 
 

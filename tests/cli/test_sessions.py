@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from qwenchat.chat.nodes import Reply
 from qwenchat.cli import app, chat, completion
 from qwenchat.sessions.store import Session, SessionStore
 from qwenchat.terminal import console, session_table
+from tests.chats import replied, user
 
 NOW = "2025-01-01T00:00:00+00:00"
 HOSTILE = "a\x1b]0;owned\x07\r\x9b2J\nb\u202e\u2028c"
@@ -85,8 +85,8 @@ def make(
     """A saved session, closed; without turns it has one."""
     with store.create(model=model) as session:
         for question, reply in turns or [("a question", "a reply")]:
-            session.conversation.ask(question, NOW)
-            session.conversation.reply(Reply(reply, "complete"), NOW)
+            session.conversation.ask(user(question), NOW)
+            session.conversation.reply(*replied(reply, "complete"), NOW)
         session.title = title
         session.save()
     if updated:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from qwenchat.chat.nodes import Reply
 from qwenchat.cli import app
 from qwenchat.doctor.findings import Finding, Fit, ModelFit, Report
 from qwenchat.i18n import language
@@ -23,6 +22,7 @@ from qwenchat.terminal.columns import Column, Table, lay_out, terms
 from qwenchat.terminal.loop import Loop
 from qwenchat.terminal.rows import Span, text_of
 from qwenchat.terminal.session_table import list_table
+from tests.chats import replied, user
 from tests.terminal.chat_program import make_chat
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -62,8 +62,10 @@ def store(home: Path) -> SessionStore:
         ("damaged", "demo"),
     ):
         with store.create(model=model) as session:
-            session.conversation.ask(title, "2025-01-01T00:00:00+00:00")
-            session.conversation.reply(Reply("a reply about tables", "complete"), "2025-01-01T00:00:00+00:00")
+            session.conversation.ask(user(title), "2025-01-01T00:00:00+00:00")
+            session.conversation.reply(
+                *replied("a reply about tables", "complete"), "2025-01-01T00:00:00+00:00"
+            )
             session.title = title
             session.save()
     session.path.write_bytes(b"{")

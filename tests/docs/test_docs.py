@@ -23,12 +23,15 @@ from docs import tables
 from qwenchat import errors, paths
 from qwenchat.backends.local import Model
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.nodes import Reply
+from qwenchat.chat.messages import Message
+from qwenchat.chat.nodes import Node
+from qwenchat.chat.parts import AttachedFile, Role, ToolCall, ToolResult
 from qwenchat.cli.app import app
 from qwenchat.sessions.format import Head, SessionRecord, encode
 from qwenchat.settings.schema import Settings
 from qwenchat.settings.sources import load_settings
 from qwenchat.terminal.commands import registry
+from tests.chats import replied
 from tests.places import ROOT
 
 try:
@@ -264,15 +267,21 @@ def test_the_environment_variables_are_those_that_are_read() -> None:
 
 
 def test_the_session_file_has_the_fields_that_are_told() -> None:
-    conversation = Conversation()
-    conversation.ask("hi", "2026-01-01T00:00:00Z")
-    conversation.reply(Reply("hello", "complete"), "2026-01-01T00:00:00Z")
-    file = json.loads(encode(SessionRecord(Head("a", "hi", "demo", "", "", 1), {}, conversation)))
-    question, reply = file["nodes"]
+    reply, record = replied("I look.", "complete", (1,))
+    asked = Message(Role.USER, (AttachedFile("a.txt", "hi"),))
+    called = Message(Role.ASSISTANT, (*reply.parts, ToolCall("time", "{}", "1")))
+    result = Message(Role.TOOL, (ToolResult("1", "time", "12:00"),))
+    nodes = [Node(1, None, "", asked), Node(2, 1, "", called, record), Node(3, 2, "", result)]
+    head = Head("a", "hi", "demo", "", "", 1)
+    file = json.loads(encode(SessionRecord(head, {}, Conversation(nodes=nodes))))
+    question, answer, _ = file["nodes"]
     told = [
         first_names("docs/sessions.md", head) for head in ("field", "field of a node", "field of a reply")
     ]
-    assert told == [list(file), list(question), [name for name in reply if name not in question]]
+    assert told == [list(file), list(question), [name for name in answer if name not in question]]
+    parts = [part for node in file["nodes"] for part in node["parts"]]
+    told = {spans(row[0])[0]: spans(row[1]) for row in rows("docs/sessions.md", "type of a part")}
+    assert told == {part.pop("type"): list(part) for part in parts}
 
 
 def test_load_takes_the_arguments_that_are_told() -> None:

@@ -13,6 +13,7 @@ import pytest
 from qwenchat.chat.conversation import Conversation
 from qwenchat.files import locks
 from qwenchat.sessions.store import SessionStore
+from tests.chats import user
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows locks by another function")
 
@@ -33,7 +34,7 @@ def without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 def ask(store: SessionStore, question: str) -> None:
     """Saves a chat of one question."""
     with store.create(Conversation()) as session:
-        session.conversation.ask(question, "2026-01-01T00:00:00+00:00")
+        session.conversation.ask(user(question), "2026-01-01T00:00:00+00:00")
         session.save()
 
 
@@ -45,7 +46,7 @@ def test_without_locks_chats_are_saved_found_and_deleted(tmp_path: Path) -> None
         ask(store, "first")
         with store.open("first") as session:
             assert not session.read_only
-            session.conversation.ask("again", "2026-01-01T00:00:01+00:00")
+            session.conversation.ask(user("again"), "2026-01-01T00:00:01+00:00")
             session.save()
         assert len(store.record("first").conversation.nodes) == 2
         store.delete("first")

@@ -16,6 +16,7 @@ from qwenchat.cli import app, debug_log
 from qwenchat.errors import SessionError
 from qwenchat.sessions.store import SessionStore
 from qwenchat.settings import sources
+from tests.chats import user
 from tests.disk import Disk
 
 PACKAGE = Path(qwenchat.__file__).parent
@@ -135,7 +136,7 @@ def test_room_is_asked_for_only_where_room_is_the_trouble(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, advice: str
 ) -> None:
     session = SessionStore(tmp_path).create(Conversation(), model="m")
-    session.conversation.ask("hi", "2026-01-01T00:00:00+00:00")
+    session.conversation.ask(user("hi"), "2026-01-01T00:00:00+00:00")
     Disk(monkeypatch, "write", error)
     with pytest.raises(SessionError) as caught:
         session.save()

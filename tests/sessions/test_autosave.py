@@ -14,6 +14,7 @@ from qwenchat.i18n import language
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions.autosave import Autosave
 from qwenchat.sessions.store import Session, SessionStore
+from tests.chats import user
 
 NOW = "2026-11-30T09:00:00+00:00"
 
@@ -21,7 +22,7 @@ NOW = "2026-11-30T09:00:00+00:00"
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     session = SessionStore(tmp_path / "sessions").create(Conversation())
-    session.conversation.ask("hello", NOW)
+    session.conversation.ask(user("hello"), NOW)
     return session
 
 
@@ -86,7 +87,7 @@ def test_a_session_whose_only_question_was_taken_back_leaves_no_file(session: Se
     session.conversation = Conversation()
     autosave.save()
     assert not session.path.exists()
-    session.conversation.ask("again", NOW)
+    session.conversation.ask(user("again"), NOW)
     autosave.save()
     assert on_disk(session).path()[0].text == "again"
 

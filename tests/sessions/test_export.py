@@ -8,10 +8,11 @@ from html.parser import HTMLParser
 import pytest
 
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.nodes import Reply, ReplyStatus
+from qwenchat.chat.nodes import ReplyStatus
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions.export import FORMATS, to_html, to_json, to_markdown, to_text
 from qwenchat.sessions.format import Head, SessionRecord
+from tests.chats import replied, said, user
 
 NOW = "2025-01-02T03:04:05+00:00"
 
@@ -20,9 +21,9 @@ def record(
     question: str, reply: str, status: ReplyStatus = "complete", title: str = "A title", system: str = ""
 ) -> SessionRecord:
     conversation = Conversation(system)
-    conversation.ask("left aside", NOW)
-    conversation.ask(question, NOW)
-    conversation.reply(Reply(reply, status), NOW)
+    conversation.ask(user("left aside"), NOW)
+    conversation.ask(user(question), NOW)
+    conversation.reply(*replied(reply, status), NOW)
     return SessionRecord(Head("0123456789ab", title, "qwen", NOW, NOW, 1), {}, conversation)
 
 
@@ -43,7 +44,7 @@ def test_json_is_the_session_file_with_every_branch() -> None:
     original = record("a", "b \ud800")
     text = to_json(original)
     assert session_file.decode(text.encode()) == original
-    assert json.loads(text)["nodes"][0]["text"] == "left aside"
+    assert said(json.loads(text)["nodes"][0]) == "left aside"
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.nodes import Reply
 from qwenchat.errors import SessionDamagedError
 from qwenchat.sessions.store import Session, SessionStore
+from tests.chats import replied, user
 
 NOW = "2025-01-01T00:00:00+00:00"
 STEPS = ["open", "write", "fsync", "replace"]
@@ -75,7 +75,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(target=ids, text=st.text(min_size=1, max_size=9))
     def begin(self, text: str) -> str:
         with self.store.create(model="model") as session:
-            session.conversation.ask(text.encode("utf-8", "replace").decode(), NOW)
+            session.conversation.ask(user(text.encode("utf-8", "replace").decode()), NOW)
             session.save()
             self.remember(session)
             return session.id
@@ -147,8 +147,8 @@ class Sessions(RuleBasedStateMachine):
         if session.conversation.questions() and number % 3 == 0:
             session.conversation.retry()
         else:
-            session.conversation.ask(f"question {number}", NOW)
-        session.conversation.reply(Reply(f"reply {number}", "complete", (number,)), NOW)
+            session.conversation.ask(user(f"question {number}"), NOW)
+        session.conversation.reply(*replied(f"reply {number}", "complete", (number,)), NOW)
 
 
 TestSessions = Sessions.TestCase

@@ -20,7 +20,6 @@ import pytest
 
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import GenerationOptions, Timings, Usage
-from qwenchat.chat.nodes import Reply
 from qwenchat.errors import (
     SessionDamagedError,
     SessionError,
@@ -34,6 +33,7 @@ from qwenchat.i18n.language import told, tr
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions import listing
 from qwenchat.sessions.store import Session, SessionStore
+from tests.chats import replied, user
 from tests.disk import Disk
 from tests.places import TESTS
 
@@ -63,10 +63,10 @@ def chat(store: SessionStore, *questions: str) -> Session:
 
 
 def add_turn(session: Session, question: str) -> None:
-    session.conversation.ask(question, NOW)
+    session.conversation.ask(user(question), NOW)
     options, usage, timings = GenerationOptions(0.7, stop=("x",)), Usage(9, 3, 2), Timings(0.1, 0.2, 0.3)
-    reply = Reply(question.upper(), "complete", (7, 8), "qwen", 42, options, usage, timings)
-    session.conversation.reply(reply, NOW)
+    reply = replied(question.upper(), "complete", (7, 8), "qwen", 42, options, usage, timings)
+    session.conversation.reply(*reply, NOW)
 
 
 def saved(store: SessionStore, *questions: str) -> str:
@@ -90,7 +90,7 @@ def temporaries(store: SessionStore) -> list[Path]:
 def test_a_session_comes_back_as_it_was(store: SessionStore, notices: list[str]) -> None:
     session = chat(store, "你好 \ud800 <|im_end|>", "b")
     session.conversation.retry()
-    session.conversation.reply(Reply("half", "length", (1,)), NOW)
+    session.conversation.reply(*replied("half", "length", (1,)), NOW)
     session.conversation.branch("other")
     session.conversation.pin(1)
     session.conversation.previous_sibling()
@@ -107,21 +107,21 @@ def test_the_file_reads_well(store: SessionStore) -> None:
         session.save()
     text = session.path.read_text(encoding="utf-8")
     assert '\n  "title": "你好",\n' in text
-    assert '\n      "token_ids": [7, 8]\n' in text
+    assert '\n          "token_ids": [7, 8]\n' in text
     content = json.loads(text)
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert list(content)[1:7] == ["id", "title", "model", "created", "updated", "turns"]
 
 
 def test_a_reply_that_was_still_being_made_counts_as_interrupted(store: SessionStore) -> None:
     with chat(store) as session:
-        session.conversation.ask("a", NOW)
-        session.conversation.reply(Reply("half", "streaming", (5,)), NOW)
+        session.conversation.ask(user("a"), NOW)
+        session.conversation.reply(*replied("half", "streaming", (5,)), NOW)
         session.save()
     with store.open(session.id) as again:
-        reply = again.conversation.path()[-1].reply
-        assert reply is not None
-        assert (reply.text, reply.status, reply.token_ids) == ("half", "interrupted", (5,))
+        reply = again.conversation.path()[-1]
+        assert reply.record is not None
+        assert (reply.text, reply.record.status, reply.message.token_ids) == ("half", "interrupted", (5,))
 
 
 def test_nothing_is_on_the_disk_before_the_first_save(store: SessionStore) -> None:
@@ -580,6 +580,15 @@ def test_a_damaged_file_is_moved_aside_only_when_its_session_goes_on(
     assert texts(store, session_id) == ["new", "NEW"]
 
 
+QUESTION = {
+    "id": 1,
+    "parent": None,
+    "role": "user",
+    "created": NOW,
+    "parts": [{"type": "text", "text": "a"}],
+}
+
+
 def edited(store: SessionStore, **changes: object) -> str:
     session_id = saved(store, "a")
     path = store.path_of(session_id)
@@ -595,10 +604,10 @@ def test_a_newer_schema_is_named_as_such(store: SessionStore) -> None:
 
 
 def test_old_schemas_migrate(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    session_id = edited(store, schema=0, title=["old", "form"])
-    with pytest.raises(SessionDamagedError, match="schema 0"):
+    session_id = edited(store, schema=1, title=["old", "form"])
+    with pytest.raises(SessionDamagedError, match="schema 1"):
         store.open(session_id)
-    step = {0: lambda old: {**old, "schema": 1, "title": " ".join(old["title"])}}
+    step = {1: lambda old: {**old, "schema": 2, "title": " ".join(old["title"])}}
     monkeypatch.setattr(session_file, "MIGRATIONS", step)
     assert store.list()[0].title == "old form"
     assert texts(store, session_id) == ["a", "A"]
@@ -624,9 +633,19 @@ def test_old_schemas_migrate(store: SessionStore, monkeypatch: pytest.MonkeyPatc
         {"visited": [-1]},
         {"nodes": {}},
         {"nodes": [None]},
-        {"nodes": [{"id": 1, "parent": 1, "role": "user", "created": NOW, "text": "a"}]},
-        {"nodes": [{"id": 1, "parent": None, "role": "system", "created": NOW, "text": "a"}]},
-        {"nodes": [{"id": 1, "parent": None, "role": "user", "created": NOW}]},
+        {"nodes": [{**QUESTION, "parent": 1}]},
+        {"nodes": [{**QUESTION, "role": "system"}]},
+        {"nodes": [{**QUESTION, "role": "tool"}]},
+        {"nodes": [{**QUESTION, "role": "assistant"}]},
+        {"nodes": [{**QUESTION, "text": "a"}]},
+        {"nodes": [{**QUESTION, "parts": []}]},
+        {"nodes": [{**QUESTION, "parts": "a"}]},
+        {"nodes": [{**QUESTION, "parts": ["a"]}]},
+        {"nodes": [{**QUESTION, "parts": [{"type": "image", "text": "a"}]}]},
+        {"nodes": [{**QUESTION, "parts": [{"type": "text"}]}]},
+        {"nodes": [{**QUESTION, "parts": [{"type": "text", "text": "a", "more": 1}]}]},
+        {"nodes": [{**QUESTION, "parts": [{"type": "text", "text": "a", "token_ids": None}]}]},
+        {"nodes": [{**QUESTION, "parts": [{"type": "tool_call", "name": "f", "arguments": "", "id": "1"}]}]},
         {"unknown": 1},
     ],
     ids=str,
@@ -690,7 +709,7 @@ def damage(content: bytes, rng: random.Random) -> bytes:
 def test_ten_thousand_damaged_files_are_read_or_refused(store: SessionStore) -> None:
     session = chat(store, "你好", "b")
     session.conversation.retry()
-    session.conversation.reply(Reply("half", "interrupted"), NOW)
+    session.conversation.reply(*replied("half", "interrupted"), NOW)
     session.conversation.branch("x")
     session.save()
     session.close()

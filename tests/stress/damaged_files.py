@@ -179,13 +179,13 @@ def gguf_model(folder: Path, hub: Path, template: str) -> Path:
 
 
 def session(folder: Path) -> Path:
-    from qwenchat.chat.nodes import Reply
     from qwenchat.sessions.store import SessionStore
+    from tests.chats import replied, user
 
     now = "2025-01-01T00:00:00+00:00"
     with SessionStore(folder).create() as opened:
-        opened.conversation.ask("a needle", now)
-        opened.conversation.reply(Reply("hay", "complete"), now)
+        opened.conversation.ask(user("a needle"), now)
+        opened.conversation.reply(*replied("hay", "complete"), now)
         opened.save()
     (written,) = folder.glob("*.json")
     text = written.read_text().replace(written.stem, "a" * 12)

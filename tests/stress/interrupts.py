@@ -27,6 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.chats import said
 from tests.stress.program import command, environment, make_home
 from tests.terminal.screen import Screen
 
@@ -237,7 +238,7 @@ class Run:
                 self.wrong(phase, f"neither a reply in the session nor the message on the line: {line!r}")
         elif reply["status"] not in ("interrupted", "complete", "length"):
             self.wrong(phase, f"a reply was left {reply['status']}")
-        elif reply["text"] and not self.fresh(message).startswith(reply["text"]):
+        elif said(reply) and not self.fresh(message).startswith(said(reply)):
             self.wrong(phase, f"kept {reply['text']!r}, a fresh process says {self.fresh(message)!r}")
 
     def check_next(self, program: Program, phase: str) -> None:
@@ -247,7 +248,7 @@ class Run:
         program.answer(FIXED)
         (path,) = program.sessions() - before
         self.figures.compared += 1
-        if reply_of(path)["text"] != self.fresh(FIXED):
+        if said(reply_of(path)) != self.fresh(FIXED):
             self.wrong(phase, f"the next reply was {reply_of(path)['text']!r}")
 
     def wrong(self, phase: str, what: str) -> None:

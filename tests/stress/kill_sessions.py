@@ -21,10 +21,10 @@ from pathlib import Path
 
 import filelock  # noqa: F401  # before forking, or each writer would be killed while importing it
 
-from qwenchat.chat.nodes import Reply
 from qwenchat.errors import SessionError
 from qwenchat.files.atomic import TEMPORARY_SUFFIX
 from qwenchat.sessions.store import SessionStore
+from tests.chats import replied, user
 
 RUNS_PER_SESSION = 40
 NOW = "2025-01-01T00:00:00+00:00"
@@ -41,11 +41,11 @@ def write_until_killed(folder: Path, name: str, pipe: int) -> None:
         os.write(pipe, f"{session.id} {len(chat.nodes)} {chat.nodes[-1].text}\n".encode())
 
     while True:
-        chat.ask(f"question-{len(chat.nodes)}", NOW)
+        chat.ask(user(f"question-{len(chat.nodes)}"), NOW)
         save()
-        node = chat.reply(Reply("part", "streaming", tuple(range(200))), NOW)
+        node = chat.reply(*replied("part", "streaming", tuple(range(200))), NOW)
         save()
-        chat.replace_reply(node.id, Reply(f"whole-{node.id}", "complete", tuple(range(400))))
+        chat.replace_reply(node.id, *replied(f"whole-{node.id}", "complete", tuple(range(400))))
         save()
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import GenerationOptions, Timings, Usage
-from qwenchat.chat.nodes import Reply
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions.store import SessionStore
+from tests.chats import replied, user
 
 ENGLISH = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "prefill", "of"]
 CHINESE = list("我们今天讨论如何在终端里聊天并保存会话记录模型回答问题")
@@ -35,12 +35,12 @@ def fill(store: SessionStore, sessions: int) -> int:
         words, space = (ENGLISH, " ") if i % 2 else (CHINESE, "")
         session = store.create(Conversation("You are helpful."), model="qwen-7b-chat-int8")
         for _ in range(8):
-            session.conversation.ask(space.join(rng.choices(words, k=20)), session.created)
+            session.conversation.ask(user(space.join(rng.choices(words, k=20))), session.created)
             ids = tuple(rng.choices(range(150_000), k=200))
             text = space.join(rng.choices(words, k=150))
             options, usage, timings = GenerationOptions(0.7), Usage(9, 3, 200), Timings(0.1, 0.2, 0.3)
-            reply = Reply(text, "complete", ids, session.model, 1, options, usage, timings)
-            session.conversation.reply(reply, session.created)
+            reply = replied(text, "complete", ids, session.model, 1, options, usage, timings)
+            session.conversation.reply(*reply, session.created)
         session.rename(session.conversation.questions()[0].text[:60])
         size += session.path.write_bytes(session_file.encode(session.record()))
     return size

@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from qwenchat.chat.nodes import Reply
 from qwenchat.sessions.store import SessionStore
+from tests.chats import replied, user
 
 NOW = "2025-01-01T00:00:00+00:00"
 
@@ -28,8 +28,8 @@ def write(folder: Path, writer: str, turns: int) -> None:
     with store.open("shared", on_locked="fork") as session:
         assert bool(told) == (session.title != "shared"), "a fork must be told"
         for n in range(turns):
-            session.conversation.ask(f"{writer}-{n}", NOW)
-            session.conversation.reply(Reply(f"reply to {writer}-{n}", "complete"), NOW)
+            session.conversation.ask(user(f"{writer}-{n}"), NOW)
+            session.conversation.reply(*replied(f"reply to {writer}-{n}", "complete"), NOW)
             session.save()
             print(session.id, f"{writer}-{n}", flush=True)
 

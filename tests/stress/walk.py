@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.chats import said
 from tests.stress.program import command, environment, make_home
 from tests.terminal.tmux import Tmux
 
@@ -97,7 +98,7 @@ class Walk:
         """The last question and reply in the session's file."""
         (path,) = (self.home / "data" / "sessions").glob("*.json")
         nodes: list[dict[str, Any]] = json.loads(path.read_text())["nodes"]
-        return nodes[-2]["text"], nodes[-1]["text"]
+        return said(nodes[-2]), said(nodes[-1])
 
 
 def _letters(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.chats import said
 from tests.places import TESTS
 
 if os.name != "posix":
@@ -180,13 +181,13 @@ def test_a_large_paste_without_line_breaks_folds_as_well(open_chat: Callable[...
 
 def test_what_is_pasted_is_shown_harmless_and_sent_verbatim(open_chat: Callable[..., Screen]) -> None:
     screen = ready(open_chat())
-    said = "\u2066iso\u2069 \u200fright soft\u00adhy zero\u200bwidth \x1b[2J tab\tx nul\x00 end"
-    screen.paste(said)
+    text = "\u2066iso\u2069 \u200fright soft\u00adhy zero\u200bwidth \x1b[2J tab\tx nul\x00 end"
+    screen.paste(text)
     screen.until("<U+2066>iso<U+2069> right softhy zerowidth ␛[2J")
     screen.type("\r")
     screen.until("You said: <U+2066>iso")
     idle(screen)
-    assert screen.session()["nodes"][0]["text"] == said
+    assert said(screen.session()["nodes"][0]) == text
 
 
 def test_a_folded_paste_is_deleted_as_one_character_and_the_letters_beside_it_are_letters(
@@ -206,7 +207,7 @@ def test_a_folded_paste_is_deleted_as_one_character_and_the_letters_beside_it_ar
     screen.type("\r")
     screen.until("line 39X")
     idle(screen)
-    assert screen.session()["nodes"][0]["text"] == f"say Z{paste}X"
+    assert said(screen.session()["nodes"][0]) == f"say Z{paste}X"
 
 
 def test_a_paste_that_is_refused_stays_folded_below_the_reason(open_chat: Callable[..., Screen]) -> None:
@@ -301,7 +302,7 @@ def asked(screen: Screen) -> str:
     """The text of the last question, once it was answered."""
     screen.until(lambda text: "tokens/s" in text.splitlines()[-1])
     nodes = screen.session()["nodes"]
-    return str([node["text"] for node in nodes if node["role"] == "user"][-1])
+    return str([said(node) for node in nodes if node["role"] == "user"][-1])
 
 
 def test_ctrl_r_searches_what_was_typed_before(open_chat: Callable[..., Screen]) -> None:

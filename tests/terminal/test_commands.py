@@ -31,6 +31,7 @@ from qwenchat.terminal.chat import Chat
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.input.prompt import Leave
 from qwenchat.terminal.loop import Loop, completions
+from tests.chats import replied, said
 from tests.disk import Disk
 from tests.fakes import Echo
 from tests.terminal.chat_program import make_chat
@@ -355,8 +356,8 @@ def test_history_shows_questions_and_replies(say: Say) -> None:
 def test_what_is_shown_again_is_marked_with_how_it_ended(chat: Chat, say: Say) -> None:
     say("one", "/retry", "two")
     cut = chat.conversation.path()[1]
-    assert cut.reply is not None
-    chat.conversation.replace_reply(cut.id, replace(cut.reply, status="interrupted"))
+    assert cut.record is not None
+    chat.conversation.replace_reply(cut.id, cut.message, replace(cut.record, status="interrupted"))
     assert [line for line in say("/history").splitlines() if "‹" in line] == ["interrupted ‹2/2›"]
 
 
@@ -383,7 +384,7 @@ def test_a_disk_that_fails_costs_one_line_and_the_chat_goes_on(
             assert chat.session.path.read_bytes() == before
     say("four")
     assert chat.is_saved
-    asked = [node["text"] for node in saved(chat)["nodes"] if node["role"] == "user"]
+    asked = [said(node) for node in saved(chat)["nodes"] if node["role"] == "user"]
     assert asked == ["one", "two", "three", "four"]
 
 
@@ -697,8 +698,9 @@ def test_a_file_goes_once_by_whatever_path_it_is_named(chat: Chat, say: Say, tmp
     (question,) = chat.conversation.questions()
     assert question.text.count("as it is\n```") == 1
     assert "as it was" not in question.text
-    say("/edit", question.text)
-    assert chat.conversation.questions()[0].text == question.text
+    say("/edit")
+    say(chat.next_line)
+    assert chat.conversation.questions()[0].message == question.message
 
 
 def test_detach_takes_one_file_out_or_all(chat: Chat, say: Say, refused: Refused, tmp_path: Path) -> None:
@@ -785,12 +787,9 @@ def test_commands_complete_with_their_help(chat: Chat) -> None:
 
 def _answer_code(chat: Chat) -> None:
     """Makes the last reply one with code, as a model would."""
-    from dataclasses import replace
-
     here = chat.conversation.current
-    assert here is not None and here.reply is not None
-    text = "Here:\n\n```python\nprint(1)\n```\n"
-    chat.conversation.replace_reply(here.id, replace(here.reply, text=text))
+    assert here is not None
+    chat.conversation.replace_reply(here.id, *replied("Here:\n\n```python\nprint(1)\n```\n"))
 
 
 # --- what goes back, what stays apart ---------------------------------------------------------------
@@ -934,7 +933,7 @@ def test_a_chat_that_is_saved_after_all_is_left_at_once(
         Loop(chat).take("one")
     assert not chat.is_saved
     assert run(chat, leave, "two", monkeypatch=monkeypatch) == ["two"]
-    assert saved(chat)["nodes"][0]["text"] == "one"
+    assert said(saved(chat)["nodes"][0]) == "one"
 
 
 def test_what_happened_to_a_session_is_told_when_it_is_opened(

@@ -22,6 +22,7 @@ from qwenchat.cli import app
 from qwenchat.sessions.store import SessionStore
 from qwenchat.terminal import console, theme
 from qwenchat.terminal.render.live import LiveReply, Screen, render_markdown
+from tests.chats import user
 
 PACKAGE = Path(qwenchat.__file__).parent
 
@@ -214,7 +215,7 @@ def test_no_command_writes_to_a_terminal_what_its_surroundings_spell(
         monkeypatch.setenv(variable, str(home))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     session = SessionStore(home / "data" / "sessions").create(Conversation(NAME), model=NAME)
-    session.conversation.ask(NAME, "2025-01-02T03:04:05+00:00")
+    session.conversation.ask(user(NAME), "2025-01-02T03:04:05+00:00")
     session.title = NAME
     session.save()
     session.close()

@@ -130,13 +130,13 @@ def _code(chat: Chat) -> list[code_blocks.Block]:
 
 def _last_reply(chat: Chat) -> str:
     """The last reply; empty if there is none."""
-    replies = [node.reply for node in chat.conversation.path() if node.reply is not None]
-    return replies[-1].text if replies else ""
+    replies = _replies(chat)
+    return replies[-1] if replies else ""
 
 
 def _reply_text(chat: Chat, n: int) -> str:
     """The reply of turn ``n``; 0 for the last."""
-    replies = [node.reply for node in chat.conversation.path() if node.reply is not None]
+    replies = _replies(chat)
     if not replies:
         raise UsageError("no reply yet")
     if n > len(replies):
@@ -144,4 +144,9 @@ def _reply_text(chat: Chat, n: int) -> str:
             Phrase("there is no turn {n}", n=n),
             Phrase.of_number(len(replies), "there is only one turn", "there are {count} turns"),
         )
-    return replies[n - 1].text
+    return replies[n - 1]
+
+
+def _replies(chat: Chat) -> list[str]:
+    """The reply of each turn that has one; the last turn alone may have none."""
+    return [turn.reply.message.text for turn in chat.conversation.turns() if turn.reply is not None]

@@ -1,7 +1,7 @@
-"""Text files that a message carries: which it names, how they are read, and how the model sees them.
+"""Text files that a message carries: which it names, and how they are read.
 
-Owns the ``@path`` words of a message and what may be read for them. Does not know who asks, or how long
-a message may be in tokens.
+Owns the ``@path`` words of a message and what may be read for them. Does not know who asks, how long
+a message may be in tokens, or how the model sees a file: that is ``chat/rendering.py``'s.
 
     @README.md  @~/notes.txt  @"my notes.txt"  @my\\ notes.txt  (see @a.txt)  看@a.txt。
 
@@ -15,12 +15,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from qwenchat.chat.code_blocks import language_of
+from qwenchat.chat.parts import AttachedFile
 from qwenchat.errors import ContextLengthError, UsageError
 from qwenchat.files import opening
 from qwenchat.files.text import decode
@@ -39,34 +39,8 @@ _MOST_ENDS = 24
 # What looks like one path, where no file tells how long it is.
 _PATH = re.compile(r"(?:\\ |[\w./\\~+%=#:-])+")
 _PATH_BEGINS = re.compile(r"\.{0,2}/|~/|[A-Za-z]:[/\\]")
-_FENCE = re.compile(r"^[ \t]*(`{3,})", re.MULTILINE)
 # The folder in a path as it is typed; a backslash before a space is no separator but keeps it.
 _FOLDER = re.compile(r".*(?:/|\\(?! ))" if os.sep == "\\" else r".*/", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A text file as it was when it was read.
-
-    Attributes:
-        name: its path as the user gave it.
-        text: what it holds; its lines end in LF.
-        size: bytes on the disk.
-    """
-
-    name: str
-    text: str
-    size: int
-
-    @property
-    def lines(self) -> int:
-        """The number of lines."""
-        return line_count(self.text)
-
-    @property
-    def place(self) -> str:
-        """The resolved path, the same by whatever path the file is named."""
-        return place_of(self.name)
 
 
 def line_count(text: str) -> int:
@@ -92,7 +66,7 @@ def place_of(typed: str) -> str:
         return str(path)
 
 
-def read_file(typed: str) -> Attachment:
+def read_file(typed: str) -> AttachedFile:
     """Reads a text file.
 
     Args:
@@ -119,7 +93,7 @@ def read_file(typed: str) -> Attachment:
         raise UsageError(
             "{path} cannot be read: {reason}", path=name, reason=opening.reason_of(error)
         ) from error
-    return Attachment(name, decode(data, name), len(data))
+    return AttachedFile(name, decode(data, name))
 
 
 def find_mentions(text: str) -> list[str]:
@@ -197,20 +171,6 @@ def _meant_path(word: str) -> str:
         behind = word[len(path) : len(path) + 1]
     is_meant = _PATH_BEGINS.match(path) or path.endswith("/") or language_of(path) or _is_folder(path)
     return _unquoted(path) if is_meant and behind != "(" else ""
-
-
-def with_files(text: str, files: Iterable[Attachment]) -> str:
-    """A message as the model gets it: the text, and behind it each file by its name, in a fence.
-
-    A fence is longer than all in its file, so that a file ends where it ends, whatever it holds.
-    """
-    parts = [text] if text.strip() else []
-    for file in files:
-        longest = max(map(len, _FENCE.findall(file.text)), default=2)
-        fence = "`" * (longest + 1)
-        newline = "\n" if file.text[-1:] not in ("", "\n") else ""
-        parts.append(f"{file.name}:\n{fence}{language_of(file.name)}\n{file.text}{newline}{fence}")
-    return "\n\n".join(parts) or text
 
 
 def mention_prefix(before: str) -> str | None:

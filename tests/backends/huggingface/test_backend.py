@@ -33,6 +33,7 @@ from qwenchat.errors import (
 )
 from qwenchat.i18n.language import tr
 from qwenchat.sessions.store import SessionStore
+from tests.chats import user
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -306,7 +307,7 @@ def test_a_session_keeps_a_replys_tokens_and_continue_goes_on_with_them(
 ) -> None:
     session = SessionStore(tmp_path / "sessions").create(Conversation("Be brief."))
     chat = session.conversation
-    chat.ask("hello", turn.now())
+    chat.ask(user("hello"), turn.now())
 
     def go_on(tokens: int) -> None:
         options = GenerationOptions(temperature=0, max_new_tokens=tokens)
@@ -319,8 +320,7 @@ def test_a_session_keeps_a_replys_tokens_and_continue_goes_on_with_them(
     with closing(SessionStore(tmp_path / "sessions").open(session.id)) as again:
         session, chat = again, again.conversation
         go_on(21)
-        kept = chat.current.reply if chat.current else None
-    assert kept is not None
+        kept = chat.path()[-1].message
     asked = [Message.of_text(Role.SYSTEM, "Be brief."), Message.of_text(Role.USER, "hello")]
     whole, end = reply(model, asked, temperature=0, max_new_tokens=30)
     assert (kept.text, kept.token_ids) == (whole, end.token_ids)

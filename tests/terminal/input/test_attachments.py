@@ -10,18 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwenchat.chat.code_blocks import blocks
 from qwenchat.errors import ContextLengthError, QwenchatError, UsageError
 from qwenchat.terminal.input.attachments import (
     MAX_BYTES,
-    Attachment,
     complete_path,
     find_mentions,
     mention_prefix,
     missing_mentions,
     read_file,
     to_path,
-    with_files,
 )
 from qwenchat.terminal.input.draft import Draft
 
@@ -56,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_file_is_read_with_its_name_as_given(folder: Path) -> None:
     file = read_file("src/../a.txt")
-    assert (file.name, file.text, file.lines, file.size) == ("src/../a.txt", "this is a.txt\n", 1, 14)
+    assert (file.name, file.text) == ("src/../a.txt", "this is a.txt\n")
     assert read_file("~/x.txt").text == "this is x.txt\n"
     assert read_file('"my notes.txt"') == read_file("my\\ notes.txt") == read_file("my notes.txt")
     assert read_file(str(folder / "a.txt")).text == "this is a.txt\n"
@@ -192,25 +189,6 @@ def test_a_path_that_no_file_has_is_told_and_other_words_are_not(
 @given(st.text('@a.tx/~"\\ (`。看\n', max_size=40))
 def test_no_text_confuses_the_search_for_mentions(text: str) -> None:
     assert not set(find_mentions(text)) & set(missing_mentions(text))
-
-
-# --- the message ---------------------------------------------------------------------------------
-
-
-def test_files_stand_behind_the_message_by_name() -> None:
-    files = [Attachment("~/a.py", "print()\n", 8), Attachment("notes", "x", 1), Attachment("empty", "", 0)]
-    assert with_files("Why?", files) == (
-        "Why?\n\n~/a.py:\n```python\nprint()\n```\n\nnotes:\n```\nx\n```\n\nempty:\n```\n```"
-    )
-    assert with_files("", files[1:2]) == "notes:\n```\nx\n```"
-    assert with_files(" Why? ", []) == " Why? "
-
-
-@given(st.lists(st.sampled_from(["```", "  `````py", "~~~", "a", ""]), max_size=8))
-def test_a_file_cannot_end_its_own_fence(lines: list[str]) -> None:
-    text = "\n".join(lines)
-    (block,) = [b for b in blocks(with_files("hi", [Attachment("f", text, 1)])) if b.fence]
-    assert block.closed and block.text == text.removesuffix("\n")
 
 
 # --- completion ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from qwenchat.paths import data_dir
 from qwenchat.sessions.store import SessionStore
 from qwenchat.terminal.input.history import TypedLines
 from qwenchat.terminal.loop import Loop
+from tests.chats import user
 from tests.terminal.chat_program import make_chat
 
 
@@ -79,7 +80,7 @@ def test_deleting_from_the_command_line_does_so_too(
     store = SessionStore(data_dir() / "sessions")
     with store.create(Conversation("Say little.")) as session:
         session.conversation.ask(
-            "/a path\n\nand more\n\nnotes.txt:\n```\nx\n```", "2026-01-01T00:00:00+00:00"
+            user("/a path\n\nand more\n\nnotes.txt:\n```\nx\n```"), "2026-01-01T00:00:00+00:00"
         )
         session.save()
     history = lines(data_dir() / "history")
