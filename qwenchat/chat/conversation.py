@@ -74,7 +74,7 @@ class Conversation:
             self._last_visited[self.node(node_id).parent] = node_id
         self._cursor = None if cursor is None else self.node(cursor).id
         self._branches = {name: self.node(node_id).id for name, node_id in (branches or {}).items()}
-        self._pinned = {self._question(node_id).id for node_id in pinned}
+        self._pinned = {self._as_question(node_id).id for node_id in pinned}
 
     # --- looking -------------------------------------------------------------------------------
 
@@ -138,6 +138,22 @@ class Conversation:
     def questions(self) -> list[Node]:
         """The questions of :meth:`turns`."""
         return [turn.question for turn in self.turns()]
+
+    def question(self, n: int) -> Node:
+        """The question of turn ``n`` of the path.
+
+        Raises:
+            ConversationError: the path has no such turn.
+        """
+        questions = self.questions()
+        if not 1 <= n <= len(questions):
+            there = (
+                Phrase.of_number(len(questions), "there is only one turn", "there are {count} turns")
+                if questions
+                else Phrase("no question yet")
+            )
+            raise ConversationError(Phrase("there is no turn {n}", n=n), there)
+        return questions[n - 1]
 
     def messages(self) -> list[Message]:
         """Messages for the model: the system prompt, also an empty one, if it is not the model's own, then
@@ -204,7 +220,7 @@ class Conversation:
         Raises:
             ConversationError: the path has no such turn.
         """
-        return self._grow(self._turn(n).parent, created, question)
+        return self._grow(self.question(n).parent, created, question)
 
     def fork(self) -> Conversation:
         """A copy that goes its own way."""
@@ -307,7 +323,7 @@ class Conversation:
         Raises:
             ConversationError: the path has no such turn.
         """
-        node = self._turn(n)
+        node = self.question(n)
         self._pinned.add(node.id)
         return node
 
@@ -317,7 +333,7 @@ class Conversation:
         Raises:
             ConversationError: the path has no such turn, or it is not pinned.
         """
-        node = self._turn(n)
+        node = self.question(n)
         if node.id not in self._pinned:
             raise ConversationError("turn {n} is not pinned", n=n)
         self._pinned.remove(node.id)
@@ -374,18 +390,7 @@ class Conversation:
             return aside
         raise ConversationError("the last turn has no alternatives", "/retry and /edit make some")
 
-    def _turn(self, n: int) -> Node:
-        questions = self.questions()
-        if not 1 <= n <= len(questions):
-            there = (
-                Phrase.of_number(len(questions), "there is only one turn", "there are {count} turns")
-                if questions
-                else Phrase("no question yet")
-            )
-            raise ConversationError(Phrase("there is no turn {n}", n=n), there)
-        return questions[n - 1]
-
-    def _question(self, node_id: int) -> Node:
+    def _as_question(self, node_id: int) -> Node:
         node = self.node(node_id)
         if node.role is not Role.USER:
             raise ConversationError("node {node_id} is not a question", node_id=node_id)

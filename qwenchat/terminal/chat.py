@@ -18,9 +18,9 @@ from qwenchat.chat.messages import GenerationOptions, ReplyEnd
 from qwenchat.chat.nodes import Node
 from qwenchat.chat.parts import Role
 from qwenchat.chat.turn import fit_turns, now, resumable, stream_reply
-from qwenchat.errors import ModelError, Phrase, QwenchatError, SessionError, UsageError
+from qwenchat.errors import ModelError, QwenchatError, SessionError, UsageError
 from qwenchat.humanize import ranges
-from qwenchat.i18n.language import plural, told, tr
+from qwenchat.i18n.language import told, tr
 from qwenchat.sessions.autosave import Autosave
 from qwenchat.sessions.resume import Start, options_for, remember
 from qwenchat.sessions.store import Session, SessionStore
@@ -326,11 +326,7 @@ class Chat:
 
     def edit(self, n: int) -> None:
         """Puts question ``n`` on the line, to be sent as an alternative of itself."""
-        questions = self.conversation.questions()
-        if not 1 <= n <= len(questions):
-            count = plural(len(questions), "there is only one question", "there are {count} questions")
-            raise UsageError(Phrase("there is no question {n}", n=n), count)
-        question = questions[n - 1].message
+        question = self.conversation.question(n).message
         self.put_on_line(f"/{question.text}" if question.text.startswith("/") else question.text)
         self.editing, self.draft.edited = n, question
         for file in question.files:

@@ -172,7 +172,7 @@ SAID: dict[str, tuple[str, ...]] = {
     "nothing to undo": ("/undo",),
     "nothing to redo": ("/redo",),
     "this is the last of 2": ("one", "/retry", "/next"),
-    "there is no question 7; there is only one question": ("one", "/edit 7"),
+    "there is no turn 7; there is only one turn": ("one", "/edit 7"),
     "no question yet; say something first": ("/edit",),
     "no reply was interrupted or cut; /retry answers the question again": ("one", "/continue"),
     "no branch has a name yet; /branch NAME names this one": ("/branch",),
