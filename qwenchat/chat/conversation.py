@@ -21,19 +21,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from qwenchat.chat.messages import Message
-from qwenchat.chat.nodes import Node, ReplyRecord, Turn
+from qwenchat.chat.nodes import FOLLOWING, Node, ReplyRecord, Turn
 from qwenchat.chat.parts import Role
 from qwenchat.errors import ConversationError, Names, Phrase
 from qwenchat.text.caseless import named
 
 _NAME_LIMIT = 100
-# The roles that may follow each, and begin a conversation.
-_NEXT: Mapping[Role | None, tuple[Role, ...]] = {
-    None: (Role.USER,),
-    Role.USER: (Role.ASSISTANT,),
-    Role.ASSISTANT: (Role.USER, Role.TOOL),
-    Role.TOOL: (Role.USER, Role.TOOL, Role.ASSISTANT),
-}
 
 
 class Conversation:
@@ -347,7 +340,7 @@ class Conversation:
                 "node {id} stands where {other} belongs", id=node.id, other=len(self._nodes) + 1
             )
         parent = None if node.parent is None else self.node(node.parent)
-        if node.role not in _NEXT[parent.role if parent else None]:
+        if node.role not in FOLLOWING[parent.role if parent else None]:
             raise ConversationError("node {id}: questions and replies do not alternate", id=node.id)
 
     def _add(self, node: Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +14,15 @@ from qwenchat.errors import ConversationError
 ReplyStatus = Literal["complete", "interrupted", "error", "length", "streaming"]
 """How a reply stands. ``streaming`` is a checkpoint of one that is still being made; found in a
 session file, it was interrupted by whatever ended the program."""
+
+
+FOLLOWING: Mapping[Role | None, tuple[Role, ...]] = {
+    None: (Role.USER,),
+    Role.USER: (Role.ASSISTANT,),
+    Role.ASSISTANT: (Role.USER, Role.TOOL),
+    Role.TOOL: (Role.USER, Role.TOOL, Role.ASSISTANT),
+}
+"""The roles that may follow each on a path, and that may begin one."""
 
 
 @dataclass(frozen=True, slots=True)
