@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from qwenchat.engine.config import ModelConfig, QuantConfig
 from qwenchat.engine.sizes import float_bytes, packed_bytes
-from qwenchat.errors import UsageError
+from qwenchat.errors import Names, UsageError
 from qwenchat.models.published import GROUP, SHAPES
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def shape_of(name: str) -> Shape:
     wanted = name.lower().removeprefix("qwen/").replace("_", ".")
     match = re.fullmatch(r"qwen-([\d.]+b)-chat(?:-(int8|int4|fp16))?", wanted)
     if match is None or match[1] not in SHAPES:
-        known = ", ".join(f"qwen-{size}-chat" for size in SHAPES)
+        known = Names(f"qwen-{size}-chat" for size in SHAPES)
         raise UsageError(
             "no published shapes are known of {name}",
             "known are {names}, each also with -int8 or -int4 behind it",
@@ -86,7 +86,7 @@ def formats_of(names: str) -> tuple[str, ...]:
     for name in formats:
         if name not in FORMATS:
             raise UsageError(
-                "unknown format {name}", "known are {names}", name=repr(name), names=", ".join(FORMATS)
+                "unknown format {name}", "known are {names}", name=repr(name), names=Names(FORMATS)
             )
     return tuple(dict.fromkeys(formats))
 

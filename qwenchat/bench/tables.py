@@ -48,7 +48,7 @@ def _ceilings(report: Report) -> Iterator[Table]:
         (tr("reading memory"), f"{first.read / 1e9:,.1f} GB/s"),
         (tr("copying memory"), f"{first.copy / 1e9:,.1f} GB/s"),
         *(
-            (tr("multiplying in {dtype}", dtype=dtype), f"{c.multiply / 1e12:,.1f} TFLOP/s")
+            (tr("multiplying in {dtype}", dtype=dtype), f"{c.multiply / 1e12:,.2f} TFLOP/s")
             for dtype, c in report.ceilings.items()
         ),
     ]
@@ -93,11 +93,18 @@ def _peaks(
             (
                 title_of(report, r),
                 f"{in_gib(memory.allocated, 2)} GiB",
-                tr("{size} GiB reserved", size=in_gib(memory.reserved, 2)),
+                _reserved(memory),
             )
             for r, memory in peaks
         ),
     ]
+
+
+def _reserved(memory: Memory) -> str:
+    """What the allocator keeps; on a CPU there is nothing beside what is in use."""
+    if memory.reserved == memory.allocated:
+        return ""
+    return tr("{size} GiB reserved", size=in_gib(memory.reserved, 2))
 
 
 def _first_tokens(report: Report) -> Iterator[Table]:

@@ -30,7 +30,7 @@ def help_of(command: Any, ctx: Any) -> str:
 
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     blank = " " * _INDENT
-    lines = wrap_line(tr("Usage: {usage}", usage=usage_of(command, ctx)), width, 2 * _INDENT)
+    lines = wrap_line(tr("Usage: {usage}", usage=usage_of(command, ctx)), width, 2 * _INDENT, at_blanks=True)
     for paragraph in paragraphs(command):
         lines += ["", *wrap_line(blank + tr(paragraph), width, _INDENT)]
     for title, rows in (

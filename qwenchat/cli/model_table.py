@@ -104,7 +104,7 @@ def _cells(model: ModelRow) -> tuple[str, ...]:
     return (
         known.short if known else model.name,
         _NONE if model.disk is None else size_text(model.disk),
-        _NONE if model.context is None else str(model.context),
+        _NONE if model.context is None else f"{model.context:,}",
         _NONE if model.memory is None else f"{in_gib(model.memory)} GiB",
         source_text(place.source) if place else absent,
     )

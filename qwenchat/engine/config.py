@@ -275,15 +275,16 @@ def read_generation_defaults(folder: Path) -> GenerationDefaults:
             return otherwise
 
     fields = Fields(path, fitting(lambda: read_json(path), {}))
-    temperature = fitting(lambda: fields.optional_number("temperature", least=0.0), None)
+    temperature = fitting(lambda: fields.sampling("temperature"), None)
     if not fitting(lambda: fields.boolean("do_sample", default=True), True):
         temperature = 0.0
+    top_k = fitting(lambda: fields.sampling("top_k"), None)
     return GenerationDefaults(
         temperature=temperature,
-        top_k=fitting(lambda: fields.optional_integer("top_k"), None),
-        top_p=fitting(lambda: fields.optional_number("top_p", most=1.0), None),
-        min_p=fitting(lambda: fields.optional_number("min_p", least=0.0, most=1.0), None),
-        repetition_penalty=fitting(lambda: fields.optional_number("repetition_penalty"), None),
+        top_k=None if top_k is None else int(top_k),
+        top_p=fitting(lambda: fields.sampling("top_p"), None),
+        min_p=fitting(lambda: fields.sampling("min_p"), None),
+        repetition_penalty=fitting(lambda: fields.sampling("repetition_penalty"), None),
         eos_token_ids=fitting(fields.end_tokens, ()),
         chats=fields.raw("chat_format") != "raw",
         unfit=tuple(unfit),

@@ -6,13 +6,13 @@ JSON as Python reads it has NaN, infinities, numbers of thousands of digits; and
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qwenchat.engine.sampling import RANGES
 from qwenchat.errors import CheckpointError, Phrase, quoted, shorten
 
 # Far above any published model; a count beyond them is damage, and must not size a buffer.
@@ -123,22 +123,14 @@ class Fields:
     def boolean(self, name: str, *, default: bool) -> bool:
         return bool(self.of(SWITCH, name, default=default))
 
-    def optional_number(
-        self, name: str, *, least: float | None = None, most: float = math.inf
-    ) -> float | None:
-        """A finite number above 0, or from ``least`` on where it is given; None if the key is not there."""
-        value = self.raw(name)
+    def sampling(self, name: str) -> float | None:
+        """The sampling value of that name; None if the key is not there."""
+        value, allowed = self.raw(name), RANGES[name]
         if value is None:
             return None
-        fits = is_number(value, above=-MAX_NUMBER) and value <= most
-        if not fits or (value < least if least is not None else value <= 0):
-            bounds = f"a number {'above 0' if least is None else f'of at least {least:g}'}"
-            more = "" if most == math.inf else f" and at most {most:g}"
-            raise unfit(self.path, name, value, bounds + more)
+        if not allowed.has(value):
+            raise unfit(self.path, name, value, Phrase(allowed.allowed))
         return float(value)
-
-    def optional_integer(self, name: str) -> int | None:
-        return None if self.raw(name) is None else self.integer(name, least=0, most=2**31)
 
     def end_tokens(self) -> tuple[int, ...]:
         eos = self.of(TOKEN_IDS, "eos_token_id", default=[])

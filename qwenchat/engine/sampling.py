@@ -7,12 +7,47 @@ mean is in :mod:`qwenchat.engine.torch_sampling`.
 from __future__ import annotations
 
 import secrets
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 from qwenchat.errors import Phrase, QwenchatError, UsageError
+
+
+class Range(NamedTuple):
+    """The range of a value.
+
+    Attributes:
+        allowed: it in words, to be read after "expected".
+        least, most: its ends.
+        above: whether it has all but the lower end.
+        whole: whether it is one of whole numbers.
+    """
+
+    allowed: str
+    least: int
+    most: int
+    above: bool = False
+    whole: bool = False
+
+    def has(self, value: object) -> bool:
+        """True of a number in the range; NaN is in none, and a bool is no number."""
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+            return False
+        return (self.least < value if self.above else self.least <= value) and value <= self.most
+
+
+RANGES = {
+    "temperature": Range("a number from 0 to 2", 0, 2),
+    "top_k": Range("a whole number from 0 to 2147483647", 0, 2**31 - 1, whole=True),
+    "top_p": Range("a number above 0, up to 1", 0, 1, above=True),
+    "min_p": Range("a number from 0 to 1", 0, 1),
+    "repetition_penalty": Range("a number above 0, up to 2", 0, 2, above=True),
+    "seed": Range("a whole number from 0 to 9223372036854775807", 0, 2**63 - 1, whole=True),
+}
+"""Of the sampling values, wherever they come from: a flag, a setting, a checkpoint, Python.
+
+The temperature ends where the OpenAI protocol ends it, the repetition penalty where OpenRouter's does.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +55,13 @@ class SamplingParams:
     """Sampling parameters. The defaults draw from the model's own distribution.
 
     Args:
-        temperature: divides the logits; finite and >= 0. 0 is greedy.
-        top_k: keep the k best tokens, and all that tie with the last of them; >= 0, 0 turns it off.
-        top_p: keep the fewest best tokens whose probabilities add up to it; > 0 and <= 1, 1 turns it off.
-        min_p: drop tokens less probable than this share of the best one's probability; >= 0 and <= 1.
+        temperature: divides the logits. 0 is greedy.
+        top_k: keep the k best tokens, and all that tie with the last of them; 0 turns it off.
+        top_p: keep the fewest best tokens whose probabilities add up to it; 1 turns it off.
+        min_p: drop tokens less probable than this share of the best one's probability.
         repetition_penalty: divides the positive and multiplies the negative logits of every id that the
-            prompt or the reply has (Keskar et al. 2019, arXiv:1909.05858); finite and > 0, 1 turns it off.
-        seed: >= 0 and < 2**63, None for a fresh one. torch's generator on the CPU reads its low 32 bits.
+            prompt or the reply has (Keskar et al. 2019, arXiv:1909.05858); 1 turns it off.
+        seed: None for a fresh one. torch's generator on the CPU reads its low 32 bits.
 
     Raises:
         UsageError: a value is outside its range, NaN, or not a number (a bool is none).
@@ -40,31 +75,20 @@ class SamplingParams:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        most = sys.float_info.max
-        # NaN compares as false with everything, so it is outside every range.
-        self._require("temperature", (int, float), lambda v: 0 <= v <= most, Phrase("a finite number >= 0"))
-        self._require("top_k", (int,), lambda v: v >= 0, Phrase("a whole number >= 0"))
-        self._require("top_p", (int, float), lambda v: 0 < v <= 1, Phrase("a number > 0 and <= 1"))
-        self._require("min_p", (int, float), lambda v: 0 <= v <= 1, Phrase("a number >= 0 and <= 1"))
-        self._require(
-            "repetition_penalty", (int, float), lambda v: 0 < v <= most, Phrase("a finite number > 0")
-        )
-        if self.seed is not None:
-            self._require("seed", (int,), lambda v: 0 <= v < 2**63, Phrase("a whole number >= 0 and < 2**63"))
+        for name, allowed in RANGES.items():
+            value = getattr(self, name)
+            if not allowed.has(value) and (name, value) != ("seed", None):
+                raise UsageError(
+                    "{name} is {value!r}, expected {allowed}",
+                    name=name,
+                    value=value,
+                    allowed=Phrase(allowed.allowed),
+                )
 
     def seeded(self) -> SamplingParams:
         """These with a seed: their own, or a fresh one."""
         # 32 bits are what the generator can tell apart, and short enough to be typed again.
         return self if self.seed is not None else replace(self, seed=secrets.randbits(32))
-
-    def _require(
-        self, name: str, types: tuple[type, ...], in_range: Callable[[Any], bool], allowed: str
-    ) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, types) or not in_range(value):
-            raise UsageError(
-                "{name} is {value!r}, but must be {allowed}", name=name, value=value, allowed=allowed
-            )
 
 
 def not_finite(what: str = Phrase("NaN or infinite logits")) -> QwenchatError:

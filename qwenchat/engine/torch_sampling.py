@@ -119,8 +119,8 @@ def filtered_logits(logits: Tensor, params: SamplingParams, seen: Tensor) -> Ten
     scores = _penalised(logits, params.repetition_penalty, seen)
     best = _finite(scores.max())  # NaN if any is
     if params.temperature != 1:
-        # Python's floats reach further: 1e-50 would be 0 in float32, and 1e50 infinite.
-        temperature = min(max(params.temperature, _FLOAT32.tiny), _FLOAT32.max)
+        # Python's floats reach further: 1e-50 would be 0 in float32.
+        temperature = max(params.temperature, _FLOAT32.tiny)
         if abs(best) / temperature > _FLOAT32.max:
             # So cold that the best would become infinite. Moved to 0 it stays, and the others may go to -inf.
             scores = scores - best

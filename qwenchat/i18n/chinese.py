@@ -25,6 +25,9 @@ CHINESE: Mapping[str, str] = {
     "{speed} tokens/s": "{speed} token/秒",
     "question {n} in other words": "改写第 {n} 个问题",
     "{path}: {size}": "{path}：{size}",
+    "{title}: {text}": "{title}：{text}",
+    "{method}, {count} bits": "{method}，{count} 位",
+    "{number}: {language}, {size}": "{number}：{language}，{size}",
     "{lines}, {tokens}": "{lines}，{tokens}",
     "{count} lines": "{count} 行",
     "{count} tokens": "{count} 个 token",
@@ -405,13 +408,13 @@ CHINESE: Mapping[str, str] = {
     # --- settings: what a value may be, read after 应为, so that each begins with a Chinese word --
     "{setting}: expected {what}": "{setting}：应为{what}",
     "true or false": "布尔值 true 或 false",
-    "a whole number, 0 or more": "不小于 0 的整数",
     "a whole number, 1 to 62": "从 1 到 62 的整数",
     "a whole number, 1 or more": "不小于 1 的整数",
     "a whole number, 16 or more": "不小于 16 的整数",
     "a whole number from 0 to 9223372036854775807": "从 0 到 9223372036854775807 的整数",
-    "a number, 0 or more": "不小于 0 的数",
-    "a number above 0": "大于 0 的数",
+    "a number from 0 to 2": "从 0 到 2 的数",
+    "a number above 0, up to 2": "大于 0 且不大于 2 的数",
+    "a whole number from 0 to 2147483647": "从 0 到 2147483647 的整数",
     "a number above 0, up to 1": "大于 0 且不大于 1 的数",
     "a number from 0 to 1": "从 0 到 1 的数",
     "a text or a list of texts, none of them empty": "文本或文本列表，且均不为空",
@@ -1356,12 +1359,6 @@ CHINESE: Mapping[str, str] = {
     ),
     "infinite logits": "无穷大的 logits",
     "NaN or infinite logits": "NaN 或无穷大的 logits",
-    "a finite number >= 0": "不小于 0 的有限数",
-    "a whole number >= 0": "不小于 0 的整数",
-    "a number > 0 and <= 1": "大于 0 且不大于 1 的数",
-    "a number >= 0 and <= 1": "0 到 1 的数",
-    "a finite number > 0": "大于 0 的有限数",
-    "a whole number >= 0 and < 2**63": "不小于 0 且小于 2**63 的整数",
     "the model would answer otherwise than it was trained to": "否则模型的回答会与训练时不符",
     "the prompt has {length} tokens, the context holds {most}": (
         "提示有 {length} 个 token，上下文只容 {most} 个"
@@ -1391,7 +1388,7 @@ CHINESE: Mapping[str, str] = {
     "{index}: {name} is said to be in {file}, expected a .safetensors file name": (
         "{index}：{name} 写明在 {file} 中，应为 .safetensors 文件名"
     ),
-    "{name} is {value!r}, but must be {allowed}": "{name} 是 {value!r}，应为{allowed}",
+    "{name} is {value!r}, expected {allowed}": "{name} 是 {value!r}，应为{allowed}",
     "{path} has changed since it was opened": "{path} 打开之后有变动",
     "{path} is not a whole safetensors file: {reason}": "{path} 不是完整的 safetensors 文件：{reason}",
     "{path}: bits is {bits}, expected 4 or 8": "{path}：bits 是 {bits}，应为 4 或 8",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenchat.errors import CheckpointError
+from qwenchat.errors import CheckpointError, Phrase
 from qwenchat.files.json_values import read_json
 from qwenchat.files.opening import read_file
 from qwenchat.models.places import entries
@@ -96,7 +96,9 @@ def _quantization(section: Any) -> str | None:
         return None
     method, bits = section.get("quant_method", "gptq"), section.get("bits")
     name = str(method)[:_LONGEST]
-    return f"{name}, {bits} bits" if type(bits) is int else name
+    if type(bits) is not int:
+        return name
+    return Phrase.of_number(bits, "{method}, 1 bit", "{method}, {count} bits", method=name)
 
 
 def _lines(path: Path) -> list[str]:

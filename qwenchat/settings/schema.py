@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from qwenchat.engine.cpu.layout import MOST_THREADS
+from qwenchat.engine.sampling import RANGES
 from qwenchat.errors import ConfigError, Phrase
 from qwenchat.i18n.language import tr
 from qwenchat.settings.choices import Backend, DType, Keys, KVCache, Language, Overflow, Theme
@@ -65,6 +66,17 @@ _PromptName = Annotated[str, AfterValidator(_prompt_name)]
 
 _FROM_CHECKPOINT = "the checkpoint's generation_config.json decides"
 _TRUTH = "true or false"
+
+
+def _in_range(key: str) -> AfterValidator:
+    """Refuses a sampling value outside its range."""
+
+    def check(value: float | None) -> float | None:
+        if value is not None and not RANGES[key].has(value):
+            raise ValueError(RANGES[key].allowed)
+        return value
+
+    return AfterValidator(check)
 
 
 class Settings(BaseModel):
@@ -143,51 +155,47 @@ class Settings(BaseModel):
     temperature: Annotated[
         float | None,
         Field(
-            ge=0,
-            allow_inf_nan=False,
             description="How freely the next token is drawn; 0 always takes the likeliest.",
         ),
-        Help("a number, 0 or more", 0.7, _FROM_CHECKPOINT),
+        _in_range("temperature"),
+        Help(RANGES["temperature"].allowed, 0.7, _FROM_CHECKPOINT),
     ] = None
     top_k: Annotated[
         int | None,
-        Field(ge=0, lt=_INT64, description="Draw among this many of the likeliest tokens; 0 for all."),
-        Help("a whole number, 0 or more", 40, _FROM_CHECKPOINT),
+        Field(description="Draw among this many of the likeliest tokens; 0 for all."),
+        _in_range("top_k"),
+        Help(RANGES["top_k"].allowed, 40, _FROM_CHECKPOINT),
     ] = None
     top_p: Annotated[
         float | None,
         Field(
-            gt=0,
-            le=1,
-            allow_inf_nan=False,
             description="Draw among the likeliest tokens that together have this probability; 1 for all.",
         ),
-        Help("a number above 0, up to 1", 0.8, _FROM_CHECKPOINT),
+        _in_range("top_p"),
+        Help(RANGES["top_p"].allowed, 0.8, _FROM_CHECKPOINT),
     ] = None
     min_p: Annotated[
         float | None,
         Field(
-            ge=0,
-            le=1,
-            allow_inf_nan=False,
             description="Draw among the tokens that have at least this share of the likeliest one's "
             "probability; 0 for all.",
         ),
-        Help("a number from 0 to 1", 0.05, _FROM_CHECKPOINT),
+        _in_range("min_p"),
+        Help(RANGES["min_p"].allowed, 0.05, _FROM_CHECKPOINT),
     ] = None
     repetition_penalty: Annotated[
         float | None,
         Field(
-            gt=0,
-            allow_inf_nan=False,
             description="How strongly tokens that were used already are held back; 1 for not at all.",
         ),
-        Help("a number above 0", 1.1, _FROM_CHECKPOINT),
+        _in_range("repetition_penalty"),
+        Help(RANGES["repetition_penalty"].allowed, 1.1, _FROM_CHECKPOINT),
     ] = None
     seed: Annotated[
         int | None,
-        Field(ge=0, lt=_INT64, description="The seed of the random draw: the same seed, the same reply."),
-        Help(f"a whole number from 0 to {_INT64 - 1}", 42, "a new one for every reply"),
+        Field(description="The seed of the random draw: the same seed, the same reply."),
+        _in_range("seed"),
+        Help(RANGES["seed"].allowed, 42, "a new one for every reply"),
     ] = None
     max_new_tokens: Annotated[
         int | None,
@@ -275,7 +283,7 @@ def help_of(key: str) -> Help:
 
 
 def allowed(key: str) -> str:
-    """The values that a key takes, to be read after "expected": "a number, 0 or more"."""
+    """The values that a key takes, to be read after "expected": "a number from 0 to 2"."""
     return tr(help_of(key).allowed)
 
 

@@ -110,9 +110,9 @@ def _compiled(units: str) -> re.Pattern[str]:
     return re.compile(units)
 
 
-def _said_units(line: str) -> Iterator[re.Match[str]]:
+def _said_units(line: str, at_blanks: bool = False) -> Iterator[re.Match[str]]:
     """The words of a line that is said, and the blanks between them."""
-    return (re.compile(" +|[^ ]+") if line.isascii() else _compiled(_SAID_UNIT)).finditer(line)
+    return (re.compile(" +|[^ ]+") if at_blanks or line.isascii() else _compiled(_SAID_UNIT)).finditer(line)
 
 
 def wrap(spans: Iterable[Span], width: int, cut_addresses: bool = False) -> list[Row]:
@@ -159,12 +159,18 @@ def wrap(spans: Iterable[Span], width: int, cut_addresses: bool = False) -> list
     return _slices(spans, bounds)
 
 
-def wrap_line(text: str, width: int, hang: int = 0) -> list[str]:
+def wrap_line(text: str, width: int, hang: int = 0, at_blanks: bool = False) -> list[str]:
     """A line as rows broken between words, all but the first indented by ``hang``; at least one row.
 
     A longer word stays whole, as the terminal then wraps it: a path is to be copied in one piece.
+
+    Args:
+        text: without line breaks.
+        width: cells of a row.
+        hang: cells of the indent.
+        at_blanks: whether Chinese too is broken at blanks alone, as what is to be typed has to be.
     """
-    first, *others = _bounds_of_line(text, width, hang)
+    first, *others = _bounds_of_line(text, width, hang, at_blanks)
     return [text[slice(*first)], *(" " * hang + text[slice(*bounds)] for bounds in others)]
 
 
@@ -180,12 +186,12 @@ def longest_word(text: str) -> int:
     return max((cell_len(match[0]) for match in _said_units(text) if match[0].strip(" ")), default=0)
 
 
-def _bounds_of_line(text: str, width: int, hang: int) -> list[tuple[int, int]]:
+def _bounds_of_line(text: str, width: int, hang: int, at_blanks: bool = False) -> list[tuple[int, int]]:
     """The bounds of each row of a line; the blanks before its first word count."""
     bounds: list[tuple[int, int]] = []
     start = end = cells = 0  # of the row being filled; blanks after ``end`` count only once ink follows
     begun = False  # whether the row has a word
-    for match in _said_units(text):
+    for match in _said_units(text, at_blanks):
         if match[0].startswith(" "):
             continue
         taken = cell_len(text[end : match.end()])

@@ -52,7 +52,7 @@ def _cells(info: SessionInfo, here: bool) -> tuple[Cell, ...]:
         return info.id, date, [Span(tr("cannot be read: {why}", why=info.problem), "warning")]
     marks = ["*"] * here + [f"({tr('dated ahead of the clock')})"] * info.ahead
     title = " ".join([*marks, info.title])
-    return info.id, date, str(info.head.turns), info.head.model, title
+    return info.id, date, f"{info.head.turns:,}", info.head.model, title
 
 
 def hit_table(hits: Sequence[SearchHit], text: str) -> Table:
@@ -65,18 +65,20 @@ def hit_table(hits: Sequence[SearchHit], text: str) -> Table:
     from qwenchat.terminal.columns import Column, Table
 
     needle = re.compile(f"({re.escape(sanitize_line(text))})", re.IGNORECASE)
-    rows = [
-        (hit.info.id, when(hit.info.updated), _marked(needle, hit.info.title, hit.beyond_title))
-        for hit in hits
-    ]
+    rows = [(hit.info.id, when(hit.info.updated), _marked(needle, _found(hit))) for hit in hits]
     columns = (Column(tr("session"), "term"), Column(tr("saved"), leaves=1), Column(tr("title"), ""))
     return Table(columns, rows, titled=False)
 
 
-def _marked(needle: re.Pattern[str], *texts: str) -> Row:
+def _found(hit: SearchHit) -> str:
+    title, text = hit.info.title, hit.beyond_title
+    return tr("{title}: {text}", title=title, text=text) if title and text else title or text
+
+
+def _marked(needle: re.Pattern[str], text: str) -> Row:
     from qwenchat.terminal.rows import PLAIN, Span
 
-    parts = needle.split(sanitize_line(": ".join(filter(None, texts))))
+    parts = needle.split(sanitize_line(text))
     return [Span(part, "strong" if i % 2 else PLAIN) for i, part in enumerate(parts)]  # every other is found
 
 

@@ -68,7 +68,7 @@ def test_the_list_has_every_known_model_with_what_it_takes(run: Run) -> None:
     heading, *lines = out.splitlines()
     assert heading.split()[:3] == ["model", "disk", "context"]
     assert [line.split()[0] for line in lines] == [*(model.short for model in published.KNOWN), "demo"]
-    assert re.match(r"qwen-7b-chat-int8 +9\.1 GB +8192 +\d+\.\d GiB +-$", lines[0])
+    assert re.match(r"qwen-7b-chat-int8 +9\.1 GB +8,192 +\d+\.\d GiB +-$", lines[0])
 
 
 def test_the_list_says_what_is_here_and_where_from(run: Run) -> None:

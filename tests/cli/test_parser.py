@@ -86,3 +86,15 @@ def test_the_help_fits_the_terminal_and_breaks_between_words(
     else:
         assert "用法：qwenchat" in out
         assert "Usage" not in out
+
+
+@pytest.mark.parametrize("spoken", ["en", "zh"])
+@pytest.mark.parametrize("command", ["sessions", "models", "sessions delete", "models pull"])
+def test_no_word_of_a_usage_is_broken(
+    run: Run, monkeypatch: pytest.MonkeyPatch, spoken: str, command: str
+) -> None:
+    def usage(columns: str) -> list[str]:
+        monkeypatch.setenv("COLUMNS", columns)
+        return run("--language", spoken, *command.split(), "--help")[1].partition("\n\n")[0].split()
+
+    assert usage("40") == usage("28") == usage("200")

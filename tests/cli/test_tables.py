@@ -15,13 +15,14 @@ from qwenchat.cli import app
 from qwenchat.doctor.findings import Finding, Fit, ModelFit, Report
 from qwenchat.i18n import language
 from qwenchat.models import published
+from qwenchat.sessions.listing import SearchHit
 from qwenchat.sessions.store import SessionStore
 from qwenchat.terminal import console
 from qwenchat.terminal.chat import Chat
 from qwenchat.terminal.columns import Column, Table, lay_out, terms
 from qwenchat.terminal.loop import Loop
 from qwenchat.terminal.rows import Span, text_of
-from qwenchat.terminal.session_table import list_table
+from qwenchat.terminal.session_table import hit_table, list_table
 from tests.chats import replied, user
 from tests.terminal.chat_program import make_chat
 
@@ -230,6 +231,35 @@ def test_columns_of_chinese_stand_below_one_another(store: SessionStore, show: S
         cell_len(line[: line.index(begin)]) for line, begin in zip(lines[2:], ("窄", "Why"), strict=True)
     ]
     assert [places[0], *titles] == [places[0]] * 3
+
+
+def test_what_a_search_found_stands_behind_the_title_as_the_language_has_it(store: SessionStore) -> None:
+    info = next(info for info in store.list() if info.title.startswith("Why"))
+    table = hit_table([SearchHit(info, 1, "a needle in it")], "needle")
+    assert laid_out(table, None)[0].endswith(f"{info.title}: a needle in it")
+    language.use("zh")
+    assert laid_out(hit_table([SearchHit(info, 1, "有 needle")], "needle"), None)[0].endswith(
+        f"{info.title}：有 needle"
+    )
+
+
+def test_a_context_is_told_alike_by_every_command(show: Show) -> None:
+    for command in ("models list", "doctor"):
+        (line,) = (line for line in show(command, None) if line.startswith("qwen-7b-chat-int8 "))
+        assert " 8,192 " in line
+
+
+def test_a_cell_that_stands_below_is_whole() -> None:
+    columns = (Column(look="term"), Column(right=True), Column(right=True), Column(right=True))
+    table = Table(
+        columns, [("a model of some name", "300.00 tokens/s", "84% of the ceiling", "2,507.1 GB/s")]
+    )
+    assert laid_out(table, 40) == [
+        "a model of some name  300.00 tokens/s",
+        "  84% of the ceiling",
+        "  2,507.1 GB/s",
+    ]
+    assert laid_out(table, 30)[:2] == ["a model of some name", "  300.00 tokens/s"]
 
 
 # --- the layout ----------------------------------------------------------------------------------------

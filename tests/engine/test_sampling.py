@@ -27,7 +27,7 @@ SINGLE_FILTERS = [
     {"repetition_penalty": 1.1},
     {"repetition_penalty": 0.7},
     {"temperature": 0.6},
-    {"temperature": 2.5},
+    {"temperature": 1.9},
     {"top_k": 1},
     {"top_k": 50},
     {"top_p": 0.05},
@@ -133,11 +133,11 @@ def test_filters_keep_what_transformers_keeps_of_the_whole_qwen_vocabulary(make_
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(
     row=st.lists(st.floats(-30, 30, width=16), min_size=1, max_size=40),
-    temperature=st.floats(0.05, 5),
+    temperature=st.floats(0.05, 2),
     top_k=st.integers(0, 50),
     top_p=st.floats(0.001, 1),
     min_p=st.floats(0, 1),
-    repetition_penalty=st.floats(0.3, 3),
+    repetition_penalty=st.floats(0.3, 2),
     data=st.data(),
 )
 def test_any_filters_together_keep_what_transformers_keeps(row, data, **filters):
@@ -220,13 +220,6 @@ def test_a_tiny_temperature_acts_as_greedy(temperature, offset, others):
     best = Sampler(SamplingParams(temperature=0), 1000, [])(row)
     sampler = Sampler(SamplingParams(temperature=temperature, seed=0, **others), 1000, [])
     assert [sampler(row) for _ in range(5)] == [best] * 5
-
-
-def test_a_huge_temperature_draws_evenly_but_nothing_that_was_ruled_out():
-    row = row_with_ruled_out_tokens(100, 0)
-    odds = filtered_logits(row, SamplingParams(temperature=1e300), mask_of([], 100)).softmax(-1)
-    allowed = row > -INFINITY
-    torch.testing.assert_close(odds, allowed / allowed.sum())
 
 
 # --- greedy --------------------------------------------------------------------------------------
@@ -391,11 +384,11 @@ def test_a_prompt_id_outside_the_vocabulary_is_refused(token):
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("temperature", [-0.1, math.nan, INFINITY, True, "1", None, 10**400]),
-        ("top_k", [-1, 2.0, True, "5", None]),
+        ("temperature", [-0.1, 2.01, 99, math.nan, INFINITY, True, "1", None, 10**400]),
+        ("top_k", [-1, 2**31, 2.0, True, "5", None]),
         ("top_p", [0, 0.0, -0.5, 1.01, math.nan, True, "0.8", None]),
         ("min_p", [-0.01, 1.01, math.nan, False, "0", None]),
-        ("repetition_penalty", [0, -1.1, math.nan, INFINITY, True, "1.1", None]),
+        ("repetition_penalty", [0, 2.01, -1.1, math.nan, INFINITY, True, "1.1", None]),
         ("seed", [-1, 2**63, 1.0, True, "7"]),
     ],
 )
@@ -403,13 +396,13 @@ def test_a_value_out_of_range_is_a_usage_error_that_names_it(name, values):
     for value in values:
         with pytest.raises(UsageError) as caught:
             SamplingParams(**{name: value})
-        assert str(caught.value).startswith(f"{name} is {value!r}, but must be a ")
+        assert str(caught.value).startswith(f"{name} is {value!r}, expected a ")
         assert "\n" not in str(caught.value)
 
 
 def test_the_ends_of_every_range_are_allowed():
     SamplingParams(temperature=0, top_k=0, top_p=1, min_p=0, repetition_penalty=0.01, seed=0)
-    SamplingParams(temperature=1e9, top_k=10**9, top_p=1e-9, min_p=1, repetition_penalty=9, seed=2**63 - 1)
+    SamplingParams(temperature=2, top_k=2**31 - 1, top_p=1, min_p=1, repetition_penalty=2, seed=2**63 - 1)
 
 
 def test_a_top_k_beyond_the_vocabulary_keeps_everything():

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from qwenchat.errors import ModelNotFoundError
+from qwenchat.i18n import language
+from qwenchat.i18n.language import translated
 from qwenchat.models import about, catalog, checking, places, records
 from qwenchat.models.records import File, Record
 from tests.models.hub_fixture import tiny_checkpoint
@@ -327,3 +329,14 @@ def test_a_record_holds_what_was_pulled_and_moves_with_no_other_folder(tmp_path:
     ]
     records.forget(kept)
     assert records.read(folder) is None
+
+
+def test_how_a_checkpoint_is_quantised_is_told_in_both_languages(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "gptq", "bits": 8}}')
+    found = about.of(tmp_path).quantization
+    assert found == "gptq, 8 bits"
+    language.use("zh")
+    try:
+        assert translated(found) == "gptq，8 位"
+    finally:
+        language.use("en")

@@ -144,7 +144,6 @@ def test_describe_shows_each_prompt_in_a_row_that_the_file_could_hold(file: Path
 text = st.text(st.characters(exclude_categories=["Cs"]))
 names = st.from_regex(r"[\w-]{1,64}", fullmatch=True).filter(lambda name: name not in Settings.model_fields)
 some_text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
-finite = st.floats(allow_nan=False, allow_infinity=False)
 any_settings = st.builds(
     Settings,
     model=some_text,
@@ -154,11 +153,11 @@ any_settings = st.builds(
     context=st.none() | st.integers(16, 2**63 - 1),
     overflow=st.sampled_from(["drop", "error"]),
     system=text.filter(lambda text: not text.startswith("@")),
-    temperature=st.none() | finite.filter(lambda x: x >= 0),
-    top_k=st.none() | st.integers(0, 2**63 - 1),
+    temperature=st.none() | st.floats(0, 2),
+    top_k=st.none() | st.integers(0, 2**31 - 1),
     top_p=st.none() | st.floats(0, 1, exclude_min=True),
     min_p=st.none() | st.floats(0, 1),
-    repetition_penalty=st.none() | finite.filter(lambda x: x > 0),
+    repetition_penalty=st.none() | st.floats(0, 2, exclude_min=True),
     seed=st.none() | st.integers(0, 2**63 - 1),
     max_new_tokens=st.none() | st.integers(1, 2**63 - 1),
     stop=st.lists(some_text).map(tuple),

@@ -51,10 +51,11 @@ def test_an_option_without_a_default_can_be_left_to_the_checkpoint(text: str) ->
 @pytest.mark.parametrize(
     ("key", "text", "expected"),
     [
-        ("temperature", "hot", "a number, 0 or more"),
-        ("temperature", "-1", "a number, 0 or more"),
-        ("temperature", "nan", "a number, 0 or more"),
-        ("top_k", "2.5", "a whole number, 0 or more"),
+        ("temperature", "hot", "a number from 0 to 2"),
+        ("temperature", "99", "a number from 0 to 2"),
+        ("temperature", "-1", "a number from 0 to 2"),
+        ("temperature", "nan", "a number from 0 to 2"),
+        ("top_k", "2.5", "a whole number from 0 to 2147483647"),
         ("seed", "9" * 5000, "a whole number from 0 to 9223372036854775807"),
         ("plain", "maybe", "true or false"),
         ("stop", '[""]', "a text or a list of texts, none of them empty"),

@@ -187,7 +187,7 @@ SAID: dict[str, tuple[str, ...]] = {
     ),
     "the chat is empty": ("/history",),
     "a new chat": ("/clear",),
-    "expected a number, 0 or more": ("/set temperature hot",),
+    "expected a number from 0 to 2": ("/set temperature 99",),
     "unknown option heat": ("/set heat 1",),
     "temperature is 0: the same model answers the same": ("one", "/set temperature 0", "/retry"),
     "unknown prompt pirat": ("/system @pirat",),

@@ -102,7 +102,7 @@ def _save_code(chat: Chat, rest: str) -> None:
     if n > len(blocks) or (n == 0 and len(blocks) > 1):
         for i, block in enumerate(blocks, 1):
             lines = plural(attachments.line_count(block.text), "1 line", "{count} lines")
-            chat.say(f"{i}: {block.language or '?'}, {lines}")
+            chat.say(tr("{number}: {language}, {size}", number=i, language=block.language or "?", size=lines))
         count = plural(len(blocks), "there is only one block of code", "there are {count} blocks of code")
         raise UsageError(count, Phrase("usage: {usage}", usage="/save-code N PATH"))
     block = blocks[max(n, 1) - 1]

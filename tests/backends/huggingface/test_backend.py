@@ -137,7 +137,7 @@ def test_the_filters_that_leave_the_likeliest_token_leave_it(
     model: HuggingFaceBackend, narrow: dict[str, float]
 ) -> None:
     greedy, _ = reply(model, temperature=0, max_new_tokens=15)
-    assert reply(model, temperature=5.0, max_new_tokens=15, **narrow)[0] == greedy
+    assert reply(model, temperature=2.0, max_new_tokens=15, **narrow)[0] == greedy
 
 
 def test_the_checkpoints_defaults_hold_where_the_caller_says_nothing(

