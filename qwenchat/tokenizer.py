@@ -90,7 +90,7 @@ class QwenTokenizer:
         self.im_end_id = special_tokens[IM_END]
         self.vocabulary = vocabulary
         self._pattern = pattern
-        self._special_ids = frozenset(special_tokens.values())
+        self._forms = {token_id: form.encode() for form, token_id in special_tokens.items()}
 
     @classmethod
     def default(cls) -> QwenTokenizer:
@@ -179,24 +179,27 @@ class QwenTokenizer:
         Raises:
             PromptError: an id is not in the vocabulary.
         """
-        names = {i: form.encode() for form, i in self.special_tokens.items()}
-        parts = []
-        for token_id in ids:
-            part = self.vocabulary.bytes_of(token_id)
-            part = names.get(token_id) if part is None else part
-            if part is None:
-                raise PromptError(
-                    "the token id {id} is not in the vocabulary of {count}", id=token_id, count=self.n_vocab
-                )
-            parts.append(part)
-        return b"".join(parts).decode("utf-8", errors="replace")
+        return b"".join(map(self.decode_token, ids)).decode("utf-8", errors="replace")
+
+    def decode_token(self, token_id: int) -> bytes:
+        """The bytes of one token, perhaps a part of a character; of a special one its written form.
+
+        Raises:
+            PromptError: the id is not in the vocabulary.
+        """
+        token = self._forms.get(token_id) or self.vocabulary.bytes_of(token_id)
+        if token is None:
+            raise PromptError(
+                "the token id {id} is not in the vocabulary of {count}", id=token_id, count=self.n_vocab
+            )
+        return token
 
     def reply_text(self, ids: Sequence[int]) -> str | None:
         """The text that a reply of these tokens has, as :class:`IncrementalDecoder` gives it out.
 
         None if one of them is a control token, or none of the model's.
         """
-        if not self._special_ids.isdisjoint(ids) or not all(0 <= i < self._n_ids for i in ids):
+        if not self._forms.keys().isdisjoint(ids) or not all(0 <= i < self._n_ids for i in ids):
             return None
         text = b"".join(map(self.reply_bytes, ids))
         # Not final: half a character at the end is left out.
@@ -204,7 +207,7 @@ class QwenTokenizer:
 
     def reply_bytes(self, token_id: int) -> bytes:
         """The bytes of a token in a reply's text: none if it is special, U+FFFD if no token has that id."""
-        if token_id in self._special_ids:
+        if token_id in self._forms:
             return b""
         part = self.vocabulary.bytes_of(token_id)
         return "\ufffd".encode() if part is None else part

@@ -62,6 +62,19 @@ def test_decode_gives_the_text_back(qwen: QwenTokenizer) -> None:
         assert qwen.decode(row["ids_all_special"]) == text
 
 
+def test_a_token_alone_is_bytes_perhaps_half_a_character(qwen: QwenTokenizer) -> None:
+    text = "naïve 🦊 <|im_end|>"
+    parts = [qwen.decode_token(i) for i in qwen.encode(text)]
+    assert b"".join(parts) == text.encode()
+    sign = [qwen.decode_token(i) for i in qwen.encode("𓂀")]
+    assert len(sign) > 1
+    assert b"".join(sign).decode() == "𓂀"
+    assert qwen.decode_token(qwen.im_end_id) == b"<|im_end|>"
+    for none in (-1, 151900, 10**12):
+        with pytest.raises(PromptError, match="not in the vocabulary"):
+            qwen.decode_token(none)
+
+
 def test_decode_refuses_an_id_that_no_token_has(qwen: QwenTokenizer) -> None:
     with pytest.raises(PromptError, match="151900"):
         qwen.decode([151900])

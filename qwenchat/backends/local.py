@@ -65,6 +65,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens."""
 
+    def decode_token(self, token_id: int) -> bytes:
+        """The bytes of one token, perhaps a part of a character; of a control token its written form."""
+
     def reply_text(self, ids: Sequence[int]) -> str | None:
         """The text of a reply's tokens; None if it does not lead back to them."""
 

@@ -16,9 +16,13 @@ from typing import Any
 
 from qwenchat.backends.huggingface.renderer import Piece
 from qwenchat.errors import PromptError
+from qwenchat.text.byte_characters import bytes_of_characters
 from qwenchat.tokenizer import StopStrings
 
 _HALF = "\ufffd"
+_SPACE = "\u2581"
+"""Stands for a space in the vocabularies of SentencePiece."""
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _PATIENCE = 8
 """Tokens that a character may take; what is no character after so many never becomes one."""
 
@@ -38,7 +42,10 @@ class HubTokenizer:
         self._special_ids = frozenset(special_ids)
         self._words = {form: secrets.token_hex(16) for form in control}
         self._forms = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
-        self._guarded, self._ids = self._guard()
+        layout = json.loads(tokenizer.to_str())
+        self._guarded, self._ids = self._guard(layout)
+        self._added: dict[int, str] = {token["id"]: token["content"] for token in layout["added_tokens"]}
+        self._decoders = _kinds(layout["decoder"])
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``; what looks like a control token is ordinary text.
@@ -80,6 +87,29 @@ class HubTokenizer:
             text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
+    def decode_token(self, token_id: int) -> bytes:
+        """The bytes of one token, perhaps a part of a character; of an added one, as control tokens are, its
+        written form. A space that :meth:`decode` leaves out at the begin of a text is there.
+
+        Raises:
+            PromptError: the id is not in the vocabulary.
+        """
+        if token_id in self._added:
+            return self._added[token_id].encode()
+        form: str | None = self._tokenizer.id_to_token(token_id) if 0 <= token_id < 2**32 else None
+        if form is None:
+            size = self._tokenizer.get_vocab_size()
+            raise PromptError(
+                "the token id {id} is not in the vocabulary of {count}", id=token_id, count=size
+            )
+        if "ByteLevel" in self._decoders:
+            byte_of = bytes_of_characters()
+            if all(letter in byte_of for letter in form):
+                return bytes(byte_of[letter] for letter in form)
+        if "ByteFallback" in self._decoders and _BYTE.fullmatch(form):
+            return bytes([int(form[3:5], 16)])
+        return form.replace(_SPACE, " ").encode()
+
     def reply_text(self, ids: Sequence[int]) -> str | None:
         """The text that a reply of these tokens has, as :class:`WindowDecoder` gives it out.
 
@@ -113,18 +143,23 @@ class HubTokenizer:
             ids: list[int] = self._guarded.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _guard(self) -> tuple[Any, dict[int, int]]:
+    def _guard(self, layout: dict[str, Any]) -> tuple[Any, dict[int, int]]:
         """The tokenizer for prompts, and which of its ids stand for others."""
-        layout = json.loads(self._tokenizer.to_str())
+        forms = [token["content"] for token in layout["added_tokens"]]
+        names = {form: self._words.get(form, form) for form in forms}
+        added = [{**token, "content": names[token["content"]]} for token in layout["added_tokens"]]
         # Prompts are cut and filled up by nobody.
-        layout["truncation"] = layout["padding"] = None
-        names = {}
-        for token in layout["added_tokens"]:
-            form = token["content"]
-            token["content"] = names[form] = self._words.get(form, form)
+        layout = {**layout, "truncation": None, "padding": None, "added_tokens": added}
         guarded = type(self._tokenizer).from_str(json.dumps(layout))
         ids = {guarded.token_to_id(name): self._tokenizer.token_to_id(form) for form, name in names.items()}
         return guarded, ids
+
+
+def _kinds(decoder: dict[str, Any] | None) -> set[str]:
+    """The kinds of decoders that one of the tokenizers library is made of."""
+    if decoder is None:
+        return set()
+    return {str(decoder["type"])}.union(*map(_kinds, decoder.get("decoders", ())))
 
 
 @contextmanager

@@ -27,6 +27,7 @@ import numpy as np
 from qwenchat.errors import Phrase, Template, quoted
 from qwenchat.models.builtin.ggml_blocks import Float32Array
 from qwenchat.models.builtin.gguf import GGUFFile
+from qwenchat.text.byte_characters import bytes_of_characters
 
 #: GGUF's ``tokenizer.ggml.token_type``: ordinary tokens and control tokens.
 _ORDINARY, _CONTROL = 1, 3
@@ -125,7 +126,7 @@ def read_vocabulary(gguf: GGUFFile, shape: LlamaShape) -> Vocabulary:
             tokens=len(tokens),
             types=len(types),
         )
-    byte_of = _bytes_of_characters()
+    byte_of = bytes_of_characters()
     ordinary: dict[int, bytes] = {}
     special: dict[int, str] = {}
     for token_id, (token, token_type) in enumerate(zip(tokens, types.tolist(), strict=True)):
@@ -253,14 +254,3 @@ def _check_divides(gguf: GGUFFile, what: Template, whole: int, part: int) -> Non
 
 def _shown(value: object) -> str:
     return Phrase("nothing") if value is None else quoted(value)
-
-
-def _bytes_of_characters() -> dict[str, int]:
-    """The byte that each character of a GPT-2 style vocabulary stands for.
-
-    Bytes that print stand for themselves; the other 68 got the characters from U+0100 on, in order
-    (``bytes_to_unicode`` in GPT-2's encoder).
-    """
-    printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printing]
-    return {chr(byte): byte for byte in printing} | {chr(256 + n): byte for n, byte in enumerate(others)}

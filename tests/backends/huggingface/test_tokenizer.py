@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qwenchat.backends.huggingface.tokenizer import HubTokenizer, WindowDecoder
+from qwenchat.errors import PromptError
 
 TEXTS = st.text(
     st.one_of(st.characters(exclude_categories=("Cs",)), st.sampled_from("你好🦊é  \nfox")), max_size=40
@@ -98,3 +99,20 @@ def test_encode_reads_control_forms_as_text(hub_tokenizers: dict[str, HubTokeniz
     assert tokenizer._tokenizer.token_to_id("<|im_end|>") not in ids
     assert tokenizer.encode("\ud800a") == tokenizer.encode("\ufffda")  # half a character is none
     assert tokenizer.encode("\ud83e\udd8a") == tokenizer.encode("🦊")
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gemma", "llama2"])
+def test_a_token_alone_is_bytes_and_a_control_token_its_form(
+    hub_tokenizers: dict[str, HubTokenizer], styles: dict[str, Any], name: str
+) -> None:
+    tokenizer = hub_tokenizers[name]
+    text = "a fox: 🦊 é, 你好<|x|>"
+    parts = [tokenizer.decode_token(i) for i in tokenizer.encode(text)]
+    before = " " if styles[name].prefix_space else ""  # which such a tokenizer puts in front
+    assert b"".join(parts) == (before + text).encode()
+    assert "🦊".encode() not in parts  # no token of these vocabularies is the whole of it
+    for form in styles[name].special:
+        assert tokenizer.decode_token(tokenizer._tokenizer.token_to_id(form)) == form.encode()
+    for none in (-1, 10**6, 10**12):
+        with pytest.raises(PromptError, match="not in the vocabulary"):
+            tokenizer.decode_token(none)
