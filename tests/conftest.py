@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.places import GOLDEN
+
 # What a shell starts in the background has Ctrl-C switched off, and hands that on to the programs of tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -23,7 +25,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
 GOLDEN_FOLDERS = ("fp16", "ntk_logn", "gptq_int8", "gptq_int4", "gptq_int4_asym_g32", "gptq_int8_act_order")
 
 

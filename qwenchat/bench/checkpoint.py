@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwenchat.bench.random_weights import random_scales
 from qwenchat.errors import QwenchatError
+from qwenchat.models.quantize.checkpoint import quantization_config
 
 if TYPE_CHECKING:
     import torch
@@ -101,18 +102,9 @@ def _config(c: ModelConfig) -> dict[str, Any]:
         "transformers_version": "4.32.0",
     }
     if c.quant:
-        fields["quantization_config"] = {
-            "bits": c.quant.bits,
-            "group_size": c.quant.group_size,
-            "damp_percent": 0.01,
-            "desc_act": c.quant.act_order,
-            "static_groups": False,
-            "sym": True,
-            "true_sequential": True,
-            "model_name_or_path": None,
-            "model_file_base_name": "model",
-            "quant_method": "gptq",
-        }
+        fields["quantization_config"] = quantization_config(
+            c.quant.bits, c.quant.group_size, c.quant.act_order
+        )
     return fields
 
 

@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from qwenchat.cli.completion import devices, models_to, weight_formats, words_of
+from qwenchat.cli.completion import models_to, weight_formats, words_of
 from qwenchat.cli.context import Context
+from qwenchat.cli.flags import Device
 from qwenchat.cli.output import print_object, print_tables
 from qwenchat.errors import UsageError
 
@@ -44,10 +45,7 @@ def bench(
         str | None, _option(_RANDOM_WEIGHTS, metavar="NAME", autocompletion=models_to("imitate"))
     ] = None,
     formats: Annotated[str | None, _option(_FORMATS, metavar="LIST", autocompletion=weight_formats)] = None,
-    device: Annotated[
-        str | None,
-        _option("Where the model runs: auto, cpu, cuda or cuda:N.", metavar="DEVICE", autocompletion=devices),
-    ] = None,
+    device: Device = None,
     dtype: Annotated[str | None, _option(_DTYPE, metavar="LIST", autocompletion=words_of("dtype"))] = None,
     tokens: Annotated[str | None, _option(_TOKENS, metavar="LIST")] = None,
     kv_cache: Annotated[

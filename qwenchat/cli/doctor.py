@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qwenchat.cli.completion import devices, models_to
+from qwenchat.cli.completion import models_to
 from qwenchat.cli.context import Context, look_and_speak
+from qwenchat.cli.flags import Device
 from qwenchat.cli.output import print_object, print_tables
 from qwenchat.errors import ConfigError
 from qwenchat.humanize import in_gib
@@ -40,15 +41,7 @@ def doctor(
             autocompletion=models_to("load"),
         ),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            "--device",
-            metavar="DEVICE",
-            help="Where the model runs: auto, cpu, cuda or cuda:N.",
-            autocompletion=devices,
-        ),
-    ] = None,
+    device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check everything a chat depends on: versions, GPU, memory, folders, models, settings, the Hub.

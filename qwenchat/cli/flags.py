@@ -35,6 +35,18 @@ def _switch(help_text: str, *names: str) -> Any:
     return Annotated[bool, typer.Option(*names, help=help_text)]
 
 
+Device = Annotated[
+    Optional[str],  # noqa: UP045 - typer of the oldest Python reads it
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Where the model runs: auto, cpu, cuda or cuda:N.",
+        show_default=False,
+        autocompletion=completion.devices,
+    ),
+]
+"""Also of the commands that answer nothing."""
+
 # In the order of --help: what is asked for most comes first. Each is a field of Flags, or a setting.
 _FLAGS: dict[str, Any] = {
     "model": _flag(
@@ -78,12 +90,7 @@ _FLAGS: dict[str, Any] = {
     "repetition_penalty": _number(float, "Above 1, tokens that already occurred become less likely."),
     "context": _flag(int, "Context window: tokens of prompt and reply together.", metavar="TOKENS"),
     "overflow": _choice("overflow", "Turns that no longer fit the context: drop the oldest, or error."),
-    "device": _flag(
-        str,
-        "Where the model runs: auto, cpu, cuda or cuda:N.",
-        metavar="DEVICE",
-        autocompletion=completion.devices,
-    ),
+    "device": Device,
     "backend": _choice("backend", "What runs the model: auto, native or huggingface."),
     "dtype": _choice("dtype", "Number format: auto, float32, bfloat16 or float16."),
     "threads": _flag(int, "Threads on a CPU; by default its physical cores.", metavar="COUNT"),

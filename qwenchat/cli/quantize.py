@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qwenchat.cli.completion import devices, models_to
+from qwenchat.cli.completion import models_to
 from qwenchat.cli.context import Context
+from qwenchat.cli.flags import Device
 from qwenchat.cli.output import print_lines, print_object
 from qwenchat.errors import UsageError
 from qwenchat.i18n.language import tr
@@ -52,16 +53,7 @@ def quantize(
         Path | None, typer.Option("--calibration", metavar="FILE", help=_CALIBRATION, show_default=False)
     ] = None,
     act_order: Annotated[bool, typer.Option("--act-order", help=_ACT_ORDER)] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            "--device",
-            metavar="DEVICE",
-            help="Where the model runs: auto, cpu, cuda or cuda:N.",
-            show_default=False,
-            autocompletion=devices,
-        ),
-    ] = None,
+    device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Make an Int8 or Int4 checkpoint from a float one, with GPTQ.

@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from qwenchat.chat.conversation import Conversation
 from qwenchat.errors import Phrase, SessionDamagedError, SessionError, SessionLockedError, UsageError
@@ -28,9 +28,6 @@ from qwenchat.sessions.file import SessionFile, SessionFolder, in_use
 from qwenchat.sessions.format import TITLE_LIMIT, Head, SessionRecord, SettingValue
 from qwenchat.sessions.listing import SearchHit, SessionInfo, reason
 from qwenchat.text.caseless import fold
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _TITLE_FROM_QUESTION = 60
 
@@ -108,9 +105,7 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 

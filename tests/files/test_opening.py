@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import qwenchat
 from qwenchat.errors import CheckpointError, QwenchatError, quoted
 from qwenchat.files import json_values
 from qwenchat.files.opening import NotAFile, TooLarge, check_file, open_file, read_file, resolved
-
-PACKAGE = Path(qwenchat.__file__).parent
+from tests.callers import PACKAGE, callers, name_of
 
 # --- who opens -----------------------------------------------------------------------------------
 
@@ -66,24 +62,8 @@ ALLOWED = {
 }
 
 
-def functions_that_open(path: Path) -> Iterator[str]:
-    """The functions of a module that call an opener, as ALLOWED names them."""
-    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-
-    def visit(node: ast.AST, where: str) -> Iterator[str]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Call):
-                called = child.func
-                if (getattr(called, "attr", None) or getattr(called, "id", "")) in OPENERS:
-                    yield where
-            is_scope = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-            yield from visit(child, f"{where}.{child.name}" if is_scope else where)
-
-    yield from visit(ast.parse(path.read_text(encoding="utf-8")), module)
-
-
 def test_nothing_opens_a_file_but_the_one_function_that_looks_at_it_first() -> None:
-    opening = {name for path in PACKAGE.rglob("*.py") for name in functions_that_open(path)}
+    opening = callers(PACKAGE.rglob("*.py"), lambda call: name_of(call) in OPENERS)
     unknown = sorted(opening - set(ALLOWED))
     assert not unknown, "open it by qwenchat.files.opening, or write down here why not"
     assert sorted(set(ALLOWED) - opening) == [], "these are gone"

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import ast
 import errno
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import qwenchat
 from qwenchat import paths
 from qwenchat.chat.conversation import Conversation
 from qwenchat.cli import app, debug_log
 from qwenchat.errors import SessionError
 from qwenchat.sessions.store import SessionStore
 from qwenchat.settings import sources
+from tests.callers import PACKAGE, callers, name_of
 from tests.chats import user
 from tests.disk import Disk
-
-PACKAGE = Path(qwenchat.__file__).parent
 
 # --- who writes ----------------------------------------------------------------------------------
 
@@ -65,7 +62,7 @@ OPENERS = {"open", "fdopen"}
 
 def is_write(call: ast.Call) -> bool:
     """Whether a call opens a file for writing, or writes one."""
-    name = getattr(call.func, "attr", None) or getattr(call.func, "id", "")
+    name = name_of(call)
     owner = getattr(getattr(call.func, "value", None), "id", "")
     if name in WRITERS:
         ours = owner in ("text", "textfile")
@@ -79,23 +76,9 @@ def is_write(call: ast.Call) -> bool:
     )
 
 
-def functions_that_write(path: Path) -> Iterator[str]:
-    """The functions of a module that do, as ALLOWED names them."""
-    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-
-    def visit(node: ast.AST, where: str) -> Iterator[str]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Call) and is_write(child):
-                yield where
-            is_scope = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-            yield from visit(child, f"{where}.{child.name}" if is_scope else where)
-
-    yield from visit(ast.parse(path.read_text(encoding="utf-8")), module)
-
-
 def test_a_file_is_written_by_way_of_a_temporary_one() -> None:
-    sources = [path for path in PACKAGE.rglob("*.py") if path.name != "atomic.py"]
-    writing = {name for path in sources for name in functions_that_write(path)}
+    modules = [path for path in PACKAGE.rglob("*.py") if path.name != "atomic.py"]
+    writing = callers(modules, is_write)
     unknown = sorted(writing - set(ALLOWED))
     assert not unknown, "write it with atomic or textfile, or write down here why not"
     assert sorted(set(ALLOWED) - writing) == [], "these are gone"

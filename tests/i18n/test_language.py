@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import typer
 
-import qwenchat
 from qwenchat import errors
 from qwenchat.cli import app
 from qwenchat.cli import help as cli_help
@@ -27,8 +26,7 @@ from qwenchat.settings import sources
 from qwenchat.settings.file import language_of_config
 from qwenchat.settings.schema import Settings, allowed, help_of
 from qwenchat.terminal.commands import registry
-
-PACKAGE = Path(qwenchat.__file__).parent
+from tests.callers import PACKAGE, name_of
 
 STAGES = (
     "starting",
@@ -169,10 +167,6 @@ def calls_of(*names: str) -> Iterator[ast.Call]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and name_of(node) in names:
                 yield node
-
-
-def name_of(call: ast.Call) -> str:
-    return str(getattr(call.func, "id", getattr(call.func, "attr", "")))
 
 
 def said() -> set[str]:

@@ -6,7 +6,6 @@ import datetime
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,24 +17,13 @@ from qwenchat.i18n import language
 from qwenchat.settings import sources
 from qwenchat.settings.schema import Settings
 from qwenchat.settings.sources import (
-    ResolvedSettings,
     describe,
     example_toml,
     load_settings,
     toml_value,
 )
 from tests.places import ROOT
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "config.toml"
-
-
-def load(text: str, file: Path, flags: dict[str, Any] | None = None, /, **environ: str) -> ResolvedSettings:
-    file.write_text(text, encoding="utf-8")
-    return load_settings(flags or {}, environ, file)
-
+from tests.settings.loads import load
 
 # --- the example file ----------------------------------------------------------------------------
 

@@ -13,17 +13,8 @@ from pydantic import ValidationError
 from qwenchat.errors import ConfigError, UsageError
 from qwenchat.settings import sources
 from qwenchat.settings.schema import Settings
-from qwenchat.settings.sources import ResolvedSettings, load_settings, toml_value
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "config.toml"
-
-
-def load(text: str, file: Path, flags: dict[str, Any] | None = None, /, **environ: str) -> ResolvedSettings:
-    file.write_text(text, encoding="utf-8")
-    return load_settings(flags or {}, environ, file)
+from qwenchat.settings.sources import load_settings, toml_value
+from tests.settings.loads import load
 
 
 def failure(text: str | bytes, file: Path, flags: dict[str, Any] | None = None, /, **environ: str) -> str:

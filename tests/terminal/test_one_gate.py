@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import os
 import re
@@ -16,15 +15,13 @@ import pytest
 import typer
 from rich.console import Console
 
-import qwenchat
 from qwenchat.chat.conversation import Conversation
 from qwenchat.cli import app
 from qwenchat.sessions.store import SessionStore
 from qwenchat.terminal import console, theme
 from qwenchat.terminal.render.live import LiveReply, Screen, render_markdown
+from tests.callers import PACKAGE, callers, name_of
 from tests.chats import user
-
-PACKAGE = Path(qwenchat.__file__).parent
 
 # --- who writes ----------------------------------------------------------------------------------
 
@@ -81,24 +78,8 @@ ALLOWED = {
 }
 
 
-def functions_that_write(path: Path) -> Iterator[str]:
-    """The functions of a module that call a writer, as ALLOWED names them."""
-    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-
-    def visit(node: ast.AST, where: str) -> Iterator[str]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Call):
-                called = child.func
-                if (getattr(called, "attr", None) or getattr(called, "id", "")) in WRITERS:
-                    yield where
-            is_scope = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-            yield from visit(child, f"{where}.{child.name}" if is_scope else where)
-
-    yield from visit(ast.parse(path.read_text(encoding="utf-8")), module)
-
-
 def test_nothing_writes_to_a_terminal_but_what_is_known_to_use_the_gate() -> None:
-    writing = {name for path in PACKAGE.rglob("*.py") for name in functions_that_write(path)}
+    writing = callers(PACKAGE.rglob("*.py"), lambda call: name_of(call) in WRITERS)
     unknown = sorted(writing - set(ALLOWED))
     assert not unknown, "say it through terminal.console or terminal.render.live, or write down here why not"
     assert sorted(set(ALLOWED) - writing) == [], "these are gone"

@@ -24,7 +24,6 @@ import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from qwenchat.errors import CheckpointError, Names, Phrase, Template, quoted
 from qwenchat.files.opening import NotAFile, open_file, reason_of
@@ -99,12 +98,7 @@ class GGUFFile:
     def __enter__(self) -> GGUFFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 

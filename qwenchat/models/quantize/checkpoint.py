@@ -103,7 +103,7 @@ def finish(folder: Path, source: Path, recipe: Recipe) -> None:
     Begun again after it was interrupted, it comes to the same.
     """
     _join(folder)
-    quantization = quantization_config(recipe)
+    quantization = quantization_config(recipe.bits, recipe.group_size, recipe.act_order)
     write_json(folder / "config.json", _config(source) | {"quantization_config": quantization})
     write_json(folder / "quantize_config.json", quantization)
     _copy_files(source, folder)
@@ -112,13 +112,13 @@ def finish(folder: Path, source: Path, recipe: Recipe) -> None:
     atomic.sync_folder(folder)
 
 
-def quantization_config(recipe: Recipe) -> dict[str, Any]:
+def quantization_config(bits: int, group_size: int, act_order: bool) -> dict[str, Any]:
     """The quantization_config that auto-gptq 0.7.1 writes."""
     return {
-        "bits": recipe.bits,
-        "group_size": recipe.group_size,
+        "bits": bits,
+        "group_size": group_size,
         "damp_percent": DAMP_PERCENT,
-        "desc_act": recipe.act_order,
+        "desc_act": act_order,
         "static_groups": False,
         "sym": True,
         "true_sequential": True,
