@@ -51,8 +51,9 @@ def show(
         if node.role is Role.ASSISTANT:
             render_markdown(text, plain=plain)
         else:
+            is_question = node.role is Role.USER
             for line in text.splitlines() or [""]:
-                console.say(f"> {line}", "prompt")
+                console.say(f"> {line}" if is_question else line, "prompt" if is_question else "notice")
         if left:
             console.say(
                 plural(

@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from qwenchat.chat.messages import Event, GenerationOptions, ReplyEnd, TextDelta
+from qwenchat.chat.conversation import Conversation
+from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta
+from qwenchat.chat.nodes import Node
+from qwenchat.chat.parts import Role, ToolCall, ToolResult
 from qwenchat.errors import (
     ConfigError,
     InsufficientMemoryError,
@@ -26,16 +29,18 @@ from qwenchat.errors import (
     SessionError,
     UsageError,
 )
+from qwenchat.sessions.store import SessionStore
 from qwenchat.terminal import clipboard, theme, toolbar
 from qwenchat.terminal.chat import Chat
 from qwenchat.terminal.commands import registry
 from qwenchat.terminal.input.prompt import Leave
 from qwenchat.terminal.loop import Loop, completions
-from tests.chats import replied, said
+from tests.chats import replied, said, user
 from tests.disk import Disk
 from tests.fakes import Echo
 from tests.terminal.chat_program import make_chat
 
+NOW = "2026-11-30T09:00:00+00:00"
 posix = pytest.mark.skipif(os.name != "posix", reason="folder descriptors are POSIX's")
 
 Say = Callable[..., str]
@@ -701,6 +706,62 @@ def test_a_file_goes_once_by_whatever_path_it_is_named(chat: Chat, say: Say, tmp
     say("/edit")
     say(chat.next_line)
     assert chat.conversation.questions()[0].message == question.message
+
+
+def test_an_edited_question_keeps_the_files_that_it_still_names_and_those_that_were_attached(
+    chat: Chat, say: Say, tmp_path: Path
+) -> None:
+    for name in ("named.txt", "attached.txt", "new.txt"):
+        (tmp_path / name).write_text(f"{name} as it was")
+    say("/file attached.txt", "compare with @named.txt please")
+    for path in tmp_path.glob("*.txt"):
+        path.write_text(f"{path.name} as it is")
+    (tmp_path / "named.txt").unlink()
+    assert "attached.txt: 1 line" in say("/edit")
+    assert chat.next_line == "compare with @named.txt please"
+    assert "attached.txt" in toolbar.render(chat)
+    assert "sent as text" not in say(f"{chat.take_next_line()} @new.txt")
+    assert _files(chat) == {
+        "attached.txt": "attached.txt as it was",
+        "named.txt": "named.txt as it was",
+        "new.txt": "new.txt as it is",
+    }
+    (tmp_path / "named.txt").write_text("back again")
+    say("/edit", "compare with @new.txt")
+    assert set(_files(chat)) == {"attached.txt", "new.txt"}
+    say("/edit", "/undo", "something else")
+    assert _files(chat) == {}
+
+
+def _files(chat: Chat) -> dict[str, str]:
+    """The files of the last question."""
+    return {file.name: file.text for file in chat.conversation.questions()[-1].message.files}
+
+
+def test_what_a_tool_did_is_shown_and_a_model_that_cannot_read_it_is_not_asked(
+    tmp_path: Path, say: Say, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A session that a qwenchat with tools wrote."""
+    reply, record = replied("I look.")
+    call = Message(Role.ASSISTANT, (*reply.parts, ToolCall("clock", '{"zone": "UTC"}', "1")))
+    result = Message(Role.TOOL, (ToolResult("1", "clock", "twelve o'clock"),))
+    asked = Node(1, None, NOW, user("what time is it?"))
+    tree = Conversation(nodes=[asked, Node(2, 1, NOW, call, record), Node(3, 2, NOW, result)], cursor=3)
+    with SessionStore(tmp_path / "sessions").create(tree, title="clock") as session:
+        session.save()
+    chat = make_chat(tmp_path, session="clock")
+    tree.system = chat.conversation.system
+    assert chat.conversation == tree
+    Loop(chat).take("/history")
+    shown = "".join(capsys.readouterr())
+    assert "clock: " in shown and "\ntwelve o'clock" in shown.replace("\r", "")
+    Loop(chat).take("and now?")
+    assert chat.next_line == "and now?" and chat.conversation == tree
+    Loop(chat).take("/continue")
+    assert chat.conversation == tree
+    Loop(chat).take("/undo")
+    Loop(chat).take("and now?")
+    assert questions(chat) == ["and now?"]
 
 
 def test_detach_takes_one_file_out_or_all(chat: Chat, say: Say, refused: Refused, tmp_path: Path) -> None:
