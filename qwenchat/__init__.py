@@ -47,7 +47,7 @@ What all use::
 
     errors        everything that can go wrong, as one family, in English
     i18n          whoever tells, translates: English or Chinese
-    files         opening, locking, writing whole or not at all; JSON that nobody vouches for
+    files         opening, locking, writing whole or not at all; JSON from untrusted files
     text          comparing as people do
     humanize      sizes, times and ranges as a person reads them
     paths         where files are kept

@@ -1,4 +1,4 @@
-"""Ctrl-C for the whole of the program, from its first line to its last: one wish, one end, exit code 130.
+"""Ctrl-C for the whole program, from its first line to its last: heard once, it ends with exit code 130.
 
 Imports only what is in the interpreter already, so that it hears before anything else is imported. What comes
 earlier, while Python itself starts (20 ms of a healthy start), meets Python's own handler, or none yet.

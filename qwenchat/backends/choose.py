@@ -1,4 +1,5 @@
-"""What "auto" comes to: the checkpoint of the settings where it is here and fits, else the built-in model."""
+"""The choice that "auto" makes: the checkpoint of the settings if it is here and fits, else the built-in
+model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Importing and loading behind a prompt, without keeping the prompt from hearing keys.
+"""Imports torch while the user types, without keeping the prompt from hearing keys.
 
 Whatever holds the interpreter's lock for long deafens the thread that waits for Ctrl-C. While torch is
 imported and a model is loaded that is two things: opening torch's libraries, and the garbage

@@ -1,4 +1,4 @@
-"""Ceilings of the machine, measured in the same run as what is held to them.
+"""The machine's ceilings, memory bandwidth and matrix products, measured in the same run as the model.
 
 Decoding reads every weight and every cached position once a token, so its ceiling is the read bandwidth of
 the memory. Prefill multiplies matrices, so its ceiling is the speed of a large product. Knows the bytes

@@ -1,4 +1,4 @@
-"""From what was asked for to all its figures: can it be, then the ceilings, then one model after the other.
+"""Runs a benchmark: checks that it can be run, measures the ceilings, then one model after the other.
 
 Each model is freed before the next is made, so that the largest decides what memory is needed.
 """

@@ -1,7 +1,7 @@
-"""The parser of the command line, in our words.
+"""The parser of the command line: its errors in our words, with what was probably meant.
 
-Owns what is said where a command line makes no sense: which word is none, what was probably meant, what a
-value must be. Typer parses. The layout of the help is ``cli/help.py``'s.
+Owns what is said where a command line makes no sense: which word is unknown, what a value must be. Typer
+parses. The layout of the help is ``cli/help.py``'s.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checked access to a checkpoint's JSON: what a number in it can be, and how one is told that cannot.
+"""Checked access to a checkpoint's JSON: the kinds and limits of its values, and the error for any other.
 
 JSON as Python reads it has NaN, infinities, numbers of thousands of digits; and true is the number 1.
 """

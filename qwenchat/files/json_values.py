@@ -1,4 +1,4 @@
-"""JSON that nobody vouches for: so many values at most, no half characters, one kind of error.
+"""JSON from untrusted files: a limit on its values, no lone surrogates, one kind of error.
 
 A byte of JSON can become thirty in memory: ``{}`` is two of them. So values are counted before any is made.
 """

@@ -1,4 +1,4 @@
-"""Locks between processes, each a file beside what it guards; where a file system has none, nothing holds.
+"""Locks between processes, each a file beside what it guards; on a file system without locks, none is held.
 
 Network file systems without a lock service refuse every lock. What is guarded must go on there, so a lock
 that cannot be had on their account is no lock, which the caller may tell, and no error.

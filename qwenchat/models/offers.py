@@ -1,4 +1,4 @@
-"""The names of models to choose from where one is to be typed: those alone that will be taken.
+"""Completion of model names: offers those alone that the command will accept.
 
 Each function is for one thing to be done with a model. All look, and fetch nothing.
 """

@@ -1,4 +1,4 @@
-"""A session as a web page of its own: Markdown rendered, code in colours, and nothing that acts.
+"""A session as a web page: Markdown rendered, code in colours, no script, nothing loaded.
 
 Replies are Markdown, as on the screen; what the user and the system prompt say stands as it was typed, but
 for its fenced code. Raw HTML is text, an image is a link to it, and a link leads to nothing but a web page or

@@ -1,4 +1,4 @@
-"""Signs as single characters, for whoever counts characters and means what a user sees.
+"""Grapheme clusters as single characters, so that the prompt moves and deletes by what a user sees.
 
 A sign may be several characters: a flag, an emoji with its skin tone, a letter with its accents (a grapheme
 cluster). Here each such is given one character that stands for it. prompt_toolkit, whose every motion and

@@ -1,4 +1,4 @@
-"""A chat that was, shown again: its turns, how its last reply ended, which of several answers it is.
+"""Prints an earlier chat: its turns, how its last reply ended, which of several answers it is.
 
 Reads the conversation and changes nothing.
 """

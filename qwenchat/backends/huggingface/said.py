@@ -1,4 +1,4 @@
-"""A text that knows which of its characters a message said, through whatever a chat template does with it.
+"""The origin of each character of a prompt, a message or the chat template, kept while the template renders.
 
 A template writes its own words and what the messages say into one text, and there a message that says
 ``<|im_end|>`` would end its turn. So in a template a text that comes from a message is a :class:`Said`: it

@@ -1,8 +1,9 @@
-"""A checkpoint's chat template, run as what it is: a program by somebody whom nobody knows.
+"""The sandbox in which a checkpoint's chat template runs: bounded in what it calls, makes and takes.
 
-Jinja's sandbox keeps it from Python's insides. This one keeps it from the memory and the time as well: what
-it makes is counted before it is made, and whatever can blow up at one stroke is either counted beforehand or
-not there. What templates in use need is there, and nothing else. What a message says stays known as that
+A template is a program from an unknown author. Jinja's sandbox keeps it from Python's insides; this one
+keeps it from the memory and the time as well. What it makes is counted before it is made, and whatever can
+blow up at one stroke is either counted beforehand or not there. What templates in use need is there, and
+nothing else. What a message says stays known as that
 (:class:`~qwenchat.backends.huggingface.said.Said`). Knows nothing of chats, and nothing of the process that
 it runs in, which has the last word on memory and time.
 """

@@ -1,4 +1,4 @@
-"""From a model's name to a verified checkpoint: what is fetched, in which order, and what is made sure of.
+"""Pulls a model: from its name to a verified checkpoint on this machine.
 
 Owns the steps and their order: list, choose, look for room, verify each file or bring it, record that all is
 there. Knows of the Hub and of ModelScope only that each is an :class:`Origin`.

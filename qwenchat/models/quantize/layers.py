@@ -1,4 +1,4 @@
-"""One layer to codes, matrix after matrix, each for the inputs that it will meet.
+"""Quantises one layer, matrix after matrix, each for the inputs that it will meet.
 
 Owns the order inside a layer: a matrix is quantised for what the quantised ones before it make of the
 calibration (``true_sequential``). Knows nothing of files but the states', and nothing of the other layers.

@@ -1,4 +1,4 @@
-"""A float checkpoint to a quantised one: the order of the work.
+"""Quantises a checkpoint: the steps and their order.
 
 Layer by layer: what the calibration has become after the layers before is what a layer's matrices are
 quantised for. A page of held-out text goes the same way twice, through the float layers and through the

@@ -1,4 +1,4 @@
-"""One matrix to codes: the GPTQ of auto-gptq, run as it is, on any device and under any environment.
+"""Quantises one matrix: auto-gptq's GPTQ, unchanged, on any device and under any environment.
 
 Owns the import of auto-gptq, which is large and loud, and what its class needs to run here. Knows nothing of
 the model that a matrix belongs to, or of files.

@@ -1,4 +1,4 @@
-"""The prompt's keyboard: pastes that cannot type, and a Ctrl-C right after Enter that is not lost.
+"""The prompt's keyboard: pastes come in as text, and a Ctrl-C right after Enter is not lost.
 
 A prompt_toolkit input for terminals on POSIX; on Windows prompt_toolkit has another, which tells pastes
 by their speed.

@@ -1,4 +1,4 @@
-"""Pastes that cannot type: what a terminal sends as a paste is text, and all of it is.
+"""Pastes as text: nothing that a terminal sends as a paste is taken for a key.
 
 A terminal puts a paste between two marks, ESC [200~ and ESC [201~. Most take such marks out of what is
 pasted, but not all do; there, a text that holds an end mark ends the paste early, and the rest of it
