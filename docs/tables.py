@@ -22,7 +22,7 @@ from typer.main import get_command
 
 from qwenchat.cli.app import app
 from qwenchat.cli.help import option_row, paragraphs, usage_of
-from qwenchat.settings.schema import Settings, help_of
+from qwenchat.settings.schema import KEYS, allowed, default_of
 from qwenchat.settings.sources import toml_value
 from qwenchat.terminal.commands.registry import commands
 
@@ -53,9 +53,8 @@ def chat_commands() -> str:
 def settings() -> str:
     """Every setting, the values it takes, and what holds where it is not set."""
     rows = []
-    for key, field in Settings.model_fields.items():
-        help_ = help_of(key)
-        rows.append((f"`{key}`", help_.allowed, help_.unset or f"`{toml_value(field.default)}`"))
+    for key, known in KEYS.items():
+        rows.append((f"`{key}`", allowed(key), known.unset or f"`{toml_value(default_of(key))}`"))
     return table(["setting", "values", "default"], rows)
 
 

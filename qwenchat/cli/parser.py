@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from qwenchat.cli.plain_values import read_plainly
 from qwenchat.errors import Phrase, UsageError, quoted, shorten
 from qwenchat.i18n.language import tr
 
@@ -122,6 +123,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Takes the words after the command's name."""
+        read_plainly(self.get_params(ctx))
         with _told(ctx):
             extra = super().parse_args(ctx, args)
         if extra and not ctx.resilient_parsing:
@@ -154,6 +156,7 @@ class Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Takes the words after the group's name."""
+        read_plainly(self.get_params(ctx))
         with _told(ctx):
             return super().parse_args(ctx, args)
 
@@ -268,9 +271,9 @@ def _given(error: Any) -> str:
 
 def _expected(param: Any) -> str:
     """The values expected: as the setting of that name says, or as type and bounds do."""
-    from qwenchat.settings.schema import Settings, allowed
+    from qwenchat.settings.schema import KEYS, allowed
 
-    if param.name in Settings.model_fields:
+    if param.name in KEYS:
         return allowed(param.name)
     kind, least = param.type_descriptor.annotation, getattr(param, "min", None)
     if kind is int:

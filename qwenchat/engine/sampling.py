@@ -6,7 +6,6 @@ mean is in :mod:`qwenchat.engine.torch_sampling`.
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -87,6 +86,8 @@ class SamplingParams:
 
     def seeded(self) -> SamplingParams:
         """These with a seed: their own, or a fresh one."""
+        import secrets  # here: the settings are read for commands that draw nothing
+
         # 32 bits are what the generator can tell apart, and short enough to be typed again.
         return self if self.seed is not None else replace(self, seed=secrets.randbits(32))
 

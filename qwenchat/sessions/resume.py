@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import Phrase, UsageError, shorten
 from qwenchat.sessions.format import SettingValue
 from qwenchat.sessions.store import Session, SessionStore
+from qwenchat.settings.kinds import Refused
 from qwenchat.settings.prompts import system_prompt
-from qwenchat.settings.schema import Settings, allowed
+from qwenchat.settings.schema import Settings, allowed, checked
 from qwenchat.settings.sources import ResolvedSettings
 
 Notice = Callable[[str], None]
@@ -121,9 +120,8 @@ def options_for(
         if name not in _OPTIONS:
             continue
         try:
-            checked = Settings.model_validate({name: value})
-            options = replace(options, **{name: getattr(checked, name)})
-        except ValidationError:
+            options = replace(options, **{name: checked(name, value)})
+        except Refused:
             notice(Phrase("the session's {name} is ignored: expected {what}", name=name, what=allowed(name)))
     return options
 

@@ -15,16 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import ValidationError
-
 from qwenchat.errors import ConfigError, Names, Phrase, QwenchatError, shorten
 from qwenchat.files.opening import reason_of
 from qwenchat.files.text import write_text
 from qwenchat.i18n.language import tr
 from qwenchat.paths import CONFIG_VARIABLE, HOME_VARIABLE, config_path
 from qwenchat.settings.file import read_config_file
+from qwenchat.settings.kinds import Refused
 from qwenchat.settings.prompts import named_prompt
-from qwenchat.settings.schema import Settings, allowed, help_of, nearest, parse_text
+from qwenchat.settings.schema import KEYS, Settings, allowed, default_of, nearest
 
 DEFAULT = "default"
 """The origin of what nobody has set."""
@@ -93,32 +92,30 @@ def load_settings(
     settings = _checked(given)
     for layer in layers:
         _check_system(settings, layer)
-    origins = {key: given[key].origin if key in given else DEFAULT for key in Settings.model_fields}
+    origins = {key: given[key].origin if key in given else DEFAULT for key in KEYS}
     return ResolvedSettings(settings, MappingProxyType(origins))
 
 
 def defaults() -> ResolvedSettings:
     """The settings where nobody has set anything."""
-    return ResolvedSettings(Settings(), MappingProxyType(dict.fromkeys(Settings.model_fields, DEFAULT)))
+    return ResolvedSettings(Settings(), MappingProxyType(dict.fromkeys(KEYS, DEFAULT)))
 
 
 def _checked(layer: _Layer) -> Settings:
     try:
-        return Settings.model_validate({key: given.value for key, given in layer.items()})
-    except ValidationError as error:
-        key, *inside = map(str, error.errors(include_url=False, include_input=False)[0]["loc"])
-        raise _refused(key, layer[key], inside) from None
+        return Settings(**{key: given.value for key, given in layer.items()})  # type: ignore[arg-type]
+    except Refused as refused:
+        raise _refused(refused.key, layer[refused.key], refused.inside) from None
 
 
-def _refused(key: str, given: _Given, inside: list[str]) -> ConfigError:
-    """The error for a value that cannot be; ``inside`` leads from it to what is wrong in it."""
+def _refused(key: str, given: _Given, name: str | None) -> ConfigError:
+    """The error for a value that cannot be; ``name`` is that of what is wrong in a table."""
     quoted, hint = given.quoted, given.hint
-    if key == "prompts" and inside:  # a table is too long to quote
-        name = inside[0]
+    if name is not None:  # a table is too long to quote
         quoted = f"{given.origin}: {key}.{shorten(_toml_key(name))}"
         hint = (
             Phrase("{name} is a setting; in the file it stands above [prompts]", name=name)
-            if name in Settings.model_fields
+            if name in KEYS
             else ""
         )
     return ConfigError(Phrase("{setting}: expected {what}", setting=quoted, what=allowed(key)), hint)
@@ -140,7 +137,7 @@ def _check_system(settings: Settings, layer: _Layer) -> None:
 def _from_flags(flags: Mapping[str, object]) -> _Layer:
     layer: _Layer = {}
     for key, value in flags.items():
-        if key not in Settings.model_fields:
+        if key not in KEYS:
             raise TypeError(f"no setting is called {key!r}")  # a mistake in the program, not the user's
         if value is None:
             continue
@@ -152,7 +149,7 @@ def _from_flags(flags: Mapping[str, object]) -> _Layer:
 
 def _from_environment(environ: Mapping[str, str]) -> _Layer:
     layer: _Layer = {}
-    for key in Settings.model_fields:
+    for key in KEYS:
         variable = _PREFIX + key.upper()
         text = environ.get(variable, "")
         if text:
@@ -161,13 +158,13 @@ def _from_environment(environ: Mapping[str, str]) -> _Layer:
                 if key == "prompts"
                 else ""
             )
-            layer[key] = _Given(parse_text(key, text), variable, f"{variable}={shorten(text)}", hint)
+            layer[key] = _Given(KEYS[key].kind.read(text), variable, f"{variable}={shorten(text)}", hint)
     return layer
 
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     """A line for each variable that looks like a setting's and is none, in the order of their names."""
-    known = [*(_PREFIX + key.upper() for key in Settings.model_fields), HOME_VARIABLE, CONFIG_VARIABLE]
+    known = [*(_PREFIX + key.upper() for key in KEYS), HOME_VARIABLE, CONFIG_VARIABLE]
     unknown = [name for name in sorted(environ) if name.startswith(_PREFIX) and name not in known]
     return [_unknown_line(name, known) for name in unknown]
 
@@ -193,7 +190,7 @@ def _unknown_line(variable: str, known: list[str]) -> str:
 def _from_file(path: Path, required: bool) -> _Layer:
     layer: _Layer = {}
     for key, value in read_config_file(path, required).items():
-        if key not in Settings.model_fields:
+        if key not in KEYS:
             raise ConfigError(
                 Phrase("{path}: unknown key {key}", path=path, key=shorten(key)),
                 _hint_for_unknown(key, value),
@@ -203,12 +200,12 @@ def _from_file(path: Path, required: bool) -> _Layer:
 
 
 def _hint_for_unknown(key: str, value: object) -> str:
-    near = nearest(key.lower(), Settings.model_fields)
+    near = nearest(key.lower(), KEYS)
     if near:
         return Phrase("did you mean {name}?", name=near)
     if isinstance(value, dict):
         return Phrase("settings stand at the top level, not in [tables]")
-    return Phrase("the keys are {names}", names=Names(Settings.model_fields))
+    return Phrase("the keys are {names}", names=Names(KEYS))
 
 
 # --- showing values ------------------------------------------------------------------------------
@@ -256,7 +253,7 @@ def describe(resolved: ResolvedSettings) -> list[tuple[str, str, str]]:
         if isinstance(value, Mapping) and value:
             rows += [(f"{key}.{_toml_key(name)}", toml_value(text), origin) for name, text in value.items()]
         else:
-            rows.append((key, f"({tr(help_of(key).unset)})" if value is None else toml_value(value), origin))
+            rows.append((key, f"({tr(KEYS[key].unset)})" if value is None else toml_value(value), origin))
     return rows
 
 
@@ -273,21 +270,20 @@ _EXAMPLE_HEAD = """\
 
 def example_toml() -> str:
     """The example config: each key with its description, its allowed values and a commented line."""
-    return "\n".join([tr(_EXAMPLE_HEAD), *map(_example_entry, Settings.model_fields)])
+    return "\n".join([tr(_EXAMPLE_HEAD), *map(_example_entry, KEYS)])
 
 
 def _example_entry(key: str) -> str:
     import textwrap
 
-    field, help_ = Settings.model_fields[key], help_of(key)
-    value = field.default if help_.example is None else help_.example
-    description = field.description or ""
+    known = KEYS[key]
+    value = default_of(key) if known.example is None else known.example
     about = tr("Allowed: {what}.", what=allowed(key))
-    if help_.unset:
-        about += tr(" If not set: {what}.", what=tr(help_.unset))
+    if known.unset:
+        about += tr(" If not set: {what}.", what=tr(known.unset))
     prose = [
         line
-        for paragraph in (tr(description), about)
+        for paragraph in (tr(known.description), about)
         for line in textwrap.wrap(paragraph, 100, initial_indent="# ", subsequent_indent="# ")
     ]
     if isinstance(value, Mapping):

@@ -12,12 +12,19 @@ from typing import Any
 
 import pytest
 import typer
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from typer._adapters import build_adapter
+from typer._coercion import resolve_type_descriptor
+from typer.models import OptionInfo
 
 from qwenchat.backends import devices
 from qwenchat.cli.completion import offering
 from qwenchat.cli.context import Flags
 from qwenchat.cli.flags import with_flags
-from qwenchat.settings.schema import Settings, choices
+from qwenchat.cli.plain_values import NotPlain, plain
+from qwenchat.settings.schema import KEYS, Settings, choices
 from qwenchat.settings.sources import load_settings
 
 seen: list[Flags] = []
@@ -48,7 +55,7 @@ def flags_of(*arguments: str) -> Flags:
 
 
 def test_every_setting_has_a_flag_but_what_belongs_into_the_config() -> None:
-    assert set(Settings.model_fields) - set(flags_of().settings) == {"checkpoint", "history", "prompts"}
+    assert set(KEYS) - set(flags_of().settings) == {"checkpoint", "history", "prompts"}
 
 
 def test_flags_that_are_not_given_set_nothing() -> None:
@@ -98,7 +105,7 @@ def test_every_value_has_a_name_in_capitals(help_lines: list[str]) -> None:
 
 def test_the_help_names_the_words_of_a_flag(help_lines: list[str]) -> None:
     text = " ".join(" ".join(help_lines).split())
-    for key in Settings.model_fields:
+    for key in KEYS:
         about = re.search(rf"--{key} [A-Z]+ (.*?) -", text)
         assert all(word in about[1] for word in choices(key) if about)
 
@@ -204,3 +211,29 @@ def test_the_flags_themselves_need_no_settings() -> None:
     assert not {"pydantic", "qwenchat.settings.schema", "qwenchat.settings.sources", "qwenchat.models"} & set(
         loaded
     )
+
+
+@given(
+    text=st.text() | st.from_regex(r"[+-]?[0-9_]{1,25}(\.[0-9]*)?([eE][+-]?[0-9]{1,4})?", fullmatch=True),
+    kind=st.sampled_from([str, int, float]),
+)
+@hypothesis_settings(deadline=None, max_examples=300)
+def test_a_plain_value_is_read_as_typer_reads_it(text: str, kind: type) -> None:
+    descriptor = resolve_type_descriptor(kind, OptionInfo())
+    try:
+        value = plain(text, descriptor, several=False)
+    except NotPlain:
+        return
+    typers = build_adapter(kind, OptionInfo()).validate_python(text)
+    assert (value, type(value)) == (typers, type(typers))
+
+
+def test_what_is_no_plain_value_is_left_to_typer() -> None:
+    for text, kind in (("x", int), ("1.5", int), ("\udcff", str), ("x", Path), ("٣", int)):
+        with pytest.raises(NotPlain):
+            plain(text, resolve_type_descriptor(kind, OptionInfo()), several=False)
+    with pytest.raises(NotPlain):
+        plain("0", resolve_type_descriptor(int, OptionInfo(min=1)), several=False)
+    stop = resolve_type_descriptor(list[str], OptionInfo())
+    assert plain(("a", "b"), stop, several=True) == ["a", "b"]
+    assert (plain(None, stop, several=True), plain(None, stop, several=False)) == ((), None)

@@ -24,7 +24,7 @@ from qwenchat.i18n.language import tr
 from qwenchat.models.builtin import demo, wheel
 from qwenchat.settings import sources
 from qwenchat.settings.file import language_of_config
-from qwenchat.settings.schema import Settings, allowed, help_of
+from qwenchat.settings.schema import KEYS, allowed
 from qwenchat.terminal.commands import registry
 from tests.callers import PACKAGE, name_of
 
@@ -179,9 +179,9 @@ def said() -> set[str]:
         *OTHERS,
         *(command.help for command in commands),
         *(command.group for command in commands),
-        *(allowed(key) for key in Settings.model_fields),
-        *(unset for key in Settings.model_fields if (unset := help_of(key).unset)),
-        *(field.description or "" for field in Settings.model_fields.values()),
+        *(allowed(key) for key in KEYS),
+        *(known.unset for known in KEYS.values() if known.unset),
+        *(known.description for known in KEYS.values()),
         sources._EXAMPLE_HEAD,
         *cli_help.texts(typer.main.get_command(app.app)),
         "Show this message and exit.",  # of --help, which each command gets on its own

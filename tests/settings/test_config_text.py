@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from qwenchat.errors import ConfigError, QwenchatError
 from qwenchat.i18n import language
 from qwenchat.settings import sources
-from qwenchat.settings.schema import Settings
+from qwenchat.settings.schema import KEYS, Settings, default_of
 from qwenchat.settings.sources import (
     describe,
     example_toml,
@@ -52,33 +52,33 @@ def test_the_example_is_chinese_where_that_is_spoken_and_changes_nothing_either(
 
 
 def test_the_example_shows_every_key_and_changes_nothing(file: Path) -> None:
-    assert list(uncommented()) == list(Settings.model_fields)
+    assert list(uncommented()) == list(KEYS)
     assert load(example_toml(), file).settings == Settings()
     assert all(line == "" or line.startswith("#") for line in example_toml().splitlines())
 
 
 def test_the_example_describes_every_key_in_lines_that_fit_a_screen() -> None:
     assert max(map(len, example_toml().splitlines())) <= 100
-    for field in Settings.model_fields.values():
-        assert field.description and field.description.endswith(".")
-    assert example_toml().count("\n# Allowed: ") == len(Settings.model_fields)
-    without_default = [key for key, field in Settings.model_fields.items() if field.default is None]
+    for key in KEYS.values():
+        assert key.description.endswith(".")
+    assert example_toml().count("\n# Allowed: ") == len(KEYS)
+    without_default = [key for key in KEYS if default_of(key) is None]
     assert example_toml().count("If not set: ") == len(without_default)
 
 
 def test_uncommented_the_example_holds_the_defaults_and_valid_examples(file: Path) -> None:
     resolved = load("\n".join(uncommented().values()).replace("\n# ", "\n"), file)
     assert set(resolved.origins.values()) == {str(file)}
-    for key, field in Settings.model_fields.items():
+    for key in KEYS:
         value = getattr(resolved.settings, key)
-        if field.default in (None, {}):
-            assert value != field.default
+        if default_of(key) in (None, {}):
+            assert value != default_of(key)
         else:
-            assert value == field.default
+            assert value == default_of(key)
 
 
 def test_the_table_stands_at_the_end_of_the_example() -> None:
-    assert list(Settings.model_fields)[-1] == "prompts"
+    assert list(KEYS)[-1] == "prompts"
     assert example_toml().endswith('# [prompts]\n# teacher = "You explain things step by step."\n')
 
 
@@ -108,7 +108,7 @@ def test_an_example_that_cannot_be_written_is_told(file: Path) -> None:
 
 def test_describe_shows_every_key_with_value_and_origin(file: Path) -> None:
     rows = describe(load('system = "a \\"b\\""', file, {"temperature": 1}, QWENCHAT_STOP="END"))
-    assert [key for key, _, _ in rows] == list(Settings.model_fields)
+    assert [key for key, _, _ in rows] == list(KEYS)
     by_key = {key: (value, origin) for key, value, origin in rows}
     assert by_key["system"] == ('"a \\"b\\""', str(file))
     assert by_key["temperature"] == ("1.0", "--temperature")
@@ -130,7 +130,7 @@ def test_describe_shows_each_prompt_in_a_row_that_the_file_could_hold(file: Path
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
-names = st.from_regex(r"[\w-]{1,64}", fullmatch=True).filter(lambda name: name not in Settings.model_fields)
+names = st.from_regex(r"[\w-]{1,64}", fullmatch=True).filter(lambda name: name not in KEYS)
 some_text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 any_settings = st.builds(
     Settings,
@@ -168,7 +168,7 @@ def shared_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(wanted=any_settings)
 @hypothesis_settings(deadline=None)
 def test_any_settings_written_as_toml_are_read_back(wanted: Settings, shared_file: Path) -> None:
-    lines = [f"{key} = {toml_value(value)}\n" for key, value in wanted if value is not None]
+    lines = [f"{key} = {toml_value(value)}\n" for key, value in vars(wanted).items() if value is not None]
     shared_file.write_bytes("".join(lines).encode())
     assert load_settings({}, {}, shared_file).settings == wanted
 
@@ -185,7 +185,7 @@ toml_scalars = (
 
 
 @given(
-    key=st.sampled_from(list(Settings.model_fields)),
+    key=st.sampled_from(list(KEYS)),
     value=st.recursive(toml_scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)),
 )
 @hypothesis_settings(deadline=None)
