@@ -547,7 +547,7 @@ CHINESE: Mapping[str, str] = {
     "end or close the other generation first": "请先结束或关闭另一次生成",
     "they compute in float32 and bfloat16": "它们只以 float32 和 bfloat16 计算",
     "a width of {width} is not a multiple of {lanes}": "宽度 {width} 不是 {lanes} 的倍数",
-    "a vocabulary of {count} is too small": "词表只有 {count} 个词元，太小",
+    "a vocabulary of {count} is too small": "词表只有 {count} 个 token，太小",
     "the GPU has compute capability {major}.{minor}, they need 8.0": (
         "GPU 的计算能力为 {major}.{minor}，它们需要 8.0"
     ),
@@ -887,13 +887,13 @@ CHINESE: Mapping[str, str] = {
     "take the float checkpoint that it was made from": "请使用量化之前的浮点检查点",
     "{folder} cannot be read: {reason}": "无法读取 {folder}：{reason}",
     "{folder}: the vocabulary has the token {id}, the model only {size}": (
-        "{folder}：词表含有词元 {id}，而模型只有 {size} 个"
+        "{folder}：词表含有 token {id}，而模型只有 {size} 个"
     ),
     "the .tiktoken file belongs to another checkpoint": "该 .tiktoken 文件属于另一个检查点",
     "{dest} is inside the source": "{dest} 位于来源文件夹之内",
     "give a destination outside of {source}": "请给出 {source} 之外的目标",
     "{path} has {tokens} tokens, quantising needs at least {least}": (
-        "{path} 有 {tokens} 个词元，量化至少需要 {least} 个"
+        "{path} 有 {tokens} 个 token，量化至少需要 {least} 个"
     ),
     "give more and more varied text, or leave out --calibration for the set that ships": (
         "请提供更多、更多样的文本，或去掉 --calibration 以使用自带的文本"
@@ -904,7 +904,7 @@ CHINESE: Mapping[str, str] = {
     "a line looks like {example}": "一行应形如 {example}",
     "nested too deeply": "嵌套过深",
     "it has no messages": "其中没有 messages",
-    "{count} tokens of the calibration are too many, and left out": "校准文本过多，略去 {count} 个词元",
+    "{count} tokens of the calibration are too many, and left out": "校准文本过多，略去 {count} 个 token",
     "quantising needs auto-gptq, which is not installed": "量化需要 auto-gptq，但尚未安装",
     "it comes with qwenchat for Python 3.10 and 3.11 on Linux and Windows (x86-64); "
     "what is quantised there runs everywhere": (
@@ -951,7 +951,7 @@ CHINESE: Mapping[str, str] = {
     "give more and more varied text with --calibration": "请用 --calibration 提供更多、更多样的文本",
     "{folder}: {size}, made in {time}": "{folder}：{size}，用时 {time}",
     "perplexity {before} before, {after} after ({change}), on {tokens} tokens that it was not made for": (
-        "困惑度：量化前 {before}，量化后 {after}（{change}），在未用于校准的 {tokens} 个词元上测得"
+        "困惑度：量化前 {before}，量化后 {after}（{change}），在未用于校准的 {tokens} 个 token 上测得"
     ),
     # --- the command line: the doctor -----------------------------------------------------------------
     "asking the Hub": "正在询问 Hub",
@@ -1040,27 +1040,31 @@ CHINESE: Mapping[str, str] = {
     "{name}: there is no .tiktoken file in the checkpoint": "{name}：检查点中没有 .tiktoken 文件",
     "without its vocabulary it cannot chat; fetch it again": "没有词表就不能对话；请重新获取",
     "{folder}: the vocabulary has {tokens} tokens, the model {size}": (
-        "{folder}：词表有 {tokens} 个词元，而模型有 {size} 个"
+        "{folder}：词表有 {tokens} 个 token，而模型有 {size} 个"
     ),
-    "{name}: the id {id} is both an ordinary and a special token": "{name}：ID {id} 既是普通词元又是特殊词元",
+    "{name}: the id {id} is both an ordinary and a special token": (
+        "{name}：ID {id} 既是普通 token 又是特殊 token"
+    ),
     "{name}: split_pattern is {value}, expected {names}": "{name}：split_pattern 为 {value}，应为 {names}",
-    "the token id {id} is not in the vocabulary of {count}": "词元 ID {id} 不在 {count} 个词元的词表中",
+    "the token id {id} is not in the vocabulary of {count}": "token ID {id} 不在 {count} 个 token 的词表中",
     "a stop string is empty": "停止文本为空",
     "leave it out": "请去掉它",
     "{path} has more than {limit} lines, expected a vocabulary": "{path} 超过 {limit} 行，应为词表",
-    "{name}: expected a token in base64 and its id": "{name}：应为 base64 写的词元及其 ID",
-    "{name}: expected distinct tokens with distinct ids from 0 up": "{name}：词元及其从 0 起的 ID 应各不相同",
+    "{name}: expected a token in base64 and its id": "{name}：应为 base64 写的 token 及其 ID",
+    "{name}: expected distinct tokens with distinct ids from 0 up": (
+        "{name}：token 及其从 0 起的 ID 应各不相同"
+    ),
     "{name}: added_tokens_decoder has more than {most} tokens": (
-        "{name}：added_tokens_decoder 超过 {most} 个词元"
+        "{name}：added_tokens_decoder 超过 {most} 个 token"
     ),
     "{name}: added_tokens_decoder is malformed, expected ids and contents": (
         "{name}：added_tokens_decoder 格式错误，应为 ID 及其内容"
     ),
     "{name}: the special token {form} is missing from added_tokens_decoder": (
-        "{name}：added_tokens_decoder 中缺少特殊词元 {form}"
+        "{name}：added_tokens_decoder 中缺少特殊 token {form}"
     ),
     "{name}: added_tokens_decoder has a token or an id twice, or an empty token": (
-        "{name}：added_tokens_decoder 中有重复的词元或 ID，或有空词元"
+        "{name}：added_tokens_decoder 中有重复的 token 或 ID，或有空 token"
     ),
     "{name}: added_tokens_decoder has more than {most} letters": (
         "{name}：added_tokens_decoder 超过 {most} 个字符"
@@ -1148,7 +1152,7 @@ CHINESE: Mapping[str, str] = {
     "a number above 1": "大于 1 的数",
     "a list of positive numbers": "正数的列表",
     "a text": "文本",
-    "token ids": "词元编号",
+    "token ids": "token 编号",
     "float32, float16 or bfloat16": "数据类型 float32、float16 或 bfloat16",
     "{name}: the tensor {tensor} is {found}, and config.json makes it {expected}": (
         "{name}：张量 {tensor} 的形状为 {found}，而按 config.json 应为 {expected}"
@@ -1163,8 +1167,8 @@ CHINESE: Mapping[str, str] = {
         "{name}：Gemma 的 GGUF 文件的分词器不能被正确读取"
     ),
     "{name}: it has no vocabulary": "{name}：文件中没有词表",
-    "{name}: the kinds of its tokens are not as many as the tokens": "{name}：词元类型的数量与词元不符",
-    "{name}: {key} is {value}, which is not a token": "{name}：{key} 为 {value}，没有这个词元",
+    "{name}: the kinds of its tokens are not as many as the tokens": "{name}：token 类型的数量与 token 不符",
+    "{name}: {key} is {value}, which is not a token": "{name}：{key} 为 {value}，没有这个 token",
     "{name}: the key {key} is missing": "{name}：缺少键 {key}",
     "{name}: there is no chat template": "{name}：没有聊天模板",
     "it is a base model, which does not chat; look for its chat or instruct version": (
