@@ -41,8 +41,6 @@ def measure(decoder: GraphDecoder, context: int, per_position: int) -> list[Kern
         decoder: with room for twice the context.
         per_position: bytes of the cache that a token reads of each position.
     """
-    from qwenchat.engine.cuda.decode import PARTS
-
     step, state, weights = decoder.step, decoder.state, decoder.step.weights
     device = state.logits.device
     logits = flat_logits(state.logits.shape[0], device)
@@ -63,28 +61,31 @@ def measure(decoder: GraphDecoder, context: int, per_position: int) -> list[Kern
         graph = graph_seconds(launch, device, replays=replays, repeats=_REPEATS, reset=reset)
         return graph / copies
 
-    layer, layers = weights.layers[0], len(weights.layers)
-    cache = per_position * context // layers
-    once = {"embed": None, "head": weights.lm_head.nbytes, "sample": None}
-    of_layer = {
-        "qkv": layer.c_attn.nbytes,
-        "attend": cache,
-        "proj": layer.c_proj.nbytes,
-        "swiglu": layer.w1_w2.nbytes,
-        "down": layer.mlp_c_proj.nbytes,
-    }
+    cache, head = per_position * context, weights.lm_head.nbytes
+    once = {"embed": None, "head": head, "sample": None}
+    layers = len(weights.layers)
+    of_layer = {}
+    for layer in weights.layers[:1]:
+        of_layer = {
+            "qkv": layer.c_attn.nbytes,
+            "attend": cache // layers,
+            "proj": layer.c_proj.nbytes,
+            "swiglu": layer.w1_w2.nbytes,
+            "down": layer.mlp_c_proj.nbytes,
+        }
     start = seconds(("embed",), _COPIES)
     times = []
-    for part in PARTS:
+    for part in step.parts:
         if part == "embed":
             times.append(KernelTime(part, 1, start, None))
         elif part in once:
             times.append(KernelTime(part, 1, seconds(("embed", part), _COPIES) - start, once[part]))
+        elif part == "layers":
+            times.append(KernelTime(part, 1, seconds((part,), 1), weights.bytes_per_token - head + cache))
         else:
             whole = seconds(("embed", part), 1) - start
             times.append(KernelTime(part, layers, whole / layers, of_layer.get(part)))
-    token = weights.bytes_per_token + per_position * context
-    times.append(KernelTime("token", 1, seconds(tuple(PARTS), 1), token))
+    times.append(KernelTime("token", 1, seconds(tuple(step.parts), 1), weights.bytes_per_token + cache))
     return times
 
 

@@ -22,7 +22,7 @@ from qwenchat.doctor.findings import Finding, Fit, ModelFit
 from qwenchat.engine.cpu import cores
 from qwenchat.engine.cpu.compiled import CannotCompile
 from qwenchat.engine.memory import available_bytes
-from qwenchat.engine.plan import plan
+from qwenchat.engine.plan import name_on_gpu, plan
 from qwenchat.humanize import in_gib
 from qwenchat.i18n.language import tr, translated
 from qwenchat.models import catalog
@@ -150,7 +150,9 @@ class Machine:
             int8_cache=settings.kv_cache == "int8",
             packed=how.layout is not None,
         )
-        ours = "Triton, CUDA graph" if device.type == "cuda" else how.team and how.team.name
+        ours = how.team and how.team.name
+        if device.type == "cuda" and how.unsupported_reason is None:
+            ours = name_on_gpu(model.config, device, dtype)
         kernels = kernels_told(ours if how.unsupported_reason is None and ours else "plain torch", how.team)
         return Fit(str(device), needed, available_bytes(device), kernels, how.unsupported_reason)
 

@@ -58,7 +58,7 @@ class KVCache:
 
     Args:
         layers, heads, head_dim: the model's shapes.
-        capacity: positions to hold.
+        capacity: positions to hold at least.
         dtype: what keys and values are computed in.
         device: of the buffers.
         int8: hold them in 8 bits: half the memory of float16, and of the time to read it.
@@ -80,6 +80,8 @@ class KVCache:
     ) -> None:
         # Left uninitialised: what is beyond `length` is never read, and the system commits
         # memory only as positions are written.
+        # Four scales are 16 bytes: the kernel for Hopper copies them by that many.
+        capacity += -capacity % 4 if int8 else 0
         shape = (2, layers, heads, capacity, head_dim)
         self._rows = torch.empty(shape, dtype=torch.int8 if int8 else dtype, device=device)
         self._scales = torch.empty(shape[:-1], dtype=_SCALE, device=device) if int8 else None

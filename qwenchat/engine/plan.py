@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from qwenchat.engine.weights.quantized_layout import QuantizedLayout
 
 
+ON_HOPPER, ON_GPUS = "CUDA C++, CUDA graph", "Triton, CUDA graph"
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The plan of a model's matrices, known before they are loaded.
@@ -56,7 +59,7 @@ class Kernels:
         name: for people.
         model: ready to run on them.
         weights: as the CUDA kernels read them, or None where these are not used.
-        unsupported_reason: why our kernels are not used.
+        unsupported_reason: why our kernels are not used, or not the fastest that the GPU could have.
     """
 
     name: str
@@ -104,6 +107,13 @@ def reads_packed(config: ModelConfig, device: torch.device) -> str | None:
     return decode.unsupported_reason(config, device) or _triton_trouble()
 
 
+def name_on_gpu(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> str:
+    """The name of the kernels that a model of these shapes gets on a CUDA device."""
+    from qwenchat.engine.cuda import hopper
+
+    return ON_HOPPER if hopper.is_hopper(device) and hopper.fits(config, dtype) else ON_GPUS
+
+
 def _triton_trouble() -> str | None:
     """The reason why Triton cannot launch here; it asks the device through a library that it compiles."""
     import triton
@@ -140,14 +150,19 @@ def pack(model: Qwen, plan: Plan, dtype: torch.dtype) -> Kernels:
         return Kernels(pack_for_cpu(model), model, unsupported_reason=plan.unsupported_reason)
     reason = plan.unsupported_reason
     if reason is None:
-        from qwenchat.engine.cuda import decode
+        from qwenchat.engine.cuda import decode, hopper
 
+        slower: str | None = None
         try:
+            if hopper.is_hopper(model.device):
+                slower = hopper.unsupported_reason(model)
+                if slower is None:
+                    return Kernels(ON_HOPPER, model, hopper.assemble(model))
             weights = decode.assemble(model)
         except torch.OutOfMemoryError:
             raise ran_out_loading() from None
         if weights is not None:
-            return Kernels("Triton, CUDA graph", model, weights)
+            return Kernels(ON_GPUS, model, weights, slower)
         reason = Phrase("the two halves of its MLP have their inputs in different orders")
     return Kernels("plain torch", model, unsupported_reason=reason)
 

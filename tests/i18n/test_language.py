@@ -44,7 +44,7 @@ STAGES = (
 
 OTHERS = (
     "default",
-    *("plain torch", "plain torch with oneDNN", "Triton, CUDA graph"),
+    *("plain torch", "plain torch with oneDNN", "Triton, CUDA graph", "CUDA C++, CUDA graph"),
     "Invalid statement",
     "Invalid value",
     "Expected '=' after a key in a key/value pair",

@@ -85,7 +85,7 @@ def load_native(folder: Path, request: LoadRequest) -> NativeBackend:
         request.notice(
             Phrase(
                 "falling back from the {kind} kernels to {path}: {reason}",
-                kind="CUDA" if on_gpu else "CPU",
+                kind="CUDA C++" if kernels.weights else "CUDA" if on_gpu else "CPU",
                 path=kernels_told(kernels.name, how.team),
                 reason=kernels.unsupported_reason,
             )

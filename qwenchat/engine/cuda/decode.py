@@ -18,9 +18,11 @@ from torch import Tensor
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.cuda.kernels import attention, gemv, sample
 from qwenchat.engine.cuda.kernels.gemv import Tiles
+from qwenchat.engine.cuda.kernels.hopper.step import Layers
+from qwenchat.engine.cuda.kernels.hopper.tape import Tape
 from qwenchat.engine.cuda.linear import matrix_of
 from qwenchat.engine.cuda.packed import Packed, go_together
-from qwenchat.engine.cuda.prefill import CudaLayer
+from qwenchat.engine.cuda.prefill import CudaLayer, on_rows
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Block, Qwen, Rotary
 from qwenchat.engine.sampling import SamplingParams, not_finite
@@ -43,18 +45,28 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerOnTape:
+    """The same, as the kernel for Hopper reads them."""
+
+    ln_1: Tensor
+    ln_2: Tensor
+    tape: Tape
+
+
+@dataclass(frozen=True, slots=True)
 class Weights:
-    """A model's weights, as the decode step reads them."""
+    """A model's weights, as the decode step reads them: its layers either in ``layers`` or in ``tapes``."""
 
     wte: Tensor
     layers: Sequence[Layer]
     ln_f: Tensor
     lm_head: Packed
+    tapes: Sequence[LayerOnTape] = ()
 
     @property
     def bytes_per_token(self) -> int:
         """The bytes that a token reads of them; of the embedding it is one row."""
-        matrices = [self.lm_head]
+        matrices: list[Packed | Tape] = [self.lm_head, *(layer.tape for layer in self.tapes)]
         for layer in self.layers:
             matrices += [layer.c_attn, layer.c_proj, layer.w1_w2, layer.mlp_c_proj]
         return sum(m.nbytes for m in matrices)
@@ -85,20 +97,15 @@ def assemble(model: Qwen) -> Weights | None:
     blocks = model.transformer.h
     if not all(go_together(matrix_of(b.mlp.w1), matrix_of(b.mlp.w2)) for b in cast("list[Block]", blocks)):
         return None
+    layers = []
     for i in range(len(blocks)):
         # One at a time, and the old one goes at once: three of its matrices are in memory twice.
-        blocks[i] = CudaLayer(cast(Block, blocks[i]))
-    layers = [
-        Layer(
-            ln_1=block.ln_1.weight,
-            c_attn=block.c_attn.matrix,
-            c_proj=block.c_proj.matrix,
-            ln_2=block.ln_2.weight,
-            w1_w2=block.w1_w2.matrix,
-            mlp_c_proj=block.mlp_c_proj.matrix,
-        )
-        for block in cast("list[CudaLayer]", blocks)
-    ]
+        block = cast(Block, blocks[i])
+        linears = on_rows(block)
+        blocks[i] = CudaLayer(block, linears)
+        c_attn, c_proj, w1_w2, mlp_c_proj = (linear.matrix for linear in linears)
+        layers.append(Layer(block.ln_1.weight, c_attn, c_proj, block.ln_2.weight, w1_w2, mlp_c_proj))
+        del block
     t = model.transformer
     return Weights(t.wte.weight, layers, t.ln_f.weight, matrix_of(model.lm_head))
 
@@ -122,7 +129,7 @@ TILES: Mapping[tuple[str, int], Tiles] = {
 
 
 PARTS = ("embed", "qkv", "attend", "proj", "swiglu", "down", "head", "sample")
-"""The kernels of a decode step, in their order."""
+"""The kernels of a decode step in Triton, in their order."""
 
 
 class DecodeStep:
@@ -135,7 +142,12 @@ class DecodeStep:
         rotary: the tables of the positions; where their values change, the memory stays.
         state: the sampler's, whose token and position this step reads and moves on.
         pdl: start each kernel while the one before it runs; needs compute capability 9.0.
+
+    Attributes:
+        parts: its kernels, in their order.
     """
+
+    parts: Sequence[str] = PARTS
 
     def __init__(
         self, config: ModelConfig, weights: Weights, cache: KVCache, rotary: Rotary, state: sample.State, *,
@@ -146,16 +158,30 @@ class DecodeStep:
         self.config, self.weights, self.state, self.pdl, self.tiles = config, weights, state, pdl, tiles
         self.cache, self.rotary = cache, rotary
         self.x = torch.empty(config.hidden_size, device=device)  # the residual stream
+        self._prepare(attention_shape)
+
+    def _prepare(self, attention_shape: attention.Shape) -> None:
+        config, device = self.config, self.x.device
         self.fresh = torch.empty(3, config.num_heads, config.head_dim, device=device)  # query, key, value
         self.mixed = torch.empty(config.num_heads, config.head_dim, device=device)
         self.hidden = torch.empty(config.mlp_size, device=device)
         self.scratch = attention.Scratch(config.num_heads, config.head_dim, device, attention_shape)
 
-    def launch(self, parts: Sequence[str] = PARTS) -> None:
+    def launch(self, parts: Sequence[str] | None = None) -> None:
         """Launches the kernels of a token on the current stream; ``parts`` of them, to time these."""
-        w, x, eps, pdl, position = self.weights, self.x, self.config.norm_eps, self.pdl, self.state.position
+        parts = self.parts if parts is None else parts
+        w, state, eps, pdl = self.weights, self.state, self.config.norm_eps, self.pdl
         if "embed" in parts:
-            gemv.embed(self.state.token, w.wte, x, self.state.counter)
+            gemv.embed(state.token, w.wte, self.x, state.counter)
+        self._launch_layers(parts)
+        if "head" in parts:
+            tiles = self._tiles("head", w.lm_head)
+            gemv.multiply(self.x, w.lm_head, state.logits, tiles, norm=w.ln_f, eps=eps, pdl=pdl)
+        if "sample" in parts:
+            sample.sample(state, pdl=pdl)
+
+    def _launch_layers(self, parts: Sequence[str]) -> None:
+        w, x, eps, pdl, position = self.weights, self.x, self.config.norm_eps, self.pdl, self.state.position
         for i, layer in enumerate(w.layers):
             if "qkv" in parts:
                 gemv.qkv(
@@ -174,11 +200,6 @@ class DecodeStep:
             if "down" in parts:
                 tiles = self._tiles("down", layer.mlp_c_proj)
                 gemv.multiply(self.hidden, layer.mlp_c_proj, x, tiles, add=True, pdl=pdl)
-        if "head" in parts:
-            tiles = self._tiles("head", w.lm_head)
-            gemv.multiply(x, w.lm_head, self.state.logits, tiles, norm=w.ln_f, eps=eps, pdl=pdl)
-        if "sample" in parts:
-            sample.sample(self.state, pdl=pdl)
 
     def _tiles(self, kernel: str, matrix: Packed) -> Tiles:
         return self.tiles[kernel, min(matrix.bits, 16)]
@@ -199,6 +220,24 @@ class DecodeStep:
         return gemv.multiply_twin(x, w.lm_head, norm=w.ln_f, eps=eps)
 
 
+class HopperStep(DecodeStep):
+    """The same for weights on tapes: the layers are one kernel, which also reads the embedding."""
+
+    parts = ("layers", "head", "sample")
+
+    def _prepare(self, attention_shape: attention.Shape) -> None:
+        w, state = self.weights, self.state
+        self._layers = Layers(
+            [layer.tape for layer in w.tapes], [n for layer in w.tapes for n in (layer.ln_1, layer.ln_2)],
+            w.wte, self.cache, self.rotary, state.token, state.position, state.counter, self.x,
+            eps=self.config.norm_eps,
+        )  # fmt: skip
+
+    def _launch_layers(self, parts: Sequence[str]) -> None:
+        if "layers" in parts:
+            self._layers.launch()
+
+
 class GraphDecoder:
     """Replays the decode step, a token at a time, and reads the tokens as they come.
 
@@ -210,7 +249,8 @@ class GraphDecoder:
         device = weights.wte.device
         self.state = sample.State(config.vocab_size, cache.capacity, device)
         pdl = torch.cuda.get_device_capability(device) >= (9, 0)
-        self.step = DecodeStep(config, weights, cache, rotary, self.state, pdl=pdl)
+        step = HopperStep if weights.tapes else DecodeStep
+        self.step = step(config, weights, cache, rotary, self.state, pdl=pdl)
         self._graph = self._capture()
 
     def _capture(self) -> torch.cuda.CUDAGraph:

@@ -6,6 +6,8 @@ floats a matrix at a time, for torch's own matrix product; attention is torch's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,24 +18,31 @@ from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Block, Positions
 
 
+def on_rows(block: Block) -> tuple[PackedLinear, PackedLinear, PackedLinear, PackedLinear]:
+    """A block's matrices in rows; those of its MLP go together, and stay in memory as long as it is held."""
+    attn, mlp, dtype = block.attn, block.mlp, block.ln_1.weight.dtype
+    return (
+        PackedLinear(pair(matrix_of(attn.c_attn), attn.head_dim // 2), dtype),
+        PackedLinear(matrix_of(attn.c_proj), dtype),
+        PackedLinear(join(matrix_of(mlp.w1), matrix_of(mlp.w2)), dtype),
+        PackedLinear(matrix_of(mlp.c_proj), dtype),
+    )
+
+
 class CudaLayer(nn.Module):
     """One layer: attention and MLP, each behind a norm and added to the stream.
 
     Args:
-        block: whose place it takes. Its MLP's two matrices go together; they stay in memory as long as it is
-            held.
+        block: whose place it takes.
+        linears: its four matrices, up above gate; a second argument is what the output is added to.
     """
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, linears: Sequence[nn.Module]) -> None:
         super().__init__()
         attn = block.attn
-        dtype = block.ln_1.weight.dtype
         self.layer, self.heads, self.head_dim = attn.layer, attn.heads, attn.head_dim
         self.ln_1, self.ln_2 = block.ln_1, block.ln_2
-        self.c_attn = PackedLinear(pair(matrix_of(attn.c_attn), attn.head_dim // 2), dtype)
-        self.c_proj = PackedLinear(matrix_of(attn.c_proj), dtype)
-        self.w1_w2 = PackedLinear(join(matrix_of(block.mlp.w1), matrix_of(block.mlp.w2)), dtype)
-        self.mlp_c_proj = PackedLinear(matrix_of(block.mlp.c_proj), dtype)
+        self.c_attn, self.c_proj, self.w1_w2, self.mlp_c_proj = linears
 
     def forward(self, x: Tensor, cache: KVCache, where: Positions) -> Tensor:
         """As the block's."""

@@ -1,0 +1,99 @@
+"""A model's layers on tapes: for the kernel that Hopper GPUs decode with, and for prefill."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qwenchat.engine.config import ModelConfig
+from qwenchat.engine.cuda.decode import LayerOnTape, Weights
+from qwenchat.engine.cuda.kernels.hopper import compiled, tape
+from qwenchat.engine.cuda.kernels.hopper.step import SHAPES, rows
+from qwenchat.engine.cuda.kernels.hopper.tape import Tape
+from qwenchat.engine.cuda.linear import matrix_of
+from qwenchat.engine.cuda.packed import Packed
+from qwenchat.engine.cuda.prefill import CudaLayer
+from qwenchat.engine.model import Block, Qwen
+from qwenchat.errors import Phrase
+
+_DTYPES = (torch.float16, torch.bfloat16)
+
+
+def is_hopper(device: torch.device) -> bool:
+    """True if a CUDA device is of the generation that the kernel is for."""
+    return torch.cuda.get_device_capability(device) == (9, 0)
+
+
+def fits(config: ModelConfig, dtype: torch.dtype) -> bool:
+    """True if a model of these shapes fits the kernel, as far as its configuration says."""
+    c, q = config, config.quant
+    shapes = (c.hidden_size, c.num_heads, c.head_dim, c.mlp_size)
+    groups = q is None or (q.bits in (4, 8) and q.group_size == tape.GROUP and not q.act_order)
+    return shapes == tape.SHAPES and groups and not c.mlp_bias and dtype in _DTYPES
+
+
+def unsupported_reason(model: Qwen) -> str | None:
+    """The reason why the kernel cannot run a model on its Hopper GPU, or None."""
+    count = torch.cuda.get_device_properties(model.device).multi_processor_count
+    if count < tape.BLOCKS:
+        return Phrase(
+            "the GPU has {count} multiprocessors, they need {wanted}", count=count, wanted=tape.BLOCKS
+        )
+    if model.dtype not in _DTYPES:
+        return Phrase("it is computed in {dtype}", dtype=str(model.dtype).removeprefix("torch."))
+    if (model.config.num_heads, model.config.head_dim) != (tape.HEADS, tape.HEAD_DIM):
+        return tape.other_shapes()
+    for block in model.transformer.h:
+        if reason := tape.misfit(*_matrices(cast(Block, block))):
+            return reason
+    return compiled.trouble()
+
+
+def assemble(model: Qwen) -> Weights:
+    """A model's weights on tapes; its layers then hold, and multiply with, the same ones."""
+    blocks = model.transformer.h
+    tapes = []
+    for i in range(len(blocks)):
+        # One at a time, and the old one goes at once, to the driver: no tape would fit into what it leaves.
+        block = cast(Block, blocks[i])
+        on_tape = tape.lay(*_matrices(block))
+        linears = [TapeLinear(on_tape, n, model.dtype) for n in range(4)]
+        blocks[i] = CudaLayer(block, linears)
+        tapes.append(LayerOnTape(block.ln_1.weight, block.ln_2.weight, on_tape))
+        del block
+        torch.cuda.empty_cache()
+    t = model.transformer
+    return Weights(t.wte.weight, (), t.ln_f.weight, matrix_of(model.lm_head), tapes)
+
+
+def _matrices(block: Block) -> tuple[Packed, Packed, Packed, Packed, Packed]:
+    attn, mlp = block.attn, block.mlp
+    return (
+        matrix_of(attn.c_attn), matrix_of(attn.c_proj),
+        matrix_of(mlp.w1), matrix_of(mlp.w2), matrix_of(mlp.c_proj),
+    )  # fmt: skip
+
+
+class TapeLinear(nn.Module):
+    """A linear layer on one of a tape's four matrices; many rows at once, for prefill.
+
+    What is between the MLP's matrices, its units, stays in the tape's order.
+    """
+
+    def __init__(self, on_tape: Tape, which: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.tape, self.which, self.dtype = on_tape, which, dtype
+
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """The layer's output for x [T, in]; added to ``add`` [T, out], if that is given, in one pass."""
+        if self.tape.order is not None and self.which % 2 == 0:
+            x = x[:, self.tape.order[self.which // 2]]
+        weight = rows(
+            self.tape, self.which, torch.empty(SHAPES[self.which], dtype=self.dtype, device=x.device)
+        )
+        if add is not None:
+            return torch.addmm(add, x, weight.t())
+        return F.linear(x, weight, self.tape.bias.to(self.dtype) if self.which == 0 else None)

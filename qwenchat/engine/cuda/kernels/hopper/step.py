@@ -1,0 +1,121 @@
+"""The layers of a token as one kernel, and a layer's matrices back as rows: launchers of the sources here."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from qwenchat.engine.cuda.kernels.hopper.compiled import SHARED, kernel
+from qwenchat.engine.cuda.kernels.hopper.tape import BLOCKS, HEADS, HIDDEN, MLP, Tape
+from qwenchat.engine.kv_cache import KVCache
+from qwenchat.engine.model import Rotary
+
+_THREADS = 544
+_MAIL = 1152
+_FLIGHT = {4: 2, 8: 3, 16: 4}
+"""Tiles under way at a time, by the bits of the weights; more stand in one another's way. On an H200."""
+
+
+class _Step(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in (
+            "tapes", "norms", "biases", "orders", "embedding", "token", "position", "cache", "cache_scales",
+            "cosine", "sine", "logn", "sums", "mail", "turn", "broken", "counter", "out",
+        )),
+        *((name, ctypes.c_int) for name in ("layers", "capacity", "flight")),
+        ("eps", ctypes.c_float),
+    ]  # fmt: skip
+
+
+class Layers:
+    """The layers of one token, from its embedding to the stream behind the last one.
+
+    Args:
+        tapes: the layers' matrices, all of one kind.
+        norms: float [hidden], the two of each layer.
+        embedding: float16 or bfloat16 [vocabulary, hidden].
+        cache: the KV cache, of as many heads as queries have.
+        rotary: the tables of the positions; where their values change, the memory stays.
+        token, position: int64 [1] and int32 [1].
+        counter: int32 [1] that is zeroed on the way.
+        out: float32 [hidden].
+    """
+
+    def __init__(
+        self, tapes: Sequence[Tape], norms: Sequence[Tensor], embedding: Tensor, cache: KVCache,
+        rotary: Rotary, token: Tensor, position: Tensor, counter: Tensor, out: Tensor, *,
+        eps: float,
+    ) -> None:  # fmt: skip
+        device, first, part = embedding.device, tapes[0], cache.layer(0)
+        layers = len(tapes)
+        ordered = any(t.order is not None for t in tapes)
+        in_order = torch.arange(HIDDEN, dtype=torch.int32, device=device).expand(2, -1)
+        orders = torch.stack([in_order if t.order is None else t.order for t in tapes]) if ordered else None
+        self._tensors: dict[str, Tensor | None] = {
+            "tapes": torch.tensor([t.data.data_ptr() for t in tapes], device=device),
+            "norms": torch.stack(list(norms)).float(),
+            "biases": torch.stack([t.bias for t in tapes]).float(),
+            "orders": orders,
+            "embedding": embedding,
+            "token": token,
+            "position": position,
+            "cache": part.keys,
+            "cache_scales": part.key_scales,
+            "cosine": rotary.cos,
+            "sine": rotary.sin,
+            "logn": rotary.logn,
+            "sums": torch.zeros(2, 2 * layers, HIDDEN, dtype=torch.int64, device=device),
+            "mail": torch.zeros(HEADS, _MAIL, dtype=torch.int64, device=device),
+            "turn": torch.zeros(1, dtype=torch.int32, device=device),
+            "broken": torch.zeros(1, dtype=torch.int32, device=device),
+            "counter": counter,
+            "out": out,
+        }
+        self._tapes = tapes
+        pointers = {name: None if t is None else t.data_ptr() for name, t in self._tensors.items()}
+        self._step = _Step(
+            **pointers, layers=layers, capacity=cache.capacity, flight=_FLIGHT[first.bits], eps=eps
+        )
+        options = (
+            ("BITS", first.bits),
+            ("ZEROS", int(first.zeros)),
+            ("ORDERED", int(ordered)),
+            ("KV", 16 if part.key_scales is None else 8),
+            ("BF16", int(embedding.dtype == torch.bfloat16)),
+        )
+        self._kernel = kernel("step.cu", "layers", options, SHARED)
+
+    def launch(self) -> None:
+        """Launches it on the current stream."""
+        self._kernel.launch((BLOCKS, 1), _THREADS, self._step)
+
+
+class _Rows(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("tape", "out")]
+
+
+SHAPES = ((3 * HIDDEN, HIDDEN), (HIDDEN, HIDDEN), (2 * MLP, HIDDEN), (HIDDEN, MLP))
+"""Rows and inputs of a tape's four matrices; up lies above gate."""
+
+
+def rows(tape: Tape, which: int, out: Tensor) -> Tensor:
+    """Fills ``out`` [out, in] with one of a tape's four matrices, float16 or bfloat16.
+
+    Its inputs are in the tape's order, and so are the units of the MLP; other rows are in the model's.
+    """
+    sizes = tape.sizes
+    start = tape.data.data_ptr() + sizes.starts()[which]
+    options = (
+        ("BITS", tape.bits),
+        ("ZEROS", int(tape.zeros)),
+        ("BF16", int(out.dtype == torch.bfloat16)),
+    )
+    name = ("whole_rows", "projection_rows", "whole_rows", "down_rows")[which]
+    tiles = (6 * sizes.along, 64 // sizes.row_blocks, 11 * sizes.along, 256 // sizes.row_blocks)[which]
+    numbers = ((6, 0), (), (10, 1), ())[which]
+    grid = (BLOCKS, tiles) if which % 2 else (tiles, BLOCKS)
+    kernel("rows.cu", name, options).launch(grid, 256, _Rows(start, out.data_ptr()), *numbers)
+    return out
