@@ -1,18 +1,14 @@
-"""Signals: Ctrl-C while something runs and between, a closed terminal, the end of the process."""
+"""Signals: Ctrl-C while something runs and between, a closed terminal."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import NoReturn
 
 from qwenchat import interrupts
-from qwenchat.errors import Interrupted
 from qwenchat.terminal.echo import discard_typed
 
 _HANGUPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -102,21 +98,3 @@ def exit_on_hangup() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def end_process(code: int) -> NoReturn:
-    """Ends the process, also while a thread still works.
-
-    Python would wait for such a thread, or stop it wherever it stands; in the midst of torch's C++ code
-    that is an abort with a message on the terminal. So with any thread left, and those of the CPU's
-    kernels are, the process ends at once; all that has to be saved or put back has been by now. So it does
-    when it was interrupted: Python would end by the signal if that came while it ran a text as code, as
-    dataclasses are made.
-    """
-    if threading.active_count() > 1 or code == Interrupted.exit_code:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-                    stream.flush()
-        os._exit(code)
-    sys.exit(code)

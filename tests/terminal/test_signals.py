@@ -144,10 +144,21 @@ def test_other_threads_get_an_event_that_nothing_sets() -> None:
 @pytest.mark.parametrize("daemon", [True, False])
 def test_the_process_ends_with_its_code_and_its_output_whatever_still_runs(daemon: bool) -> None:
     program = (
-        "import threading, time; from qwenchat.terminal.signals import end_process\n"
+        "import threading, time; from qwenchat.__main__ import end_process\n"
         f"threading.Thread(target=time.sleep, args=({60 if daemon else 0},), daemon={daemon}).start()\n"
         "print('said', end='')\n"
         "end_process(3)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (3, b"said", b"")
+
+
+def test_the_process_ends_before_its_modules_are_taken_down() -> None:
+    program = (
+        "import atexit; from qwenchat.__main__ import end_process\n"
+        "atexit.register(print, 'taken down')\n"
+        "print('said', end='')\n"
+        "end_process(0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, b"said")
