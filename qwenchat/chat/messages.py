@@ -25,13 +25,15 @@ class Message:
         role, parts: who said what. Which parts a role may have: :data:`~qwenchat.chat.parts.PARTS`.
 
     Raises:
-        PromptError: the parts are none that the role may have.
+        PromptError: the parts are none that the role may have, or it is no :class:`Role`.
     """
 
     role: Role
     parts: tuple[Part, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.role, Role):
+            raise PromptError("a message's role is {kind}, expected a Role", kind=type(self.role).__name__)
         if not isinstance(self.parts, tuple):
             raise PromptError(
                 "a message's parts are {kind}, expected a tuple",

@@ -1339,6 +1339,7 @@ CHINESE: Mapping[str, str] = {
     "{where}: {name!r} is {kind}, expected text": "{where}：{name!r} 是 {kind}，应为文本",
     "a message's parts are {kind}, expected a tuple": "消息的 parts 是 {kind}，应为元组",
     "Message.of_text makes a message of a text": "Message.of_text 用文本生成消息",
+    "a message's role is {kind}, expected a Role": "消息的 role 是 {kind}，应为 Role",
     "a message has no parts": "消息没有任何部分",
     "a message of the role {role} cannot hold {kind}": "角色为 {role} 的消息不能含有 {kind}",
     "the chat holds a tool call, for which this model's prompt has no form": (

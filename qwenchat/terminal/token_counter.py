@@ -28,7 +28,7 @@ class TokenCounter:
 
 def _count(conversation: Conversation, backend: Backend) -> int:
     messages = conversation.messages()
-    if not conversation.path():  # the system prompt alone
+    if conversation.current is None:  # the system prompt alone
         return backend.count_tokens([*messages, Message.of_text(Role.USER, "")]) if conversation.system else 0
     tokens = backend.count_tokens(messages)
     if tokens < backend.context:

@@ -87,6 +87,7 @@ def test_what_is_no_message_is_refused_in_a_line(value: dict, words: str) -> Non
 @pytest.mark.parametrize(
     ("role", "parts"),
     [
+        ("user", (Text("hi"),)),
         (Role.USER, "hi"),
         (Role.USER, ()),
         (Role.USER, (ToolCall("f", "", "1"),)),
