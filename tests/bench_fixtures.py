@@ -23,6 +23,7 @@ def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
         hidden_size=128,
         num_layers=2,
         num_heads=4,
+        num_key_value_heads=4,
         head_dim=32,
         mlp_size=256,
         max_position_embeddings=96,

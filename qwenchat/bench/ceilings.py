@@ -61,11 +61,10 @@ def average_bytes(weights: int, per_position: int, tokens: int) -> float:
 
 def prefill_operations(config: ModelConfig, tokens: int, cached: int = 0) -> int:
     """Operations of a prefill of ``tokens`` after ``cached`` ones, of attention what is seen alone."""
-    hidden, layers = config.hidden_size, config.num_layers
-    matrices = 4 * hidden**2 + 3 * hidden * config.mlp_size
     pairs = tokens * cached + tokens * (tokens + 1) // 2  # of a query and a key that it sees
-    head = config.vocab_size * hidden  # of the last token alone
-    return 2 * (layers * (matrices * tokens + 2 * hidden * pairs) + head)
+    head = config.vocab_size * config.hidden_size  # of the last token alone
+    attention = config.num_layers * 2 * config.query_size * pairs
+    return 2 * (matrix_values(config) * tokens + attention + head)
 
 
 def weight_bytes(config: ModelConfig, itemsize: int) -> int:

@@ -67,11 +67,11 @@ def measure(decoder: GraphDecoder, context: int, per_position: int) -> list[Kern
     of_layer = {}
     for layer in weights.layers[:1]:
         of_layer = {
-            "qkv": layer.c_attn.nbytes,
+            "qkv": layer.qkv.nbytes,
             "attend": cache // layers,
-            "proj": layer.c_proj.nbytes,
-            "swiglu": layer.w1_w2.nbytes,
-            "down": layer.mlp_c_proj.nbytes,
+            "proj": layer.output.nbytes,
+            "swiglu": layer.up_gate.nbytes,
+            "down": layer.down.nbytes,
         }
     start = seconds(("embed",), _COPIES)
     times = []

@@ -1,7 +1,6 @@
 """transformers' Llama on the weights of our Qwen: a peer for speed, an oracle for logits.
 
-Without biases, NTK and LogN the two architectures are one: ``w2`` is Llama's gate, ``w1`` its up
-projection, and ``c_attn`` its three projections stacked.
+Without biases, NTK and LogN the two architectures are one; ``qkv`` is Llama's three projections stacked.
 """
 
 from __future__ import annotations
@@ -32,23 +31,24 @@ def llama_of(model: Qwen) -> Any:
     if c.use_dynamic_ntk or c.use_logn_attn or any(bool(b.any()) for b in biases):
         raise ValueError("only a Qwen without biases, NTK and LogN is a Llama")
     weights = {
-        "model.embed_tokens.weight": model.transformer.wte.weight,
-        "model.norm.weight": model.transformer.ln_f.weight,
+        "model.embed_tokens.weight": model.embedding.weight,
+        "model.norm.weight": model.norm.weight,
         "lm_head.weight": model.lm_head.weight,
     }
-    for i, block in enumerate(model.transformer.h):
+    for i, block in enumerate(model.layers):
         ours = dict(block.named_parameters())
-        query, key, value = ours["attn.c_attn.weight"].chunk(3)
+        rows = (c.query_size, c.key_value_size, c.key_value_size)
+        query, key, value = ours["attention.qkv.weight"].split(rows)
         theirs = {
-            "input_layernorm": ours["ln_1.weight"],
+            "input_layernorm": ours["attention_norm.weight"],
             "self_attn.q_proj": query,
             "self_attn.k_proj": key,
             "self_attn.v_proj": value,
-            "self_attn.o_proj": ours["attn.c_proj.weight"],
-            "post_attention_layernorm": ours["ln_2.weight"],
-            "mlp.gate_proj": ours["mlp.w2.weight"],
-            "mlp.up_proj": ours["mlp.w1.weight"],
-            "mlp.down_proj": ours["mlp.c_proj.weight"],
+            "self_attn.o_proj": ours["attention.output.weight"],
+            "post_attention_layernorm": ours["mlp_norm.weight"],
+            "mlp.gate_proj": ours["mlp.gate.weight"],
+            "mlp.up_proj": ours["mlp.up.weight"],
+            "mlp.down_proj": ours["mlp.down.weight"],
         }
         weights |= {f"model.layers.{i}.{name}.weight": weight for name, weight in theirs.items()}
     config = LlamaConfig(
@@ -57,7 +57,8 @@ def llama_of(model: Qwen) -> Any:
         intermediate_size=c.mlp_size,
         num_hidden_layers=c.num_layers,
         num_attention_heads=c.num_heads,
-        num_key_value_heads=c.num_heads,
+        num_key_value_heads=c.num_key_value_heads,
+        head_dim=c.head_dim,
         rms_norm_eps=c.norm_eps,
         rope_theta=c.rope_base,
         max_position_embeddings=c.max_position_embeddings,
@@ -123,7 +124,7 @@ def measure(model: Qwen, name: str, protocol: Protocol, *, clock: Clock = perf_c
         kernels="transformers",
         protocol=protocol,
         weights=weight_bytes(config, llama.dtype.itemsize),
-        per_position=2 * c.num_layers * c.hidden_size * llama.dtype.itemsize,
+        per_position=2 * c.num_layers * c.key_value_size * llama.dtype.itemsize,
         decodes=[run(1, min(MOST_TOKENS, protocol.tokens[0]))],
         first_token=first_token,
         prefill_operations=prefill_operations(config, protocol.prompt),

@@ -114,7 +114,7 @@ def random_model(
     import torch
     from torch import nn
 
-    from qwenchat.engine.model import Qwen
+    from qwenchat.engine.model import Qwen, RMSNorm
     from qwenchat.engine.weights import gptq
 
     generator = torch.Generator(device).manual_seed(seed)
@@ -123,34 +123,31 @@ def random_model(
     def normal(shape: torch.Size, deviation: float) -> Tensor:
         return torch.randn(shape, generator=generator, device=device, dtype=stored).mul_(deviation)
 
-    def parameter(name: str, value: Tensor) -> nn.Parameter:
-        return nn.Parameter(layout.keep(name, value) if layout else value.to(dtype), requires_grad=False)
+    def parameter(value: Tensor) -> nn.Parameter:
+        return nn.Parameter(layout.keep(value) if layout else value.to(dtype), requires_grad=False)
 
     with torch.device("meta"):  # shapes without memory
         model = Qwen(config)
-    quantized = ("c_attn", "c_proj", "w1", "w2")
     for name, module in list(model.named_modules()):
         path, _, field = name.rpartition(".")
         if isinstance(module, nn.Linear):
             bias = None if module.bias is None else normal(module.bias.shape, 0.01)
-            if config.quant and field in quantized:
+            if config.quant and field != "lm_head":
                 codes = random_codes(module.out_features, module.in_features, config.quant, generator)
-                if layout and (layer := layout.layer(name, codes)):
+                if layout and (layer := layout.layer(codes)):
                     if bias is not None:
-                        layer.set_bias(layout.keep(f"{name}.bias", bias))
+                        layer.set_bias(layout.keep(bias))
                     setattr(model.get_submodule(path), field, layer)
                     continue
                 module.weight = nn.Parameter(gptq.dequantize(codes).to(dtype), requires_grad=False)
             else:
-                module.weight = parameter(
-                    f"{name}.weight", normal(module.weight.shape, module.in_features**-0.5)
-                )
-            module.bias = None if bias is None else parameter(f"{name}.bias", bias)
+                module.weight = parameter(normal(module.weight.shape, module.in_features**-0.5))
+            module.bias = None if bias is None else parameter(bias)
         elif isinstance(module, nn.Embedding):
-            module.weight = parameter(f"{name}.weight", normal(module.weight.shape, 1.0))
-        elif field.startswith("ln_"):
-            weight = torch.rand(config.hidden_size, generator=generator, device=device) + 0.5
-            module.weight = parameter(f"{name}.weight", weight.to(stored))
+            module.weight = parameter(normal(module.weight.shape, 1.0))
+        elif isinstance(module, RMSNorm):
+            weight = torch.rand(module.weight.shape, generator=generator, device=device) + 0.5
+            module.weight = parameter(weight.to(stored))
     return model.eval()
 
 

@@ -1,6 +1,6 @@
 """The model configuration in a checkpoint's JSON: shapes, context, quantisation, sampling defaults.
 
-Reads ``config.json`` (both generations of Qwen's key names), ``quantize_config.json`` and
+Reads ``config.json`` by the names that its architecture's record has, ``quantize_config.json`` and
 ``generation_config.json``; loads no torch and trusts no value before it is checked.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from qwenchat.engine.architectures import ARCHITECTURES, Architecture, Switch
 from qwenchat.engine.fields import (
     EPSILON,
     MAX_CONTEXT,
@@ -19,8 +20,9 @@ from qwenchat.engine.fields import (
     MAX_WIDTH,
     ROPE_BASE,
     Fields,
+    unfit,
 )
-from qwenchat.errors import CheckpointError, quoted
+from qwenchat.errors import CheckpointError, Names, quoted
 from qwenchat.files.json_values import read_json
 
 _T = TypeVar("_T")
@@ -50,30 +52,36 @@ class QuantConfig:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The shapes and switches of a Qwen model.
+    """The shapes and switches of a model.
 
     Attributes:
+        architecture: the names of its tensors.
         vocab_size: rows of the embedding, padding included.
         hidden_size: width of the residual stream.
         num_layers: transformer blocks.
-        num_heads: attention heads; each has its own keys and values.
+        num_heads: attention heads.
+        num_key_value_heads: heads with keys and values of their own; as many query heads share each.
         head_dim: width of a head.
-        mlp_size: width of the MLP's hidden layer, half of Qwen's ``intermediate_size``.
+        mlp_size: width of the MLP's hidden layer.
         seq_length: the context the model was trained on, in tokens.
         max_position_embeddings: the longest context it can be stretched to.
         norm_eps: RMSNorm's epsilon.
         rope_base: the rotary embedding's base.
         use_dynamic_ntk: stretch the rotary base for prompts longer than ``seq_length``.
         use_logn_attn: scale queries by the logarithm of their position beyond ``seq_length``.
-        mlp_bias: whether the attention output and the MLP have biases.
+        qkv_bias, output_bias, mlp_bias: whether queries, keys and values, the attention's output, and the
+            MLP have biases.
+        qk_norm: norm queries and keys, each head by itself, before they are rotated.
         tie_word_embeddings: whether ``lm_head`` is the embedding itself.
         quant: how the linear layers are quantised, or None.
     """
 
+    architecture: Architecture
     vocab_size: int
     hidden_size: int
     num_layers: int
     num_heads: int
+    num_key_value_heads: int
     head_dim: int
     mlp_size: int
     seq_length: int
@@ -82,9 +90,27 @@ class ModelConfig:
     rope_base: float
     use_dynamic_ntk: bool
     use_logn_attn: bool
+    qkv_bias: bool
+    output_bias: bool
     mlp_bias: bool
+    qk_norm: bool
     tie_word_embeddings: bool
     quant: QuantConfig | None
+
+    @property
+    def query_size(self) -> int:
+        """The width of all heads' queries together."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def key_value_size(self) -> int:
+        """The width of all keys together, and of all values."""
+        return self.num_key_value_heads * self.head_dim
+
+    @property
+    def qkv_size(self) -> int:
+        """The width of queries, keys and values together."""
+        return self.query_size + 2 * self.key_value_size
 
 
 def read_model_config(folder: Path) -> ModelConfig:
@@ -96,73 +122,112 @@ def read_model_config(folder: Path) -> ModelConfig:
     """
     path = folder / "config.json"
     fields = Fields(path, read_json(path))
-    model_type = fields.raw("model_type")
-    if model_type != "qwen":
-        raise CheckpointError(
-            "{path}: model_type is {model_type}, expected 'qwen'",
-            "this engine reads first-generation Qwen checkpoints",
-            path=path,
-            model_type=quoted(model_type),
-        )
-    hidden_size = fields.integer("hidden_size", "n_embd", most=MAX_WIDTH)
-    num_heads = fields.integer("num_attention_heads", "n_head", most=MAX_WIDTH)
-    head_dim = fields.integer("kv_channels", most=MAX_WIDTH, default=hidden_size // num_heads)
-    if head_dim * num_heads != hidden_size or head_dim % 2:
-        raise CheckpointError(
-            "{path}: {num_heads} heads of {head_dim} do not make hidden_size {hidden_size}, "
-            "expected an even head size and no remainder",
-            path=path,
-            num_heads=num_heads,
-            head_dim=head_dim,
-            hidden_size=hidden_size,
-        )
-    intermediate_size = fields.integer("intermediate_size", "ffn_hidden_size", most=MAX_WIDTH)
-    if intermediate_size % 2:
-        raise CheckpointError(
-            "{path}: intermediate_size is {intermediate_size}, expected an even number",
-            path=path,
-            intermediate_size=intermediate_size,
-        )
+    architecture = _read_architecture(fields)
+    keys = architecture.keys
+    hidden_size = fields.integer(*keys.hidden_size, most=MAX_WIDTH)
+    num_heads, num_key_value_heads, head_dim = _read_heads(fields, architecture, hidden_size)
     # At least 2: LogN divides by its logarithm.
-    seq_length = fields.integer("seq_length", least=2, most=MAX_CONTEXT)
-    positions = fields.integer("max_position_embeddings", "n_positions", most=MAX_CONTEXT, default=seq_length)
-    if fields.number("rotary_pct", default=1.0) != 1.0:
-        raise CheckpointError(
-            "{path}: rotary_pct is {value}, expected 1.0", path=path, value=quoted(fields.raw("rotary_pct"))
-        )
+    seq_length = fields.integer(*keys.seq_length, least=2, most=MAX_CONTEXT)
+    positions = fields.integer(*keys.max_position_embeddings, most=MAX_CONTEXT, default=seq_length)
+    for name, only in architecture.fixed.items():
+        value = fields.raw(name)
+        if value is not None and (value != only or isinstance(value, bool) != isinstance(only, bool)):
+            raise unfit(path, name, value, quoted(only))
     config = ModelConfig(
-        # padded_vocab_size is the older name for the embedding's rows; where both are given it is the larger.
-        vocab_size=fields.integer("padded_vocab_size", "vocab_size", most=MAX_VOCABULARY),
+        architecture=architecture,
+        vocab_size=fields.integer(*keys.vocab_size, most=MAX_VOCABULARY),
         hidden_size=hidden_size,
-        num_layers=fields.integer("num_hidden_layers", "n_layer", most=MAX_LAYERS),
+        num_layers=fields.integer(*keys.num_layers, most=MAX_LAYERS),
         num_heads=num_heads,
+        num_key_value_heads=num_key_value_heads,
         head_dim=head_dim,
-        mlp_size=intermediate_size // 2,
+        mlp_size=_read_mlp_size(fields, architecture),
         seq_length=seq_length,
         max_position_embeddings=max(positions, seq_length),
-        norm_eps=fields.number("layer_norm_epsilon", kind=EPSILON),
-        rope_base=_read_rope_base(fields),
-        use_dynamic_ntk=fields.boolean("use_dynamic_ntk", default=False),
-        use_logn_attn=fields.boolean("use_logn_attn", default=False),
-        mlp_bias=not fields.boolean("no_bias", default=True),
+        norm_eps=fields.number(*keys.norm_eps, kind=EPSILON),
+        rope_base=_read_rope_base(fields, architecture),
+        use_dynamic_ntk=_read_switch(fields, architecture.dynamic_ntk),
+        use_logn_attn=_read_switch(fields, architecture.logn),
+        qkv_bias=_read_switch(fields, architecture.qkv_bias),
+        output_bias=_read_switch(fields, architecture.output_bias),
+        mlp_bias=_read_switch(fields, architecture.mlp_bias),
+        qk_norm=architecture.qk_norm,
         tie_word_embeddings=fields.boolean("tie_word_embeddings", default=False),
         quant=_read_quant_config(folder, fields),
     )
-    # Names that others give to what is read above, and what has one value in this architecture.
+    # Names that other model types give to what is read above.
     same = {
-        "num_key_value_heads": num_heads,
+        "num_key_value_heads": num_key_value_heads,
         "head_dim": head_dim,
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_base,
-        "scale_attn_weights": True,
     }
     fields.refuse_unread(same)
     return config
 
 
-def _read_rope_base(fields: Fields) -> float:
+def _read_architecture(fields: Fields) -> Architecture:
+    model_type = fields.raw("model_type")
+    found = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
+    if found is None:
+        raise CheckpointError(
+            "{path}: model_type is {model_type}; our own engine reads {known}",
+            "transformers reads other models: --backend huggingface",
+            path=fields.path,
+            model_type=quoted(model_type),
+            known=Names(ARCHITECTURES),
+        )
+    return found
+
+
+def _read_heads(fields: Fields, architecture: Architecture, hidden_size: int) -> tuple[int, int, int]:
+    """The heads, those of keys and values, and the width of each."""
+    keys = architecture.keys
+    heads = fields.integer(*keys.num_heads, most=MAX_WIDTH)
+    head_dim = fields.integer(*keys.head_dim, most=MAX_WIDTH, default=hidden_size // heads)
+    own = architecture.own_head_dim and fields.raw(*keys.head_dim) is not None
+    if (head_dim * heads != hidden_size and not own) or head_dim % 2 or head_dim * heads > MAX_WIDTH:
+        raise CheckpointError(
+            "{path}: {num_heads} heads of {head_dim} do not make hidden_size {hidden_size}, "
+            "expected an even head size and no remainder",
+            path=fields.path,
+            num_heads=heads,
+            head_dim=head_dim,
+            hidden_size=hidden_size,
+        )
+    key_value_heads = fields.integer(*keys.num_key_value_heads, most=MAX_WIDTH, default=heads)
+    if heads % key_value_heads:
+        raise CheckpointError(
+            "{path}: {heads} heads cannot share {key_value_heads} key/value heads, expected no remainder",
+            path=fields.path,
+            heads=heads,
+            key_value_heads=key_value_heads,
+        )
+    return heads, key_value_heads, head_dim
+
+
+def _read_mlp_size(fields: Fields, architecture: Architecture) -> int:
+    size = fields.integer(*architecture.keys.mlp_size, most=MAX_WIDTH)
+    if not architecture.halves_counted:
+        return size
+    if size % 2:
+        raise CheckpointError(
+            "{path}: intermediate_size is {intermediate_size}, expected an even number",
+            path=fields.path,
+            intermediate_size=size,
+        )
+    return size // 2
+
+
+def _read_switch(fields: Fields, switch: Switch | bool) -> bool:
+    if isinstance(switch, bool):
+        return switch
+    return fields.boolean(switch.key, default=switch.default) != switch.negated
+
+
+def _read_rope_base(fields: Fields, architecture: Architecture) -> float:
     """The rotary embedding's base, in its own place or where transformers 5 writes it."""
-    base = fields.number("rotary_emb_base", kind=ROPE_BASE, default=10000.0)
+    base = fields.number(*architecture.keys.rope_base, kind=ROPE_BASE, default=architecture.rope_base)
     newer = fields.raw("rope_parameters")
     if newer is None:
         return base

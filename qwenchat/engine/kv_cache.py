@@ -21,8 +21,8 @@ class LayerCache:
     """One layer's part of the cache.
 
     Attributes:
-        keys, values: [heads, capacity, head_dim], floats or int8.
-        key_scales, value_scales: float32 [heads, capacity] that int8 is multiplied with, else None.
+        keys, values: [key_value_heads, capacity, head_dim], floats or int8.
+        key_scales, value_scales: float32 [key_value_heads, capacity] that int8 is multiplied with, else None.
     """
 
     keys: Tensor
@@ -57,7 +57,7 @@ class KVCache:
     """Keys and values of every layer, allocated once.
 
     Args:
-        layers, heads, head_dim: the model's shapes.
+        layers, heads, head_dim: the model's shapes; the heads are those that have keys and values.
         capacity: positions to hold at least.
         dtype: what keys and values are computed in.
         device: of the buffers.
@@ -115,13 +115,12 @@ class KVCache:
         *,
         dtype: torch.dtype,
         device: torch.device,
-        heads: int | None = None,
         int8: bool = False,
     ) -> KVCache:
-        """A cache for a model's shapes; ``heads`` where not every head has keys and values of its own."""
+        """A cache for a model's shapes."""
         return cls(
             layers=config.num_layers,
-            heads=config.num_heads if heads is None else heads,
+            heads=config.num_key_value_heads,
             head_dim=config.head_dim,
             capacity=capacity,
             dtype=dtype,

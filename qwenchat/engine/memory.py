@@ -81,7 +81,7 @@ def need(
     if cuda:
         working = CUDA_RUNTIME + _working(config, itemsize, context, packed)
         if int8_cache:  # a prefill makes one layer's keys and values floats again
-            working += 2 * context * config.hidden_size * itemsize
+            working += 2 * context * config.key_value_size * itemsize
     return Need(weights, reading, working, per_token, context)
 
 
@@ -93,17 +93,20 @@ def cache_bytes_per_token(config: ModelConfig, itemsize: int, *, int8: bool = Fa
         int8: whether the cache is held in 8 bits, with a scale for each row.
     """
     row = config.head_dim + _SCALE_BYTES if int8 else config.head_dim * itemsize
-    return 2 * config.num_layers * config.num_heads * row
+    return 2 * config.num_layers * config.num_key_value_heads * row
 
 
 def _working(config: ModelConfig, size: int, context: int, packed: bool) -> int:
     """Bytes of the tensors that come and go while a prompt is prefilled and a reply decoded."""
-    hidden, mlp = config.hidden_size, config.mlp_size
+    hidden, mlp, queries = config.hidden_size, config.mlp_size, config.query_size
     tokens = min(context, PREFILL_CHUNK["cuda"])
     # Of a token: in the MLP both halves as they come, in the order of the model, and what becomes of them;
-    # in attention q, k and v, and q and k four times in float32 while they are rotated.
-    activations = max(size * (6 * mlp + 3 * hidden), hidden * (7 * size + 32))
-    matrix = 2 * mlp * hidden * size if packed and config.quant else 0  # the largest, dequantised
+    # in attention q, k and v, q twice more, and q and k four times in float32 while they are rotated.
+    rotated = 16 * (queries + config.key_value_size)
+    attention = size * (2 * hidden + config.qkv_size + 2 * queries) + rotated
+    activations = max(size * (6 * mlp + 3 * hidden), attention)
+    largest = max(2 * mlp * hidden, config.qkv_size * hidden)
+    matrix = largest * size if packed and config.quant else 0  # dequantised
     rotary = 18 * config.head_dim * context
     logits = 64 * config.vocab_size  # and what the sampler makes of them
     return tokens * activations + matrix + rotary + logits

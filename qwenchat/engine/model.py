@@ -1,10 +1,10 @@
-"""The Qwen architecture, read from top to bottom.
+"""The architecture of Qwen and its kin, read from top to bottom.
 
-Module names are the checkpoint's own (``transformer.h.0.attn.c_attn`` …), so that a parameter's
-path is its tensor's name. Runs one sequence at a time; T is the tokens of this call, S those in the
-cache and this call together. Knows nothing of files, sampling or prompts.
+What the model types do not have in common, biases and norms of heads among it, is the config's to say; what
+each of them calls its tensors stands in ``architectures``. Runs one sequence at a time; T is the tokens of
+this call, S those in the cache and this call together. Knows nothing of files, sampling or prompts.
 
-The architecture is that of ``modeling_qwen.py`` in the Qwen-7B checkpoints.
+The architecture is that of ``modeling_qwen.py`` in the Qwen-7B checkpoints, and of transformers' Llama.
 """
 
 from __future__ import annotations
@@ -25,23 +25,25 @@ from qwenchat.engine.kv_cache import KVCache
 
 
 class Qwen(nn.Module):
-    """A Qwen language model: token ids in, logits out."""
+    """A language model: token ids in, logits out."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.transformer = Transformer(config)
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @property
     def device(self) -> torch.device:
         """The device."""
-        return self.transformer.wte.weight.device
+        return self.embedding.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the computation."""
-        return self.transformer.wte.weight.dtype
+        return self.embedding.weight.dtype
 
     def new_cache(self, capacity: int, *, int8: bool = False) -> KVCache:
         """A KV cache for it, of so many positions."""
@@ -71,34 +73,16 @@ class Qwen(nn.Module):
         Raises:
             Cancelled: ``cancel`` was set before the last layer began.
         """
-        x = self.transformer(ids, cache, rotary, cancel)
-        if not all_positions:
-            x = x[-1:]
-        logits: Tensor = self.lm_head(x)
-        return logits.float()
-
-
-class Transformer(nn.Module):
-    """Embedding, the blocks, the last norm."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
-        self.ln_f = RMSNorm(config)
-
-    def forward(
-        self, ids: Tensor, cache: KVCache, rotary: Rotary, cancel: threading.Event | None = None
-    ) -> Tensor:
-        x = self.wte(ids)  # [T, hidden]
+        x = self.embedding(ids)  # [T, hidden]
         where = rotary.positions(cache.length, ids.shape[0])
-        for block in self.h:
+        for block in self.layers:
             if cancel is not None and cancel.is_set():
                 raise Cancelled
             x = block(x, cache, where)
         cache.advance(ids.shape[0])
-        out: Tensor = self.ln_f(x)
-        return out
+        x = self.norm(x)
+        logits: Tensor = self.lm_head(x if all_positions else x[-1:])
+        return logits.float()
 
 
 class Block(nn.Module):
@@ -106,64 +90,87 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.ln_1 = RMSNorm(config)
-        self.attn = Attention(config, layer)
-        self.ln_2 = RMSNorm(config)
+        self.attention_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.attention = Attention(config, layer)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, cache: KVCache, where: Positions) -> Tensor:
-        x = x + self.attn(self.ln_1(x), cache, where)
-        out: Tensor = x + self.mlp(self.ln_2(x))
+        x = x + self.attention(self.attention_norm(x), cache, where)
+        out: Tensor = x + self.mlp(self.mlp_norm(x))
         return out
 
 
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions, and LogN scaling where the model has it."""
+    """Causal self-attention with rotary positions; several heads may share their keys and values.
+
+    Where the model has them, queries and keys are normed before they are rotated, and LogN scales queries.
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
         self.heads, self.head_dim = config.num_heads, config.head_dim
-        self.c_attn = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.c_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.mlp_bias)
+        self.key_value_heads = config.num_key_value_heads
+        self.qkv = nn.Linear(config.hidden_size, config.qkv_size, bias=config.qkv_bias)
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        self.output = nn.Linear(config.query_size, config.hidden_size, bias=config.output_bias)
 
     def forward(self, x: Tensor, cache: KVCache, where: Positions) -> Tensor:
-        tokens = x.shape[0]
-        qkv = self.c_attn(x).view(tokens, 3, self.heads, self.head_dim)
-        qk = where.rotate(qkv[:, :2])  # [T, 2, heads, head_dim]
-        q, k = qk[:, 0], qk[:, 1]
+        qkv = self.qkv(x).view(x.shape[0], -1, self.head_dim)  # [T, heads + 2 * key_value_heads, head_dim]
+        q, k, v = qkv.split((self.heads, self.key_value_heads, self.key_value_heads), dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = where.rotate(q), where.rotate(k)
         if where.logn is not None:
             q = q * where.logn.to(q.dtype)
-        keys, values = cache.write(self.layer, k.transpose(0, 1), qkv[:, 2].transpose(0, 1))
-        # torch wants a batch in front: [1, heads, T, head_dim].
-        mixed = F.scaled_dot_product_attention(
-            q.transpose(0, 1)[None], keys[None], values[None], attn_mask=where.mask, is_causal=where.causal
-        )
-        out: Tensor = self.c_proj(mixed[0].transpose(0, 1).reshape(tokens, -1))
+        keys, values = cache.write(self.layer, k.transpose(0, 1), v.transpose(0, 1))
+        out: Tensor = self.output(attend(q.transpose(0, 1), keys, values, where))
         return out
 
 
+def attend(q: Tensor, keys: Tensor, values: Tensor, where: Positions) -> Tensor:
+    """Softmax attention of each query over the keys it may see.
+
+    Args:
+        q: [heads, T, head_dim].
+        keys, values: [key_value_heads, S, head_dim]; as many heads in a row share each.
+
+    Returns:
+        [T, heads * head_dim].
+    """
+    heads, tokens, _ = q.shape
+    group = heads // len(keys)
+    # Those that share keys are a dimension of their own: [key_value_heads, group, T or S, head_dim].
+    keys, values = (x[:, None].expand(-1, group, -1, -1) for x in (keys, values))
+    mixed = F.scaled_dot_product_attention(
+        q.view(-1, group, *q.shape[1:]), keys, values, attn_mask=where.mask, is_causal=where.causal
+    )
+    return mixed.permute(2, 0, 1, 3).reshape(tokens, -1)
+
+
 class MLP(nn.Module):
-    """SwiGLU; in Qwen's naming ``w2`` is the gate and ``w1`` what it opens on."""
+    """SwiGLU: what ``up`` gives, as far as ``gate`` opens."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.w1 = nn.Linear(config.hidden_size, config.mlp_size, bias=config.mlp_bias)
-        self.w2 = nn.Linear(config.hidden_size, config.mlp_size, bias=config.mlp_bias)
-        self.c_proj = nn.Linear(config.mlp_size, config.hidden_size, bias=config.mlp_bias)
+        self.gate = nn.Linear(config.hidden_size, config.mlp_size, bias=config.mlp_bias)
+        self.up = nn.Linear(config.hidden_size, config.mlp_size, bias=config.mlp_bias)
+        self.down = nn.Linear(config.mlp_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.c_proj(self.w1(x) * F.silu(self.w2(x)))
+        out: Tensor = self.down(self.up(x) * F.silu(self.gate(x)))
         return out
 
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm with a weight."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, width: int, eps: float) -> None:
         super().__init__()
-        self.eps = config.norm_eps
-        self.weight = nn.Parameter(torch.ones(config.hidden_size))
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
@@ -198,7 +205,7 @@ class Positions:
     """Positions of this call's T tokens, for attention.
 
     Attributes:
-        cos, sin: float32 [T, 1, 1, head_dim]; the first half of ``sin`` is negated.
+        cos, sin: float32 [T, 1, head_dim]; the first half of ``sin`` is negated.
         logn: float32 [T, 1, 1], or None where every factor is 1.
         mask: bool [T, S], true where a token sees a key, or the same by name; None if no mask is needed.
         causal: whether the plain causal mask of S = T tokens applies.
@@ -211,7 +218,7 @@ class Positions:
     causal: bool
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Rotary embedding of ``x`` [T, …, heads, head_dim], in float32, returned in its own dtype.
+        """Rotary embedding of ``x`` [T, heads, head_dim], in float32, returned in its own dtype.
 
         Rotating by halves, (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), is x times cos plus the
         swapped halves times the sine with its first half negated.
@@ -234,19 +241,19 @@ class Rotary:
         self._config = config
         self._positions = torch.arange(capacity, dtype=torch.float32, device=device)
         self._logn = logn_factors(config, capacity).to(device) if config.use_logn_attn else None
-        self._cos = torch.empty(capacity, 1, 1, config.head_dim, device=device)
+        self._cos = torch.empty(capacity, 1, config.head_dim, device=device)
         self._sin = torch.empty_like(self._cos)
         self.set_alpha(1.0)
 
     @property
     def cos(self) -> Tensor:
         """float32 [capacity, head_dim]."""
-        return self._cos[:, 0, 0]
+        return self._cos[:, 0]
 
     @property
     def sin(self) -> Tensor:
         """float32 [capacity, head_dim]; the first half is negated."""
-        return self._sin[:, 0, 0]
+        return self._sin[:, 0]
 
     @property
     def logn(self) -> Tensor | None:
@@ -263,8 +270,8 @@ class Rotary:
         angles = torch.outer(self._positions, 1.0 / (base**exponents))  # [capacity, dim / 2]
         cos, sin = angles.cos(), angles.sin()
         # In place: a captured graph reads them where they are.
-        self._cos.copy_(torch.cat((cos, cos), dim=-1)[:, None, None, :])
-        self._sin.copy_(torch.cat((-sin, sin), dim=-1)[:, None, None, :])
+        self._cos.copy_(torch.cat((cos, cos), dim=-1)[:, None])
+        self._sin.copy_(torch.cat((-sin, sin), dim=-1)[:, None])
 
     def positions(self, start: int, tokens: int) -> Positions:
         """The tables' rows for ``tokens`` tokens that follow ``start`` cached ones."""

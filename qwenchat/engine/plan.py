@@ -79,17 +79,18 @@ def plan(
     if device.type == "cuda":
         reason = reads_packed(config, device)
         return Plan(unsupported_reason=reason) if reason else Plan(RowLayout(dtype))
-    from qwenchat.engine.cpu import packing
+    from qwenchat.engine.cpu import assembly
     from qwenchat.engine.cpu.compiled import CannotCompile
+    from qwenchat.engine.cpu.linear import BlockLayout
 
-    reason = packing.unsupported_reason(config, dtype)
+    reason = assembly.unsupported_reason(config, dtype)
     if reason is None:
         try:
             team = open_team()
         except CannotCompile as error:
             reason = str(error)
         else:
-            return Plan(packing.BlockLayout(config, dtype, team), team=team)
+            return Plan(BlockLayout(team), team=team)
     return Plan(unsupported_reason=reason)
 
 
@@ -143,9 +144,9 @@ def pack(model: Qwen, plan: Plan, dtype: torch.dtype) -> Kernels:
         InsufficientMemoryError: there is no room for that one.
     """
     if plan.team is not None:
-        from qwenchat.engine.cpu import packing
+        from qwenchat.engine.cpu import assembly
 
-        return Kernels(plan.team.name, packing.assemble(model, dtype, plan.team))
+        return Kernels(plan.team.name, assembly.assemble(model, dtype, plan.team))
     if model.device.type != "cuda":
         return Kernels(pack_for_cpu(model), model, unsupported_reason=plan.unsupported_reason)
     reason = plan.unsupported_reason

@@ -31,11 +31,11 @@ def quantized_matrices(config: ModelConfig) -> Iterator[tuple[int, int]]:
     """Outputs and inputs of every matrix that is quantised, where anything is."""
     hidden, mlp = config.hidden_size, config.mlp_size
     for _ in range(config.num_layers):
-        yield 3 * hidden, hidden  # c_attn
-        yield hidden, hidden  # its c_proj
-        yield mlp, hidden  # w1
-        yield mlp, hidden  # w2
-        yield hidden, mlp  # c_proj
+        yield config.qkv_size, hidden
+        yield hidden, config.query_size  # the attention's output
+        yield mlp, hidden  # gate
+        yield mlp, hidden  # up
+        yield hidden, mlp  # down
 
 
 def matrix_values(config: ModelConfig) -> int:
@@ -43,7 +43,16 @@ def matrix_values(config: ModelConfig) -> int:
     return sum(outputs * inputs for outputs, inputs in quantized_matrices(config))
 
 
+def bias_values(config: ModelConfig) -> int:
+    """The number of values in their biases."""
+    of_layer = config.qkv_bias * config.qkv_size + config.output_bias * config.hidden_size
+    of_layer += config.mlp_bias * (2 * config.mlp_size + config.hidden_size)
+    return config.num_layers * of_layer
+
+
 def other_values(config: ModelConfig) -> int:
-    """The number of the others: embedding and head, norms, and c_attn's biases."""
-    hidden = config.hidden_size
-    return 2 * config.vocab_size * hidden + hidden + config.num_layers * (2 * hidden + 3 * hidden)
+    """The number of the others: embedding and head, norms, biases."""
+    hidden, layers = config.hidden_size, config.num_layers
+    vocabulary = (1 if config.tie_word_embeddings else 2) * config.vocab_size * hidden
+    of_heads = 2 * config.head_dim if config.qk_norm else 0
+    return vocabulary + hidden + layers * (2 * hidden + of_heads) + bias_values(config)

@@ -552,6 +552,7 @@ CHINESE: Mapping[str, str] = {
     "the GPU has compute capability {major}.{minor}, they need 8.0": (
         "GPU 的计算能力为 {major}.{minor}，它们需要 8.0"
     ),
+    "its heads share keys and values, or are normed": "它的头共用键和值，或带有归一化",
     "heads of {size} or a width of {width} are not what they are made for": (
         "它们不适用于大小为 {size} 的头或 {width} 的宽度"
     ),
@@ -1503,13 +1504,14 @@ CHINESE: Mapping[str, str] = {
     "{path}: intermediate_size is {intermediate_size}, expected an even number": (
         "{path}：intermediate_size 是 {intermediate_size}，应为偶数"
     ),
-    "{path}: model_type is {model_type}, expected 'qwen'": "{path}：model_type 是 {model_type}，应为 'qwen'",
+    "{path}: model_type is {model_type}; our own engine reads {known}": (
+        "{path}：model_type 是 {model_type}；自带引擎读取 {known}"
+    ),
     "{path}: quant_method is {method}, expected 'gptq'": "{path}：quant_method 是 {method}，应为 'gptq'",
     "{path}: quantization_config is not an object": "{path}：quantization_config 不是对象",
     "{path}: rope_parameters is {newer}, expected a rope_theta and no scaling": (
         "{path}：rope_parameters 是 {newer}，应有 rope_theta 且不缩放"
     ),
-    "{path}: rotary_pct is {value}, expected 1.0": "{path}：rotary_pct 是 {value}，应为 1.0",
     "{path}: some layers are quantised in a way of their own (dynamic), which is not read": (
         "{path}：有些层以自己的方式量化（dynamic），无法读取"
     ),
@@ -1521,6 +1523,9 @@ CHINESE: Mapping[str, str] = {
     "{path}: the tensor {name} has no place in this architecture": "{path}：张量 {name} 在这个架构中没有位置",
     "{path}: the tensor {name} is missing, {index} expects it": "{path}：缺少张量 {name}，{index} 中有它",
     "{path}: the tensor {name} is {found}, expected {shape}": "{path}：张量 {name} 是 {found}，应为 {shape}",
+    "{path}: {heads} heads cannot share {key_value_heads} key/value heads, expected no remainder": (
+        "{path}：{heads} 个头无法均分 {key_value_heads} 个键/值头，应能整除"
+    ),
     "{path}: {layer} of {outputs} by {inputs} cannot be packed": (
         "{path}：{layer}（{outputs} × {inputs}）无法打包"
     ),

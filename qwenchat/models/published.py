@@ -18,18 +18,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from qwenchat.engine.architectures import ARCHITECTURES
 from qwenchat.engine.config import ModelConfig, QuantConfig
 from qwenchat.engine.memory import need
-from qwenchat.engine.sizes import float_bytes, other_values, packed_bytes, quantized_matrices
+from qwenchat.engine.sizes import bias_values, float_bytes, other_values, packed_bytes, quantized_matrices
 
 GROUP = 128
 """Inputs that share a scale, in every quantised one."""
 
 _QWEN_7B = ModelConfig(
+    architecture=ARCHITECTURES["qwen"],
     vocab_size=151936,
     hidden_size=4096,
     num_layers=32,
     num_heads=32,
+    num_key_value_heads=32,
     head_dim=128,
     mlp_size=11008,
     seq_length=8192,
@@ -38,7 +41,10 @@ _QWEN_7B = ModelConfig(
     rope_base=10000.0,
     use_dynamic_ntk=True,
     use_logn_attn=True,
+    qkv_bias=True,
+    output_bias=False,
     mlp_bias=False,
+    qk_norm=False,
     tie_word_embeddings=False,
     quant=None,
 )
@@ -49,6 +55,7 @@ SHAPES = {
         hidden_size=2048,
         num_layers=24,
         num_heads=16,
+        num_key_value_heads=16,
         mlp_size=5504,
         max_position_embeddings=8192,
     ),
@@ -58,6 +65,7 @@ SHAPES = {
         hidden_size=5120,
         num_layers=40,
         num_heads=40,
+        num_key_value_heads=40,
         mlp_size=13696,
         seq_length=2048,
         max_position_embeddings=8192,
@@ -68,6 +76,7 @@ SHAPES = {
         hidden_size=8192,
         num_layers=80,
         num_heads=64,
+        num_key_value_heads=64,
         mlp_size=24576,
         seq_length=32768,
         max_position_embeddings=32768,
@@ -108,12 +117,11 @@ class Published:
         quant = self.config.quant
         if quant is None:
             return float_bytes(self.config, 2)
-        total = 2 * other_values(self.config)
+        total = 2 * (other_values(self.config) - bias_values(self.config))
         for outputs, inputs in quantized_matrices(self.config):
             codes = outputs * inputs * quant.bits // 8
             groups = quant.groups(inputs) * outputs
-            bias = 0 if outputs == 3 * self.config.hidden_size else 2 * outputs  # c_attn's is counted
-            total += codes + 2 * groups + groups * quant.bits // 8 + 4 * inputs + bias
+            total += codes + 2 * groups + groups * quant.bits // 8 + 4 * inputs + 2 * outputs
         return total
 
     def memory_bytes(

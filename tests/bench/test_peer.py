@@ -20,8 +20,8 @@ PLAN = Protocol((8, 16), 20, 30, 5)
 def test_transformers_gets_the_first_reply_and_the_prompt(ticking: Callable[[], float]) -> None:
     config = replace(Shape("7b", "fp16").config, use_dynamic_ntk=False, use_logn_attn=False)
     model = random_model(config, device=CPU, dtype=torch.float32, layout=None)
-    for block in model.transformer.h:
-        block.attn.c_attn.bias.zero_()
+    for block in model.layers:
+        block.attention.qkv.bias.zero_()
     result = peer.measure(model, "transformers", PLAN, clock=ticking)
     assert [d.tokens for d in result.decodes] == [8]
     assert (result.decodes[0].speed, result.first_token) == (1, 1)

@@ -69,7 +69,7 @@ def test_a_random_model_equals_itself_packed_or_not(name: str) -> None:
         random_model(config, device=CPU, dtype=torch.float32, layout=layout)
         for layout in (RowLayout(torch.float32), None)
     )
-    kinds = {type(m).__name__ for n, m in packed.named_modules() if n.endswith("c_attn")}
+    kinds = {type(m).__name__ for n, m in packed.named_modules() if n.endswith("qkv")}
     assert kinds == {"Linear" if name == "fp16" else PackedLinear.__name__}
     ids = list(range(1, 20))
     expected = TorchRunner(floats).logits(ids)

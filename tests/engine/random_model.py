@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from qwenchat.engine.architectures import ARCHITECTURES
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.cuda.decode import Layer, Weights
 from qwenchat.engine.cuda.packed import Packed
@@ -59,10 +60,12 @@ def config(
 ) -> ModelConfig:
     """The shapes of a model."""
     return ModelConfig(
+        architecture=ARCHITECTURES["qwen"],
         vocab_size=vocab_size,
         hidden_size=heads * head_dim,
         num_layers=layers,
         num_heads=heads,
+        num_key_value_heads=heads,
         head_dim=head_dim,
         mlp_size=mlp_size,
         seq_length=context,
@@ -71,7 +74,10 @@ def config(
         rope_base=10000.0,
         use_dynamic_ntk=False,
         use_logn_attn=False,
+        qkv_bias=True,
+        output_bias=False,
         mlp_bias=False,
+        qk_norm=False,
         tie_word_embeddings=False,
         quant=None,
     )
@@ -98,5 +104,5 @@ def weights(c: ModelConfig, bits: int, *, device: torch.device, group: int = 128
         )
         for _ in range(c.num_layers)
     ]
-    wte = torch.randn(c.vocab_size, hidden).to(device, torch.float16)
-    return Weights(wte, layers, norm(), matrix(c.vocab_size, hidden, 16, device=device))
+    embedding = torch.randn(c.vocab_size, hidden).to(device, torch.float16)
+    return Weights(embedding, layers, norm(), matrix(c.vocab_size, hidden, 16, device=device))

@@ -81,7 +81,7 @@ def test_a_cancel_ends_prefill_within_a_layer_and_is_forgotten(model: NativeBack
         if ran == layers:
             cancel.set()
 
-    blocks = model.engine.runner.model.transformer.h
+    blocks = model.engine.runner.model.layers
     hooks = [block.register_forward_hook(count) for block in blocks]
     generation = model.generate(PROMPT, temperature=0, max_new_tokens=8, cancel=cancel)
     assert len(list(generation)) == max(0, (layers - 1) // len(blocks) - 2)  # after three chunks
@@ -97,7 +97,7 @@ def test_an_exception_in_the_middle_of_a_layer_leaves_the_engine_usable(
     model: NativeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = greedy(model, PROMPT)
-    mlp = model.engine.runner.model.transformer.h[1].mlp
+    mlp = model.engine.runner.model.layers[1].mlp
     generation = model.generate(PROMPT, temperature=0, max_new_tokens=8)
     next(generation)
     with monkeypatch.context() as patched:

@@ -12,7 +12,7 @@ import torch
 
 from qwenchat.bench import checkpoint
 from qwenchat.engine import sizes
-from qwenchat.engine.cpu.packing import BlockLayout
+from qwenchat.engine.cpu.linear import BlockLayout
 from qwenchat.engine.cuda.linear import RowLayout
 from qwenchat.engine.weights.loader import weigh
 from qwenchat.models import published
@@ -66,7 +66,7 @@ def test_sizes_are_those_of_a_checkpoint_of_these_shapes(tmp_path: Path, bits: i
     # What is written here leaves out the biases that are zero, and begins with the tensors' names.
     biases = 0 if bits is None else 2 * c.num_layers * (2 * c.hidden_size + 2 * c.mlp_size)
     assert 0 < written - (tiny.disk_bytes - biases) < 8000
-    layout = BlockLayout(c, torch.float32, None)  # type: ignore[arg-type]
+    layout = BlockLayout(None)  # type: ignore[arg-type]
     need = weigh(tmp_path, device=CPU, dtype=torch.float32, context=64, layout=layout)
     counted = tiny.memory_bytes(cuda=False, itemsize=4, context=64)
     # Norms and biases become float32 there, which at these sizes is something.
@@ -102,6 +102,13 @@ def _tiny(bits: int | None) -> Published:
     """The 7B, small enough for a test, with the vocabulary of a real one."""
     model = _known("7b" if bits is None else f"7b-int{bits}")
     config = replace(
-        model.config, hidden_size=128, num_layers=2, num_heads=2, head_dim=64, mlp_size=256, seq_length=64
+        model.config,
+        hidden_size=128,
+        num_layers=2,
+        num_heads=2,
+        num_key_value_heads=2,
+        head_dim=64,
+        mlp_size=256,
+        seq_length=64,
     )
     return replace(model, config=config)

@@ -2,7 +2,8 @@
 
     layout    the tables that Python writes and the kernels read
     blocks    how quantised matrices lie in memory
-    packing   a checkpoint's layers brought there while they are loaded
+    linear    a checkpoint's layers brought there while they are loaded
+    assembly  the model of such layers, and which models there can be
     model     the model that decodes with the step and prefills with torch
     plain     plain torch, where the kernels cannot be used
 

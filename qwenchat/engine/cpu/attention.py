@@ -14,8 +14,10 @@ from qwenchat.engine.cpu.layout import (
     CACHE_KIND,
     CAPACITY,
     COS,
+    EPSILON,
     HEAD_DIM,
     HEADS,
+    K_NORM,
     KEY_SCALES,
     KEYS,
     KV_HEADS,
@@ -23,6 +25,7 @@ from qwenchat.engine.cpu.layout import (
     PART_BYTES,
     PARTS,
     POSITION,
+    Q_NORM,
     QKV,
     SIN,
     VALUE_SCALES,
@@ -33,6 +36,7 @@ from qwenchat.engine.cpu.vector import (
     LANES,
     add,
     bfloat16s,
+    double,
     every,
     exp,
     floats,
@@ -68,7 +72,7 @@ def attend(p, layer, q, scores, thread, threads):
 
     Args:
         p, layer: the tables of the step and of the layer.
-        q, scores: this thread's own, float32 [heads * head_dim] and [TILE].
+        q, scores: this thread's own, float32 [heads * head_dim], and room for [TILE] and for two heads.
     """
     heads, kv_heads, dim = word(p, HEADS), word(p, KV_HEADS), word(p, HEAD_DIM)
     position, qkv = word(p, POSITION), word(p, QKV)
@@ -86,7 +90,8 @@ def attend(p, layer, q, scores, thread, threads):
     if word(p, LOGN) != 0:
         scale *= number(word(p, LOGN) + 4 * position)
     for h in range(heads):
-        rotate(p, qkv + 4 * h * dim, scale, q + 4 * h * dim)
+        query = normed(p, word(layer, Q_NORM), qkv + 4 * h * dim, scores)
+        rotate(p, query, scale, q + 4 * h * dim)
     kind = word(p, CACHE_KIND)
     if last == position + 1:
         store_token(p, layer, kind, scores)
@@ -138,6 +143,21 @@ def multiply_all(address, count, factor):
 
 
 @kernel
+def normed(p, weight, x, out):
+    """The address of one head behind its norm; of itself where it has none."""
+    if weight == 0:
+        return x
+    dim = word(p, HEAD_DIM)
+    squares = every(0.0)
+    for i in range(0, 4 * dim, 4 * LANES):
+        squares = fma(floats(x + i), floats(x + i), squares)
+    inverse = 1.0 / square_root(total(squares) / dim + double(word(p, EPSILON)))
+    for i in range(0, 4 * dim, 4 * LANES):
+        put(out + i, mul(mul(floats(x + i), every(inverse)), floats(weight + i)))
+    return out
+
+
+@kernel
 def rotate(p, x, factor, out):
     """Rotary embedding of one head by halves, times a factor.
 
@@ -154,11 +174,12 @@ def rotate(p, x, factor, out):
 
 @kernel
 def store_token(p, layer, kind, row):
-    """Puts the token's key, rotated, and its value into the cache; ``row`` is room for one head."""
+    """Puts the token's key, rotated, and its value into the cache; ``row`` is room for two heads."""
     kv_heads, dim, position = word(p, KV_HEADS), word(p, HEAD_DIM), word(p, POSITION)
     keys = word(p, QKV) + 4 * word(p, HEADS) * dim
     for kv in range(kv_heads):
-        rotate(p, keys + 4 * kv * dim, 1.0, row)
+        key = normed(p, word(layer, K_NORM), keys + 4 * kv * dim, row + 4 * dim)
+        rotate(p, key, 1.0, row)
         at = word(p, CAPACITY) * kv + position
         store_row(kind, row, word(layer, KEYS), word(layer, KEY_SCALES), at, dim)
         value = keys + 4 * (kv_heads + kv) * dim

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -36,7 +36,6 @@ from qwenchat.engine.cpu.layout import (
     PERM,
     ROWS,
     SCALES,
-    SOURCES,
     ZEROS,
 )  # fmt: skip
 from qwenchat.engine.weights.gptq import Codes
@@ -64,7 +63,6 @@ class Matrix:
             throughout.
         bounds: int64 [groups + 1], where each group's columns begin.
         perm: int32 [columns], the input that each column is, -1 where none; None where they are in order.
-        sources: int64 [rows / 32], the checkpoint's output that each block begins with.
         bias: float32 [rows, made full blocks], or None.
     """
 
@@ -76,7 +74,6 @@ class Matrix:
     zeros: Tensor | None = None
     bounds: Tensor | None = None
     perm: Tensor | None = None
-    sources: Tensor | None = None
     bias: Tensor | None = None
     _words: Tensor | None = field(default=None, repr=False)
 
@@ -122,7 +119,7 @@ class Matrix:
             words[FLOAT16_SCALES] = int(self.scales is not None and self.scales.dtype == torch.float16)
             parts = {
                 DATA: self.data, SCALES: self.scales, ZEROS: self.zeros, BOUNDS: self.bounds, PERM: self.perm,
-                BIAS: self.bias, SOURCES: self.sources,
+                BIAS: self.bias,
             }  # fmt: skip
             for index, part in parts.items():
                 words[index] = 0 if part is None else part.data_ptr()
@@ -187,27 +184,25 @@ def fits(outputs: int, inputs: int) -> bool:
     return outputs % BLOCK == 0 and inputs % LANES == 0 and inputs <= _MOST_INPUTS
 
 
-def from_gptq(codes: Codes, *, fill: Fill, arena: Arena, keep: Sequence[int] | None = None) -> Matrix:
+def from_gptq(codes: Codes, *, fill: Fill, arena: Arena) -> Matrix:
     """A checkpoint's matrix, in blocks.
 
     Args:
         fill: the kernel that moves the codes.
         arena: where they go.
-        keep: the blocks of 32 outputs to take; by default all.
     """
     bits, scales = codes.bits, codes.scales
     perm, bounds = _order(codes.g_idx, codes.inputs, codes.group, len(scales))
     columns = int(bounds[-1])
-    sources = torch.arange(0, codes.outputs, BLOCK) if keep is None else BLOCK * torch.tensor(keep)
-    blocks = len(sources)
+    blocks = codes.outputs // BLOCK
     zeros = codes.zeros()
     in_middle = bool((zeros == 2 ** (bits - 1)).all())
-    blocked = _in_blocks(scales if scales.dtype == torch.float16 else scales.float(), sources)
+    blocked = _in_blocks(scales if scales.dtype == torch.float16 else scales.float())
     matrix = Matrix(
         blocks * BLOCK, columns, arena.take(blocks, columns * bits // 32, BLOCK, dtype=torch.int32), bits,
         scales=arena.take(*blocked.shape, dtype=blocked.dtype).copy_(blocked),
-        zeros=None if in_middle else _in_blocks(zeros.to(torch.int32), sources),
-        bounds=bounds, perm=perm, sources=sources,
+        zeros=None if in_middle else _in_blocks(zeros.to(torch.int32)),
+        bounds=bounds, perm=perm,
     )  # fmt: skip
     fill(matrix, codes.qweight.contiguous())
     return matrix
@@ -230,7 +225,6 @@ def _order(g_idx: Tensor | None, inputs: int, group: int, groups: int) -> tuple[
     return perm, bounds
 
 
-def _in_blocks(values: Tensor, sources: Tensor) -> Tensor:
-    """[groups, out] as [blocks, groups, 32], of the blocks that begin at ``sources``."""
-    picked = values.view(len(values), -1, BLOCK)[:, sources // BLOCK]
-    return picked.transpose(0, 1).contiguous()
+def _in_blocks(values: Tensor) -> Tensor:
+    """[groups, out] as [blocks, groups, 32]."""
+    return values.view(len(values), -1, BLOCK).transpose(0, 1).contiguous()

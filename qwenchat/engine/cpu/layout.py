@@ -23,9 +23,8 @@ BLOCK = 2 * LANES
     GROUPS,
     PERM,  # address of int32 [columns], -1 for a column of no input; or 0
     BIAS,  # address, or 0
-    SOURCES,  # address of int64 [blocks]: the checkpoint's output that each block begins with; to fill it
     MATRIX_WORDS,
-) = range(13)
+) = range(12)
 
 # Kinds of a matrix: codes in blocks, or rows of floats.
 CODES8, CODES4, FLOAT16, BFLOAT16, FLOAT32 = range(5)
@@ -33,33 +32,36 @@ CODES8, CODES4, FLOAT16, BFLOAT16, FLOAT32 = range(5)
 # Kinds of a KV cache; of these EIGHT has scales.
 CACHE_FLOAT32, CACHE_BFLOAT16, CACHE_INT8 = range(3)
 
-# A layer: addresses. The cache's are those of the layer's part, [heads, capacity, head_dim].
+# A layer: addresses. The cache's are those of the layer's part, [kv_heads, capacity, head_dim].
 (
-    LN_1,
-    C_ATTN,  # of matrices, here and below
-    C_PROJ,
-    LN_2,
-    W1,
-    W2,
-    MLP_C_PROJ,
+    ATTENTION_NORM,
+    W_QKV,  # of matrices, as all that begin with W
+    Q_NORM,  # [head_dim], or 0
+    K_NORM,
+    W_OUTPUT,
+    MLP_NORM,
+    W_GATE,
+    W_UP,
+    W_DOWN,
     KEYS,
     VALUES,
-    KEY_SCALES,  # float32 [heads, capacity], or 0
+    KEY_SCALES,  # float32 [kv_heads, capacity], or 0
     VALUE_SCALES,
     LAYER_WORDS,
-) = range(12)
+) = range(14)
 
 # A step: the model, where it stands, and what it works with.
 (
     LAYERS,  # address of the layers' tables
     NUM_LAYERS,
     HIDDEN,
+    WIDTH,  # of the residual stream or of all heads together, the larger
     HEADS,
     KV_HEADS,
     HEAD_DIM,
     EPSILON,  # address of a float64
-    WTE,  # of a matrix
-    LN_F,
+    EMBEDDING,  # of a matrix
+    NORM,
     LM_HEAD,
     COS,  # [capacity, head_dim]
     SIN,
@@ -78,7 +80,7 @@ CACHE_FLOAT32, CACHE_BFLOAT16, CACHE_INT8 = range(3)
     SCRATCH,  # each thread's own
     SCRATCH_BYTES,
     STEP_WORDS,
-) = range(27)
+) = range(28)
 
 # A team of threads. The words that several of them write stand 64 bytes apart.
 TEAM_THREADS, TEAM_YIELD = 0, 1  # the number; the address of what gives up the processor for a moment

@@ -19,15 +19,15 @@ from torch.nn import functional as F
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.cpu.blocks import Matrix
 from qwenchat.engine.cpu.layout import (
+    ATTENTION_NORM,
     BLOCK,
-    C_ATTN,
-    C_PROJ,
     CACHE_BFLOAT16,
     CACHE_FLOAT32,
     CACHE_INT8,
     CACHE_KIND,
     CAPACITY,
     COS,
+    EMBEDDING,
     EPSILON,
     GATE,
     HEAD_DIM,
@@ -36,22 +36,22 @@ from qwenchat.engine.cpu.layout import (
     JOB_MULTIPLY,
     JOB_STEP,
     JOB_UNPACK,
+    K_NORM,
     KEY_SCALES,
     KEYS,
     KV_HEADS,
     LAYER_WORDS,
     LAYERS,
     LM_HEAD,
-    LN_1,
-    LN_2,
-    LN_F,
     LOGITS,
     LOGN,
-    MLP_C_PROJ,
+    MLP_NORM,
+    NORM,
     NUM_LAYERS,
     PART_BYTES,
     PARTS,
     POSITION,
+    Q_NORM,
     QKV,
     SCRATCH,
     SCRATCH_BYTES,
@@ -61,15 +61,18 @@ from qwenchat.engine.cpu.layout import (
     UP,
     VALUE_SCALES,
     VALUES,
-    W1,
-    W2,
-    WTE,
+    W_DOWN,
+    W_GATE,
+    W_OUTPUT,
+    W_QKV,
+    W_UP,
+    WIDTH,
     X,
 )  # fmt: skip
 from qwenchat.engine.cpu.team import Team, torch_alone
 from qwenchat.engine.generation import Cancelled
 from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.model import Positions, Rotary
+from qwenchat.engine.model import Positions, Rotary, attend
 
 FEW = 4
 """So many tokens are run one after the other: making the weights floats would take longer."""
@@ -81,44 +84,47 @@ _CACHES = {torch.float32: CACHE_FLOAT32, torch.bfloat16: CACHE_BFLOAT16, torch.i
 class Layer:
     """The weights of one layer; norms are float32."""
 
-    ln_1: Tensor
-    c_attn: Matrix  # [(heads + 2 * kv_heads) * head_dim, hidden]
-    c_proj: Matrix
-    ln_2: Tensor
-    w1: Matrix
-    w2: Matrix
-    mlp_c_proj: Matrix
+    attention_norm: Tensor
+    qkv: Matrix  # [(heads + 2 * key_value_heads) * head_dim, hidden]
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    output: Matrix
+    mlp_norm: Tensor
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+
+    @property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """All of them."""
+        return self.qkv, self.output, self.gate, self.up, self.down
 
 
 class CPUModel:
-    """A Qwen language model: token ids in, logits out.
+    """A language model: token ids in, logits out.
 
     Args:
         config: its shapes.
-        wte, lm_head: floats as the checkpoint has them, [vocab_size, hidden].
+        embedding, lm_head: floats as the checkpoint has them, [vocab_size, hidden].
         layers: in their order.
-        ln_f: float32 [hidden].
+        norm: float32 [hidden].
         dtype: of the products of a prefill and of the KV cache, float32 or bfloat16.
         team: what runs the kernels.
-
-    Attributes:
-        kv_heads: heads with keys and values of their own.
     """
 
     def __init__(
         self,
         config: ModelConfig,
         *,
-        wte: Matrix,
+        embedding: Matrix,
         layers: Sequence[Layer],
-        ln_f: Tensor,
+        norm: Tensor,
         lm_head: Matrix,
         dtype: torch.dtype,
         team: Team,
     ) -> None:
         self.config, self.dtype, self.device = config, dtype, torch.device("cpu")
-        self.wte, self.layers, self.ln_f, self.lm_head = wte, layers, ln_f, lm_head
-        self.kv_heads = (layers[0].c_attn.rows // config.head_dim - config.num_heads) // 2
+        self.embedding, self.layers, self.norm, self.lm_head = embedding, layers, norm, lm_head
         self.team = team
         self._work = _Work(self)
         self._lock = threading.Lock()  # of the team and the tables, for who asks for logits meanwhile
@@ -127,16 +133,12 @@ class CPUModel:
     @property
     def bytes_per_token(self) -> int:
         """The bytes of weights that a token reads; of the embedding it is one row."""
-        matrices = [self.lm_head]
-        for layer in self.layers:
-            matrices += [layer.c_attn, layer.c_proj, layer.w1, layer.w2, layer.mlp_c_proj]
-        return sum(m.nbytes for m in matrices)
+        layers = (matrix for layer in self.layers for matrix in layer.matrices)
+        return self.lm_head.nbytes + sum(matrix.nbytes for matrix in layers)
 
     def new_cache(self, capacity: int, *, int8: bool = False) -> KVCache:
         """A KV cache for it."""
-        return KVCache.of(
-            self.config, capacity, heads=self.kv_heads, dtype=self.dtype, device=self.device, int8=int8
-        )
+        return KVCache.of(self.config, capacity, dtype=self.dtype, device=self.device, int8=int8)
 
     def __call__(
         self,
@@ -162,39 +164,36 @@ class CPUModel:
     def _prefill(
         self, ids: Tensor, cache: KVCache, rotary: Rotary, all_positions: bool, cancel: threading.Event | None
     ) -> Tensor:
-        x = self.wte.data[ids].float()  # [T, hidden]
+        x = self.embedding.data[ids].float()  # [T, hidden]
         where = rotary.positions(cache.length, len(ids))
         for i, layer in enumerate(self.layers):
             if cancel is not None and cancel.is_set():
                 raise Cancelled
-            x += self._attention(layer, i, self._norm(x, layer.ln_1), cache, where)
-            hidden = self._norm(x, layer.ln_2)
-            hidden = F.silu(self.linear(layer.w2, hidden)).mul_(self.linear(layer.w1, hidden))
-            x += self.linear(layer.mlp_c_proj, hidden)
+            x += self._attention(layer, i, self._normed(x, layer.attention_norm), cache, where)
+            hidden = self._normed(x, layer.mlp_norm)
+            hidden = F.silu(self.linear(layer.gate, hidden)).mul_(self.linear(layer.up, hidden))
+            x += self.linear(layer.down, hidden)
         cache.advance(len(ids))
         if all_positions:
-            return self.linear(self.lm_head, self._norm(x, self.ln_f)).float()
-        last = F.rms_norm(x[-1], self.ln_f.shape, self.ln_f, self.config.norm_eps)
+            return self.linear(self.lm_head, self._normed(x, self.norm)).float()
+        last = F.rms_norm(x[-1], self.norm.shape, self.norm, self.config.norm_eps)
         with self._lock:
             return self._work.multiply(self.lm_head, last)[None]
 
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, weight.shape, weight, self.config.norm_eps).to(self.dtype)
+    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), weight.shape, weight, self.config.norm_eps).to(self.dtype)
 
     def _attention(self, layer: Layer, index: int, x: Tensor, cache: KVCache, where: Positions) -> Tensor:
-        tokens, heads, kv_heads = len(x), self.config.num_heads, self.kv_heads
-        qkv = self.linear(layer.c_attn, x).view(tokens, heads + 2 * kv_heads, self.config.head_dim)
-        turned = where.rotate(qkv[:, None, : heads + kv_heads])[:, 0]
-        q, k, v = turned[:, :heads], turned[:, heads:], qkv[:, heads + kv_heads :]
+        heads, kv_heads = self.config.num_heads, self.config.num_key_value_heads
+        qkv = self.linear(layer.qkv, x).view(len(x), -1, self.config.head_dim)
+        q, k, v = qkv.split_with_sizes((heads, kv_heads, kv_heads), dim=1)  # [T, heads, head_dim]
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = self._normed(q, layer.q_norm), self._normed(k, layer.k_norm)
+        q, k = where.rotate(q), where.rotate(k)
         if where.logn is not None:
             q = q * where.logn.to(q.dtype)
         keys, values = cache.write(index, k.transpose(0, 1), v.transpose(0, 1))
-        # The heads that share keys are a dimension of their own: [kv_heads, group, T or S, head_dim].
-        group = heads // kv_heads
-        q = q.view(tokens, kv_heads, group, -1).permute(1, 2, 0, 3)
-        keys, values = (t[:, None].expand(-1, group, -1, -1) for t in (keys, values))
-        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=where.mask, is_causal=where.causal)
-        return self.linear(layer.c_proj, mixed.permute(2, 0, 1, 3).reshape(tokens, -1))
+        return self.linear(layer.output, attend(q.transpose(0, 1), keys, values, where))
 
     def linear(self, m: Matrix, x: Tensor) -> Tensor:
         """The product of a matrix with many tokens, of the dtype [T, rows]."""
@@ -230,21 +229,21 @@ class _Work:
 
     def __init__(self, model: CPUModel) -> None:
         c, threads = model.config, model.team.threads
-        self._team, self._vocab_size = (
-            model.team,
-            c.vocab_size,
-        )  # not the model, which must go when it is let go
-        matrices = [m for x in model.layers for m in (x.c_attn, x.c_proj, x.w1, x.w2, x.mlp_c_proj)]
-        # Of each thread: a hidden vector, then what a product needs; and more than an attention's scores.
-        own = 4 * c.hidden_size + max(8 * m.columns + 16 * m.groups for m in matrices) + 1024
+        # Not the model, which must go when it is let go.
+        self._team, self._vocab_size = model.team, c.vocab_size
+        matrices = [m for layer in model.layers for m in layer.matrices]
+        # Of each thread: a vector, then what a product needs, or an attention: its scores, or two heads.
+        product = max(8 * m.columns + 16 * m.groups for m in matrices)
+        self._width = max(c.hidden_size, c.query_size)
+        own = 4 * self._width + max(product, 8 * c.head_dim) + 1024
         own = -(-own // 128) * 128
-        part = -(-(4 * c.hidden_size + 8 * c.num_heads) // 128) * 128
+        part = -(-(4 * c.query_size + 8 * c.num_heads) // 128) * 128
         mlp = -(-c.mlp_size // BLOCK) * BLOCK
         vocab = -(-c.vocab_size // BLOCK) * BLOCK
         self._epsilon = torch.tensor([c.norm_eps], dtype=torch.float64)
         self._buffers = {
             X: torch.zeros(-(-c.hidden_size // BLOCK) * BLOCK),
-            QKV: torch.zeros(model.layers[0].c_attn.blocks * BLOCK),
+            QKV: torch.zeros(model.layers[0].qkv.blocks * BLOCK),
             UP: torch.zeros(mlp),
             GATE: torch.zeros(mlp),
             LOGITS: torch.zeros(vocab),
@@ -286,20 +285,21 @@ class _Work:
         c, table = model.config, self._table
         numbers = {
             LAYERS: self._layers.data_ptr(), NUM_LAYERS: c.num_layers, HIDDEN: c.hidden_size,
-            HEADS: c.num_heads, KV_HEADS: model.kv_heads, HEAD_DIM: c.head_dim,
-            EPSILON: self._epsilon.data_ptr(),
-            WTE: model.wte.descriptor, LN_F: model.ln_f.data_ptr(), LM_HEAD: model.lm_head.descriptor,
+            WIDTH: self._width, HEADS: c.num_heads, KV_HEADS: c.num_key_value_heads, HEAD_DIM: c.head_dim,
+            EPSILON: self._epsilon.data_ptr(), EMBEDDING: model.embedding.descriptor,
+            NORM: model.norm.data_ptr(), LM_HEAD: model.lm_head.descriptor,
             PART_BYTES: self._part, SCRATCH_BYTES: self._own,
         }  # fmt: skip
         numbers |= {index: buffer.data_ptr() for index, buffer in self._buffers.items()}
         for index, number in numbers.items():
             table[index] = number
         for row, layer in zip(self._layers, model.layers, strict=True):
-            row[LN_1], row[LN_2] = layer.ln_1.data_ptr(), layer.ln_2.data_ptr()
-            for index, matrix in (
-                (C_ATTN, layer.c_attn), (C_PROJ, layer.c_proj), (W1, layer.w1), (W2, layer.w2),
-                (MLP_C_PROJ, layer.mlp_c_proj),
+            for index, norm in (
+                (ATTENTION_NORM, layer.attention_norm), (MLP_NORM, layer.mlp_norm),
+                (Q_NORM, layer.q_norm), (K_NORM, layer.k_norm),
             ):  # fmt: skip
+                row[index] = 0 if norm is None else norm.data_ptr()
+            for index, matrix in zip((W_QKV, W_OUTPUT, W_GATE, W_UP, W_DOWN), layer.matrices, strict=True):
                 row[index] = matrix.descriptor
 
     def _bind(self, cache: KVCache, rotary: Rotary) -> None:

@@ -13,7 +13,6 @@ from qwenchat.engine.cpu.layout import (
     DATA,
     GROUPS,
     KIND,
-    SOURCES,
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import kernel
 from qwenchat.engine.cpu.products import VECTOR, scales_of, share, zeros_of
@@ -55,7 +54,7 @@ def fill(m, qweight, width, order, thread, threads):
     for start in range(0, words, _WORDS_AT_ONCE):
         end = min(start + _WORDS_AT_ONCE, words)
         for block in range(first, last):
-            source = qweight + 4 * word(word(m, SOURCES), block)
+            source = qweight + 4 * BLOCK * block
             target = word(m, DATA) + 4 * BLOCK * (block * words + start)
             for i in range(start, end):
                 if order == 0:

@@ -10,13 +10,13 @@ from qwenchat.engine.cpu.atomics import call, fetch_add, pause, peek, publish, s
 from qwenchat.engine.cpu.attention import attend, combine
 from qwenchat.engine.cpu.layout import (
     APART,
+    ATTENTION_NORM,
     BEGIN,
     BFLOAT16,
     BLOCK,
-    C_ATTN,
-    C_PROJ,
     COLUMNS,
     DATA,
+    EMBEDDING,
     EPSILON,
     FLOAT16,
     FLOAT32,
@@ -32,11 +32,9 @@ from qwenchat.engine.cpu.layout import (
     LAYER_WORDS,
     LAYERS,
     LM_HEAD,
-    LN_1,
-    LN_2,
-    LN_F,
     LOGITS,
-    MLP_C_PROJ,
+    MLP_NORM,
+    NORM,
     NUM_LAYERS,
     QKV,
     SCRATCH,
@@ -50,10 +48,13 @@ from qwenchat.engine.cpu.layout import (
     TEAM_YIELD,
     TOKEN,
     UP,
-    W1,
-    W2,
+    W_DOWN,
+    W_GATE,
+    W_OUTPUT,
+    W_QKV,
+    W_UP,
+    WIDTH,
     WORK,
-    WTE,
     X,
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import kernel
@@ -88,38 +89,38 @@ _LINE = 4 * LANES
 def step(p, team, thread):
     """The logits after a token."""
     threads = word(team, TEAM_THREADS)
-    hidden, x = word(p, HIDDEN), word(p, X)
+    x = word(p, X)
     own = word(p, SCRATCH) + word(p, SCRATCH_BYTES) * thread
-    scratch = own + 4 * hidden + 4 * LANES  # after a hidden vector: what products and attention need
+    scratch = own + 4 * word(p, WIDTH) + 4 * LANES  # after a vector: what products and attention need
     embed(p, x)
     for i in range(word(p, NUM_LAYERS)):
         layer = word(p, LAYERS) + 8 * LAYER_WORDS * i
-        norm(p, x, word(layer, LN_1), own)
-        multiply(word(layer, C_ATTN), own, scratch, word(p, QKV), False, thread, threads)
+        norm(p, x, word(layer, ATTENTION_NORM), own)
+        multiply(word(layer, W_QKV), own, scratch, word(p, QKV), False, thread, threads)
         barrier(team, threads)
         attend(p, layer, own, scratch, thread, threads)
         barrier(team, threads)
         combine(p, own, threads)
-        multiply(word(layer, C_PROJ), own, scratch, x, True, thread, threads)
+        multiply(word(layer, W_OUTPUT), own, scratch, x, True, thread, threads)
         barrier(team, threads)
-        norm(p, x, word(layer, LN_2), own)
-        multiply(word(layer, W1), own, scratch, word(p, UP), False, thread, threads)
-        multiply(word(layer, W2), own, scratch, word(p, GATE), False, thread, threads)
-        swiglu(word(layer, W1), word(p, UP), word(p, GATE), thread, threads)
+        norm(p, x, word(layer, MLP_NORM), own)
+        multiply(word(layer, W_UP), own, scratch, word(p, UP), False, thread, threads)
+        multiply(word(layer, W_GATE), own, scratch, word(p, GATE), False, thread, threads)
+        swiglu(word(layer, W_UP), word(p, UP), word(p, GATE), thread, threads)
         barrier(team, threads)
-        multiply(word(layer, MLP_C_PROJ), word(p, UP), scratch, x, True, thread, threads)
+        multiply(word(layer, W_DOWN), word(p, UP), scratch, x, True, thread, threads)
         barrier(team, threads)
-    norm(p, x, word(p, LN_F), own)
+    norm(p, x, word(p, NORM), own)
     multiply(word(p, LM_HEAD), own, scratch, word(p, LOGITS), False, thread, threads)
 
 
 @kernel
 def embed(p, x):
     """The token's row of the embedding. Every thread stores the same."""
-    wte, token = word(p, WTE), word(p, TOKEN)
-    columns, kind = word(wte, COLUMNS), word(wte, KIND)
+    table, token = word(p, EMBEDDING), word(p, TOKEN)
+    columns, kind = word(table, COLUMNS), word(table, KIND)
     size = 4 if kind == FLOAT32 else 2
-    row = word(wte, DATA) + size * columns * token
+    row = word(table, DATA) + size * columns * token
     for i in range(0, columns, LANES):
         if kind == FLOAT16:
             put(x + 4 * i, float16s(row + size * i))

@@ -36,20 +36,20 @@ REPLAYS_AHEAD = 2
 class Layer:
     """The weights of one layer, as the decode step reads them."""
 
-    ln_1: Tensor
-    c_attn: Packed
-    c_proj: Packed
-    ln_2: Tensor
-    w1_w2: Packed  # [2 * mlp_size, hidden], a row of w1, the same of w2 ...
-    mlp_c_proj: Packed
+    attention_norm: Tensor
+    qkv: Packed  # [(heads + 2 * key_value_heads) * head_dim, hidden], a head's halves by turns
+    output: Packed
+    mlp_norm: Tensor
+    up_gate: Packed  # [2 * mlp_size, hidden], a row of up, the same of gate ...
+    down: Packed
 
 
 @dataclass(frozen=True, slots=True)
 class LayerOnTape:
     """The same, as the kernel for Hopper reads them."""
 
-    ln_1: Tensor
-    ln_2: Tensor
+    attention_norm: Tensor
+    mlp_norm: Tensor
     tape: Tape
 
 
@@ -57,9 +57,9 @@ class LayerOnTape:
 class Weights:
     """A model's weights, as the decode step reads them: its layers either in ``layers`` or in ``tapes``."""
 
-    wte: Tensor
+    embedding: Tensor
     layers: Sequence[Layer]
-    ln_f: Tensor
+    norm: Tensor
     lm_head: Packed
     tapes: Sequence[LayerOnTape] = ()
 
@@ -68,7 +68,7 @@ class Weights:
         """The bytes that a token reads of them; of the embedding it is one row."""
         matrices: list[Packed | Tape] = [self.lm_head, *(layer.tape for layer in self.tapes)]
         for layer in self.layers:
-            matrices += [layer.c_attn, layer.c_proj, layer.w1_w2, layer.mlp_c_proj]
+            matrices += [layer.qkv, layer.output, layer.up_gate, layer.down]
         return sum(m.nbytes for m in matrices)
 
 
@@ -79,6 +79,8 @@ def unsupported_reason(config: ModelConfig, device: torch.device) -> str | None:
         return Phrase(
             "the GPU has compute capability {major}.{minor}, they need 8.0", major=major, minor=minor
         )
+    if config.num_key_value_heads < config.num_heads or config.qk_norm:
+        return Phrase("its heads share keys and values, or are normed")
     if config.head_dim not in (16, 32, 64, 128, 256) or config.hidden_size % 32 or config.mlp_size % 32:
         return Phrase(
             "heads of {size} or a width of {width} are not what they are made for",
@@ -94,8 +96,8 @@ def assemble(model: Qwen) -> Weights | None:
     None, and the model as it was, if some layer cannot be laid out so: act-order that differs between the two
     halves of an MLP.
     """
-    blocks = model.transformer.h
-    if not all(go_together(matrix_of(b.mlp.w1), matrix_of(b.mlp.w2)) for b in cast("list[Block]", blocks)):
+    blocks = model.layers
+    if not all(go_together(matrix_of(b.mlp.up), matrix_of(b.mlp.gate)) for b in cast("list[Block]", blocks)):
         return None
     layers = []
     for i in range(len(blocks)):
@@ -103,11 +105,11 @@ def assemble(model: Qwen) -> Weights | None:
         block = cast(Block, blocks[i])
         linears = on_rows(block)
         blocks[i] = CudaLayer(block, linears)
-        c_attn, c_proj, w1_w2, mlp_c_proj = (linear.matrix for linear in linears)
-        layers.append(Layer(block.ln_1.weight, c_attn, c_proj, block.ln_2.weight, w1_w2, mlp_c_proj))
+        qkv, output, up_gate, down = (linear.matrix for linear in linears)
+        attention_norm, mlp_norm = block.attention_norm.weight, block.mlp_norm.weight
+        layers.append(Layer(attention_norm, qkv, output, mlp_norm, up_gate, down))
         del block
-    t = model.transformer
-    return Weights(t.wte.weight, layers, t.ln_f.weight, matrix_of(model.lm_head))
+    return Weights(model.embedding.weight, layers, model.norm.weight, matrix_of(model.lm_head))
 
 
 # What a kernel's blocks take, by the kernel and the bits of its weights. Measured on an H100.
@@ -154,7 +156,7 @@ class DecodeStep:
         pdl: bool, tiles: Mapping[tuple[str, int], Tiles] = TILES,
         attention_shape: attention.Shape = attention.SHAPE,
     ) -> None:  # fmt: skip
-        device = weights.wte.device
+        device = weights.embedding.device
         self.config, self.weights, self.state, self.pdl, self.tiles = config, weights, state, pdl, tiles
         self.cache, self.rotary = cache, rotary
         self.x = torch.empty(config.hidden_size, device=device)  # the residual stream
@@ -172,34 +174,35 @@ class DecodeStep:
         parts = self.parts if parts is None else parts
         w, state, eps, pdl = self.weights, self.state, self.config.norm_eps, self.pdl
         if "embed" in parts:
-            gemv.embed(state.token, w.wte, self.x, state.counter)
+            gemv.embed(state.token, w.embedding, self.x, state.counter)
         self._launch_layers(parts)
         if "head" in parts:
             tiles = self._tiles("head", w.lm_head)
-            gemv.multiply(self.x, w.lm_head, state.logits, tiles, norm=w.ln_f, eps=eps, pdl=pdl)
+            gemv.multiply(self.x, w.lm_head, state.logits, tiles, norm=w.norm, eps=eps, pdl=pdl)
         if "sample" in parts:
             sample.sample(state, pdl=pdl)
 
     def _launch_layers(self, parts: Sequence[str]) -> None:
         w, x, eps, pdl, position = self.weights, self.x, self.config.norm_eps, self.pdl, self.state.position
+        rotary = self.rotary
         for i, layer in enumerate(w.layers):
             if "qkv" in parts:
                 gemv.qkv(
-                    x, layer.c_attn, self.fresh, self._tiles("qkv", layer.c_attn),
-                    norm=layer.ln_1, eps=eps, cos=self.rotary.cos, sin=self.rotary.sin, logn=self.rotary.logn,
-                    position=position, pdl=pdl,
+                    x, layer.qkv, self.fresh, self._tiles("qkv", layer.qkv),
+                    norm=layer.attention_norm, eps=eps,
+                    cos=rotary.cos, sin=rotary.sin, logn=rotary.logn, position=position, pdl=pdl,
                 )  # fmt: skip
             if "attend" in parts:
                 attention.attend(self.fresh, self.cache.layer(i), position, self.scratch, self.mixed, pdl=pdl)
             if "proj" in parts:
-                tiles = self._tiles("proj", layer.c_proj)
-                gemv.multiply(self.mixed.view(-1), layer.c_proj, x, tiles, add=True, pdl=pdl)
+                tiles = self._tiles("proj", layer.output)
+                gemv.multiply(self.mixed.view(-1), layer.output, x, tiles, add=True, pdl=pdl)
             if "swiglu" in parts:
-                tiles = self._tiles("swiglu", layer.w1_w2)
-                gemv.swiglu(x, layer.w1_w2, self.hidden, tiles, norm=layer.ln_2, eps=eps, pdl=pdl)
+                tiles = self._tiles("swiglu", layer.up_gate)
+                gemv.swiglu(x, layer.up_gate, self.hidden, tiles, norm=layer.mlp_norm, eps=eps, pdl=pdl)
             if "down" in parts:
-                tiles = self._tiles("down", layer.mlp_c_proj)
-                gemv.multiply(self.hidden, layer.mlp_c_proj, x, tiles, add=True, pdl=pdl)
+                tiles = self._tiles("down", layer.down)
+                gemv.multiply(self.hidden, layer.down, x, tiles, add=True, pdl=pdl)
 
     def _tiles(self, kernel: str, matrix: Packed) -> Tiles:
         return self.tiles[kernel, min(matrix.bits, 16)]
@@ -207,17 +210,17 @@ class DecodeStep:
     def twin(self, token: int, position: int) -> Tensor:
         """The logits after one token, float32 [V], in plain torch; keys and values go into the cache too."""
         w, eps, rotary = self.weights, self.config.norm_eps, self.rotary
-        x = w.wte[token].float()
+        x = w.embedding[token].float()
         for i, layer in enumerate(w.layers):
             fresh = gemv.qkv_twin(
-                x, layer.c_attn, self.config.num_heads, norm=layer.ln_1, eps=eps,
+                x, layer.qkv, self.config.num_heads, norm=layer.attention_norm, eps=eps,
                 cos=rotary.cos, sin=rotary.sin, logn=rotary.logn, position=position,
             )  # fmt: skip
             mixed = attention.attend_twin(fresh, self.cache.layer(i), position)
-            x = x + gemv.multiply_twin(mixed.view(-1), layer.c_proj)
-            hidden = gemv.swiglu_twin(x, layer.w1_w2, norm=layer.ln_2, eps=eps)
-            x = x + gemv.multiply_twin(hidden, layer.mlp_c_proj)
-        return gemv.multiply_twin(x, w.lm_head, norm=w.ln_f, eps=eps)
+            x = x + gemv.multiply_twin(mixed.view(-1), layer.output)
+            hidden = gemv.swiglu_twin(x, layer.up_gate, norm=layer.mlp_norm, eps=eps)
+            x = x + gemv.multiply_twin(hidden, layer.down)
+        return gemv.multiply_twin(x, w.lm_head, norm=w.norm, eps=eps)
 
 
 class HopperStep(DecodeStep):
@@ -228,8 +231,9 @@ class HopperStep(DecodeStep):
     def _prepare(self, attention_shape: attention.Shape) -> None:
         w, state = self.weights, self.state
         self._layers = Layers(
-            [layer.tape for layer in w.tapes], [n for layer in w.tapes for n in (layer.ln_1, layer.ln_2)],
-            w.wte, self.cache, self.rotary, state.token, state.position, state.counter, self.x,
+            [layer.tape for layer in w.tapes],
+            [norm for layer in w.tapes for norm in (layer.attention_norm, layer.mlp_norm)],
+            w.embedding, self.cache, self.rotary, state.token, state.position, state.counter, self.x,
             eps=self.config.norm_eps,
         )  # fmt: skip
 
@@ -246,7 +250,7 @@ class GraphDecoder:
     """
 
     def __init__(self, config: ModelConfig, weights: Weights, cache: KVCache, rotary: Rotary) -> None:
-        device = weights.wte.device
+        device = weights.embedding.device
         self.state = sample.State(config.vocab_size, cache.capacity, device)
         pdl = torch.cuda.get_device_capability(device) >= (9, 0)
         step = HopperStep if weights.tapes else DecodeStep

@@ -31,8 +31,9 @@ def fits(config: ModelConfig, dtype: torch.dtype) -> bool:
     """True if a model of these shapes fits the kernel, as far as its configuration says."""
     c, q = config, config.quant
     shapes = (c.hidden_size, c.num_heads, c.head_dim, c.mlp_size)
+    others = c.num_key_value_heads < c.num_heads or c.qk_norm or not c.qkv_bias or c.output_bias or c.mlp_bias
     groups = q is None or (q.bits in (4, 8) and q.group_size == tape.GROUP and not q.act_order)
-    return shapes == tape.SHAPES and groups and not c.mlp_bias and dtype in _DTYPES
+    return shapes == tape.SHAPES and groups and not others and dtype in _DTYPES
 
 
 def unsupported_reason(model: Qwen) -> str | None:
@@ -44,9 +45,10 @@ def unsupported_reason(model: Qwen) -> str | None:
         )
     if model.dtype not in _DTYPES:
         return Phrase("it is computed in {dtype}", dtype=str(model.dtype).removeprefix("torch."))
-    if (model.config.num_heads, model.config.head_dim) != (tape.HEADS, tape.HEAD_DIM):
+    c = model.config
+    if {c.num_heads, c.num_key_value_heads} != {tape.HEADS} or c.head_dim != tape.HEAD_DIM or c.qk_norm:
         return tape.other_shapes()
-    for block in model.transformer.h:
+    for block in model.layers:
         if reason := tape.misfit(*_matrices(cast(Block, block))):
             return reason
     return compiled.trouble()
@@ -54,7 +56,7 @@ def unsupported_reason(model: Qwen) -> str | None:
 
 def assemble(model: Qwen) -> Weights:
     """A model's weights on tapes; its layers then hold, and multiply with, the same ones."""
-    blocks = model.transformer.h
+    blocks = model.layers
     tapes = []
     for i in range(len(blocks)):
         # One at a time, and the old one goes at once, to the driver: no tape would fit into what it leaves.
@@ -62,19 +64,17 @@ def assemble(model: Qwen) -> Weights:
         on_tape = tape.lay(*_matrices(block))
         linears = [TapeLinear(on_tape, n, model.dtype) for n in range(4)]
         blocks[i] = CudaLayer(block, linears)
-        tapes.append(LayerOnTape(block.ln_1.weight, block.ln_2.weight, on_tape))
+        tapes.append(LayerOnTape(block.attention_norm.weight, block.mlp_norm.weight, on_tape))
         del block
         torch.cuda.empty_cache()
-    t = model.transformer
-    return Weights(t.wte.weight, (), t.ln_f.weight, matrix_of(model.lm_head), tapes)
+    return Weights(model.embedding.weight, (), model.norm.weight, matrix_of(model.lm_head), tapes)
 
 
 def _matrices(block: Block) -> tuple[Packed, Packed, Packed, Packed, Packed]:
-    attn, mlp = block.attn, block.mlp
-    return (
-        matrix_of(attn.c_attn), matrix_of(attn.c_proj),
-        matrix_of(mlp.w1), matrix_of(mlp.w2), matrix_of(mlp.c_proj),
-    )  # fmt: skip
+    attention, mlp = block.attention, block.mlp
+    linears = attention.qkv, attention.output, mlp.up, mlp.gate, mlp.down
+    qkv, output, up, gate, down = map(matrix_of, linears)
+    return qkv, output, up, gate, down
 
 
 class TapeLinear(nn.Module):

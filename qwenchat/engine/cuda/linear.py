@@ -72,21 +72,18 @@ class RowLayout:
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype
 
-    def prepare(self, files: object) -> None:
-        """Has nothing to look for."""
-
     def holds(self, outputs: int, inputs: int, group: int) -> bool:
         """True if a matrix of these sizes can be held in its codes."""
         return packs(inputs, group)
 
-    def layer(self, name: str, codes: gptq.Codes) -> PackedLinear | None:
-        """The layer of that name; None if its groups do not fit this layout."""
+    def layer(self, codes: gptq.Codes) -> PackedLinear | None:
+        """The layer of these codes; None if their groups do not fit this layout."""
         try:
             return PackedLinear(pack_gptq(codes), self._dtype)
         except ValueError:
             return None
 
-    def keep(self, name: str, tensor: Tensor) -> Tensor:
+    def keep(self, tensor: Tensor) -> Tensor:
         """Prepare a parameter that is not quantised."""
         return tensor.to(self._dtype)
 

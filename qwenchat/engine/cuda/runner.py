@@ -28,7 +28,7 @@ class GraphCache(TorchCache):
     """
 
     def __init__(self, config: ModelConfig, kv: KVCache, weights: Weights) -> None:
-        super().__init__(config, kv, weights.wte.device)
+        super().__init__(config, kv, weights.embedding.device)
         with torch.inference_mode():
             self.decoder = GraphDecoder(config, weights, kv, self.rotary)
 

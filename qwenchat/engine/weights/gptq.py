@@ -17,7 +17,8 @@ points as they are, not minus one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,6 +55,35 @@ class Codes:
         zeros = unpack_words(self.qzeros.t(), self.bits).t()
         # uint8 arithmetic wraps, as the original's mask does.
         return (zeros + 1) & (2**self.bits - 1) if self.zeros_minus_one else zeros
+
+
+def join(parts: Sequence[Codes]) -> Codes | None:
+    """Matrices with the same inputs made one, the outputs of each after the other's.
+
+    None where their inputs are in groups of different kinds: such a matrix has no codes of its own.
+    """
+    first, *others = parts
+    if not others:
+        return first
+    for other in others:
+        if (first.g_idx is None) != (other.g_idx is None):
+            return None
+        if first.g_idx is not None and other.g_idx is not None and not torch.equal(first.g_idx, other.g_idx):
+            return None
+    qweight, qzeros, scales = (
+        torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("qweight", "qzeros", "scales")
+    )
+    return replace(first, qweight=qweight, qzeros=qzeros, scales=scales)
+
+
+def split(tensors: Mapping[str, Tensor], outputs: Sequence[int], *, bits: int) -> list[dict[str, Tensor]]:
+    """A matrix's tensors made those of several matrices with so many outputs; :func:`join` undoes it."""
+    counts = {"qweight": outputs, "scales": outputs, "qzeros": [count * bits // 32 for count in outputs]}
+    parts = {name: tensors[name].split_with_sizes(list(count), dim=1) for name, count in counts.items()}
+    return [
+        {name: pieces[i].contiguous() for name, pieces in parts.items()} | {"g_idx": tensors["g_idx"]}
+        for i in range(len(outputs))
+    ]
 
 
 def contradicts(qzeros: Tensor, bits: int, *, zeros_minus_one: bool) -> bool:

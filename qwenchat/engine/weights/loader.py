@@ -75,8 +75,6 @@ def load_model(
         preflight(work.needed, free)
     if relabelled and work.relabelled:
         relabelled()
-    if layout is not None:
-        layout.prepare(work.files)
     try:
         _fill(work, device, dtype, layout, progress or (lambda fraction: None))
     except torch.OutOfMemoryError:
@@ -173,26 +171,29 @@ def _fill(
     ) as arriving:
         for parameter, tensors in arriving:
             if parameter.gptq is None:
-                value = tensors[0].to(device=device, dtype=None if layout else dtype)
-                if layout:
-                    value = layout.keep(parameter.name, value)
-                _put(model, parameter.name, value.contiguous())
+                stored = tensors[0] if parameter.whole else torch.cat(tensors)
+                value = stored.to(device=device, dtype=None if layout else dtype)
+                _put(model, parameter.name, (layout.keep(value) if layout else value).contiguous())
             else:
-                codes = parameter.gptq.codes(tensors)
-                layer = (
-                    layout.layer(parameter.gptq.layer, codes) if layout and parameter.packs(layout) else None
-                )
+                parts = parameter.gptq.codes(tensors)
+                layer = _in_codes(parts, layout) if layout and parameter.packs(layout) else None
                 if layer is not None:
                     _put_layer(model, parameter.name, layer)
                 else:
-                    weight = gptq.dequantize(codes)
+                    weight = torch.cat([gptq.dequantize(part) for part in parts])
                     _put(model, parameter.name, weight.to(device=device, dtype=dtype).contiguous())
-                if not staged:
-                    let_go(tensors)
+            if not staged and not (parameter.gptq is None and parameter.whole):
+                let_go(tensors)
             done += parameter.shape.numel()
             progress(done / total)
     if model.lm_head.weight.is_meta:  # tied
-        model.lm_head.weight = model.transformer.wte.weight
+        model.lm_head.weight = model.embedding.weight
+
+
+def _in_codes(parts: list[gptq.Codes], layout: QuantizedLayout) -> QuantizedLinear | None:
+    """The layer that holds a matrix in its codes, of all its parts; None if none can."""
+    codes = gptq.join(parts)
+    return None if codes is None else layout.layer(codes)
 
 
 def _mapped(

@@ -5,7 +5,7 @@ Reads no weights but the zero points of one matrix, to see how they are stored.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,6 @@ _FLOATS = ("F16", "BF16", "F32")
 _DEQUANTIZING = 10
 # Bytes an element while one is brought into our layout; on a GPU two of an MLP are made one.
 _PACKING = 4
-_QUANTIZED = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")
 
 
 def as_stored(parameters: list[Parameter], files: TensorFiles) -> list[Parameter]:
@@ -66,26 +65,29 @@ def reading_bytes(
 
     def of(p: Parameter) -> int:
         count, stored = p.shape.numel(), [files.stored(name) for name in p.stored]
-        # As it is stored, and the one before it, which is let go of when it arrives.
-        raw = 2 * sum(s.nbytes for s in stored) if staged else 0
+        # As it is stored, and the one before it, which is let go of when it arrives; and its parts made one.
+        raw = (2 if p.whole else 3) * sum(s.nbytes for s in stored) if staged else 0
         if p.gptq:
             return raw + count * (_PACKING if layout and p.packs(layout) else _DEQUANTIZING)
         if not staged:
             kept = layout is not None and layout.kept_as(stored[0].dtype) == stored[0].dtype
             return 0 if kept else count * dtype.itemsize
-        if layout and ".mlp.w" in p.name:
+        if layout and ".mlp." in p.name:
             return raw + _PACKING * count * dtype.itemsize
-        return raw if stored[0].dtype != dtype else 0
+        return raw if stored[0].dtype != dtype or not p.whole else 0
 
     return max(of(p) for p in parameters) + (AHEAD if staged else 0)
 
 
 def check_layer_count(config: ModelConfig, tensors: TensorFiles) -> None:
     """Before anything is sized by it: the last layer is there, and none follows it."""
-    last = config.num_layers - 1
-    if f"transformer.h.{last}.ln_1.weight" not in tensors:
-        tensors.check(f"transformer.h.{last}.ln_1.weight", (config.hidden_size,), _FLOATS)
-    if f"transformer.h.{last + 1}.ln_1.weight" in tensors:
+    last, beyond = (
+        config.architecture.stored(f"layers.{layer}.attention_norm.weight")[0]
+        for layer in (config.num_layers - 1, config.num_layers)
+    )
+    if last not in tensors:
+        tensors.check(last, (config.hidden_size,), _FLOATS)
+    if beyond in tensors:
         raise CheckpointError(
             "{folder}: the weights have more layers than config.json says ({most})",
             folder=tensors.folder,
@@ -95,12 +97,21 @@ def check_layer_count(config: ModelConfig, tensors: TensorFiles) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of the model, and the tensors that it is made of."""
+    """One parameter of the model, and the tensors that it is made of.
+
+    Attributes:
+        name: in the model.
+        shape: there.
+        stored: the tensors' names; where it is stored in parts, those of each after the other's.
+        gptq: reads them where they are codes.
+        whole: whether it is not stored in parts.
+    """
 
     name: str
     shape: torch.Size
     stored: tuple[str, ...]
     gptq: _Gptq | None = None
+    whole: bool = True
 
     def packs(self, layout: QuantizedLayout) -> bool:
         """True if its codes can be kept."""
@@ -111,9 +122,9 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class _Gptq:
-    """Reader of a quantised layer's tensors: qweight, qzeros, scales and, if there is one, g_idx."""
+    """Reader of a quantised layer: of each part qweight, qzeros, scales and, where it is there, g_idx."""
 
-    layer: str
+    layers: tuple[str, ...]  # one for each part
     path: Path  # of the g_idx
     quant: QuantConfig
     inputs: int
@@ -124,23 +135,27 @@ class _Gptq:
         """Inputs that share a scale."""
         return self.inputs if self.quant.group_size == -1 else self.quant.group_size
 
-    def codes(self, tensors: list[Tensor]) -> gptq.Codes:
-        """The stored codes, once their groups are checked."""
-        qweight, qzeros, scales, *rest = tensors
-        g_idx = rest[0] if rest else None
+    def codes(self, tensors: list[Tensor]) -> list[gptq.Codes]:
+        """The stored codes of each part, once their groups are checked."""
+        count = len(tensors) // len(self.layers)
+        return [self._codes(layer, *tensors[i * count :][:count]) for i, layer in enumerate(self.layers)]
+
+    def _codes(
+        self, layer: str, qweight: Tensor, qzeros: Tensor, scales: Tensor, g_idx: Tensor | None = None
+    ) -> gptq.Codes:
+        quant = self.quant
         if g_idx is not None:
-            groups = self.quant.groups(self.inputs)
+            groups = quant.groups(self.inputs)
             low, high = torch.stack(torch.aminmax(g_idx)).tolist()
             if low < 0 or high >= groups:
                 raise CheckpointError(
                     "{path}: {layer}.g_idx goes from {low} to {high}, expected groups 0 to {most}",
                     path=self.path,
-                    layer=self.layer,
+                    layer=layer,
                     low=low,
                     high=high,
                     most=groups - 1,
                 )
-        quant = self.quant
         return gptq.Codes(qweight, qzeros, scales, g_idx, quant.bits, self.group, quant.zeros_minus_one)
 
 
@@ -148,25 +163,65 @@ def list_parameters(
     model: Qwen, config: ModelConfig, tensors: TensorFiles
 ) -> Generator[Parameter, None, None]:
     """Every parameter of the model, each checked against the files."""
+    stored_by = config.architecture.stored
     for prefix, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module.bias is None and f"{prefix}.bias" in tensors:
-            # Older auto-gptq releases stored a bias for every layer that they packed.
+        linear = isinstance(module, nn.Linear)
+        if linear and module.bias is None and any(name in tensors for name in stored_by(f"{prefix}.bias")):
+            # auto-gptq stores a bias for every layer that it packs.
             module.bias = nn.Parameter(torch.empty(module.out_features, device="meta"))
         for field, value in module.named_parameters(recurse=False):
             name = f"{prefix}.{field}"
-            if name not in tensors and field == "weight" and config.quant and prefix.endswith(_QUANTIZED):
-                yield _quantized_parameter(name, value.shape, config.quant, tensors)
-            elif name not in tensors and name == "lm_head.weight" and config.tie_word_embeddings:
+            parts = stored_shapes(config, name, value.shape)
+            absent = not any(part in tensors for part in parts)
+            if absent and linear and field == "weight" and config.quant and prefix != "lm_head":
+                yield _quantized_parameter(name, value.shape, parts, config.quant, tensors)
+            elif absent and name == "lm_head.weight" and config.tie_word_embeddings:
                 continue
             else:
-                tensors.check(name, tuple(value.shape), _FLOATS)
-                yield Parameter(name, value.shape, (name,))
+                for part, shape in parts.items():
+                    tensors.check(part, shape, _FLOATS)
+                yield Parameter(name, value.shape, tuple(parts), whole=len(parts) == 1)
 
 
-def _quantized_parameter(name: str, shape: torch.Size, quant: QuantConfig, tensors: TensorFiles) -> Parameter:
+def stored_shapes(config: ModelConfig, name: str, shape: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
+    """The tensors that a parameter of the model is stored in, by their names, and their shapes.
+
+    Args:
+        name, shape: in the model.
+    """
+    parts = config.architecture.stored(name)
+    rows: tuple[int, ...] = (shape[0],)
+    if len(parts) > 1:  # queries, keys and values
+        rows = (config.query_size, config.key_value_size, config.key_value_size)
+    return {part: (count, *shape[1:]) for part, count in zip(parts, rows, strict=True)}
+
+
+def _quantized_parameter(
+    name: str,
+    shape: torch.Size,
+    stored: Mapping[str, tuple[int, ...]],
+    quant: QuantConfig,
+    tensors: TensorFiles,
+) -> Parameter:
     """A GPTQ layer's weight [out, in], checked now and made of its tensors when they are read."""
-    layer = name.removesuffix(".weight")
-    outputs, inputs = shape
+    layers = tuple(part.removesuffix(".weight") for part in stored)
+    inputs = shape[1]
+    for layer, (outputs, _) in zip(layers, stored.values(), strict=True):
+        _check_codes(layer, outputs, inputs, quant, tensors)
+    # Without it the groups are taken in order, which needs groups of one size.
+    ordered = not quant.act_order and inputs % quant.groups(inputs) == 0
+    has_g_idx = not ordered or any(f"{layer}.g_idx" in tensors for layer in layers)
+    if has_g_idx:
+        for layer in layers:
+            tensors.check(f"{layer}.g_idx", (inputs,), ("I32",))
+    parts = ("qweight", "qzeros", "scales", "g_idx")[: 4 if has_g_idx else 3]
+    scale_bytes = tensors.stored(f"{layers[0]}.scales").dtype.itemsize
+    source = _Gptq(layers, tensors.path(f"{layers[0]}.g_idx"), quant, inputs, scale_bytes)
+    names = tuple(f"{layer}.{part}" for layer in layers for part in parts)
+    return Parameter(name, shape, names, source, whole=len(layers) == 1)
+
+
+def _check_codes(layer: str, outputs: int, inputs: int, quant: QuantConfig, tensors: TensorFiles) -> None:
     per_word = 32 // quant.bits
     if inputs % per_word or outputs % per_word:
         raise CheckpointError(
@@ -180,12 +235,3 @@ def _quantized_parameter(name: str, shape: torch.Size, quant: QuantConfig, tenso
     tensors.check(f"{layer}.qweight", (inputs // per_word, outputs), ("I32",))
     tensors.check(f"{layer}.qzeros", (groups, outputs // per_word), ("I32",))
     tensors.check(f"{layer}.scales", (groups, outputs), _FLOATS)
-    # Without it the groups are taken in order, which needs groups of one size.
-    has_g_idx = f"{layer}.g_idx" in tensors or quant.act_order or inputs % groups != 0
-    if has_g_idx:
-        tensors.check(f"{layer}.g_idx", (inputs,), ("I32",))
-
-    parts = ("qweight", "qzeros", "scales", "g_idx")[: 4 if has_g_idx else 3]
-    scale_bytes = tensors.stored(f"{layer}.scales").dtype.itemsize
-    source = _Gptq(layer, tensors.path(f"{layer}.g_idx"), quant, inputs, scale_bytes)
-    return Parameter(name, shape, tuple(f"{layer}.{part}" for part in parts), source)

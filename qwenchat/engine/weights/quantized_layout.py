@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from qwenchat.engine.weights import gptq
-from qwenchat.engine.weights.tensor_files import TensorFiles
 
 
 @runtime_checkable
@@ -23,22 +22,19 @@ class QuantizedLayout(Protocol):
     """How the layers of a model are kept in their codes.
 
     On a GPU that is :class:`qwenchat.engine.cuda.linear.RowLayout`, on a CPU
-    :class:`qwenchat.engine.cpu.packing.BlockLayout`.
+    :class:`qwenchat.engine.cpu.linear.BlockLayout`.
     """
 
     zero_bytes: int
     """What a zero point takes."""
 
-    def prepare(self, files: TensorFiles) -> None:
-        """Told the files before anything is read of them."""
-
     def holds(self, outputs: int, inputs: int, group: int) -> bool:
         """True if a matrix of these sizes can be held."""
 
-    def layer(self, name: str, codes: gptq.Codes) -> QuantizedLinear | None:
-        """The layer of that name; None if it cannot be held after all."""
+    def layer(self, codes: gptq.Codes) -> QuantizedLinear | None:
+        """The layer of these codes; None if they cannot be held after all."""
 
-    def keep(self, name: str, tensor: Tensor) -> Tensor:
+    def keep(self, tensor: Tensor) -> Tensor:
         """Prepare a parameter that is not quantised, as it is stored."""
 
     def kept_as(self, stored: torch.dtype) -> torch.dtype:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from qwenchat.engine.architectures import ARCHITECTURES
 from qwenchat.engine.config import ModelConfig, QuantConfig
 from qwenchat.errors import CheckpointError, DownloadError
 from qwenchat.files import locks
@@ -49,10 +50,12 @@ ABOUT = Published(
     size="135m",
     bits=8,
     config=ModelConfig(
+        architecture=ARCHITECTURES["qwen"],
         vocab_size=49152,
         hidden_size=576,
         num_layers=30,
         num_heads=9,
+        num_key_value_heads=9,
         head_dim=64,
         mlp_size=1536,
         seq_length=8192,
@@ -61,7 +64,10 @@ ABOUT = Published(
         rope_base=100000.0,
         use_dynamic_ntk=False,
         use_logn_attn=False,
+        qkv_bias=True,
+        output_bias=False,
         mlp_bias=False,
+        qk_norm=False,
         tie_word_embeddings=False,
         quant=QuantConfig(8, 64, act_order=False, zeros_minus_one=True),
     ),

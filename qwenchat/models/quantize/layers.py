@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qwenchat.engine.model import Block
     from qwenchat.models.quantize.states import States
 
-MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")
+MATRICES = ("attention.qkv", "attention.output", "mlp.up", "mlp.gate", "mlp.down")
 """What is quantised of a layer."""
 CHUNK = 2048
 """Tokens that are computed with at a time, and the longest sequence."""
@@ -108,7 +108,7 @@ def quantize_block(
     Returns:
         The checkpoint's tensors of its matrices, by their names in the block.
     """
-    attn, mlp = block.attn, block.mlp
+    attention, mlp = block.attention, block.mlp
     stored: dict[str, Tensor] = {}
     work = sum(matrix.weight.numel() for matrix in _matrices(block).values())
 
@@ -124,19 +124,19 @@ def quantize_block(
         advance(done / work)
 
     everything = _matrices(block)
-    quantize(["attn.c_attn"], lambda rows: block.ln_1(x.read(rows)))
-    with _left_out(attn, "c_proj"):
+    quantize(["attention.qkv"], lambda rows: block.attention_norm(x.read(rows)))
+    with _left_out(attention, "output"):
         for span in texts.calibration:
-            y.write(span, attend(attn, block.ln_1(x.read(span))))
-    quantize(["attn.c_proj"], y.read)
+            y.write(span, attend(attention, block.attention_norm(x.read(span))))
+    quantize(["attention.output"], y.read)
     for rows in texts.chunks():
-        y.write(rows, x.read(rows) + attn.c_proj(y.read(rows)))
-    quantize(["mlp.w1", "mlp.w2"], lambda rows: block.ln_2(y.read(rows)))
-    with _left_out(mlp, "c_proj"):
-        quantize(["mlp.c_proj"], lambda rows: mlp(block.ln_2(y.read(rows))))
+        y.write(rows, x.read(rows) + attention.output(y.read(rows)))
+    quantize(["mlp.up", "mlp.gate"], lambda rows: block.mlp_norm(y.read(rows)))
+    with _left_out(mlp, "down"):
+        quantize(["mlp.down"], lambda rows: mlp(block.mlp_norm(y.read(rows))))
     for rows in texts.chunks():
         between = y.read(rows)
-        y.write(rows, between + mlp(block.ln_2(between)))
+        y.write(rows, between + mlp(block.mlp_norm(between)))
     for span in texts.after:
         y.write(span, attend(block, x.read(span)))
     return stored

@@ -207,15 +207,15 @@ class _Run:
     def _embed(self, sequences: Sequence[Sequence[int]]) -> None:
         import torch
 
-        name = "transformer.wte.weight"
-        floats, stored = self._source.read(name), self._source.as_stored(name)
+        name, source = "embedding.weight", self._source
+        floats, stored = source.read(name), source.as_stored(name)
         spans = (*self._texts.calibration, *self._texts.before, *self._texts.after)
         with closing(self._states(0)) as x:
             for span, ids in zip(spans, sequences, strict=True):
                 table = floats if span in self._texts.before else stored
                 x.write(span, table[torch.tensor(ids)].float())
             x.sync()
-        checkpoint.write_tensors(self._job.piece(0), {name: stored})
+        checkpoint.write_tensors(self._job.piece(0), source.by_stored_names({name: stored}))
         self._job.finished(0)
 
     def _quantize_layer(self, layer: int) -> None:
@@ -228,7 +228,7 @@ class _Run:
             kept = {}
             for name, value in block.named_parameters():
                 if not name.endswith(tuple(f"{matrix}.weight" for matrix in layers.MATRICES)):
-                    kept[name] = source.as_stored(f"transformer.h.{layer}.{name}")
+                    kept[name] = source.as_stored(f"layers.{layer}.{name}")
                     value.copy_(kept[name])
             try:
                 quantized = layers.quantize_block(
@@ -238,25 +238,25 @@ class _Run:
                 message = Phrase("layer {n}: {problem}", n=layer + 1, problem=error.message)
                 raise type(error)(message, error.hint) from error
             y.sync()
-        tensors = {f"transformer.h.{layer}.{name}": tensor for name, tensor in (kept | quantized).items()}
-        checkpoint.write_tensors(self._job.piece(piece), tensors)
+        tensors = {f"layers.{layer}.{name}": tensor for name, tensor in (kept | quantized).items()}
+        checkpoint.write_tensors(self._job.piece(piece), source.by_stored_names(tensors))
         self._job.finished(piece)
 
     def _head(self, sequences: Sequence[Sequence[int]], predicted: int) -> None:
         """The last norm and the head, and the perplexity before and after."""
         source, texts = self._source, self._texts
         ids = sequences[len(texts.calibration) :]
-        norm, head = "transformer.ln_f.weight", "lm_head.weight"
-        used = "transformer.wte.weight" if source.tied else head
+        norm, head = "norm.weight", "lm_head.weight"
+        used = "embedding.weight" if source.tied else head
         stored = {norm: source.as_stored(norm), used: source.as_stored(used)}
         found = []
         with closing(self._states(self._layers)) as states:
-            for spans, ln_f, matrix in (
+            for spans, weight, matrix in (
                 (texts.before, source.read(norm), source.read(used)),
                 (texts.after, stored[norm], stored[used]),
             ):
                 loss = sum(
-                    self._loss(states.read(span), ln_f, matrix, text)
+                    self._loss(states.read(span), weight, matrix, text)
                     for span, text in zip(spans, ids[: len(spans)], strict=True)
                 )
                 found.append(math.exp(loss / predicted))
@@ -267,20 +267,20 @@ class _Run:
         if source.tied:
             del stored[used]
         piece = self._layers + 1
-        checkpoint.write_tensors(self._job.piece(piece), stored)
+        checkpoint.write_tensors(self._job.piece(piece), source.by_stored_names(stored))
         self._job.finished(piece, before=found[0], after=found[1])
 
-    def _loss(self, x: Tensor, ln_f: Tensor, head: Tensor, ids: Sequence[int]) -> float:
+    def _loss(self, x: Tensor, norm: Tensor, head: Tensor, ids: Sequence[int]) -> float:
         """Negative log-likelihood of a text's tokens after the first, in nats, summed up.
 
         Args:
             x: states after the last layer, float32 [T, hidden].
-            ln_f, head: as they are stored, on the CPU; the head is taken in pieces.
+            norm, head: as they are stored, on the CPU; the head is taken in pieces.
         """
         import torch
         from torch.nn import functional as F
 
-        x = F.rms_norm(x, ln_f.shape, ln_f.to(x), self._source.config.norm_eps)[:-1]
+        x = F.rms_norm(x, norm.shape, norm.to(x), self._source.config.norm_eps)[:-1]
         wanted = torch.tensor(ids[1:], device=x.device)
         total = torch.full(wanted.shape, -math.inf, device=x.device)  # log of the sum of all, so far
         of_wanted = torch.empty_like(total)

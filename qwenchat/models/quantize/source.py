@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from qwenchat.engine.model import Block
 
 _FLOATS = ("F16", "BF16", "F32")
+_CODES = ("qweight", "qzeros", "scales", "g_idx")
 _SPARE_DISK = 2**28
 _HASHED = 2**20
 _RUNTIME = 2**29  # of torch itself, and of what comes and goes
 
 
 class Source:
-    """A float checkpoint of the Qwen architecture.
+    """A float checkpoint that the engine reads. Tensors go by the names that they have in its model.
 
     Args:
         folder: the checkpoint's.
@@ -52,6 +53,7 @@ class Source:
         import torch
 
         from qwenchat.engine.model import Qwen
+        from qwenchat.engine.weights.parameters import stored_shapes
         from qwenchat.engine.weights.tensor_files import TensorFiles
 
         if not folder.is_dir():  # a GGUF file has a name too
@@ -77,8 +79,10 @@ class Source:
         self.tied = self.config.tie_word_embeddings and head not in self._files
         if self.tied:
             del self._shapes[head]
-        for name, shape in self._shapes.items():
-            self._files.check(name, shape, _FLOATS)
+        self._parts = {name: stored_shapes(self.config, name, shape) for name, shape in self._shapes.items()}
+        for parts in self._parts.values():
+            for part, shape in parts.items():
+                self._files.check(part, shape, _FLOATS)
         self._files.check_all_known()
 
     @property
@@ -87,8 +91,28 @@ class Source:
         return tuple(self._shapes)
 
     def read(self, name: str) -> Tensor:
-        """A tensor as it is stored, backed by the file."""
-        return self._files.read(name)
+        """A tensor as it is stored, backed by the file; its parts made one, where it is stored in parts."""
+        import torch
+
+        first, *others = (self._files.read(part) for part in self._parts[name])
+        return torch.cat((first, *others)) if others else first
+
+    def by_stored_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of the model, quantised ones among them, as a checkpoint of its kind has them."""
+        from qwenchat.engine.weights import gptq
+
+        found: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            layer, _, field = name.rpartition(".")
+            parts = self._parts[f"{layer}.weight" if field in _CODES else name]
+            rows = [shape[0] for shape in parts.values()]
+            if field not in _CODES:
+                found |= dict(zip(parts, tensor.split_with_sizes(rows), strict=True))
+            elif field == "qweight":  # with the others
+                codes = {code: tensors[f"{layer}.{code}"] for code in _CODES}
+                for part, of_part in zip(parts, gptq.split(codes, rows, bits=self._recipe.bits), strict=True):
+                    found |= {f"{part.removesuffix('.weight')}.{code}": t for code, t in of_part.items()}
+        return found
 
     def as_stored(self, name: str) -> Tensor:
         """Convert a tensor that is not quantised to float16, as in the published checkpoints.
@@ -100,14 +124,14 @@ class Source:
 
         from qwenchat.engine.weights.tensor_files import let_go
 
-        tensor = self._files.read(name)
+        tensor = self.read(name)
         stored = tensor.to(torch.float16, copy=True)
         # The least and the largest are NaN if any is; an embedding has no room for a mask of its size.
         if not all(end.isfinite() for end in torch.aminmax(stored)):
             raise CheckpointError(
                 "{path}: the tensor {name} is not finite, or too large for float16",
-                path=self._files.path(name),
-                name=name,
+                path=self._files.path(next(iter(self._parts[name]))),
+                name=" + ".join(self._parts[name]),
             )
         let_go([tensor])
         return stored
@@ -123,7 +147,7 @@ class Source:
         with torch.device("meta"):
             block = Block(self.config, 0)
         for name, _ in list(block.named_parameters()):
-            tensor = self._files.read(f"transformer.h.{layer}.{name}")
+            tensor = self.read(f"layers.{layer}.{name}")
             path, _, field = name.rpartition(".")
             value = tensor.to(device, torch.float32, copy=True)
             block.get_submodule(path).register_parameter(field, nn.Parameter(value, requires_grad=False))
@@ -132,7 +156,7 @@ class Source:
 
     def digest(self, advance: Callable[[float], None]) -> str:
         """SHA-256 over all that the weights depend on."""
-        paths = sorted({self._files.path(name) for name in self._shapes})
+        paths = sorted({self._files.path(part) for parts in self._parts.values() for part in parts})
         digest, done = hashlib.sha256(), 0
         try:
             total = sum(path.stat().st_size for path in paths)
@@ -201,11 +225,16 @@ class Source:
         """Bytes that quantising a layer takes, whatever their number, and that the embedding takes."""
         c = self.config
         hidden, mlp = c.hidden_size, c.mlp_size
-        layer = ITEMSIZE * (4 * hidden * hidden + 3 * hidden * mlp)
+        layer = ITEMSIZE * hidden * (c.qkv_size + c.query_size + 3 * mlp)
         # The Hessian, its inverse and their factors; a matrix, its rounded values, its losses and the rest.
         solving = ITEMSIZE * max(
             4 * inputs**2 + 7 * inputs * outputs
-            for outputs, inputs in ((3 * hidden, hidden), (2 * mlp, hidden), (hidden, mlp))
+            for outputs, inputs in (
+                (c.qkv_size, hidden),
+                (hidden, c.query_size),
+                (2 * mlp, hidden),
+                (hidden, mlp),
+            )
         )
         activations = ITEMSIZE * CHUNK * (6 * mlp + 8 * hidden)
         embedding = 2 * 2 * c.vocab_size * hidden  # as it is stored in the source, and in float16
@@ -221,7 +250,7 @@ class Source:
         return outputs * inputs * bits // 8 + groups * outputs * (16 + bits) // 8 + 4 * inputs
 
     def _check_groups(self) -> None:
-        widths = (self.config.hidden_size, self.config.mlp_size)
+        widths = (self.config.hidden_size, self.config.query_size, self.config.mlp_size)
         group = self._recipe.group_size
         if any(width % 32 for width in widths):
             raise CheckpointError(

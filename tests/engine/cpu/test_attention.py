@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qwenchat.engine.cpu import packing
+from qwenchat.engine.cpu import assembly
 from qwenchat.engine.cpu.model import CPUModel
 from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.kv_cache import KVCache
@@ -36,9 +36,9 @@ def a_model(
     shapes = random_model.config(heads=heads, head_dim=head_dim, mlp_size=mlp_size, vocab_size=vocab_size)
     model = Qwen(replace(shapes, **changes)).requires_grad_(False).eval()
     for name, parameter in model.named_parameters():
-        if "ln_" in name:
+        if "norm" in name:
             parameter.uniform_(0.5, 1.5)
-        elif "c_attn" in name:
+        elif "qkv" in name:
             parameter.mul_(3)
     return model
 
@@ -72,6 +72,16 @@ def error(found: Tensor, expected: Tensor) -> float:
         {"heads": 2, "head_dim": 96, "mlp_biased": True},
         {"heads": 1, "head_dim": 128},
         {"heads": 2, "head_dim": 64, "use_logn_attn": True, "seq_length": 40, "alpha": 3.0},
+        {"heads": 3, "num_key_value_heads": 1},
+        {
+            "heads": 14,
+            "num_key_value_heads": 2,
+            "head_dim": 64,
+            "hidden_size": 96,
+        },  # heads wider than the model
+        {"heads": 8, "num_key_value_heads": 4, "hidden_size": 400, "qkv_bias": False, "output_bias": True},
+        {"heads": 6, "num_key_value_heads": 3, "qk_norm": True, "head_dim": 128, "hidden_size": 64},
+        {"heads": 2, "num_key_value_heads": 2, "qk_norm": True, "head_dim": 96},
     ],
     ids=str,
 )
@@ -83,7 +93,7 @@ def test_every_token_of_a_long_text_gets_the_logits_of_plain_torch(
     model = a_model(mlp_bias=biased, **settings)
     ids = list(ids_of(model, 300).split(1))
     expected = run(model, ids, alpha=alpha)
-    ours = packing.assemble(model, torch.float32, teams(2))
+    ours = assembly.assemble(model, torch.float32, teams(2))
     assert error(run(ours, ids, alpha=alpha), expected) < MOST
 
 
@@ -92,7 +102,7 @@ def test_every_token_of_a_long_text_gets_the_logits_of_plain_torch(
 def test_threads_share_the_positions_however_many_there_are(teams: Teams, threads: int, int8: bool) -> None:
     """Fewer than the threads, as many as a tile or one more, and in between."""
     model = a_model()
-    ours = packing.assemble(model, torch.float32, teams(threads))
+    ours = assembly.assemble(model, torch.float32, teams(threads))
     ids = ids_of(model, 210)
     straight = list(ids[:7].split(1))
     assert error(run(ours, straight), run(model, straight)) < MOST
@@ -111,7 +121,7 @@ def test_threads_share_the_positions_however_many_there_are(teams: Teams, thread
 
 def test_a_token_is_stored_in_8_bits_as_plain_torch_stores_it(teams: Teams) -> None:
     model = a_model()
-    ours = packing.assemble(model, torch.float32, teams(3))
+    ours = assembly.assemble(model, torch.float32, teams(3))
     theirs, mine = model.new_cache(70, int8=True), ours.new_cache(70, int8=True)
     ids = list(ids_of(model, 70).split(1))
     run(model, ids, cache=theirs)
@@ -137,7 +147,7 @@ class RoundedCache(KVCache):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_keys_and_values_are_rounded_to_bfloat16_and_nothing_else_is(teams: Teams, threads: int) -> None:
     model = a_model()
-    ours = packing.assemble(model, torch.bfloat16, teams(threads))
+    ours = assembly.assemble(model, torch.bfloat16, teams(threads))
     ids = list(ids_of(model, 140).split(1))
     cache = RoundedCache.of(model.config, 140, dtype=torch.bfloat16, device=CPU)
     mine = ours.new_cache(140)
@@ -152,7 +162,7 @@ def test_keys_and_values_are_rounded_to_bfloat16_and_nothing_else_is(teams: Team
 
 @pytest.mark.parametrize("int8", [False, True])
 def test_a_truncated_cache_goes_on_as_one_that_never_held_more(teams: Teams, int8: bool) -> None:
-    ours = packing.assemble(model := a_model(), torch.float32, teams(2))
+    ours = assembly.assemble(model := a_model(), torch.float32, teams(2))
     first, undone, second = (list(ids_of(model, n).split(1)) for n in (70, 30, 3))
     rotary = Rotary(model.config, 100, CPU)
     straight, truncated = (ours.new_cache(100, int8=int8) for _ in range(2))
@@ -170,7 +180,7 @@ def test_a_truncated_cache_goes_on_as_one_that_never_held_more(teams: Teams, int
 
 
 def test_two_texts_can_take_turns_on_one_model(teams: Teams) -> None:
-    ours = packing.assemble(model := a_model(), torch.float32, teams(2))
+    ours = assembly.assemble(model := a_model(), torch.float32, teams(2))
     texts = [list(ids_of(model, 20).split(1)) for _ in range(2)]
     expected = [run(ours, ids) for ids in texts]
     caches = [ours.new_cache(20), ours.new_cache(33, int8=False)]
@@ -186,8 +196,8 @@ def test_two_texts_can_take_turns_on_one_model(teams: Teams) -> None:
 def test_scores_far_apart_are_no_trouble(teams: Teams) -> None:
     """All weight on one position, wherever it is; and whole tiles whose weights are 0."""
     model = a_model(heads=2)
-    for block in model.transformer.h:
-        block.attn.c_attn.weight[: 2 * 64].mul_(12)  # queries and keys: scores in the thousands
-    ours = packing.assemble(model, torch.float32, teams(3))
+    for block in model.layers:
+        block.attention.qkv.weight[: 2 * 64].mul_(12)  # queries and keys: scores in the thousands
+    ours = assembly.assemble(model, torch.float32, teams(3))
     ids = list(ids_of(model, 200).split(1))
     assert error(run(ours, ids), run(model, ids)) < 1e-3  # the scores themselves are rounded to 1e-4

@@ -16,18 +16,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qwenchat.backends.load import load
-from qwenchat.engine.config import read_model_config
-from qwenchat.engine.cpu import packing
+from qwenchat.engine.cpu import assembly
+from qwenchat.engine.cpu.linear import BlockLayout
 from qwenchat.engine.cpu.model import FEW, CPUModel
-from qwenchat.engine.cpu.packing import BlockLayout
 from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.generate import Engine
 from qwenchat.engine.generation import Cancelled
 from qwenchat.engine.model import Qwen, Rotary
 from qwenchat.engine.torch_runner import TorchRunner
-from qwenchat.engine.weights import gptq
 from qwenchat.engine.weights.loader import load_model
-from tests.engine import random_model
+from tests.engine import golden, llama_checkpoint, random_model
 from tests.places import GOLDEN
 
 Teams = Callable[[int], Team]
@@ -44,9 +42,8 @@ def plain(folder: Path, dtype: torch.dtype = torch.float32) -> Qwen:
 
 def ours(folder: Path, team: Team, dtype: torch.dtype = torch.float32) -> CPUModel:
     """The checkpoint on the kernels."""
-    blocks = BlockLayout(read_model_config(folder), dtype, team)
-    model = load_model(folder, device=CPU, dtype=dtype, context=64, layout=blocks)
-    return packing.assemble(model, dtype, team)
+    model = load_model(folder, device=CPU, dtype=dtype, context=64, layout=BlockLayout(team))
+    return assembly.assemble(model, dtype, team)
 
 
 @torch.inference_mode()
@@ -101,10 +98,9 @@ def test_a_loaded_checkpoint_gives_the_originals_logits_and_tokens_on_the_kernel
 def test_layers_stay_in_their_codes(own_teams: Teams, name: str, bits: int) -> None:
     model = ours(GOLDEN / name, own_teams(2))
     for layer in model.layers:
-        matrices = (layer.c_attn, layer.c_proj, layer.w1, layer.w2, layer.mlp_c_proj)
-        assert {m.bits for m in matrices} == {bits}
-        assert all(m.data.nbytes == m.rows * m.columns * bits // 8 for m in matrices)
-    assert model.lm_head.data.dtype == model.wte.data.dtype == torch.float16  # as it is stored
+        assert {m.bits for m in layer.matrices} == {bits}
+        assert all(m.data.nbytes == m.rows * m.columns * bits // 8 for m in layer.matrices)
+    assert model.lm_head.data.dtype == model.embedding.data.dtype == torch.float16  # as it is stored
     weights = sum(load_file(GOLDEN / name / "model.safetensors")[f"lm_head.{x}"].nbytes for x in ("weight",))
     codes = 2 * bits * (4 * 128 * 128 + 3 * 128 * 256) // 8
     assert weights + codes < model.bytes_per_token < 1.1 * (weights + codes)
@@ -204,12 +200,15 @@ def test_a_few_tokens_that_are_cancelled_between_two_are_all_forgotten(
 def test_shapes_that_they_have_no_vectors_for_are_left_to_plain_torch(
     shapes: dict[str, int], dtype: torch.dtype, reason: str | None
 ) -> None:
-    why = packing.unsupported_reason(random_model.config(vocab_size=64, **shapes), dtype)
+    why = assembly.unsupported_reason(random_model.config(vocab_size=64, **shapes), dtype)
     assert why is None if reason is None else why is not None and reason in why
 
 
 def test_a_model_of_other_shapes_is_loaded_and_the_reason_is_told_once(tmp_path: Path) -> None:
-    folder = a_checkpoint(tmp_path, heads=3, head_dim=16, copies=1, bits=16)
+    config = {"kv_channels": 16, "num_attention_heads": 8}
+    folder = golden.copy("fp16", tmp_path)
+    written = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(written | config))
     told: list[str] = []
     model = load(folder, device="cpu", dtype="float32", notice=told.append)
     assert isinstance(model.engine.runner.model, Qwen)
@@ -218,73 +217,17 @@ def test_a_model_of_other_shapes_is_loaded_and_the_reason_is_told_once(tmp_path:
     assert len(list(model.generate([1, 2, 3], temperature=0, max_new_tokens=3, ignore_eos=True))) == 3
 
 
-# --- key/value heads that are copies -----------------------------------------------------------
-
-
-def a_checkpoint(
-    folder: Path, *, heads: int, copies: int | list[int], bits: int, head_dim: int = 32, mlp_size: int = 96
-) -> Path:
-    """Random weights, in ``folder``; so many key/value heads in a row, by layer, are one and the same."""
-    hidden = heads * head_dim
-    by_layer = copies if isinstance(copies, list) else [copies, copies]
-    tensors = {name: torch.randn(64, hidden).half() for name in ("transformer.wte.weight", "lm_head.weight")}
-    tensors["transformer.ln_f.weight"] = torch.rand(hidden).half() + 0.5
-    for i, count in enumerate(by_layer):
-        prefix = f"transformer.h.{i}"
-        c_attn = 3 * torch.randn(3, heads, head_dim, hidden) * hidden**-0.5
-        bias = torch.randn(3, heads, head_dim)
-        for part in (c_attn, bias):
-            part[1:] = part[1:, ::count].repeat_interleave(count, dim=1)
-        matrices = {
-            "attn.c_attn": c_attn.view(3 * hidden, hidden),
-            "attn.c_proj": torch.randn(hidden, hidden) * hidden**-0.5,
-            "mlp.w1": torch.randn(mlp_size, hidden) * hidden**-0.5,
-            "mlp.w2": torch.randn(mlp_size, hidden) * hidden**-0.5,
-            "mlp.c_proj": torch.randn(hidden, mlp_size) * mlp_size**-0.5,
-        }
-        for name, weight in matrices.items():
-            if bits > 8:
-                tensors[f"{prefix}.{name}.weight"] = weight.half()
-                continue
-            packed = gptq.quantize_rtn(weight, bits=bits, group_size=32)
-            tensors |= {f"{prefix}.{name}.{part}": tensor for part, tensor in packed.items()}
-        tensors[f"{prefix}.attn.c_attn.bias"] = bias.flatten().half()
-        for name in ("ln_1", "ln_2"):
-            tensors[f"{prefix}.{name}.weight"] = torch.rand(hidden).half() + 0.5
-    config: dict[str, Any] = {
-        "model_type": "qwen",
-        "vocab_size": 64,
-        "hidden_size": hidden,
-        "num_hidden_layers": len(by_layer),
-        "num_attention_heads": heads,
-        "kv_channels": head_dim,
-        "intermediate_size": 2 * mlp_size,
-        "seq_length": 128,
-        "layer_norm_epsilon": 1e-6,
-    }
-    if bits <= 8:
-        config["quantization_config"] = {"bits": bits, "group_size": 32, "quant_method": "gptq"}
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file(tensors, folder / "model.safetensors")
-    return folder
-
-
-def change(folder: Path, changes: Callable[[dict[str, Tensor]], object]) -> None:
-    """Changes the tensors of a checkpoint."""
-    tensors = load_file(folder / "model.safetensors")
-    changes(tensors)
-    save_file(tensors, folder / "model.safetensors")
+# --- heads that share keys and values ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16])
 @pytest.mark.parametrize("int8", [False, True])
-def test_heads_that_are_copies_are_held_once_and_change_nothing(
+def test_keys_and_values_that_heads_share_are_held_once(
     teams: Teams, tmp_path: Path, bits: int, int8: bool
 ) -> None:
-    folder = a_checkpoint(tmp_path, heads=9, copies=3, bits=bits)
+    folder = llama_checkpoint.write(tmp_path, bits=bits)
     reference, model = plain(folder), ours(folder, teams(2))
-    assert model.kv_heads == 3
-    assert model.layers[0].c_attn.rows == (9 + 2 * 3) * 32
+    assert model.layers[0].qkv.rows == (9 + 2 * 3) * 32
     assert model.new_cache(10).layer(0).keys.shape == (3, 10, 32)
     ids = torch.randint(0, 64, (80,))
     for lengths in ([70, *[1] * 10], [1] * 80):
@@ -292,60 +235,22 @@ def test_heads_that_are_copies_are_held_once_and_change_nothing(
         assert error(found, run(reference, ids, *lengths, int8=int8)) < (5e-3 if int8 else MOST)
 
 
-@pytest.mark.parametrize(
-    ("copies", "kept"), [([9, 9], 1), ([9, 3], 3), ([3, 9], 3), ([3, 1], 9), ([1, 3], 9)]
-)
-def test_a_head_is_a_copy_if_it_is_one_in_every_layer(
-    own_teams: Teams, tmp_path: Path, copies: list[int], kept: int
+def test_projections_with_their_inputs_in_different_orders_become_floats(
+    own_teams: Teams, tmp_path: Path
 ) -> None:
-    folder = a_checkpoint(tmp_path, heads=9, copies=copies, bits=8)
+    folder = llama_checkpoint.write(tmp_path, bits=8)
+    reference = plain(folder)
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.self_attn.k_proj.g_idx"
+    tensors[name] = tensors[name].flip(0)  # the same groups with other inputs
+    for part in ("scales", "qzeros"):
+        key = name.replace("g_idx", part)
+        tensors[key] = tensors[key].flip(0)
+    save_file(tensors, folder / "model.safetensors")
     model, ids = ours(folder, own_teams(2)), torch.randint(0, 64, (12,))
-    assert model.kv_heads == kept
-    assert error(run(model, ids, 8, 1, 3), run(plain(folder), ids, 8, 1, 3)) < MOST
-
-
-@pytest.mark.parametrize(
-    ("bits", "part"),
-    [(bits, part) for bits in (4, 8) for part in ("qweight", "qzeros", "scales", "bias")]
-    + [(16, "weight"), (16, "bias")],
-)
-def test_a_head_that_differs_in_one_bit_is_no_copy(
-    own_teams: Teams, tmp_path: Path, bits: int, part: str
-) -> None:
-    folder = a_checkpoint(tmp_path, heads=9, copies=3, bits=bits)
-
-    def flip(tensors: dict[str, Tensor]) -> None:
-        tensor = tensors[f"transformer.h.1.attn.c_attn.{part}"]
-        # The very last value head; outputs are the last dimension but for the weight as it is.
-        words = tensor.view(torch.int16 if tensor.itemsize == 2 else torch.int32).flatten()
-        words[-1] ^= 1
-
-    change(folder, flip)
-    model, ids = ours(folder, own_teams(2)), torch.randint(0, 64, (12,))
-    assert model.kv_heads == 9
-    assert error(run(model, ids, 8, 1, 3), run(plain(folder), ids, 8, 1, 3)) < MOST
-
-
-def test_copies_in_a_layer_that_was_left_in_floats_are_no_trouble(own_teams: Teams, tmp_path: Path) -> None:
-    folder = a_checkpoint(tmp_path, heads=9, copies=3, bits=8)
-    dense = plain(folder).transformer.h[0].attn.c_attn.weight.half()
-
-    def leave_in_floats(tensors: dict[str, Tensor]) -> None:
-        for part in ("qweight", "qzeros", "scales", "g_idx"):
-            del tensors[f"transformer.h.0.attn.c_attn.{part}"]
-        tensors["transformer.h.0.attn.c_attn.weight"] = dense.contiguous()
-
-    change(folder, leave_in_floats)
-    model, ids = ours(folder, own_teams(2)), torch.randint(0, 64, (12,))
-    assert error(run(model, ids, 8, 1, 3), run(plain(folder), ids, 8, 1, 3)) < MOST
-
-
-@pytest.mark.parametrize("head_dim", [32, 96])
-def test_a_model_without_copies_keeps_its_heads(own_teams: Teams, tmp_path: Path, head_dim: int) -> None:
-    folder = a_checkpoint(tmp_path, heads=4, copies=1, bits=4, head_dim=head_dim)
-    model, ids = ours(folder, own_teams(3)), torch.randint(0, 64, (40,))
-    assert model.kv_heads == 4
-    assert error(run(model, ids, 30, *[1] * 10), run(plain(folder), ids, 30, *[1] * 10)) < MOST
+    assert model.layers[0].qkv.bits == 32
+    assert model.layers[1].qkv.bits == 8
+    assert error(run(model, ids, 8, 1, 3), run(reference, ids, 8, 1, 3)) < MOST
 
 
 # --- the built-in model ------------------------------------------------------------------------
@@ -354,7 +259,6 @@ def test_a_model_without_copies_keeps_its_heads(own_teams: Teams, tmp_path: Path
 def test_the_built_in_model_gives_plain_torchs_tokens(demo_folder: Path) -> None:
     model = load(demo_folder, device="cpu", dtype="float32", notice=pytest.fail)
     assert isinstance(model.engine.runner.model, CPUModel)
-    assert model.engine.runner.model.kv_heads == 3
     prompt = model.tokenizer.encode("The capital of France is")
     greedy = {"temperature": 0, "repetition_penalty": 1, "ignore_eos": True}
     tokens = list(model.generate(prompt, max_new_tokens=500, **greedy))
@@ -385,7 +289,7 @@ def test_a_model_goes_when_it_is_let_go_of_without_waiting_for_the_collector(
 ) -> None:
     model = ours(golden_folder("gptq_int8"), own_teams(2))
     run(model, torch.arange(10), 8, 1, 1)
-    weights = weakref.ref(model.layers[0].ln_1)
+    weights = weakref.ref(model.layers[0].attention_norm)
     gc.disable()
     try:
         del model
@@ -395,7 +299,7 @@ def test_a_model_goes_when_it_is_let_go_of_without_waiting_for_the_collector(
 
 
 @pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("part", ["c_attn", "w1"])
+@pytest.mark.parametrize("part", ["qkv", "up"])
 def test_what_is_no_number_stays_none(golden_folder: Copy, own_teams: Teams, part: str, int8: bool) -> None:
     model = ours(golden_folder("gptq_int8"), own_teams(2))
     scales = getattr(model.layers[0], part).scales

@@ -63,12 +63,12 @@ def random_codes(
     )
 
 
-def in_blocks(codes: Codes, team: Team, keep: list[int] | None = None) -> Matrix:
+def in_blocks(codes: Codes, team: Team) -> Matrix:
     def fill(matrix: Matrix, qweight: Tensor) -> None:
         order = 0 if matrix.perm is None else matrix.perm.data_ptr()
         team.do(JOB_FILL, matrix.descriptor, qweight.data_ptr(), qweight.shape[1], order)
 
-    return blocks.from_gptq(codes, fill=fill, arena=Arena(), keep=keep)
+    return blocks.from_gptq(codes, fill=fill, arena=Arena())
 
 
 def product(team: Team, matrix: Matrix, x: Tensor) -> Tensor:
@@ -150,16 +150,6 @@ def test_a_matrix_comes_out_of_its_blocks_as_it_went_in(
             teams(2).do(JOB_UNPACK, matrix.descriptor, first, end, out.data_ptr(), bfloat16)
             assert torch.equal(out[:-1].T[:, columns >= 0], dense[rows].to(dtype)[:, columns[columns >= 0]])
             assert out[-1].isnan().all()
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("order", ["none", "act"])
-def test_blocks_can_be_left_out(teams: Teams, most: float, bits: int, order: str) -> None:
-    codes = random_codes(160, 128, bits, group=32, order=order, zeros="any")
-    matrix, x = in_blocks(codes, teams(2), keep=[0, 2, 4]), torch.randn(128)
-    kept = gptq.dequantize(codes).reshape(5, BLOCK, 128)[[0, 2, 4]].reshape(-1, 128)
-    assert torch.equal(matrix.dense(), kept)
-    assert error(product(teams(2), matrix, x), kept.double() @ x.double()) < most
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

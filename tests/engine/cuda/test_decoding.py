@@ -161,7 +161,7 @@ def test_logits_that_are_not_numbers_end_the_reply_with_an_error(shared_engine: 
     engine = shared_engine
     prompt = some_ids(20, 3)
     expected = list(engine.generate(prompt, max_new_tokens=8))
-    norm = engine.runner.model.transformer.ln_f.weight
+    norm = engine.runner.model.norm.weight
     before = norm.clone()
     for broken in (float("nan"), float("inf")):
         generation = engine.generate(prompt, MIXED, max_new_tokens=8)  # its prefill is remembered, and sound
@@ -326,7 +326,7 @@ def test_memory_that_runs_out_in_the_middle_of_a_prompt_is_an_error_that_the_eng
     def run_out(*_: object) -> None:
         torch.empty(2**50, dtype=torch.uint8, device="cuda")
 
-    hook = engine.runner.model.transformer.h[1].register_forward_hook(run_out)
+    hook = engine.runner.model.layers[1].register_forward_hook(run_out)
     with pytest.raises(InsufficientMemoryError):
         list(engine.generate(prompt, max_new_tokens=20))
     hook.remove()

@@ -51,7 +51,7 @@ class Decoder:
     def __init__(
         self, config: ModelConfig, weights: Weights, *, int8_cache: bool, pdl: bool, **settings: object
     ) -> None:
-        device = weights.wte.device
+        device = weights.embedding.device
         self.cache = KVCache.of(config, CONTEXT, dtype=torch.float16, device=device, int8=int8_cache)
         self.state = sample.State(config.vocab_size, CONTEXT, device)
         rotary = Rotary(config, CONTEXT, device)

@@ -95,7 +95,7 @@ def test_each_matrix_is_quantised_for_what_the_quantised_ones_before_it_make(
         )
     for span in texts.calibration:
         attend(block, x.read(span))
-    order = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.c_proj")
+    order = ("attention.qkv", "attention.output", "mlp.up", "mlp.down")
     assert len(found) == len(order)
     for name, inputs in zip(order, found, strict=True):
         torch.testing.assert_close(inputs, torch.cat(met[name]), rtol=1e-4, atol=1e-4)

@@ -108,7 +108,7 @@ def _swiglu_kernel(both, out, HIDDEN, BLOCK: tl.constexpr):
 
 
 def swiglu(both: Tensor) -> Tensor:
-    """The MLP's hidden layer [T, mlp_size] of what ``w1`` and ``w2`` give, [T, 2 * mlp_size]."""
+    """The MLP's hidden layer [T, mlp_size] of what ``up`` and ``gate`` give, [T, 2 * mlp_size]."""
     tokens, width = both.shape
     assert both.is_contiguous()
     out = both.new_empty(tokens, width // 2)

@@ -34,7 +34,7 @@ def a_step(model: Qwen, device: torch.device, *, int8: bool) -> DecodeStep:
     weights = decode.assemble(model)
     assert weights is not None
     c = model.config
-    cache = KVCache.of(c, CONTEXT, dtype=weights.wte.dtype, device=device, int8=int8)
+    cache = KVCache.of(c, CONTEXT, dtype=weights.embedding.dtype, device=device, int8=int8)
     rotary = Rotary(c, CONTEXT, device)
     if device.type == "cuda":
         return DecodeStep(c, weights, cache, rotary, sample.State(c.vocab_size, CONTEXT, device), pdl=False)

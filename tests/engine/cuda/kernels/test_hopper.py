@@ -181,12 +181,12 @@ def test_a_number_that_is_none_reaches_the_logits_and_goes_with_its_token(kind: 
     before = twins.stream(5, 40)
     weights = twins.kernel.weights
     if where == "embedding":
-        weights.wte[5, 3] = torch.nan
+        weights.embedding[5, 3] = torch.nan
         assert twins.stream(5, 40).isnan().any()
         assert torch.isfinite(twins.stream(6, 40)).all()
         return
     layer = weights.tapes[1]
-    of = layer.ln_2 if where == "norm" else layer.tape.bias
+    of = layer.mlp_norm if where == "norm" else layer.tape.bias
     kept = of[7].clone()
     of[7] = torch.nan
     broken = HopperStep(

@@ -98,44 +98,44 @@ def other_shapes() -> Phrase:
     return Phrase("its shapes are not those of a 7B")
 
 
-def misfit(c_attn: Packed, c_proj: Packed, w1: Packed, w2: Packed, down: Packed) -> Phrase | None:
+def misfit(qkv: Packed, output: Packed, up: Packed, gate: Packed, down: Packed) -> Phrase | None:
     """The reason why a layer's matrices cannot lie so; None if they can."""
-    matrices = (c_attn, c_proj, w1, w2, down)
+    matrices = (qkv, output, up, gate, down)
     shapes = [(m.outputs, m.inputs) for m in matrices]
     if shapes != [(3 * HIDDEN, HIDDEN), (HIDDEN, HIDDEN), (MLP, HIDDEN), (MLP, HIDDEN), (HIDDEN, MLP)]:
         return other_shapes()
-    if len({m.bits for m in matrices}) > 1 or c_attn.bits not in (4, 8, 16):
+    if len({m.bits for m in matrices}) > 1 or qkv.bits not in (4, 8, 16):
         return Phrase("its layers are not all of 4, 8 or 16 bits")
     if any(m.scales is not None and (m.group != GROUP or m.scales.dtype != torch.float16) for m in matrices):
         return Phrase("its groups are not of {group} inputs", group=GROUP)
-    if c_attn.bias is None or any(m.bias is not None for m in matrices[1:]):
+    if qkv.bias is None or any(m.bias is not None for m in matrices[1:]):
         return Phrase("it has other biases than a Qwen's")
-    if c_proj.perm is not None:
+    if output.perm is not None:
         return Phrase("its output projection is in act-order")
-    if not go_together(w1, w2):
+    if not go_together(up, gate):
         return Phrase("the two halves of its MLP have their inputs in different orders")
     return None
 
 
-def lay(c_attn: Packed, c_proj: Packed, w1: Packed, w2: Packed, down: Packed) -> Tape:
+def lay(qkv: Packed, output: Packed, up: Packed, gate: Packed, down: Packed) -> Tape:
     """A layer's matrices, which fit, laid out; takes a few times the largest one's memory for a while."""
-    zeros = any(m.zeros is not None for m in (c_attn, c_proj, w1, w2, down))
-    sizes = Sizes(c_attn.bits, zeros)
+    zeros = any(m.zeros is not None for m in (qkv, output, up, gate, down))
+    sizes = Sizes(qkv.bits, zeros)
     units = down.perm
     order = None
-    if c_attn.perm is not None or w1.perm is not None:
-        in_order = torch.arange(HIDDEN, dtype=torch.int32, device=c_attn.codes.device)
-        order = torch.stack([in_order if m.perm is None else m.perm for m in (c_attn, w1)])
+    if qkv.perm is not None or up.perm is not None:
+        in_order = torch.arange(HIDDEN, dtype=torch.int32, device=qkv.codes.device)
+        order = torch.stack([in_order if m.perm is None else m.perm for m in (qkv, up)])
     parts = [
-        _whole(sizes, [c_attn], qkv_rows()),
-        _projection(sizes, c_proj),
-        _whole(sizes, [w1, w2], mlp_rows(units)),
+        _whole(sizes, [qkv], qkv_rows()),
+        _projection(sizes, output),
+        _whole(sizes, [up, gate], mlp_rows(units)),
         _down(sizes, down),
     ]
     data = torch.cat(parts)
     assert len(data) == sizes.starts()[-1]
-    assert c_attn.bias is not None
-    return Tape(data, sizes.bits, zeros, order, units, c_attn.bias)
+    assert qkv.bias is not None
+    return Tape(data, sizes.bits, zeros, order, units, qkv.bias)
 
 
 def qkv_rows() -> Tensor:
