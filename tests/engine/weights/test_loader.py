@@ -263,7 +263,7 @@ def test_a_key_that_says_the_same_or_changes_nothing_is_no_condition(plain: Path
         ({"num_hidden_layers": 3}, r"transformer\.h\.2\.ln_1\.weight is missing"),
         ({"num_hidden_layers": 1}, "the weights have more layers"),
         ({"intermediate_size": 511}, "expected an even number"),
-        ({"intermediate_size": 1024}, r"mlp\.w1\.weight is F16 \[256, 128\], expected .* \[512, 128\]"),
+        ({"intermediate_size": 1024}, r"mlp\.w2\.weight is F16 \[256, 128\], expected .* \[512, 128\]"),
         ({"vocab_size": 321}, r"transformer\.wte\.weight is F16 \[320, 128\]"),
         ({"vocab_size": 10**12}, "vocab_size"),
         ({"layer_norm_epsilon": 0}, "layer_norm_epsilon is 0"),
