@@ -556,7 +556,9 @@ CHINESE: Mapping[str, str] = {
     "heads of {size} or a width of {width} are not what they are made for": (
         "它们不适用于大小为 {size} 的头或 {width} 的宽度"
     ),
-    "transformers reads other models: --backend huggingface": "其他模型由 transformers 读取：--backend huggingface",
+    "transformers reads other models: --backend huggingface": (
+        "其他模型由 transformers 读取：--backend huggingface"
+    ),
     "triton is not installed": "未安装 triton",
     "triton cannot be used: {error}": "triton 无法使用：{error}",
     "triton needs a C compiler, and there is no gcc or clang": "triton 需要 C 编译器，但没有 gcc 或 clang",
