@@ -1389,7 +1389,6 @@ CHINESE: Mapping[str, str] = {
     "the token id {outside} is outside the vocabulary (0 to {most})": (
         "token id {outside} 不在词表中（0 到 {most}）"
     ),
-    "this engine reads first-generation Qwen checkpoints": "这个引擎读取第一代 Qwen 检查点",
     "token id {token} is outside the vocabulary (0 to {most})": "token id {token} 不在词表中（0 到 {most}）",
     "try again": "请再试一次",
     "{count} of them and no index": "{count} 个，且没有索引",
