@@ -39,6 +39,7 @@ ALLOWED = {
     "engine.cpu.cores._groups": SYSTEM,
     "engine.cpu.cores._limits": SYSTEM,
     "engine.cpu.cores.processor_name": SYSTEM,
+    "engine.cuda.kernels.hopper.compiled._module": OWN,
     "engine.memory._cgroup_headroom": SYSTEM,
     "engine.memory._reclaimable": SYSTEM,
     "engine.weights.tensor_files._open": CHECKED,
