@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -45,16 +45,25 @@ def runner(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     hub_folders: Callable[[str], Path],
+) -> Iterator[Runner[Any]]:
+    before = torch.get_num_threads()
+    yield _runner(request.param, tmp_path_factory, hub_folders)
+    torch.set_num_threads(before)
+
+
+def _runner(
+    kind: str, tmp_path_factory: pytest.TempPathFactory, hub_folders: Callable[[str], Path]
 ) -> Runner[Any]:
-    if request.param == "script":
+    if kind == "script":
         return ScriptedRunner()
-    if request.param == "transformers":
-        return qwenchat.load(hub_folders("qwen2"), device="cpu", dtype="float32").engine.runner
+    if kind == "transformers":
+        return qwenchat.load(hub_folders("qwen2"), device="cpu", dtype="float32", threads=1).engine.runner
     folder = golden.copy("gptq_int8", tmp_path_factory.mktemp("model"))
-    if request.param == "plain torch":
+    if kind == "plain torch":
+        torch.set_num_threads(1)
         return TorchRunner(load_model(folder, device=CPU, dtype=torch.float32, context=128))
-    device, dtype = ("cuda", "float16") if request.param == "CUDA graph" else ("cpu", "float32")
-    model = qwenchat.load(folder, device=device, dtype=dtype)
+    device, dtype = ("cuda", "float16") if kind == "CUDA graph" else ("cpu", "float32")
+    model = qwenchat.load(folder, device=device, dtype=dtype, threads=1)
     assert ("CUDA graph" if device == "cuda" else "kernels on") in model.description
     return model.engine.runner
 

@@ -48,43 +48,12 @@ def memory_for(monkeypatch: pytest.MonkeyPatch, fits: Callable[[int], bool]) -> 
     monkeypatch.setattr(CPUModel, "__call__", limited)
 
 
-@pytest.mark.parametrize("when", ["prefill", "decode"])
-def test_a_generation_that_runs_out_is_an_error_and_the_next_one_works(
-    model: NativeBackend, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
-    expected = tokens(model)
-    another = [7, *PROMPT]  # not in the cache
-    with monkeypatch.context() as patch:
-        memory_for(patch, (lambda n: n == 1) if when == "prefill" else (lambda n: n > 1))
-        with pytest.raises(InsufficientMemoryError, match="memory ran out: CUDA out of memory"):
-            list(model.generate(another, temperature=0, max_new_tokens=4))
-        assert model.engine.cache is None
-    assert tokens(model) == expected
-
-
 def test_the_memory_of_the_cache_is_given_back(model: NativeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = weakref.ref(model.engine.cache)
     memory_for(monkeypatch, lambda n: False)
     with pytest.raises(InsufficientMemoryError):
         tokens(model)
     assert cache() is None
-
-
-def test_a_cache_that_cannot_be_had_is_an_error_and_a_smaller_one_works(
-    model: NativeBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = tokens(model)
-    new_cache = TorchRunner.new_cache
-
-    def limited(self: TorchRunner, capacity: int) -> TorchCache:
-        if capacity > 512:
-            raise out_of_memory()
-        return new_cache(self, capacity)
-
-    monkeypatch.setattr(TorchRunner, "new_cache", limited)
-    with pytest.raises(InsufficientMemoryError, match="memory ran out"):
-        tokens(model, 600)
-    assert tokens(model) == expected
 
 
 def test_a_context_that_does_not_fit_is_an_error_of_the_load(

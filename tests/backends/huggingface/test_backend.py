@@ -24,11 +24,9 @@ from qwenchat.chat.messages import GenerationOptions, Message, PrefillProgress, 
 from qwenchat.chat.parts import Role
 from qwenchat.cli import app
 from qwenchat.errors import (
-    BusyError,
     CheckpointError,
     ContextLengthError,
     InsufficientMemoryError,
-    PromptError,
     UsageError,
 )
 from qwenchat.i18n.language import tr
@@ -254,27 +252,6 @@ def test_a_cancel_is_heard_between_two_layers_of_a_prefill(
     assert reply(model, long, temperature=0, max_new_tokens=12)[0] == after
 
 
-def test_a_long_prefill_tells_its_progress_and_gives_the_same_reply(
-    model: HuggingFaceBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    long = [{"role": "user", "content": "The quick brown fox. " * 20}]
-    whole, _ = reply(model, long, temperature=0, max_new_tokens=20)
-    model.engine.forget()
-    monkeypatch.setattr(model.engine.runner, "chunk", 50)
-    events = list(model.chat(long, temperature=0, max_new_tokens=20))
-    progress = [event for event in events if isinstance(event, PrefillProgress)]
-    total = progress[-1].total
-    assert [event.done for event in progress] == [*range(50, total, 50), total]
-    assert "".join(event.text for event in events) == whole
-
-
-def test_the_same_prompt_again_serves_whole_and_gives_the_same_reply(model: HuggingFaceBackend) -> None:
-    first, _ = reply(model, temperature=0, max_new_tokens=10)
-    again, end = reply(model, temperature=0, max_new_tokens=10)
-    assert again == first
-    assert end.usage.reused_tokens == end.usage.prompt_tokens
-
-
 def test_the_next_turn_runs_only_what_is_new(model: HuggingFaceBackend) -> None:
     chat = [Message.of_text(Role.USER, "hello")]
     _, end = reply(model, chat, temperature=0, max_new_tokens=6)
@@ -345,38 +322,10 @@ def test_a_context_beyond_the_model_is_refused(hub_folders: Callable[[str], Path
         load(hub_folders("qwen2"), context=context)
 
 
-def test_two_replies_at_once_are_refused_not_mixed(model: HuggingFaceBackend) -> None:
-    first = model.chat(HELLO, max_new_tokens=5)
-    next(first)
-    with pytest.raises(BusyError):
-        list(model.chat(HELLO))
-    first.close()
-    assert list(model.chat(HELLO, max_new_tokens=2))
-
-
 @pytest.mark.parametrize("options", [{"top_p": 2}, {"temperature": -1}, {"max_new_tokens": 0}, {"seed": -3}])
 def test_an_option_out_of_range_is_refused(model: HuggingFaceBackend, options: dict[str, int]) -> None:
     with pytest.raises(UsageError):
         list(model.chat(HELLO, **options))
-
-
-@pytest.mark.parametrize("ids", ["123", [], [10**6], [None]])
-def test_what_is_no_prompt_is_refused(model: HuggingFaceBackend, ids: Any) -> None:
-    with pytest.raises(PromptError):
-        model.generate(ids)
-    with pytest.raises(PromptError):
-        model.logits(ids)
-
-
-def test_logits_are_the_models_and_leave_the_cache_alone(model: HuggingFaceBackend) -> None:
-    reply(model, temperature=0, max_new_tokens=3)
-    held = list(model.engine.cache.ids)
-    logits = model.logits([5, 6, 7])
-    assert logits.shape == (3, model.engine.runner.vocab_size)
-    assert logits.dtype == torch.float32
-    assert int(logits[-1].argmax()) == next(model.generate([5, 6, 7], temperature=0, ignore_eos=True))
-    model.engine.forget()
-    assert held
 
 
 def test_logits_after_a_cancel_are_not_cancelled(model: HuggingFaceBackend) -> None:
@@ -395,23 +344,6 @@ def test_a_cancel_is_heard_in_every_layer_of_a_mixture_of_experts(
     experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
     model = load(write_hub_model(tmp_path / "moe", replace(styles["qwen2"], model="qwen3_moe"), **experts))
     assert list(runner._layers(model.engine.runner.model)) == list(model.engine.runner.model.model.layers)
-
-
-def test_memory_that_runs_out_is_an_error_that_the_chat_survives(
-    model: HuggingFaceBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, _ = reply(model, temperature=0, max_new_tokens=5)
-
-    def fail(*args: object, **kwargs: object) -> None:
-        raise RuntimeError(
-            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory. tried"
-        )
-
-    with monkeypatch.context() as broken:
-        broken.setattr(model.engine.runner.model, "forward", fail)
-        with pytest.raises(InsufficientMemoryError, match="memory ran out"):
-            list(model.chat([{"role": "user", "content": "other"}]))
-    assert reply(model, temperature=0, max_new_tokens=5)[0] == before
 
 
 def test_more_memory_than_is_free_is_refused_before_the_weights_are_read(
