@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 from qwenchat.cli.context import Context, session_store
 from qwenchat.errors import UsageError
@@ -16,7 +17,6 @@ def chat(context: Context, *, session: str | None = None) -> None:
         session: the name of the session to go on with, if not the flags say one.
     """
     from qwenchat.cli.backend import loader
-    from qwenchat.models import catalog, offers
     from qwenchat.paths import history_file
     from qwenchat.sessions.resume import open_chat
     from qwenchat.terminal.chat import Chat
@@ -50,8 +50,23 @@ def chat(context: Context, *, session: str | None = None) -> None:
             store,
             lambda name: loader(name, settings),
             notices=notices,
-            check_model=catalog.check,
+            check_model=_check_model,
             history=history_file() if settings.save and settings.history else None,
-            model_names=offers.to_load,
+            model_names=_model_names,
         )
     ).run()
+
+
+# The prompt comes first, what is on the disk when it is asked for.
+
+
+def _check_model(name: str) -> None:
+    from qwenchat.models import catalog
+
+    catalog.check(name)
+
+
+def _model_names() -> Iterable[str]:
+    from qwenchat.models import offers
+
+    return offers.to_load()

@@ -13,7 +13,7 @@ saved ``file``'s. Prints nothing: what a person must be told is a :class:`Sessio
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -142,7 +142,7 @@ class SessionStore:
         title: str = "",
     ) -> Session:
         """A new session. Nothing is on the disk until it is saved."""
-        record = _new_record(secrets.token_hex(6), conversation, model, settings, title)
+        record = _new_record(os.urandom(6).hex(), conversation, model, settings, title)
         return Session(record, SessionFile(self._folder, record.head.id))
 
     def copy(self, record: SessionRecord) -> Session:
