@@ -1,7 +1,8 @@
 """The protocol between the generation loop and whatever runs a model's tokens.
 
 A runner owns a model, its device and its library; the loop owns order, limits, ends and statistics, and
-touches logits only to hand them back. A runner runs one thing at a time on a cache; whoever calls sees to it.
+touches logits only to hand them back. One thing is run at a time, to which whoever calls sees; :meth:`logits`
+alone may be asked for meanwhile.
 """
 
 from __future__ import annotations

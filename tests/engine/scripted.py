@@ -83,7 +83,7 @@ class ScriptedRunner:
         cancel: threading.Event | None = None,
     ) -> Generator[int, None, None]:
         numbers = random.Random(params.seed)
-        while True:
+        while cancel is None or not cancel.is_set():
             token = _choose(logits, params, numbers)
             yield token
             logits = self.prefill(cache, [token], cancel)

@@ -17,7 +17,7 @@ from qwenchat.engine.generation import Cancelled
 from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.prefix_cache import PrefixCache
 from qwenchat.engine.sampling import SamplingParams
-from qwenchat.engine.torch_runner import free_torch, torch_ran_out
+from qwenchat.engine.torch_runner import free_torch, is_set, torch_ran_out
 from qwenchat.engine.torch_sampling import Sampler
 
 
@@ -94,6 +94,8 @@ class HubRunner:
         cancel: threading.Event | None = None,
     ) -> Generator[int, None, None]:
         """As :meth:`qwenchat.engine.runner.Runner.decode`."""
+        if is_set(cancel):
+            return
         sampler = Sampler(params, self.vocab_size, cache.ids, device=self.device)
         token = sampler(logits)
         yield token

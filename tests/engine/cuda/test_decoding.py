@@ -91,7 +91,7 @@ def kernel_logits(engine: Engine, prompt: list[int], reply: list[int]) -> torch.
     for position, token in enumerate(reply[:-1], len(prompt)):
         step.state.token.fill_(token)
         step.state.position.fill_(position)
-        step.launch(PARTS[:-1])
+        step.launch(step.parts[:-1])
         rows.append(step.state.logits.clone())
     return torch.stack(rows).cpu()
 
