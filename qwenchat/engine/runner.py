@@ -40,7 +40,8 @@ class Runner(Protocol[C]):
             The logits [V] after the last one, in memory that nothing writes to any more.
 
         Raises:
-            Cancelled: ``cancel`` was set; nothing was added.
+            Cancelled: ``cancel`` was set. No id was added, and whoever goes on truncates the cache first,
+                as its ``begin`` does: keys may have been left behind.
         """
 
     def verify(self, cache: C, ids: Sequence[int], cancel: threading.Event | None = None) -> Any:

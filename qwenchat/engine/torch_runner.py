@@ -138,10 +138,11 @@ class TorchRunner:
 
 def torch_ran_out(error: Exception) -> bool:
     """Whether an error, raised where torch computes, means that memory ran out."""
-    # On a CPU torch has no class of its own for it.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    )
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # On a CPU torch has no class of its own for it, nor have Triton and the driver.
+    said = ("allocate memory", "out of memory")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
 
 
 def free_torch(device: torch.device) -> None:

@@ -245,6 +245,7 @@ def test_memory_that_runs_out_is_an_error_that_the_engine_survives(
     if not isinstance(engine.runner, ScriptedRunner):
         errors += [
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+            RuntimeError("Triton Error [CUDA]: out of memory"),
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         ]
     for error in errors:
