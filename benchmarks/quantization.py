@@ -109,7 +109,7 @@ def round_to(source: Path, dest: Path, recipe: Recipe) -> None:
         else:
             tensors[name] = model.as_stored(name)
     dest.mkdir()
-    checkpoint.write_tensors(dest / checkpoint.piece_name(1, 1), tensors)
+    checkpoint.write_tensors(dest / checkpoint.piece_name(1, 1), model.by_stored_names(tensors))
     checkpoint.finish(dest, source, recipe)
 
 

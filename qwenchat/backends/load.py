@@ -90,7 +90,7 @@ def load_requested(request: LoadRequest) -> Model:
     from qwenchat.models import catalog
 
     def attempt(wanted: LoadRequest, reason: str | None) -> Model:
-        folder = catalog.locate(wanted.model, progress=wanted.progress)
+        folder = catalog.locate(wanted.model, progress=wanted.progress, notice=wanted.notice)
         if reason is not None:
             wanted, told = within_demo(wanted, folder)
             request.notice(Phrase("{message}; {hint}", message=reason, hint=told))
@@ -183,7 +183,10 @@ def _reader(folder: Path, backend: str) -> str:
 
 
 def backend_for(folder: Path) -> tuple[str, str]:
-    """The backend that reads a checkpoint: ours the first Qwen generation, transformers everything else.
+    """The backend that reads a checkpoint: ours the first Qwen generation, transformers most others.
+
+    Of the other architectures that our engine knows, ours reads those that come with a vocabulary that our
+    tokenizer reads, as the built-in model does.
 
     Returns:
         Its name, and what the checkpoint is, in a word.
@@ -192,10 +195,13 @@ def backend_for(folder: Path) -> tuple[str, str]:
         CheckpointError: there is no readable ``config.json``, or there are several GGUF files.
     """
     from qwenchat.backends.huggingface.files import gguf_file, refuse_several
+    from qwenchat.engine.architectures import ARCHITECTURES
     from qwenchat.files.json_values import read_json
 
     if gguf_file(folder) is not None:
         return HUGGINGFACE, "GGUF"
     refuse_several(folder)
     kind = read_json(folder / "config.json").get("model_type")
+    if kind != "qwen" and isinstance(kind, str) and kind in ARCHITECTURES and any(folder.glob("*.tiktoken")):
+        return NATIVE, f"model_type {kind!r} with a .tiktoken vocabulary"
     return NATIVE if kind == "qwen" else HUGGINGFACE, f"model_type {kind!r}"

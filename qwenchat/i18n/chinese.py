@@ -575,6 +575,9 @@ CHINESE: Mapping[str, str] = {
     "its output projection is in act-order": "其输出投影采用 act-order",
     "NVRTC cannot be used: {error}": "NVRTC 无法使用：{error}",
     "waiting for another qwenchat": "正在等待另一个 qwenchat",
+    "the built-in model is made again: this version keeps it in another form": (
+        "正在重新制作内置模型：这个版本以另一种形式保存它"
+    ),
     "downloading the built-in model": "正在下载内置模型",
     "verifying": "正在校验",
     "unpacking": "正在解压",

@@ -8,7 +8,7 @@ is ``places``'s.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from qwenchat import paths
@@ -27,19 +27,25 @@ def demo_title() -> str:
     return Phrase("the built-in model ({name})", name="SmolLM2-135M-Instruct")
 
 
-def locate(model: str | Path, *, progress: Progress | None = None) -> Path:
+def locate(
+    model: str | Path,
+    *,
+    progress: Progress | None = None,
+    notice: Callable[[str], None] = lambda line: None,
+) -> Path:
     """Find what ``model`` names: a checkpoint's folder or a GGUF file; makes the built-in model if need be.
 
     Args:
         model: a folder, a GGUF file, a model's name, or "demo".
         progress: told what is done, while the built-in model is fetched.
+        notice: told if it is there, but as an older version made it.
 
     Raises:
         ModelNotFoundError: nothing on this machine has that name.
         DownloadError: the built-in model could not be fetched.
     """
     if str(model) == DEMO:
-        return demo.ensure(made_models_dir(), progress=progress)
+        return demo.ensure(made_models_dir(), progress=progress, notice=notice)
     path = find(model)
     if path is None:
         raise not_found(str(model))

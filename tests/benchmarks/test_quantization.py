@@ -15,7 +15,6 @@ from benchmarks.fidelity import TEXT, Fidelity, compare
 from benchmarks.quantization import GROUP_SIZE, Row
 from qwenchat.cli.output import print_tables
 from qwenchat.engine.model import Qwen, Rotary
-from qwenchat.engine.weights import gptq
 from qwenchat.engine.weights.loader import load_model
 from qwenchat.models.quantize import calibration, run
 from qwenchat.models.quantize.layers import MATRICES
@@ -41,9 +40,9 @@ def first_layers(source: Path, folder: Path) -> Path:
     config = json.loads((source / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": LAYERS}))
     tensors = load_file(source / "model.safetensors")
-    kept = tuple(f"transformer.h.{layer}." for layer in range(LAYERS))
+    kept = tuple(f"model.layers.{layer}." for layer in range(LAYERS))
     save_file(
-        {name: t for name, t in tensors.items() if ".h." not in name or name.startswith(kept)},
+        {name: t for name, t in tensors.items() if ".layers." not in name or name.startswith(kept)},
         folder / "model.safetensors",
     )
     return folder
@@ -55,15 +54,13 @@ def logits(model: Qwen, ids: list[int]) -> torch.Tensor:
     return model(torch.tensor(ids), cache, rotary, all_positions=True)
 
 
-def put_in(model: Qwen, made: Path, bits: int) -> None:
+def put_in(model: Qwen, made: Path) -> None:
     """Gives a float model the matrices of a quantised one, as far as that goes."""
-    tensors = load_file(made / "model.safetensors")
+    quantized = load_model(made, device=CPU, dtype=torch.float32, context=TOKENS)
     for layer in range(LAYERS):
         for matrix in MATRICES:
-            name = f"transformer.h.{layer}.{matrix}"
-            parts = {part: tensors[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales", "g_idx")}
-            values = gptq.dequantize(gptq.Codes(**parts, bits=bits, group=GROUP_SIZE))
-            model.get_submodule(name).weight.data.copy_(values)
+            name = f"layers.{layer}.{matrix}.weight"
+            model.get_parameter(name).data.copy_(quantized.get_parameter(name))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("auto_gptq") is None, reason="auto-gptq has no wheel here")
@@ -88,7 +85,7 @@ def test_eight_bits_cost_nothing_and_four_cost_far_less_by_gptq_than_rounded(
             quantization.round_to(source, folder, Recipe(bits, GROUP_SIZE))
         else:
             run.quantize(source, folder, Recipe(bits, GROUP_SIZE), calibration=chats, device=CPU)
-        put_in(model, folder, bits)
+        put_in(model, folder)
         return compare(logits(model, ids), reference, ids)
 
     eight = made("gptq", 8)

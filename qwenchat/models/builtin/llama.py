@@ -1,20 +1,17 @@
-"""A Llama-style GGUF seen as a Qwen model: its shape, its vocabulary, its weights under Qwen's names.
+"""A Llama in a GGUF file: its shape, its vocabulary, its weights under a checkpoint's names.
 
-Owns what has to change for one architecture to be read as the other. Knows nothing of rounding, of
-torch, or of the files of a checkpoint.
+Owns what a GGUF file of a Llama has otherwise than a checkpoint. Knows nothing of rounding, of torch, or of a
+checkpoint's files.
 
-Llama and Qwen compute the same function of their weights, up to where the weights are kept:
+    in GGUF                             in a checkpoint
+    token_embd, output_norm             model.embed_tokens, which is the head too, and model.norm
+    attn_norm, ffn_norm                 input_layernorm, post_attention_layernorm
+    attn_q, attn_k, attn_v              self_attn.q_proj, k_proj, v_proj
+    attn_output                         self_attn.o_proj
+    ffn_gate, ffn_up, ffn_down          mlp.gate_proj, up_proj, down_proj
 
-    Llama, in GGUF                      Qwen
-    attn_q, attn_k, attn_v              attn.c_attn     one matrix [3 * hidden, hidden], and a zero bias
-    3 key/value heads, 9 query heads    9 and 9         each key/value head three times
-    attn_output                         attn.c_proj
-    attn_norm, ffn_norm                 ln_1, ln_2
-    ffn_up, ffn_gate, ffn_down          mlp.w1, mlp.w2, mlp.c_proj
-    token_embd, for both ends           wte, lm_head    two copies
-
-So nothing is lost before the weights are rounded. GGUF keeps the rows of q and k in pairs, rotary
-partners side by side; Qwen rotates the first half of a head against the second.
+GGUF keeps the rows of q and k in pairs, rotary partners side by side; a checkpoint has the first half of a
+head and then the second.
 """
 
 from __future__ import annotations
@@ -146,40 +143,29 @@ def read_vocabulary(gguf: GGUFFile, shape: LlamaShape) -> Vocabulary:
     )
 
 
-def qwen_tensors(gguf: GGUFFile, shape: LlamaShape) -> Iterator[tuple[str, Float32Array]]:
-    """Every tensor of the Qwen architecture by its name there, in float32, one at a time.
+def llama_tensors(gguf: GGUFFile, shape: LlamaShape) -> Iterator[tuple[str, Float32Array]]:
+    """Every tensor by its name in a checkpoint, in float32, one at a time.
 
     Raises:
         CheckpointError: a tensor is missing, has another shape than the metadata says, or holds
             numbers that are not finite.
     """
-    hidden, mlp = shape.hidden, shape.mlp
-    embedding = _tensor(gguf, "token_embd.weight", shape.vocabulary, hidden)
-    yield "transformer.wte.weight", embedding
-    yield "lm_head.weight", embedding
+    hidden, mlp, pairs = shape.hidden, shape.mlp, shape.key_value_size
+    yield "model.embed_tokens.weight", _tensor(gguf, "token_embd.weight", shape.vocabulary, hidden)
     for layer in range(shape.layers):
-        old, new = f"blk.{layer}", f"transformer.h.{layer}"
-        yield f"{new}.ln_1.weight", _tensor(gguf, f"{old}.attn_norm.weight", hidden)
-        yield f"{new}.attn.c_attn.weight", _fused_attention(gguf, old, shape)
-        yield f"{new}.attn.c_attn.bias", np.zeros(3 * hidden, np.float32)
-        yield f"{new}.attn.c_proj.weight", _tensor(gguf, f"{old}.attn_output.weight", hidden, hidden)
-        yield f"{new}.ln_2.weight", _tensor(gguf, f"{old}.ffn_norm.weight", hidden)
-        yield f"{new}.mlp.w1.weight", _tensor(gguf, f"{old}.ffn_up.weight", mlp, hidden)
-        yield f"{new}.mlp.w2.weight", _tensor(gguf, f"{old}.ffn_gate.weight", mlp, hidden)
-        yield f"{new}.mlp.c_proj.weight", _tensor(gguf, f"{old}.ffn_down.weight", hidden, mlp)
-    yield "transformer.ln_f.weight", _tensor(gguf, "output_norm.weight", hidden)
-
-
-def _fused_attention(gguf: GGUFFile, layer: str, shape: LlamaShape) -> Float32Array:
-    """The rows of q, k and v, [3 * hidden, hidden], with as many heads of k and v as of q."""
-    hidden = shape.hidden
-    q = _tensor(gguf, f"{layer}.attn_q.weight", hidden, hidden)
-    k = _tensor(gguf, f"{layer}.attn_k.weight", shape.key_value_size, hidden)
-    v = _tensor(gguf, f"{layer}.attn_v.weight", shape.key_value_size, hidden)
-    q = _halves_from_pairs(q, shape.heads)
-    k = _repeat_heads(_halves_from_pairs(k, shape.key_value_heads), shape)
-    fused: Float32Array = np.concatenate((q, k, _repeat_heads(v, shape)))
-    return fused
+        old, new = f"blk.{layer}", f"model.layers.{layer}"
+        yield f"{new}.input_layernorm.weight", _tensor(gguf, f"{old}.attn_norm.weight", hidden)
+        q = _tensor(gguf, f"{old}.attn_q.weight", hidden, hidden)
+        k = _tensor(gguf, f"{old}.attn_k.weight", pairs, hidden)
+        yield f"{new}.self_attn.q_proj.weight", _halves_from_pairs(q, shape.heads)
+        yield f"{new}.self_attn.k_proj.weight", _halves_from_pairs(k, shape.key_value_heads)
+        yield f"{new}.self_attn.v_proj.weight", _tensor(gguf, f"{old}.attn_v.weight", pairs, hidden)
+        yield f"{new}.self_attn.o_proj.weight", _tensor(gguf, f"{old}.attn_output.weight", hidden, hidden)
+        yield f"{new}.post_attention_layernorm.weight", _tensor(gguf, f"{old}.ffn_norm.weight", hidden)
+        yield f"{new}.mlp.gate_proj.weight", _tensor(gguf, f"{old}.ffn_gate.weight", mlp, hidden)
+        yield f"{new}.mlp.up_proj.weight", _tensor(gguf, f"{old}.ffn_up.weight", mlp, hidden)
+        yield f"{new}.mlp.down_proj.weight", _tensor(gguf, f"{old}.ffn_down.weight", hidden, mlp)
+    yield "model.norm.weight", _tensor(gguf, "output_norm.weight", hidden)
 
 
 def _halves_from_pairs(rows: Float32Array, heads: int) -> Float32Array:
@@ -188,13 +174,6 @@ def _halves_from_pairs(rows: Float32Array, heads: int) -> Float32Array:
     pairs = rows.reshape(heads, count // heads // 2, 2, width)
     halves: Float32Array = pairs.swapaxes(1, 2).reshape(count, width)
     return halves
-
-
-def _repeat_heads(rows: Float32Array, shape: LlamaShape) -> Float32Array:
-    """Gives each query head its own copy of the key or value head that it shares with its neighbours."""
-    heads = rows.reshape(shape.key_value_heads, shape.head_size, shape.hidden)
-    repeated = np.repeat(heads, shape.heads // shape.key_value_heads, axis=0)
-    return repeated.reshape(shape.hidden, shape.hidden)
 
 
 def _tensor(gguf: GGUFFile, name: str, *shape: int) -> Float32Array:

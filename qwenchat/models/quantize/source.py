@@ -247,7 +247,8 @@ class Source:
         outputs, inputs = shape
         bits, group_size = self._recipe.bits, self._recipe.group_size
         groups = 1 if group_size == -1 else inputs // group_size
-        return outputs * inputs * bits // 8 + groups * outputs * (16 + bits) // 8 + 4 * inputs
+        orders = 4 * inputs * len(self._parts[name])
+        return outputs * inputs * bits // 8 + groups * outputs * (16 + bits) // 8 + orders
 
     def _check_groups(self) -> None:
         widths = (self.config.hidden_size, self.config.query_size, self.config.mlp_size)

@@ -128,12 +128,15 @@ def test_a_damaged_model_is_made_again(
 def test_a_model_of_an_older_converter_is_made_again(
     made: Path, models: Path, tiny_wheel_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (made / "config.json").write_text((made / "config.json").read_text().replace("qwen", "owen"))
+    (made / "config.json").write_text((made / "config.json").read_text().replace("LlamaFor", "OlamaFor"))
     assert demo.is_cached(models) == made
     monkeypatch.setattr(demo, "CONVERTER_VERSION", demo.CONVERTER_VERSION + 1)
     assert demo.is_cached(models) is None
-    demo.ensure(models, wheel=tiny_wheel_file)
-    assert "owen" not in (made / "config.json").read_text()
+    told: list[str] = []
+    demo.ensure(models, wheel=tiny_wheel_file, notice=told.append)
+    assert "Olama" not in (made / "config.json").read_text()
+    assert told == ["the built-in model is made again: this version keeps it in another form"]
+    assert only_the_model(models)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"null", b"\xff", b'{"files": 3}'])
