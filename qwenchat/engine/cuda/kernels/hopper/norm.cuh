@@ -20,9 +20,12 @@ __device__ __forceinline__ void embed(const Step& t, float (&x)[8]) {
 }
 // Waits until all blocks have added a phase's sums, and takes them.
 __device__ __forceinline__ void take_sums(const u64* sums, u32 all, float (&x)[8]) {
+  constexpr int LOOKING = 4;  // warps
   int tid = threadIdx.x;
-  // One word a warp first: all words at a time, again and again, would stand in the others' way.
-  while ((look(sums + (tid & ~31) * 8 + 255) & 255) != all) continue;
+  // A few words first: all of them at a time, again and again, would stand in the others' way.
+  if (tid < LOOKING * 32)
+    while ((look(sums + (tid / 32 + 1) * (H / LOOKING) - 1) & 255) != all) continue;
+  team_sync();
   const u64* mine = sums + tid * 8;
   ulonglong2 v[4];
   bool ok;

@@ -8,6 +8,7 @@ constexpr int TEAMS = 2, TEAM = WARPS / TEAMS;  // a team of warps has every oth
 
 struct Shared {
   u64 full[STAGES], empty[STAGES];
+  volatile int flight;         // tiles under way at most
   alignas(16) float q[2 * D];  // the query, and behind it the key
   float scales[32], squares[WARPS], narrow_scale, most[4], own;
   int sums[128], narrow_sums[4][2];  // of the whole numbers: 32 inputs each; before and behind the border
@@ -51,6 +52,11 @@ __device__ __forceinline__ void bulk(void* dst, const void* src, u32 bytes, u64*
       : "memory");
 }
 __device__ __forceinline__ void team_sync() { asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory"); }
+
+// Fewer tiles are under way while blocks wait for one another: words would queue behind them.
+__device__ __forceinline__ void let_fly(Shared& s, int tiles) {
+  if (threadIdx.x == 0) s.flight = tiles;
+}
 
 struct Slot {
   int stage;

@@ -24,6 +24,7 @@ __device__ __forceinline__ void exchange(const Step& t, Shared& s, const Whole& 
   const float* biases = t.biases + (u64)layer * 3 * H + head * D + number_of(rank, lane);
   in.rows(s, ring, slot, 4, false, s.part, 64);
   team_sync();
+  let_fly(s, t.waiting_flight);
   if (warp < 2) {  // queries, keys; both numbers that are turned together are in this warp
     float v = Whole::row(s.part, 64, tid) * rms + biases[warp * H];
     int d = number_of(rank, lane);
@@ -59,6 +60,7 @@ __device__ __forceinline__ void attention_phase(const Step& t, Shared& s, const 
   team_sync();
   if (tid < D) lay_narrow(t, s, meet(t, s, layer, head, rank, past, turn), D, D);
   team_sync();
+  let_fly(s, t.flight);
   projection(t, s, ring, slot, sums);
 }
 __device__ __forceinline__ void mlp_phase(const Step& t, Shared& s, const Whole& in, const byte* ring,
@@ -94,10 +96,12 @@ __device__ void consume(const Step& t, Shared& s, const byte* ring) {
 #pragma unroll
       for (int j = 0; j < 8; j++) order[j] = __ldg(t.orders + (u64)phase * H + tid * 8 + j);
     }
+    let_fly(s, t.waiting_flight);
     if (phase) take_sums(now + (u64)(phase - 1) * H, phase & 1 ? HEADS : BLOCKS, x);
     float rms = lay_normed(t, s, x, w, order);
     Whole in;
     in.load(s);
+    let_fly(s, t.flight);
     if (tid < 32) next[(u64)phase * H + b * 32 + tid] = 0;  // for the next token
     if (phase & 1)
       mlp_phase(t, s, in, ring, slot, rms, now + (u64)phase * H);
@@ -123,7 +127,7 @@ __device__ void consume(const Step& t, Shared& s, const byte* ring) {
 // One thread: has every tile copied in, a few under way at a time.
 __device__ void fetch(const Step& t, Shared& s, byte* ring) {
   int b = blockIdx.x, head = b / RANKS, rank = b % RANKS, past = *t.position,
-      tiles = Cache::tiles(past, rank), ahead = t.flight;
+      tiles = Cache::tiles(past, rank), flying = 0;
   Slot slot = {0, 1}, landed = {0, 0};
 #pragma unroll 1
   for (int layer = 0; layer < t.layers; layer++) {
@@ -131,12 +135,11 @@ __device__ void fetch(const Step& t, Shared& s, byte* ring) {
 #pragma unroll 1
     for (int i = 0; i < Shape::TILES + tiles; i++) {
       bar_wait(&s.empty[slot.stage], slot.parity);
-      if (ahead) {
-        ahead--;
-      } else {
+      for (; flying >= s.flight; flying--) {
         bar_wait(&s.full[landed.stage], landed.parity);
         landed.next();
       }
+      flying++;
       byte* to = ring + slot.stage * STAGE;
       u64* full = &s.full[slot.stage];
       if (i >= Shape::A_N && i < Shape::A_N + tiles) {
@@ -171,6 +174,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) layers(const __grid_con
       bar_init(&s.full[i], 1);
       bar_init(&s.empty[i], TEAM);
     }
+    s.flight = t.flight;
     bars_ready();
   }
   __syncthreads();

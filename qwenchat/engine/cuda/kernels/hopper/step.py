@@ -15,8 +15,8 @@ from qwenchat.engine.model import Rotary
 
 _THREADS = 544
 _MAIL = 1152
-_FLIGHT = {4: 2, 8: 3, 16: 4}
-"""Tiles under way at a time, by the bits of the weights; more stand in one another's way. On an H200."""
+_FLIGHT = {4: (2, 4), 8: (3, 4), 16: (4, 4)}
+"""Tiles under way at most, by the bits of the weights: while blocks wait for one another, and else (H200)."""
 
 
 class _Step(ctypes.Structure):
@@ -25,7 +25,7 @@ class _Step(ctypes.Structure):
             "tapes", "norms", "biases", "orders", "embedding", "token", "position", "cache", "cache_scales",
             "cosine", "sine", "logn", "sums", "mail", "turn", "broken", "counter", "out",
         )),
-        *((name, ctypes.c_int) for name in ("layers", "capacity", "flight")),
+        *((name, ctypes.c_int) for name in ("layers", "capacity", "waiting_flight", "flight")),
         ("eps", ctypes.c_float),
     ]  # fmt: skip
 
@@ -76,8 +76,9 @@ class Layers:
         }
         self._tapes = tapes
         pointers = {name: None if t is None else t.data_ptr() for name, t in self._tensors.items()}
+        waiting, flight = _FLIGHT[first.bits]
         self._step = _Step(
-            **pointers, layers=layers, capacity=cache.capacity, flight=_FLIGHT[first.bits], eps=eps
+            **pointers, layers=layers, capacity=cache.capacity, eps=eps, waiting_flight=waiting, flight=flight
         )
         options = (
             ("BITS", first.bits),

@@ -20,7 +20,8 @@ struct Step {
   int* broken;                        // 1 once a number was none
   int* counter;                       // zeroed for the sampler
   float* out;                         // [H]
-  int layers, capacity, flight;       // flight: tiles under way at most
+  int layers, capacity;
+  int waiting_flight, flight;  // tiles under way at most: while blocks wait for one another, and else
   float eps;
 };
 
