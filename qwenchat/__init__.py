@@ -43,6 +43,7 @@ What a chat and a model are::
       weights     from a checkpoint's files to a device
       cpu, cuda   the kernels of either, and what runs a token through them
     tokenizer     Qwen's BPE: text to token ids and back
+    gguf          GGUF files: the container and its parts, the tensors' formats, the vocabulary
 
 What all use::
 

@@ -62,7 +62,8 @@ class Codes:
         """The minimums, made of ``zero`` where they are not stored."""
         if self.minimums is not None:
             return self.minimums
-        return self.scales * np.float32(-(self.zero or 0))
+        minimums: Float32Array = self.scales * np.float32(-(self.zero or 0))
+        return minimums
 
     def numbers(self) -> Float32Array:
         """The numbers, float32 [rows, columns]."""
@@ -148,22 +149,22 @@ _FLOATS: dict[str, Callable[[Bytes], Float32Array]] = {
 # Each reader takes blocks [n] and gives codes [n, elements], scales [n, groups], and minimums or None.
 
 Blocks: TypeAlias = npt.NDArray[Any]
-_Parts: TypeAlias = tuple[npt.NDArray[np.uint8], Float32Array, Float32Array | None]
+Bits: TypeAlias = npt.NDArray[Any]  # uint8, for which numpy's types know no shifts
+_Parts: TypeAlias = tuple[Bits, Float32Array, Float32Array | None]
 
 
 def _float(field: npt.NDArray[Any]) -> Float32Array:
     return field.astype(np.float32)[:, None]
 
 
-def _halves(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _halves(packed: Bits) -> Bits:
     """Codes of 4 bits: the low halves of the last axis's bytes first, then the high ones."""
     return np.concatenate((packed & 0xF, packed >> 4), axis=-1)
 
 
-def _fifth_bits(blocks: Blocks) -> npt.NDArray[np.uint8]:
+def _fifth_bits(blocks: Blocks) -> Bits:
     """The fifth bits of 32 codes, one bit each in the order of the codes; [n, 32] of 0 and 16."""
-    bits: npt.NDArray[np.uint8] = np.unpackbits(blocks["high"], axis=-1, bitorder="little")
-    return bits << 4
+    return np.unpackbits(blocks["high"], axis=-1, bitorder="little") << 4
 
 
 def _q8_0(blocks: Blocks) -> _Parts:
@@ -189,9 +190,9 @@ def _q5_1(blocks: Blocks) -> _Parts:
 def _k_scales(blocks: Blocks) -> tuple[Float32Array, Float32Array]:
     """Scales and minimums of 8 groups, from 12 bytes of 6-bit numbers.
 
-    The first four of either are the low 6 bits of bytes 0 to 3 and 4 to 7. The others have their low 4 bits in
-    bytes 8 to 11, a scale in the low half and a minimum in the high one, and their high 2 bits in the 2 that
-    were left.
+    The first four of either are the low 6 bits of bytes 0 to 3 and 4 to 7. The others have their low 4 bits
+    in bytes 8 to 11, a scale in the low half and a minimum in the high one, and their high 2 bits in the 2
+    that were left.
     """
     first, second, third = blocks["scales"][:, 0:4], blocks["scales"][:, 4:8], blocks["scales"][:, 8:12]
     scales = np.concatenate((first & 0x3F, (third & 0xF) | (first >> 6 << 4)), axis=1)
@@ -216,8 +217,8 @@ def _q5_k(blocks: Blocks) -> _Parts:
 def _q6_k(blocks: Blocks) -> _Parts:
     """Two halves of 128, each of 64 bytes with the low 4 bits and 32 with the high 2.
 
-    Code i of the four times 32 in a half: its low bits are in byte i % 64, low halves first; its high ones are
-    bits 2 * (i / 32) on of byte i % 32.
+    Code i of the four times 32 in a half: its low bits are in byte i % 64, low halves first; its high ones
+    are bits 2 * (i / 32) on of byte i % 32.
     """
     low = _halves(blocks["codes"].reshape(-1, 2, 64))  # [n, 2, 128]
     shifts = np.arange(0, 8, 2, dtype=np.uint8)[:, None]

@@ -87,7 +87,7 @@ class Cursor:
                 length=length,
             )
         start = self._pass(length, what, name)
-        return self._text(self._data[start : self.position], start, what, name)
+        return self._decoded(self._data[start : self.position], start, what, name)
 
     def strings(self, count: int, what: Template, name: str = "") -> list[str]:
         """The next ``count`` strings, as :meth:`string` reads each."""
@@ -105,12 +105,12 @@ class Cursor:
             try:
                 texts.append(data[start:end].decode())
             except UnicodeDecodeError:
-                texts.append(self._text(data[start:end], start, what, name))
+                texts.append(self._decoded(data[start:end], start, what, name))
             position = end
         self.position = position
         return texts
 
-    def _text(self, raw: bytes, start: int, what: Template, name: str) -> str:
+    def _decoded(self, raw: bytes, start: int, what: Template, name: str) -> str:
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:

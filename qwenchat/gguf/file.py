@@ -30,7 +30,16 @@ import numpy as np
 
 from qwenchat.errors import CheckpointError, Names, Phrase, Template, quoted
 from qwenchat.files.opening import NotAFile, open_file, reason_of
-from qwenchat.gguf.blocks import READ, Bytes, Codes, Float32Array, dequantise, has_codes, has_numbers, read_codes
+from qwenchat.gguf.blocks import (
+    READ,
+    Bytes,
+    Codes,
+    Float32Array,
+    dequantise,
+    has_codes,
+    has_numbers,
+    read_codes,
+)
 from qwenchat.gguf.cursor import Cursor
 from qwenchat.gguf.kinds import KINDS, REMOVED, TensorKind
 from qwenchat.gguf.metadata import MOST_TENSORS, MetadataValue, read_head
@@ -156,9 +165,7 @@ def read_gguf(path: Path) -> GGUFFile:
             raise CheckpointError(
                 "{path}: {reason}",
                 path=part,
-                reason=Phrase(
-                    "expected the tensor {name} once, and it comes twice", name=quoted(min(twice))
-                ),
+                reason=Phrase("expected the tensor {name} once, and it comes twice", name=quoted(min(twice))),
             )
         whole |= stored
         if len(whole) > MOST_TENSORS:
@@ -220,9 +227,7 @@ class _Entry:
     size: int
 
 
-def _read_directory(
-    cursor: Cursor, data: mmap.mmap, count: int, alignment: int
-) -> dict[str, GGUFTensor]:
+def _read_directory(cursor: Cursor, data: mmap.mmap, count: int, alignment: int) -> dict[str, GGUFTensor]:
     # Until the directory has been read to its end it is unknown where the data starts.
     entries: dict[str, _Entry] = {}
     for _ in range(count):

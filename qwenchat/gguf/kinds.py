@@ -43,8 +43,6 @@ _KINDS = (
 KINDS = {number: TensorKind(number, name, elements, size) for number, name, elements, size in _KINDS}
 """Every kind that ggml reads, by its id."""
 
-REMOVED = {
-    **{4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8"},
-    **{36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8"},
-}
+_GONE = ((4, "Q4_2"), (5, "Q4_3"), (31, "Q4_0_4_4"), (32, "Q4_0_4_8"), (33, "Q4_0_8_8"))
+REMOVED = dict((*_GONE, (36, "IQ4_NL_4_4"), (37, "IQ4_NL_4_8"), (38, "IQ4_NL_8_8")))
 """Those that ggml has given up, by their ids."""

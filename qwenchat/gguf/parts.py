@@ -1,7 +1,7 @@
 """The parts of a GGUF file that was split: which they are, by their names and by what they say of themselves.
 
-``llama-gguf-split`` names them NAME-00001-of-00003.gguf and so on. The first has the metadata of the whole; in
-each ``split.no`` is its number, counted from 0, and ``split.count`` how many there are.
+``llama-gguf-split`` names them NAME-00001-of-00003.gguf and so on. The first has the metadata of the whole;
+in each ``split.no`` is its number, counted from 0, and ``split.count`` how many there are.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from qwenchat.errors import CheckpointError, quoted
-from qwenchat.gguf.metadata import MetadataValue
 
 _NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE | re.DOTALL)
 _MOST_PARTS = 512
 
 
-def parts_of(path: Path, metadata: Mapping[str, MetadataValue]) -> list[Path]:
+def parts_of(path: Path, metadata: Mapping[str, object]) -> list[Path]:
     """All parts of the whole that a file is a part of, or the file alone.
 
     Raises:
@@ -54,7 +53,7 @@ def first_parts(paths: list[Path]) -> list[Path]:
     return [path for path in paths if _begin(path) == path.name or _begin(path) not in names]
 
 
-def check_part(path: Path, metadata: Mapping[str, MetadataValue], number: int, count: int) -> None:
+def check_part(path: Path, metadata: Mapping[str, object], number: int, count: int) -> None:
     """Raises CheckpointError where a part says that it is another than its name says."""
     said = metadata.get("split.no"), metadata.get("split.count")
     if said != (number, count):
@@ -75,7 +74,7 @@ def _begin(path: Path) -> str:
     return path.name if name is None else f"{name[1]}-00001-of-{name[3]}{name[4]}"
 
 
-def _count(path: Path, metadata: Mapping[str, MetadataValue]) -> int:
+def _count(path: Path, metadata: Mapping[str, object]) -> int:
     count = metadata.get("split.count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MOST_PARTS:
         raise CheckpointError(

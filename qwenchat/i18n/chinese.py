@@ -1152,10 +1152,41 @@ CHINESE: Mapping[str, str] = {
         "{name}：它的聊天模板都有名称（{names}），但没有默认模板"
     ),
     "put the one that is to be used into chat_template.jinja": "请把要使用的模板写入 chat_template.jinja",
-    "{name}: this is one part of a GGUF file that was split": "{name}：这只是一个被拆分的 GGUF 文件的一部分",
-    "merge its parts: llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf": (
-        "请合并各部分：llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf"
+    "{name}: this is one of {count} parts of a GGUF file, and its name does not say which": (
+        "{name}：这是一个 GGUF 文件的 {count} 个部分之一，但文件名没有说明是哪一个"
     ),
+    "name the parts as they were: NAME-00001-of-00003.gguf and so on": (
+        "请恢复各部分原来的文件名：NAME-00001-of-00003.gguf 等"
+    ),
+    "{name}: part {number} of {count} of this GGUF file is missing: {file}": (
+        "{name}：缺少这个 GGUF 文件的第 {number} 部分（共 {count} 部分）：{file}"
+    ),
+    "fetch it, and put it beside the others": "请下载它，并与其他部分放在一起",
+    "{name}: this is named part {number} of {count}, and it says split.no {no} and split.count {of}": (
+        "{name}：文件名是第 {number} 部分（共 {count} 个），内容的 split.no 却是 {no}，split.count 是 {of}"
+    ),
+    "its name is another's; fetch it again": "文件名与内容不符；请重新下载",
+    "{name}: split.count is {value}, expected a whole number up to {most}": (
+        "{name}：split.count 是 {value}，应为不超过 {most} 的整数"
+    ),
+    "its parts have {found} tensors, and it says {expected}": (
+        "各部分共有 {found} 个张量，而文件写明 {expected} 个"
+    ),
+    "{name}: this is a GGUF file of version 1, and only versions 2 and 3 are read": (
+        "{name}：这是第 1 版的 GGUF 文件，只能读取第 2 和第 3 版"
+    ),
+    "look for a newer GGUF file of the model": "请找该模型较新的 GGUF 文件",
+    "the tensor {name} is of the kind {kind}; read are {known}": (
+        "张量 {name} 的类型是 {kind}；能读取的有 {known}"
+    ),
+    "the tensor {name} is of the kind {kind}, which ggml has given up": (
+        "张量 {name} 的类型是 {kind}，ggml 已不再支持"
+    ),
+    "the tensor {name} is of the kind {number}, which is not known": (
+        "张量 {name} 的类型是 {number}，无法识别"
+    ),
+    "{name}: its merges are no list of texts": "{name}：其合并规则不是文本列表",
+    "{name}: {key} is {value}, which GGUF does not have": "{name}：{key} 是 {value}，GGUF 中没有这样的值",
     "{name}: this is a big-endian GGUF file, and only little-endian ones are read": (
         "{name}：这是大端序的 GGUF 文件，只能读取小端序的"
     ),
@@ -1457,9 +1488,6 @@ CHINESE: Mapping[str, str] = {
         "{name} 应为不小于 8 的 2 的幂，而不是 {found}"
     ),
     "expected the tensor {name} once, and it comes twice": "张量 {name} 出现了两次",
-    "expected one of the types {known} for {name}, not {kind}": (
-        "{name} 的类型应为 {known} 之一，而不是 {kind}"
-    ),
     "expected a multiple of {alignment} for the offset of {name}, not {offset}": (
         "{name} 的偏移量应为 {alignment} 的倍数，而不是 {offset}"
     ),

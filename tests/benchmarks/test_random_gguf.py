@@ -11,7 +11,7 @@ import pytest
 from benchmarks import random_gguf
 from qwenchat.bench.random_weights import SHAPES
 from qwenchat.errors import QwenchatError
-from qwenchat.models.builtin.gguf import read_gguf
+from qwenchat.gguf.file import read_gguf
 
 pytestmark = pytest.mark.usefixtures("tiny_shapes")
 
@@ -45,7 +45,7 @@ def test_it_has_the_tensors_of_a_qwen(file: Path) -> None:
     theirs = {names.get_name(name, (".weight", ".bias")): shape for name, shape in wanted.items()}
     with read_gguf(file) as read:
         assert {t.name: t.shape for t in read.tensors.values()} == theirs
-        assert all((t.format.name == "Q8_0") is (len(t.shape) == 2) for t in read.tensors.values())
+        assert all((t.kind.name == "Q8_0") is (len(t.shape) == 2) for t in read.tensors.values())
         assert read.metadata["general.architecture"] == "qwen"
         assert read.metadata["qwen.feed_forward_length"] == 512
         assert read.metadata["qwen.vocab_size"] == 320

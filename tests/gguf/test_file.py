@@ -14,16 +14,13 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from qwenchat.errors import CheckpointError
+from qwenchat.gguf.file import read_gguf
 from qwenchat.i18n import language
-from qwenchat.models.builtin.ggml_blocks import FORMATS
-from qwenchat.models.builtin.gguf import read_gguf
 
 Kind = gguf.GGMLQuantizationType
-KINDS = [Kind.F32, Kind.F16, Kind.Q4_1, Kind.Q8_0]
+KINDS = [Kind.F32, Kind.F16, Kind.BF16, Kind.Q4_1, Kind.Q8_0]
 
 
 # Honest files.
@@ -83,30 +80,6 @@ def test_metadata_of_every_type_is_what_the_reference_reads(tmp_path: Path) -> N
         found = {key: plain(value) for key, value in file.metadata.items()}
     assert found == expected | {"nested": [[1, 2], [3]]}
     assert {key: type(value) for key, value in found.items()} == {k: type(v) for k, v in expected.items()}
-
-
-def test_tensors_are_dequantised_to_the_reference_bit_for_bit(tmp_path: Path) -> None:
-    path = write(tmp_path / "tensors.gguf", add_random_tensors)
-    reference = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-    with read_gguf(path) as file:
-        assert list(file.tensors) == list(reference)
-        for name, tensor in reference.items():
-            expected = gguf.dequantize(tensor.data, tensor.tensor_type)
-            found = file.tensor(name)
-            assert found.dtype == np.float32
-            assert found.shape == file.tensors[name].shape == expected.shape
-            np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("kind", [Kind.Q4_1, Kind.Q8_0], ids=lambda kind: kind.name)
-@given(data=st.data())
-def test_any_bytes_dequantise_as_in_the_reference(kind: Kind, data: st.DataObject) -> None:
-    size = FORMATS[kind].size
-    blocks = data.draw(st.integers(1, 4))
-    raw = data.draw(st.binary(min_size=blocks * size, max_size=blocks * size))
-    with np.errstate(all="ignore"):  # the reference multiplies infinite scales aloud
-        expected = gguf.dequantize(np.frombuffer(raw, np.uint8), kind)
-    np.testing.assert_array_equal(FORMATS[kind].decode(raw).ravel(), expected)
 
 
 def test_an_array_outlives_its_file(tmp_path: Path) -> None:
@@ -172,13 +145,14 @@ HOSTILE = {
     "an empty file": (b"", "empty"),
     "another format": (b"PK\x03\x04" + PADDING, "starts with"),
     "a cut header": (b"GGUF" + u32(3) + u64(1), "bytes are left"),
-    "version 1": (file_of(version=1), "version 2 or 3"),
+    "version 1": (file_of(version=1), "of version 1"),
+    "version 4": (file_of(version=4), "version 2 or 3"),
     "a big-endian file": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
     "more tensors than bytes": (b"GGUF" + u32(3) + u64(2**63) + u64(0) + PADDING, "the number of tensors is"),
     "more entries than bytes": (b"GGUF" + u32(3) + u64(0) + u64(2**63) + PADDING, "metadata entries"),
     "tensors by the ten thousand": (
-        b"GGUF" + u32(3) + u64(2**16 + 1) + u64(0) + bytes(2**22),
-        "at most 65536",
+        b"GGUF" + u32(3) + u64(2**14 + 1) + u64(0) + bytes(2**20),
+        "at most 16384",
     ),
     "entries that do not fit": (b"GGUF" + u32(3) + u64(0) + u64(5) + bytes(64), "metadata entries is 5"),
     "a key longer than the file": (b"GGUF" + u32(3) + u64(0) + u64(1) + u64(2**60) + PADDING, "1 to 65535"),
@@ -209,7 +183,8 @@ HOSTILE = {
     ),
     "a tensor of petabytes": (file_of(tensors=[tensor("t", [2**60])], data=32), "file ends"),
     "a row of part of a block": (file_of(tensors=[tensor("t", [48], kind=8)], data=64), "multiple of 32"),
-    "a tensor of another type": (file_of(tensors=[tensor("t", [256], kind=12)], data=512), "not 12"),
+    "a tensor of an unknown kind": (file_of(tensors=[tensor("t", [256], kind=99)], data=512), "the kind 99"),
+    "a tensor of a kind that is gone": (file_of(tensors=[tensor("t", [256], kind=31)], data=512), "Q4_0_4_4"),
     "an offset between multiples": (file_of(tensors=[tensor("t", [8], offset=4)], data=64), "multiple of 32"),
     "an offset past the end": (file_of(tensors=[tensor("t", [8], offset=2**63)], data=64), "file ends"),
     "an offset that wraps": (file_of(tensors=[tensor("t", [8], offset=2**64 - 32)], data=64), "file ends"),
@@ -278,7 +253,7 @@ def test_a_string_of_gigabytes_that_take_no_disk_is_not_read(tmp_path: Path) -> 
     with path.open("wb") as file:
         file.write(whole)
         file.truncate(4 << 30)
-    with pytest.raises(CheckpointError, match="within the first 96 MiB"):
+    with pytest.raises(CheckpointError, match="within the first 64 MiB"):
         read_gguf(path)
 
 

@@ -6,25 +6,24 @@ Looks at names and JSON alone: nothing here imports torch or transformers. Every
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from qwenchat.backends.huggingface.refusals import check_numbers, in_parts
+from qwenchat.backends.huggingface.refusals import check_numbers
 from qwenchat.engine.weights.safetensors_header import Entry, read_header
 from qwenchat.errors import CheckpointError, Phrase, shorten
 from qwenchat.files import json_values
 from qwenchat.files.json_values import MOST_JSON_VALUES, read_json
 from qwenchat.files.opening import check_file, read_file, reason_of
+from qwenchat.gguf.parts import first_parts
 
 if TYPE_CHECKING:
-    from qwenchat.backends.huggingface.gguf_head import GGUFHead
+    from qwenchat.gguf.head import GGUFHead
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _GGUF = ".gguf"
-_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf", re.IGNORECASE)
 
 _SMALL, _LARGE = 16 * 2**20, 48 * 2**20
 _READ = {
@@ -79,8 +78,6 @@ def refuse_several(folder: Path) -> None:
     """Raises CheckpointError where there are only GGUF files, but more than one."""
     found = _ggufs_in(folder)
     if len(found) > 1 and not (folder / "config.json").exists():
-        if all(_PART.search(path.name) for path in found):
-            raise in_parts(found[0])
         raise CheckpointError(
             Phrase.of_number(
                 len(found),
@@ -93,7 +90,8 @@ def refuse_several(folder: Path) -> None:
 
 
 def _ggufs_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() == _GGUF)
+    """The GGUF files in a folder, of one that was split the first part."""
+    return first_parts(sorted(path for path in folder.glob("*") if path.suffix.lower() == _GGUF))
 
 
 def look(place: Path) -> HubFiles:
@@ -109,9 +107,9 @@ def look(place: Path) -> HubFiles:
     _refuse_company(gguf.parent if gguf else place)
     _check_what_is_read(gguf.parent if gguf else place)
     if gguf is not None:
-        from qwenchat.backends.huggingface.gguf_head import read_head  # and with it numpy
+        from qwenchat.backends.huggingface.gguf_head import read_checked_head  # and with it numpy
 
-        return HubFiles(gguf.parent, "gguf", gguf.name, {}, read_head(gguf))
+        return HubFiles(gguf.parent, "gguf", gguf.name, {}, read_checked_head(gguf))
     config = read_json(place / "config.json")
     check_numbers(place / "config.json", config)
     if not any(place.glob("*.safetensors")):

@@ -7,9 +7,10 @@ import json
 import re
 from typing import Any
 
-from qwenchat.backends.huggingface.gguf_head import GGUFHead, not_computed
 from qwenchat.engine.fields import CHANGES_RESULTS
 from qwenchat.errors import CheckpointError
+from qwenchat.gguf.head import ROPE_FACTORS, GGUFHead, not_computed
+from qwenchat.gguf.vocabulary import TokenType
 
 _NEEDED = ("context_length", "block_count", "embedding_length", "feed_forward_length", "attention.head_count")
 _EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
@@ -37,9 +38,9 @@ def add_to_config(head: GGUFHead, config: Any) -> None:
         config.num_key_value_heads = config.num_attention_heads
     if "attention.key_length" in said and hasattr(config, "head_dim"):
         config.head_dim = said["attention.key_length"]
-    config.bos_token_id, config.eos_token_id = head.bos, head.eos
-    if head.eot is not None:
-        config.eos_token_id = [i for i in (head.eos, head.eot) if i is not None]
+    ends = head.vocabulary.turn_ends
+    config.bos_token_id = head.vocabulary.ids.get("bos")
+    config.eos_token_id = None if not ends else ends[0] if len(ends) == 1 else list(ends)
     if scaling := head.rope_scaling():
         config.rope_scaling = scaling
     _refuse_unread(head, config, {key: value for key, value in said.items() if key not in read})
@@ -52,14 +53,17 @@ def _refuse_unread(head: GGUFHead, config: Any, unread: dict[str, Any]) -> None:
         "attention.value_length": width,
         "rope.dimension_count": int(width * (getattr(config, "partial_rotary_factor", None) or 1)),
         "rope.freq_base": getattr(config, "rope_theta", None),
-        "rope.scale_linear": 1.0,
     }
     for key, value in unread.items():
-        if key.startswith("rope.scaling.") or value is False:
+        if key.startswith(("rope.scaling.", "rope.scale_linear")) or value is False:  # rope_scaling's
             continue
         if key == "attention.sliding_window" and value >= head.of_model()["context_length"]:
             continue
-        if (CHANGES_RESULTS.search(key) or key in same) and value and value != same.get(key):
+        if (
+            (CHANGES_RESULTS.search(key) or key in same or key == "expert_count")
+            and value
+            and value != same.get(key)
+        ):
             raise not_computed(head.path, f"{head.architecture}.{key}", value)
 
 
@@ -69,27 +73,29 @@ def whole_tokenizer(head: GGUFHead, read: Any) -> Any:
 
     library: Any = importlib.import_module("tokenizers")
 
-    layout = json.loads(read.backend_tokenizer.to_str())
-    if head.added:
+    layout, vocabulary = json.loads(read.backend_tokenizer.to_str()), head.vocabulary
+    control = vocabulary.of_type(TokenType.CONTROL)
+    if added := vocabulary.of_type(TokenType.CONTROL, TokenType.USER_DEFINED):
         plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
         layout["added_tokens"] = [
-            {"id": token.token_id, "content": token.form, "special": token.special, **plain}
-            for token in head.added
+            {"id": token_id, "content": form, "special": token_id in control, **plain}
+            for token_id, form in added.items()
         ]
     whole = library.Tokenizer.from_str(json.dumps({**layout, "post_processor": None}))
-    bos, eos = (None if i is None else whole.id_to_token(i) for i in (head.bos, head.eos))
-    if head.begins and bos is not None:
+    ids = vocabulary.ids
+    bos, eos = (whole.id_to_token(ids[name]) if name in ids else None for name in ("bos", "eos"))
+    if vocabulary.begins and bos is not None:
         begin, text = {"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
         layout["post_processor"] = {
             "type": "TemplateProcessing",
             "single": [begin, text],
             "pair": [begin, text, {"Sequence": {"id": "B", "type_id": 0}}],
-            "special_tokens": {bos: {"id": bos, "ids": [head.bos], "tokens": [bos]}},
+            "special_tokens": {bos: {"id": bos, "ids": [ids["bos"]], "tokens": [bos]}},
         }
         whole = library.Tokenizer.from_str(json.dumps(layout))
     kind: Any = PreTrainedTokenizerFast
     fast = kind(tokenizer_object=whole, bos_token=bos, eos_token=eos)
-    fast.chat_template = head.template
+    fast.chat_template = vocabulary.template
     return fast
 
 
@@ -101,13 +107,10 @@ def stretch(head: GGUFHead, model: Any) -> None:
     """
     if not head.stretched:
         return
-    import gguf
     import torch
 
-    tensors = gguf.GGUFReader(str(head.path.absolute())).tensors
-    stored = next(tensor for tensor in tensors if tensor.name == "rope_freqs.weight")
-    factors = torch.from_numpy(gguf.dequantize(stored.data, stored.tensor_type).copy()).float().flatten()
+    factors = torch.from_numpy(head.file.tensor(ROPE_FACTORS)).flatten()
     rotary = getattr(model.model, "rotary_emb", None)
     if rotary is None or rotary.inv_freq.shape != factors.shape or not bool((factors > 0).all()):
-        raise not_computed(head.path, "rope_freqs.weight", tuple(factors.shape))
+        raise not_computed(head.path, ROPE_FACTORS, tuple(factors.shape))
     rotary.inv_freq = rotary.original_inv_freq = rotary.inv_freq / factors.to(rotary.inv_freq.device)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,10 +122,11 @@ def _reading(place: Path, request: LoadRequest) -> Iterator[HubFiles]:
     request.progress(IMPORTING, None)
     open_torch_libraries()
     with _quiet(), ExitStack() as stack:
-        if files.gguf:
+        if files.head:
             from qwenchat.backends.huggingface.gguf import gguf_reading
 
-            stack.enter_context(gguf_reading(lambda fraction: request.progress(LOADING, fraction)))
+            told = partial(request.progress, LOADING)
+            stack.enter_context(gguf_reading(files.head.file, told))
         yield files
 
 

@@ -129,7 +129,7 @@ def _unknown(files: HubFiles, kind: object) -> CheckpointError:
 
 def check_template(files: HubFiles) -> None:
     """Raises CheckpointError where no chat template can be used. Needs neither torch nor a tokenizer."""
-    names = files.head.templates if files.head else _names_of_templates(files.folder)
+    names = files.head.vocabulary.templates.keys() if files.head else _names_of_templates(files.folder)
     if not names:
         raise base_model(Phrase("{name}: there is no chat template", name=files.name))
     if "default" not in names:

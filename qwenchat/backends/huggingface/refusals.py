@@ -1,4 +1,4 @@
-"""Refusals that folders and GGUF files share: numbers that no model has, and a part of a whole."""
+"""The refusal that folders and GGUF files share: numbers that no model has."""
 
 from __future__ import annotations
 
@@ -70,15 +70,6 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"), EPSILON),
 }
 """What cannot be another number in a model that computes."""
-
-
-def in_parts(path: Path) -> CheckpointError:
-    """The error for a part of a GGUF file."""
-    return CheckpointError(
-        "{name}: this is one part of a GGUF file that was split",
-        "merge its parts: llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf",
-        name=path,
-    )
 
 
 def check_numbers(path: Path, config: Mapping[str, Any]) -> None:

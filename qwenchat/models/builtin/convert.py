@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qwenchat.models.builtin.ggml_blocks import Float32Array
-    from qwenchat.models.builtin.gguf import GGUFFile
+    from qwenchat.gguf.blocks import Float32Array
+    from qwenchat.gguf.file import GGUFFile
     from qwenchat.models.builtin.llama import LlamaShape, Vocabulary
 
 BITS = 8
@@ -72,7 +72,7 @@ def convert_float(
 
 def _write_folder(gguf_path: Path, dest: Path, advance: Callable[[float], None], *, quantized: bool) -> None:
     from qwenchat.engine.cpu.team import torch_alone
-    from qwenchat.models.builtin.gguf import read_gguf
+    from qwenchat.gguf.file import read_gguf
     from qwenchat.models.builtin.llama import read_shape, read_vocabulary
 
     with read_gguf(gguf_path) as gguf:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qwenchat.errors import Phrase, Template, quoted
-from qwenchat.models.builtin.ggml_blocks import Float32Array
-from qwenchat.models.builtin.gguf import GGUFFile
+from qwenchat.gguf.blocks import Float32Array
+from qwenchat.gguf.file import GGUFFile
 from qwenchat.text.byte_characters import bytes_of_characters
 
 #: GGUF's ``tokenizer.ggml.token_type``: ordinary tokens and control tokens.

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import qwenchat
+from qwenchat.backends.huggingface import gguf_head
 from qwenchat.errors import CheckpointError
 
 HIDDEN, HEADS, KV_HEADS, MLP, WIDTH = 32, 4, 2, 64, 8
@@ -36,7 +37,9 @@ def letters() -> list[str]:
 def write(tmp_path: Path, letters: list[str]) -> Write:
     """Writes a tiny GGUF file: by keys that are added to it, or taken out by None."""
 
-    def write(place: Path | None = None, arch: str = "llama", seed: int = 1, **changes: Any) -> Path:
+    def write(
+        place: Path | None = None, arch: str = "llama", seed: int = 1, split: int = 0, **changes: Any
+    ) -> Path:
         path = place or tmp_path / "model.gguf"
         key_width = WIDTH * (HEADS if "ARCH.attention.head_count_kv" in changes else KV_HEADS)
         tokens = [*letters, "he", "hel", *CONTROL, *DEFINED]
@@ -59,7 +62,7 @@ def write(tmp_path: Path, letters: list[str]) -> Write:
             "tokenizer.chat_template": TEMPLATE,
             **{key.replace("ARCH", arch): value for key, value in changes.items() if key != "factors"},
         }
-        writer = gguf.GGUFWriter(path, arch)
+        writer = gguf.GGUFWriter(path, arch, split_max_tensors=split)
         for key, value in keys.items():
             if isinstance(value, list):
                 writer.add_array(key, value)
@@ -156,6 +159,7 @@ def test_linear_scaling_is_computed_with_and_yarn_as_transformers_has_it(write: 
     plain = inverse(load(write()))
     linear = {"ARCH.rope.scaling.type": "linear", "ARCH.rope.scaling.factor": 4.0}
     assert torch.allclose(inverse(load(write(**linear))), plain / 4)
+    assert torch.allclose(inverse(load(write(**{"ARCH.rope.scale_linear": 4.0}))), plain / 4)
     yarn = {**linear, "ARCH.rope.scaling.type": "yarn", "ARCH.rope.scaling.original_context_length": 128}
     model = load(write(**yarn))
     assert inverse(model)[0] == plain[0]
@@ -175,7 +179,7 @@ def test_keys_that_need_not_be_there_are_no_condition(write: Write) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"split.count": 3}, "one part of a GGUF file"),
+        ({"split.count": 3}, "one of 3 parts of a GGUF file"),
         ({"arch": "gemma3"}, "tokenizer of a Gemma GGUF"),
         ({"tokenizer.chat_template": None}, "there is no chat template"),
         ({"tokenizer.chat_template": None, "tokenizer.chat_template.tools": "x"}, "have names (tools)"),
@@ -200,6 +204,7 @@ def test_what_is_refused_before_torch_is_there(
         *(("rope.scaling.type", "longrope"), ("rope.scaling.yarn_log_multiplier", 0.1)),
         *(("attn_logit_softcapping", 50.0), ("attention.sliding_window", 256)),
         *(("attention.scale", 0.5), ("attention.value_length", 16), ("logit_scale", 2.0)),
+        ("expert_count", 8),
     ],
 )
 def test_what_would_change_results_and_is_not_read_is_refused_by_name(
@@ -215,9 +220,30 @@ def test_a_key_without_which_no_model_can_be_is_named(write: Write) -> None:
     assert "the key llama.attention.layer_norm_rms_epsilon is missing" in error.message
 
 
-def test_parts_in_a_folder_are_told_as_parts(tmp_path: Path) -> None:
-    for number in (1, 2):
-        (tmp_path / f"m-0000{number}-of-00002.gguf").write_bytes(b"GGUF")
-    error = refusal(tmp_path)
-    assert "one part of a GGUF file" in error.message
-    assert "--merge" in error.hint
+def test_a_file_in_parts_is_one_model_whichever_part_is_named(write: Write, tmp_path: Path) -> None:
+    ids = [5, 6, 7]
+    expected = load(write()).logits(ids)
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    write(folder / "m.gguf", split=5)
+    parts = sorted(folder.iterdir())
+    assert len(parts) == 3
+    for place in (parts[2], folder):
+        assert torch.equal(load(place).logits(ids), expected)
+    parts[1].unlink()
+    assert f"part 2 of 3 of this GGUF file is missing: {parts[1].name}" in refusal(folder).message
+
+
+def test_the_file_is_read_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+
+    def remembering(path: Path) -> Any:
+        opened.append(path)
+        return real(path)
+
+    real = gguf_head.read_gguf
+    monkeypatch.setattr(gguf_head, "read_gguf", remembering)
+    monkeypatch.setattr("gguf.GGUFReader", None)
+    path = write()
+    load(path)
+    assert opened == [path]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qwenchat.models.builtin.gguf import read_gguf
+from qwenchat.gguf.file import read_gguf
 from qwenchat.tokenizer import QwenTokenizer
 from tests.places import GOLDEN
 
