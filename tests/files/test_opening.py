@@ -32,7 +32,7 @@ ALLOWED = {
     "bench.checkpoint.ensure": SHIPPED,
     "bench.measure.resident_peak": SYSTEM,
     "doctor.machine._driver_version": SYSTEM,
-    "engine.cpu.compiled._compile": OWN,
+    "engine.cpu.compiled.compile_for": OWN,
     "engine.cpu.compiled._read": "kernels that were compiled here, by their hash",
     "engine.cpu.compiled.file_name": SHIPPED,
     "engine.cpu.cores._core": SYSTEM,

@@ -1,8 +1,9 @@
-"""The kernels' machine code: found in the cache folder, or compiled there once, and opened.
+"""The kernels' machine code: found in the cache folder or the package, or compiled once, and opened.
 
 Owns the file. Its name is a hash of all that the code depends on: the kernels' sources, the processor, the
 compilers' versions. So another processor or a newer release finds none of its name and compiles its own. Its
-first bytes are a hash of the rest, so that a damaged file is compiled anew.
+first bytes are a hash of the rest, so that a damaged file is compiled anew. A wheel may carry the code for
+common processors (``ship`` makes it), under a name that is a hash of the same sources.
 
 The code is made by a child process, and written beside its place and moved there: a process that is killed
 leaves no half of a file.
@@ -64,6 +65,25 @@ class Processor:
                 return name
         return self.cpu
 
+    def serves(self, other: Processor) -> bool:
+        """Says whether code for this one runs on the other, and uses what units the kernels know there."""
+        return self.name == other.name and set(self.features.split(",")) <= set(other.features.split(","))
+
+
+_V3 = (
+    "+avx,+avx2,+bmi,+bmi2,+cmov,+cx16,+cx8,+f16c,+fma,+fxsr,+lzcnt,+mmx,+movbe,+popcnt,+sahf,+sse,+sse2,+sse3,"
+    "+sse4.1,+sse4.2,+ssse3,+xsave"
+)
+_X86 = (
+    Processor("x86-64-v3", _V3),
+    Processor("x86-64-v4", f"{_V3},+avx512bw,+avx512cd,+avx512dq,+avx512f,+avx512vl,+avx512vnni"),
+)
+_ARM = (Processor("generic", "+fp-armv8,+neon"),)
+LEVELS = {"x86_64": _X86, "AMD64": _X86, "aarch64": _ARM, "arm64": _ARM}
+"""The common processors of each kind of machine, as :func:`platform.machine` calls it."""
+SHIPPED = Path(__file__).with_name("shipped")
+"""Where a wheel may carry their code."""
+
 
 def processor() -> Processor:
     """The one to compile for: this one, or what Numba's environment variables name."""
@@ -76,10 +96,11 @@ def processor() -> Processor:
     return Processor(cpu, os.environ.get("NUMBA_CPU_FEATURES") or "")
 
 
-def file_name(target: Processor) -> str:
-    """The name of the file with the code for a processor."""
+def file_name(target: Processor, *, compilers: bool = True) -> str:
+    """The name of the file with the code for a processor; what is shipped may be another compiler's."""
     parts = [target.cpu, target.features, platform.machine(), sys.platform]
-    parts += [metadata.version(name) for name in ("numba", "llvmlite")]
+    if compilers:
+        parts += [metadata.version(name) for name in ("numba", "llvmlite")]
     here = Path(__file__).parent
     parts += [(here / f"{name}.py").read_text(encoding="utf-8") for name in _SOURCES]
     return f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:24]}.o"
@@ -104,12 +125,12 @@ def open_kernels(
     except (ImportError, OSError, RuntimeError) as error:
         # A package that is missing, or a processor that LLVM cannot describe.
         raise CannotCompile(Phrase("numba cannot be used: {reason}", reason=error)) from error
-    code = _read(path)
+    code = _read(path) or _shipped_for(target)
     if code is None:
         compiling()
-        code = _compile(target)
+        code = compile_for(target)
         try:
-            _keep(path, code)
+            keep(path, code)
         except OSError as error:
             reason = reason_of(error)
             notice(
@@ -129,7 +150,13 @@ def _read(path: Path) -> bytes | None:
     return code if code and hashlib.sha256(code).digest() == content[:_HASH_BYTES] else None
 
 
-def _keep(path: Path, code: bytes) -> None:
+def _shipped_for(target: Processor) -> bytes | None:
+    fitting = [level for level in LEVELS.get(platform.machine(), ()) if level.serves(target)]
+    return _read(SHIPPED / file_name(fitting[0], compilers=False)) if fitting else None
+
+
+def keep(path: Path, code: bytes) -> None:
+    """Writes code to its place, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
         try:
@@ -142,7 +169,12 @@ def _keep(path: Path, code: bytes) -> None:
             raise
 
 
-def _compile(target: Processor) -> bytes:
+def compile_for(target: Processor) -> bytes:
+    """Compiles the kernels for a processor, in a child process; seconds.
+
+    Raises:
+        CannotCompile: for the reason that it tells.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="qwenchat-") as folder:
             path = Path(folder) / "kernels.o"

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 
+from qwenchat.engine.cpu import compiled
 from qwenchat.engine.cpu.compiled import Enter, open_kernels
 from qwenchat.engine.cpu.team import Team
 
@@ -32,6 +33,14 @@ PLAIN = "x86-64"
 def seed() -> None:
     """The same random numbers whichever tests are run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No kernels that ``ship`` has made for a wheel of this checkout, so that compiling is tried."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "SHIPPED", tmp_path_factory.mktemp("shipped"))
+        yield
 
 
 @pytest.fixture(scope="session")

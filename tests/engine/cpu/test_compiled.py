@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -46,7 +47,7 @@ def compiler(kernels_folder: Path, enter: Enter, monkeypatch: pytest.MonkeyPatch
     code = compiled._read(kernels_folder / compiled.file_name(compiled.processor()))
     assert code is not None
     found = Compiler(code)
-    monkeypatch.setattr(compiled, "_compile", found)
+    monkeypatch.setattr(compiled, "compile_for", found)
     return found
 
 
@@ -137,6 +138,63 @@ def test_a_folder_that_cannot_be_written_is_told_once(tmp_path: Path, compiler: 
         assert len(told) == 2
         assert told[1].startswith(f"the compiled kernels cannot be kept in {folder}: ")
     assert compiler.calls == 2
+
+
+# --- what a wheel carries ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The kernels of this processor, as if a wheel carried them."""
+    here = compiled.processor()
+    monkeypatch.setattr(compiled, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(compiled, "LEVELS", {platform.machine(): (here,)})
+    path = compiled.SHIPPED / compiled.file_name(here, compilers=False)
+    compiled.keep(path, compiler(here))
+    compiler.calls = 0
+    return path
+
+
+def test_what_the_wheel_carries_is_not_compiled(folder: Path, shipped: Path, compiler: Compiler) -> None:
+    assert open_kernels(folder)[1] == []
+    assert compiler.calls == 0
+    assert not folder.exists()
+
+
+def test_what_the_wheel_carries_of_other_sources_is_not_used(
+    folder: Path, shipped: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "_SOURCES", (*compiled._SOURCES, "team"))
+    assert open_kernels(folder)[1] == ["compiling"]
+
+
+def test_what_the_wheel_carries_is_not_used_if_it_is_damaged(
+    folder: Path, shipped: Path, compiler: Compiler
+) -> None:
+    shipped.write_bytes(shipped.read_bytes()[:-1])
+    assert open_kernels(folder)[1] == ["compiling"]
+
+
+V3, V4 = compiled.LEVELS["x86_64"]
+
+
+@pytest.mark.parametrize(
+    ("cpu", "features", "level"),
+    [
+        ("haswell", f"{V3.features},+aes,-avx512f", V3),
+        ("znver3", f"{V3.features},+sse4a,-avx512f,-avxvnni", V3),
+        ("znver4", f"{V4.features},+avx512bf16", V4),
+        ("skylake-avx512", V4.features.replace(",+avx512vnni", ""), None),
+        ("alderlake", f"{V3.features},+avxvnni", None),  # which has a unit that no level has
+        ("ivybridge", "+avx,+sse4.2", None),
+        ("x86-64", "", None),
+    ],
+)
+def test_a_processor_runs_what_has_just_the_units_that_it_has(
+    cpu: str, features: str, level: compiled.Processor | None
+) -> None:
+    here = compiled.Processor(cpu, features)
+    assert [each for each in (V3, V4) if each.serves(here)] == ([level] if level else [])
 
 
 # --- what the code depends on ------------------------------------------------------------------
