@@ -55,9 +55,12 @@ __device__ __forceinline__ void attention_phase(const Step& t, Shared& s, const 
                                                 u64* sums) {
   int tid = threadIdx.x, head = blockIdx.x / RANKS, rank = blockIdx.x % RANKS;
   exchange(t, s, in, ring, slot, layer, head, rank, past, rms, turn);
+  bool many = Cache::tiles(past, rank) > STAGES;  // then the time goes to reading them, not to words
+  if (many) let_fly(s, t.flight);
   if (tid < 32) own_key(t, s, layer, head, rank, past);
   attend_cached(s, ring, slot, past, rank);
   team_sync();
+  if (many) let_fly(s, t.waiting_flight);
   if (tid < D) lay_narrow(t, s, meet(t, s, layer, head, rank, past, turn), D, D);
   team_sync();
   let_fly(s, t.flight);
