@@ -552,7 +552,9 @@ CHINESE: Mapping[str, str] = {
     "the GPU has compute capability {major}.{minor}, they need 8.0": (
         "GPU 的计算能力为 {major}.{minor}，它们需要 8.0"
     ),
-    "its heads share keys and values, or are normed": "它的头共用键和值，或带有归一化",
+    "{count} heads share keys and values, they are made for {most}": (
+        "{count} 个头共用键和值，它们最多适用于 {most} 个"
+    ),
     "heads of {size} or a width of {width} are not what they are made for": (
         "它们不适用于大小为 {size} 的头或 {width} 的宽度"
     ),

@@ -96,8 +96,8 @@ def weights(c: ModelConfig, bits: int, *, device: torch.device, group: int = 128
     layers = [
         Layer(
             norm(),
-            linear(3 * hidden, hidden, bias=True, paired=c.head_dim // 2),
-            linear(hidden, hidden),
+            linear(c.qkv_size, hidden, bias=True, paired=c.head_dim // 2),
+            linear(hidden, c.query_size),
             norm(),
             linear(2 * c.mlp_size, hidden, paired=c.mlp_size),
             linear(hidden, c.mlp_size),

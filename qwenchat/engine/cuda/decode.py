@@ -18,11 +18,12 @@ from torch import Tensor
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.cuda.kernels import attention, gemv, sample
 from qwenchat.engine.cuda.kernels.gemv import Tiles
+from qwenchat.engine.cuda.kernels.head_norms import HeadNorms
 from qwenchat.engine.cuda.kernels.hopper.step import Layers
 from qwenchat.engine.cuda.kernels.hopper.tape import Tape
 from qwenchat.engine.cuda.linear import matrix_of
 from qwenchat.engine.cuda.packed import Packed, go_together
-from qwenchat.engine.cuda.prefill import CudaLayer, on_rows
+from qwenchat.engine.cuda.prefill import CudaLayer, norms_of, on_rows
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Block, Qwen, Rotary
 from qwenchat.engine.sampling import SamplingParams, not_finite
@@ -42,6 +43,7 @@ class Layer:
     mlp_norm: Tensor
     up_gate: Packed  # [2 * mlp_size, hidden], a row of up, the same of gate ...
     down: Packed
+    head_norms: HeadNorms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,19 @@ def unsupported_reason(config: ModelConfig, device: torch.device) -> str | None:
         return Phrase(
             "the GPU has compute capability {major}.{minor}, they need 8.0", major=major, minor=minor
         )
-    if config.num_key_value_heads < config.num_heads or config.qk_norm:
-        return Phrase("its heads share keys and values, or are normed")
-    if config.head_dim not in (16, 32, 64, 128, 256) or config.hidden_size % 32 or config.mlp_size % 32:
+    widths = (config.hidden_size, config.query_size, config.mlp_size)
+    if config.head_dim not in (16, 32, 64, 128, 256) or any(width % 32 for width in widths):
         return Phrase(
             "heads of {size} or a width of {width} are not what they are made for",
             size=config.head_dim,
             width=config.hidden_size,
+        )
+    group = config.num_heads // config.num_key_value_heads
+    if group > attention.MOST_TOGETHER:
+        return Phrase(
+            "{count} heads share keys and values, they are made for {most}",
+            count=group,
+            most=attention.MOST_TOGETHER,
         )
     return None
 
@@ -107,7 +115,7 @@ def assemble(model: Qwen) -> Weights | None:
         blocks[i] = CudaLayer(block, linears)
         qkv, output, up_gate, down = (linear.matrix for linear in linears)
         attention_norm, mlp_norm = block.attention_norm.weight, block.mlp_norm.weight
-        layers.append(Layer(attention_norm, qkv, output, mlp_norm, up_gate, down))
+        layers.append(Layer(attention_norm, qkv, output, mlp_norm, up_gate, down, norms_of(block)))
         del block
     return Weights(model.embedding.weight, layers, model.norm.weight, matrix_of(model.lm_head))
 
@@ -154,7 +162,7 @@ class DecodeStep:
     def __init__(
         self, config: ModelConfig, weights: Weights, cache: KVCache, rotary: Rotary, state: sample.State, *,
         pdl: bool, tiles: Mapping[tuple[str, int], Tiles] = TILES,
-        attention_shape: attention.Shape = attention.SHAPE,
+        attention_shape: attention.Shape | None = None,
     ) -> None:  # fmt: skip
         device = weights.embedding.device
         self.config, self.weights, self.state, self.pdl, self.tiles = config, weights, state, pdl, tiles
@@ -162,12 +170,14 @@ class DecodeStep:
         self.x = torch.empty(config.hidden_size, device=device)  # the residual stream
         self._prepare(attention_shape)
 
-    def _prepare(self, attention_shape: attention.Shape) -> None:
-        config, device = self.config, self.x.device
-        self.fresh = torch.empty(3, config.num_heads, config.head_dim, device=device)  # query, key, value
-        self.mixed = torch.empty(config.num_heads, config.head_dim, device=device)
-        self.hidden = torch.empty(config.mlp_size, device=device)
-        self.scratch = attention.Scratch(config.num_heads, config.head_dim, device, attention_shape)
+    def _prepare(self, attention_shape: attention.Shape | None) -> None:
+        c, device = self.config, self.x.device
+        shape = attention_shape or attention.shape_for(c)
+        # Queries, keys, values.
+        self.fresh = torch.empty(c.num_heads + 2 * c.num_key_value_heads, c.head_dim, device=device)
+        self.mixed = torch.empty(c.num_heads, c.head_dim, device=device)
+        self.hidden = torch.empty(c.mlp_size, device=device)
+        self.scratch = attention.Scratch(c.num_heads, c.head_dim, device, shape)
 
     def launch(self, parts: Sequence[str] | None = None) -> None:
         """Launches the kernels of a token on the current stream; ``parts`` of them, to time these."""
@@ -186,14 +196,16 @@ class DecodeStep:
         w, x, eps, pdl, position = self.weights, self.x, self.config.norm_eps, self.pdl, self.state.position
         rotary = self.rotary
         for i, layer in enumerate(w.layers):
+            turn = self._turn(layer)
             if "qkv" in parts:
                 gemv.qkv(
-                    x, layer.qkv, self.fresh, self._tiles("qkv", layer.qkv),
-                    norm=layer.attention_norm, eps=eps,
-                    cos=rotary.cos, sin=rotary.sin, logn=rotary.logn, position=position, pdl=pdl,
+                    x, layer.qkv, self.fresh, self._tiles("qkv", layer.qkv), heads=self.config.num_heads,
+                    norm=layer.attention_norm, eps=eps, cos=rotary.cos, sin=rotary.sin, logn=rotary.logn,
+                    position=position, rotated=turn is None, pdl=pdl,
                 )  # fmt: skip
             if "attend" in parts:
-                attention.attend(self.fresh, self.cache.layer(i), position, self.scratch, self.mixed, pdl=pdl)
+                part = self.cache.layer(i)
+                attention.attend(self.fresh, part, position, self.scratch, self.mixed, turn=turn, pdl=pdl)
             if "proj" in parts:
                 tiles = self._tiles("proj", layer.output)
                 gemv.multiply(self.mixed.view(-1), layer.output, x, tiles, add=True, pdl=pdl)
@@ -204,6 +216,11 @@ class DecodeStep:
                 tiles = self._tiles("down", layer.down)
                 gemv.multiply(self.hidden, layer.down, x, tiles, add=True, pdl=pdl)
 
+    def _turn(self, layer: Layer) -> attention.Turn | None:
+        """What attention does to queries and keys first: with norms of heads they are rotated there."""
+        norms, rotary = layer.head_norms, self.rotary
+        return None if norms is None else attention.Turn(norms, rotary.cos, rotary.sin, rotary.logn)
+
     def _tiles(self, kernel: str, matrix: Packed) -> Tiles:
         return self.tiles[kernel, min(matrix.bits, 16)]
 
@@ -213,10 +230,10 @@ class DecodeStep:
         x = w.embedding[token].float()
         for i, layer in enumerate(w.layers):
             fresh = gemv.qkv_twin(
-                x, layer.qkv, self.config.num_heads, norm=layer.attention_norm, eps=eps,
-                cos=rotary.cos, sin=rotary.sin, logn=rotary.logn, position=position,
+                x, layer.qkv, self.config.num_heads, norm=layer.attention_norm, eps=eps, cos=rotary.cos,
+                sin=rotary.sin, logn=rotary.logn, position=position, rotated=layer.head_norms is None,
             )  # fmt: skip
-            mixed = attention.attend_twin(fresh, self.cache.layer(i), position)
+            mixed = attention.attend_twin(fresh, self.cache.layer(i), position, turn=self._turn(layer))
             x = x + gemv.multiply_twin(mixed.view(-1), layer.output)
             hidden = gemv.swiglu_twin(x, layer.up_gate, norm=layer.mlp_norm, eps=eps)
             x = x + gemv.multiply_twin(hidden, layer.down)
@@ -228,7 +245,7 @@ class HopperStep(DecodeStep):
 
     parts = ("layers", "head", "sample")
 
-    def _prepare(self, attention_shape: attention.Shape) -> None:
+    def _prepare(self, attention_shape: attention.Shape | None) -> None:
         w, state = self.weights, self.state
         self._layers = Layers(
             [layer.tape for layer in w.tapes],

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from qwenchat.engine.cuda.kernels import prefill
+from qwenchat.engine.cuda.kernels.head_norms import HeadNorms
 from qwenchat.engine.cuda.linear import PackedLinear, matrix_of
 from qwenchat.engine.cuda.packed import join, pair
 from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.model import Block, Positions
+from qwenchat.engine.model import Block, Positions, attend
 
 
 def on_rows(block: Block) -> tuple[PackedLinear, PackedLinear, PackedLinear, PackedLinear]:
@@ -29,6 +29,12 @@ def on_rows(block: Block) -> tuple[PackedLinear, PackedLinear, PackedLinear, Pac
     )
 
 
+def norms_of(block: Block) -> HeadNorms | None:
+    """The norms of a block's queries and keys, where it has them."""
+    q, k = block.attention.q_norm, block.attention.k_norm
+    return None if q is None or k is None else HeadNorms(q.weight, k.weight, q.eps)
+
+
 class CudaLayer(nn.Module):
     """One layer: attention and MLP, each behind a norm and added to the stream.
 
@@ -40,22 +46,20 @@ class CudaLayer(nn.Module):
     def __init__(self, block: Block, linears: Sequence[nn.Module]) -> None:
         super().__init__()
         attention = block.attention
-        self.layer, self.heads, self.head_dim = attention.layer, attention.heads, attention.head_dim
+        self.layer, self.head_dim = attention.layer, attention.head_dim
+        self.norms = norms_of(block)
         self.attention_norm, self.mlp_norm = block.attention_norm, block.mlp_norm
         self.qkv, self.output, self.up_gate, self.down = linears
 
     def forward(self, x: Tensor, cache: KVCache, where: Positions) -> Tensor:
         """As the block's."""
         tokens = x.shape[0]
-        qkv = self.qkv(self.attention_norm(x)).view(tokens, 3, self.heads, self.head_dim)
+        qkv = self.qkv(self.attention_norm(x)).view(tokens, -1, self.head_dim)
         part = cache.layer(self.layer)
         logn = None if where.logn is None else where.logn[:, 0, 0]
-        q = prefill.rotate(qkv, where.cos[:, 0], where.sin[:, 0], logn, part, cache.length)
+        q = prefill.rotate(qkv, where.cos[:, 0], where.sin[:, 0], logn, part, cache.length, self.norms)
         del qkv
         keys, values = part.floats(cache.length + tokens, x.dtype)
-        mixed = F.scaled_dot_product_attention(
-            q[None], keys[None], values[None], attn_mask=where.mask, is_causal=where.causal
-        )  # [1, heads, T, head_dim]
-        x = self.output(mixed[0].transpose(0, 1).reshape(tokens, -1), add=x)
+        x = self.output(attend(q, keys, values, where), add=x)
         out: Tensor = self.down(prefill.swiglu(self.up_gate(self.mlp_norm(x))), add=x)
         return out

@@ -16,6 +16,9 @@ import torch
 pytest.importorskip("triton", reason="there is no triton for this platform")
 
 import qwenchat
+from qwenchat.backends.native.load import load_native
+from qwenchat.backends.request import LoadRequest
+from qwenchat.engine.architectures import ARCHITECTURES, Architecture
 from qwenchat.engine.cuda.decode import PARTS, DecodeStep
 from qwenchat.engine.cuda.kernels import sample
 from qwenchat.engine.cuda.runner import GraphCache, GraphRunner
@@ -26,7 +29,7 @@ from qwenchat.engine.torch_runner import TorchCache
 from qwenchat.errors import InsufficientMemoryError, QwenchatError
 from qwenchat.models import catalog
 from qwenchat.models.builtin import demo
-from tests.engine import golden
+from tests.engine import golden, llama_checkpoint
 
 pytestmark = [
     pytest.mark.gpu,
@@ -143,6 +146,42 @@ def test_greedy_tokens_of_the_built_in_model_equal_the_cpus() -> None:
         error, common = assert_same_tokens(cpu.engine, gpu.engine, prompt, 40)
         print(f"built-in: relative error {error:.1e}, equal tokens {common} of 40")
         assert error < 2e-2
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize(
+    ("heads", "key_value_heads", "norms", "cache"),
+    [
+        (9, 3, False, "auto"),
+        (14, 2, False, "int8"),
+        (4, 4, True, "auto"),
+        (16, 2, True, "int8"),
+        (5, 1, False, "auto"),
+    ],
+)
+def test_greedy_tokens_of_heads_that_share_keys_and_values_equal_the_cpus(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bits: int,
+    heads: int,
+    key_value_heads: int,
+    norms: bool,
+    cache: str,
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "normed", Architecture("normed", qk_norm=True))
+    folder = llama_checkpoint.write(
+        tmp_path, heads=heads, key_value_heads=key_value_heads, head_dim=64, norms=norms, bits=bits,
+        model_type="normed" if norms else "llama",
+    )  # fmt: skip
+    cpu, gpu = (
+        load_native(folder, LoadRequest(folder, device=device, dtype=dtype, context=128, kv_cache=cache))
+        for device, dtype in (("cpu", "float32"), ("cuda", "float16"))
+    )
+    assert "CUDA graph" in gpu.description
+    prompts = [random.Random(length).choices(range(64), k=length) for length in (1, 33, 70)]
+    errors, common = zip(*(assert_same_tokens(cpu.engine, gpu.engine, p, 40) for p in prompts), strict=True)
+    print(f"{heads} heads on {key_value_heads}: relative error {max(errors):.1e}, equal {common} of 40")
+    assert max(errors) < 5e-2  # attention is sharp here
 
 
 def test_a_prompt_that_changes_the_ntk_alpha_is_prefilled_whole(tmp_path: Path) -> None:

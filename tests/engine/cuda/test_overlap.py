@@ -67,7 +67,7 @@ class Decoder:
         random = torch.Generator().manual_seed(seed)
         tokens = CONTEXT - PROMPT - 48
         for layer in range(self.step.config.num_layers):
-            shape = (self.step.config.num_heads, PROMPT, self.step.config.head_dim)
+            shape = (self.step.config.num_key_value_heads, PROMPT, self.step.config.head_dim)
             keys, values = (torch.randn(shape, generator=random).cuda() for _ in range(2))
             self.cache.layer(layer).put(keys, values, 0)
         logits = 3 * torch.randn(len(self.state.logits), generator=random)
@@ -88,14 +88,20 @@ class Decoder:
             yield from self.cache.layer(layer).floats(CONTEXT - 50, torch.float32)
 
 
-@pytest.mark.parametrize(("bits", "int8_cache"), [(8, False), (4, True), (16, False)])
-def test_overlapping_kernels_change_no_bit_of_10000_tokens(bits: int, int8_cache: bool) -> None:
+@pytest.mark.parametrize(
+    ("bits", "int8_cache", "key_value_heads"),
+    [(8, False, 4), (4, True, 4), (16, False, 4), (8, True, 2), (4, False, 1)],
+)
+def test_overlapping_kernels_change_no_bit_of_10000_tokens(
+    bits: int, int8_cache: bool, key_value_heads: int
+) -> None:
     torch.manual_seed(bits)
     config = random_model.config(heads=4, head_dim=128, mlp_size=1408, vocab_size=5000, context=CONTEXT)
+    config = replace(config, num_key_value_heads=key_value_heads)
     weights = random_model.weights(config, bits, device=torch.device("cuda"))
     one_by_one = Decoder(config, weights, int8_cache=int8_cache, pdl=False)
     overlapping = {"started early": Decoder(config, weights, int8_cache=int8_cache, pdl=True)}
-    if bits == 8:
+    if bits == 8 and key_value_heads == 4:
         without = Decoder(config, weights, int8_cache=int8_cache, pdl=True, **ONE_TURN_AHEAD)
         overlapping["started early, other turns under way"] = without
     different = 0

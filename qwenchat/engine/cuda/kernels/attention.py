@@ -15,7 +15,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from qwenchat.engine.cuda.kernels.device import ASSEMBLY, dependent, in_steps, start_next, wait_for_previous
+from qwenchat.engine.config import ModelConfig
+from qwenchat.engine.cuda.kernels.cached_rows import as_stored, cached, put_together, wide
+from qwenchat.engine.cuda.kernels.device import ASSEMBLY, dependent, start_next, wait_for_previous
+from qwenchat.engine.cuda.kernels.gemv import LOG2_E
+from qwenchat.engine.cuda.kernels.head_norms import HeadNorms
+from qwenchat.engine.cuda.kernels.shared_attention import shared_kernel
 from qwenchat.engine.kv_cache import LayerCache
 
 
@@ -40,51 +45,47 @@ class Shape:
 
 # Measured on an H100.
 SHAPE = Shape(splits=32, positions=8, warps=2, two=True, registers=128)
+GROUPED = Shape(splits=64, positions=32, warps=4)
+"""For heads that share keys and values. Not measured."""
+MOST_TOGETHER = 32
+"""Heads that may share keys and values."""
+_LEAST_ROWS = 16  # of the products, and of their factors
+# In what a cache of each type is multiplied. Triton's interpreter takes the bits of bfloat16 for numbers.
+_BFLOAT16 = tl.bfloat16 if ASSEMBLY.value else tl.float32
+_FACTORS = {
+    torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: _BFLOAT16, torch.int8: _BFLOAT16,
+}  # fmt: skip
 
 
-@triton.jit
-def _cached(codes, scales, at, ok, d, HEAD_DIM: tl.constexpr, INT8: tl.constexpr):
-    """Rows ``at`` of a head's cache, as they lie there, and their scales."""
-    rows = tl.load(codes + at[:, None] * HEAD_DIM + d[None, :], mask=ok[:, None], other=0)
-    scale = 0.0
-    if INT8:
-        scale = tl.load(scales + at, mask=ok, other=0)
-    return rows, scale
+def shape_for(config: ModelConfig) -> Shape:
+    """The shape that a model is decoded with."""
+    alone = config.num_heads == config.num_key_value_heads and not config.qk_norm
+    return SHAPE if alone else GROUPED
 
 
-@triton.jit
-def _as_stored(row, codes, INT8: tl.constexpr):
-    """A new row of a head [HEAD_DIM], as the cache holds it, and its scale."""
-    scale = 0.0
-    if INT8:
-        scale = tl.max(tl.abs(row), axis=0) / 127
-        row = in_steps(row, scale)
-    return row.to(codes.dtype.element_ty), scale
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is done to queries and keys where they have norms: these, the rotation, the scale.
 
+    Attributes:
+        cos, sin: float32 [positions, head_dim]; the first half of ``sin`` is negated.
+        logn: float32 [positions] that multiply the query, or None.
+    """
 
-# Four signed bytes as floats: each becomes the lowest byte of 2^23 + 128 + itself, which is then taken off.
-# The instruction that converts runs at an eighth of the rate.
-_FOUR_FLOATS = tl.constexpr("""{
-    .reg .b32 bytes;
-    xor.b32 bytes, $4, 0x80808080;
-    prmt.b32 $0, bytes, 0x4B000000, 0x7540;
-    prmt.b32 $1, bytes, 0x4B000000, 0x7541;
-    prmt.b32 $2, bytes, 0x4B000000, 0x7542;
-    prmt.b32 $3, bytes, 0x4B000000, 0x7543;
-    sub.f32 $0, $0, 0f4B000080;
-    sub.f32 $1, $1, 0f4B000080;
-    sub.f32 $2, $2, 0f4B000080;
-    sub.f32 $3, $3, 0f4B000080;
-}""")
+    norms: HeadNorms
+    cos: Tensor
+    sin: Tensor
+    logn: Tensor | None
 
-
-@triton.jit
-def _wide(codes):
-    """int8 as float32."""
-    if ASSEMBLY:
-        return tl.inline_asm_elementwise(_FOUR_FLOATS, "=f,=f,=f,=f,r", [codes], tl.float32, True, 4)
-    else:
-        return codes.to(tl.float32)
+    def twin(self, query: Tensor, key: Tensor, position: int) -> tuple[Tensor, Tensor]:
+        """Queries, scaled for powers of two, and keys of a token, float32 [heads, head_dim]."""
+        half = query.shape[-1] // 2
+        query, key = (
+            x * self.cos[position] + x.roll(half, dims=-1) * self.sin[position]
+            for x in self.norms.twin(query, key)
+        )
+        scale = LOG2_E * query.shape[-1] ** -0.5
+        return query * (scale if self.logn is None else scale * self.logn[position]), key
 
 
 @triton.jit
@@ -92,7 +93,7 @@ def _with_new(rows, scale, row, row_scale, is_new, INT8: tl.constexpr):
     """The rows of a tile as floats, the token's own among them."""
     rows = tl.where(is_new[:, None], row[None, :], rows)
     if INT8:
-        return _wide(rows) * tl.where(is_new, row_scale, scale)[:, None]
+        return wide(rows) * tl.where(is_new, row_scale, scale)[:, None]
     else:
         return rows.to(tl.float32)
 
@@ -124,19 +125,19 @@ def _attention_kernel(
     slot = tl.arange(0, BLOCK)
     old = tl.minimum(end, past)
     at = begin + slot
-    k, k_scale = _cached(keys, key_scales, at, at < old, d, HEAD_DIM, INT8)
-    v, v_scale = _cached(values, value_scales, at, at < old, d, HEAD_DIM, INT8)
+    k, k_scale = cached(keys, key_scales, at, at < old, d, HEAD_DIM, INT8)
+    v, v_scale = cached(values, value_scales, at, at < old, d, HEAD_DIM, INT8)
     if TWO:
         at += BLOCK
-        k_, k_scale_ = _cached(keys, key_scales, at, at < old, d, HEAD_DIM, INT8)
-        v_, v_scale_ = _cached(values, value_scales, at, at < old, d, HEAD_DIM, INT8)
+        k_, k_scale_ = cached(keys, key_scales, at, at < old, d, HEAD_DIM, INT8)
+        v_, v_scale_ = cached(values, value_scales, at, at < old, d, HEAD_DIM, INT8)
     wait_for_previous(PDL)
     if split < used:
         q = tl.load(fresh + head * HEAD_DIM + d)
         new_k = tl.load(fresh + (HEADS + head) * HEAD_DIM + d)
         new_v = tl.load(fresh + (2 * HEADS + head) * HEAD_DIM + d)
-        new_k, new_k_scale = _as_stored(new_k, keys, INT8)
-        new_v, new_v_scale = _as_stored(new_v, values, INT8)
+        new_k, new_k_scale = as_stored(new_k, keys, INT8)
+        new_v, new_v_scale = as_stored(new_v, values, INT8)
         if split == 0:
             tl.store(keys + past * HEAD_DIM + d, new_k)
             tl.store(values + past * HEAD_DIM + d, new_v)
@@ -156,12 +157,12 @@ def _attention_kernel(
             if TWO:
                 k, k_scale, v, v_scale = k_, k_scale_, v_, v_scale_
                 soon = start + BLOCK + slot
-                k_, k_scale_ = _cached(keys, key_scales, soon, soon < old, d, HEAD_DIM, INT8)
-                v_, v_scale_ = _cached(values, value_scales, soon, soon < old, d, HEAD_DIM, INT8)
+                k_, k_scale_ = cached(keys, key_scales, soon, soon < old, d, HEAD_DIM, INT8)
+                v_, v_scale_ = cached(values, value_scales, soon, soon < old, d, HEAD_DIM, INT8)
             else:
                 soon = start + slot
-                k, k_scale = _cached(keys, key_scales, soon, soon < old, d, HEAD_DIM, INT8)
-                v, v_scale = _cached(values, value_scales, soon, soon < old, d, HEAD_DIM, INT8)
+                k, k_scale = cached(keys, key_scales, soon, soon < old, d, HEAD_DIM, INT8)
+                v, v_scale = cached(values, value_scales, soon, soon < old, d, HEAD_DIM, INT8)
             score = tl.sum(wide_k * q[None, :], axis=1)
             score = tl.where(at < end, score, float("-inf"))
             better = tl.maximum(best, score)
@@ -180,51 +181,66 @@ def _attention_kernel(
         tl.debug_barrier()
         if tl.atomic_add(arrived + head, 1, sem="acq_rel", scope="gpu") == used - 1:
             tl.store(arrived + head, 0)
-            s = tl.arange(0, SPLITS)
-            live = s < used
-            tops = tl.load(weights + 2 * (head * SPLITS + s), mask=live, other=float("-inf"))
-            masses = tl.load(weights + 2 * (head * SPLITS + s) + 1, mask=live, other=0)
-            factor = tl.exp2(tops - tl.max(tops, axis=0))
-            parts = tl.load(
-                partial + (head * SPLITS + s[:, None]) * HEAD_DIM + d[None, :], mask=live[:, None], other=0
-            )
-            total = tl.sum(parts * factor[:, None], axis=0) / tl.sum(masses * factor, axis=0)
-            tl.store(out + head * HEAD_DIM + d, total)
+            put_together(partial, weights, out, head, used, d, HEAD_DIM, SPLITS)
 
 
 def attend(
-    fresh: Tensor, cache: LayerCache, position: Tensor, scratch: Scratch, out: Tensor, *, pdl: bool = False
+    fresh: Tensor, cache: LayerCache, position: Tensor, scratch: Scratch, out: Tensor, *,
+    turn: Turn | None = None, pdl: bool = False,
 ) -> None:  # fmt: skip
     """Puts a token's key and value into the cache; ``out`` = its attention over the positions up to its own.
 
     Args:
-        fresh: float32 [3, heads, head_dim], the query, scaled for powers of two, the key and the value.
+        fresh: float32 [heads + 2 * key_value_heads, head_dim], the queries, scaled for powers of two, the
+            keys and the values; with ``turn`` queries and keys are as the product gave them.
         cache: one layer's.
         position: int32 [1], the token's own.
         out: float32 [heads, head_dim].
+        turn: what is done to queries and keys first.
     """
-    heads, capacity, head_dim = cache.keys.shape
-    shape = scratch.shape
+    key_heads, capacity, head_dim = cache.keys.shape
+    heads, shape = len(out), scratch.shape
     assert cache.keys.stride() == cache.values.stride() == (capacity * head_dim, head_dim, 1)
-    _attention_kernel[(heads * shape.splits,)](
+    arguments = (
         fresh, cache.keys, cache.values, cache.key_scales, cache.value_scales, position,
         scratch.partial, scratch.weights, scratch.arrived, out,
-        capacity,
-        HEADS=heads, HEAD_DIM=head_dim, SPLITS=shape.splits, BLOCK=shape.positions,
-        TWO=shape.two, INT8=cache.key_scales is not None, PDL=pdl,
-        num_warps=shape.warps, num_stages=1, maxnreg=shape.registers, **dependent(pdl),
+    )  # fmt: skip
+    options = {"num_warps": shape.warps, "num_stages": 1, "maxnreg": shape.registers, **dependent(pdl)}
+    int8 = cache.key_scales is not None
+    if heads == key_heads and turn is None:
+        _attention_kernel[(heads * shape.splits,)](
+            *arguments, capacity,
+            HEADS=heads, HEAD_DIM=head_dim, SPLITS=shape.splits, BLOCK=shape.positions,
+            TWO=shape.two, INT8=int8, PDL=pdl, **options,
+        )  # fmt: skip
+        return
+    norms = (None, None, None, None, None, capacity, 0.0, 0.0)
+    if turn is not None:
+        of = turn.norms
+        norms = (of.query, of.key, turn.cos, turn.sin, turn.logn, capacity, of.eps, LOG2_E * head_dim**-0.5)
+    shared_kernel[(key_heads * shape.splits,)](
+        *arguments, *norms,
+        KEY_HEADS=key_heads, GROUP=heads // key_heads,
+        ROWS=max(_LEAST_ROWS, triton.next_power_of_2(heads // key_heads)), HEAD_DIM=head_dim,
+        SPLITS=shape.splits, BLOCK=max(shape.positions, _LEAST_ROWS),
+        DTYPE=_FACTORS[cache.keys.dtype], INT8=int8,
+        TURN=turn is not None, LOGN=turn is not None and turn.logn is not None, PDL=pdl, **options,
     )  # fmt: skip
 
 
-def attend_twin(fresh: Tensor, cache: LayerCache, position: int) -> Tensor:
+def attend_twin(fresh: Tensor, cache: LayerCache, position: int, *, turn: Turn | None = None) -> Tensor:
     """The plain twin of :func:`attend`: ``out``, float32 [heads, head_dim]; it fills the cache as well."""
-    query, key, value = fresh
+    key_heads, _, head_dim = cache.keys.shape
+    query, key, value = fresh.split_with_sizes((len(fresh) - 2 * key_heads, key_heads, key_heads))
+    if turn is not None:
+        query, key = turn.twin(query, key, position)
     cache.put(key[:, None], value[:, None], position)
     k, v = (t.float() for t in cache.floats(position + 1, torch.float32))
-    scores = torch.einsum("hd,hsd->hs", query, k)  # in powers of two
+    query = query.view(key_heads, -1, head_dim)
+    scores = torch.einsum("kgd,ksd->kgs", query, k)  # in powers of two
     weights = torch.exp2(scores - scores.amax(-1, keepdim=True))
-    mixed: Tensor = torch.einsum("hs,hsd->hd", weights / weights.sum(-1, keepdim=True), v)
-    return mixed
+    mixed = torch.einsum("kgs,ksd->kgd", weights / weights.sum(-1, keepdim=True), v)
+    return mixed.reshape(-1, head_dim)
 
 
 class Scratch:

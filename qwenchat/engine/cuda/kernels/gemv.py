@@ -57,14 +57,14 @@ def _finish(value, block, rows, ok, out, N, KIND: tl.constexpr, ADD: tl.constexp
 @triton.jit
 def _finish_qkv(
     value, block, cos, sin, logn, position, out, scale,
-    HEADS: tl.constexpr, HALF: tl.constexpr, LOGN: tl.constexpr, ROWS: tl.constexpr,
+    HEADS: tl.constexpr, ROTATED: tl.constexpr, HALF: tl.constexpr, LOGN: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Behind the product: rotation, the query's scale, and the halves of a head in their order again."""
     PAIRS: tl.constexpr = ROWS // 2
     one, two = tl.split(value.reshape(PAIRS, 2))
     part = block * PAIRS // HALF  # the head, counted through queries, keys and values
     at = block * PAIRS % HALF + tl.arange(0, PAIRS)
-    if part < 2 * HEADS:
+    if part < ROTATED:  # queries and keys
         here = tl.load(position).to(tl.int64)
         c = tl.load(cos + here * 2 * HALF + at)
         s = tl.load(sin + here * 2 * HALF + HALF + at)
@@ -84,7 +84,8 @@ def _gemv_kernel(
     N, blocks, eps, scale,
     KIND: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr, BITS: tl.constexpr, NORM: tl.constexpr,
     PERM: tl.constexpr, ZEROS: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr, LOGN: tl.constexpr,
-    HEADS: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, RUNS: tl.constexpr, MORE: tl.constexpr,
+    HEADS: tl.constexpr, ROTATED: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, RUNS: tl.constexpr,
+    MORE: tl.constexpr,
     TWO: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """W x for blocks of ROWS rows, and what belongs behind it.
@@ -146,7 +147,7 @@ def _gemv_kernel(
         if BIAS:
             value += tl.load(bias + rows, mask=ok, other=0).to(tl.float32)
         if KIND == "qkv":
-            _finish_qkv(value, here, cos, sin, logn, position, out, scale, HEADS, HALF, LOGN, ROWS)
+            _finish_qkv(value, here, cos, sin, logn, position, out, scale, HEADS, ROTATED, HALF, LOGN, ROWS)
         else:
             _finish(value, here, rows, ok, out, N, KIND, ADD, ROWS)
 
@@ -198,41 +199,45 @@ def swiglu_twin(x: Tensor, matrix: Packed, *, norm: Tensor, eps: float) -> Tenso
 
 
 def qkv(
-    x: Tensor, matrix: Packed, out: Tensor, tiles: Tiles, *,
+    x: Tensor, matrix: Packed, out: Tensor, tiles: Tiles, *, heads: int,
     norm: Tensor, eps: float, cos: Tensor, sin: Tensor, logn: Tensor | None, position: Tensor,
-    pdl: bool = False,
+    rotated: bool = True, pdl: bool = False,
 ) -> None:  # fmt: skip
     """One token's queries, scaled for powers of two, its keys and its values.
 
     Args:
         x: float32 [in].
         matrix: queries, keys, values; of every head the first row, the first of its second half, and so on.
-        out: float32 [3, heads, head_dim].
+        out: float32 [heads + 2 * key_value_heads, head_dim].
+        heads: of the queries.
         cos, sin: float32 [positions, head_dim]; the second half of ``sin`` is the sine.
         logn: float32 [positions] that multiply the query, or None.
         position: int32 [1], where the token stands.
+        rotated: rotate queries and keys and scale the queries; else all are left as they are.
     """
-    _, heads, head_dim = out.shape
+    head_dim = out.shape[1]
+    turned = (heads + len(out)) // 2 if rotated else 0
     rows = min(tiles.rows, head_dim)
     _launch(
         "qkv", x, matrix, norm, eps, rows, tiles, pdl, out=out, cos=cos, sin=sin, logn=logn,
-        position=position, scale=LOG2_E * head_dim**-0.5, HEADS=heads, HALF=head_dim // 2,
+        position=position, scale=LOG2_E * head_dim**-0.5, HEADS=heads, ROTATED=turned, HALF=head_dim // 2,
     )  # fmt: skip
 
 
 def qkv_twin(
     x: Tensor, matrix: Packed, heads: int, *,
     norm: Tensor, eps: float, cos: Tensor, sin: Tensor, logn: Tensor | None, position: int,
+    rotated: bool = True,
 ) -> Tensor:  # fmt: skip
-    """The plain twin of :func:`qkv`: ``out``, float32 [3, heads, head_dim]."""
-    pairs = multiply_twin(x, matrix, norm=norm, eps=eps).view(3, heads, -1, 2)
-    q, k, v = pairs.transpose(2, 3).reshape(3, heads, -1)
-    half = q.shape[-1] // 2
-    c, s = cos[position], sin[position].clone()
-    s[:half] = -s[half:]
-    q, k = (t * c + t.roll(half, dims=-1) * s for t in (q, k))
-    scale = LOG2_E * q.shape[-1] ** -0.5 * (1.0 if logn is None else float(logn[position]))
-    return torch.stack((q * scale, k, v))
+    """The plain twin of :func:`qkv`: ``out``, float32 [heads + 2 * key_value_heads, head_dim]."""
+    head_dim = cos.shape[1]
+    pairs = multiply_twin(x, matrix, norm=norm, eps=eps).view(-1, head_dim // 2, 2)
+    out = pairs.transpose(1, 2).reshape(-1, head_dim)
+    if rotated:
+        turned = out[: (heads + len(out)) // 2]
+        turned.copy_(turned * cos[position] + turned.roll(head_dim // 2, dims=-1) * sin[position])
+        out[:heads] *= LOG2_E * head_dim**-0.5 * (1.0 if logn is None else float(logn[position]))
+    return out
 
 
 def embed(token: Tensor, table: Tensor, out: Tensor, counter: Tensor, *, pdl: bool = False) -> None:
@@ -248,7 +253,8 @@ LOG2_E = 1.4426950408889634
 def _launch(
     kind: str, x: Tensor, matrix: Packed, norm: Tensor | None, eps: float, rows: int, tiles: Tiles, pdl: bool,
     *, out: Tensor, cos: Tensor | None = None, sin: Tensor | None = None, logn: Tensor | None = None,
-    position: Tensor | None = None, scale: float = 0.0, ADD: bool = False, HEADS: int = 1, HALF: int = 1,
+    position: Tensor | None = None, scale: float = 0.0, ADD: bool = False, HEADS: int = 1, ROTATED: int = 1,
+    HALF: int = 1,
 ) -> None:  # fmt: skip
     runs = matrix.inputs * matrix.bits // 128
     first = 1 << (runs.bit_length() - 1)
@@ -259,7 +265,8 @@ def _launch(
         cos, sin, logn, position, matrix.outputs, blocks, eps, scale,
         KIND=kind, K=matrix.inputs, GROUP=matrix.group, BITS=matrix.bits, NORM=norm is not None,
         PERM=matrix.perm is not None, ZEROS=matrix.zeros is not None, BIAS=matrix.bias is not None,
-        ADD=ADD, LOGN=logn is not None, HEADS=HEADS, HALF=HALF, ROWS=rows, RUNS=first,
+        ADD=ADD, LOGN=logn is not None, HEADS=HEADS, ROTATED=ROTATED, HALF=HALF,
+        ROWS=rows, RUNS=first,
         MORE=triton.next_power_of_2(rest) if rest else 0, TWO=tiles.two, PDL=pdl,
         num_warps=tiles.warps, num_stages=1, maxnreg=tiles.registers, **dependent(pdl),
     )  # fmt: skip

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qwenchat.engine.cuda.kernels.device import in_steps
+from qwenchat.engine.cuda.kernels.head_norms import HeadNorms, normed
 from qwenchat.engine.kv_cache import LayerCache
 
 
@@ -23,11 +24,18 @@ def _put(row, codes, scales, at, ok, d, HEAD_DIM: tl.constexpr, INT8: tl.constex
 
 @triton.jit
 def _rotate_kernel(
-    qkv, cos, sin, logn, query, keys, values, key_scales, value_scales, start, T, capacity,
-    HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, TOKENS: tl.constexpr, LOGN: tl.constexpr, INT8: tl.constexpr,
+    qkv, cos, sin, logn, q_norm, k_norm, query, keys, values, key_scales, value_scales,
+    start, T, capacity, eps,
+    KEY_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, TOKENS: tl.constexpr,
+    LOGN: tl.constexpr, NORMS: tl.constexpr, INT8: tl.constexpr,
 ):  # fmt: skip
-    """query [HEADS, T, HEAD_DIM] and the cache from position ``start`` on, of qkv [T, 3, HEADS, HEAD_DIM]."""
-    head = tl.program_id(1)
+    """query [HEADS, T, HEAD_DIM] and the cache from position ``start`` on.
+
+    Of qkv [T, HEADS + 2 * KEY_HEADS, HEAD_DIM], where HEADS are KEY_HEADS * GROUP: a block takes those that
+    share a key, and this.
+    """
+    HEADS: tl.constexpr = KEY_HEADS * GROUP
+    key_head = tl.program_id(1)
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     ok = token < T
     d = tl.arange(0, HEAD_DIM)
@@ -35,64 +43,96 @@ def _rotate_kernel(
     angle = token[:, None] * HEAD_DIM + d[None, :]
     c = tl.load(cos + angle, mask=ok[:, None], other=0)
     s = tl.load(sin + angle, mask=ok[:, None], other=0)
-    row = qkv + (token.to(tl.int64) * (3 * HEADS) + head)[:, None] * HEAD_DIM
-    q = tl.load(row + d[None, :], mask=ok[:, None], other=0).to(tl.float32)
-    q_other = tl.load(row + other[None, :], mask=ok[:, None], other=0).to(tl.float32)
-    q = q * c + q_other * s
-    if LOGN:
-        # As the model does it: the scaled query is a rounded one.
-        q = q.to(query.dtype.element_ty).to(tl.float32) * tl.load(logn + token, mask=ok, other=0)[:, None]
-    to = query + (head * T + token).to(tl.int64)[:, None] * HEAD_DIM + d[None, :]
-    tl.store(to, q.to(query.dtype.element_ty), mask=ok[:, None])
-    row += HEADS * HEAD_DIM
+    rows = qkv + token.to(tl.int64)[:, None] * ((HEADS + 2 * KEY_HEADS) * HEAD_DIM)
+    for i in tl.static_range(GROUP):
+        head = key_head * GROUP + i
+        row = rows + head * HEAD_DIM
+        q = tl.load(row + d[None, :], mask=ok[:, None], other=0).to(tl.float32)
+        q_other = tl.load(row + other[None, :], mask=ok[:, None], other=0).to(tl.float32)
+        if NORMS:
+            q, q_other = normed(q, q_other, q_norm, d, other, eps, HEAD_DIM, 1)
+            # As the model does it: what comes out of a norm is rounded.
+            q = q.to(query.dtype.element_ty).to(tl.float32)
+            q_other = q_other.to(query.dtype.element_ty).to(tl.float32)
+        q = q * c + q_other * s
+        if LOGN:  # and so is the query that is scaled
+            q = q.to(query.dtype.element_ty).to(tl.float32) * tl.load(logn + token, mask=ok, other=0)[:, None]
+        to = query + (head * T + token).to(tl.int64)[:, None] * HEAD_DIM + d[None, :]
+        tl.store(to, q.to(query.dtype.element_ty), mask=ok[:, None])
+    row = rows + (HEADS + key_head) * HEAD_DIM
     k = tl.load(row + d[None, :], mask=ok[:, None], other=0).to(tl.float32)
     k_other = tl.load(row + other[None, :], mask=ok[:, None], other=0).to(tl.float32)
-    row += HEADS * HEAD_DIM
+    if NORMS:
+        k, k_other = normed(k, k_other, k_norm, d, other, eps, HEAD_DIM, 1)
+        k = k.to(query.dtype.element_ty).to(tl.float32)
+        k_other = k_other.to(query.dtype.element_ty).to(tl.float32)
+    row += KEY_HEADS * HEAD_DIM
     v = tl.load(row + d[None, :], mask=ok[:, None], other=0).to(tl.float32)
     at = start + token
-    offset = head.to(tl.int64) * capacity
+    offset = key_head.to(tl.int64) * capacity
     k = (k * c + k_other * s).to(query.dtype.element_ty).to(tl.float32)
     _put(k, keys + offset * HEAD_DIM, key_scales + offset, at, ok, d, HEAD_DIM, INT8)
     _put(v, values + offset * HEAD_DIM, value_scales + offset, at, ok, d, HEAD_DIM, INT8)
 
 
 def rotate(
-    qkv: Tensor, cos: Tensor, sin: Tensor, logn: Tensor | None, cache: LayerCache, start: int
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    logn: Tensor | None,
+    cache: LayerCache,
+    start: int,
+    norms: HeadNorms | None = None,
 ) -> Tensor:
     """The rotated queries [heads, T, head_dim]; puts the rotated keys, and the values, into the cache.
 
     Args:
-        qkv: float [T, 3, heads, head_dim].
+        qkv: float [T, heads + 2 * key_value_heads, head_dim].
         cos, sin: float32 [T, head_dim]; the first half of ``sin`` is negated.
         logn: float32 [T] that multiply the queries, or None.
         cache: one layer's.
         start: the first token's position.
+        norms: of queries and keys, which come before the rotation.
     """
-    tokens, _, heads, head_dim = qkv.shape
+    tokens, rows, head_dim = qkv.shape
+    key_heads, capacity, _ = cache.keys.shape
+    heads = rows - 2 * key_heads
     query = qkv.new_empty(heads, tokens, head_dim)
-    capacity = cache.keys.shape[1]
     assert qkv.is_contiguous() and cos.is_contiguous() and sin.is_contiguous()
     assert cache.keys.stride() == cache.values.stride() == (capacity * head_dim, head_dim, 1)
     int8 = cache.key_scales is not None
-    _rotate_kernel[(triton.cdiv(tokens, 16), heads)](
-        qkv, cos, sin, logn, query, cache.keys, cache.values,
+    of_q, of_k, eps = (None, None, 0.0) if norms is None else (norms.query, norms.key, norms.eps)
+    _rotate_kernel[(triton.cdiv(tokens, 16), key_heads)](
+        qkv, cos, sin, logn, of_q, of_k, query, cache.keys, cache.values,
         cache.key_scales if int8 else cache.keys, cache.value_scales if int8 else cache.values,
-        start, tokens, capacity,
-        HEADS=heads, HEAD_DIM=head_dim, TOKENS=16, LOGN=logn is not None, INT8=int8, num_warps=4,
+        start, tokens, capacity, eps,
+        KEY_HEADS=key_heads, GROUP=heads // key_heads, HEAD_DIM=head_dim, TOKENS=16,
+        LOGN=logn is not None, NORMS=norms is not None, INT8=int8, num_warps=4,
     )  # fmt: skip
     return query
 
 
 def rotate_twin(
-    qkv: Tensor, cos: Tensor, sin: Tensor, logn: Tensor | None, cache: LayerCache, start: int
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    logn: Tensor | None,
+    cache: LayerCache,
+    start: int,
+    norms: HeadNorms | None = None,
 ) -> Tensor:
     """The plain twin of :func:`rotate`: what it returns and puts into the cache."""
-    wide = qkv[:, :2].float()
-    swapped = wide.roll(wide.shape[-1] // 2, dims=-1)
-    q, k = (wide * cos[:, None, None] + swapped * sin[:, None, None]).to(qkv.dtype).unbind(1)
+    key_heads = len(cache.keys)
+    q, k, v = qkv.split_with_sizes((qkv.shape[1] - 2 * key_heads, key_heads, key_heads), dim=1)
+    if norms is not None:
+        q, k = norms.twin(q, k)
+    q, k = (
+        (x.float() * cos[:, None] + x.float().roll(x.shape[-1] // 2, dims=-1) * sin[:, None]).to(qkv.dtype)
+        for x in (q, k)
+    )
     if logn is not None:
         q = (q.float() * logn[:, None, None]).to(qkv.dtype)
-    cache.put(k.transpose(0, 1), qkv[:, 2].transpose(0, 1), start)
+    cache.put(k.transpose(0, 1), v.transpose(0, 1), start)
     return q.transpose(0, 1)
 
 

@@ -9,8 +9,9 @@ import torch
 
 pytest.importorskip("triton", reason="there is no triton for this platform")
 
+from qwenchat.engine.architectures import ARCHITECTURES, Architecture
 from qwenchat.engine.cuda import decode
-from qwenchat.engine.cuda.decode import DecodeStep
+from qwenchat.engine.cuda.decode import PARTS, DecodeStep
 from qwenchat.engine.cuda.kernels import sample
 from qwenchat.engine.cuda.kernels.attention import Shape
 from qwenchat.engine.cuda.kernels.gemv import Tiles
@@ -19,7 +20,7 @@ from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Qwen, Rotary, ntk_alpha
 from qwenchat.engine.sampling import SamplingParams
 from qwenchat.engine.weights.loader import load_model
-from tests.engine import golden
+from tests.engine import golden, llama_checkpoint
 
 # One block that takes all rows: what the interpreter is fastest with.
 ONE_BLOCK = {
@@ -94,6 +95,45 @@ def test_a_step_equals_its_twin_and_the_models_forward(
         torch.cuda.synchronize()
     assert int(step.state.tokens[0]) == int(step.state.token) == int(found.argmax())
     assert int(step.state.position) == len(prompt) + 1
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("bits", "dtype", "int8", "norms", "rounding"),
+    [
+        (16, torch.float32, False, False, 1e-5),
+        (8, torch.float32, False, False, 1e-3),  # its products are of whole numbers
+        (4, torch.float16, True, False, 2e-2),
+        (16, torch.float32, True, True, 1e-3),
+        (8, torch.float16, False, True, 2e-2),
+    ],
+)
+def test_a_step_of_a_model_whose_heads_share_keys_and_values(
+    device: torch.device,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bits: int,
+    dtype: torch.dtype,
+    int8: bool,
+    norms: bool,
+    rounding: float,
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "normed", Architecture("normed", qk_norm=True))  # type: ignore[arg-type]
+    kind = "normed" if norms else "llama"
+    folder = llama_checkpoint.write(tmp_path, bits=bits, norms=norms, model_type=kind)
+    model = load_model(folder, device=device, dtype=dtype, context=CONTEXT, layout=RowLayout(dtype))
+    assert model.config.query_size > model.config.hidden_size
+    step = a_step(model, device, int8=int8)
+    ids = torch.randint(0, 64, (21,)).to(device)
+    model(ids[:-1], step.cache, step.rotary)
+    expected = model(ids[-1:], step.cache, step.rotary)[0]
+    twins = step.twin(int(ids[-1]), 20)
+    step.state.token.fill_(int(ids[-1]))
+    step.state.position.fill_(20)
+    step.launch(PARTS[:-1])
+    # Attention is sharp here: a score that is a little off moves more than in a model that was trained.
+    assert distance(step.state.logits, twins) < 1e-3
+    assert distance(step.state.logits, expected) < rounding
 
 
 def test_weights_whose_mlp_has_its_inputs_in_two_orders_are_left_to_plain_torch(tmp_path: Path) -> None:

@@ -136,30 +136,31 @@ def test_swiglu_equals_its_twin(
 
 
 @pytest.mark.parametrize(
-    ("heads", "head_dim", "bits", "settings", "logn", "position"),
+    ("heads", "key_heads", "head_dim", "bits", "settings", "logn", "position"),
     [
-        (2, 16, 8, {"group": 32}, False, 0),
-        (3, 32, 8, {"group": 32, "perm": True, "zeros": True}, True, 37),
-        (1, 128, 8, {"group": 128}, False, 37),
-        (3, 32, 4, {"group": 96}, True, 37),
-        (1, 64, 4, {"group": 32, "zeros": True}, False, 37),
-        (3, 32, 16, {"dtype": torch.bfloat16}, False, 37),
-        (1, 64, 32, {"dtype": torch.float32}, True, 37),
+        (2, 2, 16, 8, {"group": 32}, False, 0),
+        (3, 3, 32, 8, {"group": 32, "perm": True, "zeros": True}, True, 37),
+        (1, 1, 128, 8, {"group": 128}, False, 37),
+        (3, 1, 32, 4, {"group": 96}, True, 37),
+        (1, 1, 64, 4, {"group": 32, "zeros": True}, False, 37),
+        (6, 2, 32, 16, {"dtype": torch.bfloat16}, False, 37),
+        (1, 1, 64, 32, {"dtype": torch.float32}, True, 37),
     ],
     ids=str,
 )
 def test_queries_keys_and_values_equal_their_twins(
     device: torch.device,
     heads: int,
+    key_heads: int,
     head_dim: int,
     bits: int,
     settings: dict[str, object],
     logn: bool,
     position: int,
 ) -> None:
-    hidden = heads * head_dim
+    hidden, rows = heads * head_dim, (heads + 2 * key_heads) * head_dim
     matrix = random_model.matrix(
-        3 * hidden, hidden, bits, device=device, bias=True, paired=head_dim // 2, **settings
+        rows, hidden, bits, device=device, bias=True, paired=head_dim // 2, **settings
     )
     norm = norm_of(hidden, torch.float16, device)
     angles = torch.rand(40, head_dim // 2).to(device) * 6
@@ -169,22 +170,31 @@ def test_queries_keys_and_values_equal_their_twins(
         "logn": torch.rand(40).to(device) + 1 if logn else None,
     }
     x = torch.randn(hidden).to(device)
-    filled, everything = poisoned(3 * hidden, device)
-    out = filled.view(3, heads, head_dim)
-    # Rows that a block takes are cut to a head's.
-    gemv.qkv(
-        x,
-        matrix,
-        out,
-        Tiles(64, 4, 2),
-        norm=norm,
-        eps=EPS,
-        position=torch.tensor([position], dtype=torch.int32, device=device),
-        **tables,
-    )
-    expected = gemv.qkv_twin(x, matrix, heads, norm=norm, eps=EPS, position=position, **tables)
-    for found, part in zip(out, expected, strict=True):
-        assert_close(found, part, everything, bits)
+    for rotated in (True, False):
+        filled, everything = poisoned(rows, device)
+        out = filled.view(-1, head_dim)
+        # Rows that a block takes are cut to a head's.
+        gemv.qkv(
+            x,
+            matrix,
+            out,
+            Tiles(64, 4, 2),
+            heads=heads,
+            norm=norm,
+            eps=EPS,
+            position=torch.tensor([position], dtype=torch.int32, device=device),
+            rotated=rotated,
+            **tables,
+        )
+        expected = gemv.qkv_twin(
+            x, matrix, heads, norm=norm, eps=EPS, position=position, rotated=rotated, **tables
+        )
+        for found, part in zip(
+            out.split((heads, key_heads, key_heads)),
+            expected.split((heads, key_heads, key_heads)),
+            strict=True,
+        ):
+            assert_close(found, part, everything, bits)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -8,6 +8,7 @@ import torch
 pytest.importorskip("triton", reason="there is no triton for this platform")
 
 from qwenchat.engine.cuda.kernels import prefill
+from qwenchat.engine.cuda.kernels.head_norms import HeadNorms
 from qwenchat.engine.kv_cache import KVCache, LayerCache
 
 NAN = float("nan")
@@ -47,13 +48,21 @@ def angles(tokens: int, head_dim: int, device: torch.device) -> tuple[torch.Tens
 
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize(
-    ("tokens", "heads", "head_dim", "start", "dtype", "has_logn"),
+    ("tokens", "heads", "group", "head_dim", "start", "dtype", "has_logn", "has_norms"),
     [
-        (1, 1, 16, 0, torch.float16, False),
-        (3, 3, 64, 5, torch.float32, True),
-        (16, 2, 32, 1, torch.float16, True),
-        (17, 5, 32, 0, torch.bfloat16, False),
-        (37, 3, 128, 2, torch.float16, True),
+        (1, 1, 1, 16, 0, torch.float16, False, False),
+        (3, 3, 1, 64, 5, torch.float32, True, False),
+        (16, 2, 1, 32, 1, torch.float16, True, False),
+        (17, 5, 1, 32, 0, torch.bfloat16, False, False),
+        (37, 3, 1, 128, 2, torch.float16, True, False),
+        (5, 2, 2, 32, 3, torch.float16, False, False),
+        (17, 1, 3, 64, 0, torch.float32, True, False),
+        (33, 2, 5, 32, 1, torch.bfloat16, False, False),
+        (3, 3, 7, 16, 2, torch.float16, False, False),
+        (18, 1, 8, 128, 0, torch.float16, False, False),
+        (17, 2, 1, 32, 1, torch.float32, False, True),
+        (20, 2, 3, 64, 4, torch.float16, True, True),
+        (3, 1, 4, 32, 0, torch.bfloat16, False, True),
     ],
     ids=str,
 )
@@ -61,27 +70,34 @@ def test_queries_are_rotated_and_keys_and_values_put_into_the_cache(
     device: torch.device,
     tokens: int,
     heads: int,
+    group: int,
     head_dim: int,
     start: int,
     dtype: torch.dtype,
     has_logn: bool,
+    has_norms: bool,
     int8: bool,
 ) -> None:
-    qkv = torch.randn(tokens, 3, heads, head_dim).to(device, dtype)
-    qkv[0, 2] = 0  # a value of zeros has a scale of zero
+    """Of ``heads`` keys and values, each for ``group`` queries."""
+    qkv = torch.randn(tokens, (group + 2) * heads, head_dim).to(device, dtype)
+    qkv[0, -heads:] = 0  # a value of zeros has a scale of zero
+    weights = ((torch.rand(head_dim) + 0.5).to(device, dtype) for _ in range(2))
+    norms = HeadNorms(*weights, 1e-6) if has_norms else None
     cos, sin = angles(tokens, head_dim, device)
     logn = (1 + torch.rand(tokens)).to(device) if has_logn else None
     capacity = start + tokens + 3
     cache, expected_cache = (
         empty_cache(heads, head_dim, capacity, dtype, device, int8=int8) for _ in range(2)
     )
-    query = prefill.rotate(qkv, cos, sin, logn, cache, start)
-    expected = prefill.rotate_twin(qkv, cos, sin, logn, expected_cache, start)
+    query = prefill.rotate(qkv, cos, sin, logn, cache, start, norms)
+    expected = prefill.rotate_twin(qkv, cos, sin, logn, expected_cache, start, norms)
     assert query.dtype is expected.dtype is dtype
-    torch.testing.assert_close(query, expected, rtol=2 * STEP[dtype], atol=1e-6)
+    # What comes out of a norm may be rounded the other way before it is rotated.
+    more = 4 * STEP[dtype] if has_norms else 1e-6
+    torch.testing.assert_close(query, expected, rtol=2 * STEP[dtype], atol=more)
     for found, part in zip(parts(cache), parts(expected_cache), strict=True):
         # A number halfway between two codes, or between two floats, may go either way.
-        most = 1 if found.dtype is torch.int8 else 1e-6
+        most = 1 if found.dtype is torch.int8 else more
         torch.testing.assert_close(found, part, rtol=STEP[dtype], atol=most, equal_nan=True)
 
 
