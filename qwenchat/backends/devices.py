@@ -53,16 +53,22 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def predict_device(device: str, dtype: str) -> tuple[str, int]:
+    """Predict the kind of :func:`pick_device`, and the bytes of a value; errors are those of the next one."""
+    kind, name = predict_names(device, dtype)
+    return kind, 4 if name == "float32" else 2
+
+
+def predict_names(device: str, dtype: str) -> tuple[str, str]:
     """Predict :func:`pick_device` and :func:`pick_dtype`, without the seconds that torch takes.
 
     Returns:
-        "cpu" or "cuda", and the bytes of a value. Whether there is a device "cuda:N" is not looked for.
+        "cpu" or "cuda", and the dtype's name. Whether there is a device "cuda:N" is not looked for.
 
     Raises:
         UsageError: a device or a dtype cannot have that name.
     """
     kind = ("cuda" if _has_gpu() else "cpu") if device == "auto" else _kind_of_device(device)[0]
-    return kind, 4 if _name_of_dtype(dtype, kind, _multiplies_bfloat16) == "float32" else 2
+    return kind, _name_of_dtype(dtype, kind, _multiplies_bfloat16)
 
 
 def _kind_of_device(name: str) -> tuple[str, str]:
@@ -88,9 +94,12 @@ def _name_of_dtype(name: str, kind: str, multiplies_bfloat16: Callable[[], bool]
 
 def _multiplies_bfloat16() -> bool:
     """True if the processor multiplies bfloat16, found out without torch."""
-    from llvmlite.binding import get_host_cpu_features
+    try:
+        from llvmlite.binding import get_host_cpu_features
 
-    return bool(get_host_cpu_features().get("avx512bf16"))
+        return bool(get_host_cpu_features().get("avx512bf16"))
+    except (ImportError, OSError, RuntimeError):  # none, or a processor that it cannot describe
+        return False
 
 
 def _has_gpu() -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
@@ -33,9 +33,6 @@ from qwenchat.bench.timing import Clock, wait
 from qwenchat.engine.generate import Engine
 from qwenchat.engine.plan import new_runner
 from qwenchat.i18n.language import tr
-
-if TYPE_CHECKING:
-    from qwenchat.engine.torch_runner import TorchRunner
 
 _REPEATS = 3
 
@@ -121,7 +118,7 @@ def free(device: torch.device) -> None:
 # The one place that knows what kinds of KV cache an engine takes, and what a position of each is.
 
 
-def new_engine(loaded: Loaded, context: int, kv_cache: str) -> Engine[TorchRunner]:
+def new_engine(loaded: Loaded, context: int, kv_cache: str) -> Engine[Any]:
     """An engine on the model, with a cache for ``context`` tokens."""
     runner = new_runner(loaded.model, loaded.weights, int8_cache=kv_cache == "int8")
     return Engine(runner, context=context)
@@ -186,9 +183,15 @@ def _measure_replies(
         result.kernel_times = timing.measure(engine.cache.decoder, result.kernels_at, result.per_position)
 
 
-def _first_token(engine: Engine[TorchRunner], ids: list[int], clock: Clock) -> tuple[float, int]:
+def _wait(engine: Engine[Any]) -> None:
+    """Waits until the device has nothing left to do; the CPU kernels' runner never has."""
+    if hasattr(engine.runner, "device"):
+        wait(engine.runner.device)
+
+
+def _first_token(engine: Engine[Any], ids: list[int], clock: Clock) -> tuple[float, int]:
     """Seconds to the first token after ``ids``, and how many of these the cache held."""
-    wait(engine.runner.device)
+    _wait(engine)
     seconds = 0.0
     started = clock()
     generation = engine.generate(ids, SAMPLING, max_new_tokens=1)
@@ -197,19 +200,15 @@ def _first_token(engine: Engine[TorchRunner], ids: list[int], clock: Clock) -> t
     return seconds, generation.stats.reused_tokens
 
 
-def _next_turn(
-    engine: Engine[TorchRunner], old: list[int], new: list[int], clock: Clock
-) -> tuple[float, int]:
+def _next_turn(engine: Engine[Any], old: list[int], new: list[int], clock: Clock) -> tuple[float, int]:
     _first_token(engine, old, clock)
     return _first_token(engine, old + new, clock)
 
 
-def _reply(
-    decodes: list[Decode], engine: Engine[TorchRunner], ids: list[int], tokens: int, clock: Clock
-) -> None:
+def _reply(decodes: list[Decode], engine: Engine[Any], ids: list[int], tokens: int, clock: Clock) -> None:
     """Adds a reply of exactly ``tokens`` tokens: no id ends it."""
     arrivals = []
-    wait(engine.runner.device)
+    _wait(engine)
     started = clock()
     for _ in engine.generate(ids, SAMPLING, max_new_tokens=tokens):
         arrivals.append(clock() - started)

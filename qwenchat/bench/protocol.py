@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from qwenchat.bench.ceilings import Ceilings, average_bytes, weight_bytes
+from qwenchat.engine.cpu.codes_model import CodesModel
 from qwenchat.engine.cpu.model import CPUModel
 from qwenchat.engine.sampling import SamplingParams
 from qwenchat.errors import UsageError
@@ -81,7 +82,7 @@ class Loaded:
         kernels: what multiplies, for people.
     """
 
-    model: Qwen | CPUModel
+    model: Qwen | CPUModel | CodesModel
     weights: Weights | None
     kernels: str
 
@@ -91,10 +92,13 @@ class Loaded:
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        return torch.device("cpu") if isinstance(self.model, CodesModel) else self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
+        if isinstance(self.model, CodesModel):
+            dtype: torch.dtype = getattr(torch, self.model.dtype)
+            return dtype
         return self.model.dtype
 
     @property
@@ -102,7 +106,7 @@ class Loaded:
         """Bytes of weights that a token reads."""
         if self.weights is not None:
             return self.weights.bytes_per_token
-        if isinstance(self.model, CPUModel):
+        if isinstance(self.model, (CPUModel, CodesModel)):
             return self.model.bytes_per_token
         return weight_bytes(self.config, self.dtype.itemsize)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -107,3 +108,8 @@ def out_of_memory(error: Exception) -> InsufficientMemoryError:
         in_chat="/clear begins a new chat, and /model NAME loads another model",
         reason=str(error).partition(". ")[0],
     )
+
+
+def is_set(cancel: threading.Event | None) -> bool:
+    """Whether there is a cancel, and it is set."""
+    return cancel is not None and cancel.is_set()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 PREFILL_CHUNK = {"cpu": 256, "cuda": 2048}
 """Tokens prefilled at a time; so often is the progress told. A cancel is heard between two layers."""
+AHEAD = 256 * 2**20
+"""Bytes that are on their way to a device with memory of its own before somebody has asked for them."""
 _SCALE_BYTES = 4  # of what a row of an 8-bit KV cache is multiplied with
 # What a CUDA device gives up besides tensors, once work begins: code that is loaded when it is first used,
 # cuBLAS's workspace, the captured graph.
@@ -112,7 +114,7 @@ def _working(config: ModelConfig, size: int, context: int, packed: bool) -> int:
     return tokens * activations + matrix + rotary + logits
 
 
-def check_memory(needed: Need, *, device: torch.device, dtype: torch.dtype) -> int:
+def check_memory(needed: Need, *, device: torch.device | str, dtype: torch.dtype | str) -> int:
     """Compares what a model takes with what is free, and returns that.
 
     Raises:
@@ -152,9 +154,9 @@ def ran_out_loading() -> InsufficientMemoryError:
     )
 
 
-def available_bytes(device: torch.device) -> int:
+def available_bytes(device: torch.device | str) -> int:
     """Bytes that can be allocated on ``device`` now, as far as the system tells."""
-    if device.type == "cuda":
+    if str(device).startswith("cuda"):
         import torch
 
         free, _ = torch.cuda.mem_get_info(device)

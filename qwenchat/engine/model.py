@@ -9,7 +9,6 @@ The architecture is that of ``modeling_qwen.py`` in the Qwen-7B checkpoints, and
 
 from __future__ import annotations
 
-import math
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from torch.nn import functional as F
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.generation import Cancelled
 from qwenchat.engine.kv_cache import KVCache
+from qwenchat.engine.positions import logn_factors, rope_base
 
 
 class Qwen(nn.Module):
@@ -240,7 +240,9 @@ class Rotary:
     def __init__(self, config: ModelConfig, capacity: int, device: torch.device) -> None:
         self._config = config
         self._positions = torch.arange(capacity, dtype=torch.float32, device=device)
-        self._logn = logn_factors(config, capacity).to(device) if config.use_logn_attn else None
+        self._logn: Tensor | None = None
+        if config.use_logn_attn:
+            self._logn = torch.from_numpy(logn_factors(config, capacity))[:, None, None].to(device)
         self._cos = torch.empty(capacity, 1, config.head_dim, device=device)
         self._sin = torch.empty_like(self._cos)
         self.set_alpha(1.0)
@@ -264,8 +266,7 @@ class Rotary:
         """Fills the tables for an NTK alpha; keys rotated with another alpha no longer match."""
         self.alpha = alpha
         dim = self._config.head_dim
-        # A head of 2 has one frequency, 1, whatever the base; the exponent would divide by zero.
-        base = self._config.rope_base * alpha ** (dim / (dim - 2)) if dim > 2 else self._config.rope_base
+        base = rope_base(self._config, alpha)
         exponents = torch.arange(0, dim, 2, device=self._positions.device).float() / dim
         angles = torch.outer(self._positions, 1.0 / (base**exponents))  # [capacity, dim / 2]
         cos, sin = angles.cos(), angles.sin()
@@ -292,24 +293,3 @@ class Rotary:
             mask=mask,
             causal=tokens > 1 and start == 0,
         )
-
-
-def ntk_alpha(config: ModelConfig, prompt_length: int) -> float:
-    """The NTK factor of the rotary base for a prompt of ``prompt_length`` tokens.
-
-    ``2 ** ceil(log2(length / seq_length) + 1) - 1``, at least 1; chosen from the whole prompt and
-    kept for the tokens decoded after it. Source: ``get_ntk_alpha`` of ``modeling_qwen.py``.
-    """
-    if not config.use_dynamic_ntk or prompt_length <= config.seq_length:
-        return 1.0
-    return float(2 ** math.ceil(math.log2(prompt_length / config.seq_length) + 1) - 1)
-
-
-def logn_factors(config: ModelConfig, capacity: int) -> Tensor:
-    """LogN scaling of the query at each position, float32 [capacity, 1, 1].
-
-    ``log(n) / log(seq_length)`` for the n-th token where n exceeds ``seq_length``, else 1.
-    """
-    n = torch.arange(1, capacity + 1, dtype=torch.float64)
-    factors = torch.where(n > config.seq_length, n.log() / math.log(config.seq_length), torch.ones_like(n))
-    return factors.float()[:, None, None]

@@ -25,7 +25,9 @@ from qwenchat.errors import Phrase
 
 if TYPE_CHECKING:
     from qwenchat.engine.config import ModelConfig
+    from qwenchat.engine.cpu.codes_model import CodesModel
     from qwenchat.engine.cpu.model import CPUModel
+    from qwenchat.engine.cpu.runner import CodesRunner
     from qwenchat.engine.cpu.team import Team
     from qwenchat.engine.cuda.decode import Weights
     from qwenchat.engine.model import Qwen
@@ -79,11 +81,11 @@ def plan(
     if device.type == "cuda":
         reason = reads_packed(config, device)
         return Plan(unsupported_reason=reason) if reason else Plan(RowLayout(dtype))
-    from qwenchat.engine.cpu import assembly
     from qwenchat.engine.cpu.compiled import CannotCompile
     from qwenchat.engine.cpu.linear import BlockLayout
+    from qwenchat.engine.cpu.support import unsupported_reason
 
-    reason = assembly.unsupported_reason(config, dtype)
+    reason = unsupported_reason(config, str(dtype).removeprefix("torch."))
     if reason is None:
         try:
             team = open_team()
@@ -168,13 +170,21 @@ def pack(model: Qwen, plan: Plan, dtype: torch.dtype) -> Kernels:
     return Kernels("plain torch", model, unsupported_reason=reason)
 
 
-def new_runner(model: Qwen | CPUModel, weights: Weights | None, *, int8_cache: bool = False) -> TorchRunner:
+def new_runner(
+    model: Qwen | CPUModel | CodesModel, weights: Weights | None, *, int8_cache: bool = False
+) -> TorchRunner | CodesRunner:
     """What runs a model on its kernels.
 
     Args:
         model, weights: as of :class:`Kernels`.
         int8_cache: hold keys and values in 8 bits.
     """
+    from qwenchat.engine.cpu.codes_model import CodesModel
+
+    if isinstance(model, CodesModel):
+        from qwenchat.engine.cpu.runner import CodesRunner
+
+        return CodesRunner(model, int8_cache=int8_cache)
     if weights is None:
         from qwenchat.engine.torch_runner import TorchRunner
 

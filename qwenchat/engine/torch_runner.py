@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from qwenchat.engine.cpu.team import torch_alone
+from qwenchat.engine.generation import is_set
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.memory import PREFILL_CHUNK
-from qwenchat.engine.model import Qwen, Rotary, ntk_alpha
+from qwenchat.engine.model import Qwen, Rotary
+from qwenchat.engine.positions import ntk_alpha
 from qwenchat.engine.prefix_cache import PrefixCache
 from qwenchat.engine.sampling import SamplingParams
 from qwenchat.engine.torch_sampling import Sampler
@@ -149,8 +151,3 @@ def free_torch(device: torch.device) -> None:
     """Gives what torch keeps of memory that was freed back to a device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def is_set(cancel: threading.Event | None) -> bool:
-    """Whether there is a cancel, and it is set."""
-    return cancel is not None and cancel.is_set()

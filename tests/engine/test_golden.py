@@ -62,6 +62,6 @@ def test_decode_tokens_and_logits_equal_the_originals_however_prefill_is_cut(
         got = list(model.generate(ids, temperature=0, max_new_tokens=len(tokens), ignore_eos=True))
         assert got == tokens
         # After the prompt, then after each token but the last, which nothing follows.
-        decoded = torch.stack(rows[-len(tokens) :])
+        decoded = torch.stack([torch.as_tensor(row) for row in rows[-len(tokens) :]])
         assert error(decoded, expected[f"{name}.logits"][:-1]) < TOLERANCE
         assert error(model.logits(ids + tokens[:1])[-1:], decoded[1:2]) < TOLERANCE or "ntk" in model.name

@@ -58,8 +58,8 @@ def _check_zeros(files: HubFiles, bits: int) -> None:
     Our own engine reads such a checkpoint as it is stored. auto-gptq's kernels repack the zero points for
     themselves, and cannot be told.
     """
-    from qwenchat.engine.weights.gptq import contradicts
     from qwenchat.engine.weights.tensor_files import TensorFiles
+    from qwenchat.engine.weights.zero_points import contradicts
 
     tensors = TensorFiles(files.folder)
     first = next((name for name in tensors if name.endswith(".qzeros")), None)
@@ -70,7 +70,7 @@ def _check_zeros(files: HubFiles, bits: int) -> None:
         raise CheckpointError(
             "{name}: the tensor {tensor} holds no zero points", name=tensors.path(first), tensor=first
         )
-    if contradicts(zeros, bits, zeros_minus_one=True):
+    if contradicts(zeros.numpy(), bits, zeros_minus_one=True):
         raise CheckpointError(
             "{name}: its zero points are stored as they are (gptq_v2) and not minus one, as its label "
             "says (gptq): auto-gptq would compute with wrong ones",

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qwenchat.engine.generation import Cancelled
+from qwenchat.engine.generation import Cancelled, is_set
 from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.prefix_cache import PrefixCache
 from qwenchat.engine.sampling import SamplingParams
-from qwenchat.engine.torch_runner import free_torch, is_set, torch_ran_out
+from qwenchat.engine.torch_runner import free_torch, torch_ran_out
 from qwenchat.engine.torch_sampling import Sampler
 
 

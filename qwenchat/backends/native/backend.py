@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qwenchat.backends.local import Model, text_to_complete
 from qwenchat.chat.chatml import DEFAULT_SYSTEM, prompt_ids
@@ -15,7 +15,6 @@ from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
 if TYPE_CHECKING:
     from qwenchat.engine.config import GenerationDefaults
     from qwenchat.engine.generate import Engine
-    from qwenchat.engine.torch_runner import TorchRunner
 
 
 class NativeBackend(Model):
@@ -25,11 +24,11 @@ class NativeBackend(Model):
         engine: token ids in, token ids out.
     """
 
-    engine: Engine[TorchRunner]
+    engine: Engine[Any]
 
     def __init__(
         self,
-        engine: Engine[TorchRunner],
+        engine: Engine[Any],
         tokenizer: QwenTokenizer | None,
         defaults: GenerationDefaults,
         *,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.backends.devices import pick_device, pick_dtype
 from qwenchat.backends.native.backend import NativeBackend, no_vocabulary
+from qwenchat.backends.native.codes import is_candidate, load_in_codes
 from qwenchat.backends.native.kernel_cache import open_cpu_kernels, open_triton_cache
 from qwenchat.backends.request import (
     COMPILING,
@@ -46,39 +48,86 @@ def load_native(folder: Path, request: LoadRequest) -> NativeBackend:
         ModelError: it is unusable, or memory does not suffice.
         UsageError: the request has a value that it cannot have on this machine or with this model.
     """
-    found = _look(folder, request)
-    config, window = found.config, found.window
+    seen = _see(folder, request)
+    if is_candidate(seen.config, request):
+        loaded = _load_in_codes(folder, request, seen)
+        if loaded is not None:
+            return loaded
+    return _load_with_torch(folder, request, seen)
+
+
+def _load_in_codes(folder: Path, request: LoadRequest, seen: _Seen) -> NativeBackend | None:
+    """The way without torch, for quantised checkpoints on a CPU; None if the other one has to be taken."""
+    from qwenchat.engine.generate import Engine
+
+    tokenizer = _read_tokenizer(folder, seen.config.vocab_size)
+    found = load_in_codes(
+        folder,
+        request,
+        seen.window,
+        preflight=lambda need, free: _tell_memory(request, need, free),
+        relabelled=lambda: _tell_relabelled(request),
+    )
+    if found is None:
+        return None
+    kernels = kernels_told(found.team.name, found.team)
+    return NativeBackend(
+        Engine(found.runner, context=seen.window),
+        tokenizer,
+        seen.defaults,
+        name=request.name,
+        description=_describe(seen.config, request, device="cpu", dtype=found.dtype, kernels=kernels),
+        complete=request.complete,
+    )
+
+
+def _tell_memory(request: LoadRequest, need: Need, free: int) -> None:
+    line = Phrase("needs {needed} GiB, {free} GiB free", needed=in_gib(need.total), free=in_gib(free))
+    request.progress(QuietStage(line), None)
+
+
+def _tell_relabelled(request: LoadRequest) -> None:
+    request.notice(
+        Phrase(
+            "{name}: its zero points are stored otherwise than its label says (gptq or gptq_v2); "
+            "they are read as they are stored",
+            name=request.name,
+        )
+    )
+
+
+def _describe(config: ModelConfig, request: LoadRequest, *, device: str, dtype: str, kernels: str) -> Phrase:
+    return Phrase(
+        "{quant}, {device} {dtype}{cache}, {kernels}",
+        quant=f"Int{config.quant.bits}" if config.quant else Phrase("unquantised"),
+        device=device,
+        dtype=dtype,
+        cache=Phrase(", int8 KV cache") if request.kv_cache == "int8" else "",
+        kernels=kernels,
+    )
+
+
+def _load_with_torch(folder: Path, request: LoadRequest, seen: _Seen) -> NativeBackend:
+    found = _look(folder, request, seen)
+    config, window = seen.config, seen.window
     from qwenchat.engine.generate import Engine
     from qwenchat.engine.plan import new_runner, pack
     from qwenchat.engine.weights.loader import load_model
 
-    def tell_memory(need: Need, free: int) -> None:
-        line = Phrase(
-            "needs {needed} GiB, {free} GiB free",
-            needed=in_gib(need.total),
-            free=in_gib(free),
-        )
-        request.progress(QuietStage(line), None)
-
     on_gpu = found.device.type == "cuda"
     stage = (COMPILING if open_triton_cache(found.device) else PREPARING) if on_gpu else None
-    how = _plan(found, request, lambda: open_cpu_kernels(request.threads, request.progress, request.notice))
+    open_team = partial(open_cpu_kernels, request.threads, request.progress, request.notice)
+    how = _plan(config, found, request, open_team)
     weights = load_model(
         folder,
         device=found.device,
         dtype=found.dtype,
         context=window,
         progress=lambda fraction: request.progress(LOADING, fraction),
-        preflight=tell_memory,
+        preflight=lambda need, free: _tell_memory(request, need, free),
         layout=how.layout,
         int8_cache=found.int8_cache,
-        relabelled=lambda: request.notice(
-            Phrase(
-                "{name}: its zero points are stored otherwise than its label says (gptq or gptq_v2); "
-                "they are read as they are stored",
-                name=request.name,
-            )
-        ),
+        relabelled=lambda: _tell_relabelled(request),
     )
     kernels = pack(weights, how, found.dtype)
     if kernels.unsupported_reason:
@@ -92,15 +141,11 @@ def load_native(folder: Path, request: LoadRequest) -> NativeBackend:
         )
     if kernels.weights and stage:
         request.progress(stage, None)
-    quant = f"Int{config.quant.bits}" if config.quant else Phrase("unquantised")
-    number = str(found.dtype).removeprefix("torch.")
-    cache = Phrase(", int8 KV cache") if found.int8_cache else ""
-    description = Phrase(
-        "{quant}, {device} {dtype}{cache}, {kernels}",
-        quant=quant,
-        device=found.device,
-        dtype=number,
-        cache=cache,
+    description = _describe(
+        config,
+        request,
+        device=str(found.device),
+        dtype=str(found.dtype).removeprefix("torch."),
         kernels=kernels_told(kernels.name, how.team),
     )
     try:
@@ -121,7 +166,7 @@ def load_native(folder: Path, request: LoadRequest) -> NativeBackend:
     return NativeBackend(
         engine,
         found.tokenizer,
-        found.defaults,
+        seen.defaults,
         name=request.name,
         description=description,
         complete=request.complete,
@@ -140,35 +185,32 @@ def check_native(folder: Path, request: LoadRequest, open_team: Callable[[], Tea
     from qwenchat.engine.memory import check_memory
     from qwenchat.engine.weights.loader import weigh
 
-    found = _look(folder, request)
+    seen = _see(folder, request)
+    found = _look(folder, request, seen)
     if found.tokenizer is None:
         raise no_vocabulary(request.name)
     needed = weigh(
         folder,
         device=found.device,
         dtype=found.dtype,
-        context=found.window,
-        layout=_plan(found, request, open_team).layout,
+        context=seen.window,
+        layout=_plan(seen.config, found, request, open_team).layout,
         int8_cache=found.int8_cache,
     )
     check_memory(needed, device=found.device, dtype=found.dtype)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """Everything known before a weight is read: the checkpoint's JSON and vocabulary, and the request."""
+class _Seen:
+    """What the checkpoint's JSON says, and what the request makes of it."""
 
     config: ModelConfig
     defaults: GenerationDefaults
     window: int
-    tokenizer: QwenTokenizer | None
-    device: torch.device
-    dtype: torch.dtype
-    int8_cache: bool
 
 
-def _look(folder: Path, request: LoadRequest) -> _Found:
-    """Check what can be wrong before seconds go into torch and the weights."""
+def _see(folder: Path, request: LoadRequest) -> _Seen:
+    """Check what can be wrong before anything is opened that takes time."""
     from qwenchat.engine.config import read_generation_defaults, read_model_config
 
     config = read_model_config(folder)
@@ -177,22 +219,36 @@ def _look(folder: Path, request: LoadRequest) -> _Found:
     if not (defaults.chats or request.complete):
         raise base_model(Phrase("{name}: its chat_format is raw", name=request.name))
     window = pick_context(request.context, config.seq_length, config.max_position_embeddings)
+    return _Seen(config, defaults, window)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Everything else that is known before a weight is read with torch."""
+
+    tokenizer: QwenTokenizer | None
+    device: torch.device
+    dtype: torch.dtype
+    int8_cache: bool
+
+
+def _look(folder: Path, request: LoadRequest, seen: _Seen) -> _Found:
     request.progress(IMPORTING, None)
     with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second
-        tokenizer = _read_tokenizer(folder, config.vocab_size)
+        tokenizer = _read_tokenizer(folder, seen.config.vocab_size)
     device = pick_device(request.device)
     dtype = pick_dtype(request.dtype, device)
-    return _Found(config, defaults, window, tokenizer, device, dtype, request.kv_cache == "int8")
+    return _Found(tokenizer, device, dtype, request.kv_cache == "int8")
 
 
-def _plan(found: _Found, request: LoadRequest, open_team: Callable[[], Team]) -> Plan:
+def _plan(config: ModelConfig, found: _Found, request: LoadRequest, open_team: Callable[[], Team]) -> Plan:
     import torch
 
     from qwenchat.engine.plan import plan
 
     if request.threads is not None and found.device.type != "cuda":
         torch.set_num_threads(request.threads)
-    return plan(found.config, found.device, found.dtype, open_team)
+    return plan(config, found.device, found.dtype, open_team)
 
 
 def kernels_told(name: str, team: Team | None) -> str:

@@ -159,12 +159,18 @@ def normed(p, weight, x, out):
 
 @kernel
 def rotate(p, x, factor, out):
+    """Rotary embedding of one head of the token, times a factor."""
+    rotate_at(p, x, word(p, POSITION), factor, out)
+
+
+@kernel
+def rotate_at(p, x, position, factor, out):
     """Rotary embedding of one head by halves, times a factor.
 
     (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin); the table's sine has the first half negated.
     """
     dim = word(p, HEAD_DIM)
-    row = 4 * dim * word(p, POSITION)
+    row = 4 * dim * position
     cos, sin, half = word(p, COS) + row, word(p, SIN) + row, 2 * dim
     for i in range(0, 4 * dim, 4 * LANES):
         other = x + i + half if i < half else x + i - half

@@ -9,13 +9,12 @@ order of their groups, each group filled up to whole vectors; where that is not 
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from qwenchat.engine.cpu.layout import (
     BFLOAT16,
@@ -38,15 +37,31 @@ from qwenchat.engine.cpu.layout import (
     SCALES,
     ZEROS,
 )  # fmt: skip
-from qwenchat.engine.weights.gptq import Codes
+from qwenchat.engine.cpu.memory import Array, address, large_pages, widened
 
-_KINDS = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16, torch.float32: FLOAT32}
+_KINDS = {"float16": FLOAT16, "uint16": BFLOAT16, "float32": FLOAT32}
 _ARENA = 32 * 2**20
 _MOST_INPUTS = 2**16 - 512
 """More to a group, and the whole numbers that a product adds up might not fit in 32 bits."""
 
-Fill = Callable[["Matrix", Tensor], None]
+Fill = Callable[["Matrix", Array], None]
 """Fills a matrix's codes from a qweight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A checkpoint's four arrays for one matrix, see :mod:`qwenchat.engine.weights.gptq`.
+
+    Attributes:
+        zeros: uint8 [groups, out], the codes that stand for zero.
+    """
+
+    qweight: Array
+    zeros: Array
+    scales: Array
+    g_idx: Array | None
+    bits: int
+    group: int
 
 
 @dataclass(slots=True)
@@ -68,20 +83,20 @@ class Matrix:
 
     rows: int
     columns: int
-    data: Tensor
+    data: Array
     bits: int
-    scales: Tensor | None = None
-    zeros: Tensor | None = None
-    bounds: Tensor | None = None
-    perm: Tensor | None = None
-    bias: Tensor | None = None
-    _words: Tensor | None = field(default=None, repr=False)
+    scales: Array | None = None
+    zeros: Array | None = None
+    bounds: Array | None = None
+    perm: Array | None = None
+    bias: Array | None = None
+    _words: Array | None = field(default=None, repr=False)
 
     @classmethod
-    def of_floats(cls, weight: Tensor, bias: Tensor | None = None) -> Matrix:
-        """A matrix of float [rows, columns] as it lies in memory."""
+    def of_floats(cls, weight: Array, bias: Any = None) -> Matrix:
+        """A matrix of float [rows, columns] as it lies in memory; bfloat16 as the uint16 that it is."""
         rows, columns = weight.shape
-        matrix = cls(rows, columns, weight.contiguous(), 8 * weight.itemsize)
+        matrix = cls(rows, columns, np.ascontiguousarray(weight), 8 * weight.itemsize)
         matrix.set_bias(bias)
         return matrix
 
@@ -99,50 +114,48 @@ class Matrix:
     def groups(self) -> int:
         return 0 if self.bounds is None else len(self.bounds) - 1
 
-    def set_bias(self, bias: Tensor | None) -> None:
-        """Gives it a bias [rows], which is added in float32."""
+    def set_bias(self, bias: Any) -> None:
+        """Gives it a bias, float32 [rows] or what numpy makes of it; None for none."""
+        self.bias, self._words = None, None
         if bias is not None:
-            padded = torch.zeros(self.blocks * BLOCK)
-            padded[: self.rows] = bias
-            bias = padded
-        self.bias, self._words = bias, None
+            self.bias = np.zeros(self.blocks * BLOCK, np.float32)
+            self.bias[: self.rows] = np.asarray(bias)
 
     @property
     def descriptor(self) -> int:
         """The address of what the kernels read it by, int64 [MATRIX_WORDS]; valid while the matrix is."""
         if self._words is None:
-            words = [0] * MATRIX_WORDS
-            words[KIND] = (
-                _KINDS[self.data.dtype] if self.scales is None else {8: CODES8, 4: CODES4}[self.bits]
-            )
+            words = np.zeros(MATRIX_WORDS, np.int64)
+            coded = {8: CODES8, 4: CODES4}
+            words[KIND] = _KINDS[str(self.data.dtype)] if self.scales is None else coded[self.bits]
             words[ROWS], words[COLUMNS], words[GROUPS] = self.rows, self.columns, self.groups
-            words[FLOAT16_SCALES] = int(self.scales is not None and self.scales.dtype == torch.float16)
+            words[FLOAT16_SCALES] = int(self.scales is not None and self.scales.dtype == np.float16)
             parts = {
                 DATA: self.data, SCALES: self.scales, ZEROS: self.zeros, BOUNDS: self.bounds, PERM: self.perm,
                 BIAS: self.bias,
             }  # fmt: skip
             for index, part in parts.items():
-                words[index] = 0 if part is None else part.data_ptr()
-            self._words = torch.tensor(words, dtype=torch.int64)
-        return self._words.data_ptr()
+                words[index] = address(part)
+            self._words = words
+        return address(self._words)
 
-    def dense(self) -> Tensor:
+    def dense(self) -> Array:
         """The matrix as float32 [rows, inputs], its inputs in the model's order; the kernels' twin."""
         if self.scales is None:
-            return self.data.float()
+            return widened(self.data)
         assert self.bounds is not None
-        shifts = torch.arange(0, 32, self.bits, dtype=torch.int32)
+        shifts = np.arange(0, 32, self.bits, dtype=np.int32)
         codes = (self.data[..., None] >> shifts) & (2**self.bits - 1)  # [blocks, words, 32, per word]
-        codes = codes.permute(0, 1, 3, 2).reshape(self.blocks, self.columns, BLOCK).float()
-        of_column = torch.bucketize(torch.arange(self.columns), self.bounds[1:], right=True)
-        zeros: Tensor | int = 2 ** (self.bits - 1) if self.zeros is None else self.zeros[:, of_column]
-        weight: Tensor = (codes - zeros) * self.scales.float()[:, of_column]  # [blocks, columns, 32]
-        weight = weight.transpose(1, 2).reshape(self.rows, self.columns)
+        codes = codes.transpose(0, 1, 3, 2).reshape(self.blocks, self.columns, BLOCK).astype(np.float32)
+        of_column = np.searchsorted(self.bounds[1:], np.arange(self.columns), side="right")
+        zeros = 2 ** (self.bits - 1) if self.zeros is None else self.zeros[:, of_column].astype(np.float32)
+        weight: Array = (codes - np.float32(zeros)) * self.scales.astype(np.float32)[:, of_column]
+        weight = weight.transpose(0, 2, 1).reshape(self.rows, self.columns)
         if self.perm is None:
             return weight
         held = self.perm >= 0
-        weight = weight[:, held]
-        in_order: Tensor = torch.empty_like(weight).index_copy_(1, self.perm[held].long(), weight)
+        in_order = np.empty((self.rows, int(held.sum())), np.float32)
+        in_order[:, self.perm[held]] = weight[:, held]
         return in_order
 
 
@@ -153,30 +166,35 @@ class Arena:
     """
 
     def __init__(self) -> None:
-        self._rest = torch.empty(0, dtype=torch.uint8)
+        self._rest = np.empty(0, np.uint8)
 
-    def take(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        """A tensor of that shape, uninitialised."""
-        count = torch.Size(shape).numel()
-        nbytes = -(-count * dtype.itemsize // 64) * 64
+    def take(self, *shape: int, dtype: Any) -> Array:
+        """An array of that shape, uninitialised.
+
+        Raises:
+            MemoryError: there is no room for it.
+        """
+        used = prod(shape) * np.dtype(dtype).itemsize
+        nbytes = -(-used // 64) * 64
         if nbytes > len(self._rest):
-            self._rest = _large_pages(max(nbytes, _ARENA))
+            self._rest = large_pages(max(nbytes, _ARENA))
         piece, self._rest = self._rest[:nbytes], self._rest[nbytes:]
-        return piece[: count * dtype.itemsize].view(dtype).view(shape)
+        taken: Array = piece[:used].view(dtype).reshape(shape)
+        return taken
 
 
-def _large_pages(nbytes: int) -> Tensor:
-    # Not shared, which is Python's default: large pages are for a process's own memory.
-    own = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    try:
-        memory = mmap.mmap(-1, nbytes, **own)
-    except OSError as error:
-        raise torch.OutOfMemoryError(str(error)) from error
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a system without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    # The tensor holds the mapping.
-    return torch.frombuffer(memory, dtype=torch.uint8)
+class InBlocks:
+    """The layout of the CPU kernels, as far as memory is counted."""
+
+    zero_bytes = 4
+
+    def holds(self, outputs: int, inputs: int, group: int) -> bool:
+        """True if a quantised matrix of these sizes can be held in its codes."""
+        return fits(outputs, inputs)
+
+    def kept_as(self, stored: str) -> str:
+        """The dtype in which a matrix is kept: that in which it is stored."""
+        return stored
 
 
 def fits(outputs: int, inputs: int) -> bool:
@@ -184,47 +202,46 @@ def fits(outputs: int, inputs: int) -> bool:
     return outputs % BLOCK == 0 and inputs % LANES == 0 and inputs <= _MOST_INPUTS
 
 
-def from_gptq(codes: Codes, *, fill: Fill, arena: Arena) -> Matrix:
+def from_gptq(stored: Stored, *, fill: Fill, arena: Arena) -> Matrix:
     """A checkpoint's matrix, in blocks.
 
     Args:
         fill: the kernel that moves the codes.
         arena: where they go.
     """
-    bits, scales = codes.bits, codes.scales
-    perm, bounds = _order(codes.g_idx, codes.inputs, codes.group, len(scales))
-    columns = int(bounds[-1])
-    blocks = codes.outputs // BLOCK
-    zeros = codes.zeros()
+    bits, scales, zeros = stored.bits, stored.scales, stored.zeros
+    inputs, outputs = stored.qweight.shape[0] * 32 // bits, stored.qweight.shape[1]
+    perm, bounds = _order(stored.g_idx, inputs, stored.group, len(scales))
+    columns, blocks = int(bounds[-1]), outputs // BLOCK
+    blocked = _in_blocks(scales if scales.dtype == np.float16 else widened(scales))
     in_middle = bool((zeros == 2 ** (bits - 1)).all())
-    blocked = _in_blocks(scales if scales.dtype == torch.float16 else scales.float())
     matrix = Matrix(
-        blocks * BLOCK, columns, arena.take(blocks, columns * bits // 32, BLOCK, dtype=torch.int32), bits,
-        scales=arena.take(*blocked.shape, dtype=blocked.dtype).copy_(blocked),
-        zeros=None if in_middle else _in_blocks(zeros.to(torch.int32)),
+        blocks * BLOCK, columns, arena.take(blocks, columns * bits // 32, BLOCK, dtype=np.int32), bits,
+        scales=arena.take(*blocked.shape, dtype=blocked.dtype),
+        zeros=None if in_middle else _in_blocks(zeros.astype(np.int32)),
         bounds=bounds, perm=perm,
     )  # fmt: skip
-    fill(matrix, codes.qweight.contiguous())
+    assert matrix.scales is not None
+    matrix.scales[:] = blocked
+    fill(matrix, np.ascontiguousarray(stored.qweight))
     return matrix
 
 
-def _order(g_idx: Tensor | None, inputs: int, group: int, groups: int) -> tuple[Tensor | None, Tensor]:
+def _order(g_idx: Array | None, inputs: int, group: int, groups: int) -> tuple[Array | None, Array]:
     """The input that each column is, None if they are in order; and where each group's columns begin."""
-    if g_idx is None:
-        g_idx = torch.arange(inputs).div_(group, rounding_mode="floor")
-    sizes = torch.bincount(g_idx.long(), minlength=groups)
+    of_input = np.arange(inputs) // group if g_idx is None else g_idx.astype(np.int64)
+    sizes = np.bincount(of_input, minlength=groups)
     filled = (sizes + LANES - 1) // LANES * LANES
-    zero = torch.zeros(1, dtype=torch.int64)
-    bounds, begins = (torch.cat((zero, s.cumsum(0))) for s in (filled, sizes))
-    inputs_by_group = torch.argsort(g_idx.long(), stable=True)
-    if torch.equal(filled, sizes) and torch.equal(inputs_by_group, torch.arange(inputs)):
+    bounds, begins = (np.concatenate(([0], s.cumsum())) for s in (filled, sizes))
+    by_group = np.argsort(of_input, kind="stable")
+    if np.array_equal(filled, sizes) and np.array_equal(by_group, np.arange(inputs)):
         return None, bounds
-    perm = torch.full((int(bounds[-1]),), -1, dtype=torch.int32)
-    of_group = g_idx.long()[inputs_by_group]
-    perm[bounds[of_group] + torch.arange(inputs) - begins[of_group]] = inputs_by_group.to(torch.int32)
+    perm = np.full(int(bounds[-1]), -1, np.int32)
+    of_group = of_input[by_group]
+    perm[bounds[of_group] + np.arange(inputs) - begins[of_group]] = by_group
     return perm, bounds
 
 
-def _in_blocks(values: Tensor) -> Tensor:
+def _in_blocks(values: Array) -> Array:
     """[groups, out] as [blocks, groups, 32]."""
-    return values.view(len(values), -1, BLOCK).transpose(0, 1).contiguous()
+    return np.ascontiguousarray(values.reshape(len(values), -1, BLOCK).transpose(1, 0, 2))

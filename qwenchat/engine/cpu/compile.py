@@ -25,6 +25,8 @@ def object_code(cpu: str, features: str) -> bytes:
     # Before the kernels are imported: they and Numba's passes ask for these.
     settings: Any = config
     settings.CPU_NAME, settings.CPU_FEATURES, settings.DISABLE_JIT = cpu, features, False
+    # Numba would optimise each function, and again in each that calls it; here it is done once, at the end.
+    settings.OPT = type(settings.OPT)(0)
     from numba import int64
 
     from qwenchat.engine.cpu.operations import kernel
@@ -39,6 +41,11 @@ def object_code(cpu: str, features: str) -> bytes:
     machine = llvm.Target.from_triple(module.triple).create_target_machine(
         cpu=cpu, features=features, opt=3, reloc="pic", codemodel="jitdefault", jit=True
     )
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    # Our loops are of vectors already.
+    tuning.loop_vectorization = tuning.slp_vectorization = False
+    passes = llvm.create_pass_builder(machine, tuning)
+    passes.getModulePassManager().run(module, passes)
     return bytes(machine.emit_object(module))
 
 

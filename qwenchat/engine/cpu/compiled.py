@@ -28,7 +28,10 @@ from typing import Any
 from qwenchat.errors import Phrase
 from qwenchat.files.opening import reason_of
 
-_SOURCES = ("layout", "operations", "vector", "atomics", "products", "repack", "attention", "step", "compile")
+_SOURCES = (
+    "layout", "operations", "vector", "tiles", "atomics", "counters", "products", "gemm", "rows", "attention",
+    "flash", "prefill", "repack", "step", "compile",
+)  # fmt: skip
 _HASH_BYTES = 32
 _ROOT = str(Path(__file__).parents[3])
 _PROGRAM = """

@@ -82,6 +82,30 @@ CACHE_FLOAT32, CACHE_BFLOAT16, CACHE_INT8 = range(3)
     STEP_WORDS,
 ) = range(28)
 
+# Many tokens through a layer: the chunk, and what it is worked with.
+(
+    CHUNK_STEP,  # address of the step's table: the model, the cache, the rotary tables
+    CHUNK_TOKENS,
+    CHUNK_START,  # the positions that the cache holds before them
+    CHUNK_EXACT,  # 1 for digits as exact as float32, 0 for 16 bits
+    CHUNK_X,  # float32 [tokens, hidden], the residual stream
+    CHUNK_QKV,  # float32 [tokens, (heads + 2 * kv_heads) * head_dim], rows of whole blocks; here and below
+    CHUNK_MIXED,  # float32 [tokens, heads * head_dim]
+    CHUNK_UP,  # float32 [tokens, mlp]
+    CHUNK_GATE,
+    CHUNK_DIGITS,  # tokens as whole numbers, for the matrix that is next
+    CHUNK_UNITS,  # of each group of these the unit, and the sums
+    CHUNK_DIGITS_2,  # the same for a second matrix, whose inputs are in another order
+    CHUNK_UNITS_2,
+    CHUNK_SCRATCH,  # each thread's own
+    CHUNK_SCRATCH_BYTES,
+    CHUNK_COUNTERS,  # int64 [PHASES, 16], all 0: the work taken, and at 8 the work done, of each phase
+    CHUNK_WORDS,
+) = range(17)
+PHASES = 10
+"""Of a layer, at most."""
+COUNTER_WORDS = 16
+
 # A team of threads. The words that several of them write stand 64 bytes apart.
 TEAM_THREADS, TEAM_YIELD = 0, 1  # the number; the address of what gives up the processor for a moment
 TEAM_ARRIVED, TEAM_PHASE, TEAM_NUMBER, TEAM_PARKED = 8, 16, 24, 32
@@ -90,7 +114,7 @@ APART = 8  # words between one thread's TEAM_PARKED and the next one's
 MOST_THREADS = 62
 
 # A job: what is to be done, and its arguments.
-JOB_STEP, JOB_MULTIPLY, JOB_FILL, JOB_UNPACK = range(4)
+JOB_STEP, JOB_MULTIPLY, JOB_FILL, JOB_UNPACK, JOB_LAYER, JOB_MULTIPLY_MANY = range(6)
 JOB_KIND, JOB_TEAM, JOB_ARGUMENTS = 0, 1, 2
 JOB_WORDS = 10
 

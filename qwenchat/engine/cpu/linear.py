@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from qwenchat.engine.cpu import blocks
-from qwenchat.engine.cpu.blocks import Arena, Matrix
-from qwenchat.engine.cpu.layout import JOB_FILL
-from qwenchat.engine.cpu.team import Team
+from qwenchat.engine.cpu.blocks import Arena, InBlocks, Matrix, Stored
+from qwenchat.engine.cpu.memory import Array
+from qwenchat.engine.cpu.team import Team, fill_blocks
 from qwenchat.engine.weights.gptq import Codes
 
 
@@ -17,7 +18,31 @@ def matrix_of(linear: nn.Module) -> Matrix:
     if isinstance(linear, BlockLinear):
         return linear.matrix
     assert isinstance(linear, nn.Linear)
-    return Matrix.of_floats(linear.weight.detach(), None if linear.bias is None else linear.bias.detach())
+    return of_floats(linear.weight.detach(), None if linear.bias is None else linear.bias.detach())
+
+
+def of_floats(weight: Tensor, bias: Tensor | None = None) -> Matrix:
+    """A matrix of float [rows, columns] as it lies in memory."""
+    return Matrix.of_floats(as_array(weight.contiguous()), None if bias is None else bias.float())
+
+
+def as_array(tensor: Tensor) -> Array:
+    """The memory of a tensor; bfloat16, for which numpy has no name, as uint16."""
+    array: Array = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
+
+
+def as_tensor(array: Array) -> Tensor:
+    """The memory of an array; uint16 as bfloat16."""
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
+
+
+def stored(codes: Codes) -> Stored:
+    """A checkpoint's codes as arrays."""
+    g_idx = None if codes.g_idx is None else as_array(codes.g_idx)
+    qweight, zeros, scales = (as_array(t.contiguous()) for t in (codes.qweight, codes.zeros(), codes.scales))
+    return Stored(qweight, zeros, scales, g_idx, codes.bits, codes.group)
 
 
 class BlockLinear(nn.Module):
@@ -32,35 +57,24 @@ class BlockLinear(nn.Module):
         self.matrix.set_bias(bias.float())
 
 
-class BlockLayout:
+class BlockLayout(InBlocks):
     """Packs into blocks; a :class:`qwenchat.engine.weights.quantized_layout.QuantizedLayout`.
 
     Args:
         team: what runs the kernels.
     """
 
-    zero_bytes = 4
-
     def __init__(self, team: Team) -> None:
         self._team = team
         self._arena = Arena()
 
-    def holds(self, outputs: int, inputs: int, group: int) -> bool:
-        """True if a matrix of these sizes can be held in its codes."""
-        return blocks.fits(outputs, inputs)
-
     def layer(self, codes: Codes) -> BlockLinear:
         """The layer of these codes."""
-        return BlockLinear(blocks.from_gptq(codes, fill=self._fill, arena=self._arena))
+        return BlockLinear(blocks.from_gptq(stored(codes), fill=self._fill, arena=self._arena))
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Prepare a parameter that is not quantised: matrices are read as they are stored."""
         return tensor if tensor.ndim == 2 else tensor.float()
 
-    def kept_as(self, stored: torch.dtype) -> torch.dtype:
-        """In what a matrix is kept that is stored in this dtype."""
-        return stored
-
-    def _fill(self, matrix: Matrix, qweight: Tensor) -> None:
-        order = 0 if matrix.perm is None else matrix.perm.data_ptr()
-        self._team.do(JOB_FILL, matrix.descriptor, qweight.data_ptr(), qweight.shape[1], order)
+    def _fill(self, matrix: Matrix, qweight: Array) -> None:
+        fill_blocks(self._team, matrix, qweight)

@@ -63,6 +63,8 @@ def has(*features: str) -> bool:
 
 DOTS = has("avx512vnni", "avxvnni")
 """Whether four products of bytes and their sum are one instruction."""
+WIDE = has("avx512f")
+"""Whether a register holds 16 numbers, and there are 32 of them."""
 
 
 def operation(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -80,7 +82,10 @@ def operation(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]], A
             1: lambda typing, a: (signature, lower),
             2: lambda typing, a, b: (signature, lower),
             3: lambda typing, a, b, c: (signature, lower),
+            4: lambda typing, a, b, c, d: (signature, lower),
             5: lambda typing, a, b, c, d, e: (signature, lower),
+            6: lambda typing, a, b, c, d, e, f: (signature, lower),
+            7: lambda typing, a, b, c, d, e, f, g: (signature, lower),
         }
         function = by_count[len(parameters)]
         function.__name__ = generate.__name__

@@ -25,7 +25,9 @@ from qwenchat.engine.cpu.layout import (
     JOB_ARGUMENTS,
     JOB_FILL,
     JOB_KIND,
+    JOB_LAYER,
     JOB_MULTIPLY,
+    JOB_MULTIPLY_MANY,
     JOB_STEP,
     JOB_TEAM,
     KIND,
@@ -58,6 +60,7 @@ from qwenchat.engine.cpu.layout import (
     X,
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import kernel
+from qwenchat.engine.cpu.prefill import multiply_many, prefill_layer
 from qwenchat.engine.cpu.products import multiply, share
 from qwenchat.engine.cpu.repack import fill, unpack
 from qwenchat.engine.cpu.vector import (
@@ -182,6 +185,10 @@ def work(job, thread):
     elif kind == JOB_MULTIPLY:
         own = word(a, 2) + word(a, 3) * thread
         multiply(word(a, 0), word(a, 1), own, word(a, 4), False, thread, threads)
+    elif kind == JOB_LAYER:
+        prefill_layer(word(a, 0), word(a, 1), team, thread)
+    elif kind == JOB_MULTIPLY_MANY:
+        multiply_many(word(a, 0), word(a, 1), word(a, 2), word(a, 3), word(a, 4), team, thread)
     elif kind == JOB_FILL:
         fill(word(a, 0), word(a, 1), word(a, 2), word(a, 3), thread, threads)
     else:

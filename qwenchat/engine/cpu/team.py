@@ -16,14 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from qwenchat.engine.cpu.blocks import Matrix
 from qwenchat.engine.cpu.compiled import Enter
 from qwenchat.engine.cpu.layout import (
     APART,
     BEGIN,
     JOB_ARGUMENTS,
+    JOB_FILL,
     JOB_KIND,
     JOB_TEAM,
     JOB_WORDS,
@@ -36,6 +37,7 @@ from qwenchat.engine.cpu.layout import (
     TEAM_YIELD,
     WORK,
 )  # fmt: skip
+from qwenchat.engine.cpu.memory import Array, address, zeros
 
 LOOKS = 200_000
 """How often a thread looks for the next job before it sleeps: a few milliseconds."""
@@ -55,10 +57,10 @@ class Team:
         self.kind = kind
         self.name = f"{kind} kernels on {self.threads} {'thread' if self.threads == 1 else 'threads'}"
         self._enter = enter
-        self._words = _aligned(TEAM_PARKED + APART * (self.threads + 1))
+        self._words = zeros(TEAM_PARKED + APART * (self.threads + 1), dtype=np.int64)
         self._words[TEAM_THREADS] = self.threads
         self._words[TEAM_YIELD] = _yield_address()
-        words = self._words.data_ptr()
+        words = address(self._words)
         self._number = ctypes.c_int64.from_address(words + 8 * TEAM_NUMBER)
         self._phase = ctypes.c_int64.from_address(words + 8 * TEAM_PHASE)
         self._wake = [threading.Semaphore(0) for _ in range(self.threads)]
@@ -71,7 +73,7 @@ class Team:
             thread.start()
             started.append(thread)
 
-    def run(self, job: Tensor) -> None:
+    def run(self, job: Array) -> None:
         """Does a job; returns when every thread has done its part."""
         if not self._end.alive:
             if threading.current_thread().daemon and not threading.main_thread().is_alive():
@@ -80,27 +82,27 @@ class Team:
         number, phase = self._number.value, self._phase.value
         try:
             if self.threads > 1:
-                _begin(self._enter, self._words, self._wake, job.data_ptr())
-            self._enter(WORK, job.data_ptr(), 0, 0, 0)
+                _begin(self._enter, self._words, self._wake, address(job))
+            self._enter(WORK, address(job), 0, 0, 0)
         except BaseException:
             # An interrupt. If the others have begun and the caller has not, they wait for it at a barrier.
             while self._number.value != number and self._phase.value == phase:
                 with contextlib.suppress(KeyboardInterrupt):  # another one, meanwhile
                     for thread in self._wake:
                         thread.release()  # once too often does no harm
-                    self._enter(WORK, job.data_ptr(), 0, 0, 0)
+                    self._enter(WORK, address(job), 0, 0, 0)
             raise
 
     def do(self, kind: int, *arguments: int) -> None:
         """Does a job that is done once."""
         self.run(self.job(kind, *arguments))
 
-    def job(self, kind: int, *arguments: int) -> Tensor:
+    def job(self, kind: int, *arguments: int) -> Array:
         """The table of a job for this team."""
         words = [0] * JOB_WORDS
-        words[JOB_KIND], words[JOB_TEAM] = kind, self._words.data_ptr()
+        words[JOB_KIND], words[JOB_TEAM] = kind, address(self._words)
         words[JOB_ARGUMENTS : JOB_ARGUMENTS + len(arguments)] = arguments
-        return torch.tensor(words, dtype=torch.int64)
+        return np.array(words, dtype=np.int64)
 
     def alone(self) -> Team:
         """A team of the calling thread only."""
@@ -111,8 +113,8 @@ class Team:
         self._end()
 
 
-def _begin(enter: Enter, words: Tensor, wake: list[threading.Semaphore], job: int) -> None:
-    asleep = enter(BEGIN, words.data_ptr(), job, 0, 0)
+def _begin(enter: Enter, words: Array, wake: list[threading.Semaphore], job: int) -> None:
+    asleep = enter(BEGIN, address(words), job, 0, 0)
     while asleep:
         index = asleep.bit_length() - 1
         asleep -= 1 << index
@@ -120,7 +122,7 @@ def _begin(enter: Enter, words: Tensor, wake: list[threading.Semaphore], job: in
 
 
 def _end(
-    enter: Enter, words: Tensor, wake: list[threading.Semaphore], threads: list[threading.Thread]
+    enter: Enter, words: Array, wake: list[threading.Semaphore], threads: list[threading.Thread]
 ) -> None:
     """Ends the threads and waits for it: none must come out of the kernels to find that Python has gone."""
     _begin(enter, words, wake, 0)
@@ -129,10 +131,15 @@ def _end(
             thread.join(timeout=1.0)
 
 
-def _serve(enter: Enter, words: Tensor, wake: threading.Semaphore, index: int) -> None:
+def _serve(enter: Enter, words: Array, wake: threading.Semaphore, index: int) -> None:
     seen = 0
-    while (seen := enter(SERVE, words.data_ptr(), index, seen, LOOKS)) >= 0:
+    while (seen := enter(SERVE, address(words), index, seen, LOOKS)) >= 0:
         wake.acquire()
+
+
+def fill_blocks(team: Team, matrix: Matrix, qweight: Array) -> None:
+    """Fills a matrix's blocks from a checkpoint's codes."""
+    team.do(JOB_FILL, matrix.descriptor, address(qweight), qweight.shape[1], address(matrix.perm))
 
 
 @contextmanager
@@ -142,18 +149,14 @@ def torch_alone() -> Iterator[None]:
     Its other threads go on looking for work for milliseconds after they had some, on the very processors
     that the kernels' threads want.
     """
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _aligned(count: int) -> Tensor:
-    """int64 zeros that begin where a line of the processor's cache does."""
-    words = torch.zeros(count + 8, dtype=torch.int64)
-    return words[-(words.data_ptr() // 8) % 8 :][:count]
 
 
 def _yield_address() -> int:

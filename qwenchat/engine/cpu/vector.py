@@ -211,6 +211,19 @@ def other_digits(b: Any, x: Any, digit: Any) -> Any:
     return b.ashr(b.sub(x, digit), all_of(I32, 8))
 
 
+@operation(Ints, Ints, types.int64)
+def lower_digit(b: Any, x: Any, bits: Any) -> Any:
+    """The last digit of so many bits, the first of them a sign: the number but for a multiple of 2^bits."""
+    unused = broadcast(b, b.trunc(b.sub(ir.Constant(I64, 32), bits), I32))
+    return b.ashr(b.shl(x, unused), unused)
+
+
+@operation(Ints, Ints, Ints, types.int64)
+def upper_digits(b: Any, x: Any, digit: Any, bits: Any) -> Any:
+    """A number without its last digit, over 2^bits."""
+    return b.ashr(b.sub(x, digit), broadcast(b, b.trunc(bits, I32)))
+
+
 @operation(types.int64, Ints)
 def total_ints(b: Any, x: Any) -> Any:
     return b.sext(_reduce(b, x, b.add), I64)

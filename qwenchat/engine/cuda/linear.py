@@ -87,9 +87,9 @@ class RowLayout:
         """Prepare a parameter that is not quantised."""
         return tensor.to(self._dtype)
 
-    def kept_as(self, stored: torch.dtype) -> torch.dtype:
-        """In what a matrix is kept that is stored in this dtype."""
-        return self._dtype
+    def kept_as(self, stored: str) -> str:
+        """The dtype in which a matrix is kept that is stored in this one, as safetensors names them."""
+        return {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}[self._dtype]
 
 
 def _floats(m: Packed, dtype: torch.dtype) -> Tensor:

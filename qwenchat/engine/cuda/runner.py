@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from qwenchat.engine.cuda.decode import GraphDecoder, Weights
+from qwenchat.engine.generation import is_set
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.sampling import SamplingParams
-from qwenchat.engine.torch_runner import TorchCache, TorchRunner, is_set
+from qwenchat.engine.torch_runner import TorchCache, TorchRunner
 from qwenchat.engine.torch_sampling import uniforms
 
 if TYPE_CHECKING:

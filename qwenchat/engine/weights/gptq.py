@@ -86,16 +86,6 @@ def split(tensors: Mapping[str, Tensor], outputs: Sequence[int], *, bits: int) -
     ]
 
 
-def contradicts(qzeros: Tensor, bits: int, *, zeros_minus_one: bool) -> bool:
-    """True if stored zero points are the middle in the other of the two ways, all of them.
-
-    Who rounds symmetrically has the middle, 8 or 128, everywhere, and nobody has the numbers beside it
-    everywhere: so what is read as 9 or 7 throughout has the wrong label.
-    """
-    middle = 2 ** (bits - 1) - (0 if zeros_minus_one else 1)
-    return bool((unpack_words(qzeros.t(), bits) == middle).all())
-
-
 def pack_words(codes: Tensor, bits: int) -> Tensor:
     """Packs ``codes`` [n, m], values below ``2**bits``, along dimension 0 into int32 [n * bits / 32, m]."""
     per_word = 32 // bits

@@ -23,6 +23,7 @@ from qwenchat.engine.memory import Need, check_memory, need, ran_out_loading
 from qwenchat.engine.model import Qwen
 from qwenchat.engine.weights import gptq
 from qwenchat.engine.weights.parameters import (
+    Gptq,
     Parameter,
     as_stored,
     bytes_of,
@@ -31,9 +32,10 @@ from qwenchat.engine.weights.parameters import (
     reading_bytes,
 )
 from qwenchat.engine.weights.quantized_layout import QuantizedLayout, QuantizedLinear
-from qwenchat.engine.weights.staging import ReadError, Staging
+from qwenchat.engine.weights.staging import DTYPES, ReadError, Staging
 from qwenchat.engine.weights.tensor_files import TensorFiles, let_go, unreadable
 
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 FractionProgress = Callable[[float], None]
 """Told the fraction that is loaded, 0 to 1."""
 
@@ -77,7 +79,7 @@ def load_model(
         relabelled()
     try:
         _fill(work, device, dtype, layout, progress or (lambda fraction: None))
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError):
         raise ran_out_loading() from None
     return work.model.requires_grad_(False).eval()
 
@@ -126,14 +128,14 @@ def _survey(
     check_layer_count(config, files)
     with torch.device("meta"), _NoValues():  # shapes without memory
         model = Qwen(config)
-    labelled = list(list_parameters(model, config, files))
+    labelled = list(list_parameters(config, files))
     parameters = as_stored(labelled, files)
     files.check_all_known()
     staged = device.type == "cuda" if staged is None else staged
     needed = need(
         config,
-        weights=sum(bytes_of(p, files, dtype, layout) for p in parameters),
-        reading=reading_bytes(parameters, files, dtype, layout, staged),
+        weights=sum(bytes_of(p, files, dtype.itemsize, layout) for p in parameters),
+        reading=reading_bytes(parameters, files, _NAMES[dtype], layout, staged),
         cuda=device.type == "cuda",
         itemsize=dtype.itemsize,
         context=context,
@@ -164,7 +166,7 @@ def _fill(
 ) -> None:
     """Reads every parameter into the model."""
     model, parameters, files, staged = work.model, work.parameters, work.files, work.staged
-    total = sum(p.shape.numel() for p in parameters)
+    total = sum(p.values for p in parameters)
     done = 0
     with closing(
         _staged(parameters, files, device) if staged else _mapped(parameters, files, device)
@@ -175,7 +177,7 @@ def _fill(
                 value = stored.to(device=device, dtype=None if layout else dtype)
                 _put(model, parameter.name, (layout.keep(value) if layout else value).contiguous())
             else:
-                parts = parameter.gptq.codes(tensors)
+                parts = _codes(parameter.gptq, tensors)
                 layer = _in_codes(parts, layout) if layout and parameter.packs(layout) else None
                 if layer is not None:
                     _put_layer(model, parameter.name, layer)
@@ -183,11 +185,27 @@ def _fill(
                     weight = torch.cat([gptq.dequantize(part) for part in parts])
                     _put(model, parameter.name, weight.to(device=device, dtype=dtype).contiguous())
             if not staged and not (parameter.gptq is None and parameter.whole):
-                let_go(tensors)
-            done += parameter.shape.numel()
+                let_go((tensor.data_ptr(), tensor.nbytes) for tensor in tensors)
+            done += parameter.values
             progress(done / total)
     if model.lm_head.weight.is_meta:  # tied
         model.lm_head.weight = model.embedding.weight
+
+
+def _codes(source: Gptq, tensors: list[Tensor]) -> list[gptq.Codes]:
+    """The stored codes of each part, once their groups are checked."""
+    count, quant = len(tensors) // len(source.layers), source.quant
+    parts = []
+    for i, layer in enumerate(source.layers):
+        qweight, qzeros, scales, *order = tensors[i * count :][:count]
+        if order:
+            low, high = torch.stack(torch.aminmax(order[0])).tolist()
+            source.check_order(layer, low, high)
+        g_idx = order[0] if order else None
+        parts.append(
+            gptq.Codes(qweight, qzeros, scales, g_idx, quant.bits, source.group, quant.zeros_minus_one)
+        )
+    return parts
 
 
 def _in_codes(parts: list[gptq.Codes], layout: QuantizedLayout) -> QuantizedLinear | None:

@@ -5,22 +5,19 @@ Reads no weights but the zero points of one matrix, to see how they are stored.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
-
-import torch
-from torch import Tensor, nn
+from typing import Protocol
 
 from qwenchat.engine.config import ModelConfig, QuantConfig
-from qwenchat.engine.model import Qwen
-from qwenchat.engine.weights import gptq
-from qwenchat.engine.weights.quantized_layout import QuantizedLayout
-from qwenchat.engine.weights.staging import AHEAD
-from qwenchat.engine.weights.tensor_files import TensorFiles
+from qwenchat.engine.memory import AHEAD
+from qwenchat.engine.weights.modules import modules
+from qwenchat.engine.weights.tensor_files import FLOATS, ITEMSIZES, TensorFiles
+from qwenchat.engine.weights.zero_points import contradicts
 from qwenchat.errors import CheckpointError
 
-_FLOATS = ("F16", "BF16", "F32")
 # Bytes an element while a matrix is dequantised: its float32 values, their scales or zeros, codes of both.
 _DEQUANTIZING = 10
 # Bytes an element while one is brought into our layout; on a GPU two of an MLP are made one.
@@ -32,22 +29,38 @@ def as_stored(parameters: list[Parameter], files: TensorFiles) -> list[Parameter
     for parameter in parameters:
         if parameter.gptq:
             quant = parameter.gptq.quant
-            qzeros = files.read(parameter.stored[1])
-            if gptq.contradicts(qzeros, quant.bits, zeros_minus_one=quant.zeros_minus_one):
+            qzeros = files.array(parameter.stored[1])
+            if contradicts(qzeros, quant.bits, zeros_minus_one=quant.zeros_minus_one):
                 true = replace(quant, zeros_minus_one=not quant.zeros_minus_one)
                 return [replace(p, gptq=p.gptq and replace(p.gptq, quant=true)) for p in parameters]
             break
     return parameters
 
 
-def bytes_of(
-    parameter: Parameter, files: TensorFiles, dtype: torch.dtype, layout: QuantizedLayout | None
-) -> int:
-    """The bytes of a parameter on the device."""
+class Layout(Protocol):
+    """How weights are kept, as far as memory is counted."""
+
+    @property
+    def zero_bytes(self) -> int:
+        """What a zero point takes."""
+
+    def holds(self, outputs: int, inputs: int, group: int) -> bool:
+        """True if a quantised matrix of these sizes can be held in its codes."""
+
+    def kept_as(self, stored: str) -> str:
+        """The dtype in which a matrix is kept that is stored in this one."""
+
+
+def bytes_of(parameter: Parameter, files: TensorFiles, itemsize: int, layout: Layout | None) -> int:
+    """The bytes of a parameter on the device.
+
+    Args:
+        itemsize: of the dtype that the model computes in.
+    """
     if layout and not parameter.gptq:
-        dtype = layout.kept_as(files.stored(parameter.stored[0]).dtype)
+        itemsize = ITEMSIZES[layout.kept_as(files.entry(parameter.stored[0]).dtype)]
     if not (layout and parameter.gptq and parameter.packs(layout)):
-        return parameter.shape.numel() * dtype.itemsize
+        return parameter.values * itemsize
     quant, (outputs, inputs) = parameter.gptq.quant, parameter.shape
     # Codes; scales and, where they are not the middle throughout, zero points; the order of inputs.
     groups = quant.groups(inputs) * (parameter.gptq.scale_bytes + layout.zero_bytes)
@@ -55,25 +68,26 @@ def bytes_of(
 
 
 def reading_bytes(
-    parameters: list[Parameter],
-    files: TensorFiles,
-    dtype: torch.dtype,
-    layout: QuantizedLayout | None,
-    staged: bool,
+    parameters: list[Parameter], files: TensorFiles, dtype: str, layout: Layout | None, staged: bool
 ) -> int:
-    """The bytes that loading takes on the device besides the loaded weights."""
+    """The bytes that loading takes on the device besides the loaded weights.
+
+    Args:
+        dtype: that the model computes in, as safetensors names it.
+    """
 
     def of(p: Parameter) -> int:
-        count, stored = p.shape.numel(), [files.stored(name) for name in p.stored]
+        stored = [files.entry(name) for name in p.stored]
+        floats = p.values * ITEMSIZES[dtype]
         # As it is stored, and the one before it, which is let go of when it arrives; and its parts made one.
-        raw = (2 if p.whole else 3) * sum(s.nbytes for s in stored) if staged else 0
+        raw = (2 if p.whole else 3) * sum(s.end - s.begin for s in stored) if staged else 0
         if p.gptq:
-            return raw + count * (_PACKING if layout and p.packs(layout) else _DEQUANTIZING)
+            return raw + p.values * (_PACKING if layout and p.packs(layout) else _DEQUANTIZING)
         if not staged:
             kept = layout is not None and layout.kept_as(stored[0].dtype) == stored[0].dtype
-            return 0 if kept else count * dtype.itemsize
+            return 0 if kept else floats
         if layout and ".mlp." in p.name:
-            return raw + _PACKING * count * dtype.itemsize
+            return raw + _PACKING * floats
         return raw if stored[0].dtype != dtype or not p.whole else 0
 
     return max(of(p) for p in parameters) + (AHEAD if staged else 0)
@@ -86,7 +100,7 @@ def check_layer_count(config: ModelConfig, tensors: TensorFiles) -> None:
         for layer in (config.num_layers - 1, config.num_layers)
     )
     if last not in tensors:
-        tensors.check(last, (config.hidden_size,), _FLOATS)
+        tensors.check(last, (config.hidden_size,), FLOATS)
     if beyond in tensors:
         raise CheckpointError(
             "{folder}: the weights have more layers than config.json says ({most})",
@@ -108,12 +122,17 @@ class Parameter:
     """
 
     name: str
-    shape: torch.Size
+    shape: tuple[int, ...]
     stored: tuple[str, ...]
-    gptq: _Gptq | None = None
+    gptq: Gptq | None = None
     whole: bool = True
 
-    def packs(self, layout: QuantizedLayout) -> bool:
+    @property
+    def values(self) -> int:
+        """The number of its values."""
+        return prod(self.shape)
+
+    def packs(self, layout: Layout) -> bool:
         """True if its codes can be kept."""
         assert self.gptq is not None
         outputs, inputs = self.shape
@@ -121,7 +140,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Gptq:
+class Gptq:
     """Reader of a quantised layer: of each part qweight, qzeros, scales and, where it is there, g_idx."""
 
     layers: tuple[str, ...]  # one for each part
@@ -135,52 +154,44 @@ class _Gptq:
         """Inputs that share a scale."""
         return self.inputs if self.quant.group_size == -1 else self.quant.group_size
 
-    def codes(self, tensors: list[Tensor]) -> list[gptq.Codes]:
-        """The stored codes of each part, once their groups are checked."""
-        count = len(tensors) // len(self.layers)
-        return [self._codes(layer, *tensors[i * count :][:count]) for i, layer in enumerate(self.layers)]
-
-    def _codes(
-        self, layer: str, qweight: Tensor, qzeros: Tensor, scales: Tensor, g_idx: Tensor | None = None
-    ) -> gptq.Codes:
-        quant = self.quant
-        if g_idx is not None:
-            groups = quant.groups(self.inputs)
-            low, high = torch.stack(torch.aminmax(g_idx)).tolist()
-            if low < 0 or high >= groups:
-                raise CheckpointError(
-                    "{path}: {layer}.g_idx goes from {low} to {high}, expected groups 0 to {most}",
-                    path=self.path,
-                    layer=layer,
-                    low=low,
-                    high=high,
-                    most=groups - 1,
-                )
-        return gptq.Codes(qweight, qzeros, scales, g_idx, quant.bits, self.group, quant.zeros_minus_one)
+    def check_order(self, layer: str, low: int, high: int) -> None:
+        """Raises CheckpointError if the lowest or the highest group in a g_idx is none that there is."""
+        groups = self.quant.groups(self.inputs)
+        if low < 0 or high >= groups:
+            raise CheckpointError(
+                "{path}: {layer}.g_idx goes from {low} to {high}, expected groups 0 to {most}",
+                path=self.path,
+                layer=layer,
+                low=low,
+                high=high,
+                most=groups - 1,
+            )
 
 
-def list_parameters(
-    model: Qwen, config: ModelConfig, tensors: TensorFiles
-) -> Generator[Parameter, None, None]:
+def list_parameters(config: ModelConfig, tensors: TensorFiles) -> Iterator[Parameter]:
     """Every parameter of the model, each checked against the files."""
     stored_by = config.architecture.stored
-    for prefix, module in model.named_modules():
-        linear = isinstance(module, nn.Linear)
-        if linear and module.bias is None and any(name in tensors for name in stored_by(f"{prefix}.bias")):
-            # auto-gptq stores a bias for every layer that it packs.
-            module.bias = nn.Parameter(torch.empty(module.out_features, device="meta"))
-        for field, value in module.named_parameters(recurse=False):
-            name = f"{prefix}.{field}"
-            parts = stored_shapes(config, name, value.shape)
-            absent = not any(part in tensors for part in parts)
-            if absent and linear and field == "weight" and config.quant and prefix != "lm_head":
-                yield _quantized_parameter(name, value.shape, parts, config.quant, tensors)
-            elif absent and name == "lm_head.weight" and config.tie_word_embeddings:
-                continue
-            else:
-                for part, shape in parts.items():
-                    tensors.check(part, shape, _FLOATS)
-                yield Parameter(name, value.shape, tuple(parts), whole=len(parts) == 1)
+    for module in modules(config):
+        # auto-gptq stores a bias for every layer that it packs.
+        extra = module.linear and any(name in tensors for name in stored_by(f"{module.name}.bias"))
+        name = f"{module.name}.weight"
+        parts = stored_shapes(config, name, module.shape)
+        absent = not any(part in tensors for part in parts)
+        if absent and module.linear and config.quant and module.name != "lm_head":
+            yield _quantized_parameter(name, module.shape, parts, config.quant, tensors)
+        elif not (absent and module.name == "lm_head" and config.tie_word_embeddings):
+            yield _float_parameter(config, name, module.shape, tensors)
+        if module.bias or extra:
+            yield _float_parameter(config, f"{module.name}.bias", module.shape[:1], tensors)
+
+
+def _float_parameter(
+    config: ModelConfig, name: str, shape: tuple[int, ...], tensors: TensorFiles
+) -> Parameter:
+    parts = stored_shapes(config, name, shape)
+    for part, its_shape in parts.items():
+        tensors.check(part, its_shape, FLOATS)
+    return Parameter(name, shape, tuple(parts), whole=len(parts) == 1)
 
 
 def stored_shapes(config: ModelConfig, name: str, shape: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
@@ -198,7 +209,7 @@ def stored_shapes(config: ModelConfig, name: str, shape: Sequence[int]) -> Mappi
 
 def _quantized_parameter(
     name: str,
-    shape: torch.Size,
+    shape: tuple[int, ...],
     stored: Mapping[str, tuple[int, ...]],
     quant: QuantConfig,
     tensors: TensorFiles,
@@ -215,8 +226,8 @@ def _quantized_parameter(
         for layer in layers:
             tensors.check(f"{layer}.g_idx", (inputs,), ("I32",))
     parts = ("qweight", "qzeros", "scales", "g_idx")[: 4 if has_g_idx else 3]
-    scale_bytes = tensors.stored(f"{layers[0]}.scales").dtype.itemsize
-    source = _Gptq(layers, tensors.path(f"{layers[0]}.g_idx"), quant, inputs, scale_bytes)
+    scale_bytes = ITEMSIZES[tensors.entry(f"{layers[0]}.scales").dtype]
+    source = Gptq(layers, tensors.path(f"{layers[0]}.g_idx"), quant, inputs, scale_bytes)
     names = tuple(f"{layer}.{part}" for layer in layers for part in parts)
     return Parameter(name, shape, names, source, whole=len(layers) == 1)
 
@@ -234,4 +245,4 @@ def _check_codes(layer: str, outputs: int, inputs: int, quant: QuantConfig, tens
     groups = quant.groups(inputs)
     tensors.check(f"{layer}.qweight", (inputs // per_word, outputs), ("I32",))
     tensors.check(f"{layer}.qzeros", (groups, outputs // per_word), ("I32",))
-    tensors.check(f"{layer}.scales", (groups, outputs), _FLOATS)
+    tensors.check(f"{layer}.scales", (groups, outputs), FLOATS)

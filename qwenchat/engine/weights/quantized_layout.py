@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from qwenchat.engine.weights import gptq
@@ -37,5 +36,5 @@ class QuantizedLayout(Protocol):
     def keep(self, tensor: Tensor) -> Tensor:
         """Prepare a parameter that is not quantised, as it is stored."""
 
-    def kept_as(self, stored: torch.dtype) -> torch.dtype:
-        """In what a matrix is kept that is stored in this dtype."""
+    def kept_as(self, stored: str) -> str:
+        """The dtype in which a matrix is kept that is stored in this one, as safetensors names them."""

@@ -23,12 +23,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from qwenchat.engine.memory import AHEAD
 from qwenchat.files.opening import open_file, reason_of
 
 PIECE = 8 * 2**20
 """Bytes of a buffer; a larger tensor travels in pieces."""
-AHEAD = 256 * 2**20
-"""Bytes that are on their way before somebody has asked for them."""
+DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I32": torch.int32}
+"""By their names in a safetensors file."""
 THREADS = min(8, os.cpu_count() or 1)
 _BUFFERS = 2  # of a thread: one is read into while the device fetches the other
 _POLL_SECONDS = 0.1

@@ -10,18 +10,27 @@ import ctypes
 import mmap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from qwenchat.engine.weights.safetensors_header import Entry, read_header
-from qwenchat.engine.weights.staging import Stored
 from qwenchat.errors import CheckpointError, Phrase, quoted, shorten
 from qwenchat.files.json_values import read_json
-from qwenchat.files.opening import reason_of
+from qwenchat.files.opening import open_file, reason_of
 
-_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I32": torch.int32}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qwenchat.engine.weights.staging import Stored
+
+FLOATS = ("F16", "BF16", "F32")
+"""The dtypes of weights, as the format names them."""
+ITEMSIZES = {"F16": 2, "BF16": 2, "F32": 4, "I32": 4}
+"""Bytes of a value of those that are read."""
+_ARRAYS = {"F16": np.float16, "BF16": np.uint16, "F32": np.float32, "I32": np.int32}
 # Buffers that some savers wrote out; the model makes its own.
 _IGNORED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")
 _LONGEST_NAME = 200
@@ -35,6 +44,8 @@ class TensorFiles:
         self._files = {path.name: _open(path) for path in _find_files(folder)}
         self._places = {name: file for file, handle in self._files.items() for name in handle.keys()}  # noqa: SIM118
         self._known: set[str] = set()
+        self._opened: dict[str, Any] = {}
+        self._mapped: dict[str, NDArray[np.uint8]] = {}
         self._headers: dict[str, dict[str, Entry]] = {}
         self._check_index()
 
@@ -87,26 +98,49 @@ class TensorFiles:
 
     def read(self, name: str) -> Tensor:
         """The tensor, backed by the mapped file."""
+        path = self.path(name)
         try:
-            tensor: Tensor = self._files[self._places[name]].get_tensor(name)
+            if path.name not in self._opened:
+                self._opened[path.name] = safe_open(path, framework="pt")
+            tensor: Tensor = self._opened[path.name].get_tensor(name)
         except (SafetensorError, OSError, RuntimeError) as error:
-            raise unreadable(self.path(name), name, str(error)) from error
+            raise unreadable(path, name, str(error)) from error
         return tensor
 
-    def stored(self, name: str) -> Stored:
-        """The place of the tensor's bytes in its file."""
+    def array(self, name: str) -> NDArray[Any]:
+        """The tensor as an array, backed by the mapped file; bfloat16, unknown to numpy, as uint16."""
+        path, entry = self.path(name), self.entry(name)
+        if path.name not in self._mapped:
+            self._mapped[path.name] = _map(path, name)
+        try:
+            array = self._mapped[path.name][entry.begin : entry.end].view(_ARRAYS[entry.dtype])
+            return array.reshape(entry.shape)
+        except ValueError as error:  # the file has been cut since
+            raise _changed(path) from error
+
+    def entry(self, name: str) -> Entry:
+        """The description of the tensor in its file's header."""
         path = self.path(name)
         try:
             if path.name not in self._headers:
                 self._headers[path.name] = read_header(path)
             # safetensors has checked them when it opened the file.
             entry = self._headers[path.name][name]
-            found = Stored(name, path, entry.begin, entry.shape, _DTYPES[entry.dtype])
+            size = ITEMSIZES[entry.dtype]
         except (OSError, ValueError, KeyError) as error:
             raise _changed(path) from error
-        if found.nbytes != entry.end - entry.begin:
+        for length in entry.shape:
+            size *= length
+        if size != entry.end - entry.begin:
             raise _changed(path)
-        return found
+        return entry
+
+    def stored(self, name: str) -> Stored:
+        """The place of the tensor's bytes in its file."""
+        from qwenchat.engine.weights.staging import DTYPES, Stored
+
+        entry = self.entry(name)
+        return Stored(name, self.path(name), entry.begin, entry.shape, DTYPES[entry.dtype])
 
     def _check_index(self) -> None:
         """An index that promises a tensor which its shard does not hold names a damaged folder."""
@@ -171,7 +205,7 @@ def _is_name(file: object) -> bool:
 def _open(path: Path) -> safe_open:
     try:
         read_header(path)  # before safetensors makes something of what no model has
-        return safe_open(path, framework="pt")
+        return safe_open(path, framework="np")
     except FileNotFoundError:
         raise CheckpointError(
             "{path} is missing", "the checkpoint is incomplete; fetch it again", path=path
@@ -189,17 +223,28 @@ def _open(path: Path) -> safe_open:
         ) from error
 
 
-def let_go(tensors: Iterable[Tensor]) -> None:
-    """Takes mapped tensors that were read out of this process's memory; the files stay in the system's cache.
+def _map(path: Path, name: str) -> NDArray[np.uint8]:
+    try:
+        with open_file(path) as file:
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, name, str(error)) from error
+
+
+def let_go(pieces: Iterable[tuple[int, int]]) -> None:
+    """Takes mapped memory that was read out of this process; the files stay in the system's cache.
 
     Without it a checkpoint counts twice while it is loaded: as pages of its files, and as what they became.
+
+    Args:
+        pieces: addresses and bytes.
     """
     if not hasattr(mmap, "MADV_DONTNEED"):
         return
     libc = ctypes.CDLL(None)
-    for tensor in tensors:
-        first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-        size = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    for address, nbytes in pieces:
+        first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = (address + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
         if size > 0:
             libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
 

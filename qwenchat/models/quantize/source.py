@@ -133,7 +133,7 @@ class Source:
                 path=self._files.path(next(iter(self._parts[name]))),
                 name=" + ".join(self._parts[name]),
             )
-        let_go([tensor])
+        let_go([(tensor.data_ptr(), tensor.nbytes)])
         return stored
 
     def block(self, layer: int, device: torch.device) -> Block:
@@ -151,7 +151,7 @@ class Source:
             path, _, field = name.rpartition(".")
             value = tensor.to(device, torch.float32, copy=True)
             block.get_submodule(path).register_parameter(field, nn.Parameter(value, requires_grad=False))
-            let_go([tensor])
+            let_go([(tensor.data_ptr(), tensor.nbytes)])
         return block
 
     def digest(self, advance: Callable[[float], None]) -> str:

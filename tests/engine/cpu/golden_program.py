@@ -41,7 +41,7 @@ def main(result: Path) -> None:
         runner = model.engine.runner
         cache = runner.new_cache(64)
         for token in ids + tokens:
-            rows.append(runner.prefill(cache, [token]))
+            rows.append(torch.as_tensor(runner.prefill(cache, [token])))
         logits, reference = torch.stack(rows[len(ids) - 1 :]), expected["decode.26.logits"]
         error = ((logits - reference).norm(dim=-1) / reference.norm(dim=-1)).max()
         told[name] = {"as": model.description, "error": float(error), "same_tokens": decoded == tokens}

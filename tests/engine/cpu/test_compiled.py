@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 import qwenchat.engine.cpu
 from qwenchat.backends.load import load
 from qwenchat.engine.cpu import compiled
-from qwenchat.engine.cpu.blocks import Matrix
+from qwenchat.engine.cpu.codes_model import CodesModel
 from qwenchat.engine.cpu.compiled import CannotCompile, Enter, Processor
 from qwenchat.engine.cpu.layout import JOB_MULTIPLY
-from qwenchat.engine.cpu.model import CPUModel
+from qwenchat.engine.cpu.linear import of_floats
 from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.model import Qwen
 from tests.places import GOLDEN
@@ -66,7 +66,7 @@ def open_kernels(folder: Path) -> tuple[Enter, list[str]]:
     assert name
     team = Team(enter, 2)
     weight, out = torch.randn(64, 16), torch.empty(64)
-    matrix = Matrix.of_floats(weight)
+    matrix = of_floats(weight)
     x, scratch = torch.eye(16)[3], torch.empty(2, 64)
     team.do(JOB_MULTIPLY, matrix.descriptor, x.data_ptr(), scratch.data_ptr(), 256, out.data_ptr())
     assert torch.equal(out, weight[:, 3])
@@ -357,5 +357,5 @@ def test_kernels_for_any_x86_64_give_the_originals_logits(plain_run: Any) -> Non
 
 def test_a_checkpoint_is_loaded_with_the_kernels_that_were_kept(enter: Enter, compiler: Compiler) -> None:
     backend, told = load_and_compare()
-    assert isinstance(backend.engine.runner.model, CPUModel)
+    assert isinstance(backend.engine.runner.model, CodesModel)
     assert (told, compiler.calls) == ([], 0)

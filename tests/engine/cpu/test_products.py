@@ -11,8 +11,10 @@ from torch import Tensor
 
 from qwenchat.engine.cpu import blocks
 from qwenchat.engine.cpu.blocks import Arena, Matrix
-from qwenchat.engine.cpu.layout import BLOCK, JOB_FILL, JOB_MULTIPLY, JOB_UNPACK
-from qwenchat.engine.cpu.team import Team
+from qwenchat.engine.cpu.layout import BLOCK, JOB_MULTIPLY, JOB_UNPACK
+from qwenchat.engine.cpu.linear import of_floats, stored
+from qwenchat.engine.cpu.memory import Array
+from qwenchat.engine.cpu.team import Team, fill_blocks
 from qwenchat.engine.weights import gptq
 from qwenchat.engine.weights.gptq import Codes
 
@@ -64,11 +66,10 @@ def random_codes(
 
 
 def in_blocks(codes: Codes, team: Team) -> Matrix:
-    def fill(matrix: Matrix, qweight: Tensor) -> None:
-        order = 0 if matrix.perm is None else matrix.perm.data_ptr()
-        team.do(JOB_FILL, matrix.descriptor, qweight.data_ptr(), qweight.shape[1], order)
+    def fill(matrix: Matrix, qweight: Array) -> None:
+        fill_blocks(team, matrix, qweight)
 
-    return blocks.from_gptq(codes, fill=fill, arena=Arena())
+    return blocks.from_gptq(stored(codes), fill=fill, arena=Arena())
 
 
 def product(team: Team, matrix: Matrix, x: Tensor) -> Tensor:
@@ -137,10 +138,10 @@ def test_a_matrix_comes_out_of_its_blocks_as_it_went_in(
 ) -> None:
     codes = random_codes(outputs, inputs, bits, **settings)
     matrix = in_blocks(codes, teams(3))
-    dense = matrix.dense()
+    dense = torch.from_numpy(matrix.dense())
     assert torch.equal(dense, gptq.dequantize(codes))
 
-    columns = torch.arange(inputs) if matrix.perm is None else matrix.perm.long()
+    columns = torch.arange(inputs) if matrix.perm is None else torch.from_numpy(matrix.perm).long()
     assert torch.equal(columns[columns >= 0].sort()[0], torch.arange(inputs))
     for dtype in (torch.float32, torch.bfloat16):
         for first, end in ((0, matrix.blocks), (matrix.blocks - 1, matrix.blocks)):
@@ -159,11 +160,11 @@ def test_a_product_with_floats_is_that_with_their_values(
 ) -> None:
     weight, x, bias = torch.randn(rows, columns).to(dtype), torch.randn(columns), torch.randn(rows)
     expected = weight.double() @ x.double()
-    found = product(teams(1), Matrix.of_floats(weight), x)
+    found = product(teams(1), of_floats(weight), x)
     assert error(found, expected) < most
     for threads in (2, 3):
-        assert torch.equal(product(teams(threads), Matrix.of_floats(weight), x), found)
-    assert error(product(teams(3), Matrix.of_floats(weight, bias), x), expected + bias) < most
+        assert torch.equal(product(teams(threads), of_floats(weight), x), found)
+    assert error(product(teams(3), of_floats(weight, bias), x), expected + bias) < most
 
 
 @pytest.mark.parametrize("kind", [4, 8, torch.float16])
@@ -177,7 +178,7 @@ def test_a_product_is_as_close_however_large_the_inputs_are(
         matrix, weight = in_blocks(codes, teams(1)), gptq.dequantize(codes)
     else:
         weight = torch.randn(64, 256).to(kind)
-        matrix = Matrix.of_floats(weight)
+        matrix = of_floats(weight)
     assert error(product(teams(2), matrix, x), weight.double() @ x.double()) < most
 
 
@@ -199,7 +200,7 @@ def test_a_token_of_zeros_gives_the_bias(teams: Teams, kind: int | torch.dtype) 
         matrix = in_blocks(random_codes(64, 96, kind, group=32, zeros="any", order="act"), teams(1))
         matrix.set_bias(bias)
     else:
-        matrix = Matrix.of_floats(torch.randn(64, 96), bias)
+        matrix = of_floats(torch.randn(64, 96), bias)
     assert torch.equal(product(teams(2), matrix, torch.zeros(96)), bias)
 
 
@@ -235,7 +236,7 @@ def test_every_number_of_16_bits_is_read_as_itself(teams: Teams, dtype: torch.dt
     numbers = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
     numbers = numbers[numbers.isfinite()]  # subnormal ones too
     weight = numbers.view(-1, 64)
-    matrix = Matrix.of_floats(weight)
+    matrix = of_floats(weight)
     read = torch.stack([product(teams(1), matrix, row) for row in torch.eye(64)], dim=1)
     assert torch.equal(read, weight.float())
 
@@ -247,7 +248,7 @@ def test_scales_of_16_bits_are_read_as_themselves(teams: Teams) -> None:
     codes = torch.full((16 * groups, 32), 129, dtype=torch.uint8)
     tensors = gptq.pack(codes, scales, torch.full_like(scales, 128, dtype=torch.uint8), bits=8)
     matrix = in_blocks(Codes(**tensors, bits=8, group=16), teams(1))
-    assert torch.equal(matrix.dense()[:, ::16], scales.float().T)
+    assert torch.equal(torch.from_numpy(matrix.dense())[:, ::16], scales.float().T)
     out = torch.empty(16 * groups, 32)
     teams(1).do(JOB_UNPACK, matrix.descriptor, 0, 1, out.data_ptr(), 0)
     assert torch.equal(out[::16], scales.float())

@@ -19,9 +19,9 @@ import torch
 
 from qwenchat.backends.load import load
 from qwenchat.engine.cpu import team as team_module
-from qwenchat.engine.cpu.blocks import Matrix
 from qwenchat.engine.cpu.compiled import Enter
 from qwenchat.engine.cpu.layout import APART, BEGIN, JOB_MULTIPLY, MOST_THREADS, TEAM_PARKED, WORK
+from qwenchat.engine.cpu.linear import of_floats
 from qwenchat.engine.cpu.team import Team
 from tests.places import GOLDEN
 
@@ -47,7 +47,7 @@ class Product:
 
     def __init__(self, team: Team) -> None:
         self._team = team
-        self._matrix = Matrix.of_floats(torch.arange(32.0 * team.threads * 16).view(-1, 16))
+        self._matrix = of_floats(torch.arange(32.0 * team.threads * 16).view(-1, 16))
         self._x = torch.zeros(16)
         self._scratch = torch.empty(team.threads, 64)
         self._out = torch.zeros(self._matrix.rows)
@@ -64,7 +64,7 @@ class Product:
         """Does the job; the result is a column of the matrix, another one each time."""
         self._x.zero_()[column] = 1
         self._team.run(self._job)
-        assert torch.equal(self._out, self._matrix.data[:, column])
+        assert torch.equal(self._out, torch.from_numpy(self._matrix.data[:, column]))
 
 
 def threads_of(make: Callable[[], Any]) -> tuple[Any, list[threading.Thread]]:

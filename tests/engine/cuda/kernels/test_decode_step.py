@@ -17,7 +17,8 @@ from qwenchat.engine.cuda.kernels.attention import Shape
 from qwenchat.engine.cuda.kernels.gemv import Tiles
 from qwenchat.engine.cuda.linear import RowLayout
 from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.model import Qwen, Rotary, ntk_alpha
+from qwenchat.engine.model import Qwen, Rotary
+from qwenchat.engine.positions import ntk_alpha
 from qwenchat.engine.sampling import SamplingParams
 from qwenchat.engine.weights.loader import load_model
 from tests.engine import golden, llama_checkpoint

@@ -1,0 +1,181 @@
+"""From a checkpoint's files to the weights of a model in codes, in numpy.
+
+The other way in, with torch, is :mod:`qwenchat.engine.weights.loader`; what is checked and counted is the
+same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qwenchat.engine.config import ModelConfig, read_model_config
+from qwenchat.engine.cpu import blocks
+from qwenchat.engine.cpu.blocks import Arena, InBlocks, Matrix, Stored
+from qwenchat.engine.cpu.memory import Array, address, widened
+from qwenchat.engine.cpu.team import Team, fill_blocks
+from qwenchat.engine.cpu.work import Layer, Weights
+from qwenchat.engine.memory import Need, need
+from qwenchat.engine.weights.parameters import (
+    Gptq,
+    Parameter,
+    as_stored,
+    bytes_of,
+    check_layer_count,
+    list_parameters,
+    reading_bytes,
+)
+from qwenchat.engine.weights.tensor_files import ITEMSIZES, TensorFiles, let_go
+from qwenchat.engine.weights.zero_points import read_zeros
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A checkpoint that was looked through: its parameters, checked, and what they take.
+
+    Attributes:
+        relabelled: whether zero points are stored otherwise than it says.
+    """
+
+    config: ModelConfig
+    files: TensorFiles
+    parameters: list[Parameter]
+    relabelled: bool
+    needed: Need
+
+
+def survey(folder: Path, *, dtype: str, context: int, int8_cache: bool) -> Survey | None:
+    """Checks every tensor against the model, and counts; reads no weight.
+
+    Args:
+        dtype: of keys and values, as safetensors names it.
+        context: positions of the KV cache.
+
+    Returns:
+        None if some layers are not in codes that lie in blocks.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or of an unknown kind, or a tensor in it is.
+    """
+    config = read_model_config(folder)
+    if config.quant is None:
+        return None
+    files, layout = TensorFiles(folder), InBlocks()
+    check_layer_count(config, files)
+    labelled = list(list_parameters(config, files))
+    parameters = as_stored(labelled, files)
+    files.check_all_known()
+    for parameter in parameters:
+        if parameter.gptq is None:
+            if parameter.name.startswith("layers.") and len(parameter.shape) == 2:
+                return None
+        elif not parameter.packs(layout) or not _joins(parameter, files):
+            return None
+    needed = need(
+        config,
+        weights=sum(bytes_of(p, files, ITEMSIZES[dtype], layout) for p in parameters),
+        reading=reading_bytes(parameters, files, dtype, layout, staged=False),
+        cuda=False,
+        itemsize=ITEMSIZES[dtype],
+        context=context,
+        packed=True,
+        int8_cache=int8_cache,
+    )
+    return Survey(config, files, parameters, parameters is not labelled, needed)
+
+
+def read_weights(found: Survey, team: Team, progress: Callable[[float], None]) -> Weights:
+    """Reads every parameter.
+
+    Args:
+        team: runs the kernel that fills the blocks.
+        progress: told the fraction that is read, 0 to 1.
+
+    Raises:
+        CheckpointError: codes are out of their range, or a file has changed.
+        MemoryError: memory ran out.
+    """
+    arena, done, total = Arena(), 0, sum(p.values for p in found.parameters)
+    matrices: dict[str, Matrix] = {}
+    floats: dict[str, Array] = {}
+    for parameter in found.parameters:
+        module, _, _ = parameter.name.rpartition(".")
+        arrays = [found.files.array(name) for name in parameter.stored]
+        if parameter.gptq is not None:
+            stored = _join(_parts(parameter.gptq, arrays))
+            matrices[module] = blocks.from_gptq(
+                stored, fill=lambda matrix, qweight: fill_blocks(team, matrix, qweight), arena=arena
+            )
+            let_go((address(array), array.nbytes) for array in arrays)
+        elif len(parameter.shape) == 2:
+            matrices[module] = Matrix.of_floats(arrays[0])
+        else:
+            floats[parameter.name] = np.concatenate([widened(array) for array in arrays])
+        done += parameter.values
+        progress(done / total)
+    for name, bias in floats.items():
+        if name.endswith(".bias"):
+            matrices[name.removesuffix(".bias")].set_bias(bias)
+    return _weights(found.config, matrices, floats)
+
+
+def _weights(config: ModelConfig, matrices: dict[str, Matrix], floats: dict[str, Array]) -> Weights:
+    def layer(i: int) -> Layer:
+        name = f"layers.{i}."
+        return Layer(
+            attention_norm=floats[name + "attention_norm.weight"],
+            qkv=matrices[name + "attention.qkv"],
+            q_norm=floats.get(name + "attention.q_norm.weight"),
+            k_norm=floats.get(name + "attention.k_norm.weight"),
+            output=matrices[name + "attention.output"],
+            mlp_norm=floats[name + "mlp_norm.weight"],
+            gate=matrices[name + "mlp.gate"],
+            up=matrices[name + "mlp.up"],
+            down=matrices[name + "mlp.down"],
+        )
+
+    embedding = matrices["embedding"]
+    return Weights(
+        config,
+        embedding=embedding,
+        layers=[layer(i) for i in range(config.num_layers)],
+        norm=floats["norm.weight"],
+        lm_head=matrices.get("lm_head", embedding),
+    )
+
+
+def _parts(source: Gptq, arrays: list[Array]) -> list[Stored]:
+    """The stored codes of each part, once their groups are checked."""
+    count, quant = len(arrays) // len(source.layers), source.quant
+    parts = []
+    for i, layer in enumerate(source.layers):
+        qweight, qzeros, scales, *order = arrays[i * count :][:count]
+        if order:
+            source.check_order(layer, int(order[0].min()), int(order[0].max()))
+        zeros = read_zeros(qzeros, quant.bits, minus_one=quant.zeros_minus_one)
+        g_idx = order[0] if order else None
+        parts.append(Stored(qweight, zeros, scales, g_idx, quant.bits, source.group))
+    return parts
+
+
+def _joins(parameter: Parameter, files: TensorFiles) -> bool:
+    """Whether the parts of a matrix have their inputs in the same groups."""
+    orders = [files.array(name) for name in parameter.stored if name.endswith(".g_idx")]
+    return all(np.array_equal(order, orders[0]) for order in orders[1:])
+
+
+def _join(parts: list[Stored]) -> Stored:
+    """Matrices with the same inputs made one, the outputs of each after the other's."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(of: Callable[[Stored], Any]) -> Array:
+        return np.concatenate([of(part) for part in parts], axis=1)
+
+    first = parts[0]
+    qweight, zeros = joined(lambda part: part.qweight), joined(lambda part: part.zeros)
+    return Stored(qweight, zeros, joined(lambda part: part.scales), first.g_idx, first.bits, first.group)

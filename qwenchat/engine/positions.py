@@ -1,0 +1,47 @@
+"""What a token's position does to it: rotary angles, their NTK factor, LogN factors; in numpy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwenchat.engine.config import ModelConfig
+
+
+def ntk_alpha(config: ModelConfig, prompt_length: int) -> float:
+    """The NTK factor of the rotary base for a prompt of ``prompt_length`` tokens.
+
+    ``2 ** ceil(log2(length / seq_length) + 1) - 1``, at least 1; chosen from the whole prompt and
+    kept for the tokens decoded after it. Source: ``get_ntk_alpha`` of ``modeling_qwen.py``.
+    """
+    if not config.use_dynamic_ntk or prompt_length <= config.seq_length:
+        return 1.0
+    return float(2 ** math.ceil(math.log2(prompt_length / config.seq_length) + 1) - 1)
+
+
+def logn_factors(config: ModelConfig, capacity: int) -> NDArray[np.float32]:
+    """LogN scaling of the query at each position, float32 [capacity].
+
+    ``log(n) / log(seq_length)`` for the n-th token where n exceeds ``seq_length``, else 1.
+    """
+    n = np.arange(1, capacity + 1, dtype=np.float64)
+    return np.where(n > config.seq_length, np.log(n) / math.log(config.seq_length), 1.0).astype(np.float32)
+
+
+def rope_base(config: ModelConfig, alpha: float) -> float:
+    """The rotary embedding's base under an NTK factor."""
+    dim = config.head_dim
+    # A head of 2 has one frequency, 1, whatever the base; the exponent would divide by zero.
+    return config.rope_base * alpha ** (dim / (dim - 2)) if dim > 2 else config.rope_base
+
+
+def rotary_tables(config: ModelConfig, capacity: int, alpha: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Cosines and sines, float32 [capacity, head_dim], the first half of the sines negated."""
+    exponents = np.arange(0, config.head_dim, 2) / config.head_dim
+    frequencies = (rope_base(config, alpha) ** -exponents).astype(np.float32)
+    angles = np.outer(np.arange(capacity, dtype=np.float32), frequencies)  # [capacity, head_dim / 2]
+    cos, sin = np.cos(angles), np.sin(angles)
+    return np.concatenate((cos, cos), 1), np.concatenate((-sin, sin), 1)
