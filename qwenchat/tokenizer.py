@@ -1,8 +1,6 @@
-"""Qwen's byte-level BPE over tiktoken: text to token ids, ids to text.
+"""Qwen's byte-level BPE: text to token ids, ids to text, and what of a reply's text is certain.
 
-Owns the vocabulary files, the split patterns and the special tokens. Text never becomes a control
-token unless the caller names the special forms that may: ``encode`` reads ``<|im_end|>`` as the
-ten characters that it is.
+Owns the vocabulary files and the special tokens; how text becomes tokens is ``byte_pair_tokenizer``'s.
 
 The file format is tiktoken's: a line per token, its bytes in base64, a space, its id. The pattern
 and the special tokens are those of ``tokenization_qwen.py`` in the Qwen-7B checkpoints.
@@ -13,39 +11,25 @@ from __future__ import annotations
 import base64
 import codecs
 import hashlib
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from qwenchat import paths
 from qwenchat.errors import CheckpointError, Phrase, PromptError, quoted
 from qwenchat.files.atomic import make_private_folder, write_temporary
 from qwenchat.files.json_values import read_json
 from qwenchat.files.opening import read_file, reason_of
-from qwenchat.text.byte_pairs import encode_short
-from qwenchat.text.normal_forms import normalise
+from qwenchat.text.byte_pair_tokenizer import BytePairTokenizer, Merging
+from qwenchat.text.split_patterns import SPLIT_PATTERNS
 from qwenchat.text.vocabulary import Damaged, Vocabulary
-
-if TYPE_CHECKING:
-    import tiktoken
 
 ENDOFTEXT = "<|endoftext|>"
 IM_START = "<|im_start|>"
 IM_END = "<|im_end|>"
 QWEN_SPECIALS = (ENDOFTEXT, IM_START, IM_END, *(f"<|extra_{i}|>" for i in range(205)))
-
-SPLIT_PATTERNS = {
-    "qwen": (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
-    # GPT-2's pattern applied between single digits, which are cut out first: so white space
-    # before a digit stays in one piece, as it does before the end.
-    "smollm": r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+",
-}
 
 # Far above any published vocabulary's; a special token costs far more than its bytes.
 _MAX_VOCABULARY_BYTES = 16 * 2**20
@@ -54,14 +38,10 @@ _MOST_TOKENS = 2**19
 _MOST_SPECIALS = 2**12
 _MOST_SPECIAL_LETTERS = 2**17
 _MAX_IDS = 2**24
-# tiktoken's regular expression engine aborts on white space without end (a million spaces; 400,000
-# were well), so runs are cut to this length beforehand.
-_MAX_WHITESPACE_RUN = 50_000
-_WHITESPACE_RUN = re.compile(rf"\s{{{_MAX_WHITESPACE_RUN}}}")
 
 
-class QwenTokenizer:
-    """Text to token ids and back.
+class QwenTokenizer(BytePairTokenizer):
+    """Text to token ids and back, for the first Qwen generation.
 
     Args:
         vocabulary: the ordinary tokens' bytes and ids; lower ids merge first.
@@ -69,10 +49,6 @@ class QwenTokenizer:
             ``<|im_start|>`` and ``<|im_end|>`` must be among them.
         pattern: the regular expression that splits text before merging.
         n_ids: how many ids the model has. It can draw those that stand for nothing, too.
-
-    Attributes:
-        vocabulary, special_tokens: as given.
-        n_vocab: one more than the greatest id.
     """
 
     def __init__(
@@ -82,15 +58,10 @@ class QwenTokenizer:
         pattern: str,
         n_ids: int | None = None,
     ) -> None:
-        self.special_tokens = dict(special_tokens)
-        self.n_vocab = max(vocabulary.last_id, *special_tokens.values()) + 1
-        self._n_ids = n_ids or self.n_vocab
+        super().__init__(Merging(vocabulary, pattern), special_tokens, n_ids=n_ids)
         self.endoftext_id = special_tokens[ENDOFTEXT]
         self.im_start_id = special_tokens[IM_START]
         self.im_end_id = special_tokens[IM_END]
-        self.vocabulary = vocabulary
-        self._pattern = pattern
-        self._forms = {token_id: form.encode() for form, token_id in special_tokens.items()}
 
     @classmethod
     def default(cls) -> QwenTokenizer:
@@ -134,83 +105,6 @@ class QwenTokenizer:
                 names=Phrase(" or ").join(SPLIT_PATTERNS),
             )
         return cls(vocabulary, specials, SPLIT_PATTERNS[name], n_ids)
-
-    def encode(self, text: str, *, allowed_special: Literal["all"] | Collection[str] = ()) -> list[int]:
-        """Token ids of ``text``, normalised to NFC.
-
-        Args:
-            text: any text; what looks like a special token is ordinary text ...
-            allowed_special: ... unless its written form is named here, or "all" are.
-        """
-        text = normalise("NFC", text)
-        allowed = set(self.special_tokens if allowed_special == "all" else allowed_special)
-        if not allowed and (short := encode_short(text, self._pattern, self.vocabulary)) is not None:
-            return short
-        ids = []
-        for piece in _cut_whitespace(text):
-            if allowed:
-                ids += self._encoding.encode(piece, allowed_special=allowed, disallowed_special=())
-            else:
-                ids += self._encoding.encode_ordinary(piece)
-        if self.vocabulary.missing_bytes:
-            ids = [i for i in ids if i < self.n_vocab]
-        return ids
-
-    @cached_property
-    def _encoding(self) -> tiktoken.Encoding:
-        """tiktoken's tables, which it takes a tenth of a second to build."""
-        import tiktoken
-
-        # tiktoken aborts on a byte that no token stands for. Such bytes get ids above the
-        # vocabulary here, which encode() drops again: the model has never seen them.
-        stand_ins = {byte: self.n_vocab + i for i, byte in enumerate(self.vocabulary.missing_bytes)}
-        return tiktoken.Encoding(
-            "qwen",
-            pat_str=self._pattern,
-            mergeable_ranks={**self.vocabulary.ranks(), **stand_ins},
-            special_tokens=self.special_tokens,
-        )
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``, special tokens in their written forms.
-
-        Bytes that are no UTF-8 become U+FFFD.
-
-        Raises:
-            PromptError: an id is not in the vocabulary.
-        """
-        return b"".join(map(self.decode_token, ids)).decode("utf-8", errors="replace")
-
-    def decode_token(self, token_id: int) -> bytes:
-        """The bytes of one token, perhaps a part of a character; of a special one its written form.
-
-        Raises:
-            PromptError: the id is not in the vocabulary.
-        """
-        token = self._forms.get(token_id) or self.vocabulary.bytes_of(token_id)
-        if token is None:
-            raise PromptError(
-                "the token id {id} is not in the vocabulary of {count}", id=token_id, count=self.n_vocab
-            )
-        return token
-
-    def reply_text(self, ids: Sequence[int]) -> str | None:
-        """The text that a reply of these tokens has, as :class:`IncrementalDecoder` gives it out.
-
-        None if one of them is a control token, or none of the model's.
-        """
-        if not self._forms.keys().isdisjoint(ids) or not all(0 <= i < self._n_ids for i in ids):
-            return None
-        text = b"".join(map(self.reply_bytes, ids))
-        # Not final: half a character at the end is left out.
-        return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(text)
-
-    def reply_bytes(self, token_id: int) -> bytes:
-        """The bytes of a token in a reply's text: none if it is special, U+FFFD if no token has that id."""
-        if token_id in self._forms:
-            return b""
-        part = self.vocabulary.bytes_of(token_id)
-        return "\ufffd".encode() if part is None else part
 
 
 class StopStrings:
@@ -260,7 +154,7 @@ class IncrementalDecoder:
         stop: as of :class:`StopStrings`.
     """
 
-    def __init__(self, tokenizer: QwenTokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: BytePairTokenizer, stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stops = StopStrings(stop)
@@ -277,15 +171,6 @@ class IncrementalDecoder:
     def finish(self) -> str:
         """The text still held back. Half a character at the very end is dropped."""
         return self._stops.finish()
-
-
-def _cut_whitespace(text: str) -> Iterator[str]:
-    """``text`` in one piece, unless white space in it runs longer than the splitter can stand."""
-    start = 0
-    for run in _WHITESPACE_RUN.finditer(text):
-        yield text[start : run.end()]
-        start = run.end()
-    yield text[start:]
 
 
 def _overlap(text: str, stop: str) -> int:
@@ -309,14 +194,31 @@ def _open_vocabulary(path: Path) -> Vocabulary:
         raise CheckpointError(
             "{path} cannot be read: {reason}", path=path, reason=reason_of(error)
         ) from error
-    kept = paths.cache_dir() / "vocabularies" / hashlib.sha256(data).hexdigest()
-    with suppress(OSError, Damaged):
-        return Vocabulary(read_file(kept, _MAX_PACKED_BYTES, links=False)[0])
+    digest = hashlib.sha256(data).hexdigest()
+    if (kept := find_kept(digest)) is not None:
+        return kept
     vocabulary = Vocabulary.of(_ranks_of(data, path))
-    with suppress(OSError):  # the next start takes as long, that is all
-        make_private_folder(kept.parent)
-        write_temporary(kept, vocabulary.packed).replace(kept)
+    keep(digest, vocabulary)
     return vocabulary
+
+
+def find_kept(digest: str) -> Vocabulary | None:
+    """The vocabulary that was made of a source with this digest, packed in our cache folder; None if not."""
+    with suppress(OSError, Damaged):
+        return Vocabulary(read_file(_place(digest), _MAX_PACKED_BYTES, links=False)[0])
+    return None
+
+
+def keep(digest: str, vocabulary: Vocabulary) -> None:
+    """Puts a vocabulary where :func:`find_kept` finds it."""
+    place = _place(digest)
+    with suppress(OSError):  # the next start takes as long, that is all
+        make_private_folder(place.parent)
+        write_temporary(place, vocabulary.packed).replace(place)
+
+
+def _place(digest: str) -> Path:
+    return paths.cache_dir() / "vocabularies" / digest
 
 
 def _ranks_of(data: bytes, path: Path) -> dict[bytes, int]:

@@ -1187,6 +1187,20 @@ CHINESE: Mapping[str, str] = {
     "the tensor {name} is of the kind {number}, which is not known": (
         "张量 {name} 的类型是 {number}，无法识别"
     ),
+    "{name}: its tokenizer is of the kind {kind}, and our own engine reads byte-level BPE (gpt2)": (
+        "{name}：其分词器的类型是 {kind}，而本程序自己的引擎只能读取字节级 BPE（gpt2）"
+    ),
+    "look for the model's safetensors, or use --backend huggingface": (
+        "请找该模型的 safetensors 版本，或使用 --backend huggingface"
+    ),
+    "{name}: its pre-tokenizer is {pre}; our own engine reads {known}": (
+        "{name}：其预分词器是 {pre}；本程序自己的引擎能读取 {known}"
+    ),
+    "{name}: a token is there twice": "{name}：有一个 token 出现了两次",
+    "{name}: its merges do not give its tokens": "{name}：其合并规则得不出它的 token",
+    "{name}: {merge} is no merge, expected two tokens": "{name}：{merge} 不是合并规则，应为两个 token",
+    "fetch it again": "请重新下载",
+    "{path}: it is not laid out as a tokenizer": "{path}：其结构不是分词器",
     "{name}: its merges are no list of texts": "{name}：其合并规则不是文本列表",
     "{name}: {key} is {value}, which GGUF does not have": "{name}：{key} 是 {value}，GGUF 中没有这样的值",
     "{name}: this is a big-endian GGUF file, and only little-endian ones are read": (

@@ -5,6 +5,21 @@ from __future__ import annotations
 from functools import lru_cache
 
 
+def bytes_of_word(word: str) -> bytes | None:
+    """The bytes that a token of such a vocabulary stands for; None if it is not written in its characters."""
+    try:
+        return word.translate(_table()).encode("latin-1")
+    except UnicodeEncodeError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[int, str]:
+    # What stands for no byte becomes what Latin-1 does not have.
+    unknown = dict.fromkeys(range(256), "\uffff")
+    return unknown | {ord(character): chr(byte) for character, byte in bytes_of_characters().items()}
+
+
 @lru_cache(maxsize=1)
 def bytes_of_characters() -> dict[str, int]:
     """The byte that each character of a GPT-2 style vocabulary stands for.

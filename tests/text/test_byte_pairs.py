@@ -9,8 +9,9 @@ import pytest
 import tiktoken
 
 from qwenchat.text.byte_pairs import MOST_LETTERS, encode_short
+from qwenchat.text.split_patterns import SPLIT_PATTERNS
 from qwenchat.text.vocabulary import Vocabulary
-from qwenchat.tokenizer import SPLIT_PATTERNS, QwenTokenizer
+from qwenchat.tokenizer import QwenTokenizer
 from tests.places import GOLDEN
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from qwenchat.backends.native.gguf_tokenizer import read_gguf_tokenizer
 from qwenchat.gguf.file import read_gguf
+from qwenchat.gguf.vocabulary import read_vocabulary
 from qwenchat.tokenizer import QwenTokenizer
 from tests.places import GOLDEN
 
@@ -73,3 +75,10 @@ def test_its_control_tokens_are_out_of_reach_for_text(demo_folder: Path) -> None
     assert len(ours.special_tokens) == 17
     for form in ours.special_tokens:
         assert min(ours.encode(f"x{form}y")) >= 17
+
+
+def test_the_file_itself_has_the_librarys_ids(built_in_gguf: Path, oracle: object) -> None:
+    with read_gguf(built_in_gguf) as file:
+        ours = read_gguf_tokenizer(read_vocabulary(file)).tokenizer
+    for text in texts():  # which are not normalised, unlike those of a Qwen
+        assert ours.encode(text) == oracle.encode(text).ids, text  # type: ignore[attr-defined]

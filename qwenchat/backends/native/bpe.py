@@ -1,0 +1,126 @@
+"""A byte-level BPE as checkpoints have it, words and merges, made a tokenizer of our own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from qwenchat.text.byte_characters import bytes_of_word
+from qwenchat.text.byte_pair_tokenizer import BytePairTokenizer, Merging
+from qwenchat.text.merges import Inexact, Ranking, rank
+from qwenchat.text.split_patterns import SPLIT_PATTERNS
+from qwenchat.text.vocabulary import Vocabulary
+from qwenchat.tokenizer import find_kept, keep
+
+_VERSION = b"ranks 1"
+"""Goes into the digest: what is kept under it was checked as today."""
+
+
+@dataclass(frozen=True, slots=True)
+class NativeTokenizer:
+    """A tokenizer of our own for a checkpoint.
+
+    Attributes:
+        tokenizer: text to token ids and back.
+        begin: the ids that every text of the model begins with.
+    """
+
+    tokenizer: BytePairTokenizer
+    begin: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A token that is not made of others.
+
+    Attributes:
+        special: whether it is a control token.
+        verbatim: whether it is found before a text is normalised.
+    """
+
+    token_id: int
+    form: str
+    special: bool
+    verbatim: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BytePairs:
+    """A byte-level BPE.
+
+    Attributes:
+        words: the ids of ordinary tokens, by how a vocabulary writes them; no added ones are among them.
+        merges: two words each, the first to be merged first.
+        whole: whether a piece that is a word is that token, whatever the merges say (``ignore_merges``).
+        added: the other tokens.
+        pattern: the name of the pattern that splits a text.
+        normal_form: of a text before it is split.
+    """
+
+    words: Mapping[str, int]
+    merges: Sequence[tuple[str, str]]
+    whole: bool
+    added: Sequence[Added]
+    pattern: str
+    normal_form: Literal["NFC"] | None
+
+    def tokenizer(self, n_ids: int | None = None) -> BytePairTokenizer:
+        """The tokenizer of it.
+
+        Args:
+            n_ids: how many ids the model has.
+
+        Raises:
+            Inexact: ranks would not give the same tokens as the merges.
+        """
+        merging = self._merging()
+        return BytePairTokenizer(
+            merging,
+            {token.form: token.token_id for token in self.added if token.special},
+            added={token.form: token.token_id for token in self.added if not token.special},
+            verbatim=[token.form for token in self.added if token.verbatim],
+            n_ids=n_ids,
+        )
+
+    def _merging(self) -> Merging:
+        digest = self._digest()
+        pattern = SPLIT_PATTERNS[self.pattern]
+        kept = find_kept(digest)
+        if kept is not None and len(kept) == len(self.words):
+            return Merging(kept, pattern, self.normal_form)
+        found = self._ranking()
+        vocabulary = Vocabulary.of(found.ranks)
+        if found.ids is None and not found.unmerged:
+            keep(digest, vocabulary)
+        return Merging(vocabulary, pattern, self.normal_form, found.ids, found.unmerged)
+
+    def _ranking(self) -> Ranking:
+        tokens = {token_id: bytes_of_word(word) for word, token_id in self.words.items()}
+        # No text has the characters of the others, and no merge makes them.
+        written = {token_id: token for token_id, token in tokens.items() if token}
+        others = {i: word.encode("utf-8", "replace") for word, i in self.words.items() if i not in written}
+        try:
+            merges = [
+                (self.words[left], self.words[right], self.words[left + right]) for left, right in self.merges
+            ]
+        except KeyError:
+            raise Inexact("a merge is of words that are not there") from None
+        if others and any(i in others for merge in merges for i in merge):
+            raise Inexact("a merge is of words that stand for no bytes")
+        found = rank(written, merges)
+        if self.whole and found.unmerged:
+            raise Inexact("a word that no merge gives is found whole")
+        if not found.ranks:
+            raise Inexact("it has no tokens for bytes")
+        return Ranking(found.ranks, found.ids, found.unmerged | others)
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256(_VERSION + bytes([self.whole]))
+        for word, token_id in self.words.items():
+            digest.update(f"{token_id} {word}\n".encode("utf-8", "surrogatepass"))
+        digest.update(b"\n")
+        text = "\n".join(f"{left} {right}" for left, right in self.merges)
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()

@@ -1,0 +1,81 @@
+"""The vocabulary of a GGUF file, read as a tokenizer of our own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from qwenchat.backends.native.bpe import Added, BytePairs, NativeTokenizer
+from qwenchat.errors import CheckpointError, Names, quoted
+from qwenchat.gguf.vocabulary import GGUFVocabulary, TokenType
+from qwenchat.text.merges import Inexact
+
+_KINDS = {"llama": "SentencePiece", "t5": "SentencePiece"}
+
+_PATTERNS: dict[str, tuple[str, Literal["NFC"] | None]] = {
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), ("qwen", "NFC")),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), ("llama3", None)),
+    **dict.fromkeys(("gpt-2", "phi-2"), ("gpt2", None)),
+    "smollm": ("smollm", None),
+}
+"""The split pattern and the normal form by the pre-tokenizer's name (``llama_vocab::impl::load``)."""
+_WHOLE = ("llama-bpe", "llama3", "llama-v3")
+
+
+def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) -> NativeTokenizer:
+    """The tokenizer that a GGUF file describes.
+
+    Control and user-defined tokens are one id each; no text becomes a control token by itself.
+
+    Args:
+        n_ids: how many ids the model has.
+
+    Raises:
+        CheckpointError: it is of a kind that is not read, or damaged.
+    """
+    if vocabulary.model != "gpt2":
+        raise CheckpointError(
+            "{name}: its tokenizer is of the kind {kind}, and our own engine reads byte-level BPE (gpt2)",
+            "look for the model's safetensors, or use --backend huggingface",
+            name=vocabulary.path,
+            kind=_KINDS.get(vocabulary.model) or quoted(vocabulary.model),
+        )
+    if vocabulary.pre not in _PATTERNS:
+        raise CheckpointError(
+            "{name}: its pre-tokenizer is {pre}; our own engine reads {known}",
+            "look for the model's safetensors, or use --backend huggingface",
+            name=vocabulary.path,
+            pre=quoted(vocabulary.pre or "default"),
+            known=Names(_PATTERNS),
+        )
+    pattern, normal_form = _PATTERNS[vocabulary.pre]
+    added = vocabulary.of_type(TokenType.CONTROL, TokenType.USER_DEFINED)
+    control = vocabulary.of_type(TokenType.CONTROL)
+    if len(set(vocabulary.tokens)) != len(vocabulary.tokens):
+        raise CheckpointError("{name}: a token is there twice", name=vocabulary.path)
+    pairs = BytePairs(
+        {word: i for i, word in enumerate(vocabulary.tokens) if word and i not in added},
+        [_merge(vocabulary, merge) for merge in vocabulary.merges],
+        vocabulary.pre in _WHOLE,
+        [Added(i, form, i in control, verbatim=True) for i, form in added.items()],
+        pattern,
+        normal_form,
+    )
+    try:
+        tokenizer = pairs.tokenizer(n_ids)
+    except Inexact as error:
+        raise CheckpointError(
+            "{name}: its merges do not give its tokens",
+            "look for the model's safetensors, or use --backend huggingface",
+            name=vocabulary.path,
+        ) from error
+    begin = (vocabulary.ids["bos"],) if vocabulary.begins and "bos" in vocabulary.ids else ()
+    return NativeTokenizer(tokenizer, begin)
+
+
+def _merge(vocabulary: GGUFVocabulary, merge: str) -> tuple[str, str]:
+    left, _, right = merge.partition(" ")
+    if not left or not right or " " in right:
+        raise CheckpointError(
+            "{name}: {merge} is no merge, expected two tokens", name=vocabulary.path, merge=quoted(merge)
+        )
+    return left, right

@@ -1,0 +1,87 @@
+"""The vocabulary of a GGUF file as a tokenizer: the ids of the one it was made from, or a refusal by name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from qwenchat.backends.native.gguf_tokenizer import read_gguf_tokenizer
+from qwenchat.errors import CheckpointError
+from qwenchat.gguf.vocabulary import GGUFVocabulary, TokenType
+from tests.backends.native.hub_tokenizers import DEFINED, tokenizer_of, tricky_texts
+
+
+def vocabulary_of(peer: Tokenizer, pre: str, **changes: Any) -> GGUFVocabulary:
+    """What the converters of llama.cpp write of a tokenizer."""
+    layout = json.loads(peer.to_str())
+    forms = {token["content"]: token["special"] for token in layout["added_tokens"]}
+    words = sorted(peer.get_vocab(with_added_tokens=True), key=peer.token_to_id)
+    types = [
+        TokenType.NORMAL if w not in forms else TokenType.CONTROL if forms[w] else TokenType.USER_DEFINED
+        for w in words
+    ]
+    merges = [" ".join(merge) for merge in layout["model"]["merges"]]
+    ids = {"bos": words.index("<|start|>")} if "<|start|>" in words else {}
+    vocabulary = GGUFVocabulary(
+        Path("m.gguf"), "gpt2", pre, words, np.array(types, np.uint8), merges, ids, False, {}
+    )
+    return replace(vocabulary, **changes)
+
+
+@pytest.fixture(scope="module")
+def small() -> GGUFVocabulary:
+    return vocabulary_of(tokenizer_of("gpt2"), "gpt-2")
+
+
+@pytest.mark.parametrize(
+    ("family", "pre"), [("gpt2", "gpt-2"), ("llama3", "llama-bpe"), ("smollm", "smollm")]
+)
+def test_the_ids_are_those_of_the_tokenizer_that_it_was_made_from(family: str, pre: str) -> None:
+    peer = tokenizer_of(family)
+    ours = read_gguf_tokenizer(vocabulary_of(peer, pre)).tokenizer
+    for text in tricky_texts():
+        assert ours.encode(text, allowed_special="all") == peer.encode(text, add_special_tokens=False).ids, (
+            text
+        )
+
+
+def test_control_and_user_defined_tokens_are_one_id_each(small: GGUFVocabulary) -> None:
+    ours = read_gguf_tokenizer(small).tokenizer
+    assert set(ours.special_tokens) == {"<|endoftext|>", "<|im_start|>"}
+    assert set(ours.added) == {*DEFINED, "né"}
+    assert len(ours.encode("<|im_start|>")) > 1
+    assert ours.encode("<|im_start|>", allowed_special="all") == [ours.special_tokens["<|im_start|>"]]
+    assert ours.encode("<tool_call>") == [ours.added["<tool_call>"]]
+
+
+def test_a_text_begins_with_what_the_file_says(small: GGUFVocabulary) -> None:
+    assert read_gguf_tokenizer(replace(small, ids={"bos": 700}, begins=True)).begin == (700,)
+    assert read_gguf_tokenizer(replace(small, ids={"bos": 700}, begins=False)).begin == ()
+    assert read_gguf_tokenizer(replace(small, ids={}, begins=True)).begin == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": "llama"}, "of the kind SentencePiece"),
+        ({"model": "rwkv"}, "of the kind 'rwkv'"),
+        ({"pre": "tekken"}, "its pre-tokenizer is 'tekken'"),
+        ({"pre": None}, "its pre-tokenizer is 'default'"),
+        ({"merges": ["a b c"]}, "'a b c' is no merge"),
+        ({"merges": ["a"]}, "'a' is no merge"),
+        ({"merges": ["x y"]}, "its merges do not give its tokens"),
+        ({"tokens": ["a"] * 3, "types": np.ones(3, np.uint8)}, "a token is there twice"),
+    ],
+)
+def test_what_is_not_read_is_refused_by_name(
+    small: GGUFVocabulary, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(CheckpointError, match=reason) as error:
+        read_gguf_tokenizer(replace(small, **changes))
+    assert "\n" not in str(error.value)
