@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.cuda.decode import LayerOnTape, Weights
 from qwenchat.engine.cuda.kernels.hopper import compiled, tape
-from qwenchat.engine.cuda.kernels.hopper.step import SHAPES, rows
+from qwenchat.engine.cuda.kernels.hopper.step import Rows
 from qwenchat.engine.cuda.kernels.hopper.tape import Tape
 from qwenchat.engine.cuda.linear import matrix_of
 from qwenchat.engine.cuda.packed import Packed
@@ -48,20 +48,21 @@ def unsupported_reason(model: Qwen) -> str | None:
     c = model.config
     if {c.num_heads, c.num_key_value_heads} != {tape.HEADS} or c.head_dim != tape.HEAD_DIM or c.qk_norm:
         return tape.other_shapes()
-    for block in model.layers:
-        if reason := tape.misfit(*_matrices(cast(Block, block))):
-            return reason
-    return compiled.trouble()
+    layers = [_matrices(cast(Block, block)) for block in model.layers]
+    if reason := next(filter(None, (tape.misfit(*matrices) for matrices in layers)), None):
+        return reason
+    return tape.other_bits() if len({matrices[0].bits for matrices in layers}) > 1 else compiled.trouble()
 
 
 def assemble(model: Qwen) -> Weights:
     """A model's weights on tapes; its layers then hold, and multiply with, the same ones."""
     blocks = model.layers
+    zeros = any(m.zeros is not None for block in blocks for m in _matrices(cast(Block, block)))
     tapes = []
     for i in range(len(blocks)):
         # One at a time, and the old one goes at once, to the driver: no tape would fit into what it leaves.
         block = cast(Block, blocks[i])
-        on_tape = tape.lay(*_matrices(block))
+        on_tape = tape.lay(*_matrices(block), zeros=zeros)
         linears = [TapeLinear(on_tape, n, model.dtype) for n in range(4)]
         blocks[i] = CudaLayer(block, linears)
         tapes.append(LayerOnTape(block.attention_norm.weight, block.mlp_norm.weight, on_tape))
@@ -85,15 +86,14 @@ class TapeLinear(nn.Module):
 
     def __init__(self, on_tape: Tape, which: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.tape, self.which, self.dtype = on_tape, which, dtype
+        self._rows = Rows(on_tape, which, dtype)
+        self._order = None if on_tape.order is None or which % 2 else on_tape.order[which // 2]
+        self._bias = None if which else on_tape.bias.to(dtype)
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         """The layer's output for x [T, in]; added to ``add`` [T, out], if that is given, in one pass."""
-        if self.tape.order is not None and self.which % 2 == 0:
-            x = x[:, self.tape.order[self.which // 2]]
-        weight = rows(
-            self.tape, self.which, torch.empty(SHAPES[self.which], dtype=self.dtype, device=x.device)
-        )
+        if self._order is not None:
+            x = x[:, self._order]
         if add is not None:
-            return torch.addmm(add, x, weight.t())
-        return F.linear(x, weight, self.tape.bias.to(self.dtype) if self.which == 0 else None)
+            return torch.addmm(add, x, self._rows().t())
+        return F.linear(x, self._rows(), self._bias)

@@ -39,38 +39,44 @@ def trouble() -> str | None:
     return None
 
 
-class Kernel:
-    """A kernel that takes a structure, and whole numbers behind it.
+class Launch:
+    """A kernel with what it is launched with, made ready once: a prompt launches hundreds.
 
     Args:
-        function: the driver's.
-        shared: bytes of dynamic shared memory.
+        function: as :func:`kernel` gives it.
+        grid, threads: blocks, and threads of one.
+        structure: its first argument, read at each launch.
+        numbers: whole numbers behind that.
+        shared: bytes of shared memory.
     """
 
-    def __init__(self, function: Any, shared: int) -> None:
-        self._function, self._shared = function, shared
-
-    def launch(self, grid: tuple[int, int], threads: int, structure: ctypes.Structure, *numbers: int) -> None:
-        """Launches it on the current stream."""
+    def __init__(
+        self, function: Any, grid: tuple[int, int], threads: int, structure: ctypes.Structure, *numbers: int,
+        shared: int = 0,
+    ) -> None:  # fmt: skip
         from cuda.bindings import driver
 
-        values = [structure, *(ctypes.c_int(n) for n in numbers)]
-        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
+        self._values = [structure, *(ctypes.c_int(n) for n in numbers)]
+        self._pointers = (ctypes.c_void_p * len(self._values))(*map(ctypes.addressof, self._values))
+        self._before = (function, *grid, 1, threads, 1, 1, shared)
+        self._address = ctypes.addressof(self._pointers)
+        self._launch = driver.cuLaunchKernel
+
+    def __call__(self) -> None:
+        """Launches it on the current stream."""
         stream = torch.cuda.current_stream().cuda_stream
-        _checked(driver.cuLaunchKernel(
-            self._function, *grid, 1, threads, 1, 1, self._shared, stream, ctypes.addressof(pointers), 0
-        ))  # fmt: skip
+        _checked(self._launch(*self._before, stream, self._address, 0))
 
 
 @cache
-def kernel(source: str, name: str, options: tuple[tuple[str, int], ...], shared: int = 0) -> Kernel:
-    """A kernel of a source beside this module.
+def kernel(source: str, name: str, options: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
+    """A kernel of a source beside this module, as the driver knows it.
 
     Args:
         source: the file.
         name: the kernel's.
         options: names that the source has values for.
-        shared: bytes of shared memory that it is launched with.
+        shared: bytes of shared memory that it is launched with, at most.
 
     Raises:
         CannotCompile: it cannot be compiled or loaded here.
@@ -82,7 +88,7 @@ def kernel(source: str, name: str, options: tuple[tuple[str, int], ...], shared:
     if shared:
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         _checked(driver.cuFuncSetAttribute(function, attribute, shared))
-    return Kernel(function, shared)
+    return function
 
 
 @cache

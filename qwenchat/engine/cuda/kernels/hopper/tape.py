@@ -98,6 +98,11 @@ def other_shapes() -> Phrase:
     return Phrase("its shapes are not those of a 7B")
 
 
+def other_bits() -> Phrase:
+    """Why a model of several formats cannot lie so."""
+    return Phrase("its layers are not all of 4, 8 or 16 bits")
+
+
 def misfit(qkv: Packed, output: Packed, up: Packed, gate: Packed, down: Packed) -> Phrase | None:
     """The reason why a layer's matrices cannot lie so; None if they can."""
     matrices = (qkv, output, up, gate, down)
@@ -105,7 +110,7 @@ def misfit(qkv: Packed, output: Packed, up: Packed, gate: Packed, down: Packed) 
     if shapes != [(3 * HIDDEN, HIDDEN), (HIDDEN, HIDDEN), (MLP, HIDDEN), (MLP, HIDDEN), (HIDDEN, MLP)]:
         return other_shapes()
     if len({m.bits for m in matrices}) > 1 or qkv.bits not in (4, 8, 16):
-        return Phrase("its layers are not all of 4, 8 or 16 bits")
+        return other_bits()
     if any(m.scales is not None and (m.group != GROUP or m.scales.dtype != torch.float16) for m in matrices):
         return Phrase("its groups are not of {group} inputs", group=GROUP)
     if qkv.bias is None or any(m.bias is not None for m in matrices[1:]):
@@ -117,9 +122,12 @@ def misfit(qkv: Packed, output: Packed, up: Packed, gate: Packed, down: Packed) 
     return None
 
 
-def lay(qkv: Packed, output: Packed, up: Packed, gate: Packed, down: Packed) -> Tape:
-    """A layer's matrices, which fit, laid out; takes a few times the largest one's memory for a while."""
-    zeros = any(m.zeros is not None for m in (qkv, output, up, gate, down))
+def lay(qkv: Packed, output: Packed, up: Packed, gate: Packed, down: Packed, *, zeros: bool) -> Tape:
+    """A layer's matrices, which fit, laid out; takes a few times the largest one's memory for a while.
+
+    Args:
+        zeros: hold zero points, whether or not these have others than the middle.
+    """
     sizes = Sizes(qkv.bits, zeros)
     units = down.perm
     order = None
