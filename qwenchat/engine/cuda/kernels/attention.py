@@ -45,8 +45,11 @@ class Shape:
 
 # Measured on an H100.
 SHAPE = Shape(splits=32, positions=8, warps=2, two=True, registers=128)
+# Not measured, but that for Hopper they are compiled without spilling registers.
 GROUPED = Shape(splits=64, positions=32, warps=4)
-"""For heads that share keys and values. Not measured."""
+"""For heads that share keys and values."""
+WIDE = Shape(splits=64, positions=32, warps=8)
+"""The same for wide heads, or very many of them."""
 MOST_TOGETHER = 32
 """Heads that may share keys and values."""
 _LEAST_ROWS = 16  # of the products, and of their factors
@@ -60,7 +63,10 @@ _FACTORS = {
 def shape_for(config: ModelConfig) -> Shape:
     """The shape that a model is decoded with."""
     alone = config.num_heads == config.num_key_value_heads and not config.qk_norm
-    return SHAPE if alone else GROUPED
+    if alone:
+        return SHAPE
+    wide = config.head_dim > 128 or config.num_heads > _LEAST_ROWS * config.num_key_value_heads
+    return WIDE if wide else GROUPED
 
 
 @dataclass(frozen=True, slots=True)
