@@ -68,9 +68,8 @@ class Launch:
         _checked(self._launch(*self._before, stream, self._address, 0))
 
 
-@cache
 def kernel(source: str, name: str, options: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
-    """A kernel of a source beside this module, as the driver knows it.
+    """A kernel of a source beside this module, as the driver knows it, on the current device.
 
     Args:
         source: the file.
@@ -81,9 +80,14 @@ def kernel(source: str, name: str, options: tuple[tuple[str, int], ...], shared:
     Raises:
         CannotCompile: it cannot be compiled or loaded here.
     """
+    return _kernel(source, name, options, shared, torch.cuda.current_device())
+
+
+@cache
+def _kernel(source: str, name: str, options: tuple[tuple[str, int], ...], shared: int, device: int) -> Any:
     from cuda.bindings import driver
 
-    module = _module(source, options)
+    module = _module(source, options, device)
     function = _checked(driver.cuModuleGetFunction(module, name.encode()))
     if shared:
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -92,7 +96,7 @@ def kernel(source: str, name: str, options: tuple[tuple[str, int], ...], shared:
 
 
 @cache
-def _module(source: str, options: tuple[tuple[str, int], ...]) -> Any:
+def _module(source: str, options: tuple[tuple[str, int], ...], device: int) -> Any:
     from cuda.bindings import driver
 
     headers = {path.name: path.read_bytes() for path in sorted(_FOLDER.glob("*.cuh"))}
