@@ -6,10 +6,10 @@ Pure values. How they become the text that a model reads is ``rendering``'s.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """The speaker of a message."""
 
     SYSTEM = "system"

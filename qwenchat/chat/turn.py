@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
@@ -147,7 +147,7 @@ def system_tokens(backend: Backend, text: str) -> int:
 
 def now() -> str:
     """The time of a node: in ISO 8601 and UTC."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 _STATUSES: dict[str, ReplyStatus] = {"stop": "complete", "length": "length", "cancelled": "interrupted"}

@@ -10,7 +10,7 @@ is parsed; all else passes the sanitiser, but for documents that go into a file 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -290,7 +290,7 @@ def _to_delete(store: SessionStore, names: Sequence[str], days: float | None) ->
     if days is None:
         return list({info.id: info for info in map(store.find, names)}.values())
     try:
-        limit = datetime.now(timezone.utc) - timedelta(days=days)
+        limit = datetime.now(UTC) - timedelta(days=days)
     except OverflowError:  # before there were years
         return []
     # What cannot be read may be a newer version's; it goes only by name.

@@ -924,10 +924,9 @@ CHINESE: Mapping[str, str] = {
     "it has no messages": "其中没有 messages",
     "{count} tokens of the calibration are too many, and left out": "校准文本过多，略去 {count} 个 token",
     "quantising needs auto-gptq, which is not installed": "量化需要 auto-gptq，但尚未安装",
-    "it comes with qwenchat for Python 3.10 and 3.11 on Linux and Windows (x86-64); "
+    "it comes with qwenchat for Python 3.11 on Linux and Windows (x86-64); "
     "what is quantised there runs everywhere": (
-        "在 Linux 和 Windows（x86-64）的 Python 3.10 与 3.11 上，它随 qwenchat 一同安装；"
-        "量化的结果可在任何环境运行"
+        "在 Linux 和 Windows（x86-64）的 Python 3.11 上，它随 qwenchat 一同安装；量化的结果可在任何环境运行"
     ),
     "auto-gptq cannot be imported: {reason}": "无法导入 auto-gptq：{reason}",
     "install qwenchat anew, in an environment of its own": "请在独立的环境中重新安装 qwenchat",

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +156,8 @@ def _head_of_whole(path: Path, size: int) -> Head:
 
 def _is_ahead(updated: str) -> bool:
     moment = datetime.fromisoformat(updated)
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-    return moment > datetime.now(timezone.utc) + _AHEAD
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment > datetime.now(UTC) + _AHEAD
 
 
 def find_text(info: SessionInfo, needle: str) -> SearchHit | None:
@@ -182,7 +182,7 @@ def _unread_head(path: Path) -> Head:
 
 def _iso(seconds: float) -> str:
     # A file system can hold times that no calendar does.
-    moment = datetime.fromtimestamp(min(max(seconds, 0.0), _LAST_SECOND), timezone.utc)
+    moment = datetime.fromtimestamp(min(max(seconds, 0.0), _LAST_SECOND), UTC)
     return moment.isoformat(timespec="microseconds")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,10 +80,7 @@ def _read_bytes(path: Path, required: bool) -> bytes:
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     if not raw:
         return {}
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+    import tomllib
 
     try:
         text = raw.decode("utf-8-sig")  # Windows editors like to begin with a byte-order mark

@@ -122,7 +122,7 @@ def test_without_auto_gptq_a_line_says_what_to_do(
     )
     assert app.run(["-q", "quantize", str(tiny_chat), str(tmp_path / "made")]) == 1
     line = (
-        "qwenchat: quantising needs auto-gptq, which is not installed; it comes with qwenchat for Python 3.10"
+        "qwenchat: quantising needs auto-gptq, which is not installed; it comes with qwenchat for Python 3.11"
     )
     assert capsys.readouterr().err.startswith(line)
 

@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,6 @@ from qwenchat.settings.sources import load_settings
 from qwenchat.terminal.commands import registry
 from tests.chats import replied
 from tests.places import ROOT
-
-try:
-    import tomllib
-except ModuleNotFoundError:
-    import tomli as tomllib  # type: ignore[no-redef]
 
 TEXTS = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in tables.PAGES}
 ENDS = {"|", "&&", ";", ">", ">>", "<"}

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -148,7 +148,7 @@ def _pull_from(origin: Origin, name: str, revision: str | None, progress: BytePr
                     name=name,
                     files=Names(lacking),
                 )
-            whole = replace(record, ended=datetime.now(timezone.utc).isoformat())
+            whole = replace(record, ended=datetime.now(UTC).isoformat())
             records.keep(whole)
     except OSError as error:
         reason = reason_of(error)

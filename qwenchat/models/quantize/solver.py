@@ -59,7 +59,7 @@ def import_gptq() -> Any:
     if importlib.util.find_spec("auto_gptq") is None:
         raise QwenchatError(
             "quantising needs auto-gptq, which is not installed",
-            "it comes with qwenchat for Python 3.10 and 3.11 on Linux and Windows (x86-64); "
+            "it comes with qwenchat for Python 3.11 on Linux and Windows (x86-64); "
             "what is quantised there runs everywhere",
         )
     log = logging.getLogger("auto_gptq")

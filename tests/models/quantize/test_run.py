@@ -422,7 +422,7 @@ def test_without_auto_gptq_it_says_so_and_what_to_do(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     said = refusal(quantize, QwenchatError)
     assert said.startswith(
-        "quantising needs auto-gptq, which is not installed; it comes with qwenchat for Python 3.10"
+        "quantising needs auto-gptq, which is not installed; it comes with qwenchat for Python 3.11"
     )
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "auto_gptq.quantization", None)  # then importing it fails
