@@ -522,6 +522,7 @@ CHINESE: Mapping[str, str] = {
     "the CUDA kernels cannot be compiled: {reason}": "无法编译 CUDA 计算核：{reason}",
     "the kernels cannot be compiled: {reason}": "无法编译计算核：{reason}",
     "numba cannot be used: {reason}": "numba 无法使用：{reason}",
+    "the prepared weights cannot be kept in {folder}: {reason}": "无法在 {folder} 保存准备好的权重：{reason}",
     "the compiled kernels cannot be kept in {folder}: {reason}": (
         "编译好的计算核无法保存到 {folder}：{reason}"
     ),

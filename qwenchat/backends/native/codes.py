@@ -15,12 +15,16 @@ from qwenchat.backends.devices import predict_names
 from qwenchat.backends.native.kernel_cache import open_cpu_kernels
 from qwenchat.backends.request import LOADING, LoadRequest
 from qwenchat.engine.config import ModelConfig
+from qwenchat.errors import Phrase
+from qwenchat.files.opening import reason_of
 
 if TYPE_CHECKING:
     from qwenchat.engine.cpu.runner import CodesRunner
     from qwenchat.engine.cpu.team import Team
     from qwenchat.engine.memory import Need
 
+KEPT = "cpu-blocks.bin"
+"""The name of that file in the model's folder."""
 _NAMES = {"float32": "F32", "bfloat16": "BF16"}
 
 
@@ -49,6 +53,13 @@ def is_candidate(config: ModelConfig, request: LoadRequest) -> bool:
         return False
     kind, dtype = predict_names(request.device, request.dtype)
     return kind == "cpu" and unsupported_reason(config, dtype) is None
+
+
+def _kept(folder: Path) -> Path | None:
+    """The file in which the blocks of a model that this program made are kept; it goes with the model."""
+    from qwenchat.models import catalog
+
+    return folder / KEPT if folder.parent == catalog.made_models_dir() else None
 
 
 def load_in_codes(
@@ -87,7 +98,19 @@ def load_in_codes(
     if found.relabelled:
         relabelled()
     try:
-        weights = read_weights(found, team, lambda fraction: request.progress(LOADING, fraction))
+        weights = read_weights(
+            found,
+            team,
+            lambda fraction: request.progress(LOADING, fraction),
+            kept=_kept(folder),
+            unkept=lambda error: request.notice(
+                Phrase(
+                    "the prepared weights cannot be kept in {folder}: {reason}",
+                    folder=folder,
+                    reason=reason_of(error),
+                )
+            ),
+        )
     except MemoryError:
         raise ran_out_loading() from None
     # As exact as float32 where that was asked for; else what is rounded is far less than bfloat16 rounds.

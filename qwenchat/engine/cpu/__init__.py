@@ -5,6 +5,7 @@
     blocks    how quantised matrices lie in memory
     support   which models the kernels can run
     reading   a checkpoint's layers in codes brought into blocks while they are read
+    prepared  these blocks, kept in a file
     work      the weights' and the step's tables
     chunk     the memory that many tokens are worked with
     cache     keys, values and the tables of their positions

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from qwenchat.engine.config import ModelConfig, read_model_config
-from qwenchat.engine.cpu import blocks
+from qwenchat.engine.cpu import blocks, prepared
 from qwenchat.engine.cpu.blocks import Arena, InBlocks, Matrix, Stored
 from qwenchat.engine.cpu.memory import Array, address, widened
+from qwenchat.engine.cpu.prepared import Parts
 from qwenchat.engine.cpu.team import Team, fill_blocks
 from qwenchat.engine.cpu.work import Layer, Weights
 from qwenchat.engine.memory import Need, need
@@ -88,39 +89,67 @@ def survey(folder: Path, *, dtype: str, context: int, int8_cache: bool) -> Surve
     return Survey(config, files, parameters, parameters is not labelled, needed)
 
 
-def read_weights(found: Survey, team: Team, progress: Callable[[float], None]) -> Weights:
+def read_weights(
+    found: Survey,
+    team: Team,
+    progress: Callable[[float], None],
+    *,
+    kept: Path | None = None,
+    unkept: Callable[[OSError], None] | None = None,
+) -> Weights:
     """Reads every parameter.
 
     Args:
         team: runs the kernel that fills the blocks.
         progress: told the fraction that is read, 0 to 1.
+        kept: the file in which blocks are kept from one time to the next, see
+            :mod:`qwenchat.engine.cpu.prepared`; by default nowhere.
+        unkept: told why they cannot be.
 
     Raises:
         CheckpointError: codes are out of their range, or a file has changed.
         MemoryError: memory ran out.
     """
+    files = found.files
+    source = prepared.source_of(list({files.path(name) for p in found.parameters for name in p.stored}))
+    parts = None if kept is None else prepared.read(kept, source)
+    if parts is None:
+        parts = _fill(found, team, progress)
+        if kept is not None:
+            try:
+                prepared.write(kept, source, parts)
+            except OSError as error:
+                if unkept is not None:
+                    unkept(error)
+    progress(1.0)
+    matrices, floats = parts
+    for parameter in found.parameters:
+        if parameter.gptq is None and len(parameter.shape) == 2:
+            name = parameter.name.removesuffix(".weight")
+            matrices[name] = Matrix.of_floats(files.array(parameter.stored[0]))
+    return _weights(found.config, matrices, floats)
+
+
+def _fill(found: Survey, team: Team, progress: Callable[[float], None]) -> Parts:
+    """All matrices in codes, in blocks, and all that is no matrix."""
     arena, done, total = Arena(), 0, sum(p.values for p in found.parameters)
     matrices: dict[str, Matrix] = {}
     floats: dict[str, Array] = {}
     for parameter in found.parameters:
-        module, _, _ = parameter.name.rpartition(".")
         arrays = [found.files.array(name) for name in parameter.stored]
         if parameter.gptq is not None:
             stored = _join(_parts(parameter.gptq, arrays))
-            matrices[module] = blocks.from_gptq(
+            matrices[parameter.name.removesuffix(".weight")] = blocks.from_gptq(
                 stored, fill=lambda matrix, qweight: fill_blocks(team, matrix, qweight), arena=arena
             )
             let_go((address(array), array.nbytes) for array in arrays)
-        elif len(parameter.shape) == 2:
-            matrices[module] = Matrix.of_floats(arrays[0])
-        else:
+        elif len(parameter.shape) == 1:
             floats[parameter.name] = np.concatenate([widened(array) for array in arrays])
         done += parameter.values
         progress(done / total)
-    for name, bias in floats.items():
-        if name.endswith(".bias"):
-            matrices[name.removesuffix(".bias")].set_bias(bias)
-    return _weights(found.config, matrices, floats)
+    for name in [name for name in floats if name.endswith(".bias")]:
+        matrices[name.removesuffix(".bias")].set_bias(floats.pop(name))
+    return matrices, floats
 
 
 def _weights(config: ModelConfig, matrices: dict[str, Matrix], floats: dict[str, Array]) -> Weights:
