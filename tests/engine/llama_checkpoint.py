@@ -34,7 +34,7 @@ def write(
     Args:
         bits: 4 or 8 for codes, else float16.
         norms: give queries and keys norms of their own.
-        biases: give queries, keys and values biases.
+        biases: give attention's matrices biases.
         settings: further keys of ``config.json``, or others in place of these.
     """
     queries, pairs = heads * head_dim, key_value_heads * head_dim
@@ -63,7 +63,7 @@ def write(
             else:
                 packed = gptq.quantize_rtn(weight, bits=bits, group_size=GROUP)
                 tensors |= {f"{prefix}.{name}.{part}": tensor for part, tensor in packed.items()}
-            if biases and name.endswith(("q_proj", "k_proj", "v_proj")):
+            if biases and "attn" in name:
                 tensors[f"{prefix}.{name}.bias"] = torch.randn(outputs).half()
         for name, width in vectors.items():
             tensors[f"{prefix}.{name}.weight"] = (torch.rand(width) + 0.5).half()
@@ -78,6 +78,7 @@ def write(
         "intermediate_size": mlp_size,
         "max_position_embeddings": 128,
         "rms_norm_eps": 1e-6,
+        "attention_bias": biases,
     }
     if bits <= 8:
         config["quantization_config"] = {"bits": bits, "group_size": GROUP, "quant_method": "gptq"}
