@@ -79,7 +79,7 @@ def forward_logits(engine: Engine, prompt: list[int], reply: list[int]) -> torch
     cache = engine.runner.new_cache(len(prompt) + len(reply))
     cache.begin(prompt)  # its rotation is that of the prompt, however long the reply
     calls = [prompt, *([token] for token in reply[:-1])]
-    return torch.stack([engine.runner.prefill(cache, ids) for ids in calls]).cpu()
+    return torch.stack([torch.as_tensor(engine.runner.prefill(cache, ids)) for ids in calls]).cpu()
 
 
 @torch.inference_mode()
