@@ -1196,6 +1196,9 @@ CHINESE: Mapping[str, str] = {
     "{name}: its pre-tokenizer is {pre}; our own engine reads {known}": (
         "{name}：其预分词器是 {pre}；本程序自己的引擎能读取 {known}"
     ),
+    "{name}: {count} control and user-defined tokens, expected at most {most}": (
+        "{name}：有 {count} 个控制 token 和用户定义的 token，不应超过 {most} 个"
+    ),
     "{name}: a token is there twice": "{name}：有一个 token 出现了两次",
     "{name}: its merges do not give its tokens": "{name}：其合并规则得不出它的 token",
     "{name}: {merge} is no merge, expected two tokens": "{name}：{merge} 不是合并规则，应为两个 token",

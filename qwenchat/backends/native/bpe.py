@@ -14,6 +14,9 @@ from qwenchat.text.split_patterns import SPLIT_PATTERNS
 from qwenchat.text.vocabulary import Vocabulary
 from qwenchat.tokenizer import find_kept, keep
 
+MOST_ADDED = 2**14
+"""Tokens that are not made of others; each costs far more than a word. Published models have hundreds."""
+_MOST_WORDS, MOST_MERGES = 2**18, 2**19
 _VERSION = b"ranks 1"
 """Goes into the digest: what is kept under it was checked as today."""
 
@@ -97,6 +100,8 @@ class BytePairs:
         return Merging(vocabulary, pattern, self.normal_form, found.ids, found.unmerged)
 
     def _ranking(self) -> Ranking:
+        if len(self.words) > _MOST_WORDS or len(self.merges) > MOST_MERGES:
+            raise Inexact("a great many words or merges")
         tokens = {token_id: bytes_of_word(word) for word, token_id in self.words.items()}
         # No text has the characters of the others, and no merge makes them.
         written = {token_id: token for token_id, token in tokens.items() if token}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from qwenchat.backends.native.bpe import Added, BytePairs, NativeTokenizer
+from qwenchat.backends.native.bpe import MOST_ADDED, Added, BytePairs, NativeTokenizer
 from qwenchat.errors import CheckpointError, Names, quoted
 from qwenchat.gguf.vocabulary import GGUFVocabulary, TokenType
 from qwenchat.text.merges import Inexact
@@ -52,6 +52,13 @@ def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) ->
     control = vocabulary.of_type(TokenType.CONTROL)
     if len(set(vocabulary.tokens)) != len(vocabulary.tokens):
         raise CheckpointError("{name}: a token is there twice", name=vocabulary.path)
+    if len(added) > MOST_ADDED:
+        raise CheckpointError(
+            "{name}: {count} control and user-defined tokens, expected at most {most}",
+            name=vocabulary.path,
+            count=len(added),
+            most=MOST_ADDED,
+        )
     pairs = BytePairs(
         {word: i for i, word in enumerate(vocabulary.tokens) if word and i not in added},
         [_merge(vocabulary, merge) for merge in vocabulary.merges],

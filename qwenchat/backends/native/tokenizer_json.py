@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qwenchat.backends.native.bpe import Added, BytePairs, NativeTokenizer
+from qwenchat.backends.native.bpe import MOST_ADDED, MOST_MERGES, Added, BytePairs, NativeTokenizer
 from qwenchat.errors import CheckpointError
 from qwenchat.files.json_values import loads
 from qwenchat.files.opening import read_file, reason_of
@@ -22,7 +22,6 @@ from qwenchat.text.split_patterns import SPLIT_PATTERNS
 MOST_BYTES = 48 * 2**20
 MOST_VALUES = 5 * 2**19
 """More than any published tokenizer has; the largest have two millions."""
-_MOST_ADDED = 2**14
 _MOST_IDS = 2**24
 
 
@@ -66,6 +65,7 @@ def _read(layout: dict[str, Any]) -> BytePairs:
     words, merges = model.get("vocab"), model.get("merges")
     needs(model.get("type") in ("BPE", None), "a model of another kind")
     needs(isinstance(words, dict) and isinstance(merges, list), "no BPE")
+    needs(len(merges) <= MOST_MERGES, "a great many merges")
     odd = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
     needs(not any(model.get(name) for name in odd), "a BPE of another kind")
     whole = bytes_of_characters().keys() <= words.keys()
@@ -129,9 +129,10 @@ def _pattern(pre_tokenizer: Any) -> str:
 
 
 def _added(entries: list[dict[str, Any]], words: Mapping[str, int], normalised: bool) -> list[Added]:
-    needs(len(entries) <= _MOST_ADDED, "a great many added tokens")
+    needs(len(entries) <= MOST_ADDED, "a great many added tokens")
     added: list[Added] = []
-    given: dict[str, int] = {}
+    given: set[str] = set()
+    following = len(words)
     for entry in entries:
         form, token_id = entry["content"], entry["id"]
         if not isinstance(form, str) or type(token_id) is not int:
@@ -142,9 +143,9 @@ def _added(entries: list[dict[str, Any]], words: Mapping[str, int], normalised: 
         verbatim = not entry.get("normalized")
         needs(verbatim or not normalised or normalise("NFC", form) == form, "an added token to be normalised")
         # The library gives the ids itself, whatever the file says of what is not in the vocabulary.
-        following = max(given.values(), default=-1) + 1
-        needs(token_id == words.get(form, max(following, len(words))), "an added token of another id")
-        given[form] = token_id
+        needs(token_id == words.get(form, following), "an added token of another id")
+        following = max(following, token_id + 1)
+        given.add(form)
         added.append(Added(token_id, form, entry.get("special") is True, verbatim))
     return added
 
