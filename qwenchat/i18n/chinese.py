@@ -1204,6 +1204,9 @@ CHINESE: Mapping[str, str] = {
     "{name}: {merge} is no merge, expected two tokens": "{name}：{merge} 不是合并规则，应为两个 token",
     "fetch it again": "请重新下载",
     "{path}: it is not laid out as a tokenizer": "{path}：其结构不是分词器",
+    "{path}: the architecture is {architecture}; our own engine reads {known}": (
+        "{path}：架构是 {architecture}；本程序自己的引擎能读取 {known}"
+    ),
     "{name}: its merges are no list of texts": "{name}：其合并规则不是文本列表",
     "{name}: {key} is {value}, which GGUF does not have": "{name}：{key} 是 {value}，GGUF 中没有这样的值",
     "{name}: this is a big-endian GGUF file, and only little-endian ones are read": (

@@ -14,7 +14,10 @@ import torch
 
 import qwenchat
 from qwenchat.backends.huggingface import gguf_head
+from qwenchat.engine.gguf_config import rows_in_halves, stored_name, translate
 from qwenchat.errors import CheckpointError
+from qwenchat.gguf.file import read_gguf
+from qwenchat.gguf.head import read_head
 
 HIDDEN, HEADS, KV_HEADS, MLP, WIDTH = 32, 4, 2, 64, 8
 BOS, EOS, USER, REPLY = "<｜begin｜>", "<｜end｜>", "<｜User｜>", "<｜Assistant｜>"
@@ -247,3 +250,24 @@ def test_the_file_is_read_once(write: Write, monkeypatch: pytest.MonkeyPatch) ->
     path = write()
     load(path)
     assert opened == [path]
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+def test_in_the_hubs_words_it_is_the_same_model(write: Write, arch: str) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path, ids = write(arch=arch), [5, 6, 7, 8]
+    expected = load(path).logits(ids)
+    with read_gguf(path) as file:
+        found = translate(read_head(file))
+        config = AutoConfig.for_model(**found.config)
+        model = AutoModelForCausalLM.from_config(config).eval()
+        for name, parameter in model.named_parameters():
+            numbers = file.tensor(stored_name(name))
+            if found.paired and name.endswith(("q_proj.weight", "k_proj.weight")):
+                heads = len(numbers) // WIDTH
+                numbers = rows_in_halves(numbers, heads)
+            parameter.data = torch.from_numpy(np.ascontiguousarray(numbers))
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0]
+    assert torch.allclose(logits, expected, atol=1e-5)
