@@ -1,16 +1,13 @@
-"""GGUF metadata that transformers ignores, put into its configuration, tokenizer and model."""
+"""GGUF metadata that transformers ignores, put into its configuration and model."""
 
 from __future__ import annotations
 
-import importlib
-import json
 import re
 from typing import Any
 
 from qwenchat.engine.fields import CHANGES_RESULTS
 from qwenchat.errors import CheckpointError
 from qwenchat.gguf.head import ROPE_FACTORS, GGUFHead, not_computed
-from qwenchat.gguf.vocabulary import TokenType
 
 _NEEDED = ("context_length", "block_count", "embedding_length", "feed_forward_length", "attention.head_count")
 _EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
@@ -65,38 +62,6 @@ def _refuse_unread(head: GGUFHead, config: Any, unread: dict[str, Any]) -> None:
             and value != same.get(key)
         ):
             raise not_computed(head.path, f"{head.architecture}.{key}", value)
-
-
-def whole_tokenizer(head: GGUFHead, read: Any) -> Any:
-    """The tokenizer that transformers has read, with the file's own control tokens, bos and eos."""
-    from transformers import PreTrainedTokenizerFast
-
-    library: Any = importlib.import_module("tokenizers")
-
-    layout, vocabulary = json.loads(read.backend_tokenizer.to_str()), head.vocabulary
-    control = vocabulary.of_type(TokenType.CONTROL)
-    if added := vocabulary.of_type(TokenType.CONTROL, TokenType.USER_DEFINED):
-        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-        layout["added_tokens"] = [
-            {"id": token_id, "content": form, "special": token_id in control, **plain}
-            for token_id, form in added.items()
-        ]
-    whole = library.Tokenizer.from_str(json.dumps({**layout, "post_processor": None}))
-    ids = vocabulary.ids
-    bos, eos = (whole.id_to_token(ids[name]) if name in ids else None for name in ("bos", "eos"))
-    if vocabulary.begins and bos is not None:
-        begin, text = {"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
-        layout["post_processor"] = {
-            "type": "TemplateProcessing",
-            "single": [begin, text],
-            "pair": [begin, text, {"Sequence": {"id": "B", "type_id": 0}}],
-            "special_tokens": {bos: {"id": bos, "ids": [ids["bos"]], "tokens": [bos]}},
-        }
-        whole = library.Tokenizer.from_str(json.dumps(layout))
-    kind: Any = PreTrainedTokenizerFast
-    fast = kind(tokenizer_object=whole, bos_token=bos, eos_token=eos)
-    fast.chat_template = vocabulary.template
-    return fast
 
 
 def stretch(head: GGUFHead, model: Any) -> None:

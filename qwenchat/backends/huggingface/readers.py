@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwenchat.backends.huggingface.config_keys import check_keys, check_types
 from qwenchat.backends.huggingface.files import HubFiles
-from qwenchat.backends.huggingface.gguf_setting import add_to_config, whole_tokenizer
+from qwenchat.backends.huggingface.gguf_setting import add_to_config
+from qwenchat.backends.huggingface.gguf_tokenizer import whole_tokenizer
 from qwenchat.backends.request import base_model
 from qwenchat.errors import CheckpointError, Phrase, QwenchatError, shorten
 from qwenchat.files.json_values import read_json
@@ -188,8 +189,11 @@ def _read_tokenizer(files: HubFiles, config: Any) -> Any:
     # or have the tokenizer made anew from a file of sentencepiece, as Mistral's does.
     unsaid = {"add_prefix_space"} & {name for name, a in arguments.items() if a.default is None}
     sources = {"tokenizer_file": tokenizer, "vocab_file": vocabulary, "from_slow": False}
-    read = kind.from_pretrained(**where(files), **sources, **dict.fromkeys(unsaid))
-    return whole_tokenizer(files.head, read) if files.head else read
+
+    def read() -> Any:
+        return kind.from_pretrained(**where(files), **sources, **dict.fromkeys(unsaid))
+
+    return whole_tokenizer(files.head, read) if files.head else read()
 
 
 def _class_of_tokenizer(files: HubFiles, config: Any) -> Any:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from qwenchat.backends.native.bpe import MOST_ADDED, Added, BytePairs, NativeTokenizer
 from qwenchat.errors import CheckpointError, Names, quoted
+from qwenchat.gguf.pre_tokenizers import PRE_TOKENIZERS
 from qwenchat.gguf.vocabulary import GGUFVocabulary, TokenType
 from qwenchat.text.merges import Inexact
 
 _KINDS = {"llama": "SentencePiece", "t5": "SentencePiece"}
-
-_PATTERNS: dict[str, tuple[str, Literal["NFC"] | None]] = {
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), ("qwen", "NFC")),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), ("llama3", None)),
-    **dict.fromkeys(("gpt-2", "phi-2"), ("gpt2", None)),
-    "smollm": ("smollm", None),
-}
-"""The split pattern and the normal form by the pre-tokenizer's name (``llama_vocab::impl::load``)."""
-_WHOLE = ("llama-bpe", "llama3", "llama-v3")
 
 
 def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) -> NativeTokenizer:
@@ -39,15 +29,15 @@ def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) ->
             name=vocabulary.path,
             kind=_KINDS.get(vocabulary.model) or quoted(vocabulary.model),
         )
-    if vocabulary.pre not in _PATTERNS:
+    how = PRE_TOKENIZERS.get(vocabulary.pre or "default")
+    if how is None:
         raise CheckpointError(
             "{name}: its pre-tokenizer is {pre}; our own engine reads {known}",
             "look for the model's safetensors, or use --backend huggingface",
             name=vocabulary.path,
             pre=quoted(vocabulary.pre or "default"),
-            known=Names(_PATTERNS),
+            known=Names(PRE_TOKENIZERS),
         )
-    pattern, normal_form = _PATTERNS[vocabulary.pre]
     added = vocabulary.of_type(TokenType.CONTROL, TokenType.USER_DEFINED)
     control = vocabulary.of_type(TokenType.CONTROL)
     if len(set(vocabulary.tokens)) != len(vocabulary.tokens):
@@ -62,10 +52,10 @@ def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) ->
     pairs = BytePairs(
         {word: i for i, word in enumerate(vocabulary.tokens) if word and i not in added},
         [_merge(vocabulary, merge) for merge in vocabulary.merges],
-        vocabulary.pre in _WHOLE,
+        how.whole,
         [Added(i, form, i in control, verbatim=True) for i, form in added.items()],
-        pattern,
-        normal_form,
+        how.pattern,
+        how.normal_form,
     )
     try:
         tokenizer = pairs.tokenizer(n_ids)

@@ -14,10 +14,12 @@ import torch
 
 import qwenchat
 from qwenchat.backends.huggingface import gguf_head
+from qwenchat.backends.huggingface.gguf_tokenizer import whole_tokenizer
 from qwenchat.engine.gguf_config import rows_in_halves, stored_name, translate
 from qwenchat.errors import CheckpointError
-from qwenchat.gguf.file import read_gguf
-from qwenchat.gguf.head import read_head
+from qwenchat.gguf.file import GGUFFile, read_gguf
+from qwenchat.gguf.head import GGUFHead, read_head
+from tests.backends.native.hub_tokenizers import tokenizer_of, tricky_texts, vocabulary_of
 
 HIDDEN, HEADS, KV_HEADS, MLP, WIDTH = 32, 4, 2, 64, 8
 BOS, EOS, USER, REPLY = "<｜begin｜>", "<｜end｜>", "<｜User｜>", "<｜Assistant｜>"
@@ -250,6 +252,17 @@ def test_the_file_is_read_once(write: Write, monkeypatch: pytest.MonkeyPatch) ->
     path = write()
     load(path)
     assert opened == [path]
+
+
+@pytest.mark.parametrize(
+    ("family", "pre"), [("gpt2", "gpt-2"), ("llama3", "llama-bpe"), ("smollm", "smollm")]
+)
+def test_texts_are_split_as_the_file_says(family: str, pre: str) -> None:
+    peer = tokenizer_of(family)
+    head = GGUFHead(GGUFFile([Path("m.gguf")], {}, {}), "llama", {}, vocabulary_of(peer, pre))
+    ours = whole_tokenizer(head, theirs=lambda: None)
+    for text in tricky_texts():
+        assert ours.encode(text, add_special_tokens=False) == peer.encode(text, add_special_tokens=False).ids
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2"])

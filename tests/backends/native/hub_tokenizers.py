@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from qwenchat.gguf.vocabulary import GGUFVocabulary, TokenType
 from qwenchat.text.byte_characters import bytes_of_characters
 from qwenchat.text.split_patterns import SPLIT_PATTERNS
 from qwenchat.tokenizer import QwenTokenizer
@@ -102,6 +105,22 @@ def _as_llama3(whole: Tokenizer) -> Tokenizer:
 
 def _split(pattern: str) -> Any:
     return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(SPLIT_PATTERNS[pattern]), "isolated"), _BYTE])
+
+
+def vocabulary_of(peer: Tokenizer, pre: str) -> GGUFVocabulary:
+    """What the converters of llama.cpp write of a tokenizer."""
+    layout = json.loads(peer.to_str())
+    forms = {token["content"]: token["special"] for token in layout["added_tokens"]}
+    words = sorted(peer.get_vocab(with_added_tokens=True), key=peer.token_to_id)
+    types = [
+        TokenType.NORMAL if w not in forms else TokenType.CONTROL if forms[w] else TokenType.USER_DEFINED
+        for w in words
+    ]
+    merges = [" ".join(merge) for merge in layout["model"]["merges"]]
+    kinds = np.array(types, np.uint8)
+    return GGUFVocabulary(
+        Path("m.gguf"), "gpt2", pre, words, kinds, merges, ids={}, begins=False, templates={}
+    )
 
 
 _TRICKY = (

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
 
 from qwenchat.backends.native.gguf_tokenizer import read_gguf_tokenizer
 from qwenchat.errors import CheckpointError
-from qwenchat.gguf.vocabulary import GGUFVocabulary, TokenType
-from tests.backends.native.hub_tokenizers import DEFINED, tokenizer_of, tricky_texts
-
-
-def vocabulary_of(peer: Tokenizer, pre: str, **changes: Any) -> GGUFVocabulary:
-    """What the converters of llama.cpp write of a tokenizer."""
-    layout = json.loads(peer.to_str())
-    forms = {token["content"]: token["special"] for token in layout["added_tokens"]}
-    words = sorted(peer.get_vocab(with_added_tokens=True), key=peer.token_to_id)
-    types = [
-        TokenType.NORMAL if w not in forms else TokenType.CONTROL if forms[w] else TokenType.USER_DEFINED
-        for w in words
-    ]
-    merges = [" ".join(merge) for merge in layout["model"]["merges"]]
-    ids = {"bos": words.index("<|start|>")} if "<|start|>" in words else {}
-    vocabulary = GGUFVocabulary(
-        Path("m.gguf"), "gpt2", pre, words, np.array(types, np.uint8), merges, ids, False, {}
-    )
-    return replace(vocabulary, **changes)
+from qwenchat.gguf.vocabulary import GGUFVocabulary
+from tests.backends.native.hub_tokenizers import DEFINED, tokenizer_of, tricky_texts, vocabulary_of
 
 
 @pytest.fixture(scope="module")
