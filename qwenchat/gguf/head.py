@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,22 @@ def read_head(file: GGUFFile) -> GGUFHead:
 def _is_neutral(value: object) -> bool:
     """Whether a factor changes nothing."""
     return isinstance(value, (int, float)) and value in (0, 1)
+
+
+def refuse_unknown_tensors(file: GGUFFile, known: Container[str]) -> None:
+    """Raises CheckpointError for a tensor that the model would be computed without.
+
+    Args:
+        known: the names of those that it is computed with; the rotary embedding's factors may be there too.
+    """
+    unknown = next((name for name in file.tensors if name not in known and name != ROPE_FACTORS), None)
+    if unknown is not None:
+        raise CheckpointError(
+            "{name}: the model is not computed with its tensor {tensor}",
+            "look for the model's safetensors",
+            name=file.path,
+            tensor=quoted(unknown),
+        )
 
 
 def not_computed(path: Path, key: str, value: object) -> CheckpointError:

@@ -1207,6 +1207,7 @@ CHINESE: Mapping[str, str] = {
     "{path}: the architecture is {architecture}; our own engine reads {known}": (
         "{path}：架构是 {architecture}；本程序自己的引擎能读取 {known}"
     ),
+    "{name}: the model is not computed with its tensor {tensor}": "{name}：计算中不会用到张量 {tensor}",
     "{name}: its merges are no list of texts": "{name}：其合并规则不是文本列表",
     "{name}: {key} is {value}, which GGUF does not have": "{name}：{key} 是 {value}，GGUF 中没有这样的值",
     "{name}: this is a big-endian GGUF file, and only little-endian ones are read": (

@@ -14,6 +14,7 @@ import numpy as np
 
 from qwenchat.gguf.blocks import has_numbers
 from qwenchat.gguf.file import GGUFFile, GGUFTensor
+from qwenchat.gguf.head import refuse_unknown_tensors
 from qwenchat.gguf.metadata import MetadataValue
 
 T = TypeVar("T")
@@ -76,8 +77,16 @@ def gguf_reading(file: GGUFFile, progress: Callable[[float], None]) -> Iterator[
 
     reading = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
     reader = _Reader(file)
+    theirs = reading.get_gguf_hf_weights_map
+    names: dict[str, str] = {}
+
+    def mapped(*arguments: Any, **options: Any) -> dict[str, str]:
+        found: dict[str, str] = theirs(*arguments, **options)
+        names.update(found)
+        return found
 
     def told(tensors: Iterable[T], **_: Any) -> Iterator[T]:
+        refuse_unknown_tensors(file, names)  # which it would leave out in silence
         tensors = list(tensors)
         for done, tensor in enumerate(tensors):
             progress(done / len(tensors))
@@ -88,6 +97,7 @@ def gguf_reading(file: GGUFFile, progress: Callable[[float], None]) -> Iterator[
         (gguf, "dequantize", _numbers),
         (gguf, "get_tensor_name_map", lru_cache(maxsize=1)(gguf.get_tensor_name_map)),
         (reading, "_gguf_parse_value", lambda value, _: value),
+        (reading, "get_gguf_hf_weights_map", mapped),
         (reading, "tqdm", told),
     )
     with _one_at_a_time:  # else the second load would put back what the first has put there

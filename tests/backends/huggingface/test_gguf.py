@@ -65,7 +65,7 @@ def write(tmp_path: Path, letters: list[str]) -> Write:
             "tokenizer.ggml.bos_token_id": tokens.index(BOS),
             "tokenizer.ggml.eos_token_id": tokens.index(EOS),
             "tokenizer.chat_template": TEMPLATE,
-            **{key.replace("ARCH", arch): value for key, value in changes.items() if key != "factors"},
+            **{key.replace("ARCH", arch): value for key, value in changes.items() if "." in key},
         }
         writer = gguf.GGUFWriter(path, arch, split_max_tensors=split)
         for key, value in keys.items():
@@ -91,6 +91,8 @@ def write(tmp_path: Path, letters: list[str]) -> Write:
         for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
             put(f"{name}.weight", HIDDEN)
         put("output.weight", len(tokens), HIDDEN)
+        if (extra := changes.get("extra")) is not None:
+            put(extra, HIDDEN)
         if (factors := changes.get("factors")) is not None:
             writer.add_tensor("rope_freqs.weight", np.array(factors, np.float32))
         writer.write_header_to_file()
@@ -218,6 +220,13 @@ def test_what_would_change_results_and_is_not_read_is_refused_by_name(
     assert f"llama.{key} is {value!r}, which is not computed with" in refusal(
         write(**{f"ARCH.{key}": value})
     ).message.replace("0.10000000149011612", "0.1")
+
+
+def test_a_tensor_that_the_model_is_not_computed_with_is_named(write: Write) -> None:
+    assert (
+        "not computed with its tensor 'blk.0.attn_q.bias'"
+        in refusal(write(extra="blk.0.attn_q.bias")).message
+    )
 
 
 def test_a_key_without_which_no_model_can_be_is_named(write: Write) -> None:
