@@ -46,6 +46,12 @@ class Vocabulary:
         if zlib.crc32(memoryview(packed)[head - 4 :]) != checksum:
             raise Damaged("not all that was written")
         numbers = memoryview(packed)[head : head + 4 * (3 * count + 1)].cast(_UINT32)
+        if (
+            not count
+            or len(numbers) != 3 * count + 1
+            or numbers[2 * count] != len(packed) - head - numbers.nbytes
+        ):
+            raise Damaged("not as it was packed")
         self._ids = numbers[:count]
         self._starts = numbers[count : 2 * count + 1]
         self._sorted = numbers[2 * count + 1 :]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+from array import array
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +45,12 @@ def test_any_flipped_bit_is_found_out() -> None:
             damaged[place] ^= 1 << bit
             with pytest.raises(Damaged):
                 Vocabulary(bytes(damaged))
+
+
+@pytest.mark.parametrize("count", [0, 2, 4, 2**31])
+def test_a_count_that_is_not_that_of_the_tokens_is_found_out_though_the_checksum_is_right(count: int) -> None:
+    packed = Vocabulary.of({b"a": 0, b"b": 1, b"ab": 2}).packed
+    at = packed.index(array("I", [3]).tobytes(), 32)
+    body = array("I", [count]).tobytes() + packed[at + 4 :]
+    with pytest.raises(Damaged):
+        Vocabulary(packed[: at - 4] + array("I", [zlib.crc32(body)]).tobytes() + body)

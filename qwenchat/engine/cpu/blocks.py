@@ -139,6 +139,25 @@ class Matrix:
             self._words = words
         return address(self._words)
 
+    def is_sound(self, inputs: int) -> bool:
+        """Whether the kernels can read it, of codes, with that many inputs: for one that a file told of."""
+        bounds, perm, bias = self.bounds, self.perm, self.bias
+        if bounds is None or self.scales is None or not fits(self.rows, inputs):
+            return False
+        of_groups = (self.blocks, self.groups, BLOCK)
+        steps = np.diff(bounds) if is_array(bounds, np.int64, (self.groups + 1,)) else np.array([-1])
+        return (
+            self.groups > 0
+            and bounds[0] == 0
+            and bool((steps >= 0).all() and (steps % LANES == 0).all() and (bounds <= self.columns).all())
+            and is_array(self.data, np.int32, (self.blocks, self.columns * self.bits // 32, BLOCK))
+            and self.scales.dtype in (np.float16, np.float32)
+            and self.scales.shape == of_groups
+            and (self.zeros is None or is_array(self.zeros, np.int32, of_groups))
+            and (bias is None or is_array(bias, np.float32, (self.blocks * BLOCK,)))
+            and (self.columns == inputs if perm is None else _is_order(perm, self.columns, inputs))
+        )
+
     def dense(self) -> Array:
         """The matrix as float32 [rows, inputs], its inputs in the model's order; the kernels' twin."""
         if self.scales is None:
@@ -200,6 +219,15 @@ class InBlocks:
 def fits(outputs: int, inputs: int) -> bool:
     """True if a quantised matrix of these sizes can be held in blocks."""
     return outputs % BLOCK == 0 and inputs % LANES == 0 and inputs <= _MOST_INPUTS
+
+
+def is_array(array: Array, dtype: Any, shape: tuple[int, ...]) -> bool:
+    """Whether an array is of that dtype and shape."""
+    return array.dtype == dtype and array.shape == shape
+
+
+def _is_order(perm: Array, columns: int, inputs: int) -> bool:
+    return is_array(perm, np.int32, (columns,)) and bool((perm >= -1).all() and (perm < inputs).all())
 
 
 def from_gptq(stored: Stored, *, fill: Fill, arena: Arena) -> Matrix:

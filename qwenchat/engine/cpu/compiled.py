@@ -26,13 +26,15 @@ from pathlib import Path
 from typing import Any
 
 from qwenchat.errors import Phrase
-from qwenchat.files.opening import reason_of
+from qwenchat.files.atomic import write_temporary
+from qwenchat.files.opening import read_file, reason_of
 
 _SOURCES = (
     "layout", "operations", "vector", "tiles", "atomics", "counters", "products", "gemm", "rows", "attention",
     "flash", "prefill", "repack", "step", "compile",
 )  # fmt: skip
 _HASH_BYTES = 32
+_MOST_BYTES = 2**24
 _ROOT = str(Path(__file__).parents[3])
 _PROGRAM = """
 import sys
@@ -146,7 +148,7 @@ def open_kernels(
 
 def _read(path: Path) -> bytes | None:
     try:
-        content = path.read_bytes()
+        content, _ = read_file(path, _MOST_BYTES, links=False)
     except OSError:
         return None
     code = content[_HASH_BYTES:]
@@ -161,15 +163,7 @@ def _shipped_for(target: Processor) -> bytes | None:
 def keep(path: Path, code: bytes) -> None:
     """Writes code to its place, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
-        try:
-            file.write(hashlib.sha256(code).digest() + code)
-            file.close()
-            Path(file.name).replace(path)
-        except BaseException:
-            file.close()
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    write_temporary(path, hashlib.sha256(code).digest() + code).replace(path)
 
 
 def compile_for(target: Processor) -> bytes:

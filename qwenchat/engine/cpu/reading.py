@@ -112,7 +112,7 @@ def read_weights(
     """
     files = found.files
     source = prepared.source_of(list({files.path(name) for p in found.parameters for name in p.stored}))
-    parts = None if kept is None else prepared.read(kept, source)
+    parts = None if kept is None else prepared.read(kept, source, found.parameters)
     if parts is None:
         parts = _fill(found, team, progress)
         if kept is not None:

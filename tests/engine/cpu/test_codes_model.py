@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +16,6 @@ import pytest
 import torch
 
 from qwenchat.backends.load import load
-from qwenchat.engine.cpu import prepared, reading
 from qwenchat.engine.cpu.codes_model import CodesModel
 from qwenchat.engine.cpu.memory import Array
 from qwenchat.engine.cpu.reading import read_weights, survey
@@ -135,63 +133,6 @@ def test_logits_are_a_tensor(golden_folder: Callable[[str], Path]) -> None:
     found = load(golden_folder("gptq_int8"), device="cpu", dtype="float32").logits(IDS[:5])
     assert isinstance(found, torch.Tensor)
     assert found.shape == (5, 320)
-
-
-# --- weights that are kept ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["gptq_int4_asym_g32", "gptq_int8_act_order"])
-def test_kept_blocks_are_read_and_give_the_same_to_the_bit(
-    own_teams: Teams, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found, kept = survey(GOLDEN / name, dtype="F32", context=64, int8_cache=False), tmp_path / "blocks"
-    assert found is not None
-
-    def logits() -> Array:
-        weights = read_weights(found, own_teams(2), lambda fraction: None, kept=kept, unkept=pytest.fail)
-        return rows(CodesRunner(CodesModel(weights, own_teams(2), dtype="float32", exact=True)), IDS, 60)
-
-    expected = logits()
-    assert [path.name for path in tmp_path.iterdir()] == ["blocks"]
-    with monkeypatch.context() as patch:
-        patch.setattr(reading, "_fill", lambda *arguments: pytest.fail("filled again"))
-        assert np.array_equal(logits(), expected)
-    for damaged in (b"", b"{}\n", b"[\n", kept.read_bytes()[:-100]):
-        kept.write_bytes(damaged)
-        assert np.array_equal(logits(), expected)
-
-
-def test_blocks_of_another_checkpoint_or_version_are_not_read(
-    own_teams: Teams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, kept = tmp_path / "model", tmp_path / "blocks"
-    shutil.copytree(GOLDEN / "gptq_int8", folder)
-
-    def filled() -> bool:
-        found = survey(folder, dtype="F32", context=64, int8_cache=False)
-        assert found is not None
-        before = kept.stat().st_ino if kept.exists() else 0
-        read_weights(found, own_teams(1), lambda fraction: None, kept=kept, unkept=pytest.fail)
-        return kept.stat().st_ino != before
-
-    assert filled()
-    assert not filled()
-    os.utime(folder / "model.safetensors", ns=(1, 1))
-    assert filled()
-    monkeypatch.setattr(prepared, "VERSION", prepared.VERSION + 1)
-    assert filled()
-    assert not filled()
-
-
-def test_where_blocks_cannot_be_kept_the_model_is_read_and_why_is_told(
-    own_teams: Teams, tmp_path: Path
-) -> None:
-    told: list[OSError] = []
-    found = survey(GOLDEN / "gptq_int8", dtype="F32", context=64, int8_cache=False)
-    assert found is not None
-    kept = tmp_path / "nowhere" / "blocks"
-    assert read_weights(found, own_teams(1), lambda fraction: None, kept=kept, unkept=told.append).layers
-    assert [type(error) for error in told] == [FileNotFoundError]
 
 
 # --- no torch ----------------------------------------------------------------------------------

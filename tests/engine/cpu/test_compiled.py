@@ -111,6 +111,15 @@ def test_a_damaged_file_is_made_anew(
     assert open_kernels(folder)[1] == []
 
 
+def test_a_pipe_in_the_place_of_the_file_is_replaced(folder: Path, compiler: Compiler) -> None:
+    open_kernels(folder)
+    (file,) = folder.iterdir()
+    file.unlink()
+    os.mkfifo(file)
+    assert open_kernels(folder)[1] == ["compiling"]
+    assert file.is_file()
+
+
 def test_a_write_that_fails_leaves_nothing_behind(
     folder: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
