@@ -17,6 +17,8 @@ ROPE_FACTORS = "rope_freqs.weight"
 _ROPE_FACTORS_BY_LENGTH = ("rope_factors_long.weight", "rope_factors_short.weight")
 _SCALING = "rope.scaling."
 _SCALING_READ = {"type", "factor", "original_context_length", "finetuned"}
+_SCALING_USUAL = {"yarn_beta_fast": 32, "yarn_beta_slow": 1}
+"""What YaRN computes with where nothing is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,11 @@ class GGUFHead:
         # Before there were kinds of scaling the linear factor had this key.
         old = model.get("rope.scale_linear", 1.0)
         kind = said.get("type", "none" if _is_neutral(old) else "linear")
-        others = {k: v for k, v in said.items() if k not in _SCALING_READ and not _is_neutral(v)}
+        others = {
+            k: v
+            for k, v in said.items()
+            if k not in _SCALING_READ and not _is_neutral(v) and not _is_same(v, _SCALING_USUAL.get(k))
+        }
         if others or not isinstance(kind, str) or kind not in ("none", "linear", "yarn"):
             name, value = next(iter(others.items()), ("type", kind))
             raise not_computed(self.path, f"{self.architecture}.{_SCALING}{name}", value)
@@ -72,7 +78,12 @@ class GGUFHead:
             raise not_computed(self.path, f"{self.architecture}.{_SCALING}factor", factor)
         scaling = {"rope_type": kind, "factor": float(factor)}
         if kind == "yarn" and "original_context_length" in said:
-            scaling["original_max_position_embeddings"] = said["original_context_length"]
+            original = said["original_context_length"]
+            if isinstance(original, bool) or not isinstance(original, int) or original < 1:
+                raise not_computed(
+                    self.path, f"{self.architecture}.{_SCALING}original_context_length", original
+                )
+            scaling["original_max_position_embeddings"] = original
         return scaling
 
 
@@ -94,7 +105,12 @@ def read_head(file: GGUFFile) -> GGUFHead:
 
 def _is_neutral(value: object) -> bool:
     """Whether a factor changes nothing."""
-    return isinstance(value, (int, float)) and value in (0, 1)
+    return _is_same(value, 0) or _is_same(value, 1)
+
+
+def _is_same(value: object, number: int | None) -> bool:
+    """Whether a value is that number; an array is none."""
+    return isinstance(value, (int, float)) and value == number
 
 
 def refuse_unknown_tensors(file: GGUFFile, known: Container[str]) -> None:

@@ -14,6 +14,8 @@ from qwenchat.gguf.file import GGUFFile, GGUFTensor
 from qwenchat.gguf.head import GGUFHead, read_head
 from qwenchat.gguf.kinds import KINDS
 
+YARN = {"ARCH.rope.scaling.type": "yarn", "ARCH.rope.scaling.factor": 4.0}
+
 
 def head_of(arch: str = "qwen2", factors: list[float] | None = None, **changes: Any) -> GGUFHead:
     """The head of a file with these keys, or without those that are None."""
@@ -69,10 +71,11 @@ def test_keys_that_need_not_be_there_have_the_formats_defaults() -> None:
 
 
 def test_scaling_of_the_rotary_embedding_is_said() -> None:
-    yarn = {"ARCH.rope.scaling.type": "yarn", "ARCH.rope.scaling.factor": 4.0}
-    found = translate(head_of(**yarn, **{"ARCH.rope.scaling.original_context_length": 1024}))
+    found = translate(head_of(**YARN, **{"ARCH.rope.scaling.original_context_length": 1024}))
     scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
     assert found.config["rope_scaling"] == scaling
+    usual = {"ARCH.rope.scaling.yarn_beta_fast": 32.0, "ARCH.rope.scaling.yarn_attn_factor": 1.0}
+    assert translate(head_of(**YARN, **usual)).config["rope_scaling"]["factor"] == 4
     stretched = translate(head_of("llama", factors=[1.0, 1.0, 2.0, 8.0]))
     assert stretched.rope_factors is not None
     assert stretched.rope_factors.tolist() == [1, 1, 2, 8]
@@ -90,6 +93,10 @@ def test_scaling_of_the_rotary_embedding_is_said() -> None:
         ({"ARCH.attention.sliding_window": 1024}, r"sliding_window is 1024"),
         ({"ARCH.attn_logit_softcapping": 50.0}, r"softcapping is 50\.0"),
         ({"ARCH.rope.scaling.type": "longrope"}, r"scaling\.type is 'longrope'"),
+        ({**YARN, "ARCH.rope.scaling.original_context_length": "x"}, r"original_context_length is 'x'"),
+        ({**YARN, "ARCH.rope.scaling.factor": np.array([1, 2])}, r"scaling\.factor is"),
+        ({**YARN, "ARCH.rope.scaling.yarn_beta_fast": 16.0}, r"yarn_beta_fast is 16\.0"),
+        ({"ARCH.rope.scaling.type": np.array([1])}, r"scaling\.type is"),
         ({"ARCH.rope.dimension_count": 4}, r"dimension_count is 4"),
         ({"ARCH.rope.dimension_sections": np.array([1, 2])}, r"dimension_sections is \[1, 2\]"),
         ({"ARCH.attention.value_length": 16}, r"value_length is 16"),
