@@ -77,6 +77,7 @@ class Architecture:
         keys: of ``config.json``.
         layers, tensors: the names of the tensors; the number of the layer follows ``layers``.
         own_head_dim: whether a head's width may be another than ``hidden_size / num_heads``.
+        head_dim: a head's width where none is given, or None for that quotient.
         halves_counted: whether ``intermediate_size`` counts gate and up together.
         qkv_bias, output_bias, mlp_bias: whether queries, keys and values, the attention's output, and the
             MLP's three matrices have biases, or what says so.
@@ -84,7 +85,9 @@ class Architecture:
         rope_base: the rotary embedding's base where none is given.
         dynamic_ntk, logn: whether the rotary base is stretched for long prompts, and queries are scaled
             there; or what says so.
+        windowed: whether ``sliding_window``, where it is given, is how far back a token sees.
         fixed: keys that change results and can have one value alone.
+        unused: keys that change nothing, whatever they are, as long as ``fixed`` holds.
     """
 
     model_type: str
@@ -92,6 +95,7 @@ class Architecture:
     layers: str = "model.layers"
     tensors: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _LLAMA_TENSORS)
     own_head_dim: bool = True
+    head_dim: int | None = None
     halves_counted: bool = False
     qkv_bias: Switch | bool = Switch("attention_bias")
     output_bias: Switch | bool = Switch("attention_bias")
@@ -100,7 +104,9 @@ class Architecture:
     rope_base: float = 10000.0
     dynamic_ntk: Switch | bool = False
     logn: Switch | bool = False
+    windowed: bool = False
     fixed: Mapping[str, object] = field(default_factory=lambda: {"hidden_act": "silu"})
+    unused: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return self.model_type
@@ -158,6 +164,17 @@ _QWEN = Architecture(
     fixed={"rotary_pct": 1.0, "scale_attn_weights": True},
 )
 _LLAMA = Architecture("llama")
+# Published configs have a window, and a switch that leaves it out.
+_NO_WINDOW: Mapping[str, object] = {"hidden_act": "silu", "use_sliding_window": False}
+_QWEN2 = Architecture(
+    "qwen2", qkv_bias=True, output_bias=False, mlp_bias=False, fixed=_NO_WINDOW, unused=("sliding_window",)
+)
+_QWEN3 = Architecture(
+    "qwen3", head_dim=128, qk_norm=True, mlp_bias=False, fixed=_NO_WINDOW, unused=("sliding_window",)
+)
+_MISTRAL = Architecture("mistral", qkv_bias=False, output_bias=False, mlp_bias=False, windowed=True)
 
-ARCHITECTURES: Mapping[str, Architecture] = {a.model_type: a for a in (_QWEN, _LLAMA)}
+ARCHITECTURES: Mapping[str, Architecture] = {
+    a.model_type: a for a in (_QWEN, _QWEN2, _QWEN3, _LLAMA, _MISTRAL)
+}
 """Those that the engine reads, by ``model_type``."""

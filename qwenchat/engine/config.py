@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from qwenchat.engine.architectures import ARCHITECTURES, Architecture, Switch
 from qwenchat.engine.fields import (
     EPSILON,
+    FULL_ATTENTION,
     MAX_CONTEXT,
     MAX_LAYERS,
     MAX_VOCABULARY,
@@ -74,6 +75,8 @@ class ModelConfig:
         qk_norm: norm queries and keys, each head by itself, before they are rotated.
         tie_word_embeddings: whether ``lm_head`` is the embedding itself.
         quant: how the linear layers are quantised, or None.
+        sliding_window: how far back a token would see in a longer context, where that is why no longer one
+            is taken; else None.
     """
 
     architecture: Architecture
@@ -96,6 +99,7 @@ class ModelConfig:
     qk_norm: bool
     tie_word_embeddings: bool
     quant: QuantConfig | None
+    sliding_window: int | None = None
 
     @property
     def query_size(self) -> int:
@@ -129,6 +133,11 @@ def read_model_config(folder: Path) -> ModelConfig:
     # At least 2: LogN divides by its logarithm.
     seq_length = fields.integer(*keys.seq_length, least=2, most=MAX_CONTEXT)
     positions = fields.integer(*keys.max_position_embeddings, most=MAX_CONTEXT, default=seq_length)
+    positions = max(positions, seq_length)
+    window = _read_window(fields, architecture, positions)
+    if window is not None:
+        # As far as it reaches, attention is the full one.
+        seq_length, positions = min(seq_length, window), window
     for name, only in architecture.fixed.items():
         value = fields.raw(name)
         if value is not None and (value != only or isinstance(value, bool) != isinstance(only, bool)):
@@ -143,7 +152,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         head_dim=head_dim,
         mlp_size=_read_mlp_size(fields, architecture),
         seq_length=seq_length,
-        max_position_embeddings=max(positions, seq_length),
+        max_position_embeddings=positions,
         norm_eps=fields.number(*keys.norm_eps, kind=EPSILON),
         rope_base=_read_rope_base(fields, architecture),
         use_dynamic_ntk=_read_switch(fields, architecture.dynamic_ntk),
@@ -154,13 +163,16 @@ def read_model_config(folder: Path) -> ModelConfig:
         qk_norm=architecture.qk_norm,
         tie_word_embeddings=fields.boolean("tie_word_embeddings", default=False),
         quant=_read_quant_config(folder, fields),
+        sliding_window=window,
     )
+    fields.raw(*architecture.unused)
     # Names that other model types give to what is read above.
     same = {
         "num_key_value_heads": num_key_value_heads,
         "head_dim": head_dim,
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_base,
+        "partial_rotary_factor": 1.0,
     }
     fields.refuse_unread(same)
     return config
@@ -184,8 +196,9 @@ def _read_heads(fields: Fields, architecture: Architecture, hidden_size: int) ->
     """The heads, those of keys and values, and the width of each."""
     keys = architecture.keys
     heads = fields.integer(*keys.num_heads, most=MAX_WIDTH)
-    head_dim = fields.integer(*keys.head_dim, most=MAX_WIDTH, default=hidden_size // heads)
-    own = architecture.own_head_dim and fields.raw(*keys.head_dim) is not None
+    default = architecture.head_dim or hidden_size // heads
+    head_dim = fields.integer(*keys.head_dim, most=MAX_WIDTH, default=default)
+    own = architecture.own_head_dim and (fields.raw(*keys.head_dim) or architecture.head_dim) is not None
     if (head_dim * heads != hidden_size and not own) or head_dim % 2 or head_dim * heads > MAX_WIDTH:
         raise CheckpointError(
             "{path}: {num_heads} heads of {head_dim} do not make hidden_size {hidden_size}, "
@@ -204,6 +217,16 @@ def _read_heads(fields: Fields, architecture: Architecture, hidden_size: int) ->
             key_value_heads=key_value_heads,
         )
     return heads, key_value_heads, head_dim
+
+
+def _read_window(fields: Fields, architecture: Architecture, positions: int) -> int | None:
+    """How far back a token sees, where that is less than to the first of so many positions."""
+    fields.of(FULL_ATTENTION, "layer_types", default=[])
+    if not architecture.windowed:
+        return None
+    # At least 2, as a context.
+    window = fields.integer("sliding_window", least=2, most=MAX_CONTEXT, default=positions)
+    return window if window < positions else None
 
 
 def _read_mlp_size(fields: Fields, architecture: Architecture) -> int:

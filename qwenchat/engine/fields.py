@@ -65,6 +65,10 @@ POSITIVE = Kind(lambda value: is_number(value, above=0), lambda: Phrase("a posit
 EPSILON = Kind(lambda value: is_number(value, above=0, most=1), lambda: Phrase("a positive number up to 1"))
 ROPE_BASE = Kind(lambda value: is_number(value, above=1), lambda: Phrase("a number above 1"))
 SWITCH = Kind(lambda value: isinstance(value, bool), lambda: Phrase("true or false"))
+FULL_ATTENTION = Kind(
+    lambda value: isinstance(value, list) and all(layer == "full_attention" for layer in value),
+    lambda: Phrase("full_attention for every layer"),
+)
 TEXT = Kind(lambda value: isinstance(value, str), lambda: Phrase("a text"))
 TOKEN_IDS = Kind(
     lambda value: all(

@@ -1220,6 +1220,7 @@ CHINESE: Mapping[str, str] = {
     "a positive number": "正数",
     "a positive number up to 1": "不大于 1 的正数",
     "a number above 1": "大于 1 的数",
+    "full_attention for every layer": "每层都是 full_attention",
     "a list of positive numbers": "正数的列表",
     "a text": "文本",
     "token ids": "token 编号",
@@ -1253,6 +1254,9 @@ CHINESE: Mapping[str, str] = {
         "{name}：零点的存储方式与其标签（gptq 或 gptq_v2）不符；已按实际存储方式读取"
     ),
     "{problem}: left out": "{problem}：已忽略",
+    "{name}: its attention slides over {tokens} tokens; the context is no longer than that": (
+        "{name}：它的注意力窗口为 {tokens} 个 token；上下文不会超过这个长度"
+    ),
     "{name}: its chat_format is raw": "{name}：它的 chat_format 是 raw",
     "a text to go on with is one message of the user's, and nothing else": "要续写的文本只能是一条用户消息",
     "{name}: the tensor {tensor} is missing": "{name}：缺少张量 {tensor}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import torch
 
 from qwenchat.backends.native.load import load_native
 from qwenchat.backends.request import LoadRequest
-from qwenchat.engine.architectures import ARCHITECTURES, Architecture
+from qwenchat.engine.architectures import ARCHITECTURES
 from qwenchat.engine.config import ModelConfig, read_model_config
 from qwenchat.engine.generate import Engine
 from qwenchat.engine.torch_runner import TorchRunner
 from qwenchat.engine.weights.loader import load_model
-from qwenchat.errors import CheckpointError
+from qwenchat.errors import CheckpointError, ContextLengthError, UsageError
 from tests.engine import llama_checkpoint
 
 CPU = torch.device("cpu")
@@ -48,44 +49,68 @@ def saved_by_transformers(folder: Path, kind: str, **settings: Any) -> Any:
     return model
 
 
+WIDE = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32}
+"""Heads that are wider than the model."""
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("kind", "settings"),
     [
-        {"tie_word_embeddings": True},
-        {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32},  # wider than the model
-        {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 3, "rope_theta": 5e5},
+        ("llama", {"tie_word_embeddings": True}),
+        ("llama", WIDE),
+        ("llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 3, "rope_theta": 5e5}),
+        ("qwen2", {"tie_word_embeddings": True, "rope_theta": 1e6}),
+        ("qwen2", {"num_key_value_heads": 3, "sliding_window": 8, "use_sliding_window": False}),
+        ("qwen3", {**WIDE, "tie_word_embeddings": True, "rope_theta": 1e6}),
+        ("qwen3", {"head_dim": 64, "attention_bias": True, "sliding_window": 8}),
+        ("mistral", {"sliding_window": None}),
+        ("mistral", {"sliding_window": 64, "head_dim": 64}),
     ],
     ids=str,
 )
-def test_a_llama_gives_transformers_logits_and_tokens(tmp_path: Path, settings: Mapping[str, Any]) -> None:
-    theirs = saved_by_transformers(tmp_path, "llama", **settings)
-    ids = torch.randint(0, 64, (40,)).tolist()
+def test_logits_and_tokens_are_transformers(tmp_path: Path, kind: str, settings: Mapping[str, Any]) -> None:
+    theirs = saved_by_transformers(tmp_path, kind, **settings)
+    assert_same_as(theirs, tmp_path, prompt=40)
+
+
+def assert_same_as(theirs: Any, folder: Path, *, prompt: int) -> None:
+    """Holds our logits and 20 greedy tokens to another implementation's, after so many tokens in chunks."""
+    ids = torch.randint(0, 64, (prompt,)).tolist()
     with torch.inference_mode():
         expected = theirs(torch.tensor([ids])).logits[0]
         greedy = theirs.generate(torch.tensor([ids]), max_new_tokens=20, do_sample=False, eos_token_id=None)
-    plain = Engine(TorchRunner(load_model(tmp_path, device=CPU, dtype=torch.float32, context=64)), context=64)
+    context = prompt + 20
+    plain = Engine(
+        TorchRunner(load_model(folder, device=CPU, dtype=torch.float32, context=context)), context=context
+    )
     # On the kernels, as a chat would be.
-    request = LoadRequest(tmp_path, device="cpu", dtype="float32", notice=pytest.fail)
-    for engine in (plain, load_native(tmp_path, request).engine):
+    request = LoadRequest(folder, device="cpu", dtype="float32", context=context, notice=pytest.fail)
+    for engine in (plain, load_native(folder, request).engine):
+        engine.runner.chunk = 17
         assert error(engine.logits(ids), expected) < TOLERANCE
-        assert list(engine.generate(ids, max_new_tokens=20)) == greedy[0, len(ids) :].tolist()
+        assert list(engine.generate(ids, max_new_tokens=20)) == greedy[0, prompt:].tolist()
 
 
-def test_another_model_type_is_a_record_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    theirs = saved_by_transformers(tmp_path, "qwen3", head_dim=32, use_sliding_window=False)
-    with pytest.raises(CheckpointError, match="model_type is 'qwen3'; our own engine reads qwen, llama"):
+def test_a_context_is_no_longer_than_attention_slides_over_and_that_is_said(tmp_path: Path) -> None:
+    saved_by_transformers(tmp_path, "mistral", sliding_window=48)
+    said: list[str] = []
+    request = LoadRequest(tmp_path, device="cpu", dtype="float32", notice=said.append)
+    engine = load_native(tmp_path, request).engine
+    assert engine.context == 48
+    assert [line for line in said if "its attention slides over 48 tokens" in line]
+    with pytest.raises(ContextLengthError, match="48"):
+        engine.logits([1] * 49)
+    with pytest.raises(UsageError, match="--context 49 is out of range"):
+        load_native(tmp_path, replace(request, context=49))
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_moe", "qwen3_moe", "qwen3_next", "mixtral", "mistral3"])
+def test_mixtures_and_hybrids_are_refused_by_name(tmp_path: Path, model_type: str) -> None:
+    llama_checkpoint.write(tmp_path, layers=1, model_type=model_type)
+    known = "our own engine reads qwen, qwen2, qwen3, llama"
+    with pytest.raises(CheckpointError, match=f"model_type is '{model_type}'; {known}") as caught:
         read_model_config(tmp_path)
-    monkeypatch.setitem(ARCHITECTURES, "qwen3", Architecture("qwen3", qk_norm=True))  # type: ignore[arg-type]
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"sliding_window": None}))
-    ids = torch.randint(0, 64, (40,)).tolist()
-    with torch.inference_mode():
-        expected = theirs(torch.tensor([ids])).logits[0]
-    loaded = load_model(tmp_path, device=CPU, dtype=torch.float32, context=64)
-    assert loaded.config.qk_norm
-    assert error(Engine(TorchRunner(loaded), context=64).logits(ids), expected) < TOLERANCE
+    assert "--backend huggingface" in str(caught.value.hint)
 
 
 def test_the_numbers_of_a_config_go_by_the_names_of_its_model_type(tmp_path: Path) -> None:
@@ -98,9 +123,20 @@ def test_the_numbers_of_a_config_go_by_the_names_of_its_model_type(tmp_path: Pat
     )  # fmt: skip
 
 
+def test_a_qwen3_head_has_its_own_width_where_none_is_given(tmp_path: Path) -> None:
+    llama_checkpoint.write(tmp_path, layers=1, model_type="qwen3")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "head_dim"}))
+    assert read_model_config(tmp_path).head_dim == 128
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
+        ({"model_type": "qwen2", "use_sliding_window": True}, "use_sliding_window is True, expected False"),
+        ({"model_type": "qwen3", "layer_types": ["full_attention", "sliding_attention"]}, "layer_types is"),
+        ({"model_type": "mistral", "sliding_window": 1}, "sliding_window is 1, expected a whole number"),
+        ({"model_type": "mistral", "sliding_window": True}, "sliding_window is True"),
         ({"num_key_value_heads": 4}, "9 heads cannot share 4 key/value heads"),
         ({"num_key_value_heads": 0}, "num_key_value_heads is 0"),
         ({"head_dim": None}, "9 heads of 17 do not make hidden_size 160"),

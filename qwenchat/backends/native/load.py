@@ -219,6 +219,14 @@ def _see(folder: Path, request: LoadRequest) -> _Seen:
     if not (defaults.chats or request.complete):
         raise base_model(Phrase("{name}: its chat_format is raw", name=request.name))
     window = pick_context(request.context, config.seq_length, config.max_position_embeddings)
+    if config.sliding_window is not None and request.context is None:
+        request.notice(
+            Phrase(
+                "{name}: its attention slides over {tokens} tokens; the context is no longer than that",
+                name=request.name,
+                tokens=config.sliding_window,
+            )
+        )
     return _Seen(config, defaults, window)
 
 

@@ -317,8 +317,8 @@ def test_a_quantised_source_is_refused(quantize: Quantize, tmp_path: Path) -> No
 
 
 def test_another_kind_of_model_is_refused(quantize: Quantize, tiny_chat: Path) -> None:
-    change_config(tiny_chat, model_type="qwen2")
-    assert "model_type is 'qwen2'; our own engine reads qwen, llama" in refusal(quantize, CheckpointError)
+    change_config(tiny_chat, model_type="qwen3_moe")
+    assert "model_type is 'qwen3_moe'; our own engine reads qwen, qwen2" in refusal(quantize, CheckpointError)
 
 
 @pytest.mark.parametrize("size", [0, -2, 96, 16, 48, 512])
