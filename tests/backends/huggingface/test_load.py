@@ -28,6 +28,7 @@ from qwenchat.backends.request import LoadRequest
 from qwenchat.chat.messages import ReplyEnd
 from qwenchat.engine.weights.gptq import pack_words
 from qwenchat.errors import CheckpointError, PromptError
+from qwenchat.gguf.file import GGUFFile
 
 
 @pytest.fixture
@@ -483,10 +484,10 @@ def test_a_damaged_or_hostile_gguf_is_one_line(tmp_path: Path, content: bytes, r
 def test_two_gguf_files_are_read_one_after_the_other() -> None:
     import gguf
 
-    reader = gguf.GGUFReader
+    reader, file = gguf.GGUFReader, GGUFFile([Path("m.gguf")], {}, {})
     second = threading.Thread(target=lambda: exchanging.__enter__())
-    exchanging = gguf_reading(lambda fraction: None)
-    with gguf_reading(lambda fraction: None):
+    exchanging = gguf_reading(file, lambda fraction: None)
+    with gguf_reading(file, lambda fraction: None):
         second.start()
         second.join(0.1)
     second.join()
