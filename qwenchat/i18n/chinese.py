@@ -581,6 +581,7 @@ CHINESE: Mapping[str, str] = {
     "the built-in model is made again: this version keeps it in another form": (
         "正在重新制作内置模型：这个版本以另一种形式保存它"
     ),
+    "the built-in model is used as it was before: {reason}": "内置模型按原先的形式使用：{reason}",
     "downloading the built-in model": "正在下载内置模型",
     "verifying": "正在校验",
     "unpacking": "正在解压",

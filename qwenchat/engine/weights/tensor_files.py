@@ -7,6 +7,7 @@ where its bytes are. Knows nothing of the model that they make.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from qwenchat.engine.memory import ran_out_loading
 from qwenchat.engine.weights.safetensors_header import Entry, read_header
 from qwenchat.errors import CheckpointError, Phrase, quoted, shorten
 from qwenchat.files.json_values import read_json
@@ -104,6 +106,8 @@ class TensorFiles:
                 self._opened[path.name] = safe_open(path, framework="pt")
             tensor: Tensor = self._opened[path.name].get_tensor(name)
         except (SafetensorError, OSError, RuntimeError) as error:
+            if _is_no_memory(error):
+                raise ran_out_loading() from error
             raise unreadable(path, name, str(error)) from error
         return tensor
 
@@ -211,6 +215,8 @@ def _open(path: Path) -> safe_open:
             "{path} is missing", "the checkpoint is incomplete; fetch it again", path=path
         ) from None
     except OSError as error:
+        if _is_no_memory(error):
+            raise ran_out_loading() from error
         raise CheckpointError(
             "{path} cannot be read: {reason}", path=path, reason=reason_of(error)
         ) from error
@@ -228,7 +234,14 @@ def _map(path: Path, name: str) -> NDArray[np.uint8]:
         with open_file(path) as file:
             return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     except (OSError, ValueError) as error:
+        if _is_no_memory(error):
+            raise ran_out_loading() from error
         raise unreadable(path, name, str(error)) from error
+
+
+def _is_no_memory(error: Exception) -> bool:
+    """Whether a file could not be mapped for want of memory: no fault of the file."""
+    return isinstance(error, OSError) and error.errno == errno.ENOMEM
 
 
 def let_go(pieces: Iterable[tuple[int, int]]) -> None:

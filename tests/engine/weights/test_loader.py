@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from qwenchat.engine import memory
 from qwenchat.engine.config import read_generation_defaults, read_model_config
 from qwenchat.engine.cuda.linear import PackedLinear, RowLayout
 from qwenchat.engine.weights import gptq, loader
+from qwenchat.engine.weights.tensor_files import TensorFiles
 from qwenchat.errors import CheckpointError, InsufficientMemoryError
 from tests.engine.model_tensors import tensors_of
 
@@ -668,3 +670,15 @@ def test_a_wrong_group_is_named_whichever_way_it_is_read(quantized: Path) -> Non
                 quantized, device=torch.device("cpu"), dtype=torch.float16, context=64,
                 layout=RowLayout(torch.float16), staged=staged,
             )  # fmt: skip
+
+
+def test_memory_that_runs_out_for_a_mapping_is_no_fault_of_the_file(
+    golden_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    files = TensorFiles(golden_folder("gptq_int8"))
+    monkeypatch.setattr("mmap.mmap", full)
+    with pytest.raises(InsufficientMemoryError, match="memory ran out while the model was loaded"):
+        files.array(next(name for name in files if name.endswith("qzeros")))

@@ -139,6 +139,23 @@ def test_a_model_of_an_older_converter_is_made_again(
     assert only_the_model(models)
 
 
+def test_a_model_of_an_older_converter_serves_where_it_cannot_be_made_again(
+    made: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*arguments: Any) -> NoReturn:
+        raise DownloadError("there is no network")
+
+    monkeypatch.setattr(demo, "STILL_READ", (demo.CONVERTER_VERSION,))
+    monkeypatch.setattr(demo, "CONVERTER_VERSION", demo.CONVERTER_VERSION + 1)
+    monkeypatch.setattr(demo, "fetch", no_network)
+    told: list[str] = []
+    assert demo.ensure(models, notice=told.append) == made
+    assert told[1:] == ["the built-in model is used as it was before: there is no network"]
+    (made / "model.safetensors").write_bytes(b"")
+    with pytest.raises(DownloadError, match="no network"):
+        demo.ensure(models)
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"null", b"\xff", b'{"files": 3}'])
 def test_a_marker_of_another_kind_means_it_is_not_there(content: bytes, made: Path, models: Path) -> None:
     (made / "converted.json").write_bytes(content)
