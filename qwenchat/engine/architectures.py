@@ -85,6 +85,7 @@ class Architecture:
         rope_base: the rotary embedding's base where none is given.
         dynamic_ntk, logn: whether the rotary base is stretched for long prompts, and queries are scaled
             there; or what says so.
+        rope_scaling: the kinds of it that are computed.
         windowed: whether ``sliding_window``, where it is given, is how far back a token sees.
         fixed: keys that change results and can have one value alone.
         unused: keys that change nothing, whatever they are, as long as ``fixed`` holds.
@@ -104,6 +105,7 @@ class Architecture:
     rope_base: float = 10000.0
     dynamic_ntk: Switch | bool = False
     logn: Switch | bool = False
+    rope_scaling: tuple[str, ...] = ("linear", "llama3", "yarn")
     windowed: bool = False
     fixed: Mapping[str, object] = field(default_factory=lambda: {"hidden_act": "silu"})
     unused: tuple[str, ...] = ()
@@ -161,6 +163,7 @@ _QWEN = Architecture(
     mlp_bias=Switch("no_bias", default=True, negated=True),
     dynamic_ntk=Switch("use_dynamic_ntk"),
     logn=Switch("use_logn_attn"),
+    rope_scaling=(),
     fixed={"rotary_pct": 1.0, "scale_attn_weights": True},
 )
 _LLAMA = Architecture("llama")

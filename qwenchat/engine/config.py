@@ -23,6 +23,7 @@ from qwenchat.engine.fields import (
     Fields,
     unfit,
 )
+from qwenchat.engine.rope_scaling import RopeScaling, Yarn, read_rope
 from qwenchat.errors import CheckpointError, Names, quoted
 from qwenchat.files.json_values import read_json
 
@@ -75,6 +76,7 @@ class ModelConfig:
         qk_norm: norm queries and keys, each head by itself, before they are rotated.
         tie_word_embeddings: whether ``lm_head`` is the embedding itself.
         quant: how the linear layers are quantised, or None.
+        rope_scaling: how the rotary embedding is stretched, or None.
         sliding_window: how far back a token would see in a longer context, where that is why no longer one
             is taken; else None.
     """
@@ -99,6 +101,7 @@ class ModelConfig:
     qk_norm: bool
     tie_word_embeddings: bool
     quant: QuantConfig | None
+    rope_scaling: RopeScaling | None = None
     sliding_window: int | None = None
 
     @property
@@ -134,6 +137,11 @@ def read_model_config(folder: Path) -> ModelConfig:
     seq_length = fields.integer(*keys.seq_length, least=2, most=MAX_CONTEXT)
     positions = fields.integer(*keys.max_position_embeddings, most=MAX_CONTEXT, default=seq_length)
     positions = max(positions, seq_length)
+    rope_base = fields.number(*keys.rope_base, kind=ROPE_BASE, default=architecture.rope_base)
+    rope_base, scaling = read_rope(fields, rope_base, positions, architecture.rope_scaling)
+    if isinstance(scaling, Yarn):
+        # Published configs have it added to them, and go on saying what there was before.
+        positions = max(positions, min(int(scaling.original * scaling.factor), MAX_CONTEXT))
     window = _read_window(fields, architecture, positions)
     if window is not None:
         # As far as it reaches, attention is the full one.
@@ -154,7 +162,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         seq_length=seq_length,
         max_position_embeddings=positions,
         norm_eps=fields.number(*keys.norm_eps, kind=EPSILON),
-        rope_base=_read_rope_base(fields, architecture),
+        rope_base=rope_base,
         use_dynamic_ntk=_read_switch(fields, architecture.dynamic_ntk),
         use_logn_attn=_read_switch(fields, architecture.logn),
         qkv_bias=_read_switch(fields, architecture.qkv_bias),
@@ -163,6 +171,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         qk_norm=architecture.qk_norm,
         tie_word_embeddings=fields.boolean("tie_word_embeddings", default=False),
         quant=_read_quant_config(folder, fields),
+        rope_scaling=scaling,
         sliding_window=window,
     )
     fields.raw(*architecture.unused)
@@ -246,22 +255,6 @@ def _read_switch(fields: Fields, switch: Switch | bool) -> bool:
     if isinstance(switch, bool):
         return switch
     return fields.boolean(switch.key, default=switch.default) != switch.negated
-
-
-def _read_rope_base(fields: Fields, architecture: Architecture) -> float:
-    """The rotary embedding's base, in its own place or where transformers 5 writes it."""
-    base = fields.number(*architecture.keys.rope_base, kind=ROPE_BASE, default=architecture.rope_base)
-    newer = fields.raw("rope_parameters")
-    if newer is None:
-        return base
-    plain = isinstance(newer, dict) and newer.get("rope_type", "default") == "default"
-    if not plain or not newer.keys() <= {"rope_type", "rope_theta"}:
-        raise CheckpointError(
-            "{path}: rope_parameters is {newer}, expected a rope_theta and no scaling",
-            path=fields.path,
-            newer=quoted(newer),
-        )
-    return Fields(fields.path, newer).number("rope_theta", kind=ROPE_BASE, default=base)
 
 
 def _read_quant_config(folder: Path, fields: Fields) -> QuantConfig | None:

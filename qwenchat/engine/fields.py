@@ -50,6 +50,14 @@ def whole(least: int, most: int) -> Kind:
     )
 
 
+def numbers(least: float, most: float) -> Kind:
+    """A number, and none beyond these."""
+    return Kind(
+        lambda value: is_number(value, above=-MAX_NUMBER, most=most) and value >= least,  # type: ignore[operator]
+        lambda: Phrase("a number from {least} to {most}", least=f"{least:g}", most=f"{most:g}"),
+    )
+
+
 def is_whole(value: object, least: int, most: int) -> bool:
     """True if it is a whole number within these: no truth value, which Python counts among them."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.generation import Cancelled
 from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.positions import logn_factors, rope_base
+from qwenchat.engine.positions import logn_factors, rotary_tables
 
 
 class Qwen(nn.Module):
@@ -239,7 +239,6 @@ class Rotary:
 
     def __init__(self, config: ModelConfig, capacity: int, device: torch.device) -> None:
         self._config = config
-        self._positions = torch.arange(capacity, dtype=torch.float32, device=device)
         self._logn: Tensor | None = None
         if config.use_logn_attn:
             self._logn = torch.from_numpy(logn_factors(config, capacity))[:, None, None].to(device)
@@ -265,14 +264,10 @@ class Rotary:
     def set_alpha(self, alpha: float) -> None:
         """Fills the tables for an NTK alpha; keys rotated with another alpha no longer match."""
         self.alpha = alpha
-        dim = self._config.head_dim
-        base = rope_base(self._config, alpha)
-        exponents = torch.arange(0, dim, 2, device=self._positions.device).float() / dim
-        angles = torch.outer(self._positions, 1.0 / (base**exponents))  # [capacity, dim / 2]
-        cos, sin = angles.cos(), angles.sin()
+        cos, sin = rotary_tables(self._config, len(self._cos), alpha)
         # In place: a captured graph reads them where they are.
-        self._cos.copy_(torch.cat((cos, cos), dim=-1)[:, None])
-        self._sin.copy_(torch.cat((-sin, sin), dim=-1)[:, None])
+        self._cos.copy_(torch.from_numpy(cos)[:, None])
+        self._sin.copy_(torch.from_numpy(sin)[:, None])
 
     def positions(self, start: int, tokens: int) -> Positions:
         """The tables' rows for ``tokens`` tokens that follow ``start`` cached ones."""

@@ -1,14 +1,14 @@
-"""What a token's position does to it: rotary angles, their NTK factor, LogN factors; in numpy."""
+"""What a token's position does to it: rotary angles, their NTK factor and scaling, LogN factors; in numpy."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qwenchat.engine.config import ModelConfig
+from qwenchat.engine.rope_scaling import Linear, Llama3, RopeScaling, Yarn
 
 
 def ntk_alpha(config: ModelConfig, prompt_length: int) -> float:
@@ -38,10 +38,41 @@ def rope_base(config: ModelConfig, alpha: float) -> float:
     return config.rope_base * alpha ** (dim / (dim - 2)) if dim > 2 else config.rope_base
 
 
-def rotary_tables(config: ModelConfig, capacity: int, alpha: float) -> tuple[NDArray[Any], NDArray[Any]]:
+def rotary_tables(
+    config: ModelConfig, capacity: int, alpha: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Cosines and sines, float32 [capacity, head_dim], the first half of the sines negated."""
     exponents = np.arange(0, config.head_dim, 2) / config.head_dim
-    frequencies = (rope_base(config, alpha) ** -exponents).astype(np.float32)
-    angles = np.outer(np.arange(capacity, dtype=np.float32), frequencies)  # [capacity, head_dim / 2]
-    cos, sin = np.cos(angles), np.sin(angles)
+    frequencies = rope_base(config, alpha) ** -exponents
+    if config.rope_scaling is not None:
+        frequencies = scaled(frequencies, config.rope_scaling, config.rope_base)
+    angles = np.outer(np.arange(capacity, dtype=np.float32), frequencies.astype(np.float32))
+    cos, sin = np.cos(angles), np.sin(angles)  # [capacity, head_dim / 2]
+    if isinstance(config.rope_scaling, Yarn):
+        cos, sin = (x * np.float32(config.rope_scaling.attention) for x in (cos, sin))
     return np.concatenate((cos, cos), 1), np.concatenate((-sin, sin), 1)
+
+
+def scaled(frequencies: NDArray[np.float64], scaling: RopeScaling, base: float) -> NDArray[np.float64]:
+    """The frequencies [head_dim / 2], stretched as transformers' ``modeling_rope_utils`` does it."""
+    if isinstance(scaling, Linear):
+        return frequencies / scaling.factor
+    if isinstance(scaling, Llama3):
+        turns = scaling.original * frequencies / (2 * math.pi)
+        kept = np.clip((turns - scaling.low) / (scaling.high - scaling.low), 0, 1)
+    else:
+        low, high = _yarn_range(scaling, 2 * len(frequencies), base)
+        kept = 1 - np.clip((np.arange(len(frequencies)) - low) / (high - low), 0, 1)
+    return kept * frequencies + (1 - kept) * frequencies / scaling.factor
+
+
+def _yarn_range(scaling: Yarn, dim: int, base: float) -> tuple[float, float]:
+    """The numbers of the frequencies where they begin to be divided, and where they are wholly."""
+    low, high = (
+        dim * math.log(scaling.original / (turns * 2 * math.pi)) / (2 * math.log(base))
+        for turns in (scaling.fast, scaling.slow)
+    )
+    if scaling.truncate:
+        low, high = float(math.floor(low)), float(math.ceil(high))
+    low, high = max(low, 0.0), min(high, dim - 1.0)
+    return low, high + 0.001 if low == high else high

@@ -1217,6 +1217,7 @@ CHINESE: Mapping[str, str] = {
     "look for the model's little-endian GGUF file": "请找该模型的小端序 GGUF 文件",
     "{path}: {name} is {value}, expected {expected}": "{path}：{name} 为 {value}，应为{expected}",
     "a whole number from {least} to {most}": "从 {least} 到 {most} 的整数",
+    "a number from {least} to {most}": "从 {least} 到 {most} 的数",
     "a finite number": "有限的数",
     "a positive number": "正数",
     "a positive number up to 1": "不大于 1 的正数",
@@ -1570,8 +1571,13 @@ CHINESE: Mapping[str, str] = {
     ),
     "{path}: quant_method is {method}, expected 'gptq'": "{path}：quant_method 是 {method}，应为 'gptq'",
     "{path}: quantization_config is not an object": "{path}：quantization_config 不是对象",
-    "{path}: rope_parameters is {newer}, expected a rope_theta and no scaling": (
-        "{path}：rope_parameters 是 {newer}，应有 rope_theta 且不缩放"
+    "{path}: rope_scaling and rope_parameters differ": "{path}：rope_scaling 与 rope_parameters 不一致",
+    "{path}: {name} is not an object": "{path}：{name} 不是对象",
+    "{path}: {name} is of the kind {kind}; our own engine computes {known}": (
+        "{path}：{name} 的类型是 {kind}；自带引擎计算 {known}"
+    ),
+    "{path}: {low} is {least} and {high} is {most}, expected less and more": (
+        "{path}：{low} 是 {least}，{high} 是 {most}，前者应小于后者"
     ),
     "{path}: some layers are quantised in a way of their own (dynamic), which is not read": (
         "{path}：有些层以自己的方式量化（dynamic），无法读取"

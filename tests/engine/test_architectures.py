@@ -142,7 +142,6 @@ def test_a_qwen3_head_has_its_own_width_where_none_is_given(tmp_path: Path) -> N
         ({"head_dim": None}, "9 heads of 17 do not make hidden_size 160"),
         ({"head_dim": 31}, "9 heads of 31"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu', expected 'silu'"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling is"),
         ({"sliding_window": 4096}, "sliding_window is 4096"),
         ({"attention_bias": "yes"}, "attention_bias is 'yes', expected true or false"),
     ],
