@@ -11,7 +11,7 @@ from typing import Any, get_args
 from qwenchat.chat.messages import GenerationOptions, Message, Timings, Usage
 from qwenchat.chat.nodes import Node, ReplyRecord, ReplyStatus
 from qwenchat.chat.parts import AttachedFile, Part, Role, Text, ToolCall, ToolResult
-from qwenchat.errors import ConversationError, PromptError
+from qwenchat.errors import ConversationError, PromptError, UsageError
 from qwenchat.sessions.fields import Fields, damaged
 
 _STATUSES = get_args(ReplyStatus)
@@ -128,7 +128,10 @@ def _options(given: dict[str, Any]) -> GenerationOptions:
         elif name in _OPTIONS:
             known[name] = values.number(name)
     values.finish()
-    return GenerationOptions(**known)
+    try:
+        return GenerationOptions(**known)
+    except UsageError as error:
+        raise damaged(error.message) from None
 
 
 def _usage(entry: Fields) -> Usage | None:

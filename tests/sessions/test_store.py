@@ -566,6 +566,16 @@ def test_a_damaged_file_is_named_and_left_as_it_is(store: SessionStore) -> None:
     assert store.delete(session_id).id == session_id
 
 
+def test_an_option_that_cannot_be_means_that_the_file_is_damaged(store: SessionStore) -> None:
+    session_id = saved(store, "a")
+    path = store.path_of(session_id)
+    content = json.loads(path.read_text())
+    content["nodes"][1]["options"] = {"max_new_tokens": 0}
+    path.write_text(json.dumps(content))
+    with pytest.raises(SessionDamagedError, match="max_new_tokens is 0"):
+        store.open(session_id)
+
+
 def test_a_damaged_file_is_moved_aside_only_when_its_session_goes_on(
     store: SessionStore, notices: list[str]
 ) -> None:
