@@ -63,7 +63,6 @@ def write(path: Path, source: list[Any], parts: Parts) -> None:
     told = [[name, field, str(array.dtype), list(array.shape)] for name, field, array in arrays]
     head = json.dumps({"source": source, "arrays": told}).encode() + b"\n"
     sums = []
-    _remove_abandoned(path)
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f"{path.name}.", suffix=_SUFFIX, delete=False
     ) as file:
@@ -87,12 +86,15 @@ def write(path: Path, source: list[Any], parts: Parts) -> None:
 def read(path: Path, source: list[Any], parameters: Iterable[Parameter]) -> Parts | None:
     """What was written, if it was made of the same source; None if not, or if there is nothing whole.
 
+    What a process that was killed has left beside it is removed.
+
     Args:
         parameters: of the model.
 
     Raises:
         MemoryError: there is no room for it.
     """
+    _remove_abandoned(path)
     most = _MOST * sum(size for _, size, _ in source[3:]) + _LONGEST_HEAD
     with suppress(OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         with BufferedReader(open_file(path, links=False)) as file:
