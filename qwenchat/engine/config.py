@@ -194,6 +194,7 @@ def _read_architecture(fields: Fields) -> Architecture:
         raise CheckpointError(
             "{path}: model_type is {model_type}; our own engine reads {known}",
             "transformers reads other models: --backend huggingface",
+            in_chat="transformers reads other models: start qwenchat with --backend huggingface",
             path=fields.path,
             model_type=quoted(model_type),
             known=Names(ARCHITECTURES),

@@ -86,6 +86,7 @@ def translate(head: GGUFHead) -> GGUFConfig:
         raise CheckpointError(
             "{path}: the architecture is {architecture}; our own engine reads {known}",
             "transformers reads other models: --backend huggingface",
+            in_chat="transformers reads other models: start qwenchat with --backend huggingface",
             path=head.path,
             architecture=quoted(architecture),
             known=Names(_MODEL_TYPES),

@@ -562,6 +562,9 @@ CHINESE: Mapping[str, str] = {
     "transformers reads other models: --backend huggingface": (
         "其他模型由 transformers 读取：--backend huggingface"
     ),
+    "transformers reads other models: start qwenchat with --backend huggingface": (
+        "其他模型由 transformers 读取：请以 --backend huggingface 启动 qwenchat"
+    ),
     "triton is not installed": "未安装 triton",
     "triton cannot be used: {error}": "triton 无法使用：{error}",
     "triton needs a C compiler, and there is no gcc or clang": "triton 需要 C 编译器，但没有 gcc 或 clang",
@@ -1193,6 +1196,9 @@ CHINESE: Mapping[str, str] = {
     ),
     "look for the model's safetensors, or use --backend huggingface": (
         "请找该模型的 safetensors 版本，或使用 --backend huggingface"
+    ),
+    "look for the model's safetensors, or start qwenchat with --backend huggingface": (
+        "请找该模型的 safetensors 版本，或以 --backend huggingface 启动 qwenchat"
     ),
     "{name}: its pre-tokenizer is {pre}; our own engine reads {known}": (
         "{name}：其预分词器是 {pre}；本程序自己的引擎能读取 {known}"

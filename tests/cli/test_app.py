@@ -389,7 +389,7 @@ def run_interrupted(call: str, at_call: int, *arguments: str) -> subprocess.Comp
 @posix
 def test_ctrl_c_keeps_the_part_and_exits_with_130(tiny_chat: Path) -> None:
     process = run_interrupted(
-        "qwenchat.engine.generate:.Engine._extend",
+        "qwenchat.engine.torch_runner:.TorchRunner._run",
         5,
         "ask",
         "hi",

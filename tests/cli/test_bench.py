@@ -122,7 +122,7 @@ def test_a_checkpoint_that_cannot_be_read_is_refused_before_anything_is_measured
     tiny_chat: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qwenchat.bench.ceilings.measure", lambda *_: pytest.fail("measured"))
-    (tiny_chat / "config.json").write_text('{"model_type": "llama"}')
+    (tiny_chat / "config.json").write_text('{"model_type": "mamba"}')
     assert app.run(["-q", "bench", "--device", "cpu", "-m", str(tiny_chat)]) == 3
     assert "native" in capsys.readouterr().err
 

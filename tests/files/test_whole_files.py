@@ -32,6 +32,7 @@ ALLOWED = {
     "cli.debug_log.start": APPENDED,
     "engine.cpu.compile.main": SCRATCH,
     "engine.cpu.compiled._keep": RENAMED,
+    "engine.cpu.prepared.write": RENAMED,
     "cli.exit_codes._discard_stdout": DEVICE,
     "models.builtin.convert._write_json": FOLDER,
     "models.builtin.convert._write_vocabulary": FOLDER,

@@ -46,6 +46,8 @@ ALLOWED = {
     "cli.output.confirm": "sanitised there",
     "cli.output.print_lines": "what print_tables and model_table have sanitised; JSON, escaped; exports",
     "engine.cpu.compiled.keep": FILE,
+    "engine.cpu.prepared.write": FILE,
+    "engine.cpu.reading.read_weights": FILE,
     "engine.cpu.ship.main": OWN,
     "engine.cpu.model.CPUModel._attention": "the KV cache",
     "engine.model.Attention.forward": "the KV cache",

@@ -26,6 +26,7 @@ def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) ->
         raise CheckpointError(
             "{name}: its tokenizer is of the kind {kind}, and our own engine reads byte-level BPE (gpt2)",
             "look for the model's safetensors, or use --backend huggingface",
+            in_chat="look for the model's safetensors, or start qwenchat with --backend huggingface",
             name=vocabulary.path,
             kind=_KINDS.get(vocabulary.model) or quoted(vocabulary.model),
         )
@@ -34,6 +35,7 @@ def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) ->
         raise CheckpointError(
             "{name}: its pre-tokenizer is {pre}; our own engine reads {known}",
             "look for the model's safetensors, or use --backend huggingface",
+            in_chat="look for the model's safetensors, or start qwenchat with --backend huggingface",
             name=vocabulary.path,
             pre=quoted(vocabulary.pre or "default"),
             known=Names(PRE_TOKENIZERS),
@@ -63,6 +65,7 @@ def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) ->
         raise CheckpointError(
             "{name}: its merges do not give its tokens",
             "look for the model's safetensors, or use --backend huggingface",
+            in_chat="look for the model's safetensors, or start qwenchat with --backend huggingface",
             name=vocabulary.path,
         ) from error
     begin = (vocabulary.ids["bos"],) if vocabulary.begins and "bos" in vocabulary.ids else ()
