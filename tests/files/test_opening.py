@@ -33,7 +33,6 @@ ALLOWED = {
     "bench.measure.resident_peak": SYSTEM,
     "doctor.machine._driver_version": SYSTEM,
     "engine.cpu.compiled.compile_for": OWN,
-    "engine.cpu.compiled._read": "kernels that were compiled here, by their hash",
     "engine.cpu.compiled.file_name": SHIPPED,
     "engine.cpu.cores._core": SYSTEM,
     "engine.cpu.cores._groups": SYSTEM,

@@ -31,7 +31,6 @@ ALLOWED = {
     "bench.measure.forget_peak": DEVICE,
     "cli.debug_log.start": APPENDED,
     "engine.cpu.compile.main": SCRATCH,
-    "engine.cpu.compiled._keep": RENAMED,
     "engine.cpu.prepared.write": RENAMED,
     "cli.exit_codes._discard_stdout": DEVICE,
     "models.builtin.convert._write_json": FOLDER,

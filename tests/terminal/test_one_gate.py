@@ -45,7 +45,6 @@ ALLOWED = {
     "cli.models.models": OWN,
     "cli.output.confirm": "sanitised there",
     "cli.output.print_lines": "what print_tables and model_table have sanitised; JSON, escaped; exports",
-    "engine.cpu.compiled.keep": FILE,
     "engine.cpu.prepared.write": FILE,
     "engine.cpu.reading.read_weights": FILE,
     "engine.cpu.ship.main": OWN,
