@@ -45,7 +45,7 @@ def rotary_tables(
     exponents = np.arange(0, config.head_dim, 2) / config.head_dim
     frequencies = rope_base(config, alpha) ** -exponents
     if config.rope_scaling is not None:
-        frequencies = scaled(frequencies, config.rope_scaling, config.rope_base)
+        frequencies = _scaled(frequencies, config.rope_scaling, config.rope_base)
     angles = np.outer(np.arange(capacity, dtype=np.float32), frequencies.astype(np.float32))
     cos, sin = np.cos(angles), np.sin(angles)  # [capacity, head_dim / 2]
     if isinstance(config.rope_scaling, Yarn):
@@ -53,7 +53,7 @@ def rotary_tables(
     return np.concatenate((cos, cos), 1), np.concatenate((-sin, sin), 1)
 
 
-def scaled(frequencies: NDArray[np.float64], scaling: RopeScaling, base: float) -> NDArray[np.float64]:
+def _scaled(frequencies: NDArray[np.float64], scaling: RopeScaling, base: float) -> NDArray[np.float64]:
     """The frequencies [head_dim / 2], stretched as transformers' ``modeling_rope_utils`` does it."""
     if isinstance(scaling, Linear):
         return frequencies / scaling.factor
