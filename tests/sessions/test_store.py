@@ -35,10 +35,9 @@ from qwenchat.sessions import listing
 from qwenchat.sessions.store import Session, SessionStore
 from tests.chats import replied, user
 from tests.disk import Disk
-from tests.places import TESTS
+from tests.places import ROOT
 
 NOW = "2025-01-01T00:00:00+00:00"
-STRESS = TESTS / "stress"
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and folder descriptors are POSIX's")
 
 
@@ -376,9 +375,16 @@ def test_a_session_of_a_folder_without_locks_can_be_read(
         store.rename(session_id, "b")
 
 
+def stress(name: str, *arguments: object) -> dict[str, int]:
+    """The figures of a trial, as a developer runs it."""
+    command = [sys.executable, "-m", f"tests.stress.{name}", *map(str, arguments)]
+    trial = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    figures: dict[str, int] = json.loads(trial.stdout)
+    return figures
+
+
 def test_eight_processes_with_one_session_lose_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, str(STRESS / "session_writers.py"), "8", "12", str(tmp_path)]
-    figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    figures = stress("session_writers", 8, 12, tmp_path)
     assert figures["failed"] == 0
     assert figures["acknowledged"] == figures["stored"] == 8 * 12
 
@@ -388,8 +394,7 @@ def test_eight_processes_with_one_session_lose_nothing(tmp_path: Path) -> None:
 
 @posix
 def test_killed_writers_leave_whole_files(tmp_path: Path) -> None:
-    command = [sys.executable, str(STRESS / "kill_sessions.py"), "60", str(tmp_path)]
-    figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    figures = stress("kill_sessions", 60, tmp_path)
     assert figures["kills"] == 60 and figures["saves"] > 0
     assert (figures["unreadable"], figures["lost"], figures["left_behind"]) == (0, 0, 0)
 

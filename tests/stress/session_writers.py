@@ -51,7 +51,8 @@ def main() -> int:
         session.save()
     started = time.perf_counter()
     commands = [
-        [sys.executable, __file__, "--write", str(folder), str(i), str(turns)] for i in range(writers)
+        [sys.executable, "-m", "tests.stress.session_writers", "--write", str(folder), str(i), str(turns)]
+        for i in range(writers)
     ]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
     lines = [line for process in processes for line in process.communicate()[0].splitlines()]
