@@ -27,6 +27,7 @@ def write(
     bits: int = 16,
     norms: bool = False,
     biases: bool = False,
+    attention_scale: float = 3,
     **settings: Any,
 ) -> Path:
     """Writes ``config.json`` and weights such that tokens attend to some positions far more than to others.
@@ -35,6 +36,7 @@ def write(
         bits: 4 or 8 for codes, else float16.
         norms: give queries and keys norms of their own.
         biases: give attention's matrices biases.
+        attention_scale: the size of attention's matrices; the smaller, the more evenly tokens attend.
         settings: further keys of ``config.json``, or others in place of these.
     """
     queries, pairs = heads * head_dim, key_value_heads * head_dim
@@ -57,7 +59,7 @@ def write(
     for i in range(layers):
         prefix = f"model.layers.{i}"
         for name, (outputs, inputs) in matrices.items():
-            weight = torch.randn(outputs, inputs) * inputs**-0.5 * (3 if "attn" in name else 1)
+            weight = torch.randn(outputs, inputs) * inputs**-0.5 * (attention_scale if "attn" in name else 1)
             if bits > 8:
                 tensors[f"{prefix}.{name}.weight"] = weight.half()
             else:

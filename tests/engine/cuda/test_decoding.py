@@ -172,6 +172,7 @@ def test_greedy_tokens_of_heads_that_share_keys_and_values_equal_the_cpus(
     folder = llama_checkpoint.write(
         tmp_path, heads=heads, key_value_heads=key_value_heads, head_dim=64, norms=norms, bits=bits,
         model_type="normed" if norms else "llama",
+        attention_scale=1.5,  # sharper attention makes much of what 8 bits round differently
     )  # fmt: skip
     cpu, gpu = (
         load_native(folder, LoadRequest(folder, device=device, dtype=dtype, context=128, kv_cache=cache))
@@ -181,7 +182,7 @@ def test_greedy_tokens_of_heads_that_share_keys_and_values_equal_the_cpus(
     prompts = [random.Random(length).choices(range(64), k=length) for length in (1, 33, 70)]
     errors, common = zip(*(assert_same_tokens(cpu.engine, gpu.engine, p, 40) for p in prompts), strict=True)
     print(f"{heads} heads on {key_value_heads}: relative error {max(errors):.1e}, equal {common} of 40")
-    assert max(errors) < 5e-2  # attention is sharp here
+    assert max(errors) < 2e-2
 
 
 def test_a_prompt_that_changes_the_ntk_alpha_is_prefilled_whole(tmp_path: Path) -> None:
