@@ -19,6 +19,8 @@ import typer
 
 from qwenchat import paths
 from qwenchat.cli import app
+from qwenchat.cli.models import Models
+from qwenchat.cli.parser import Group
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes as POSIX has them")
 
@@ -450,13 +452,14 @@ def test_only_the_module_of_the_command_at_hand_is_loaded(arguments: str, loaded
     assert process.stderr.decode().split() == loaded.split()
 
 
-@pytest.mark.parametrize("name", app.Program.later)
+@pytest.mark.parametrize("group", [app.Program, Models])
 def test_the_list_of_commands_says_of_each_what_its_own_help_begins_with(
-    run: Callable[..., Any], name: str
+    run: Callable[..., Any], group: type[Group]
 ) -> None:
-    about = " ".join(app.Program.later[name].about.split())
-    own = run(name, "--help")[1].split("\n\n")[1]
-    assert " ".join(own.split()) == about
+    for name, later in group.later.items():
+        about = " ".join(later.about.split())
+        own = run(*(["models"] if group is Models else []), name, "--help")[1].split("\n\n")[1]
+        assert " ".join(own.split()) == about
 
 
 def test_importing_the_package_imports_nothing_but_itself() -> None:
