@@ -36,6 +36,7 @@ def load(
     dtype: str = "auto",
     context: int | None = None,
     kv_cache: str = "auto",
+    prompt_lookup: choices.PromptLookup = "auto",
     threads: int | None = None,
     settle: bool = True,
     complete: bool = False,
@@ -54,6 +55,8 @@ def load(
         dtype: "float32", "bfloat16", "float16", or "auto" for what the device does well.
         context: tokens of prompt and reply together; by default what the model was trained on.
         kv_cache: "auto" to hold keys and values in the dtype, "int8" in half of float16's memory.
+        prompt_lookup: whether a reply is guessed ahead where it repeats what was said: "auto" where that is
+            faster and changes no reply, "on" wherever it can be, or "off".
         threads: on a CPU; by default as many as there are physical cores for this process.
         settle: where memory does not suffice, settle for less: a shorter context, or with "auto" the
             built-in model. Else that is an error.
@@ -75,6 +78,7 @@ def load(
             dtype=dtype,
             context=context,
             kv_cache=kv_cache,
+            prompt_lookup=prompt_lookup,
             threads=threads,
             settle=settle,
             complete=complete,

@@ -317,5 +317,7 @@ def _reply_events(generation: Generation, decoder: Decoder, started: float) -> G
         timings=Timings(first_token, stats.prefill_seconds, stats.decode_seconds),
         seed=stats.seed,
         token_ids=None if decoder.stopped else tuple(token_ids),
+        guessed_tokens=stats.guessed_tokens,
+        right_tokens=stats.right_tokens,
         alpha_changed=stats.alpha_changed,
     )

@@ -28,7 +28,7 @@ class QuietStage(str):
 
 IMPORTING, LOADING, PREPARING = map(QuietStage, ("importing torch", "loading weights", "preparing kernels"))
 COMPILING = "compiling kernels, once"
-KV_CACHES = get_args(choices.KVCache)
+KV_CACHES, LOOKUPS = get_args(choices.KVCache), get_args(choices.PromptLookup)
 DEFAULT_CHECKPOINT = "Qwen/Qwen-7B-Chat-Int8"
 """What "auto" stands for, where it is on this machine and fits its memory."""
 
@@ -50,6 +50,7 @@ class LoadRequest:
     dtype: str = "auto"
     context: int | None = None
     kv_cache: str = "auto"
+    prompt_lookup: choices.PromptLookup = "auto"
     threads: int | None = None
     settle: bool = True
     complete: bool = False
@@ -71,6 +72,7 @@ class LoadRequest:
             dtype=settings.dtype,
             context=settings.context,
             kv_cache=settings.kv_cache,
+            prompt_lookup=settings.prompt_lookup,
             threads=settings.threads,
             **more,
         )
@@ -86,6 +88,12 @@ class LoadRequest:
                 "the KV cache is {value!r}, expected {names}",
                 value=self.kv_cache,
                 names=Names(KV_CACHES),
+            )
+        if self.prompt_lookup not in LOOKUPS:
+            raise UsageError(
+                "prompt lookup is {value!r}, expected {names}",
+                value=self.prompt_lookup,
+                names=Names(LOOKUPS),
             )
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             hint = Phrase("give 1 to {most}", most=MOST_THREADS)

@@ -121,7 +121,8 @@ def free(device: torch.device) -> None:
 def new_engine(loaded: Loaded, context: int, kv_cache: str) -> Engine[Any]:
     """An engine on the model, with a cache for ``context`` tokens."""
     runner = new_runner(loaded.model, loaded.weights, int8_cache=kv_cache == "int8")
-    return Engine(runner, context=context)
+    # Random tokens end in rounds, which a guess would run through several at a time.
+    return Engine(runner, context=context, prompt_lookup="off")
 
 
 def kv_bytes_per_position(loaded: Loaded, kv_cache: str) -> int:

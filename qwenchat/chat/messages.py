@@ -163,6 +163,7 @@ class ReplyEnd:
         seed: what the sampler drew with; None if nothing was drawn.
         token_ids: the reply's tokens, without control tokens; None if a stop string cut its text, for
             then they say more than the text does.
+        guessed_tokens, right_tokens: tokens that were guessed ahead, and how many of them were right.
         alpha_changed: whether the prompt's length changed the NTK alpha, so that what was cached was useless.
         text: always empty, so that the events' texts add up to the reply.
     """
@@ -172,6 +173,8 @@ class ReplyEnd:
     timings: Timings
     seed: int | None = None
     token_ids: tuple[int, ...] | None = None
+    guessed_tokens: int = 0
+    right_tokens: int = 0
     alpha_changed: bool = False
     text: Literal[""] = ""
 

@@ -100,6 +100,12 @@ _FLAGS: dict[str, Any] = {
         metavar="KIND",
         autocompletion=completion.words_of("kv_cache"),
     ),
+    "prompt_lookup": _flag(
+        str,
+        "Guess ahead where the reply repeats what was said: auto, on or off.",
+        metavar="WHEN",
+        autocompletion=completion.words_of("prompt_lookup"),
+    ),
     "theme": _choice("theme", "Colours: terminal, dark, light or mono."),
     "keys": _choice("keys", "Keys of the prompt: emacs or vi."),
     "language": _choice("language", "Language of notices and /help, not of the model: auto, en or zh."),

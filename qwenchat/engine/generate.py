@@ -1,8 +1,8 @@
 """The generation loop: a prompt's token ids in, new token ids out, one at a time, whatever runs them.
 
-Owns the cache at hand, so that a prompt that begins like the last one prefills only what is new; limits,
-ends, statistics, and what becomes of a generation that is cancelled, closed or out of memory. Knows nothing
-of text, models, devices or libraries.
+Owns the cache at hand, so that a prompt that begins like the last one prefills only what is new; tokens that
+are guessed and verified several at a time; limits, ends, statistics, and what becomes of a generation that is
+cancelled, closed or out of memory. Knows nothing of text, models, devices or libraries.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from qwenchat.engine.generation import (
     GenerationStats,
     Prefilled,
     check_ids,
+    is_set,
     out_of_memory,
 )
 from qwenchat.engine.prefix_cache import PrefixCache
+from qwenchat.engine.prompt_lookup import Costs, Mode, PromptLookup
 from qwenchat.engine.runner import Runner
-from qwenchat.engine.sampling import SamplingParams
+from qwenchat.engine.sampling import SamplingParams, TokenChooser
 from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError, PromptError
 
 R = TypeVar("R", bound="Runner[Any]")
@@ -36,6 +38,8 @@ class Engine(Generic[R]):
         runner: runs the model.
         context: tokens of prompt and reply together that a generation without a limit of its own
             may fill, and that the cache is made for.
+        prompt_lookup: whether tokens are guessed: "auto" only where the runner verifies them to the bit, so
+            that no reply changes, and as many as pay by the time that passes take; "on" with any runner.
 
     Attributes:
         cache: what ran last; None after :meth:`forget`, until the next generation.
@@ -44,9 +48,11 @@ class Engine(Generic[R]):
         InsufficientMemoryError: the cache cannot be allocated.
     """
 
-    def __init__(self, runner: R, *, context: int) -> None:
+    def __init__(self, runner: R, *, context: int, prompt_lookup: Mode = "auto") -> None:
         self.runner = runner
         self.context = context
+        self.prompt_lookup = prompt_lookup
+        self._costs = Costs()
         self.cache: PrefixCache | None = None
         self._busy = threading.Lock()
         self._allocate(context)
@@ -170,7 +176,81 @@ class Engine(Generic[R]):
             yield Prefilled(len(cache.ids), len(ids))
             started = perf_counter()
         cache.remember_end(logits)
-        yield from self.runner.decode(cache, logits, params, limit, cancel)
+        mode = self.prompt_lookup
+        if mode == "on" or (mode == "auto" and self.runner.verifies_exactly):
+            # By the clock, what is guessed differs from time to time: only where that changes no reply.
+            lookup = PromptLookup(ids, self._costs if mode == "auto" else None)
+            yield from self._guessing(cache, logits, params, limit, cancel, stats, lookup)
+        else:
+            yield from self.runner.decode(cache, logits, params, limit, cancel)
+
+    def _guessing(
+        self,
+        cache: PrefixCache,
+        logits: Any,
+        params: SamplingParams,
+        limit: int,
+        cancel: threading.Event | None,
+        stats: GenerationStats,
+        lookup: PromptLookup,
+    ) -> Generator[int, None, None]:
+        """The reply's tokens, one by one, or several at a time where they can be guessed."""
+        runner, prompt = self.runner, len(cache.ids)
+        while True:
+            given = len(lookup.ids) - prompt
+            with closing(runner.decode(cache, logits, params, limit - given, cancel, given)) as tokens:
+                guess = yield from self._until_guess(tokens, lookup, prompt + limit)
+            if not guess:
+                return
+            chooser = runner.chooser(params, lookup.ids, len(lookup.ids) - prompt)
+            while guess:
+                yield from self._verified(cache, chooser, guess, cancel, stats, lookup)
+                guess = lookup.guess(prompt + limit - len(lookup.ids) - 1)
+            logits = runner.verify(cache, lookup.ids[-1:], cancel)[0]
+
+    def _until_guess(
+        self, tokens: Iterator[int], lookup: PromptLookup, most: int
+    ) -> Generator[int, None, list[int]]:
+        """Tokens as they are decoded; then a guess of those that follow, or none if they ended."""
+        started = None
+        for token in tokens:
+            if started is not None:  # the first one was not waited for: its logits were there
+                self._costs.ran(1, perf_counter() - started)
+            lookup.add(token)
+            yield token
+            if guess := lookup.guess(most - len(lookup.ids) - 1):
+                return guess
+            started = perf_counter()
+        return []
+
+    def _verified(
+        self,
+        cache: PrefixCache,
+        chooser: TokenChooser,
+        guess: list[int],
+        cancel: threading.Event | None,
+        stats: GenerationStats,
+        lookup: PromptLookup,
+    ) -> Generator[int, None, None]:
+        """Runs the last token with a guess of those behind it: as many as were right, and one more."""
+        held, started = len(cache.ids), perf_counter()
+        try:
+            rows = self.runner.verify(cache, [*lookup.ids[-1:], *guess], cancel)
+            chosen = chooser.accept(rows, guess)
+            self._costs.ran(1 + len(guess), perf_counter() - started)
+            right = len(chosen) - 1
+            lookup.took(len(guess), right)
+            stats.guessed_tokens += len(guess)
+            stats.right_tokens += right
+            for token in chosen:
+                held += 1
+                lookup.add(token)
+                yield token
+                if is_set(cancel):
+                    raise Cancelled
+        finally:
+            # What was not right, and what nobody went on from.
+            cache.truncate(held)
 
     def _cache_for(self, prompt: list[int], positions: int, stats: GenerationStats) -> PrefixCache:
         """The cache with room for so many positions, and nothing in it but what serves the prompt."""

@@ -27,6 +27,8 @@ class GenerationStats:
         reused_tokens: how many of them the KV cache still held.
         alpha_changed: whether it held keys of a prompt of another length, useless under the new NTK alpha.
         new_tokens: tokens given out.
+        guessed_tokens: tokens that were guessed and run ahead.
+        right_tokens: how many of these were right.
         prefill_seconds: from the start to the logits of the prompt's last token.
         decode_seconds: from there to the last token.
         seed: what the sampler drew with; None if nothing was drawn.
@@ -37,6 +39,8 @@ class GenerationStats:
     reused_tokens: int = 0
     alpha_changed: bool = False
     new_tokens: int = 0
+    guessed_tokens: int = 0
+    right_tokens: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     seed: int | None = None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qwenchat.engine.sampling import SamplingParams, not_finite
+from qwenchat.engine.sampling import SamplingParams, TokenChooser, not_finite
 from qwenchat.errors import Phrase
 
 Row = NDArray[Any]
@@ -22,18 +22,21 @@ _TINY, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _ROUNDING, _BINS = 2e-5, 2048
 
 
-class NumpySampler:
+class NumpySampler(TokenChooser):
     """Chooses the tokens of one reply, and remembers them for the repetition penalty.
 
     Args:
         params: how to choose.
         vocab_size: V, the length of every row of logits.
-        prompt_ids: the ids before the reply, each in 0..V-1.
+        prompt_ids: the ids before the next one, each in 0..V-1.
+        drawn: how many of them the same seed has drawn.
     """
 
-    def __init__(self, params: SamplingParams, vocab_size: int, prompt_ids: Sequence[int]) -> None:
+    def __init__(
+        self, params: SamplingParams, vocab_size: int, prompt_ids: Sequence[int], drawn: int = 0
+    ) -> None:
         self.params = params.seeded()
-        self._uniforms = _Uniforms(self.params.seed or 0)
+        self._uniforms = _Uniforms(self.params.seed or 0, drawn)
         self._seen = np.zeros(vocab_size, np.bool_)
         self._seen[list(prompt_ids)] = True
 
@@ -56,14 +59,16 @@ class NumpySampler:
 class _Uniforms:
     """The uniform numbers of a seed: those of torch on the CPU, which has the Mersenne Twister too."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, drawn: int) -> None:
         self._seed = seed & 0xFFFFFFFF  # what torch's reads of it
+        self._drawn = drawn
         self._state: Any = None
 
     def next(self) -> float:
         """The next one, from 0 up to below 1: the lower 53 bits of two draws."""
         if self._state is None:
             self._state = np.random.RandomState(self._seed)
+            self._state.randint(0, 2**32, 2 * self._drawn, np.uint32)
         high, low = self._state.randint(0, 2**32, 2, np.uint32).tolist()
         number: float = ((high << 32 | low) & (2**53 - 1)) * 2.0**-53
         return number

@@ -12,7 +12,7 @@ from collections.abc import Generator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from qwenchat.engine.prefix_cache import PrefixCache
-from qwenchat.engine.sampling import SamplingParams
+from qwenchat.engine.sampling import SamplingParams, TokenChooser
 
 C = TypeVar("C", bound=PrefixCache)
 
@@ -24,11 +24,13 @@ class Runner(Protocol[C]):
         vocab_size: V; ids are in 0..V-1.
         max_positions: the longest context that it can run.
         chunk: tokens of a prompt that are run at a time.
+        verifies_exactly: whether :meth:`verify` gives to the bit the logits that :meth:`decode` chooses by.
     """
 
     vocab_size: int
     max_positions: int
     chunk: int
+    verifies_exactly: bool
 
     def new_cache(self, capacity: int) -> C:
         """An empty cache with room for so many tokens."""
@@ -47,11 +49,27 @@ class Runner(Protocol[C]):
     def verify(self, cache: C, ids: Sequence[int], cancel: threading.Event | None = None) -> Any:
         """As :meth:`prefill`, but the logits [T, V] after each of ``ids``; for few tokens, guessed ahead.
 
-        Who keeps only the first of them truncates the cache.
+        Who keeps only the first of them truncates the cache. The logits may be written over by what is run
+        next.
+        """
+
+    def chooser(self, params: SamplingParams, ids: Sequence[int], drawn: int) -> TokenChooser:
+        """What chooses the tokens that :meth:`decode` would, from logits of this runner's.
+
+        Args:
+            params: how to choose, with a seed unless greedy.
+            ids: all tokens so far.
+            drawn: how many of them are the reply's.
         """
 
     def decode(
-        self, cache: C, logits: Any, params: SamplingParams, limit: int, cancel: threading.Event | None = None
+        self,
+        cache: C,
+        logits: Any,
+        params: SamplingParams,
+        limit: int,
+        cancel: threading.Event | None = None,
+        drawn: int = 0,
     ) -> Generator[int, None, None]:
         """The tokens of a reply, one by one, until ``limit`` or a cancel.
 
@@ -60,8 +78,9 @@ class Runner(Protocol[C]):
 
         Args:
             cache: holds the prompt, and room for ``limit`` more.
-            logits: those after the prompt.
+            logits: those after what it holds.
             params: how to choose, with a seed unless greedy.
+            drawn: tokens of the reply that it holds already.
 
         Raises:
             Cancelled: ``cancel`` was set; it may also just end.

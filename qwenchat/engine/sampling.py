@@ -6,8 +6,10 @@ mean is in :mod:`qwenchat.engine.torch_sampling`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from qwenchat.errors import Phrase, QwenchatError, UsageError
 
@@ -90,6 +92,33 @@ class SamplingParams:
 
         # 32 bits are what the generator can tell apart, and short enough to be typed again.
         return self if self.seed is not None else replace(self, seed=secrets.randbits(32))
+
+
+class TokenChooser(ABC):
+    """Chooses the tokens of one reply, each by the parameters, the tokens before it and a number of its own.
+
+    So what it chooses does not depend on how many rows of logits come at a time.
+    """
+
+    @abstractmethod
+    def __call__(self, logits: Any) -> int:
+        """The next token id, for a row of logits [V].
+
+        Raises:
+            QwenchatError: the best logit is NaN or infinite, so there is nothing to choose from.
+        """
+
+    def accept(self, rows: Any, guessed: Sequence[int]) -> list[int]:
+        """The next token ids, for the logits [T, V] after a token and T - 1 guessed ones.
+
+        As many as were guessed right, and one more.
+        """
+        chosen = [self(rows[0])]
+        for guess, row in zip(guessed, rows[1:], strict=True):
+            if chosen[-1] != guess:
+                break
+            chosen.append(self(row))
+        return chosen
 
 
 def not_finite(what: str = Phrase("NaN or infinite logits")) -> QwenchatError:

@@ -67,6 +67,8 @@ class TorchRunner:
         device, dtype: where and in what it computes.
     """
 
+    verifies_exactly = False
+
     def __init__(self, model: Qwen | CPUModel, *, int8_cache: bool = False) -> None:
         self.model, self.config = model, model.config
         self.device, self.dtype = model.device, model.dtype
@@ -87,6 +89,10 @@ class TorchRunner:
         """As :meth:`qwenchat.engine.runner.Runner.verify`: a chunk of prefill, with all positions."""
         return self._run(cache, ids, cancel, all_positions=True)
 
+    def chooser(self, params: SamplingParams, ids: Sequence[int], drawn: int) -> Sampler:
+        """As :meth:`qwenchat.engine.runner.Runner.chooser`."""
+        return Sampler(params, self.vocab_size, ids, drawn, device=self.device)
+
     def decode(
         self,
         cache: TorchCache,
@@ -94,9 +100,10 @@ class TorchRunner:
         params: SamplingParams,
         limit: int,
         cancel: threading.Event | None = None,
+        drawn: int = 0,
     ) -> Generator[int, None, None]:
         """As :meth:`qwenchat.engine.runner.Runner.decode`."""
-        sampler = Sampler(params, self.vocab_size, cache.ids, device=self.device)
+        sampler = self.chooser(params, cache.ids, drawn)
         while not is_set(cancel):
             with torch_alone():
                 token = sampler(logits)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwenchat.engine.sampling import SamplingParams, not_finite
+from qwenchat.engine.sampling import SamplingParams, TokenChooser, not_finite
 from qwenchat.errors import Phrase, PromptError
 
 _FLOAT32 = torch.finfo(torch.float32)
@@ -29,13 +29,14 @@ _FEW, _BINS = 512, 2048
 """So many tokens are sorted as they are; more are first told apart by how far they are from the best."""
 
 
-class Sampler:
+class Sampler(TokenChooser):
     """Chooses the tokens of one reply, and remembers them for the repetition penalty.
 
     Args:
         params: how to choose.
         vocab_size: V, the length of every row of logits.
-        prompt_ids: the ids before the reply, each in 0..V-1.
+        prompt_ids: the ids before the next one, each in 0..V-1.
+        drawn: how many of them the same seed has drawn.
         device: where the choosing is done; best where the logits are.
 
     Attributes:
@@ -50,10 +51,13 @@ class Sampler:
         params: SamplingParams,
         vocab_size: int,
         prompt_ids: Sequence[int],
+        drawn: int = 0,
+        *,
         device: torch.device | str = "cpu",
     ) -> None:
         self.params = params.seeded()
         self._generator = _generator(self.params)
+        torch.rand(drawn, dtype=torch.float64, generator=self._generator)
         # One bool an id, not a list of ids: the penalty then costs the same however long the chat is.
         self._seen = torch.zeros(vocab_size, dtype=torch.bool, device=device)
         for token in prompt_ids:

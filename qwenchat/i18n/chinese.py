@@ -229,6 +229,9 @@ CHINESE: Mapping[str, str] = {
         "输入：复用 {reused} + 新增 {new} 个 token，用时 {seconds} 秒，{speed}"
     ),
     "reply: {tokens}, {speed}": "回复：{tokens}，{speed}",
+    "reply: {tokens}, {speed}, {right} of {guessed} guessed ahead were right": (
+        "回复：{tokens}，{speed}，提前猜测 {guessed} 个，猜对 {right} 个"
+    ),
     "first token after {seconds} s": "首个 token 用时 {seconds} 秒",
     "prompt: all {reused} tokens reused": "输入：全部 {reused} 个 token 均已复用",
     "no time": "用时为零",
@@ -429,6 +432,7 @@ CHINESE: Mapping[str, str] = {
     '"auto", "float32", "bfloat16" or "float16"': '以下之一："auto"、"float32"、"bfloat16"、"float16"',
     '"drop" or "error"': '以下之一："drop"、"error"',
     '"auto" or "int8"': '以下之一："auto"、"int8"',
+    '"auto", "on" or "off"': '以下之一："auto"、"on"、"off"',
     '"terminal", "dark", "light" or "mono"': '以下之一："terminal"、"dark"、"light"、"mono"',
     '"emacs" or "vi"': '以下之一："emacs"、"vi"',
     '"auto", "en" or "zh"': '以下之一："auto"、"en"、"zh"',
@@ -452,6 +456,11 @@ CHINESE: Mapping[str, str] = {
     "What the context is held in: auto is the number format above, int8 takes half the memory of 16 bits, "
     "for a little less exact answers.": (
         "上下文的存放格式：auto 为上面的数值格式；int8 只占 16 位的一半内存，回答的精度略低。"
+    ),
+    "Whether a reply is guessed ahead where it repeats what was said, several tokens at a time: auto "
+    "where that is faster and changes no reply, on wherever it can be, off never.": (
+        "在回答重复前文处，是否一次提前猜测多个 token："
+        "auto 只在更快且不改变回答时使用；on 凡可猜处都用；off 从不使用。"
     ),
     "What happens when a chat no longer fits the context: drop leaves the oldest turns out and says so, "
     "error answers nothing.": ("上下文放不下整个对话时：drop 移出最早的几轮并说明，error 则不回答。"),
@@ -536,6 +545,7 @@ CHINESE: Mapping[str, str] = {
     "{quant}, {device} {dtype}{cache}, {kernels}": "{quant}，{device} {dtype}{cache}，{kernels}",
     "unquantised": "未量化",
     ", int8 KV cache": "，int8 KV 缓存",
+    "prompt lookup is {value!r}, expected {names}": "提前猜测的取值为 {value!r}，应为 {names}",
     "the KV cache is {value!r}, expected {names}": "KV 缓存为 {value!r}，应为以下之一：{names}",
     "the device is {value!r}, expected auto, cpu, cuda or cuda:N": (
         "设备为 {value!r}，应为 auto、cpu、cuda 或 cuda:N"

@@ -88,6 +88,9 @@ HELP: Mapping[str, str] = {
     "Number format: auto, float32, bfloat16 or float16.": "数值格式：auto、float32、bfloat16、float16。",
     "Threads on a CPU; by default its physical cores.": "CPU 的线程数；默认为物理核心数。",
     "KV cache format: auto, or int8 for half the memory.": ("KV 缓存的格式：auto，或只占一半内存的 int8。"),
+    "Guess ahead where the reply repeats what was said: auto, on or off.": (
+        "在回答重复前文处提前猜测后续 token：auto、on 或 off。"
+    ),
     "Colours: terminal, dark, light or mono.": "配色：terminal、dark、light 或 mono。",
     "Keys of the prompt: emacs or vi.": "输入行的按键：emacs 或 vi。",
     "Language of notices and /help, not of the model: auto, en or zh.": (

@@ -10,6 +10,7 @@ from typing import Literal
 Backend = Literal["auto", "native", "huggingface"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 KVCache = Literal["auto", "int8"]
+PromptLookup = Literal["auto", "on", "off"]
 Overflow = Literal["drop", "error"]
 Theme = Literal["terminal", "dark", "light", "mono"]
 Keys = Literal["emacs", "vi"]

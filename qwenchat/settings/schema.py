@@ -16,7 +16,7 @@ from qwenchat.engine.cpu.layout import MOST_THREADS
 from qwenchat.engine.sampling import RANGES, Range
 from qwenchat.errors import ConfigError, Phrase
 from qwenchat.i18n.language import tr
-from qwenchat.settings.choices import Backend, DType, Keys, KVCache, Language, Overflow, Theme
+from qwenchat.settings.choices import Backend, DType, Keys, KVCache, Language, Overflow, PromptLookup, Theme
 from qwenchat.settings.kinds import LARGEST, InRange, Kind, Refused, Table, Text, Texts, Truth, Word
 
 PROMPT_NAME = re.compile(r"[\w-]{1,64}")
@@ -114,6 +114,14 @@ class Settings:
             Word(KVCache),
             "What the context is held in: auto is the number format above, int8 takes half the "
             "memory of 16 bits, for a little less exact answers.",
+        ),
+    ] = "auto"
+    prompt_lookup: Annotated[
+        PromptLookup,
+        Key(
+            Word(PromptLookup),
+            "Whether a reply is guessed ahead where it repeats what was said, several tokens at a time: auto "
+            "where that is faster and changes no reply, on wherever it can be, off never.",
         ),
     ] = "auto"
     overflow: Annotated[

@@ -21,11 +21,22 @@ def stats_text(end: ReplyEnd) -> tuple[str, str, str]:
         if new
         else tr("prompt: all {reused} tokens reused", reused=f"{usage.reused_tokens:,}"),
         tr("first token after {seconds} s", seconds=f"{timings.first_token:.2f}"),
-        tr(
-            "reply: {tokens}, {speed}",
-            tokens=plural(usage.completion_tokens, "1 token", "{count} tokens"),
-            speed=speed_text(usage.completion_tokens, timings.decode),
-        ),
+        _reply_text(end),
+    )
+
+
+def _reply_text(end: ReplyEnd) -> str:
+    count = end.usage.completion_tokens
+    tokens = plural(count, "1 token", "{count} tokens")
+    speed = speed_text(count, end.timings.decode)
+    if not end.guessed_tokens:
+        return tr("reply: {tokens}, {speed}", tokens=tokens, speed=speed)
+    return tr(
+        "reply: {tokens}, {speed}, {right} of {guessed} guessed ahead were right",
+        tokens=tokens,
+        speed=speed,
+        right=f"{end.right_tokens:,}",
+        guessed=f"{end.guessed_tokens:,}",
     )
 
 

@@ -17,6 +17,7 @@ import qwenchat
 from qwenchat.engine.cpu.runner import CodesRunner
 from qwenchat.engine.generate import Engine
 from qwenchat.engine.generation import Cancelled
+from qwenchat.engine.prompt_lookup import PromptLookup
 from qwenchat.engine.runner import Runner
 from qwenchat.engine.sampling import SamplingParams
 from qwenchat.engine.torch_runner import TorchRunner
@@ -227,6 +228,56 @@ def test_a_reply_that_ends_early_leaves_nothing_behind_and_can_be_gone_on_with(
         # All of it is in the cache but a last token that nobody went on from.
         assert after.stats.reused_tokens >= len(PROMPT) + given - 1
         assert list(engine.generate(PROMPT, params, max_new_tokens=10)) == expected
+
+
+@BOTH
+def test_guessed_tokens_change_no_reply(
+    engine: Engine[Any], monkeypatch: pytest.MonkeyPatch, params: SamplingParams | None
+) -> None:
+    engine.prompt_lookup = "off"
+    expected = list(engine.generate(PROMPT, params, max_new_tokens=40))
+    engine.prompt_lookup = "on"
+    guesses = [expected, ids(40, seed=7)]  # what will be said, and what will not
+
+    def guess(lookup: PromptLookup, room: int) -> list[int]:
+        given = len(lookup.ids) - len(PROMPT)
+        right, count = given % 4, given % 6  # now and then none
+        return [*guesses[0][given : given + right], *guesses[1][given + right :]][: min(count, room)]
+
+    monkeypatch.setattr(PromptLookup, "guess", guess)
+    generation = engine.generate(PROMPT, params, max_new_tokens=40)
+    assert list(generation) == expected
+    stats = generation.stats
+    assert stats.guessed_tokens > stats.right_tokens > 10
+    for given in (3, 7, 8):  # broken off, and gone on with
+        generation = engine.generate(PROMPT, params, max_new_tokens=40)
+        assert list(itertools.islice(generation, given)) == expected[:given]
+        generation.close()
+        assert engine.cache is not None
+        assert engine.cache.ids == [*PROMPT, *expected[: given - 1]]
+        assert_close(
+            rows(engine.runner.prefill(engine.cache, expected[given - 1 : given])),
+            rows(engine.runner.logits([*PROMPT, *expected[:given]]))[-1],
+        )
+
+
+def test_what_verifies_exactly_gives_the_logits_of_one_token_after_another_to_the_bit(
+    runner: Runner[Any],
+) -> None:
+    if not runner.verifies_exactly:
+        pytest.skip("it does not say that it does")
+    for held in (1, 7, len(PROMPT)):
+        caches = [runner.new_cache(80) for _ in range(2)]
+        for cache in caches:
+            cache.begin(PROMPT)
+            runner.prefill(cache, PROMPT[:held])
+        for count in range(1, 10):
+            guessed = ids(count, seed=count)
+            expected = one_by_one(runner, caches[0], guessed)
+            assert torch.equal(rows(runner.verify(caches[1], guessed)), expected), f"{count} after {held}"
+            for cache in caches:
+                cache.truncate(len(cache.ids) - count // 2)
+            held += count - count // 2
 
 
 def test_a_reply_may_pass_the_context_that_the_cache_was_made_for(

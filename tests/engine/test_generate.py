@@ -13,6 +13,7 @@ import pytest
 from qwenchat.engine import prefix_cache
 from qwenchat.engine.generate import Engine
 from qwenchat.engine.generation import Generation, Prefilled
+from qwenchat.engine.prompt_lookup import Mode
 from qwenchat.engine.sampling import SamplingParams
 from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError, PromptError
 from tests.engine.scripted import STRETCHES_BEYOND, VOCABULARY, ScriptedRunner
@@ -246,6 +247,103 @@ def test_two_generations_at_once_are_refused_not_mixed(engine: Engine[ScriptedRu
         next(engine.generate(PROMPT))
     assert begun + list(first) == fresh(PROMPT)
     assert ask(engine, PROMPT)[0] == fresh(PROMPT)
+
+
+# --- tokens that are guessed ---------------------------------------------------------------------
+
+
+def quoting(prompt_lookup: Mode = "on", **options: Any) -> tuple[Engine[ScriptedRunner], ScriptedRunner]:
+    """An engine whose model mostly says what stood 40 tokens before."""
+    runner = ScriptedRunner()
+    runner.quotes = len(PROMPT)
+    return Engine(runner, context=200, prompt_lookup=prompt_lookup, **options), runner
+
+
+@pytest.mark.parametrize("prompt_lookup", ["on", "auto"])
+@pytest.mark.parametrize("params", [None, DRAWN], ids=["greedy", "drawn"])
+def test_guesses_change_no_reply_and_save_passes(params: SamplingParams | None, prompt_lookup: Mode) -> None:
+    expected, without = ask(quoting("off")[0], PROMPT, 120, params=params)
+    engine, runner = quoting(prompt_lookup)
+    tokens, stats = ask(engine, PROMPT, 120, params=params)
+    assert tokens == expected
+    if prompt_lookup == "on":  # a script takes as long for each token, so by the clock few guesses pay
+        assert len(runner.ran) < 3 + 120 / 2
+        assert stats.guessed_tokens >= stats.right_tokens > 60
+    assert without.guessed_tokens == 0
+    assert ask(engine, PROMPT, 120, params=params)[0] == expected
+
+
+def test_by_itself_only_a_runner_that_verifies_to_the_bit_has_tokens_guessed() -> None:
+    engine, runner = quoting("auto")
+    runner.verifies_exactly = False
+    tokens, stats = ask(engine, PROMPT, 60)
+    assert stats.guessed_tokens == 0
+    engine.prompt_lookup = "on"
+    again, stats = ask(engine, PROMPT, 60)
+    assert stats.guessed_tokens > 0
+    assert again == tokens
+
+
+@pytest.mark.parametrize("limit", range(30, 50))
+def test_a_limit_within_guessed_tokens_holds_and_no_pass_goes_beyond_it(limit: int) -> None:
+    engine, runner = quoting()
+    assert ask(engine, PROMPT, limit)[0] == ask(quoting("off")[0], PROMPT, limit)[0]
+    assert sum(map(len, runner.ran)) >= len(PROMPT)  # the script asserts that the cache has room
+
+
+@pytest.mark.parametrize("at", range(10, 40))
+def test_a_stop_id_within_guessed_tokens_ends_the_reply_there(at: int) -> None:
+    expected = ask(quoting("off")[0], PROMPT, 60)[0]
+    engine, _ = quoting()
+    tokens, stats = ask(engine, PROMPT, 60, stop_ids=[expected[at]])
+    assert tokens == expected[: expected.index(expected[at])]
+    assert stats.finish_reason == "stop"
+    assert engine.cache is not None
+    assert engine.cache.ids == PROMPT + tokens
+
+
+@pytest.mark.parametrize("given", range(1, 40, 3))
+@pytest.mark.parametrize("how", ["cancelled", "closed"])
+def test_a_reply_broken_off_within_guessed_tokens_can_be_asked_again_and_gone_on_with(
+    given: int, how: str
+) -> None:
+    plain, (engine, _) = quoting("off")[0], quoting()
+    expected = ask(plain, PROMPT, 60, params=DRAWN)[0]
+    cancel = threading.Event()
+    generation = engine.generate(PROMPT, DRAWN, max_new_tokens=60, cancel=cancel)
+    assert list(itertools.islice(generation, given)) == expected[:given]
+    cancel.set() if how == "cancelled" else generation.close()
+    assert list(generation) == []
+    assert (generation.stats.finish_reason, generation.stats.new_tokens) == ("cancelled", given)
+    follow_up = [*PROMPT, *expected[:given], 7, 8]
+    tokens, stats = ask(engine, follow_up)
+    assert tokens == ask(plain, follow_up)[0]
+    assert stats.reused_tokens == len(PROMPT) + given - 1
+    assert ask(engine, PROMPT, 60, params=DRAWN)[0] == expected
+
+
+@pytest.mark.parametrize("runs", range(4, 16))
+@pytest.mark.parametrize("how", ["cancelled", "interrupted", "out of memory"])
+def test_a_pass_over_guessed_tokens_that_is_broken_off_leaves_nothing_behind(runs: int, how: str) -> None:
+    engine, runner = quoting()
+    cancel = threading.Event()
+
+    def break_off() -> None:
+        if len(runner.ran) != runs:
+            return
+        if how == "cancelled":
+            cancel.set()
+        else:
+            raise KeyboardInterrupt if how == "interrupted" else MemoryError("none left")
+
+    runner.before_run = break_off
+    if how == "cancelled":
+        assert ask(engine, PROMPT, 60, cancel=cancel)[1].finish_reason == "cancelled"
+    else:
+        with pytest.raises(KeyboardInterrupt if how == "interrupted" else InsufficientMemoryError):
+            ask(engine, PROMPT, 60)
+    runner.before_run = lambda: None
+    assert ask(engine, PROMPT, 60)[0] == ask(quoting("off")[0], PROMPT, 60)[0]
 
 
 # --- memory ------------------------------------------------------------------------------------

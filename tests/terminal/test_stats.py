@@ -16,6 +16,12 @@ def test_the_statistics_tell_prompt_first_token_and_reply() -> None:
     )
 
 
+def test_tokens_that_were_guessed_ahead_are_told() -> None:
+    usage = Usage(prompt_tokens=9, completion_tokens=30, reused_tokens=0)
+    end = ReplyEnd("stop", usage, Timings(0.5, 0.62, 1.5), guessed_tokens=1_024, right_tokens=20)
+    assert stats_text(end)[2] == "reply: 30 tokens, 20.0 tokens/s, 20 of 1,024 guessed ahead were right"
+
+
 def test_where_no_time_passed_there_is_no_speed() -> None:
     assert speed_text(0, 0.0) == "no time"
 

@@ -58,8 +58,9 @@ def load_huggingface(place: Path, request: LoadRequest) -> HuggingFaceBackend:
     vocab_size = found.config.get_text_config().vocab_size
     number = str(found.dtype).removeprefix("torch.")
     kind = {"floats": "", "gptq": " GPTQ", "gguf": " GGUF"}[files.kind]
+    runner = HubRunner(model, vocab_size=vocab_size, context=found.window)
     return HuggingFaceBackend(
-        Engine(HubRunner(model, vocab_size=vocab_size, context=found.window), context=found.window),
+        Engine(runner, context=found.window, prompt_lookup=request.prompt_lookup),
         found.prompt,
         found.defaults,
         name=request.name,

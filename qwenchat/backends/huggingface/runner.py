@@ -56,6 +56,8 @@ class HubRunner:
         context: tokens of prompt and reply together, which it never goes beyond.
     """
 
+    verifies_exactly = False
+
     def __init__(self, model: Any, *, vocab_size: int, context: int) -> None:
         from transformers import GenerationConfig
 
@@ -85,6 +87,10 @@ class HubRunner:
         """As :meth:`qwenchat.engine.runner.Runner.verify`."""
         return self._run(cache, ids, cancel)
 
+    def chooser(self, params: SamplingParams, ids: Sequence[int], drawn: int) -> Sampler:
+        """As :meth:`qwenchat.engine.runner.Runner.chooser`."""
+        return Sampler(params, self.vocab_size, ids, drawn, device=self.device)
+
     def decode(
         self,
         cache: HubCache,
@@ -92,11 +98,12 @@ class HubRunner:
         params: SamplingParams,
         limit: int,
         cancel: threading.Event | None = None,
+        drawn: int = 0,
     ) -> Generator[int, None, None]:
         """As :meth:`qwenchat.engine.runner.Runner.decode`."""
         if is_set(cancel):
             return
-        sampler = Sampler(params, self.vocab_size, cache.ids, device=self.device)
+        sampler = self.chooser(params, cache.ids, drawn)
         token = sampler(logits)
         yield token
         with closing(self._stream(cache, [*cache.ids, token], sampler)) as stream:

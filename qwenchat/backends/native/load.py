@@ -72,7 +72,7 @@ def _load_in_codes(folder: Path, request: LoadRequest, seen: _Seen) -> NativeBac
         return None
     kernels = kernels_told(found.team.name, found.team)
     return NativeBackend(
-        Engine(found.runner, context=seen.window),
+        Engine(found.runner, context=seen.window, prompt_lookup=request.prompt_lookup),
         tokenizer,
         seen.defaults,
         name=request.name,
@@ -150,7 +150,7 @@ def _load_with_torch(folder: Path, request: LoadRequest, seen: _Seen) -> NativeB
     )
     try:
         runner = new_runner(kernels.model, kernels.weights, int8_cache=found.int8_cache)
-        engine = Engine(runner, context=window)
+        engine = Engine(runner, context=window, prompt_lookup=request.prompt_lookup)
     except QwenchatError:
         raise
     except Exception as error:

@@ -31,6 +31,8 @@ class CodesRunner:
         config: the model's.
     """
 
+    verifies_exactly = False
+
     def __init__(self, model: CodesModel, *, int8_cache: bool = False) -> None:
         self.model, self.config = model, model.config
         self.vocab_size = model.config.vocab_size
@@ -60,6 +62,10 @@ class CodesRunner:
         cache.ids += ids
         return logits
 
+    def chooser(self, params: SamplingParams, ids: Sequence[int], drawn: int) -> NumpySampler:
+        """As :meth:`qwenchat.engine.runner.Runner.chooser`."""
+        return NumpySampler(params, self.vocab_size, ids, drawn)
+
     def decode(
         self,
         cache: BlockCache,
@@ -67,9 +73,10 @@ class CodesRunner:
         params: SamplingParams,
         limit: int,
         cancel: threading.Event | None = None,
+        drawn: int = 0,
     ) -> Generator[int, None, None]:
         """As :meth:`qwenchat.engine.runner.Runner.decode`."""
-        sampler = NumpySampler(params, self.vocab_size, cache.ids)
+        sampler = self.chooser(params, cache.ids, drawn)
         while not is_set(cancel):
             token = sampler(logits)
             yield token

@@ -58,10 +58,11 @@ class GraphRunner(TorchRunner):
         params: SamplingParams,
         limit: int,
         cancel: threading.Event | None = None,
+        drawn: int = 0,
     ) -> Generator[int, None, None]:
         """As :meth:`qwenchat.engine.runner.Runner.decode`."""
         assert isinstance(cache, GraphCache)
-        numbers = uniforms(params, limit)
+        numbers = uniforms(params, drawn + limit)[drawn:]
         for token in cache.decoder.tokens(logits, params, numbers, cache.ids, limit):
             if is_set(cancel):
                 return
