@@ -23,6 +23,7 @@ What a person sees and asks for::
 What they stand on::
 
     sessions      chats as files: store, file, format, listing and search, autosave, export, resume
+    tools         what a model can call: interpreter runs Python for it, in a worker that keeps variables
     backends      from a model's name to a backend that answers: load, request, devices; local is what the
                   two engines share
       native      our own engine, for the first Qwen generation
@@ -48,6 +49,7 @@ What a chat and a model are::
 What all use::
 
     errors        everything that can go wrong, as one family, in English
+    sandbox       a program run confined: policy in, result out; Landlock and namespaces, else what there is
     i18n          whoever tells, translates: English or Chinese
     files         opening, locking, writing whole or not at all; JSON from untrusted files
     text          comparing as people do

@@ -20,6 +20,7 @@ It is made in English, as a template and values: whoever tells it translates it,
     │   ├── SessionNotFoundError     2   no session has that name, or several do
     │   ├── SessionLockedError       1   another process has the session open
     │   └── SessionDamagedError      1   the file is damaged, or of a newer version
+    ├── SandboxError                 1   nothing can confine a program here, so none is run
     ├── BusyError                    1   the model is already generating
     ├── OutputClosed                 -   whoever read the output is gone; ends as SIGPIPE would
     └── Interrupted                  130 the user said stop
@@ -203,6 +204,10 @@ class SessionLockedError(SessionError):
 
 class SessionDamagedError(SessionError):
     """A session's file is damaged, or was written by a newer version. It is left as it is."""
+
+
+class SandboxError(QwenchatError):
+    """Nothing on this machine can confine a program, so it was not run."""
 
 
 class BusyError(QwenchatError):

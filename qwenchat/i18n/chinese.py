@@ -993,6 +993,21 @@ CHINESE: Mapping[str, str] = {
     "not enough memory to load {file}": "内存不足，无法载入 {file}",
     "close other programs, or raise the limit (ulimit -v)": "请关闭其他程序，或提高限制（ulimit -v）",
     "a package cannot be imported: {reason}": "无法导入软件包：{reason}",
+    "nothing here can confine a program, so none is run: {reasons}": (
+        "这里没有可用的沙箱，因此不运行程序：{reasons}"
+    ),
+    "qwenchat doctor tells more; a kernel with Landlock, or bubblewrap, is enough": (
+        "qwenchat doctor 有详细说明；支持 Landlock 的内核或 bubblewrap 即可"
+    ),
+    "{program} cannot be started: {reason}": "无法启动 {program}：{reason}",
+    "{program} does not start: {reason}": "{program} 启动失败：{reason}",
+    "{setting}: {program} is no Python that starts: {reason}": (
+        "{setting}：{program} 不是可以启动的 Python：{reason}"
+    ),
+    "the code would read all of {home}, which lies in the interpreter's own folder {folder}": (
+        "代码将能读取整个 {home}，因为它位于解释器自己的文件夹 {folder} 中"
+    ),
+    "name an interpreter elsewhere: tools_python": "请指定位于别处的解释器：tools_python",
     "install qwenchat again": "请重新安装 qwenchat",
     "torch cannot be imported: {reason}": "无法导入 torch：{reason}",
     "install it again: pip install --force-reinstall torch": (

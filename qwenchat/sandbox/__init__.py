@@ -1,0 +1,1 @@
+"""A program run confined: policy in, result out. Landlock and namespaces, else seccomp, else bubblewrap."""

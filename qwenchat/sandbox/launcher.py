@@ -1,0 +1,303 @@
+"""Confines itself and becomes the program: run by ``start.py`` in a process of its own.
+
+Two or three processes: this one watches the clock, the disk and whoever started it; where there are
+namespaces, a second is their number 1, which counts what runs in them; the last is the program. The control
+socket has what ``control.py`` says; its end is the end of the program. Back go lines: ``ready``, ``failed``
+with the reason, ``ended`` with the limit and the exit code.
+
+Imports next to nothing: each module is milliseconds before the program.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # `signal` imports enum
+import marshal
+import os
+import resource
+import select
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+# All that is needed: once the root is changed, there is nothing of ours to import.
+from qwenchat.sandbox import kernel, landlock, namespaces, seccomp
+from qwenchat.sandbox.control import INTERRUPT, ORDER_LENGTH
+
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_TICK = 0.05  # seconds between two looks at what runs
+_DISK_SHARE = 20  # looking at the disk takes at most so much of the time
+_MOST_FILES = 100_000
+_SCRATCH = "/tmp"
+
+
+def main() -> None:
+    """Runs the program of the order; ends when it does."""
+    control = int(sys.argv[1])
+    os.set_inheritable(control, False)
+    order = marshal.loads(_read(control, int.from_bytes(_read(control, ORDER_LENGTH), "little")))  # noqa: S302 - from whoever started us
+    heard, report = os.pipe()
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    _signal.signal(_signal.SIGCHLD, lambda *_: None)
+    _signal.set_wakeup_fd(wake)
+    try:
+        if order["method"] == "namespaces":
+            namespaces.unshare()
+    except OSError as error:
+        _tell(control, "failed", _reason(error))
+        return
+    child = os.fork()
+    if child == 0:
+        _signal.set_wakeup_fd(-1)
+        os.close(heard)
+        _become(order, report)
+    os.close(report)
+    _undumpable()
+    _Watch(order, control, heard, woken, child).run()
+
+
+def _become(order: dict[str, Any], report: int) -> NoReturn:
+    """The child: the program itself, or number 1 of the namespaces and then the program."""
+    try:
+        if sys.platform == "linux":
+            kernel.prctl(kernel.PR_SET_PDEATHSIG, _signal.SIGKILL)
+        if order["method"] == "namespaces":
+            namespaces.change_root(order["read"], order["write"], order["devices"], order["scratch"])
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, _HEARD_BY_FIRST)
+            program = os.fork()
+            if program:
+                _undumpable()
+                _first(order, report, program)
+        _execute(order, report)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the program must not run
+        _tell(report, "failed", _reason(error))
+    os._exit(126)
+
+
+def _execute(order: dict[str, Any], report: int) -> NoReturn:
+    method, linux = order["method"], sys.platform == "linux"
+    os.setsid()
+    for name, value in order["limits"].items():
+        _limit(getattr(resource, name, None), value)
+    os.chdir(order["write"][0])
+    if linux and method != "bubblewrap":
+        _confine(order)
+    for signum in (_signal.SIGPIPE, _signal.SIGINT, _signal.SIGXFSZ, _signal.SIGCHLD):
+        _signal.signal(signum, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    _tell(report, "ready")
+    os.execve(order["command"][0], order["command"], order["environment"])  # noqa: S606 - this is the place
+
+
+def _confine(order: dict[str, Any]) -> None:
+    alone = order["method"] == "seccomp"
+    version = landlock.abi()
+    if alone and not version:
+        raise OSError(38, "this kernel has no Landlock")
+    kernel.drop_capabilities()
+    if version:
+        temporary = order["scratch"] if alone else _SCRATCH
+        mine = (
+            [f"/proc/{os.getpid()}", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"] if alone else ["/proc"]
+        )
+        allowed = [(path, landlock.READ) for path in [*order["read"], *mine]]
+        allowed += [(path, landlock.WRITE) for path in [*order["write"], temporary, "/dev/shm"]]
+        allowed += [(path, landlock.DEVICE) for path in order["devices"]]
+        landlock.restrict(version, allowed if not alone else [one for one in allowed if one[0] != "/dev/shm"])
+    seccomp.restrict(alone, may_fork=not alone and (os.getuid() != 0 or os.path.exists("/proc/1")))
+
+
+def _limit(kind: int | None, value: int) -> None:
+    """Lowers a limit; one that is lower already stays."""
+    if kind is None:
+        return
+    _, most = resource.getrlimit(kind)
+    value = value if most == resource.RLIM_INFINITY else min(value, most)
+    resource.setrlimit(kind, (value, value))
+
+
+# --- number 1 of the namespaces ----------------------------------------------------------------------
+
+_HEARD_BY_FIRST = (_signal.SIGCHLD, _signal.SIGINT)
+
+
+def _first(order: dict[str, Any], report: int, program: int) -> NoReturn:
+    """Waits for the program, counts what runs, hands Ctrl-C on. With its end all ends that still runs."""
+    while True:
+        heard = _signal.sigtimedwait(_HEARD_BY_FIRST, _TICK)
+        if heard is not None and heard.si_signo == _signal.SIGINT:
+            os.kill(program, _signal.SIGINT)
+        while (ended := _reap(-1)) is not None:
+            if ended[0] == program:
+                os._exit(ended[1])
+        if limit := _too_much(order):
+            _tell(report, limit)
+            os._exit(128 + _signal.SIGKILL)
+
+
+def _too_much(order: dict[str, Any]) -> str:
+    """The limit that the processes of these namespaces break together."""
+    try:
+        running = [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+    except OSError:  # a container hides its own, and so ours
+        return ""
+    if len(running) > order["processes"]:
+        return "processes"
+    pages = 0
+    for name in running:
+        try:
+            with open(f"/proc/{name}/statm", "rb") as file:
+                pages += int(file.read().split()[1])
+        except (OSError, IndexError):  # it has just ended
+            continue
+    return "memory" if pages * resource.getpagesize() > order["memory"] else ""
+
+
+# --- the watch over it -------------------------------------------------------------------------------
+
+
+class _Watch:
+    """Waits for the end: of the program, of its time or its disk, or of whoever wanted it."""
+
+    def __init__(self, order: dict[str, Any], control: int, heard: int, woken: int, child: int) -> None:
+        self._order, self._control, self._heard, self._woken = order, control, heard, woken
+        self._child = child
+        self._limit = ""
+        self._started = self._ready = False
+        seconds = order["wall_seconds"]
+        self._deadline = time.monotonic() + seconds if seconds else float("inf")
+        self._next_look = 0.0
+        self._free = _free(order["write"][0])
+
+    def run(self) -> None:
+        poll = select.poll()
+        for end in (self._control, self._heard, self._woken):
+            poll.register(end, select.POLLIN)
+        while True:
+            for end, _ in poll.poll(_TICK * 1000):
+                if end == self._control and not self._obey():
+                    self._kill()
+                    return
+                if end == self._heard and not self._read_reports():
+                    poll.unregister(self._heard)
+                if end == self._woken:
+                    os.read(self._woken, 512)
+            ended = _reap(self._child)
+            if ended is not None:
+                break
+            if not self._limit and (limit := self._too_much()):
+                self._limit = limit
+                self._kill()
+        self._read_reports()
+        self._kill()  # what it started and left, where there is no number 1
+        _tell(self._control, "ended", self._limit or "-", str(ended[1]))
+
+    def _obey(self) -> bool:
+        try:
+            data = os.read(self._control, 64)
+        except OSError:
+            data = b""
+        if INTERRUPT in data:
+            os.kill(self._child, _signal.SIGINT)
+        return bool(data)
+
+    def _read_reports(self) -> bool:
+        data = os.read(self._heard, 4096)
+        for line in data.decode(errors="replace").splitlines():
+            word, _, rest = line.partition(" ")
+            if word in ("ready", "failed"):
+                _tell(self._control, word, rest)
+            else:
+                self._limit = word
+        return bool(data)
+
+    def _too_much(self) -> str:
+        now = time.monotonic()
+        if now > self._deadline:
+            return "time"
+        if now < self._next_look:
+            return ""
+        places = [*self._order["write"], self._order["scratch"]]
+        fallen = self._free - _free(places[0])
+        full = _holds_more(places, self._order["disk"]) or fallen > 4 * self._order["disk"]
+        took = time.monotonic() - now
+        self._next_look = now + max(_TICK, took * _DISK_SHARE)
+        return "disk" if full else ""
+
+    def _kill(self) -> None:
+        try:
+            if self._order["method"] in ("namespaces", "bubblewrap"):
+                os.kill(self._child, _signal.SIGKILL)
+            else:
+                os.killpg(self._child, _signal.SIGKILL)
+        except OSError:  # it is gone
+            pass
+
+
+def _reap(child: int) -> tuple[int, int] | None:
+    """A process that ended, and its exit code; None while there is none."""
+    try:
+        pid, status = os.waitpid(child, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if pid == 0:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    return pid, code if code >= 0 else 128 - code
+
+
+def _free(folder: str) -> int:
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return 0
+    return disk.f_bavail * disk.f_frsize
+
+
+def _holds_more(folders: Iterable[str], limit: int) -> bool:
+    """True if there is more in these folders than so many bytes, or more files than anybody needs."""
+    size, files, waiting = 0, 0, list(folders)
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    files += 1
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+        except OSError:  # it is gone, or closed to us
+            continue
+        if size > limit or files > _MOST_FILES:
+            return True
+    return False
+
+
+def _undumpable() -> None:
+    """Hides this process's memory from others of the same user."""
+    if sys.platform == "linux":
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error.args[-1]) if error.args else type(error).__name__
+
+
+def _read(end: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = os.read(end, size - len(data))
+        if not piece:
+            os._exit(0)  # nobody wants it any more
+        data += piece
+    return data
+
+
+def _tell(end: int, *words: str) -> None:
+    line = " ".join(" ".join(words).split())
+    try:
+        os.write(end, line.encode() + b"\n")
+    except OSError:
+        os._exit(125)  # nobody is there any more
