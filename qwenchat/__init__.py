@@ -23,11 +23,12 @@ What a person sees and asks for::
 What they stand on::
 
     sessions      chats as files: store, file, format, listing and search, autosave, export, resume
-    tools         what a model can call: interpreter runs Python for it, in a worker that keeps variables
     backends      from a model's name to a backend that answers: load, request, devices; local is what the
                   two engines share
       native      our own engine, for the first Qwen generation
       huggingface transformers, for any other chat model of the Hub, without running its code
+    tools         what a model can call: the forms of prompt and reply, adapter puts one before a backend;
+                  interpreter runs Python for it, in a worker that keeps variables
     settings      which there are (schema), where they come from (sources), the config file
     models        checkpoints on disk: catalog knows names, places where they lie; checking, removing
       hub         pulling from the Hub and from ModelScope

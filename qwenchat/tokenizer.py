@@ -116,7 +116,7 @@ class StopStrings:
         stop: strings that end the text; neither they nor what follows is given out.
 
     Attributes:
-        stopped: whether one was met.
+        stopped: the one that was met; empty while none was.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
@@ -124,7 +124,7 @@ class StopStrings:
             raise PromptError("a stop string is empty", "leave it out")
         self._stop = tuple(stop)
         self._held = ""
-        self.stopped = False
+        self.stopped = ""
 
     def push(self, text: str) -> str:
         """Takes the next piece; returns the text that became certain, perhaps none."""
@@ -132,10 +132,11 @@ class StopStrings:
             return ""
         text = self._held + text
         # The one that is whole first, wherever pieces are cut; of two that end together the longer.
-        matches = [(start + len(s), start) for s in self._stop if (start := text.find(s)) >= 0]
+        matches = [(start + len(s), start, s) for s in self._stop if (start := text.find(s)) >= 0]
         if matches:
-            self.stopped, self._held = True, ""
-            return text[: min(matches)[1]]
+            _, start, self.stopped = min(matches)
+            self._held = ""
+            return text[:start]
         keep = max((_overlap(text, s) for s in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
@@ -160,8 +161,8 @@ class IncrementalDecoder:
         self._stops = StopStrings(stop)
 
     @property
-    def stopped(self) -> bool:
-        """True if a stop string was met."""
+    def stopped(self) -> str:
+        """The stop string that was met; empty while none was."""
         return self._stops.stopped
 
     def push(self, token_id: int) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 
+from qwenchat.chat.backend import CallForm
 from qwenchat.chat.messages import (
     Event,
     FinishReason,
@@ -19,6 +20,7 @@ from qwenchat.chat.messages import (
 )
 from qwenchat.chat.parts import Role
 from qwenchat.chat.rendering import prompt_text
+from qwenchat.tokenizer import StopStrings
 
 OWN_OPTIONS = GenerationOptions(temperature=1.0, top_k=0, top_p=0.8, min_p=0.0, repetition_penalty=1.1)
 """What a fake samples with where nothing is asked for."""
@@ -32,12 +34,13 @@ class FakeBackend:
         name: what the user calls it.
 
     Attributes:
-        name, description, context, system: as of any backend.
+        name, description, context, system, call_form: as of any backend.
         closed: whether :meth:`close` was called.
         stream_closed: whether the last stream came to its end, or was closed.
     """
 
     description, context, system = "a test", 200, "You are a fake."
+    call_form: CallForm = "react"
 
     def __init__(self, *events: Event | BaseException, name: str = "fake") -> None:
         self.name = name
@@ -98,3 +101,50 @@ class Echo(FakeBackend):
             yield TextDelta(f"{word} ")
             time.sleep(0.2 if question.startswith("slow") else 0)
         yield ReplyEnd(reason, Usage(self.count_tokens(messages), 0, said), Timings(0.1, 0.1, 0.1))
+
+
+class Scripted(FakeBackend):
+    """Plays one text a reply, a character an event, up to a stop string; the last one over and over.
+
+    Args:
+        steps: the texts.
+        end: how each of them ends.
+
+    Attributes:
+        prompts: the messages of each reply that was asked for.
+        asked: the options of each.
+    """
+
+    context = 4000
+
+    def __init__(self, *steps: str, end: FinishReason = "stop", name: str = "scripted") -> None:
+        super().__init__(name=name)
+        self.prompts: list[list[Message]] = []
+        self.asked: list[GenerationOptions] = []
+        self._steps, self._end = steps, end
+
+    def stream(
+        self, messages: Sequence[Message], options: GenerationOptions, cancel: threading.Event | None = None
+    ) -> Generator[Event, None, None]:
+        """The next text; a token a character."""
+        text = self._steps[min(len(self.prompts), len(self._steps) - 1)]
+        self.prompts.append(list(messages))
+        self.asked.append(options)
+        stops = StopStrings(options.stop)
+        ids: list[int] = []
+        reason = self._end
+        for character in text:
+            if cancel is not None and cancel.is_set():
+                reason = "cancelled"
+                break
+            ids.append(ord(character))
+            if certain := stops.push(character):
+                yield TextDelta(certain)
+            if stops.stopped:
+                reason = "stop"
+                break
+        if rest := stops.finish():
+            yield TextDelta(rest)
+        ids = ids[: len(ids) - len(stops.stopped)]
+        usage = Usage(self.count_tokens(messages), 0, len(ids))
+        yield ReplyEnd(reason, usage, Timings(0.1, 0.1, 0.1), token_ids=tuple(ids), stop=stops.stopped)

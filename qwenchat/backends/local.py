@@ -14,6 +14,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
+from qwenchat.chat.backend import CallForm
 from qwenchat.chat.chatml import content_ids
 from qwenchat.chat.messages import (
     Event,
@@ -46,8 +47,8 @@ class Decoder(Protocol):
     """Token ids to text as they come; as :class:`qwenchat.tokenizer.IncrementalDecoder`."""
 
     @property
-    def stopped(self) -> bool:
-        """True if a stop string was met."""
+    def stopped(self) -> str:
+        """The stop string that was met; empty while none was."""
 
     def push(self, token_id: int) -> str:
         """Takes the next token; returns the text that became certain."""
@@ -76,11 +77,12 @@ class Model(ABC):
     """A loaded model; what :func:`qwenchat.load` returns.
 
     Attributes:
-        name, description, context, system: as in :class:`~qwenchat.chat.backend.Backend`.
+        name, description, context, system, call_form: as in :class:`~qwenchat.chat.backend.Backend`.
         engine: token ids in, token ids out.
     """
 
     engine: Engine[Any]
+    call_form: CallForm = "react"
 
     def __init__(
         self,
@@ -224,7 +226,7 @@ class Model(ABC):
         begun = content_ids(self.tokenizer, messages[-1]) if messages[-1].role is Role.ASSISTANT else []
         for token_id in begun:  # it may end in half a character
             decoder.push(token_id)
-        return _reply_events(generation, decoder, started)
+        return _reply_events(generation, decoder, self.tokenizer, started)
 
     def effective(self, options: GenerationOptions) -> GenerationOptions:
         """As :meth:`qwenchat.chat.backend.Backend.effective`."""
@@ -287,7 +289,9 @@ def _sampling_params(options: GenerationOptions, defaults: GenerationDefaults) -
     return SamplingParams(**{n: v for n, v in chosen.items() if v is not None}, seed=options.seed)
 
 
-def _reply_events(generation: Generation, decoder: Decoder, started: float) -> Generator[Event, None, None]:
+def _reply_events(
+    generation: Generation, decoder: Decoder, tokenizer: Tokenizer, started: float
+) -> Generator[Event, None, None]:
     """A generation as a reply: the prefill's progress, text as it becomes certain, then one end.
 
     Args:
@@ -297,7 +301,8 @@ def _reply_events(generation: Generation, decoder: Decoder, started: float) -> G
 
     first_token = 0.0
     stats = generation.stats
-    token_ids = []
+    token_ids: list[int] = []
+    said: list[str] = []
     for step in generation.steps:
         if isinstance(step, Prefilled):
             yield PrefillProgress(step.done, step.total)
@@ -305,19 +310,31 @@ def _reply_events(generation: Generation, decoder: Decoder, started: float) -> G
         first_token = first_token or perf_counter() - started
         token_ids.append(step)
         if text := decoder.push(step):
+            said.append(text)
             yield TextDelta(text)
         if decoder.stopped:
             break
     generation.close()
     if rest := decoder.finish():
+        said.append(rest)
         yield TextDelta(rest)
     yield ReplyEnd(
         finish_reason="stop" if decoder.stopped else stats.finish_reason or "cancelled",
         usage=Usage(stats.prompt_tokens, stats.reused_tokens, stats.new_tokens),
         timings=Timings(first_token, stats.prefill_seconds, stats.decode_seconds),
         seed=stats.seed,
-        token_ids=None if decoder.stopped else tuple(token_ids),
+        token_ids=_ids_of("".join(said), token_ids, tokenizer) if decoder.stopped else tuple(token_ids),
         guessed_tokens=stats.guessed_tokens,
         right_tokens=stats.right_tokens,
         alpha_changed=stats.alpha_changed,
+        stop=decoder.stopped,
     )
+
+
+def _ids_of(text: str, ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...] | None:
+    """The first of ``ids``, as many as make a text; None if one of them says more."""
+    for end in range(len(ids), -1, -1):
+        begun = tokenizer.reply_text(ids[:end])
+        if begun is None or len(begun) <= len(text):
+            return tuple(ids[:end]) if begun == text else None
+    return None

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from qwenchat.chat.messages import Event, GenerationOptions, Message
+
+CallForm = Literal["react", "flowers", "hermes"]
+"""In which form a model calls tools: that of the first Qwen generation, of Qwen1.5 and Qwen2, of Qwen2.5 and
+its successors; see ``tools/``."""
 
 
 class Backend(Protocol):
@@ -18,12 +22,14 @@ class Backend(Protocol):
         context: tokens of prompt and reply together.
         system: the system prompt that it has of itself, where the messages begin with none; empty if it has
             none.
+        call_form: in which form it calls tools.
     """
 
     name: str
     description: str
     context: int
     system: str
+    call_form: CallForm
 
     def stream(
         self,

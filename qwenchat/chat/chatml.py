@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from qwenchat.chat.messages import Message
-from qwenchat.chat.parts import Role
+from qwenchat.chat.parts import Role, Text
 from qwenchat.chat.rendering import prompt_text
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
@@ -48,8 +48,8 @@ def turn_ids(tokenizer: ChatTokenizer, message: Message) -> list[int]:
 
 
 def content_ids(tokenizer: ReplyTokenizer, message: Message) -> list[int]:
-    """A message's text as ids: the ones it was made of where they are known, so that the KV cache still
-    holds them, otherwise its text encoded.
+    """A message's text as ids, each piece of a reply by itself: the ones it was made of where they are known,
+    so that the KV cache still holds them, otherwise its text encoded.
 
     Known ids count only if they say what the text says in this very vocabulary. They come from a
     file, and must not smuggle in a control token.
@@ -57,10 +57,18 @@ def content_ids(tokenizer: ReplyTokenizer, message: Message) -> list[int]:
     Raises:
         PromptError: as :func:`~qwenchat.chat.rendering.prompt_text`.
     """
-    text, known = prompt_text(message), message.token_ids
-    if known is not None and tokenizer.reply_text(known) == text:
+    text = prompt_text(message)
+    pieces = [part for part in message.parts if isinstance(part, Text)]
+    if "".join(piece.text for piece in pieces) != text:
+        return tokenizer.encode(text)
+    return [token_id for piece in pieces for token_id in _piece_ids(tokenizer, piece)]
+
+
+def _piece_ids(tokenizer: ReplyTokenizer, piece: Text) -> list[int]:
+    known = piece.token_ids
+    if known is not None and tokenizer.reply_text(known) == piece.text:
         return list(known)
-    return tokenizer.encode(text)
+    return tokenizer.encode(piece.text)
 
 
 def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from qwenchat.chat import openai_shape
-from qwenchat.chat.parts import PARTS, AttachedFile, Part, Role, Text
+from qwenchat.chat.parts import PARTS, AttachedFile, Part, Role, Text, Thought, ToolCall
 from qwenchat.errors import PromptError, UsageError
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -66,8 +66,19 @@ class Message:
 
     @property
     def text(self) -> str:
-        """What was said, verbatim, without files, tool calls and their results."""
-        return "\n".join(part.text for part in self.parts if isinstance(part, Text))
+        """What was said, verbatim, without thoughts, files, tool calls and their results."""
+        between = "" if self.role is Role.ASSISTANT else "\n"
+        return between.join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def thought(self) -> str:
+        """What a model thought before it said this."""
+        return "\n".join(part.text for part in self.parts if isinstance(part, Thought))
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The tools that it calls."""
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
     @property
     def files(self) -> tuple[AttachedFile, ...]:
@@ -154,6 +165,32 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ThoughtDelta:
+    """The next piece of what the model thinks before it answers.
+
+    Attributes:
+        thought: the piece.
+        text: always empty, as it is no part of the reply's text.
+    """
+
+    thought: str
+    text: Literal[""] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallMade:
+    """A whole call of a tool.
+
+    Attributes:
+        call: as the model wrote it.
+        text: always empty.
+    """
+
+    call: ToolCall
+    text: Literal[""] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyEnd:
     """The last event of every reply.
 
@@ -161,9 +198,10 @@ class ReplyEnd:
         finish_reason: why it ended.
         usage, timings: what it took.
         seed: what the sampler drew with; None if nothing was drawn.
-        token_ids: the reply's tokens, without control tokens; None if a stop string cut its text, for
-            then they say more than the text does.
+        token_ids: the reply's tokens, without control tokens; None if they say more than the text does, as
+            where a stop string cut a token.
         guessed_tokens, right_tokens: tokens that were guessed ahead, and how many of them were right.
+        stop: the stop string that ended it; empty if none did, or it is not known.
         alpha_changed: whether the prompt's length changed the NTK alpha, so that what was cached was useless.
         text: always empty, so that the events' texts add up to the reply.
     """
@@ -176,6 +214,7 @@ class ReplyEnd:
     guessed_tokens: int = 0
     right_tokens: int = 0
     alpha_changed: bool = False
+    stop: str = ""
     text: Literal[""] = ""
 
 
@@ -192,4 +231,4 @@ class PrefillProgress:
     text: Literal[""] = ""
 
 
-Event = TextDelta | PrefillProgress | ReplyEnd
+Event = TextDelta | ThoughtDelta | CallMade | PrefillProgress | ReplyEnd

@@ -44,10 +44,12 @@ def read(value: object) -> tuple[Role, tuple[Part, ...]]:
         name = _text(fields, "message", "name") if "name" in fields else ""
         text = "\n".join(_texts(fields.get("content")))
         return role, (ToolResult(_text(fields, "message", "tool_call_id"), name, text),)
+    if role is not Role.ASSISTANT:
+        return role, tuple(map(Text, _texts(fields.get("content"))))
     calls = _tool_calls(fields.get("tool_calls", []))
     if calls and fields.get("content", "") == "":
         return role, calls
-    return role, (*map(Text, _texts(fields.get("content"))), *calls)
+    return role, (Text("\n".join(_texts(fields.get("content")))), *calls)
 
 
 def _texts(content: object) -> list[str]:

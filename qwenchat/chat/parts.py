@@ -1,4 +1,4 @@
-"""What a message is made of: text, attached files, tool calls and their results; and who says which.
+"""What a message is made of: text, thoughts, files, tool calls and their results; and who says which.
 
 Pure values. How they become the text that a model reads is ``rendering``'s.
 """
@@ -22,6 +22,8 @@ class Role(StrEnum):
 class Text:
     """Text, verbatim: whatever looks like a control token in it is text.
 
+    Several of a reply are pieces of one text, each with its own token ids.
+
     Attributes:
         text: what was said.
         token_ids: of a reply, the ordinary token ids that the model made it of; encoding its text
@@ -30,6 +32,17 @@ class Text:
 
     text: str
     token_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What a model thought before it called a tool or answered: no part of the answer.
+
+    Attributes:
+        text: the thought, without the words of the format around it.
+    """
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +90,12 @@ class ToolResult:
     failed: bool = False
 
 
-Part = Text | AttachedFile | ToolCall | ToolResult
+Part = Text | Thought | AttachedFile | ToolCall | ToolResult
 
 PARTS: dict[Role, tuple[type[Part], ...]] = {
     Role.SYSTEM: (Text,),
     Role.USER: (Text, AttachedFile),
-    Role.ASSISTANT: (Text, ToolCall),
+    Role.ASSISTANT: (Thought, Text, ToolCall),
     Role.TOOL: (ToolResult,),
 }
 """The kinds of parts that each role's messages may hold."""

@@ -16,9 +16,17 @@ from datetime import UTC, datetime
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta
+from qwenchat.chat.messages import (
+    CallMade,
+    Event,
+    GenerationOptions,
+    Message,
+    ReplyEnd,
+    TextDelta,
+    ThoughtDelta,
+)
 from qwenchat.chat.nodes import ReplyRecord, ReplyStatus
-from qwenchat.chat.parts import Role, ToolCall
+from qwenchat.chat.parts import Part, Role, Text, Thought, ToolCall
 from qwenchat.chat.window import Fit, fit_window
 from qwenchat.errors import ContextLengthError, ConversationError
 from qwenchat.humanize import ranges
@@ -93,7 +101,7 @@ def stream_reply(
     begun = here.message if here.record else Message.of_text(Role.ASSISTANT, "")
     record = here.record or ReplyRecord("streaming", model=backend.name, options=options)
     node_id = here.id if here.record else None
-    text, saved = begun.text, time.monotonic()
+    said, saved = _Said(begun), time.monotonic()
     any_event = False
     end: ReplyEnd | None = None
     status: ReplyStatus = "interrupted"
@@ -104,22 +112,19 @@ def stream_reply(
                 any_event = True
                 if node_id is None:
                     node_id = conversation.reply(begun, record, now()).id
-                if isinstance(event, TextDelta):
-                    text += event.text
-                    if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                        so_far = Message.of_text(Role.ASSISTANT, text)
-                        conversation.replace_reply(node_id, so_far, replace(record, status="streaming"))
-                        save()
-                        saved = time.monotonic()
-                elif isinstance(event, ReplyEnd):
+                if isinstance(event, ReplyEnd):
                     end, status = event, _STATUSES[event.finish_reason]
+                elif said.takes(event) and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    conversation.replace_reply(node_id, said.message(), replace(record, status="streaming"))
+                    save()
+                    saved = time.monotonic()
                 yield event
     except Exception as error:
         status, failure = "error", str(error)
         raise
     finally:
         if node_id is not None and any_event:  # else a reply that was to go on is as it was
-            reply = begun if text == begun.text and end is None else _finished(begun, text, end)
+            reply = begun if not said.anything and end is None else said.message(end)
             conversation.replace_reply(node_id, reply, _closed(record, status, failure, end))
             save()
 
@@ -153,12 +158,46 @@ def now() -> str:
 _STATUSES: dict[str, ReplyStatus] = {"stop": "complete", "length": "length", "cancelled": "interrupted"}
 
 
-def _finished(begun: Message, text: str, end: ReplyEnd | None) -> Message:
-    """A reply as it is kept: with its tokens, if they are known from its beginning on."""
-    before = begun.token_ids or (None if begun.text else ())
-    added = end.token_ids if end else None
-    token_ids = None if before is None or added is None else before + added
-    return Message.of_text(Role.ASSISTANT, text, token_ids or None)
+class _Said:
+    """What is said of a reply, from where it begins or goes on.
+
+    Args:
+        begun: the reply so far.
+
+    Attributes:
+        anything: whether anything came since.
+    """
+
+    def __init__(self, begun: Message) -> None:
+        self.anything = False
+        self._begun = begun
+        self._thought, self._text = begun.thought, begun.text
+        self._calls: list[ToolCall] = []
+
+    def takes(self, event: Event) -> bool:
+        """Adds what an event says. Returns whether it says anything."""
+        match event:
+            case TextDelta():
+                self._text += event.text
+            case ThoughtDelta():
+                self._thought += event.thought
+            case CallMade():
+                self._calls.append(event.call)
+            case _:
+                return False
+        self.anything = True
+        return True
+
+    def message(self, end: ReplyEnd | None = None) -> Message:
+        """The reply as it is kept; at its end with its tokens, if they are known from its beginning on."""
+        before = self._begun.token_ids or (None if self._begun.text else ())
+        added = end.token_ids if end else None
+        token_ids = None if before is None or added is None else before + added
+        text: tuple[Part, ...] = (Text(self._text, token_ids or None),)
+        thought: tuple[Part, ...] = (Thought(self._thought),) if self._thought else ()
+        if self._calls and not self._text:
+            text = ()
+        return Message(Role.ASSISTANT, (*thought, *text, *self._calls))
 
 
 def _closed(record: ReplyRecord, status: ReplyStatus, failure: str, end: ReplyEnd | None) -> ReplyRecord:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from qwenchat.chat.messages import GenerationOptions, Message, Timings, Usage
 from qwenchat.chat.nodes import Node, ReplyRecord, ReplyStatus
-from qwenchat.chat.parts import AttachedFile, Part, Role, Text, ToolCall, ToolResult
+from qwenchat.chat.parts import AttachedFile, Part, Role, Text, Thought, ToolCall, ToolResult
 from qwenchat.errors import ConversationError, PromptError, UsageError
 from qwenchat.sessions.fields import Fields, damaged
 
@@ -20,6 +20,7 @@ _WHOLE_OPTIONS = ("top_k", "seed", "max_new_tokens")
 _ROLES = (Role.USER.value, Role.ASSISTANT.value, Role.TOOL.value)  # the system prompt is no node
 _TYPES: dict[type[Part], str] = {
     Text: "text",
+    Thought: "thought",
     AttachedFile: "file",
     ToolCall: "tool_call",
     ToolResult: "tool_result",
@@ -89,6 +90,8 @@ def _part(entry: Fields) -> Part:
     match entry.text("type"):
         case "text":
             part = Text(entry.text("text"), entry.wholes("token_ids") if entry.has("token_ids") else None)
+        case "thought":
+            part = Thought(entry.text("text"))
         case "file":
             part = AttachedFile(entry.text("name"), entry.text("text"))
         case "tool_call":

@@ -36,7 +36,7 @@ def show(events: Generator[Event, None, None], *, plain: bool) -> ReplyEnd | Non
                 view.push(event.text)
             elif isinstance(event, PrefillProgress):
                 view.status(prefill.at(event))
-            else:
+            elif isinstance(event, ReplyEnd):
                 end = event
     return end
 

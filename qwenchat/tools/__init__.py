@@ -1,1 +1,1 @@
-"""What a model can call, and what runs it."""
+"""What a model can call: how it is told so, what it calls, and what runs it."""

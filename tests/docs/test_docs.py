@@ -26,7 +26,7 @@ from qwenchat.backends.local import Model
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import Message
 from qwenchat.chat.nodes import Node
-from qwenchat.chat.parts import AttachedFile, Role, ToolCall, ToolResult
+from qwenchat.chat.parts import AttachedFile, Role, Thought, ToolCall, ToolResult
 from qwenchat.cli.app import app
 from qwenchat.sessions.format import Head, SessionRecord, encode
 from qwenchat.settings.schema import KEYS, Settings
@@ -265,7 +265,7 @@ def test_the_environment_variables_are_those_that_are_read() -> None:
 def test_the_session_file_has_the_fields_that_are_told() -> None:
     reply, record = replied("I look.", "complete", (1,))
     asked = Message(Role.USER, (AttachedFile("a.txt", "hi"),))
-    called = Message(Role.ASSISTANT, (*reply.parts, ToolCall("time", "{}", "1")))
+    called = Message(Role.ASSISTANT, (*reply.parts, Thought("I see."), ToolCall("time", "{}", "1")))
     result = Message(Role.TOOL, (ToolResult("1", "time", "12:00"),))
     nodes = [Node(1, None, "", asked), Node(2, 1, "", called, record), Node(3, 2, "", result)]
     head = Head("a", "hi", "demo", "", "", 1)

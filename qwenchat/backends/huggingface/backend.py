@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class HuggingFaceBackend(Model):
     """A loaded model of the Hub.
 
+    Args:
+        is_qwen2: whether it is of the Qwen1.5 or Qwen2 generation, or a later one.
+
     Attributes:
         engine: token ids in, token ids out.
     """
@@ -33,8 +36,10 @@ class HuggingFaceBackend(Model):
         *,
         name: str,
         description: str,
+        is_qwen2: bool = False,
     ) -> None:
         super().__init__(engine, defaults, name=name, description=description, system=prompt.system or "")
+        self.call_form = "hermes" if prompt.calls_in_tags else "flowers" if is_qwen2 else "react"
         self._prompt = prompt
 
     @property

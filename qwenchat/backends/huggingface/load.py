@@ -65,6 +65,7 @@ def load_huggingface(place: Path, request: LoadRequest) -> HuggingFaceBackend:
         found.defaults,
         name=request.name,
         description=f"{type(model).__name__}{kind}, {found.device} {number}, transformers",
+        is_qwen2=str(found.config.model_type).startswith("qwen2"),
     )
 
 

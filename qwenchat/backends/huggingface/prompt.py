@@ -43,6 +43,7 @@ class ChatPrompt:
         system: the system prompt that the template has of itself; None where it has no place for one.
         ends: ids that end a turn, as the template says.
         plain_borders: texts that tell turns apart, where no control token does.
+        calls_in_tags: whether the template speaks of tool calls in ``<tool_call>``.
 
     Raises:
         CheckpointError: the template cannot hold a chat.
@@ -71,6 +72,7 @@ class ChatPrompt:
         end = forms.search(after_reply)
         self.ends = {added[end[0]]} if end else set()
         self.system = self.template.own_system
+        self.calls_in_tags = "<tool_call>" in source
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
         """The prompt that asks for the assistant's next turn.
@@ -162,7 +164,7 @@ class TextPrompt:
         tokenizer: a fast tokenizer of transformers.
 
     Attributes:
-        tokenizer, system, ends, plain_borders: as of :class:`ChatPrompt`.
+        tokenizer, system, ends, plain_borders, calls_in_tags: as of :class:`ChatPrompt`.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -172,6 +174,7 @@ class TextPrompt:
         self.system: str | None = ""
         self.ends: set[int] = set()
         self.plain_borders: tuple[str, ...] = ()
+        self.calls_in_tags = False
         letter = tokenizer.backend_tokenizer.encode("a")
         marked = zip(letter.ids, letter.special_tokens_mask, strict=True)
         self._begin = [token_id for token_id, _ in takewhile(lambda pair: pair[1], marked)]

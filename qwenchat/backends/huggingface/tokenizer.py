@@ -193,8 +193,8 @@ class WindowDecoder:
         self._told, self._told_text = 0, ""
 
     @property
-    def stopped(self) -> bool:
-        """True if a stop string was met."""
+    def stopped(self) -> str:
+        """The stop string that was met; empty while none was."""
         return self._stops.stopped
 
     def push(self, token_id: int) -> str:

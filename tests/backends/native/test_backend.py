@@ -283,11 +283,13 @@ def test_known_tokens_that_say_something_else_are_not_used(
     assert model.count_tokens([hello, Message.of_text(Role.ASSISTANT, "abc", token_ids), hello]) == plain
 
 
-def test_a_stop_string_leaves_no_tokens_that_say_more_than_the_text(model: NativeBackend) -> None:
+def test_a_stop_string_leaves_the_tokens_of_the_text_and_none_that_say_more(model: NativeBackend) -> None:
     whole, _ = reply(model, [Message.of_text(Role.USER, "hello")], 30)
-    *_, end = model.chat(HELLO, temperature=0, max_new_tokens=30, stop=(whole[3:5],))
+    *deltas, end = model.chat(HELLO, temperature=0, max_new_tokens=30, stop=(whole[3:5],))
     assert isinstance(end, ReplyEnd)
-    assert end.token_ids is None
+    assert end.stop == whole[3:5]
+    assert end.token_ids is not None
+    assert model.tokenizer.reply_text(end.token_ids) == "".join(event.text for event in deltas)
 
 
 def test_a_long_prefill_tells_its_progress(model: NativeBackend) -> None:

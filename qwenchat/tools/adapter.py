@@ -1,0 +1,222 @@
+"""A backend that calls tools: one that reads and writes text alone, seen through a form of tool calls.
+
+Messages with calls, results and thoughts go in; thoughts, text and calls come out as events. What the model
+wrote is remembered with its tokens, so that the prompt of a next step only adds what came of a call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from qwenchat.chat.backend import Backend, CallForm
+from qwenchat.chat.messages import (
+    CallMade,
+    Event,
+    GenerationOptions,
+    Message,
+    ReplyEnd,
+    TextDelta,
+    ThoughtDelta,
+    Timings,
+    Usage,
+)
+from qwenchat.chat.parts import Role, Text, ToolCall
+from qwenchat.tools.flowers import Flowers
+from qwenchat.tools.forms import Definition, Form, Kind, Parser, Piece, calls_anything
+from qwenchat.tools.hermes import Hermes
+from qwenchat.tools.react import ReAct
+
+_REMEMBERED = 64
+"""Steps whose words are remembered: more than any context holds."""
+
+_Key = tuple[str, str, tuple[ToolCall, ...]]
+
+
+class ToolBackend:
+    """A backend that calls tools.
+
+    Args:
+        backend: reads and writes text alone.
+        tools: what the model may call.
+
+    Attributes:
+        inner: the backend, as given.
+        tools: as given; may be changed between two replies.
+        name, description, context, system, call_form: those of the backend.
+    """
+
+    def __init__(self, backend: Backend, tools: Sequence[Definition] = ()) -> None:
+        self.inner, self.tools = backend, tuple(tools)
+        self.name, self.description = backend.name, backend.description
+        self.context, self.system, self.call_form = backend.context, backend.system, backend.call_form
+        self._form = _form(backend.call_form, backend.system)
+        self._written: OrderedDict[_Key, tuple[Text, ...]] = OrderedDict()
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions,
+        cancel: threading.Event | None = None,
+    ) -> Generator[Event, None, None]:
+        """As :meth:`qwenchat.chat.backend.Backend.stream`; besides, thoughts and calls."""
+        if not self.tools and not calls_anything(messages):
+            yield from self.inner.stream(messages, options, cancel)
+            return
+        rendered = self._form.render(messages, self.tools, self._verbatim)
+        parser = self._form.parser(rendered.lead + "".join(piece.text for piece in rendered.begun))
+        last = messages[-1] if messages and messages[-1].role is Role.ASSISTANT else None
+        step = _Step(parser, last, first_call=1 + sum(len(message.calls) for message in messages))
+        written = list(rendered.begun)
+        chat, end, resumed = rendered.messages, None, False
+        while True:
+            text, ended = "", None
+            asked = _asked(options, self._form.stop, end)
+            with closing(self.inner.stream(chat, asked, cancel)) as events:
+                for event in events:
+                    if isinstance(event, ReplyEnd):
+                        ended = event
+                    elif isinstance(event, TextDelta):
+                        text += event.text
+                        yield from step.push(event.text)
+                    else:
+                        yield event
+            if ended is None:
+                return
+            end = _sum(end, ended)
+            written.append(Text(text, ended.token_ids))
+            if ended.stop not in self._form.stop or parser.stops(ended.stop) or not _room(options, end):
+                break
+            # The model only said the stop word; it goes on behind it.
+            written.append(Text(ended.stop))
+            resumed = True
+            chat = _extended(chat, Text(text, ended.token_ids), Text(ended.stop))
+            yield from step.push(ended.stop)
+        yield from step.finish()
+        self._remember(step.key, tuple(written))
+        is_plain = not resumed and step.is_plain(written)
+        yield replace(end, token_ids=ended.token_ids if is_plain else None)
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """As :meth:`qwenchat.chat.backend.Backend.count_tokens`, the tools included."""
+        return self.inner.count_tokens(self._form.render(messages, self.tools, self._verbatim).messages)
+
+    def effective(self, options: GenerationOptions) -> GenerationOptions:
+        """As :meth:`qwenchat.chat.backend.Backend.effective`."""
+        return self.inner.effective(options)
+
+    def close(self) -> None:
+        """Frees the model."""
+        self.inner.close()
+
+    def _verbatim(self, message: Message) -> tuple[Text, ...] | None:
+        return self._written.get((message.thought, message.text, message.calls))
+
+    def _remember(self, key: _Key, written: tuple[Text, ...]) -> None:
+        self._written[key] = written
+        self._written.move_to_end(key)
+        while len(self._written) > _REMEMBERED:
+            self._written.popitem(last=False)
+
+
+class _Step:
+    """One step as it comes: pieces as events, and what they add up to.
+
+    Args:
+        parser: takes it apart.
+        begun: the reply that it goes on with; None if it is a new one.
+        first_call: the number that its first call gets.
+    """
+
+    def __init__(self, parser: Parser, begun: Message | None, first_call: int) -> None:
+        self._parser = parser
+        self._thought = begun.thought if begun else ""
+        self._text = begun.text if begun else ""
+        self._calls: list[ToolCall] = []
+        self._first_call = first_call
+
+    @property
+    def key(self) -> _Key:
+        """What is known again of the message that it becomes."""
+        return self._thought, self._text, tuple(self._calls)
+
+    def is_plain(self, written: Sequence[Text]) -> bool:
+        """Whether it is but what was written, so that its tokens are those of its text."""
+        no_more = not self._thought and not self._calls
+        return no_more and "".join(piece.text for piece in written) == self._text
+
+    def push(self, text: str) -> Generator[Event, None, None]:
+        """The events of the next text."""
+        yield from self._events(self._parser.push(text))
+
+    def finish(self) -> Generator[Event, None, None]:
+        """The events at its end."""
+        yield from self._events(self._parser.finish())
+
+    def _events(self, pieces: Sequence[Piece]) -> Generator[Event, None, None]:
+        for n, piece in enumerate(pieces):
+            if piece.kind is Kind.THOUGHT:
+                self._thought += piece.text
+                yield ThoughtDelta(piece.text)
+            elif piece.kind is Kind.TEXT:
+                self._text += piece.text
+                yield TextDelta(piece.text)
+            elif piece.kind is Kind.ACTION:
+                following = pieces[n + 1] if n + 1 < len(pieces) else None
+                arguments = following.text if following and following.kind is Kind.INPUT else ""
+                call = ToolCall(piece.text, arguments, f"call-{self._first_call + len(self._calls)}")
+                self._calls.append(call)
+                yield CallMade(call)
+
+
+def _form(name: CallForm, system: str) -> Form:
+    if name == "react":
+        return ReAct()
+    return Flowers() if name == "flowers" else Hermes(system)
+
+
+def _asked(options: GenerationOptions, stop: Sequence[str], so_far: ReplyEnd | None) -> GenerationOptions:
+    """The options of what is left of a step."""
+    limit = options.max_new_tokens
+    if limit is not None and so_far is not None:
+        limit -= so_far.usage.completion_tokens
+    return replace(options, stop=(*options.stop, *stop), max_new_tokens=limit)
+
+
+def _room(options: GenerationOptions, end: ReplyEnd) -> bool:
+    """Whether the limit leaves a token."""
+    limit = options.max_new_tokens
+    return limit is None or end.usage.completion_tokens < limit
+
+
+def _sum(before: ReplyEnd | None, end: ReplyEnd) -> ReplyEnd:
+    """The end of a step that went on: its prompt is the first, its tokens and seconds are all."""
+    if before is None:
+        return end
+    return replace(
+        end,
+        usage=Usage(
+            before.usage.prompt_tokens,
+            before.usage.reused_tokens,
+            before.usage.completion_tokens + end.usage.completion_tokens,
+        ),
+        timings=Timings(
+            before.timings.first_token,
+            before.timings.prefill + end.timings.prefill,
+            before.timings.decode + end.timings.decode,
+        ),
+        seed=before.seed,
+        guessed_tokens=before.guessed_tokens + end.guessed_tokens,
+        right_tokens=before.right_tokens + end.right_tokens,
+    )
+
+
+def _extended(chat: Sequence[Message], *pieces: Text) -> list[Message]:
+    """The messages, the assistant's turn at their end so much longer."""
+    *before, last = chat
+    if last.role is Role.ASSISTANT:
+        return [*before, Message(Role.ASSISTANT, (*last.parts, *pieces))]
+    return [*before, last, Message(Role.ASSISTANT, pieces)]
