@@ -34,6 +34,7 @@ What they stand on::
       hub         pulling from the Hub and from ModelScope
       builtin     the small built-in model, made from a GGUF file
       quantize    an Int8 or Int4 checkpoint from a float one
+      export      a first-generation Qwen as a Qwen2 folder or a GGUF file
 
 What a chat and a model are::
 

@@ -39,7 +39,7 @@ def words_of(key: str) -> Callable[[], list[str]]:
 
 
 def models_to(
-    do: Literal["load", "show", "pull", "check", "remove", "quantize", "imitate"],
+    do: Literal["load", "show", "pull", "check", "remove", "quantize", "export", "imitate"],
 ) -> Callable[[], list[str]]:
     """The names of models that a thing can be done with."""
 

@@ -33,6 +33,10 @@ class Models(Group):
         "check": Later(
             "qwenchat.cli.model_check:check", "Verify every file of a model, and name the damaged ones."
         ),
+        "export": Later(
+            "qwenchat.cli.model_export:export",
+            "Write a first-generation Qwen as a Qwen2 folder or a GGUF file.",
+        ),
         "remove": Later("qwenchat.cli.model_remove:remove", "Remove a model; asks first."),
     }
 

@@ -982,6 +982,49 @@ CHINESE: Mapping[str, str] = {
     ),
     "give more and more varied text with --calibration": "请用 --calibration 提供更多、更多样的文本",
     "{folder}: {size}, made in {time}": "{folder}：{size}，用时 {time}",
+    "{path}: {size}, written and read back in {time}": "{path}：{size}，写入并读回核对，用时 {time}",
+    "writing": "写入",
+    "reading back": "读回核对",
+    "--type is for --to gguf; a folder keeps the numbers as they are stored": (
+        "--type 只用于 --to gguf；文件夹保留数值原样"
+    ),
+    "{option} is {value}, expected {known}": "{option} 的值是 {value}，应为 {known}",
+    "the built-in model is of another kind": "内置模型属于另一种架构",
+    "give a first-generation Qwen checkpoint as SOURCE": "请将第一代 Qwen 检查点作为 SOURCE",
+    "what is exported is a folder with config.json and safetensors": (
+        "可导出的是含有 config.json 和 safetensors 的文件夹"
+    ),
+    "{folder} is of the kind {kind}, which today's engines read as it is": (
+        "{folder} 属于 {kind}，如今的引擎可直接读取"
+    ),
+    "export is for the first Qwen generation": "导出只用于第一代 Qwen",
+    "{switches} has no place in Qwen2: up to {tokens} tokens the two are equal, and the exported model says "
+    "that this is its context": (
+        "Qwen2 没有 {switches}：{tokens} 个 token 以内两者相同，导出的模型以此为其上下文长度"
+    ),
+    "the codes of this checkpoint are none of Q8_0: they are rounded anew": (
+        "此检查点的编码不能直接作为 Q8_0，将重新舍入"
+    ),
+    "not enough disk: the export takes {needed} GB, {folder} has {free} GB free": (
+        "磁盘空间不足：导出需要 {needed} GB，{folder} 可用 {free} GB"
+    ),
+    "{path}: {name} has no place in Qwen2": "{path}：Qwen2 没有 {name}",
+    "this checkpoint cannot be exported": "此检查点无法导出",
+    "{path}: {name} is not what was written": "{path}：{name} 与写入的内容不符",
+    "the disk is damaged, or something else writes there: remove the folder and begin anew": (
+        "磁盘已损坏，或有其他程序在写入：请删除该文件夹后重新开始"
+    ),
+    "{folder}: matrices of {columns} inputs cannot be {kind}": (
+        "{folder}：{columns} 个输入的矩阵不能存为 {kind}"
+    ),
+    "give --type f16": "请使用 --type f16",
+    "the tensor {name} is not finite, or too large for float16": (
+        "张量 {name} 含非有限值，或超出 float16 范围"
+    ),
+    "{folder}: no list of merges gives the tokens of this vocabulary": (
+        "{folder}：没有合并列表能得到此词表的 token"
+    ),
+    "the .tiktoken file is damaged, or of another model": ".tiktoken 文件已损坏，或属于其他模型",
     "perplexity {before} before, {after} after ({change}), on {tokens} tokens that it was not made for": (
         "困惑度：量化前 {before}，量化后 {after}（{change}），在未用于校准的 {tokens} 个 token 上测得"
     ),

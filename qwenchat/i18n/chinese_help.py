@@ -156,6 +156,22 @@ HELP: Mapping[str, str] = {
         "能够对话时退出码为 0，否则为对话会返回的退出码。"
     ),
     "The model to check.": "要检查的模型。",
+    # --- models export ----------------------------------------------------------------------------------
+    "Write a first-generation Qwen as a Qwen2 folder or a GGUF file.": (
+        "将第一代 Qwen 写成 Qwen2 文件夹或 GGUF 文件。"
+    ),
+    "It works layer by layer and can be stopped at any moment: the same command goes on where it "
+    "stopped. What was written is read back and compared before it gets its name.": (
+        "逐层进行，可随时停止：同一命令会从停止处继续。写入的内容读回核对后才会以其名称出现。"
+    ),
+    "A first-generation Qwen checkpoint: a folder, or a known name.": (
+        "第一代 Qwen 检查点：文件夹或已知名称。"
+    ),
+    "The folder or file to make; it appears when all is done.": "要生成的文件夹或文件；全部完成后才出现。",
+    "qwen2: a folder for vLLM, SGLang, transformers; gguf: a file for llama.cpp, ollama.": (
+        "qwen2：供 vLLM、SGLang、transformers 使用的文件夹；gguf：供 llama.cpp、ollama 使用的文件。"
+    ),
+    "Of a GGUF file's matrices: q8_0 (the default) or f16.": "GGUF 文件中矩阵的类型：q8_0（默认）或 f16。",
     # --- bench, quantize --------------------------------------------------------------------------------
     "Benchmark a model, beside the machine's ceilings and the model card's figures.": (
         "测量模型的速度，并与本机上限和模型卡的数据对照。"

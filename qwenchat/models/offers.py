@@ -42,6 +42,14 @@ def to_quantize() -> Iterator[str]:
             yield place.name
 
 
+def to_export() -> Iterator[str]:
+    """The checkpoints of the first Qwen generation that are here, in float or quantised."""
+    for place in catalog.on_this_machine():
+        said = about.of(place.folder)
+        if (said.model_type, said.format) == ("qwen", "safetensors"):
+            yield place.name
+
+
 def to_imitate() -> Iterator[str]:
     """The published chats, whose shapes can be filled with random weights."""
     return (known.short for known in published.KNOWN)

@@ -37,7 +37,7 @@ ALLOWED = {
     "models.builtin.convert._write_vocabulary": FOLDER,
     "models.builtin.demo._make": FOLDER,
     "models.builtin.demo._sync": "only to flush it, on Windows",
-    "models.quantize.checkpoint._copy_files": FOLDER,
+    "models.quantize.checkpoint.copy_files": FOLDER,
     "models.quantize.checkpoint._sync": "only to flush it, on Windows",
     "models.quantize.checkpoint.write_tensors": RENAMED,
     "models.quantize.checkpoint.write_json": FOLDER,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,19 +33,19 @@ SINGLE_BYTES = 2 * 10**9
 JOINED = "model.safetensors"
 """What that one is called."""
 
-_COPIED = (
-    "*.tiktoken",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "generation_config.json",
-    "LICENSE*",
-    "LICENCE*",
-    "NOTICE*",
-    "Tongyi*LICENSE*",
-)
+LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "Tongyi*LICENSE*")
+"""What goes with the weights wherever they go."""
+
+_VOCABULARY = ("*.tiktoken", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 _COPIED_SUFFIXES = ("", ".tiktoken", ".json", ".txt", ".md")
 _MOST_COPIED_BYTES = 64 * 2**20
-_DTYPES = {"torch.float16": "F16", "torch.int32": "I32"}
+DTYPES = {
+    "torch.float32": "F32",
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.int32": "I32",
+}
+"""Those that can be written, as safetensors names them."""
 
 
 def piece_name(number: int, count: int) -> str:
@@ -57,7 +57,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes a safetensors file, whole or not at all, through to the disk.
 
     Args:
-        tensors: float16 or int32, on the CPU; they may be mapped from files.
+        tensors: float32, float16, bfloat16 or int32, on the CPU; they may be mapped from files.
 
     Raises:
         OSError: it cannot be written.
@@ -70,7 +70,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         tensor = tensors[name]
         start, end = end, end + tensor.nbytes
         table[name] = {
-            "dtype": _DTYPES[str(tensor.dtype)],
+            "dtype": DTYPES[str(tensor.dtype)],
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
@@ -80,10 +80,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     with temporary.open("wb", buffering=0) as file:
         _write(file.fileno(), struct.pack("<Q", len(header)) + header)
         for name in names:
-            _write(file.fileno(), tensors[name].contiguous().numpy().reshape(-1).view("uint8").data)
+            _write(file.fileno(), _bytes_of(tensors[name]))
         os.fsync(file.fileno())
     temporary.replace(path)
     atomic.sync_folder(path.parent)
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    import torch
+
+    data: memoryview = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return data
 
 
 def _write(descriptor: int, data: bytes | memoryview) -> None:
@@ -92,9 +99,9 @@ def _write(descriptor: int, data: bytes | memoryview) -> None:
         left = left[os.write(descriptor, left) :]
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON file, readable by people."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def write_json(path: Path, value: Mapping[str, Any], *, indent: int | None = 2) -> None:
+    """Writes a JSON file, readable by people where it is indented."""
+    path.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def finish(folder: Path, source: Path, recipe: Recipe) -> None:
@@ -102,14 +109,12 @@ def finish(folder: Path, source: Path, recipe: Recipe) -> None:
 
     Begun again after it was interrupted, it comes to the same.
     """
-    _join(folder)
+    join(folder)
     quantization = quantization_config(recipe.bits, recipe.group_size, recipe.act_order)
     write_json(folder / "config.json", _config(source) | {"quantization_config": quantization})
     write_json(folder / "quantize_config.json", quantization)
-    _copy_files(source, folder)
-    for path in folder.iterdir():
-        _sync(path)
-    atomic.sync_folder(folder)
+    copy_files(source, folder, (*_VOCABULARY, *LICENCES))
+    write_through(folder)
 
 
 def quantization_config(bits: int, group_size: int, act_order: bool) -> dict[str, Any]:
@@ -138,7 +143,7 @@ def _without_code(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "auto_map"}
 
 
-def _join(folder: Path) -> None:
+def join(folder: Path) -> None:
     """One file, if it is not large; otherwise an index of them."""
     from safetensors import safe_open
 
@@ -166,8 +171,9 @@ def _join(folder: Path) -> None:
     )
 
 
-def _copy_files(source: Path, folder: Path) -> None:
-    for path in sorted({path for pattern in _COPIED for path in source.glob(pattern)}):
+def copy_files(source: Path, folder: Path, patterns: Sequence[str]) -> None:
+    """Copies files of such names, but for what names code in them."""
+    for path in sorted({path for pattern in patterns for path in source.glob(pattern)}):
         if path.suffix.lower() not in _COPIED_SUFFIXES:
             continue
         if path.name == "tokenizer_config.json":
@@ -175,6 +181,13 @@ def _copy_files(source: Path, folder: Path) -> None:
             continue
         with suppress(NotAFile, IsADirectoryError, TooLarge):
             (folder / path.name).write_bytes(read_file(path, _MOST_COPIED_BYTES)[0])
+
+
+def write_through(folder: Path) -> None:
+    """Brings a folder's files to the disk."""
+    for path in folder.iterdir():
+        _sync(path)
+    atomic.sync_folder(folder)
 
 
 def _sync(path: Path) -> None:

@@ -120,7 +120,7 @@ def quantize(
         QwenchatError: auto-gptq is missing, or something cannot be written.
     """
     started = time.monotonic()
-    _check_places(source, dest)
+    check_places(source, dest)
     from qwenchat.tokenizer import QwenTokenizer
 
     src = Source(source, recipe)
@@ -146,7 +146,7 @@ def quantize(
     digest = src.digest(lambda fraction: progress(Step(checking, fraction)))
     key = key_of(digest, recipe, given.sequences, held_out)
     pieces = src.config.num_layers + 2
-    with _told(dest), work.opened(dest, key, pieces) as job, torch.inference_mode():
+    with told(dest), work.opened(dest, key, pieces) as job, torch.inference_mode():
         if job.restarted:
             notice(Phrase("the work in {folder} is of another kind; it begins anew", folder=job.folder))
         elif job.done:
@@ -302,7 +302,7 @@ class _Run:
         self._progress(Step(stage, (layer + fraction) / self._layers, left))
 
 
-def _check_places(source: Path, dest: Path) -> None:
+def check_places(source: Path, dest: Path) -> None:
     try:
         here, there = resolved(source), resolved(dest)
     except OSError as error:
@@ -336,7 +336,7 @@ def _check_ids(source: Source, given: Calibration, held_out: Sequence[Sequence[i
 
 
 @contextmanager
-def _told(dest: Path) -> Iterator[None]:
+def told(dest: Path) -> Iterator[None]:
     """Turns what may stop the work into words that say how it goes on."""
     import torch
 

@@ -40,8 +40,8 @@ class Work:
         restarted: whether there was work of another source, recipe or calibration, which is gone.
     """
 
-    def __init__(self, dest: Path, key: str, pieces: int) -> None:
-        self._dest, self._key, self._pieces = dest, key, pieces
+    def __init__(self, dest: Path, key: str, pieces: int, file: str | None) -> None:
+        self._dest, self._key, self._pieces, self._file = dest, key, pieces, file
         self.folder = folder_of(dest)
         self.checkpoint = self.folder / _CHECKPOINT
         self.done = 0
@@ -72,7 +72,7 @@ class Work:
 
     def piece(self, piece: int) -> Path:
         """The path of a piece, counted from 0."""
-        return self.checkpoint / piece_name(piece + 1, self._pieces)
+        return self.checkpoint / (self._file or piece_name(piece + 1, self._pieces))
 
     def finished(self, piece: int, **found: Any) -> None:
         """Counts a piece, which is on the disk with the states after it."""
@@ -84,7 +84,7 @@ class Work:
         """Makes the checkpoint appear at its destination, and clears up."""
         if self._dest.is_dir():
             self._dest.rmdir()  # empty; a rename onto it works on POSIX alone
-        self.checkpoint.rename(self._dest)
+        (self.checkpoint / (self._file or "")).rename(self._dest)
         atomic.sync_folder(self._dest.parent)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -105,12 +105,13 @@ class Work:
 
 
 @contextmanager
-def opened(dest: Path, key: str, pieces: int) -> Iterator[Work]:
+def opened(dest: Path, key: str, pieces: int, *, file: str | None = None) -> Iterator[Work]:
     """The work on its way to ``dest``, taken up where it stopped.
 
     Args:
         key: what the result depends on; work with another key is not gone on with.
         pieces: how many there are.
+        file: the one that all of them make, of this name until it is ``dest``; else ``dest`` is a folder.
 
     Raises:
         UsageError: the work folder is somebody's, or in use.
@@ -127,7 +128,7 @@ def opened(dest: Path, key: str, pieces: int) -> Iterator[Work]:
             "another qwenchat works in {folder}", "wait for it, or stop it", folder=folder
         ) from None
     try:
-        work = Work(dest, key, pieces)
+        work = Work(dest, key, pieces, file)
         work.resume()
         yield work
     finally:
@@ -143,7 +144,8 @@ def folder_of(dest: Path) -> Path:
 def clear_up(dest: Path) -> None:
     """Removes what a run left that was stopped after the checkpoint had got to its destination."""
     folder = folder_of(dest)
-    if (folder / _PROGRESS).exists() and not (folder / _CHECKPOINT).exists():
+    left = folder / _CHECKPOINT
+    if (folder / _PROGRESS).exists() and not (left.is_dir() and any(left.iterdir())):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -250,7 +250,7 @@ def test_a_piece_that_is_gone_is_said(job: Job) -> None:
 def test_putting_together_can_be_cut_off_too(
     job: Job, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for part in ("_join", "_config", "_copy_files", "_sync"):
+    for part in ("join", "_config", "copy_files", "_sync"):
 
         def die(*arguments: object) -> None:
             raise KeyboardInterrupt
