@@ -195,7 +195,7 @@ def _random_models(name: str, folder: Path, tell: Tell) -> tuple[Path, Path]:
     if shape.format != "int8":
         raise UsageError(
             f"{shape.name} is not in 8 bits, as llama.cpp's weights are",
-            f"ask for qwen-{shape.size}-chat-int8",
+            f"ask for {shape.chat}-int8",
         )
     model, gguf = folder / shape.name, folder / f"{shape.name}-q8_0.gguf"
     checkpoint.ensure(model, shape.config, device=torch.device("cpu"), progress=tell)

@@ -1,4 +1,4 @@
-"""GGUF files of the published shapes with random weights, as llama.cpp reads a Qwen.
+"""GGUF files of the published shapes with random weights, as llama.cpp reads a Qwen of any generation.
 
 Owns the writing of the container and its layout, which ``models.gguf`` describes and reads. All matrices are
 in Q8_0: blocks of 32 numbers, each a float16 scale and 32 signed bytes. There is no vocabulary in the file.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from qwenchat.bench.checkpoint import SPARE
+from qwenchat.bench.random_weights import embedding_deviation
 from qwenchat.errors import QwenchatError
 from qwenchat.files.opening import reason_of
 
@@ -65,21 +66,37 @@ def ensure(path: Path, config: ModelConfig, *, progress: Callable[[str], None]) 
 
 
 def _metadata(c: ModelConfig) -> dict[str, str | int | float]:
+    kind = c.architecture.model_type
+    numbers: dict[str, int | float] = {
+        "context_length": c.max_position_embeddings,
+        "embedding_length": c.hidden_size,
+        "block_count": c.num_layers,
+        "feed_forward_length": c.mlp_size
+        * (2 if c.architecture.halves_counted else 1),  # as config.json has it
+        "attention.head_count": c.num_heads,
+        "attention.layer_norm_rms_epsilon": c.norm_eps,
+        "rope.freq_base": c.rope_base,
+        "rope.dimension_count": c.head_dim,
+        "vocab_size": c.vocab_size,
+    }
+    if _is_split(c):
+        numbers |= {
+            "attention.head_count_kv": c.num_key_value_heads,
+            "attention.key_length": c.head_dim,
+            "attention.value_length": c.head_dim,
+        }
     return {
-        "general.architecture": "qwen",
+        "general.architecture": kind,
         "general.file_type": _MOSTLY_Q8_0,
         "general.quantization_version": 2,
-        "qwen.context_length": c.max_position_embeddings,
-        "qwen.embedding_length": c.hidden_size,
-        "qwen.block_count": c.num_layers,
-        "qwen.feed_forward_length": 2 * c.mlp_size,  # as config.json has it
-        "qwen.attention.head_count": c.num_heads,
-        "qwen.attention.layer_norm_rms_epsilon": c.norm_eps,
-        "qwen.rope.freq_base": c.rope_base,
-        "qwen.rope.dimension_count": c.head_dim,
-        "qwen.vocab_size": c.vocab_size,
+        **{f"{kind}.{key}": value for key, value in numbers.items()},
         "tokenizer.ggml.model": "none",
     }
+
+
+def _is_split(c: ModelConfig) -> bool:
+    """True if queries, keys and values are tensors of their own, as of every generation but the first."""
+    return len(c.architecture.tensors["attention.qkv"]) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +127,26 @@ class _Tensor:
 def _tensors(c: ModelConfig) -> Iterator[_Tensor]:
     """Every tensor, in the order of the model, its numbers such that activations stay around one."""
     hidden, mlp = c.hidden_size, c.mlp_size
-    yield _Tensor("token_embd.weight", (c.vocab_size, hidden), 1.0)
+    yield _Tensor("token_embd.weight", (c.vocab_size, hidden), embedding_deviation(c))
+    qkv = {"attn_qkv": c.qkv_size}
+    if _is_split(c):
+        qkv = {"attn_q": c.query_size, "attn_k": c.key_value_size, "attn_v": c.key_value_size}
     for i in range(c.num_layers):
         yield _norm(f"blk.{i}.attn_norm.weight", hidden)
-        yield _matrix(f"blk.{i}.attn_qkv.weight", 3 * hidden, hidden)
-        yield _Tensor(f"blk.{i}.attn_qkv.bias", (3 * hidden,), 0.01)
-        yield _matrix(f"blk.{i}.attn_output.weight", hidden, hidden)
+        for name, outputs in qkv.items():
+            yield _matrix(f"blk.{i}.{name}.weight", outputs, hidden)
+            if c.qkv_bias:
+                yield _Tensor(f"blk.{i}.{name}.bias", (outputs,), 0.01)
+        for name in ("attn_q_norm", "attn_k_norm") if c.qk_norm else ():
+            yield _norm(f"blk.{i}.{name}.weight", c.head_dim)
+        yield _matrix(f"blk.{i}.attn_output.weight", hidden, c.query_size)
         yield _norm(f"blk.{i}.ffn_norm.weight", hidden)
         yield _matrix(f"blk.{i}.ffn_up.weight", mlp, hidden)
         yield _matrix(f"blk.{i}.ffn_gate.weight", mlp, hidden)
         yield _matrix(f"blk.{i}.ffn_down.weight", hidden, mlp)
     yield _norm("output_norm.weight", hidden)
-    yield _matrix("output.weight", c.vocab_size, hidden)
+    if not c.tie_word_embeddings:
+        yield _matrix("output.weight", c.vocab_size, hidden)
 
 
 def _matrix(name: str, outputs: int, inputs: int) -> _Tensor:

@@ -28,6 +28,12 @@ def part_text(done: int, total: int) -> Phrase:
     return Phrase("{done} of {total}", done=_in_unit(done, unit)[0], total=" ".join(_in_unit(total, unit)))
 
 
+def range_text(least: int, most: int) -> str:
+    """Two numbers of bytes: "4.7–15.2 GB"."""
+    unit = _unit(most)
+    return f"{_in_unit(least, unit)[0]}–{size_text(most)}"
+
+
 def time_text(seconds: int) -> Phrase:
     """A time: "41 min"."""
     if seconds < 100:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from qwenchat.bench import ceilings, random_weights
+from qwenchat.engine.config import ModelConfig
 from qwenchat.terminal import console
 
 Clock = Callable[[], float]
@@ -18,7 +19,7 @@ Clock = Callable[[], float]
 def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The 7B, small enough for a test."""
     tiny = replace(
-        random_weights.SHAPES["7b"],
+        random_weights.SHAPES["qwen-7b-chat"],
         vocab_size=320,
         hidden_size=128,
         num_layers=2,
@@ -29,16 +30,32 @@ def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
         max_position_embeddings=96,
         seq_length=64,
     )
-    monkeypatch.setitem(random_weights.SHAPES, "7b", tiny)
+    monkeypatch.setitem(random_weights.SHAPES, "qwen-7b-chat", tiny)
     monkeypatch.setitem(ceilings.BLOCK, "cpu", 2**16)
     monkeypatch.setitem(ceilings.SIDE, "cpu", 32)
+
+
+def tiny_of(chat: str) -> ModelConfig:
+    """The shapes of a later chat, small enough for a test: heads in groups, wider than the model is."""
+    return replace(
+        random_weights.SHAPES[chat],
+        vocab_size=320,
+        hidden_size=128,
+        num_layers=2,
+        num_heads=6,
+        num_key_value_heads=2,
+        head_dim=32,
+        mlp_size=256,
+        seq_length=64,
+        max_position_embeddings=96,
+    )
 
 
 @pytest.fixture
 def full_vocabulary(tiny_shapes: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same with room for the published vocabulary, which a checkpoint has beside it."""
-    tiny = replace(random_weights.SHAPES["7b"], vocab_size=151936)
-    monkeypatch.setitem(random_weights.SHAPES, "7b", tiny)
+    tiny = replace(random_weights.SHAPES["qwen-7b-chat"], vocab_size=151936)
+    monkeypatch.setitem(random_weights.SHAPES, "qwen-7b-chat", tiny)
 
 
 @pytest.fixture

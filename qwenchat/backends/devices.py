@@ -71,6 +71,20 @@ def predict_names(device: str, dtype: str) -> tuple[str, str]:
     return kind, _name_of_dtype(dtype, kind, _multiplies_bfloat16)
 
 
+def predict_room(device: str) -> int:
+    """Predict the bytes that a model has on a device, without torch: of a GPU all, else what is free now.
+
+    Raises:
+        UsageError: a device cannot have that name.
+    """
+    kind, index = _kind_of_device(device) if device != "auto" else ("cuda" if _has_gpu() else "cpu", "")
+    if kind == "cuda":
+        return _gpu_bytes(int(index or 0))
+    from qwenchat.engine.memory import available_bytes
+
+    return available_bytes("cpu")
+
+
 def _kind_of_device(name: str) -> tuple[str, str]:
     """ "cpu" or "cuda", and the number of a GPU if one is named."""
     kind, _, index = name.partition(":")
@@ -104,16 +118,32 @@ def _multiplies_bfloat16() -> bool:
 
 def _has_gpu() -> bool:
     """True if torch is built for CUDA, and the driver has a GPU for it."""
-    windows = os.name == "nt"
     torch = importlib.util.find_spec("torch")
-    library = "torch_cuda.dll" if windows else "libtorch_cuda.so"
+    library = "torch_cuda.dll" if os.name == "nt" else "libtorch_cuda.so"
     if torch is None or torch.origin is None or not (Path(torch.origin).parent / "lib" / library).exists():
         return False
     count = ctypes.c_int()
     try:
-        driver = ctypes.CDLL("nvcuda.dll" if windows else "libcuda.so.1")
+        driver = _driver()
         # https://docs.nvidia.com/cuda/cuda-driver-api: both give 0 for success.
         failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
     except (OSError, AttributeError):
         return False
     return not failed and count.value > 0
+
+
+def _gpu_bytes(index: int) -> int:
+    """The memory of a GPU; 0 if there is none of that number."""
+    device, size = ctypes.c_int(), ctypes.c_size_t()
+    try:
+        driver = _driver()
+        failed = driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), index)
+        failed = failed or driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+    except (OSError, AttributeError):
+        return 0
+    return 0 if failed else size.value
+
+
+def _driver() -> ctypes.CDLL:
+    """The GPU's driver; raises OSError where there is none."""
+    return ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")

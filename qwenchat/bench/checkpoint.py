@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwenchat.bench.random_weights import random_scales
+from qwenchat.bench.random_weights import embedding_deviation, random_scales
+from qwenchat.engine.architectures import ARCHITECTURES
+from qwenchat.engine.weights.modules import modules
+from qwenchat.engine.weights.parameters import stored_shapes
 from qwenchat.errors import QwenchatError
 from qwenchat.models.quantize.checkpoint import quantization_config
 
@@ -74,7 +77,17 @@ _GENERATION = {
 
 def _config(c: ModelConfig) -> dict[str, Any]:
     """``config.json`` as it is published."""
-    fields: dict[str, Any] = {
+    fields = _qwen_config(c) if c.architecture is ARCHITECTURES["qwen"] else _other_config(c)
+    if c.quant:
+        fields["quantization_config"] = quantization_config(
+            c.quant.bits, c.quant.group_size, c.quant.act_order
+        )
+    return fields
+
+
+def _qwen_config(c: ModelConfig) -> dict[str, Any]:
+    """Of the first generation."""
+    return {
         "architectures": ["QWenLMHeadModel"],
         "model_type": "qwen",
         "vocab_size": c.vocab_size,
@@ -101,11 +114,28 @@ def _config(c: ModelConfig) -> dict[str, Any]:
         "torch_dtype": "float16",
         "transformers_version": "4.32.0",
     }
-    if c.quant:
-        fields["quantization_config"] = quantization_config(
-            c.quant.bits, c.quant.group_size, c.quant.act_order
-        )
-    return fields
+
+
+def _other_config(c: ModelConfig) -> dict[str, Any]:
+    """Of the later ones."""
+    return {
+        "architectures": [f"{c.architecture.model_type.title()}ForCausalLM"],
+        "model_type": c.architecture.model_type,
+        "vocab_size": c.vocab_size,
+        "hidden_size": c.hidden_size,
+        "num_hidden_layers": c.num_layers,
+        "num_attention_heads": c.num_heads,
+        "num_key_value_heads": c.num_key_value_heads,
+        "head_dim": c.head_dim,
+        "intermediate_size": c.mlp_size,
+        "max_position_embeddings": c.max_position_embeddings,
+        "rms_norm_eps": c.norm_eps,
+        "rope_theta": c.rope_base,
+        "hidden_act": "silu",
+        "use_sliding_window": False,
+        "tie_word_embeddings": c.tie_word_embeddings,
+        "torch_dtype": "float16",
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +154,21 @@ class _Tensor:
 
 def _tensors(c: ModelConfig) -> Iterator[_Tensor]:
     """Every tensor, in the order of the model."""
-    hidden, mlp = c.hidden_size, c.mlp_size
-    yield _floats("transformer.wte.weight", (c.vocab_size, hidden), 1.0)
-    for i in range(c.num_layers):
-        layer = f"transformer.h.{i}"
-        yield _norm(f"{layer}.ln_1.weight", hidden)
-        yield from _linear(f"{layer}.attn.c_attn", 3 * hidden, hidden, c.quant)
-        yield _floats(f"{layer}.attn.c_attn.bias", (3 * hidden,), 0.01)
-        yield from _linear(f"{layer}.attn.c_proj", hidden, hidden, c.quant)
-        yield _norm(f"{layer}.ln_2.weight", hidden)
-        yield from _linear(f"{layer}.mlp.w1", mlp, hidden, c.quant)
-        yield from _linear(f"{layer}.mlp.w2", mlp, hidden, c.quant)
-        yield from _linear(f"{layer}.mlp.c_proj", hidden, mlp, c.quant)
-    yield _norm("transformer.ln_f.weight", hidden)
-    yield _floats("lm_head.weight", (c.vocab_size, hidden), hidden**-0.5)
+    for module in modules(c):
+        outputs, *inputs = module.shape
+        weight = f"{module.name}.weight"
+        parts = stored_shapes(c, weight, module.shape)
+        for name, shape in parts.items():
+            if not inputs:
+                yield _norm(name, outputs)
+            elif module.name == "embedding":
+                yield _floats(name, shape, embedding_deviation(c))
+            elif module.name != "lm_head":
+                yield from _linear(name.removesuffix(".weight"), shape[0], shape[1], c.quant)
+            elif not c.tie_word_embeddings:
+                yield _floats(name, shape, shape[1] ** -0.5)
+        for name, shape in stored_shapes(c, f"{module.name}.bias", (outputs,)).items() if module.bias else ():
+            yield _floats(name, shape, 0.01)
 
 
 def _linear(layer: str, outputs: int, inputs: int, quant: QuantConfig | None) -> Iterator[_Tensor]:

@@ -20,6 +20,7 @@ from qwenchat.bench.ceilings import prefill_operations, read_rate
 from qwenchat.bench.protocol import (
     SAMPLING,
     WARM_TOKENS,
+    WINDOW,
     Decode,
     Loaded,
     Memory,
@@ -28,7 +29,7 @@ from qwenchat.bench.protocol import (
     Subject,
     Tell,
 )
-from qwenchat.bench.random_weights import published_size
+from qwenchat.bench.random_weights import published_chat
 from qwenchat.bench.timing import Clock, wait
 from qwenchat.engine.generate import Engine
 from qwenchat.engine.plan import new_runner
@@ -63,7 +64,7 @@ def measure(
     result = Result(
         name=subject.name,
         format=f"Int{config.quant.bits}" if config.quant else dtype,
-        published=published_size(config),
+        published=published_chat(config),
         device=str(loaded.device),
         dtype=dtype,
         kernels=loaded.kernels,
@@ -151,7 +152,7 @@ def _measure_replies(
 ) -> None:
     """The next turn, the replies and their peak memory, in a cache for the longest of them."""
     p, prompts = result.protocol, _Prompts(loaded.config.vocab_size)
-    engine = new_engine(loaded, max(*p.tokens, p.old + p.new, p.prompt) + 1, kv_cache)
+    engine = new_engine(loaded, p.longest, kv_cache)
     tell(
         tr(
             "{name}: next turn, {new} new tokens after {old}",
@@ -174,6 +175,9 @@ def _measure_replies(
         if reads:
             reads.append(read_rate(loaded.device))
     result.read = statistics.mean(reads) if reads else None
+    for context in p.contexts:
+        tell(tr("{name}: a token at a context of {count}", name=result.name, count=f"{context:,}"))
+        result.token_seconds[context] = _token_seconds(engine, prompts, context, clock)
     if kernels and loaded.weights is not None:
         from qwenchat.bench import kernels as timing
         from qwenchat.engine.cuda.runner import GraphCache
@@ -204,6 +208,15 @@ def _first_token(engine: Engine[Any], ids: list[int], clock: Clock) -> tuple[flo
 def _next_turn(engine: Engine[Any], old: list[int], new: list[int], clock: Clock) -> tuple[float, int]:
     _first_token(engine, old, clock)
     return _first_token(engine, old + new, clock)
+
+
+def _token_seconds(engine: Engine[Any], prompts: _Prompts, context: int, clock: Clock) -> float:
+    """Seconds of a token after a prompt, on average over the last ones of a context."""
+    width = min(WINDOW, context // 8)
+    decodes: list[Decode] = []
+    _reply(decodes, engine, prompts.new(context - width), width + 1, clock)
+    first, *_, last = decodes[0].arrivals
+    return (last - first) / width
 
 
 def _reply(decodes: list[Decode], engine: Engine[Any], ids: list[int], tokens: int, clock: Clock) -> None:

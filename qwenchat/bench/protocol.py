@@ -45,12 +45,14 @@ class Protocol:
         tokens: lengths of the replies to one token, each a run of its own.
         prompt: tokens of the prompt whose first token is waited for, and whose peak memory is taken.
         old, new: tokens of a chat, and of the turn that follows it.
+        contexts: at which a token is timed after a prompt, beside the replies.
     """
 
     tokens: tuple[int, ...]
     prompt: int
     old: int
     new: int
+    contexts: tuple[int, ...] = ()
 
     def within(self, most: int) -> Protocol:
         """The same for a model of at most ``most`` positions.
@@ -63,7 +65,13 @@ class Protocol:
             raise UsageError("a reply of fewer than {least} tokens cannot be timed", least=_LEAST_TOKENS)
         prompt = min(self.prompt, most - 1)
         old = min(self.old, most - 1 - min(self.new, most // 8))
-        return Protocol(tokens, prompt, old, min(self.new, most - 1 - old))
+        contexts = tuple(context for context in self.contexts if context <= most)
+        return Protocol(tokens, prompt, old, min(self.new, most - 1 - old), contexts)
+
+    @property
+    def longest(self) -> int:
+        """The most positions that any of it takes."""
+        return max(*self.tokens, *self.contexts, self.old + self.new, self.prompt) + 1
 
 
 CARD = Protocol((2048, 8192), 2048, 2000, 200)
@@ -183,7 +191,7 @@ class Result:
     Attributes:
         name: of the subject.
         format: of its weights: "Int8", "Int4", or the dtype.
-        published: the size of the published chat that it is or has the shapes of: "7b"; else None.
+        published: the published chat that it is or has the shapes of: "qwen-7b-chat"; else None.
         device, dtype, kernels: where, in what, and with what it computed.
         protocol: what was asked for, within what the model can do.
         weights: bytes of weights that a token reads.
@@ -196,6 +204,7 @@ class Result:
             CPU of the process since it began to load.
         first_token: seconds to the first token of a prompt that shares nothing with the cache.
         next_turn: the same for new tokens after old ones, of which ``reused`` were in the cache.
+        token_seconds: that a token took where it saw so many positions.
         prefill_operations: of that prompt.
         kernels_at: the context at which the kernels were timed.
         kernel_times: what each took, in their order.
@@ -220,6 +229,7 @@ class Result:
     first_token: float | None = None
     next_turn: float | None = None
     reused: int | None = None
+    token_seconds: dict[int, float] = field(default_factory=dict)
     prefill_operations: int | None = None
     kernels_at: int | None = None
     kernel_times: list[KernelTime] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """Models of the published shapes with random weights: speed does not depend on their values.
 
-Owns the names that they are asked for by; the shapes are ``models.published``'s. What it makes is the very
+Owns the names that they are asked for by; the shapes are ``models.shapes``'s. What it makes is the very
 model that loading a checkpoint makes, quantised layers in their codes where the device reads codes, and goes
 the same way from there.
 """
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from qwenchat.engine.config import ModelConfig, QuantConfig
 from qwenchat.engine.sizes import float_bytes, packed_bytes
 from qwenchat.errors import Names, UsageError
-from qwenchat.models.published import GROUP, SHAPES
+from qwenchat.models import published
+from qwenchat.models.published import GROUP
+from qwenchat.models.shapes import SHAPES
 
 if TYPE_CHECKING:
     import torch
@@ -24,56 +26,56 @@ if TYPE_CHECKING:
     from qwenchat.engine.weights.gptq import Codes
     from qwenchat.engine.weights.quantized_layout import QuantizedLayout
 
-FORMATS = {"int8": 8, "int4": 4, "fp16": None}
-"""The published formats, with the bits of what is quantised."""
+FORMATS = {"int8": 8, "int4": 4, "fp16": None, "bf16": None}
+"""The formats, with the bits of what is quantised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A published model: its size, and a format of it."""
+    """A published model: the chat, as :data:`SHAPES` calls it, and a format of it."""
 
-    size: str
+    chat: str
     format: str
 
     @property
     def name(self) -> str:
         """As it is asked for."""
-        return f"qwen-{self.size}-chat-{self.format}"
+        return f"{self.chat}-{self.format}"
 
     @property
     def config(self) -> ModelConfig:
         """Its ``config.json``."""
         bits = FORMATS[self.format]
         quant = None if bits is None else QuantConfig(bits, GROUP, act_order=False, zeros_minus_one=True)
-        return replace(SHAPES[self.size], quant=quant)
+        return replace(SHAPES[self.chat], quant=quant)
 
 
 def shape_of(name: str) -> Shape:
-    """The model called ``name``: "qwen-7b-chat-int8"; without a format it is fp16.
+    """The model called ``name``: "qwen-7b-chat-int8", "qwen2.5-7b-int4"; without a format it is in floats.
 
     Raises:
         UsageError: there is none of that name.
     """
-    wanted = name.lower().removeprefix("qwen/").replace("_", ".")
-    match = re.fullmatch(r"qwen-([\d.]+b)-chat(?:-(int8|int4|fp16))?", wanted)
-    if match is None or match[1] not in SHAPES:
-        known = Names(f"qwen-{size}-chat" for size in SHAPES)
+    wanted = name.lower().removeprefix("qwen/").replace("-gptq-", "-")
+    match = re.fullmatch(rf"(.*?)(?:-({'|'.join(FORMATS)}))?", wanted, re.DOTALL)
+    chat = published.chat_of(match[1]) if match else None
+    if match is None or chat is None:
         raise UsageError(
             "no published shapes are known of {name}",
             "known are {names}, each also with -int8 or -int4 behind it",
             name=name,
-            names=known,
+            names=Names(SHAPES),
         )
-    return Shape(match[1], match[2] or "fp16")
+    return Shape(chat, match[2] or ("fp16" if SHAPES[chat].architecture.model_type == "qwen" else "bf16"))
 
 
-def published_size(config: ModelConfig) -> str | None:
-    """The size of the published chat that has these shapes, or None."""
+def published_chat(config: ModelConfig) -> str | None:
+    """The published chat that has these shapes, the first of several; or None."""
 
-    def widths(c: ModelConfig) -> tuple[int, int, int]:
-        return c.hidden_size, c.num_layers, c.mlp_size
+    def shape(c: ModelConfig) -> tuple[object, ...]:
+        return c.architecture, c.hidden_size, c.num_layers, c.mlp_size
 
-    return next((size for size, shape in SHAPES.items() if widths(shape) == widths(config)), None)
+    return next((chat for chat, known in SHAPES.items() if shape(known) == shape(config)), None)
 
 
 def formats_of(names: str) -> tuple[str, ...]:
@@ -144,11 +146,18 @@ def random_model(
                 module.weight = parameter(normal(module.weight.shape, module.in_features**-0.5))
             module.bias = None if bias is None else parameter(bias)
         elif isinstance(module, nn.Embedding):
-            module.weight = parameter(normal(module.weight.shape, 1.0))
+            module.weight = parameter(normal(module.weight.shape, embedding_deviation(config)))
         elif isinstance(module, RMSNorm):
             weight = torch.rand(module.weight.shape, generator=generator, device=device) + 0.5
             module.weight = parameter(weight.to(stored))
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.embedding.weight
     return model.eval()
+
+
+def embedding_deviation(config: ModelConfig) -> float:
+    """The standard deviation of the embedding's values; where it is the output matrix too, that one's."""
+    return config.hidden_size**-0.5 if config.tie_word_embeddings else 1.0
 
 
 def random_codes(outputs: int, inputs: int, quant: QuantConfig, generator: Generator) -> Codes:

@@ -148,6 +148,7 @@ def _result(report: Report, r: Result) -> dict[str, Any]:
             "reused": r.reused,
             "seconds": _rounded(r.next_turn),
         },
+        "token_seconds": {str(context): _rounded(s) for context, s in r.token_seconds.items()},
         "sampler": None if r.sampler is None else asdict(r.sampler),
         "start_seconds": None if r.start is None else [_rounded(s) for s in r.start],
         "kernels_at_context": r.kernels_at,

@@ -49,6 +49,7 @@ class Request:
         formats: of these, as a list with commas; None for the name's own.
         device, dtypes: as the settings have them.
         tokens: lengths of the replies; None for what suits the device.
+        contexts: at which a token is timed after a prompt; those that a model has not are left out.
         kv_cache: "auto" or "int8".
         threads: on a CPU; None for its physical cores.
         kernels: time each kernel.
@@ -63,6 +64,7 @@ class Request:
     device: str = "auto"
     dtypes: tuple[str, ...] = ("auto",)
     tokens: tuple[int, ...] | None = None
+    contexts: tuple[int, ...] = ()
     kv_cache: str = "auto"
     threads: int | None = None
     kernels: bool = False
@@ -91,6 +93,7 @@ def measure(request: Request, *, command: str, tell: Tell) -> Report:
     plan = protocol.CARD if device.type == "cuda" else protocol.SMALL
     if request.tokens is not None:
         plan = replace(plan, tokens=request.tokens)
+    plan = replace(plan, contexts=request.contexts)
     if request.threads is not None and device.type == "cpu":
         torch.set_num_threads(request.threads)
     for name, dtype in dtypes.items():
@@ -169,7 +172,7 @@ def _plan(
         reading=0,
         cuda=device.type == "cuda",
         itemsize=dtype.itemsize,
-        context=max(plan.tokens) + 1,
+        context=plan.within(shape.config.max_position_embeddings).longest,
         packed=packed,
         int8_cache=request.kv_cache == "int8",
     )

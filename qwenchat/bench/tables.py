@@ -34,6 +34,7 @@ def tables(report: Report) -> Iterator[Table]:
     yield from _next_turns(report)
     yield from _starts(report)
     yield from _contexts(report)
+    yield from _tokens(report)
     yield from _kernels(report)
     yield from _samplers(report)
 
@@ -161,6 +162,19 @@ def _contexts(report: Report) -> Iterator[Table]:
         yield from _titled(tr("{name}: speed by the context", name=title_of(report, r)), columns, rows)
 
 
+def _tokens(report: Report) -> Iterator[Table]:
+    """The time of a token after a prompt, at each context."""
+
+    def figures(r: Result, context: int, seconds: float) -> tuple[str, ...]:
+        limit = report.ceilings_of(r).decode_at(r.weights, r.per_position, context)
+        return _ms(seconds), _speed(1 / seconds, 1), _share(1 / seconds / limit)
+
+    measured = ((r, context, s) for r in report.results for context, s in r.token_seconds.items())
+    for context, times in _by(measured):
+        rows = [(title_of(report, r), *figures(r, context, seconds)) for r, seconds in times]
+        yield from _headed(tr("a token at a context of {count}", count=f"{context:,}"), rows)
+
+
 def _kernels(report: Report) -> Iterator[Table]:
     """Each kernel of the decode step, and the whole of it."""
     columns = (
@@ -219,7 +233,7 @@ def _by(
 
 def _of_card(report: Report, figures: Iterable[tuple[str, float]]) -> Iterator[tuple[str, float]]:
     """The card's figures by the name of a row, where one of the models is the card's."""
-    if any(r.published == "7b" for r in report.results):
+    if any(r.published == "qwen-7b-chat" for r in report.results):
         yield from ((tr("{format} (card, A100)", format=name), figure) for name, figure in figures)
 
 

@@ -26,13 +26,15 @@ def _option(help_text: str, *names: str, metavar: str, **extra: Any) -> Any:
 
 
 _RANDOM_WEIGHTS = (
-    "Random weights in the shapes of a published model: qwen-7b-chat-int8, also -int4, -fp16; 1.8b, 14b."
+    "Random weights in the shapes of a published model: qwen-7b-chat-int8, qwen2.5-7b-int4, qwen3-8b-bf16."
 )
 _FORMATS = "Formats of the random weights, one after the other: int8,int4,fp16."
+_CONTEXTS = "Time a token after prompts of so many tokens too: 2048,8192,32768."
 _MODEL = "A checkpoint folder, a known name, or demo."
 _KV_CACHE = "KV cache format: auto or int8."
 _DTYPE = "Number format: auto, float32, bfloat16 or float16, or several."
 _TOKENS = "New tokens of each reply; by default 2048,8192 on a GPU and 128 on a CPU."
+_LEAST_CONTEXT = 16
 _LOAD = "Time a process from its start to its first token; random weights go to disk for it."
 
 
@@ -48,6 +50,7 @@ def bench(
     device: Device = None,
     dtype: Annotated[str | None, _option(_DTYPE, metavar="LIST", autocompletion=words_of("dtype"))] = None,
     tokens: Annotated[str | None, _option(_TOKENS, metavar="LIST")] = None,
+    contexts: Annotated[str | None, _option(_CONTEXTS, metavar="LIST")] = None,
     kv_cache: Annotated[
         str | None, _option(_KV_CACHE, metavar="KIND", autocompletion=words_of("kv_cache"))
     ] = None,
@@ -81,7 +84,8 @@ def bench(
         raise UsageError("--peer needs a checkpoint", "-m demo is one")
     if chart is not None and not chart.absolute().parent.is_dir():
         raise UsageError("there is no folder {folder}", folder=chart.absolute().parent)
-    lengths = None if tokens is None else _numbers(tokens)
+    lengths = None if tokens is None else _numbers("--tokens", tokens)
+    positions = () if contexts is None else _numbers("--contexts", contexts, least=_LEAST_CONTEXT)
     name = model or flags.settings["model"] or "demo"
     if random_weights is None:
         from qwenchat.models import catalog
@@ -106,6 +110,7 @@ def bench(
         device=device or flags.settings["device"] or "auto",
         dtypes=_words(dtype or flags.settings["dtype"] or "auto"),
         tokens=lengths,
+        contexts=positions,
         kv_cache=kv_cache or flags.settings["kv_cache"] or "auto",
         threads=flags.settings["threads"] if threads is None else threads,
         kernels=kernels,
@@ -125,13 +130,16 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(option: str, text: str, least: int = 1) -> tuple[int, ...]:
     try:
         numbers = tuple(dict.fromkeys(int(word) for word in text.split(",")))
     except ValueError:
         numbers = ()
-    if not numbers or min(numbers) < 1:
+    if not numbers or min(numbers) < least:
         raise UsageError(
-            "--tokens is {text}, expected numbers from 1 with commas between them", text=repr(text)
+            "{option} is {text}, expected numbers from {least} with commas between them",
+            option=option,
+            text=repr(text),
+            least=least,
         )
     return numbers

@@ -81,6 +81,8 @@ def _as_object(report: Report) -> dict[str, Any]:
         "models": [
             {
                 "name": outlook.model.name,
+                "chat": outlook.model.chat,
+                "format": outlook.model.format,
                 "disk_bytes": outlook.model.disk_bytes,
                 "context": outlook.model.context,
                 "folder": outlook.folder and str(outlook.folder),
@@ -98,10 +100,21 @@ def _tables(report: Report) -> Iterator[Table]:
     yield terms(map(_told, report.findings), "")
     if report.models:
         yield terms([("",)])
-        yield Table(_columns(report.models[0].fits), [_model(outlook) for outlook in report.models])
+        yield Table(_columns(report.models[0].fits), [_model(each) for each in _one_of_each(report.models)])
     yield terms([("",)])
     columns = (Column(look="error"),) * 2 if report.exit_code else (Column(look="term"), Column(look=""))
     yield Table(columns, [_told(report.chat)])
+
+
+def _one_of_each(models: Sequence[ModelFit]) -> Iterator[ModelFit]:
+    """Of each chat the format that is here; else the first that fits, or the smallest."""
+    of_chat: dict[str, list[ModelFit]] = {}
+    for each in models:
+        of_chat.setdefault(each.model.chat, []).append(each)
+    for formats in of_chat.values():
+        fitting = [each for each in formats if any(fit.fits for fit in each.fits)]
+        smallest = min(formats, key=lambda each: each.model.disk_bytes)
+        yield next((each for each in formats if each.folder), next(iter(fitting), smallest))
 
 
 def _told(finding: Finding) -> tuple[str, ...]:
@@ -123,6 +136,7 @@ def _label(area: str) -> str:
         "cache": tr("cache"),
         "checkpoints": tr("checkpoints"),
         "quantize": tr("quantize"),
+        "best": tr("best here"),
         "chat": tr("chat"),
     }.get(area, area)
 
@@ -154,7 +168,7 @@ def _model(outlook: ModelFit) -> tuple[str, ...]:
     model, fits = outlook.model, outlook.fits
     return (
         model.short,
-        size_text(model.disk_bytes),
+        ("" if model.is_exact else "≈") + size_text(model.disk_bytes),
         f"{model.context:,}",
         _SIGNS["good"] if outlook.folder else "-",
         *(f"{_SIGNS['good' if fit.fits else 'bad']} {in_gib(fit.needed)} GiB" for fit in fits),

@@ -28,7 +28,7 @@ def list_models(
     here: Annotated[bool, typer.Option("--here", help="Only those on this machine.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the known models and those on this machine."""
+    """List the models on this machine, and the published chats that can be pulled."""
     from qwenchat.cli import model_table
     from qwenchat.models import catalog
 
@@ -38,10 +38,12 @@ def list_models(
     if context.wants_json(as_json):
         print_object({"device": device, "models": [model.as_dict() for model in listed]})
     elif listed:
-        print_tables(model_table.list_table(listed, device))
+        print_tables(*model_table.list_tables(listed, device, published=not here))
         for model in listed:
             if model.name == catalog.DEMO and model.place is None:
                 _say_how_to_get(context, model.name)
+        if not here:
+            context.say(tr("qwenchat models pull qwen2.5-7b-int4 downloads one in one of its formats"))
     else:
         context.say(tr("there are no models on this machine yet"))
 
@@ -63,12 +65,14 @@ def show(ctx: typer.Context, name: _Name, as_json: Json = False) -> None:
             "give a checkpoint folder, a known name, or demo",
             path=place.folder,
         )
-    device, memory = _memory(context.settings)
+    device, memory, room = _memory(context.settings)
     full = place.name if place else known.name if known else name
     said = about.of(place.folder) if place else None
     trained = known.context if known else said.context if said else None
     begun = full in _begun() and place is None
-    model = model_table.ModelRow(full, known, place, trained, begun, memory(known) if known else None)
+    takes = memory(known) if known else None
+    fits = None if takes is None else takes <= room
+    model = model_table.ModelRow(full, known, place, trained, begun, takes, fits)
     files = model_table.files_of(place.folder) if place else []
     if context.wants_json(as_json):
         contents = [{"name": name, "size": size} for name, size in files]
@@ -87,16 +91,16 @@ def _all(settings: Settings) -> tuple[str, list[ModelRow]]:
     from qwenchat.models import about, catalog, published
     from qwenchat.models.builtin import demo
 
-    device, memory = _memory(settings)
+    device, memory, room = _memory(settings)
     found: dict[str, LocalCheckpoint] = {}
     for place in catalog.on_this_machine():
         found.setdefault(place.name, place)
     begun = _begun()
     ours = {known.name: known for known in (*published.KNOWN, demo.ABOUT)}
-    listed = [
-        ModelRow(name, known, found.get(name), known.context, name in begun - found.keys(), memory(known))
-        for name, known in ours.items()
-    ]
+    listed = []
+    for name, known in ours.items():
+        takes, unfinished = memory(known), name in begun - found.keys()
+        listed.append(ModelRow(name, known, found.get(name), known.context, unfinished, takes, takes <= room))
     others = [
         ModelRow(name, None, place, about.of(place.folder).context, False, None)
         for name, place in found.items()
@@ -105,9 +109,10 @@ def _all(settings: Settings) -> tuple[str, list[ModelRow]]:
     return device, listed + others
 
 
-def _memory(settings: Settings) -> tuple[str, Callable[[Published], int]]:
-    """The device that a model would go to, and what gives the memory that a published one takes there."""
-    from qwenchat.backends.devices import predict_device
+def _memory(settings: Settings) -> tuple[str, Callable[[Published], int], int]:
+    """The device that a model would go to, what gives the memory that a published one takes there, and the
+    bytes that the device has for it."""
+    from qwenchat.backends.devices import predict_device, predict_room
 
     device, itemsize = predict_device(settings.device, settings.dtype)
 
@@ -115,7 +120,7 @@ def _memory(settings: Settings) -> tuple[str, Callable[[Published], int]]:
         int8 = settings.kv_cache == "int8"
         return known.memory_bytes(cuda=device == "cuda", itemsize=itemsize, int8_cache=int8)
 
-    return device, memory
+    return device, memory, predict_room(settings.device)
 
 
 def _begun() -> set[str]:

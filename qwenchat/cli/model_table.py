@@ -6,14 +6,14 @@ What comes from a checkpoint or a server is sanitised here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.errors import CheckpointError, Names, Phrase
-from qwenchat.humanize import in_gib, size_text
+from qwenchat.humanize import in_gib, range_text, size_text
 from qwenchat.i18n.language import plural, tr, translated
 from qwenchat.terminal.columns import Column, Table, terms
 from qwenchat.terminal.sanitize import sanitize_line
@@ -38,6 +38,7 @@ class ModelRow:
         context: the tokens that it was trained on, or None.
         begun: whether a pull of it has not ended.
         memory: bytes that it takes on the device of this machine, or None.
+        fits: whether the device has as many, or None where one of the two is not known.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ModelRow:
     context: int | None
     begun: bool
     memory: int | None
+    fits: bool | None = None
 
     @property
     def disk(self) -> int | None:
@@ -54,15 +56,26 @@ class ModelRow:
             return self.place.bytes
         return self.known.disk_bytes if self.known else None
 
+    @property
+    def disk_text(self) -> str | None:
+        """The same for a person, with a sign where it is computed."""
+        if self.disk is None:
+            return None
+        about = "" if self.place or self.known is None or self.known.is_exact else "≈"
+        return about + size_text(self.disk)
+
     def as_dict(self) -> dict[str, Any]:
         """The object that ``--json`` prints, verbatim."""
         known, place = self.known, self.place
         return {
             "name": self.name,
             "short": known.short if known else None,
+            "chat": known.chat if known else None,
+            "format": known.format if known else None,
             "disk_bytes": self.disk,
             "context": self.context,
             "memory_bytes": self.memory,
+            "fits": self.fits,
             "here": place is not None,
             "begun": self.begun,
             "source": place.source if place else None,
@@ -81,13 +94,53 @@ def source_text(source: str) -> str:
     }[source]
 
 
-def list_table(models: Sequence[ModelRow], device: str) -> Table:
-    """A row a model.
+def list_tables(models: Sequence[ModelRow], device: str, *, published: bool) -> Iterator[Table]:
+    """A row a model of those on this machine; then a row a published chat, with its formats.
 
     Args:
         models: one or more.
         device: what the memory is of.
+        published: whether the published chats are listed.
     """
+    here = [model for model in models if model.place or model.begun or model.known is None]
+    chats: dict[str, list[ModelRow]] = {}
+    for model in models if published else ():
+        if model.known and model.known.chat != model.name:  # which only the built-in one is called
+            chats.setdefault(model.known.chat, []).append(model)
+    if here:
+        yield _here_table(here, device)
+    if here and chats:
+        yield terms([("",)])
+    if chats:
+        yield _chats_table(chats, device)
+
+
+def _chats_table(chats: Mapping[str, Sequence[ModelRow]], device: str) -> Table:
+    """A row a published chat: what its formats take on disk, and which of them fit."""
+    from qwenchat.models import published
+
+    columns = (
+        Column(tr("published chats"), "term"),
+        Column(tr("disk"), leaves=2),
+        Column(tr("context"), leaves=1, right=True),
+        Column(tr("fits, {device}", device=device)),
+    )
+    return Table(columns, [(published.brief(name), *_chat_cells(formats)) for name, formats in chats.items()])
+
+
+def _chat_cells(formats: Sequence[ModelRow]) -> tuple[str, ...]:
+    known = [model.known for model in formats if model.known]
+    sizes = sorted(model.disk_bytes for model in known)
+    fitting = [model.known.format for model in formats if model.known and model.fits]
+    return (
+        f"≈{range_text(sizes[0], sizes[-1])}",
+        f"{known[0].context:,}",
+        " ".join(fitting) or _NONE,
+    )
+
+
+def _here_table(models: Sequence[ModelRow], device: str) -> Table:
+    """A row a model, and where it is."""
     columns = (
         Column(tr("model"), "term"),
         Column(tr("disk"), leaves=3),
@@ -103,7 +156,7 @@ def _cells(model: ModelRow) -> tuple[str, ...]:
     absent = tr("its pull is not complete") if model.begun else _NONE
     return (
         known.short if known else model.name,
-        _NONE if model.disk is None else size_text(model.disk),
+        model.disk_text or _NONE,
         _NONE if model.context is None else f"{model.context:,}",
         _NONE if model.memory is None else f"{in_gib(model.memory)} GiB",
         source_text(place.source) if place else absent,
@@ -132,14 +185,25 @@ def show_tables(
     context = model.context
     facts += [
         (tr("context"), None if context is None else plural(context, "1 token", "{count} tokens")),
-        (tr("disk"), None if model.disk is None else size_text(model.disk)),
+        (tr("disk"), model.disk_text),
     ]
     if model.memory is not None:
         facts.append((tr("memory, {device}", device=device), f"{in_gib(model.memory)} GiB"))
+    facts.append((tr("formats"), formats_text(model.known) if model.known else None))
     return (
         terms((name, value) for name, value in facts if value),
         terms((f"  {name}", size_text(size)) for name, size in files),
     )
+
+
+def formats_text(known: Published) -> str | None:
+    """The formats in which a chat is published, by what pulls each, with their sizes; None if it has one."""
+    from qwenchat.models import published
+
+    found = published.formats(known.chat)
+    about = {True: "", False: "≈"}
+    told = [f"{each.to_pull} ({about[each.is_exact]}{size_text(each.disk_bytes)})" for each in found]
+    return tr(", ").join(told) if len(found) > 1 else None
 
 
 def files_of(path: Path) -> list[tuple[str, int]]:

@@ -22,7 +22,8 @@ class Models(Group):
 
     later: ClassVar[Mapping[str, Later]] = {
         "list": Later(
-            "qwenchat.cli.model_list:list_models", "List the known models and those on this machine."
+            "qwenchat.cli.model_list:list_models",
+            "List the models on this machine, and the published chats that can be pulled.",
         ),
         "show": Later(
             "qwenchat.cli.model_list:show", "Show a model's folder, files, kind, licence and memory."

@@ -8,9 +8,11 @@ from contextlib import closing
 from qwenchat.doctor import surroundings
 from qwenchat.doctor.findings import Finding, ModelFit, Report
 from qwenchat.errors import ConfigError, QwenchatError
+from qwenchat.humanize import in_gib
 from qwenchat.i18n.language import tr
-from qwenchat.models import published
+from qwenchat.models import fitting, published
 from qwenchat.models.progress import Progress
+from qwenchat.models.published import Published
 from qwenchat.settings import sources
 
 
@@ -41,11 +43,40 @@ def examine(flags: Mapping[str, object], *, progress: Progress, notice: Callable
     with closing(Machine(resolved.settings, progress, notice)) as machine:
         findings += [*machine.gpus(), machine.processor(), machine.memory(), *around]
         models = tuple(machine.outlook(model) for model in published.KNOWN)
+        findings.append(_best(models))
         try:
             answer = machine.chat()
         except QwenchatError as error:
             wrong = wrong or error
     return _report(findings, models, wrong, answer)
+
+
+def _best(models: Sequence[ModelFit]) -> Finding:
+    """The published chat that would do best here."""
+    first = {each.model: each.fits[0] for each in models}
+    device, room = next((fit.device, fit.free) for fit in first.values())
+    cuda = device != "cpu"
+    found = fitting.best(first, lambda model: first[model].needed, room, cuda=cuda)
+    if found is None:
+        return Finding("best", "note", tr("no published chat fits {device}", device=device))
+    fit = first[found]
+    text = tr(
+        "{model}: {needed} of {free} GiB on {device}, {kernels}",
+        model=found.short,
+        needed=in_gib(fit.needed),
+        free=in_gib(fit.free),
+        device=device,
+        kernels=fit.kernels,
+    )
+    hint = (
+        "" if _is_here(found, models) else tr("qwenchat models pull {name} downloads it", name=found.to_pull)
+    )
+    return Finding("best", "good", text, hint, {"name": found.name, "device": device})
+
+
+def _is_here(model: Published, models: Sequence[ModelFit]) -> bool:
+    """True if a model has been found on this machine."""
+    return any(each.folder is not None for each in models if each.model is model)
 
 
 def _report(

@@ -607,6 +607,12 @@ CHINESE: Mapping[str, str] = {
     "disk": "磁盘",
     "context": "上下文",
     "memory, {device}": "内存（{device}）",
+    "published chats": "已发布的对话模型",
+    "fits, {device}": "放得下（{device}）",
+    "formats": "格式",
+    "qwenchat models pull qwen2.5-7b-int4 downloads one in one of its formats": (
+        "可用 qwenchat models pull qwen2.5-7b-int4 下载某个模型的某种格式"
+    ),
     "folder": "文件夹",
     "source": "来源",
     "revision": "版本",
@@ -840,8 +846,8 @@ CHINESE: Mapping[str, str] = {
     "there is no folder {folder}": "没有文件夹 {folder}",
     "--peer needs a checkpoint": "--peer 需要一个检查点",
     "-m demo is one": "例如 -m demo",
-    "--tokens is {text}, expected numbers from 1 with commas between them": (
-        "--tokens 为 {text}，应为以逗号分隔、不小于 1 的整数"
+    "{option} is {text}, expected numbers from {least} with commas between them": (
+        "{option} 为 {text}，应为以逗号分隔、不小于 {least} 的整数"
     ),
     "--kv-cache is {kind}, expected auto or int8": "--kv-cache 为 {kind}，应为 auto 或 int8",
     "a reply of fewer than {least} tokens cannot be timed": "少于 {least} 个 token 的回复无法计时",
@@ -876,6 +882,7 @@ CHINESE: Mapping[str, str] = {
     "from the start of a process to its first token": "从进程启动到首个 token",
     "{seconds} s the first time": "首次 {seconds} 秒",
     "{name}: speed by the context": "{name}：各上下文长度下的速度",
+    "a token at a context of {count}": "上下文为 {count} 时的一个 token",
     "tokens/s": "token/秒",
     "of the ceiling": "占上限",
     "{name}: kernels at a context of {count}": "{name}：上下文为 {count} 时的计算核",
@@ -899,6 +906,7 @@ CHINESE: Mapping[str, str] = {
     "{name}: first token after {tokens}": "{name}：{tokens} 个 token 之后的首个 token",
     "{name}: next turn, {new} new tokens after {old}": "{name}：下一轮，{old} 个 token 之后新增 {new} 个",
     "{name}: {tokens} new tokens": "{name}：新生成 {tokens} 个 token",
+    "{name}: a token at a context of {count}": "{name}：上下文为 {count} 时的一个 token",
     "{name}: kernels": "{name}：计算核",
     "qwenchat ask did not answer: {reason}": "qwenchat ask 没有回答：{reason}",
     "transformers cannot be timed beside {model}": "无法用 transformers 对 {model} 计时",
@@ -1087,6 +1095,11 @@ CHINESE: Mapping[str, str] = {
     "checkpoints": "检查点",
     "quantize": "量化",
     "chat": "对话",
+    "best here": "本机最佳",
+    "no published chat fits {device}": "没有已发布的对话模型能放进 {device}",
+    "{model}: {needed} of {free} GiB on {device}, {kernels}": (
+        "{model}：在 {device} 上占 {free} GiB 中的 {needed}，{kernels}"
+    ),
     "known models": "已知的模型",
     "kernels, {device}": "计算核（{device}）",
     "here": "在本机",

@@ -126,7 +126,9 @@ HELP: Mapping[str, str] = {
     "qwen-7b-chat-int8, org/model, or demo.": "如 qwen-7b-chat-int8、org/model 或 demo。",
     "qwen-7b-chat-int8, org/model, demo, or a folder.": "如 qwen-7b-chat-int8、org/model、demo 或文件夹。",
     "Print one JSON object.": "输出一个 JSON 对象。",
-    "List the known models and those on this machine.": "列出已知的模型和本机已有的模型。",
+    "List the models on this machine, and the published chats that can be pulled.": (
+        "列出本机已有的模型，以及可以下载的已发布对话模型。"
+    ),
     "Only those on this machine.": "只列本机已有的。",
     "Show a model's folder, files, kind, licence and memory.": (
         "显示模型的文件夹、文件、种类、许可证和内存需求。"
@@ -183,14 +185,17 @@ HELP: Mapping[str, str] = {
         "表格输出到标准输出，最后一行是 JSON。"
     ),
     "A checkpoint folder, a known name, or demo.": "检查点文件夹、已知名称或 demo。",
-    "Random weights in the shapes of a published model: qwen-7b-chat-int8, also -int4, -fp16; 1.8b, 14b.": (
-        "按已发布模型的结构随机生成权重：qwen-7b-chat-int8，也可为 -int4、-fp16；1.8b、14b。"
+    "Random weights in the shapes of a published model: qwen-7b-chat-int8, qwen2.5-7b-int4, qwen3-8b-bf16.": (
+        "按已发布模型的结构随机生成权重：qwen-7b-chat-int8、qwen2.5-7b-int4、qwen3-8b-bf16。"
     ),
     "Formats of the random weights, one after the other: int8,int4,fp16.": (
         "随机权重的格式，依次测量：int8,int4,fp16。"
     ),
     "Number format: auto, float32, bfloat16 or float16, or several.": (
         "数值格式：auto、float32、bfloat16、float16，可给出多个。"
+    ),
+    "Time a token after prompts of so many tokens too: 2048,8192,32768.": (
+        "另外测量在这么长的提示之后一个 token 的用时：2048,8192,32768。"
     ),
     "New tokens of each reply; by default 2048,8192 on a GPU and 128 on a CPU.": (
         "每条回复的新 token 数；默认 GPU 为 2048,8192，CPU 为 128。"

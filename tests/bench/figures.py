@@ -13,7 +13,7 @@ def result(name: str = "qwen-7b-chat-int8", protocol: Protocol = CARD, **fields:
     values: dict[str, object] = {
         "name": name,
         "format": "Int8",
-        "published": "7b",
+        "published": "qwen-7b-chat",
         "device": "cuda",
         "dtype": "float16",
         "kernels": "Triton, CUDA graph",

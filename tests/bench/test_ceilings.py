@@ -33,13 +33,13 @@ def test_the_ceiling_falls_as_the_context_grows() -> None:
 
 
 def test_a_token_reads_every_matrix_once() -> None:
-    c = SHAPES["7b"]
+    c = SHAPES["qwen-7b-chat"]
     per_layer = c.hidden_size * 3 * c.hidden_size + c.hidden_size**2 + 3 * c.hidden_size * c.mlp_size
     assert weight_bytes(c, 2) == 2 * (32 * per_layer + c.vocab_size * c.hidden_size)
 
 
 def test_the_operations_of_a_prefill_are_two_a_weight_and_the_pairs_that_see_each_other() -> None:
-    c = SHAPES["7b"]
+    c = SHAPES["qwen-7b-chat"]
     once, twice = prefill_operations(c, 1), prefill_operations(c, 2)
     matrices = (weight_bytes(c, 1) - c.vocab_size * c.hidden_size) * 2
     pair = 4 * c.num_layers * c.hidden_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ import torch
 import qwenchat
 from qwenchat.bench import checkpoint
 from qwenchat.bench.random_weights import Shape
-from qwenchat.engine.config import read_model_config
+from qwenchat.engine.config import QuantConfig, read_model_config
+from qwenchat.engine.torch_runner import TorchRunner
+from qwenchat.engine.weights.loader import load_model
 from qwenchat.errors import QwenchatError
+from tests.bench_fixtures import tiny_of
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("full_vocabulary")
@@ -21,14 +25,14 @@ pytestmark = pytest.mark.usefixtures("full_vocabulary")
 
 def write(folder: Path, name: str) -> list[str]:
     told: list[str] = []
-    checkpoint.ensure(folder, Shape("7b", name).config, device=CPU, progress=told.append)
+    checkpoint.ensure(folder, Shape("qwen-7b-chat", name).config, device=CPU, progress=told.append)
     return told
 
 
 @pytest.mark.parametrize("name", ["int8", "int4", "fp16"])
 def test_a_random_checkpoint_loads_and_answers(tmp_path: Path, name: str) -> None:
     write(tmp_path / name, name)
-    assert read_model_config(tmp_path / name) == Shape("7b", name).config
+    assert read_model_config(tmp_path / name) == Shape("qwen-7b-chat", name).config
     model = qwenchat.load(tmp_path / name, device="cpu", dtype="float32")
     events = list(model.chat([{"role": "user", "content": "hi"}], max_new_tokens=4, seed=1))
     assert events[-1].usage.completion_tokens > 0
@@ -63,3 +67,16 @@ def test_a_disk_without_room_is_said_before_anything_is_written(
     with pytest.raises(QwenchatError, match="--folder"):
         write(tmp_path / "new", "int8")
     assert not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.parametrize("chat", ["qwen2.5-0.5b-instruct", "qwen3-8b"])
+@pytest.mark.parametrize("bits", [4, None])
+def test_checkpoints_of_later_generations_are_what_the_engine_reads(
+    tmp_path: Path, chat: str, bits: int | None
+) -> None:
+    quant = None if bits is None else QuantConfig(bits, 32, act_order=False, zeros_minus_one=True)
+    config = replace(tiny_of(chat), quant=quant, seq_length=96)
+    checkpoint.ensure(tmp_path, config, device=CPU, progress=lambda line: None)
+    assert read_model_config(tmp_path) == config
+    model = load_model(tmp_path, device=CPU, dtype=torch.float32, context=8)
+    assert bool(TorchRunner(model).logits([1, 2, 3]).isfinite().all())

@@ -18,7 +18,7 @@ PLAN = Protocol((8, 16), 20, 30, 5)
 
 @pytest.mark.usefixtures("tiny_shapes")
 def test_transformers_gets_the_first_reply_and_the_prompt(ticking: Callable[[], float]) -> None:
-    config = replace(Shape("7b", "fp16").config, use_dynamic_ntk=False, use_logn_attn=False)
+    config = replace(Shape("qwen-7b-chat", "fp16").config, use_dynamic_ntk=False, use_logn_attn=False)
     model = random_model(config, device=CPU, dtype=torch.float32, layout=None)
     for block in model.layers:
         block.attention.qkv.bias.zero_()
@@ -30,6 +30,6 @@ def test_transformers_gets_the_first_reply_and_the_prompt(ticking: Callable[[], 
 
 @pytest.mark.usefixtures("tiny_shapes")
 def test_a_qwen_that_is_no_llama_is_refused() -> None:
-    model = random_model(Shape("7b", "fp16").config, device=CPU, dtype=torch.float32, layout=None)
+    model = random_model(Shape("qwen-7b-chat", "fp16").config, device=CPU, dtype=torch.float32, layout=None)
     with pytest.raises(ValueError, match="Llama"):
         peer.measure(model, "transformers", PLAN)

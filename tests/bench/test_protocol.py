@@ -23,7 +23,7 @@ Clock = Callable[[], float]
 
 def subject(name: str = "int8", kv_cache: str = "auto") -> Subject:
     def load() -> Loaded:
-        model = random_model(Shape("7b", name).config, device=CPU, dtype=torch.float32, layout=None)
+        model = random_model(Shape("qwen-7b-chat", name).config, device=CPU, dtype=torch.float32, layout=None)
         return Loaded(model, None, pack(model, Plan(), torch.float32).name)
 
     return Subject(name, load, kv_cache)
@@ -42,7 +42,7 @@ def test_a_model_is_measured_in_the_order_of_the_protocol(ticking: Clock) -> Non
         "int8: 24 new tokens",
     ]
     assert [d.tokens for d in result.decodes] == [8, 24]
-    assert (result.format, result.published, result.dtype) == ("Int8", "7b", "float32")
+    assert (result.format, result.published, result.dtype) == ("Int8", "qwen-7b-chat", "float32")
     # On that clock every token takes a second, and the first is there at the second look.
     assert [d.speed for d in result.decodes] == [1, 1]
     assert (result.first_token, result.next_turn) == (1, 1)
@@ -50,6 +50,15 @@ def test_a_model_is_measured_in_the_order_of_the_protocol(ticking: Clock) -> Non
     # On a CPU it is what the process had in memory, where the system tells.
     told = Path("/proc/self/status").exists()
     assert (result.encode_memory is not None) == (result.generate_memory is not None) == told
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_token_is_timed_at_each_context_that_the_model_has(ticking: Clock) -> None:
+    told: list[str] = []
+    plan = Protocol((8,), 20, 30, 5, contexts=(16, 64, 1000))
+    result = measure.measure(subject(), plan, tell=told.append, clock=ticking)
+    assert result.token_seconds == {16: 1, 64: 1}
+    assert told[-2:] == ["int8: a token at a context of 16", "int8: a token at a context of 64"]
 
 
 @pytest.mark.usefixtures("tiny_shapes")

@@ -41,6 +41,14 @@ def row(text: str, word: str) -> str:
     return next(line for line in text.splitlines() if word in line)
 
 
+def test_a_token_has_its_time_at_each_context_beside_the_ceiling() -> None:
+    text = printed(report_of(result(token_seconds={2048: 0.004, 32768: 0.0125})))
+    assert row(below(text, "a token at a context of 2,048"), "int8").split()[1:] == [
+        "4.0", "ms", "250.0", "tokens/s", "74%", "of", "the", "ceiling",
+    ]  # fmt: skip
+    assert "12.5 ms" in row(below(text, "a token at a context of 32,768"), "int8")
+
+
 def test_the_card_stands_above_what_was_measured() -> None:
     text = printed(report_of(result()))
     speeds = below(text, "2,048 new tokens from a context of one")

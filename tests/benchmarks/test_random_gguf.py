@@ -10,8 +10,12 @@ import pytest
 
 from benchmarks import random_gguf
 from qwenchat.bench.random_weights import SHAPES
+from qwenchat.engine.gguf_config import stored_name
+from qwenchat.engine.weights.modules import modules
+from qwenchat.engine.weights.parameters import stored_shapes
 from qwenchat.errors import QwenchatError
 from qwenchat.gguf.file import read_gguf
+from tests.bench_fixtures import tiny_of
 
 pytestmark = pytest.mark.usefixtures("tiny_shapes")
 
@@ -19,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("tiny_shapes")
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "made" / "tiny.gguf"
-    random_gguf.ensure(path, SHAPES["7b"], progress=lambda line: None)
+    random_gguf.ensure(path, SHAPES["qwen-7b-chat"], progress=lambda line: None)
     return path
 
 
@@ -51,6 +55,27 @@ def test_it_has_the_tensors_of_a_qwen(file: Path) -> None:
         assert read.metadata["qwen.vocab_size"] == 320
 
 
+@pytest.mark.parametrize("chat", ["qwen2.5-0.5b-instruct", "qwen3-8b"])
+def test_it_has_the_keys_and_tensors_of_a_later_generation(tmp_path: Path, chat: str) -> None:
+    config = tiny_of(chat)
+    random_gguf.ensure(tmp_path / "tiny.gguf", config, progress=lambda line: None)
+    with read_gguf(tmp_path / "tiny.gguf") as read:
+        shapes = {t.name: t.shape for t in read.tensors.values()}
+        said = dict(read.metadata)
+    stored = {
+        stored_name(name): shape
+        for module in modules(config)
+        for part, shape in (("weight", module.shape), ("bias", module.shape[:1]))
+        if part == "weight" or module.bias
+        for name, shape in stored_shapes(config, f"{module.name}.{part}", shape).items()
+        if not (name == "lm_head.weight" and config.tie_word_embeddings)
+    }
+    assert shapes == stored
+    arch = said["general.architecture"]
+    assert (said[f"{arch}.attention.head_count_kv"], said[f"{arch}.attention.key_length"]) == (2, 32)
+    assert said[f"{arch}.feed_forward_length"] == 256
+
+
 def test_the_gguf_package_reads_it_too(file: Path) -> None:
     reader = gguf.GGUFReader(file)
     with read_gguf(file) as ours:
@@ -71,7 +96,7 @@ def test_its_numbers_keep_activations_around_one(file: Path) -> None:
 
 def test_what_is_there_is_not_written_again(file: Path) -> None:
     told: list[str] = []
-    random_gguf.ensure(file, SHAPES["7b"], progress=told.append)
+    random_gguf.ensure(file, SHAPES["qwen-7b-chat"], progress=told.append)
     assert told == []
     assert [path.name for path in file.parent.iterdir()] == ["tiny.gguf"]
 
@@ -82,5 +107,5 @@ def test_a_disk_without_room_is_said_before_anything_is_written(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**9, 10**9, 10**6))
     with pytest.raises(QwenchatError, match="--folder"):
-        random_gguf.ensure(tmp_path / "tiny.gguf", SHAPES["7b"], progress=lambda line: None)
+        random_gguf.ensure(tmp_path / "tiny.gguf", SHAPES["qwen-7b-chat"], progress=lambda line: None)
     assert not list(tmp_path.iterdir())

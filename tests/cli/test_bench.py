@@ -93,6 +93,7 @@ def test_a_process_is_timed_until_it_says_something(tiny_chat: Path) -> None:
         (["--random-weights", "qwen-7b-chat", "--peer"], 2, "-m demo"),
         (["--random-weights", "qwen-7b-chat", "--formats", "int8,int3"], 2, "int3"),
         (["--formats", "int8"], 2, "--random-weights"),
+        (["--contexts", "2048,8"], 2, "--contexts"),
         (["--tokens", "many"], 2, "many"),
         (["--tokens", "0"], 2, "from 1"),
         (["--tokens", "8,-1"], 2, "from 1"),

@@ -17,6 +17,7 @@ from qwenchat.cli import app
 from qwenchat.engine import memory
 from qwenchat.i18n import language
 from qwenchat.models import catalog, published
+from qwenchat.models.shapes import SHAPES
 
 CLOSED = "http://127.0.0.1:9"  # a port that nobody listens on
 GIB = 2**30
@@ -94,10 +95,23 @@ def test_the_text_has_a_line_for_each_finding_and_model_and_no_escape(
     areas = [line.split()[1] for line in lines if line[:1] in "✓·✗" and line]
     assert areas == [
         "program", "torch", "gpu", "processor", "memory",
-        "settings", "sessions", "cache", "checkpoints", "hub", "quantize", "chat",
+        "settings", "sessions", "cache", "checkpoints", "hub", "quantize", "best", "chat",
     ]  # fmt: skip
-    assert sum(line.startswith("qwen-") for line in lines) == len(published.KNOWN)
+    assert sum(line.startswith(("qwen", "qwq")) for line in lines) == len(SHAPES)
     assert "\x1b" not in said.out + said.err
+
+
+@pytest.mark.usefixtures("with_demo")
+def test_the_best_chat_for_the_memory_of_the_machine_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("qwenchat.doctor.machine.available_bytes", lambda device: 8 * 2**30)
+    best = finding(examined(capsys)[1], "best")
+    assert best["name"] in {known.name for known in published.KNOWN}
+    assert best["text"].startswith("qwen")
+    assert best["hint"].startswith("qwenchat models pull qwen")
+    monkeypatch.setattr("qwenchat.doctor.machine.available_bytes", lambda device: 2**27)
+    assert finding(examined(capsys)[1], "best")["text"] == "no published chat fits cpu"
 
 
 def test_without_any_model_the_exit_code_is_that_of_a_chat(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,11 +64,25 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, hub
 def test_the_list_has_every_known_model_with_what_it_takes(run: Run) -> None:
     code, out, err = run("list")
     assert code == 0
-    assert err == "demo is not downloaded; qwenchat models pull demo downloads it\n"
+    assert err.startswith("demo is not downloaded; qwenchat models pull demo downloads it\n")
     heading, *lines = out.splitlines()
-    assert heading.split()[:3] == ["model", "disk", "context"]
-    assert [line.split()[0] for line in lines] == [*(model.short for model in published.KNOWN), "demo"]
-    assert re.match(r"qwen-7b-chat-int8 +9\.1 GB +8,192 +\d+\.\d GiB +-$", lines[0])
+    assert re.split("  +", heading)[:3] == ["published chats", "disk", "context"]
+    chats = dict.fromkeys(published.brief(model.chat) for model in published.KNOWN)
+    assert [line.split()[0] for line in lines] == list(chats)
+    assert re.match(r"qwen-7b +≈5\.9–15\.4 GB +8,192  ", lines[0])
+
+
+def test_of_a_chat_those_formats_are_listed_that_fit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "predict_room", lambda device: 8 * 2**30)
+    monkeypatch.setattr(devices, "predict_device", lambda device, dtype: ("cpu", 2))
+    lines = {line.split()[0]: re.split("  +", line)[-1] for line in run("list")[1].splitlines()}
+    assert lines["qwen2.5-0.5b"] == "bf16 int8 int4 awq gguf"
+    assert lines["qwen2.5-7b"] == "int4 awq gguf"
+    assert lines["qwen3-32b"] == "-"
+    listed = json.loads(run("list", "--json")[1])["models"]
+    assert {m["format"] for m in listed if m["chat"] == "qwen2.5-7b-instruct" and m["fits"]} == {
+        "int4", "awq", "gguf",
+    }  # fmt: skip
 
 
 def test_the_list_says_what_is_here_and_where_from(run: Run) -> None:
@@ -92,7 +106,7 @@ def test_the_list_as_json_is_one_object(run: Run) -> None:
     listed = json.loads(out)
     assert code == 0
     assert out.count("\n") == 1
-    assert len(listed["models"]) == 13
+    assert len(listed["models"]) == len(published.KNOWN) + 1
     first = listed["models"][0]
     assert first["name"] == SEVEN_B
     assert first["here"]
@@ -114,8 +128,11 @@ def test_in_a_narrow_terminal_no_line_is_too_wide(run: Run, monkeypatch: pytest.
     # A path is never cut, nor a commit.
     lines = [line for line in screen.getvalue().splitlines() if "/" not in line and "c0ffee" not in line]
     assert max(map(len, lines)) <= 40
-    assert lines[0].split() == ["model", "here"]
-    assert lines[1].split() == ["qwen-7b-chat-int8", "-"]
+    assert lines[0].split() == ["model", "disk", "here"]
+    heading = next(
+        i for i, line in enumerate(lines) if line.split() == ["published", "chats", "fits,", "cpu"]
+    )
+    assert lines[heading + 1].split()[0] == "qwen-7b"
 
 
 # --- show ----------------------------------------------------------------------------------------

@@ -15,17 +15,33 @@ from qwenchat.engine import sizes
 from qwenchat.engine.cpu.linear import BlockLayout
 from qwenchat.engine.cuda.linear import RowLayout
 from qwenchat.engine.weights.loader import weigh
-from qwenchat.models import published
+from qwenchat.models import fitting, published
 from qwenchat.models.published import KNOWN, Published
 
 CPU = torch.device("cpu")
 
 
-def test_twelve_chats_are_known_and_the_first_is_the_default() -> None:
-    assert len({p.name for p in KNOWN}) == len({p.short for p in KNOWN}) == 12
+def test_the_default_is_the_first_of_many_and_each_has_names_of_its_own() -> None:
+    assert len({p.name for p in KNOWN}) == len({p.short for p in KNOWN}) == len(KNOWN)
     assert published.DEFAULT is KNOWN[0]
     assert KNOWN[0].name == "Qwen/Qwen-7B-Chat-Int8"
-    assert "Qwen/Qwen-1_8B-Chat" in {p.name for p in KNOWN}
+    assert {
+        "Qwen/Qwen-1_8B-Chat",
+        "Qwen/Qwen2.5-0.5B-Instruct",
+        "Qwen/Qwen2.5-72B-Instruct-GPTQ-Int4",
+        "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ",
+        "Qwen/Qwen2.5-7B-Instruct-GGUF",
+        "Qwen/Qwen3-0.6B-GPTQ-Int8",
+        "Qwen/Qwen3-32B-AWQ",
+        "Qwen/QwQ-32B-GGUF",
+    } <= {p.name for p in KNOWN}
+
+
+@pytest.mark.parametrize("model", KNOWN, ids=lambda model: model.short)
+def test_what_pulls_a_chat_means_it(model: Published) -> None:
+    name, _, kind = model.to_pull.partition(":")
+    assert published.of(name) is published.of(model.name) is model
+    assert kind.upper() == model.kind
 
 
 @pytest.mark.parametrize(
@@ -39,6 +55,11 @@ def test_twelve_chats_are_known_and_the_first_is_the_default() -> None:
         ("qwen-1.8b-chat", "Qwen/Qwen-1_8B-Chat"),
         ("Qwen-1_8B-Chat-Int4", "Qwen/Qwen-1_8B-Chat-Int4"),
         ("72b-int4", "Qwen/Qwen-72B-Chat-Int4"),
+        ("qwen2.5-7b", "Qwen/Qwen2.5-7B-Instruct"),
+        ("qwen2.5-7b-int4", "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4"),
+        ("qwen2.5-coder-1.5b-instruct-awq", "Qwen/Qwen2.5-Coder-1.5B-Instruct-AWQ"),
+        ("Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("qwq-32b-gguf", "Qwen/QwQ-32B-GGUF"),
     ],
 )
 def test_a_chat_is_found_by_any_of_its_names(name: str, known: str) -> None:
@@ -52,9 +73,53 @@ def test_another_name_is_none_of_them(name: str) -> None:
     assert published.of(name) is None
 
 
-def test_the_7b_takes_what_its_published_index_says() -> None:
-    # total_size in Qwen-7B-Chat's model.safetensors.index.json
-    assert _known("7b").disk_bytes == 15_442_649_088
+@pytest.mark.parametrize("name", ["Qwen/Qwen-7B", "Qwen/Qwen2.5-7B", "qwen/qwen2.5-7b-int4", "Qwen/7B"])
+def test_with_an_owner_a_name_is_that_of_a_repository_and_no_shorter_one(name: str) -> None:
+    """The base models' are the chats' without what makes them chats."""
+    assert published.of(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("7b", 15_442_649_088), ("qwen2.5-7b", 15_231_233_024), ("qwen3-8b", 16_381_470_720)],
+)
+def test_a_chat_takes_what_its_published_index_says(name: str, size: int) -> None:
+    # total_size in model.safetensors.index.json
+    assert _known(name).disk_bytes == size
+
+
+@pytest.mark.parametrize(
+    ("name", "gigabytes"),
+    [
+        ("qwen2.5-0.5b-gguf", 0.49),
+        ("qwen2.5-7b-gguf", 4.68),
+        ("qwen2.5-32b-gguf", 19.85),
+        ("qwen3-0.6b-gguf", 0.64),
+        ("qwen3-8b-gguf", 5.03),
+    ],
+)
+def test_a_gguf_file_takes_about_what_is_published(name: str, gigabytes: float) -> None:
+    assert _known(name).disk_bytes == pytest.approx(gigabytes * 1e9, rel=0.02)
+
+
+def test_the_best_chat_is_the_largest_that_fits_in_its_best_format() -> None:
+    def best(gib: float, *, cuda: bool) -> str | None:
+        def memory(model: Published) -> int:
+            return model.memory_bytes(cuda=cuda, itemsize=2)
+
+        found = fitting.best(KNOWN, memory, int(gib * 2**30), cuda=cuda)
+        return found and found.short
+
+    assert best(0.2, cuda=False) is None
+    assert best(1.2, cuda=False) == "qwen2.5-0.5b-instruct"
+    assert best(4, cuda=True) == "qwen2.5-3b-instruct-gptq-int4"
+    assert best(16, cuda=True) == "qwen3-14b-awq"
+    assert best(24, cuda=False) == "qwen3-8b-awq"  # a larger one would answer too slowly there
+    assert best(64, cuda=True) == "qwen2.5-72b-instruct-gptq-int4"
+
+
+def test_the_next_step_is_a_chat_that_can_be_pulled() -> None:
+    assert _known(fitting.NEXT_STEP).disk_bytes < 1e9
 
 
 @pytest.mark.parametrize("bits", [8, 4, None])

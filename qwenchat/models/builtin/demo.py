@@ -46,9 +46,8 @@ WHEEL = Wheel(
 #: What it is once it is made: its name, shapes, context and sizes.
 ABOUT = Published(
     name="demo",
-    short="demo",
-    size="135m",
-    bits=8,
+    chat="demo",
+    format="int8",
     config=ModelConfig(
         architecture=ARCHITECTURES["llama"],
         vocab_size=49152,
