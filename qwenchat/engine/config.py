@@ -129,7 +129,20 @@ def read_model_config(folder: Path) -> ModelConfig:
     """
     path = folder / "config.json"
     fields = Fields(path, read_json(path))
-    architecture = _read_architecture(fields)
+    return model_config(fields, lambda: _read_quant_config(folder, fields))
+
+
+def model_config(fields: Fields, read_quant: Callable[[], QuantConfig | None] = lambda: None) -> ModelConfig:
+    """The model of which a ``config.json`` speaks, or what says the same in its words.
+
+    Args:
+        fields: its keys.
+        read_quant: reads how the linear layers are quantised.
+
+    Raises:
+        CheckpointError: as :func:`read_model_config`.
+    """
+    path, architecture = fields.path, _read_architecture(fields)
     keys = architecture.keys
     hidden_size = fields.integer(*keys.hidden_size, most=MAX_WIDTH)
     num_heads, num_key_value_heads, head_dim = _read_heads(fields, architecture, hidden_size)
@@ -170,7 +183,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         mlp_bias=_read_switch(fields, architecture.mlp_bias),
         qk_norm=architecture.qk_norm,
         tie_word_embeddings=fields.boolean("tie_word_embeddings", default=False),
-        quant=_read_quant_config(folder, fields),
+        quant=read_quant(),
         rope_scaling=scaling,
         sliding_window=window,
     )

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from qwenchat.engine.config import ModelConfig, model_config
 from qwenchat.engine.fields import (
     EPSILON,
     MAX_CONTEXT,
@@ -29,6 +31,7 @@ from qwenchat.engine.fields import (
     Fields,
     is_whole,
 )
+from qwenchat.engine.rope_scaling import Factors
 from qwenchat.errors import CheckpointError, Names, quoted
 from qwenchat.gguf.head import ROPE_FACTORS, GGUFHead, not_computed
 
@@ -65,13 +68,27 @@ class GGUFConfig:
     Attributes:
         config: it.
         rope_factors: what each frequency of the rotary embedding is divided by, float32 [head_dim / 2]; None
-            where the file has none. Where it has, the ``rope_type`` is "rope_freqs", as in no other format.
+            where the file has none. Of these ``config.json`` has no words.
         paired: whether the rows of q and k are to be put in halves.
     """
 
     config: Mapping[str, Any]
     rope_factors: npt.NDArray[np.float32] | None
     paired: bool
+
+    def model(self, path: Path) -> ModelConfig:
+        """The model as the engine computes it.
+
+        Args:
+            path: the file, for errors.
+
+        Raises:
+            CheckpointError: it is of a kind that the engine does not compute.
+        """
+        found = model_config(Fields(path, self.config))
+        if self.rope_factors is None:
+            return found
+        return replace(found, rope_scaling=Factors(tuple(self.rope_factors.tolist())))
 
 
 def translate(head: GGUFHead) -> GGUFConfig:
@@ -133,8 +150,7 @@ def translate(head: GGUFHead) -> GGUFConfig:
     if factors is not None:
         if scaling is not None:
             raise not_computed(head.path, ROPE_FACTORS, scaling["rope_type"])
-        scaling = {"rope_type": "rope_freqs"}
-    if scaling is not None:
+    elif scaling is not None:
         config["rope_scaling"] = scaling
     experts = fields.integer(f"{architecture}.expert_count", least=0, most=MAX_WIDTH, default=0)
     if experts:

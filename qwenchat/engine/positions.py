@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwenchat.engine.config import ModelConfig
-from qwenchat.engine.rope_scaling import Linear, Llama3, RopeScaling, Yarn
+from qwenchat.engine.rope_scaling import Factors, Linear, Llama3, RopeScaling, Yarn
 
 
 def ntk_alpha(config: ModelConfig, prompt_length: int) -> float:
@@ -57,6 +57,8 @@ def _scaled(frequencies: NDArray[np.float64], scaling: RopeScaling, base: float)
     """The frequencies [head_dim / 2], stretched as transformers' ``modeling_rope_utils`` does it."""
     if isinstance(scaling, Linear):
         return frequencies / scaling.factor
+    if isinstance(scaling, Factors):
+        return frequencies / np.array(scaling.values, np.float64)
     if isinstance(scaling, Llama3):
         turns = scaling.original * frequencies / (2 * math.pi)
         kept = np.clip((turns - scaling.low) / (scaling.high - scaling.low), 0, 1)

@@ -58,7 +58,18 @@ class Yarn:
     truncate: bool
 
 
-RopeScaling = Linear | Llama3 | Yarn
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """Every frequency is divided by a factor of its own, as a GGUF file has them.
+
+    Attributes:
+        values: [head_dim / 2].
+    """
+
+    values: tuple[float, ...]
+
+
+RopeScaling = Linear | Llama3 | Yarn | Factors
 
 _ALL = ("rope_type", "type", "partial_rotary_factor")
 _KEYS: Mapping[str, tuple[str, ...]] = {

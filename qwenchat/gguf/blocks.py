@@ -40,6 +40,21 @@ _AT_ONCE = 2**20
 
 
 @dataclass(frozen=True, slots=True)
+class CodeLayout:
+    """How a kind stores codes.
+
+    Attributes:
+        bits, group, zero: as of :class:`Codes`.
+        wide: whether scales and minimums are products, which float16 does not hold as they are.
+    """
+
+    bits: int
+    group: int
+    zero: int | None
+    wide: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Codes:
     """A matrix as codes with a scale and a minimum for each group of columns.
 
@@ -82,6 +97,12 @@ class Codes:
 def has_codes(kind: TensorKind) -> bool:
     """Whether the kind is one of codes that :func:`read_codes` reads."""
     return kind.name in _CODED
+
+
+def code_layout(kind: TensorKind) -> CodeLayout:
+    """How a kind that has codes stores them."""
+    block = _CODED[kind.name]
+    return CodeLayout(block.bits, block.group, block.zero, wide=kind.elements > block.group)
 
 
 def has_numbers(kind: TensorKind) -> bool:

@@ -80,13 +80,17 @@ class GGUFTensor:
             CheckpointError: they are stored in a way that is not read.
         """
         if not has_numbers(self.kind):
-            raise self._error(
-                "the tensor {name} is of the kind {kind}; read are {known}",
-                name=quoted(self.name),
-                kind=self.kind.name,
-                known=Names(kind.name for kind in READ),
-            )
+            raise self.not_read()
         return dequantise(self.data, self.kind).reshape(self.shape)
+
+    def not_read(self) -> CheckpointError:
+        """The error for a kind of numbers that is not read."""
+        return self._error(
+            "the tensor {name} is of the kind {kind}; read are {known}",
+            name=quoted(self.name),
+            kind=self.kind.name,
+            known=Names(kind.name for kind in READ),
+        )
 
     def codes(self) -> Codes | None:
         """The codes as they are stored, [rows, columns]; None for floats and for kinds that are not read."""

@@ -32,6 +32,7 @@ from qwenchat.engine.cpu.layout import (
     KIND,
     LANES,
     MATRIX_WORDS,
+    MINIMUMS,
     PERM,
     ROWS,
     SCALES,
@@ -75,10 +76,11 @@ class Matrix:
         bits: 4 or 8; 16 or 32 for floats.
         scales: float16 or float32 [rows / 32, groups, 32], or None for floats.
         zeros: int32 [rows / 32, groups, 32], the code that stands for zero; None where it is the middle one
-            throughout.
+            throughout, or where there are minimums.
         bounds: int64 [groups + 1], where each group's columns begin.
         perm: int32 [columns], the input that each column is, -1 where none; None where they are in order.
         bias: float32 [rows, made full blocks], or None.
+        minimums: as the scales, what code 0 stands for; or None.
     """
 
     rows: int
@@ -90,6 +92,7 @@ class Matrix:
     bounds: Array | None = None
     perm: Array | None = None
     bias: Array | None = None
+    minimums: Array | None = None
     _words: Array | None = field(default=None, repr=False)
 
     @classmethod
@@ -103,7 +106,7 @@ class Matrix:
     @property
     def nbytes(self) -> int:
         """The bytes read of it for one token."""
-        parts = (self.data, self.scales, self.zeros, self.perm, self.bias)
+        parts = (self.data, self.scales, self.zeros, self.minimums, self.perm, self.bias)
         return sum(p.nbytes for p in parts if p is not None)
 
     @property
@@ -132,7 +135,7 @@ class Matrix:
             words[FLOAT16_SCALES] = int(self.scales is not None and self.scales.dtype == np.float16)
             parts = {
                 DATA: self.data, SCALES: self.scales, ZEROS: self.zeros, BOUNDS: self.bounds, PERM: self.perm,
-                BIAS: self.bias,
+                BIAS: self.bias, MINIMUMS: self.minimums,
             }  # fmt: skip
             for index, part in parts.items():
                 words[index] = address(part)
@@ -167,8 +170,11 @@ class Matrix:
         codes = (self.data[..., None] >> shifts) & (2**self.bits - 1)  # [blocks, words, 32, per word]
         codes = codes.transpose(0, 1, 3, 2).reshape(self.blocks, self.columns, BLOCK).astype(np.float32)
         of_column = np.searchsorted(self.bounds[1:], np.arange(self.columns), side="right")
-        zeros = 2 ** (self.bits - 1) if self.zeros is None else self.zeros[:, of_column].astype(np.float32)
+        middle = 2 ** (self.bits - 1) if self.minimums is None else 0
+        zeros = middle if self.zeros is None else self.zeros[:, of_column].astype(np.float32)
         weight: Array = (codes - np.float32(zeros)) * self.scales.astype(np.float32)[:, of_column]
+        if self.minimums is not None:
+            weight += self.minimums.astype(np.float32)[:, of_column]
         weight = weight.transpose(0, 2, 1).reshape(self.rows, self.columns)
         if self.perm is None:
             return weight

@@ -13,10 +13,18 @@ from weakref import ReferenceType, ref
 
 import numpy as np
 
+from qwenchat.engine.cpu.blocks import Matrix
 from qwenchat.engine.cpu.cache import BlockCache
 from qwenchat.engine.cpu.chunk import Chunk, Sizes
-from qwenchat.engine.cpu.layout import BLOCK, CACHE_BFLOAT16, CACHE_FLOAT32, CACHE_INT8, JOB_LAYER
-from qwenchat.engine.cpu.memory import Array, widened
+from qwenchat.engine.cpu.layout import (
+    BLOCK,
+    CACHE_BFLOAT16,
+    CACHE_FLOAT32,
+    CACHE_INT8,
+    JOB_LAYER,
+    JOB_MULTIPLY_MANY,
+)
+from qwenchat.engine.cpu.memory import Array, address, widened
 from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.cpu.work import Step, Weights
 from qwenchat.engine.generation import Cancelled
@@ -33,7 +41,7 @@ class CodesModel:
     """A language model: token ids in, logits out.
 
     Args:
-        weights: all layers' matrices in codes.
+        weights: all layers' matrices in codes; the output layer's may be.
         team: what runs the kernels.
         dtype: of keys and values, "float32" or "bfloat16".
         exact: whether a prompt's products are as exact as float32.
@@ -91,7 +99,8 @@ class CodesModel:
             chunk = self._chunk
             chunk.begin(start, tokens)
             x = chunk.x[:tokens]
-            x[:] = widened(self.weights.embedding.data[list(ids)])
+            table = self.weights.embedding
+            x[:] = widened((table.data if isinstance(table, Matrix) else table)[list(ids)])
             for i in range(self.config.num_layers):
                 if cancel is not None and cancel.is_set():
                     raise Cancelled
@@ -103,10 +112,20 @@ class CodesModel:
         head, eps = self.weights.lm_head, np.float32(self.config.norm_eps)
         inverse = 1 / np.sqrt(np.mean(np.square(x), -1, keepdims=True) + eps)
         normed = x * inverse * self.weights.norm
-        if len(x) <= _FEW_ROWS:
+        if len(x) <= _FEW_ROWS or (head.groups and head.rows % BLOCK):
             return np.stack([self._step.multiply(head, row) for row in normed])
+        if head.groups:
+            return self._multiply_many(head, normed)
         tiles = (widened(head.data[i : i + _TILE]) for i in range(0, head.rows, _TILE))
         out: Array = np.concatenate([normed @ tile.T for tile in tiles], axis=1)
+        return out
+
+    def _multiply_many(self, m: Matrix, x: Array) -> Array:
+        """A matrix in codes times the tokens of the chunk, float32 [T, rows]."""
+        assert self._chunk is not None
+        x, out = np.ascontiguousarray(x, np.float32), np.empty((len(x), m.rows), np.float32)
+        table = self._chunk.table()
+        self.team.do(JOB_MULTIPLY_MANY, table, m.descriptor, address(x), x.shape[1], address(out))
         return out
 
     def _bind(self, cache: BlockCache) -> None:
@@ -116,7 +135,7 @@ class CodesModel:
             self._bound = ref(cache)
 
     def _new_chunk(self, tokens: int) -> Chunk:
-        matrices = [m for layer in self.weights.layers for m in layer.matrices]
+        matrices = [self.weights.lm_head, *(m for layer in self.weights.layers for m in layer.matrices)]
         c = self.config
         sizes = Sizes(
             hidden=c.hidden_size,

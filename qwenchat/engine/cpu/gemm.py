@@ -23,11 +23,12 @@ from qwenchat.engine.cpu.layout import (
     DATA,
     GROUPS,
     KIND,
+    MINIMUMS,
     PERM,
     ROWS,
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import DOTS, WIDE, kernel
-from qwenchat.engine.cpu.products import VECTOR, look_ahead, permuted, scales_of, zeros_of
+from qwenchat.engine.cpu.products import VECTOR, look_ahead, minimums_of, permuted, scales_of, zeros_of
 from qwenchat.engine.cpu.tiles import (
     INPUTS,
     dots_tile,
@@ -45,12 +46,14 @@ from qwenchat.engine.cpu.vector import (
     field,
     floats,
     fma,
+    int32_at,
     ints,
     larger,
     largest,
     lower_digit,
     magnitude,
     mul,
+    number,
     put,
     put_int,
     put_ints,
@@ -205,7 +208,22 @@ def open_codes(m, at, count, panel):
 
 def _product(tile, digits):
     """Makes the product of a block of 32 rows with all tokens."""
-    meet = dots_tile(tile, _VECTORS, digits, 2**_BITS)
+    meet, base = dots_tile(tile, _VECTORS, digits, 2**_BITS), 2.0**_BITS
+
+    @kernel
+    def add_minimums(m, index, tiles, units, sums):
+        """The minimums of a piece's group, times what each token sums up to there."""
+        low, high = minimums_of(m, index), minimums_of(m, index + 1)
+        for _ in range(tiles):
+            for t in range(tile):
+                negative, digit = 0.0, units + 4 * (tile + digits * t)
+                for d in range(digits):
+                    negative = base * negative + int32_at(digit, d)
+                of_token = every(-negative * number(units + 4 * t))
+                put(sums, fma(of_token, low, floats(sums)))
+                put(sums + VECTOR, fma(of_token, high, floats(sums + VECTOR)))
+                sums += 2 * VECTOR
+            units += 4 * tile * (1 + digits)
 
     @kernel
     def product(m, block, tiles, x, units, buffer, sums):
@@ -232,6 +250,8 @@ def _product(tile, digits):
                         token += 4 * tile * digits * words
                         unit += 4 * tile * (1 + digits)
                         to += 2 * VECTOR * tile
+                if word(m, MINIMUMS) != 0:
+                    add_minimums(m, index, tiles, units, sums)
                 x += 4 * tile * digits * words * tiles
                 units += 4 * tile * (1 + digits) * tiles
                 at += BLOCK * bits // 8 * count

@@ -23,8 +23,9 @@ BLOCK = 2 * LANES
     GROUPS,
     PERM,  # address of int32 [columns], -1 for a column of no input; or 0
     BIAS,  # address, or 0
+    MINIMUMS,  # address of what code 0 stands for, float16 or float32 as the scales are; or 0
     MATRIX_WORDS,
-) = range(12)
+) = range(13)
 
 # Kinds of a matrix: codes in blocks, or rows of floats.
 CODES8, CODES4, FLOAT16, BFLOAT16, FLOAT32 = range(5)
@@ -60,7 +61,7 @@ CACHE_FLOAT32, CACHE_BFLOAT16, CACHE_INT8 = range(3)
     KV_HEADS,
     HEAD_DIM,
     EPSILON,  # address of a float64
-    EMBEDDING,  # of a matrix
+    EMBEDDING,  # of a matrix, or 0 where X holds the token's row
     NORM,
     LM_HEAD,
     COS,  # [capacity, head_dim]

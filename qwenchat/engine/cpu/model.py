@@ -43,6 +43,7 @@ class CPUModel:
     def __init__(self, weights: Weights, dtype: torch.dtype, team: Team) -> None:
         self.config, self.dtype, self.device = weights.config, dtype, torch.device("cpu")
         self.weights, self.layers, self.lm_head = weights, weights.layers, weights.lm_head
+        assert isinstance(weights.embedding, Matrix)
         self.embedding = as_tensor(weights.embedding.data)
         self.norm = torch.from_numpy(weights.norm)
         self.team = team

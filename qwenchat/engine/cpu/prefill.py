@@ -28,9 +28,11 @@ from qwenchat.engine.cpu.layout import (
     CHUNK_UP,
     CHUNK_X,
     EPSILON,
+    GROUPS,
     HEAD_DIM,
     HEADS,
     HIDDEN,
+    KIND,
     MLP_NORM,
     PERM,
     ROWS,
@@ -114,6 +116,8 @@ def pack(p, m, other, x, width, weight, phase, team, thread):
 @kernel
 def has_own_order(m, other):
     """Whether a second matrix may have its inputs in another order than the first, or other groups."""
+    if word(m, KIND) != word(other, KIND) or word(m, GROUPS) != word(other, GROUPS):
+        return True
     return word(m, PERM) != 0 or word(other, PERM) != 0
 
 

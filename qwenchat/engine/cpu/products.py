@@ -24,6 +24,7 @@ from qwenchat.engine.cpu.layout import (
     FLOAT32,
     GROUPS,
     KIND,
+    MINIMUMS,
     PERM,
     ROWS,
     SCALES,
@@ -222,10 +223,20 @@ def scales_of(m, index):
 
 @kernel
 def zeros_of(m, index):
-    """The codes that stand for zero, of 16 rows."""
+    """The codes that stand for zero, of 16 rows; where they have minimums, for these."""
     if word(m, ZEROS) != 0:
         return ints(word(m, ZEROS) + 4 * LANES * index)
+    if word(m, MINIMUMS) != 0:
+        return every_int(0)
     return every_int(128 if word(m, KIND) == CODES8 else 8)
+
+
+@kernel
+def minimums_of(m, index):
+    """The minimums of 16 rows of a matrix that has some."""
+    if word(m, FLOAT16_SCALES) != 0:
+        return float16s(word(m, MINIMUMS) + 2 * LANES * index)
+    return floats(word(m, MINIMUMS) + 4 * LANES * index)
 
 
 @kernel
@@ -259,6 +270,10 @@ def dots_of_bytes(m, block, digits, groups_at, out, adds):
             x += 4
         low = fma(in_units(a2, a1, a0, here), scales_of(m, index), low)
         high = fma(in_units(b2, b1, b0, here), scales_of(m, index + 1), high)
+        if word(m, MINIMUMS) != 0:
+            of_group = in_units(s2, s1, s0, here)
+            low = fma(of_group, minimums_of(m, index), low)
+            high = fma(of_group, minimums_of(m, index + 1), high)
     finish(m, block, low, high, out, adds)
 
 
@@ -287,6 +302,10 @@ def dots_of_nibbles(m, block, digits, groups_at, out, adds):
             at += 2 * VECTOR
         low = fma(in_units(a2, a1, a0, here), scales_of(m, index), low)
         high = fma(in_units(b2, b1, b0, here), scales_of(m, index + 1), high)
+        if word(m, MINIMUMS) != 0:
+            of_group = in_units(s2, s1, s0, here)
+            low = fma(of_group, minimums_of(m, index), low)
+            high = fma(of_group, minimums_of(m, index + 1), high)
     finish(m, block, low, high, out, adds)
 
 
@@ -315,6 +334,9 @@ def _sums(bits):
                 at += 2 * VECTOR
             low = fma(a, scales_of(m, index), low)
             high = fma(b, scales_of(m, index + 1), high)
+            if word(m, MINIMUMS) != 0:
+                low = fma(of_group, minimums_of(m, index), low)
+                high = fma(of_group, minimums_of(m, index + 1), high)
         finish(m, block, low, high, out, adds)
 
     return sums

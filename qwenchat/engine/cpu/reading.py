@@ -19,7 +19,7 @@ from qwenchat.engine.cpu.blocks import Arena, InBlocks, Matrix, Stored
 from qwenchat.engine.cpu.memory import Array, address, widened
 from qwenchat.engine.cpu.prepared import Parts
 from qwenchat.engine.cpu.team import Team, fill_blocks
-from qwenchat.engine.cpu.work import Layer, Weights
+from qwenchat.engine.cpu.work import Weights
 from qwenchat.engine.memory import Need, need
 from qwenchat.engine.weights.parameters import (
     Gptq,
@@ -127,7 +127,7 @@ def read_weights(
         if parameter.gptq is None and len(parameter.shape) == 2:
             name = parameter.name.removesuffix(".weight")
             matrices[name] = Matrix.of_floats(files.array(parameter.stored[0]))
-    return _weights(found.config, matrices, floats)
+    return Weights.of(found.config, matrices, floats, matrices["embedding"])
 
 
 def _fill(found: Survey, team: Team, progress: Callable[[float], None]) -> Parts:
@@ -150,31 +150,6 @@ def _fill(found: Survey, team: Team, progress: Callable[[float], None]) -> Parts
     for name in [name for name in floats if name.endswith(".bias")]:
         matrices[name.removesuffix(".bias")].set_bias(floats.pop(name))
     return matrices, floats
-
-
-def _weights(config: ModelConfig, matrices: dict[str, Matrix], floats: dict[str, Array]) -> Weights:
-    def layer(i: int) -> Layer:
-        name = f"layers.{i}."
-        return Layer(
-            attention_norm=floats[name + "attention_norm.weight"],
-            qkv=matrices[name + "attention.qkv"],
-            q_norm=floats.get(name + "attention.q_norm.weight"),
-            k_norm=floats.get(name + "attention.k_norm.weight"),
-            output=matrices[name + "attention.output"],
-            mlp_norm=floats[name + "mlp_norm.weight"],
-            gate=matrices[name + "mlp.gate"],
-            up=matrices[name + "mlp.up"],
-            down=matrices[name + "mlp.down"],
-        )
-
-    embedding = matrices["embedding"]
-    return Weights(
-        config,
-        embedding=embedding,
-        layers=[layer(i) for i in range(config.num_layers)],
-        norm=floats["norm.weight"],
-        lm_head=matrices.get("lm_head", embedding),
-    )
 
 
 def _parts(source: Gptq, arrays: list[Array]) -> list[Stored]:

@@ -13,18 +13,20 @@ from qwenchat.engine.cpu.layout import (
     DATA,
     GROUPS,
     KIND,
+    MINIMUMS,
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import kernel
-from qwenchat.engine.cpu.products import VECTOR, scales_of, share, zeros_of
+from qwenchat.engine.cpu.products import VECTOR, minimums_of, scales_of, share, zeros_of
 from qwenchat.engine.cpu.vector import (
     LANES,
     add_ints,
     as_floats,
+    every,
     every_int,
     field,
+    fma,
     int32_at,
     ints,
-    mul,
     put,
     put_bfloat16s,
     put_ints,
@@ -101,13 +103,16 @@ def unpack(m, first, last, out, bfloat16, thread, threads):
             index = 2 * (block * groups + g)
             low, high = scales_of(m, index), scales_of(m, index + 1)
             z, y = as_floats(zeros_of(m, index)), as_floats(zeros_of(m, index + 1))
+            least, other = every(0.0), every(0.0)
+            if word(m, MINIMUMS) != 0:
+                least, other = minimums_of(m, index), minimums_of(m, index + 1)
             for _ in range((word(bounds, g + 1) - word(bounds, g)) // per_word):
                 a, b = ints(at), ints(at + VECTOR)
                 for i in range(per_word):
-                    put_floats(target, mul(sub(as_floats(field(a, bits * i, mask)), z), low), bfloat16)
+                    put_floats(target, fma(sub(as_floats(field(a, bits * i, mask)), z), low, least), bfloat16)
                     put_floats(
                         target + size * LANES,
-                        mul(sub(as_floats(field(b, bits * i, mask)), y), high),
+                        fma(sub(as_floats(field(b, bits * i, mask)), y), high, other),
                         bfloat16,
                     )
                     target += width

@@ -119,8 +119,10 @@ def step(p, team, thread):
 
 @kernel
 def embed(p, x):
-    """The token's row of the embedding. Every thread stores the same."""
+    """The token's row of the embedding, if it is not there already. Every thread stores the same."""
     table, token = word(p, EMBEDDING), word(p, TOKEN)
+    if table == 0:
+        return
     columns, kind = word(table, COLUMNS), word(table, KIND)
     size = 4 if kind == FLOAT32 else 2
     row = word(table, DATA) + size * columns * token

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -83,20 +83,57 @@ class Layer:
         return self.qkv, self.output, self.gate, self.up, self.down
 
 
+class Rows(Protocol):
+    """A matrix of which rows are read one by one."""
+
+    def __getitem__(self, rows: list[int]) -> Array:
+        """Some rows, float32 [n, columns]."""
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """The weights of a model.
 
     Attributes:
-        embedding, lm_head: floats as the checkpoint has them, [vocab_size, hidden].
+        embedding: floats as the checkpoint has them, [vocab_size, hidden], or what reads rows of it.
         norm: float32 [hidden].
+        lm_head: [vocab_size, hidden].
     """
 
     config: ModelConfig
-    embedding: Matrix
+    embedding: Matrix | Rows
     layers: Sequence[Layer]
     norm: Array
     lm_head: Matrix
+
+    @classmethod
+    def of(
+        cls,
+        config: ModelConfig,
+        matrices: Mapping[str, Matrix],
+        floats: Mapping[str, Array],
+        embedding: Matrix | Rows,
+    ) -> Weights:
+        """The weights, of their parts by the model's names; without an ``lm_head`` it is the embedding."""
+
+        def layer(i: int) -> Layer:
+            name = f"layers.{i}."
+            return Layer(
+                attention_norm=floats[name + "attention_norm.weight"],
+                qkv=matrices[name + "attention.qkv"],
+                q_norm=floats.get(name + "attention.q_norm.weight"),
+                k_norm=floats.get(name + "attention.k_norm.weight"),
+                output=matrices[name + "attention.output"],
+                mlp_norm=floats[name + "mlp_norm.weight"],
+                gate=matrices[name + "mlp.gate"],
+                up=matrices[name + "mlp.up"],
+                down=matrices[name + "mlp.down"],
+            )
+
+        head = matrices.get("lm_head", embedding)
+        assert isinstance(head, Matrix)
+        layers = [layer(i) for i in range(config.num_layers)]
+        return cls(config, embedding, layers, floats["norm.weight"], head)
 
     @property
     def bytes_per_token(self) -> int:
@@ -156,6 +193,7 @@ class Step:
         self._own, self._part = own, part
         self._table = zeros(STEP_WORDS, dtype=np.int64)
         self._layers = zeros(c.num_layers, LAYER_WORDS, dtype=np.int64)
+        self._rows = None if isinstance(weights.embedding, Matrix) else weights.embedding
         self._fill_tables(weights)
         self._job = team.job(JOB_STEP, self.table)
 
@@ -178,6 +216,8 @@ class Step:
         if position >= self._table[CAPACITY]:
             raise ValueError(f"the cache is full with {position} positions")
         self._table[TOKEN], self._table[POSITION] = token, position
+        if self._rows is not None:
+            (self._buffers[X][: self._table[HIDDEN]],) = self._rows[[token]]
         self._team.run(self._job)
 
     def multiply(self, m: Matrix, x: Array) -> Array:
@@ -192,7 +232,8 @@ class Step:
         numbers = {
             LAYERS: address(self._layers), NUM_LAYERS: c.num_layers, HIDDEN: c.hidden_size,
             WIDTH: self._width, HEADS: c.num_heads, KV_HEADS: c.num_key_value_heads, HEAD_DIM: c.head_dim,
-            EPSILON: address(self._epsilon), EMBEDDING: weights.embedding.descriptor,
+            EPSILON: address(self._epsilon),
+            EMBEDDING: weights.embedding.descriptor if isinstance(weights.embedding, Matrix) else 0,
             NORM: address(weights.norm), LM_HEAD: weights.lm_head.descriptor,
             PART_BYTES: self._part, SCRATCH_BYTES: self._own,
         }  # fmt: skip

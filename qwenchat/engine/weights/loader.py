@@ -1,6 +1,6 @@
-"""From a checkpoint folder to a model: checks every tensor, fills the model.
+"""From a checkpoint to a model: checks every tensor, fills the model.
 
-Reads ``config.json`` and ``*.safetensors`` and nothing else of the folder: code, pickles and
+Reads of a folder ``config.json`` and ``*.safetensors`` and nothing else: code, pickles and
 kernels that lie beside them are never opened. Every complaint names the file, the tensor and what
 was expected. The memory that the model will take is compared with what is free before any weight
 is read.
@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from qwenchat.engine.config import read_model_config
 from qwenchat.engine.memory import Need, check_memory, need, ran_out_loading
 from qwenchat.engine.model import Qwen
 from qwenchat.engine.weights import gptq
+from qwenchat.engine.weights.checkpoint import Checkpoint
 from qwenchat.engine.weights.parameters import (
     Gptq,
     Parameter,
+    Tensors,
     as_stored,
     bytes_of,
     check_layer_count,
@@ -41,7 +42,7 @@ FractionProgress = Callable[[float], None]
 
 
 def load_model(
-    folder: Path,
+    place: Path | Checkpoint,
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -53,10 +54,11 @@ def load_model(
     staged: bool | None = None,
     relabelled: Callable[[], None] | None = None,
 ) -> Qwen:
-    """Loads the checkpoint in ``folder``.
+    """Loads a checkpoint.
 
     Args:
-        folder: with ``config.json`` and safetensors, in one file or sharded by an index.
+        place: the checkpoint, or its folder, with ``config.json`` and safetensors, in one file or sharded by
+            an index.
         device, dtype: where the weights go, and what they are computed in.
         context, int8_cache: positions of the KV cache that will be made, and whether in 8 bits; counted in
             the memory check.
@@ -71,7 +73,7 @@ def load_model(
         CheckpointError: a file is missing, damaged or of an unknown kind, or a tensor in it is.
         InsufficientMemoryError: the model would not fit, or did not.
     """
-    work = _survey(folder, device, dtype, context, layout, int8_cache, staged)
+    work = _survey(place, device, dtype, context, layout, int8_cache, staged)
     free = check_memory(work.needed, device=device, dtype=dtype)
     if preflight:
         preflight(work.needed, free)
@@ -85,7 +87,7 @@ def load_model(
 
 
 def weigh(
-    folder: Path,
+    place: Path | Checkpoint,
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -98,7 +100,7 @@ def weigh(
     Raises:
         CheckpointError: as there.
     """
-    return _survey(folder, device, dtype, context, layout, int8_cache, None).needed
+    return _survey(place, device, dtype, context, layout, int8_cache, None).needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +110,13 @@ class _Work:
     model: Qwen  # without weights
     relabelled: bool
     parameters: list[Parameter]
-    files: TensorFiles
-    staged: bool
+    files: Tensors
+    staged: TensorFiles | None  # those that are read through buffers
     needed: Need
 
 
 def _survey(
-    folder: Path,
+    place: Path | Checkpoint,
     device: torch.device,
     dtype: torch.dtype,
     context: int,
@@ -123,26 +125,28 @@ def _survey(
     staged: bool | None,
 ) -> _Work:
     """Checks every tensor against the model, and counts."""
-    config = read_model_config(folder)
-    files = TensorFiles(folder)
+    found = place if isinstance(place, Checkpoint) else Checkpoint.in_folder(place)
+    config, files = found.config, found.tensors
     check_layer_count(config, files)
     with torch.device("meta"), _NoValues():  # shapes without memory
         model = Qwen(config)
     labelled = list(list_parameters(config, files))
     parameters = as_stored(labelled, files)
     files.check_all_known()
-    staged = device.type == "cuda" if staged is None else staged
+    through = files if isinstance(files, TensorFiles) else None
+    if not (device.type == "cuda" if staged is None else staged):
+        through = None
     needed = need(
         config,
         weights=sum(bytes_of(p, files, dtype.itemsize, layout) for p in parameters),
-        reading=reading_bytes(parameters, files, _NAMES[dtype], layout, staged),
+        reading=reading_bytes(parameters, files, _NAMES[dtype], layout, through is not None),
         cuda=device.type == "cuda",
         itemsize=dtype.itemsize,
         context=context,
         packed=layout is not None,
         int8_cache=int8_cache,
     )
-    return _Work(model, parameters is not labelled, parameters, files, staged, needed)
+    return _Work(model, parameters is not labelled, parameters, files, through, needed)
 
 
 class _NoValues(TorchFunctionMode):
@@ -168,9 +172,7 @@ def _fill(
     model, parameters, files, staged = work.model, work.parameters, work.files, work.staged
     total = sum(p.values for p in parameters)
     done = 0
-    with closing(
-        _staged(parameters, files, device) if staged else _mapped(parameters, files, device)
-    ) as arriving:
+    with closing(_staged(parameters, staged, device) if staged else _mapped(parameters, files)) as arriving:
         for parameter, tensors in arriving:
             if parameter.gptq is None:
                 stored = tensors[0] if parameter.whole else torch.cat(tensors)
@@ -215,7 +217,7 @@ def _in_codes(parts: list[gptq.Codes], layout: QuantizedLayout) -> QuantizedLine
 
 
 def _mapped(
-    parameters: list[Parameter], files: TensorFiles, device: torch.device
+    parameters: list[Parameter], files: Tensors
 ) -> Generator[tuple[Parameter, list[Tensor]], None, None]:
     """The stored tensors of each parameter, backed by the files."""
     for parameter in parameters:

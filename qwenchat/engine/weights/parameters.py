@@ -9,14 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numpy.typing import NDArray
 
 from qwenchat.engine.config import ModelConfig, QuantConfig
 from qwenchat.engine.memory import AHEAD
 from qwenchat.engine.weights.modules import modules
-from qwenchat.engine.weights.tensor_files import FLOATS, ITEMSIZES, TensorFiles
+from qwenchat.engine.weights.safetensors_header import Entry
+from qwenchat.engine.weights.tensor_files import FLOATS, ITEMSIZES
 from qwenchat.engine.weights.zero_points import contradicts
 from qwenchat.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Bytes an element while a matrix is dequantised: its float32 values, their scales or zeros, codes of both.
 _DEQUANTIZING = 10
@@ -24,7 +30,7 @@ _DEQUANTIZING = 10
 _PACKING = 4
 
 
-def as_stored(parameters: list[Parameter], files: TensorFiles) -> list[Parameter]:
+def as_stored(parameters: list[Parameter], files: Tensors) -> list[Parameter]:
     """The parameters, of which zero points are read as the first quantised matrix shows them to be stored."""
     for parameter in parameters:
         if parameter.gptq:
@@ -35,6 +41,37 @@ def as_stored(parameters: list[Parameter], files: TensorFiles) -> list[Parameter
                 return [replace(p, gptq=p.gptq and replace(p.gptq, quant=true)) for p in parameters]
             break
     return parameters
+
+
+class Tensors(Protocol):
+    """The tensors of a checkpoint, as far as parameters are made of them.
+
+    Attributes:
+        folder: where they are, for errors.
+    """
+
+    folder: Path
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is one of that name."""
+
+    def path(self, name: str) -> Path:
+        """The file that holds a tensor."""
+
+    def check(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
+        """Raises CheckpointError unless the tensor is there with this shape and one of these dtypes."""
+
+    def check_all_known(self) -> None:
+        """Raises CheckpointError for a tensor that :meth:`check` was never asked of."""
+
+    def entry(self, name: str) -> Entry:
+        """What the tensor is as it is read."""
+
+    def array(self, name: str) -> NDArray[Any]:
+        """The tensor as an array; bfloat16, unknown to numpy, as uint16."""
+
+    def read(self, name: str) -> Tensor:
+        """The tensor."""
 
 
 class Layout(Protocol):
@@ -51,7 +88,7 @@ class Layout(Protocol):
         """The dtype in which a matrix is kept that is stored in this one."""
 
 
-def bytes_of(parameter: Parameter, files: TensorFiles, itemsize: int, layout: Layout | None) -> int:
+def bytes_of(parameter: Parameter, files: Tensors, itemsize: int, layout: Layout | None) -> int:
     """The bytes of a parameter on the device.
 
     Args:
@@ -68,7 +105,7 @@ def bytes_of(parameter: Parameter, files: TensorFiles, itemsize: int, layout: La
 
 
 def reading_bytes(
-    parameters: list[Parameter], files: TensorFiles, dtype: str, layout: Layout | None, staged: bool
+    parameters: list[Parameter], files: Tensors, dtype: str, layout: Layout | None, staged: bool
 ) -> int:
     """The bytes that loading takes on the device besides the loaded weights.
 
@@ -93,7 +130,7 @@ def reading_bytes(
     return max(of(p) for p in parameters) + (AHEAD if staged else 0)
 
 
-def check_layer_count(config: ModelConfig, tensors: TensorFiles) -> None:
+def check_layer_count(config: ModelConfig, tensors: Tensors) -> None:
     """Before anything is sized by it: the last layer is there, and none follows it."""
     last, beyond = (
         config.architecture.stored(f"layers.{layer}.attention_norm.weight")[0]
@@ -168,7 +205,7 @@ class Gptq:
             )
 
 
-def list_parameters(config: ModelConfig, tensors: TensorFiles) -> Iterator[Parameter]:
+def list_parameters(config: ModelConfig, tensors: Tensors) -> Iterator[Parameter]:
     """Every parameter of the model, each checked against the files."""
     stored_by = config.architecture.stored
     for module in modules(config):
@@ -185,9 +222,7 @@ def list_parameters(config: ModelConfig, tensors: TensorFiles) -> Iterator[Param
             yield _float_parameter(config, f"{module.name}.bias", module.shape[:1], tensors)
 
 
-def _float_parameter(
-    config: ModelConfig, name: str, shape: tuple[int, ...], tensors: TensorFiles
-) -> Parameter:
+def _float_parameter(config: ModelConfig, name: str, shape: tuple[int, ...], tensors: Tensors) -> Parameter:
     parts = stored_shapes(config, name, shape)
     for part, its_shape in parts.items():
         tensors.check(part, its_shape, FLOATS)
@@ -212,7 +247,7 @@ def _quantized_parameter(
     shape: tuple[int, ...],
     stored: Mapping[str, tuple[int, ...]],
     quant: QuantConfig,
-    tensors: TensorFiles,
+    tensors: Tensors,
 ) -> Parameter:
     """A GPTQ layer's weight [out, in], checked now and made of its tensors when they are read."""
     layers = tuple(part.removesuffix(".weight") for part in stored)
@@ -232,7 +267,7 @@ def _quantized_parameter(
     return Parameter(name, shape, names, source, whole=len(layers) == 1)
 
 
-def _check_codes(layer: str, outputs: int, inputs: int, quant: QuantConfig, tensors: TensorFiles) -> None:
+def _check_codes(layer: str, outputs: int, inputs: int, quant: QuantConfig, tensors: Tensors) -> None:
     per_word = 32 // quant.bits
     if inputs % per_word or outputs % per_word:
         raise CheckpointError(
