@@ -14,7 +14,7 @@ from qwenchat.cli.completion import models_to
 from qwenchat.cli.context import Context
 from qwenchat.cli.models import Json
 from qwenchat.cli.output import print_lines, print_object
-from qwenchat.errors import Names, UsageError
+from qwenchat.errors import Phrase, UsageError
 from qwenchat.i18n.language import tr
 
 _TARGETS = ("qwen2", "gguf")
@@ -113,5 +113,8 @@ def export(
 def _check(option: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise UsageError(
-            "{option} is {value}, expected {known}", option=option, value=value, known=Names(known)
+            "{option} is {value}, expected {known}",
+            option=option,
+            value=value,
+            known=Phrase(" or ").join(known),
         )

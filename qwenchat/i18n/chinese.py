@@ -1017,6 +1017,9 @@ CHINESE: Mapping[str, str] = {
         "磁盘空间不足：导出需要 {needed} GB，{folder} 可用 {free} GB"
     ),
     "{path}: {name} has no place in Qwen2": "{path}：Qwen2 没有 {name}",
+    "{folder}: its vocabulary splits texts otherwise than Qwen's": (
+        "{folder}：其词表切分文本的方式与 Qwen 不同"
+    ),
     "this checkpoint cannot be exported": "此检查点无法导出",
     "{path}: {name} is not what was written": "{path}：{name} 与写入的内容不符",
     "the disk is damaged, or something else writes there: remove the folder and begin anew": (

@@ -19,6 +19,7 @@ from qwenchat.engine.weights.parameters import Parameter, as_stored, check_layer
 from qwenchat.engine.weights.tensor_files import TensorFiles
 from qwenchat.errors import CheckpointError, Phrase
 from qwenchat.files.opening import reason_of
+from qwenchat.text.split_patterns import SPLIT_PATTERNS
 from qwenchat.tokenizer import QwenTokenizer
 
 if TYPE_CHECKING:
@@ -75,6 +76,12 @@ class Source:
                 kind=self.config.architecture.model_type,
             )
         self.tokenizer = QwenTokenizer.from_folder(folder, self.config.vocab_size)
+        if self.tokenizer.merging.pattern != SPLIT_PATTERNS["qwen"]:
+            raise CheckpointError(
+                "{folder}: its vocabulary splits texts otherwise than Qwen's",
+                "this checkpoint cannot be exported",
+                folder=folder,
+            )
         self._files = TensorFiles(folder)
         check_layer_count(self.config, self._files)
         parameters = as_stored(list(list_parameters(self.config, self._files)), self._files)

@@ -290,6 +290,13 @@ def test_another_kind_of_model_and_a_taken_name_are_refused(
         export(folder, tmp_path / "made", "gguf", progress=quiet)
 
 
+def test_a_vocabulary_that_splits_texts_in_another_way_is_refused(tmp_path: Path, tiny_chat: Path) -> None:
+    path = tiny_chat / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"split_pattern": "smollm"}))
+    with pytest.raises(CheckpointError, match="splits texts otherwise"):
+        export(tiny_chat, tmp_path / "made", "qwen2", progress=quiet)
+
+
 def test_a_disk_without_room_is_told_before_anything_is_written(
     source: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
