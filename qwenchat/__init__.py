@@ -25,6 +25,7 @@ What they stand on::
     sessions      chats as files: store, file, format, listing and search, autosave, export, resume
     backends      from a model's name to a backend that answers: load, request, devices; local is what the
                   two engines share
+      prompts     a model's own chat template, run in a sandbox: messages to token ids
       native      our own engine, for the first Qwen generation
       huggingface transformers, for any other chat model of the Hub, without running its code
     tools         what a model can call: the forms of prompt and reply, adapter puts one before a backend;

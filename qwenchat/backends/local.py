@@ -1,15 +1,14 @@
 """A loaded model: messages in, events out; and for the curious its tokens and logits.
 
 Owns what is the same whatever computes: options over the checkpoint's defaults, the room that a prompt
-leaves, a generation told as events. What differs, the prompt, the decoder and what ends a turn, is the
-subclasses'.
+leaves, a generation told as events. How messages become token ids, and these text again, is the
+:class:`Prompt`'s.
 """
 
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -73,35 +72,18 @@ class Tokenizer(Protocol):
         """The text of a reply's tokens; None if it does not lead back to them."""
 
 
-class Model(ABC):
-    """A loaded model; what :func:`qwenchat.load` returns.
+class Prompt(Protocol):
+    """What makes token ids of messages, and text of a reply's token ids.
 
     Attributes:
-        name, description, context, system, call_form: as in :class:`~qwenchat.chat.backend.Backend`.
-        engine: token ids in, token ids out.
+        system: the system prompt that it has of itself; None where it has no place for one.
+        calls_in_tags: whether it speaks of tool calls in ``<tool_call>``.
     """
 
-    engine: Engine[Any]
-    call_form: CallForm = "react"
-
-    def __init__(
-        self,
-        engine: Engine[Any],
-        defaults: GenerationDefaults,
-        *,
-        name: str,
-        description: str,
-        system: str,
-    ) -> None:
-        self.name = name
-        self.system = system
-        self.description = description
-        self.context = engine.context
-        self.engine = engine
-        self._defaults = defaults
+    system: str | None
+    calls_in_tags: bool
 
     @property
-    @abstractmethod
     def tokenizer(self) -> Tokenizer:
         """Text to token ids and back.
 
@@ -109,21 +91,69 @@ class Model(ABC):
             CheckpointError: the checkpoint has none.
         """
 
-    @abstractmethod
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """As :meth:`qwenchat.chat.backend.Backend.count_tokens`."""
+    @property
+    def ends(self) -> Collection[int]:
+        """Tokens that end a turn, besides those that the checkpoint names."""
 
-    @abstractmethod
-    def _encode_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt that asks for a reply, or for the rest of one."""
+    def ids(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt that asks for a reply, or for the rest of one where the last message is the assistant's.
 
-    @abstractmethod
-    def _decoder(self, stop: Sequence[str]) -> Decoder:
+        Raises:
+            PromptError: the messages have no prompt.
+        """
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt; of messages that have none, those of their texts."""
+
+    def decoder(self, stop: Sequence[str]) -> Decoder:
         """The incremental decoder of a reply."""
 
-    @abstractmethod
-    def _turn_ends(self) -> set[int]:
-        """Tokens that end a turn, besides the checkpoint's own."""
+
+class Model:
+    """A loaded model; what :func:`qwenchat.load` returns.
+
+    Args:
+        is_qwen2: whether it is of the Qwen1.5 or Qwen2 generation, or a later one.
+
+    Attributes:
+        name, description, context, system, call_form: as in :class:`~qwenchat.chat.backend.Backend`.
+        engine: token ids in, token ids out.
+    """
+
+    engine: Engine[Any]
+    call_form: CallForm
+
+    def __init__(
+        self,
+        engine: Engine[Any],
+        prompt: Prompt,
+        defaults: GenerationDefaults,
+        *,
+        name: str,
+        description: str,
+        is_qwen2: bool = False,
+    ) -> None:
+        self.name = name
+        self.call_form = "hermes" if prompt.calls_in_tags else "flowers" if is_qwen2 else "react"
+        self.system = prompt.system or ""
+        self.description = description
+        self.context = engine.context
+        self.engine = engine
+        self._prompt = prompt
+        self._defaults = defaults
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to token ids and back.
+
+        Raises:
+            CheckpointError: the checkpoint has none.
+        """
+        return self._prompt.tokenizer
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """As :meth:`qwenchat.chat.backend.Backend.count_tokens`."""
+        return self._prompt.count(messages)
 
     def prompt_ids(self, messages: Sequence[Message | Mapping[str, Any]]) -> list[int]:
         """The token ids of the prompt that asks for a reply to ``messages``, control tokens and all.
@@ -137,7 +167,7 @@ class Model(ABC):
             PromptError: there is no message, one is none, or the chat template refuses them.
             CheckpointError: the checkpoint has no tokenizer.
         """
-        return self._encode_prompt(_chat_of(messages))
+        return self._prompt.ids(_chat_of(messages))
 
     def logits(self, ids: Sequence[int]) -> torch.Tensor:
         """The logits after each of ``ids``, float32 [T, vocab_size] on the CPU.
@@ -211,7 +241,7 @@ class Model(ABC):
                 more than text.
         """
         started = perf_counter()
-        prompt = self._encode_prompt(messages)
+        prompt = self._prompt.ids(messages)
         room = self.context - len(prompt)
         if room < 1:
             raise too_long(len(prompt), self.context)
@@ -219,10 +249,10 @@ class Model(ABC):
             prompt,
             _sampling_params(options, self._defaults),
             max_new_tokens=room if options.max_new_tokens is None else min(room, options.max_new_tokens),
-            stop_ids=self._turn_ends().union(self._defaults.eos_token_ids),
+            stop_ids={*self._prompt.ends, *self._defaults.eos_token_ids},
             cancel=cancel,
         )
-        decoder = self._decoder(options.stop)
+        decoder = self._prompt.decoder(options.stop)
         begun = content_ids(self.tokenizer, messages[-1]) if messages[-1].role is Role.ASSISTANT else []
         for token_id in begun:  # it may end in half a character
             decoder.push(token_id)

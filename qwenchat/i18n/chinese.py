@@ -1232,6 +1232,16 @@ CHINESE: Mapping[str, str] = {
     ),
     "it may be newer than that, or no language model": "它可能更新，或不是语言模型",
     "{name}: there is no tokenizer.json": "{name}：没有 tokenizer.json",
+    "{name}: the token {form} has the id {id}, and the model has {count}": (
+        "{name}：token {form} 的 id 是 {id}，而模型只有 {count} 个"
+    ),
+    "the tokenizer belongs to another checkpoint": "该分词器属于另一个检查点",
+    "{name}: added_tokens_decoder has the token {form}, which tokenizer.json does not have": (
+        "{name}：added_tokens_decoder 中的 token {form} 不在 tokenizer.json 中"
+    ),
+    "use --backend huggingface": "请使用 --backend huggingface",
+    "start qwenchat with --backend huggingface": "请以 --backend huggingface 启动 qwenchat",
+    "{path}: the tokenizer cannot be read: {reason}": "{path}：无法读取分词器：{reason}",
     "the tokenizers that transformers has in Python are not used": (
         "不使用 transformers 中以 Python 写的分词器"
     ),

@@ -57,10 +57,11 @@ class BytePairTokenizer:
         special_tokens: the control tokens' written forms and ids.
         added: forms of tokens that every text with them becomes, before anything is split or merged.
         verbatim: those of either kind that are found before the text is normalised.
+        shown: control tokens that a reply's text has by their forms; the others are no part of it.
         n_ids: how many ids the model has. It can draw those that stand for nothing, too.
 
     Attributes:
-        merging, special_tokens, added: as given.
+        merging, special_tokens, added, verbatim, n_ids: as given.
         n_vocab: one more than the greatest id.
     """
 
@@ -71,17 +72,20 @@ class BytePairTokenizer:
         *,
         added: Mapping[str, int] | None = None,
         verbatim: Collection[str] = (),
+        shown: Collection[str] = (),
         n_ids: int | None = None,
     ) -> None:
         self.merging = merging
         self.special_tokens = dict(special_tokens)
         self.added = dict(added or {})
-        self._verbatim = frozenset(verbatim)
+        self.verbatim = frozenset(verbatim)
         forms = {**self.added, **self.special_tokens}
         self.n_vocab = max(merging.last_id(), *forms.values(), 0) + 1
-        self._n_ids = n_ids or self.n_vocab
+        self.n_ids = n_ids or self.n_vocab
         self._forms = {token_id: form.encode() for form, token_id in self.special_tokens.items()}
-        self._added_forms = {token_id: form.encode() for form, token_id in self.added.items()}
+        written = {**self.added, **{form: self.special_tokens[form] for form in shown}}
+        self._written = {token_id: form.encode() for form, token_id in written.items()}
+        self._hidden = self._forms.keys() - self._written.keys()
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -101,13 +105,13 @@ class BytePairTokenizer:
         forms = {**self.added, **specials}
         if not forms:
             return self._encode_ordinary(self._normalised(text))
-        verbatim, others = forms.keys() & self._verbatim, forms.keys() - self._verbatim
+        verbatim, others = forms.keys() & self.verbatim, forms.keys() - self.verbatim
         ids: list[int] = []
-        for part in _cut(text, verbatim):
+        for part in cut(text, verbatim):
             if part in verbatim:
                 ids.append(forms[part])
                 continue
-            for piece in _cut(self._normalised(part), others):
+            for piece in cut(self._normalised(part), others):
                 ids += [forms[piece]] if piece in others else self._encode_ordinary(piece)
         return ids
 
@@ -166,26 +170,27 @@ class BytePairTokenizer:
     def reply_text(self, ids: Sequence[int]) -> str | None:
         """The text that a reply of these tokens has, as :class:`IncrementalDecoder` gives it out.
 
-        None if one of them is a control token, or none of the model's.
+        None if one of them is a control token that texts do not have, or none of the model's.
         """
-        if not self._forms.keys().isdisjoint(ids) or not all(0 <= i < self._n_ids for i in ids):
+        if not self._hidden.isdisjoint(ids) or not all(0 <= i < self.n_ids for i in ids):
             return None
         text = b"".join(map(self.reply_bytes, ids))
         # Not final: half a character at the end is left out.
         return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(text)
 
     def reply_bytes(self, token_id: int) -> bytes:
-        """The bytes of a token in a reply's text: none if it is special, U+FFFD if no token has that id."""
-        if token_id in self._forms:
+        """The bytes of a token in a reply's text: none if that does not have it, U+FFFD if no token has that
+        id."""
+        if token_id in self._hidden:
             return b""
         part = self._bytes_of(token_id)
         return "\ufffd".encode() if part is None else part
 
     def _bytes_of(self, token_id: int) -> bytes | None:
-        """The bytes of a token that is not special; None if there is none."""
-        added = self._added_forms.get(token_id)
-        if added is not None:
-            return added
+        """The bytes of a token that texts have; None if there is none."""
+        written = self._written.get(token_id)
+        if written is not None:
+            return written
         rank = token_id if self.merging.ids is None else self._ranks.get(token_id, -1)
         token = self.vocabulary.bytes_of(rank) if rank >= 0 else None
         return (self.merging.unmerged or {}).get(token_id) if token is None else token
@@ -195,7 +200,7 @@ class BytePairTokenizer:
         return {token_id: rank for rank, token_id in enumerate(self.merging.ids or ())}
 
 
-def _cut(text: str, forms: Collection[str]) -> Iterator[str]:
+def cut(text: str, forms: Collection[str]) -> Iterator[str]:
     """The parts of a text that are such forms, the longest where several begin, and those between them."""
     if not forms:
         yield text

@@ -21,7 +21,7 @@ FORBIDDEN = {
     *("pickle.find_class", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.system", "os.fork"),
     *("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request"),
 }
-RENDERER = [sys.executable, "-m", "qwenchat.backends.huggingface.render_child"]
+RENDERER = [sys.executable, "-m", "qwenchat.backends.prompts.render_child"]
 WATCHED_RENDERER = [sys.executable, str(Path(__file__).resolve()), str(FOLDER), "render"]
 SEEN_BY_RENDERER = FOLDER / "SEEN"
 seen: list[str] = []
@@ -63,7 +63,7 @@ def saw(line: str) -> None:
 
 
 def render() -> None:
-    from qwenchat.backends.huggingface import render_child
+    from qwenchat.backends.prompts import render_child
 
     render_child.main()
 

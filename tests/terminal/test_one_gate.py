@@ -38,8 +38,8 @@ OWN = "what the program says of itself, no text from elsewhere"
 ALLOWED = {
     "__main__.main": OWN,
     "files.atomic._write_all": FILE,
-    "backends.huggingface.render_child.main": "a pipe",
-    "backends.huggingface.renderer._ask": "a pipe",
+    "backends.prompts.render_child.main": "a pipe",
+    "backends.prompts.renderer._ask": "a pipe",
     "cli.app._print_version": OWN,
     "cli.config.group": OWN,
     "cli.models.models": OWN,

@@ -20,7 +20,7 @@ from qwenchat.backends.devices import pick_device, pick_dtype
 from qwenchat.backends.huggingface.files import HubFiles, look, stored_tensors
 from qwenchat.backends.huggingface.gguf_setting import stretch
 from qwenchat.backends.huggingface.gptq import check_gptq, read_gptq
-from qwenchat.backends.huggingface.readers import check_template, read_config, read_prompt, trying, where
+from qwenchat.backends.huggingface.readers import read_config, read_prompt, template_of, trying, where
 from qwenchat.backends.huggingface.skeleton import attention_of, check_shapes, skeleton
 from qwenchat.backends.request import IMPORTING, LOADING, LoadRequest, QuietStage, pick_context, tell_unfit
 from qwenchat.backends.torch_import import open_torch_libraries
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from qwenchat.backends.huggingface.backend import HuggingFaceBackend
-    from qwenchat.backends.huggingface.prompt import ChatPrompt, TextPrompt
+    from qwenchat.backends.prompts.chat_prompt import ChatPrompt, TextPrompt
     from qwenchat.engine.config import GenerationDefaults
     from qwenchat.engine.memory import Need
 
@@ -120,7 +120,7 @@ def _reading(place: Path, request: LoadRequest) -> Iterator[HubFiles]:
             name=request.name,
         )
     if not request.complete:
-        check_template(files)
+        template_of(files)
     request.progress(IMPORTING, None)
     open_torch_libraries()
     with _quiet(), ExitStack() as stack:

@@ -15,12 +15,12 @@ from qwenchat.backends.huggingface.config_keys import check_keys, check_types
 from qwenchat.backends.huggingface.files import HubFiles
 from qwenchat.backends.huggingface.gguf_setting import add_to_config
 from qwenchat.backends.huggingface.gguf_tokenizer import whole_tokenizer
-from qwenchat.backends.request import base_model
+from qwenchat.backends.prompts.sources import default_template, templates_in
 from qwenchat.errors import CheckpointError, Phrase, QwenchatError, shorten
 from qwenchat.files.json_values import read_json
 
 if TYPE_CHECKING:
-    from qwenchat.backends.huggingface.prompt import ChatPrompt, TextPrompt
+    from qwenchat.backends.prompts.chat_prompt import ChatPrompt, TextPrompt
 
 T = TypeVar("T")
 
@@ -128,29 +128,14 @@ def _unknown(files: HubFiles, kind: object) -> CheckpointError:
     )
 
 
-def check_template(files: HubFiles) -> None:
-    """Raises CheckpointError where no chat template can be used. Needs neither torch nor a tokenizer."""
-    names = files.head.vocabulary.templates.keys() if files.head else _names_of_templates(files.folder)
-    if not names:
-        raise base_model(Phrase("{name}: there is no chat template", name=files.name))
-    if "default" not in names:
-        raise CheckpointError(
-            "{name}: its chat templates have names ({names}), and none is the default",
-            "put the one that is to be used into chat_template.jinja",
-            name=files.name,
-            names=shorten(", ".join(sorted(names))),
-        )
+def template_of(files: HubFiles) -> str:
+    """The chat template. Needs neither torch nor a tokenizer.
 
-
-def _names_of_templates(folder: Path) -> set[str]:
-    told = folder / "tokenizer_config.json"
-    own = (read_json(told) if told.exists() else {}).get("chat_template")
-    entries = own if isinstance(own, list) else []
-    names = {str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry}
-    names |= {path.stem for path in folder.glob("additional_chat_templates/*.jinja")}
-    return names | (
-        {"default"} if isinstance(own, str) or (folder / "chat_template.jinja").exists() else set()
-    )
+    Raises:
+        CheckpointError: none can be used.
+    """
+    templates = files.head.vocabulary.templates if files.head else templates_in(files.folder)
+    return default_template(templates, files.name)
 
 
 def read_prompt(files: HubFiles, config: Any, *, complete: bool) -> ChatPrompt | TextPrompt:
@@ -162,17 +147,15 @@ def read_prompt(files: HubFiles, config: Any, *, complete: bool) -> ChatPrompt |
     Raises:
         CheckpointError: one of them is not there, or cannot be read.
     """
-    from qwenchat.backends.huggingface.prompt import ChatPrompt, TextPrompt
+    from qwenchat.backends.prompts.chat_prompt import ChatPrompt, TextPrompt
+    from qwenchat.backends.prompts.hub_tokenizer import raw_tokenizer
 
     tokenizer = trying(Phrase("the tokenizer"), files, lambda: _read_tokenizer(files, config))
+    names = {name: form for name, form in tokenizer.special_tokens_map.items() if isinstance(form, str)}
+    raw = raw_tokenizer(tokenizer.backend_tokenizer, names)
     if complete:
-        return TextPrompt(tokenizer)
-    source = tokenizer.chat_template
-    if isinstance(source, dict):
-        source = source.get("default")
-    if not isinstance(source, str):
-        raise base_model(Phrase("{name}: there is no chat template", name=files.name))
-    return ChatPrompt(tokenizer, source)
+        return TextPrompt(raw)
+    return ChatPrompt(raw, template_of(files))
 
 
 def _read_tokenizer(files: HubFiles, config: Any) -> Any:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.backends.devices import pick_device, pick_dtype
-from qwenchat.backends.native.backend import NativeBackend, no_vocabulary
+from qwenchat.backends.native.backend import NativeBackend
 from qwenchat.backends.native.codes import is_candidate, load_in_codes
 from qwenchat.backends.native.kernel_cache import open_cpu_kernels, open_triton_cache
+from qwenchat.backends.native.qwen_prompt import QwenPrompt, no_vocabulary
 from qwenchat.backends.request import (
     COMPILING,
     IMPORTING,
@@ -73,11 +74,10 @@ def _load_in_codes(folder: Path, request: LoadRequest, seen: _Seen) -> NativeBac
     kernels = kernels_told(found.team.name, found.team)
     return NativeBackend(
         Engine(found.runner, context=seen.window, prompt_lookup=request.prompt_lookup),
-        tokenizer,
+        QwenPrompt(tokenizer, name=request.name, complete=request.complete),
         seen.defaults,
         name=request.name,
         description=_describe(seen.config, request, device="cpu", dtype=found.dtype, kernels=kernels),
-        complete=request.complete,
     )
 
 
@@ -165,11 +165,10 @@ def _load_with_torch(folder: Path, request: LoadRequest, seen: _Seen) -> NativeB
         ) from error
     return NativeBackend(
         engine,
-        found.tokenizer,
+        QwenPrompt(found.tokenizer, name=request.name, complete=request.complete),
         seen.defaults,
         name=request.name,
         description=description,
-        complete=request.complete,
     )
 
 

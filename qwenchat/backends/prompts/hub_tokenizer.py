@@ -1,8 +1,8 @@
-"""A Hub model's tokenizer: text to token ids and back, where no text but the template's makes control tokens.
+"""A tokenizer of the tokenizers library, in which no text but the template's makes control tokens.
 
-Stands on the tokenizers library. A second tokenizer, alike but for its control tokens, which are written as
-random words in it, encodes prompts: the template's control tokens are put in by these words, and the written
-forms that others know are plain text to it. So the rest is encoded to the letter as transformers would.
+A second tokenizer, alike but for its control tokens, which are written as random words in it, encodes
+prompts: the template's control tokens are put in by these words, and the written forms that others know are
+plain text to it. So the rest is encoded to the letter as transformers would.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import re
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import takewhile
 from typing import Any
 
-from qwenchat.backends.huggingface.renderer import Piece
+from qwenchat.backends.prompts.raw_tokenizer import RawTokenizer, control_places
+from qwenchat.backends.prompts.renderer import Piece
 from qwenchat.errors import PromptError
 from qwenchat.text.byte_characters import bytes_of_characters
 from qwenchat.tokenizer import StopStrings
@@ -25,6 +28,24 @@ _SPACE = "\u2581"
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 _PATIENCE = 8
 """Tokens that a character may take; what is no character after so many never becomes one."""
+
+
+def raw_tokenizer(tokenizer: Any, names: Mapping[str, str]) -> RawTokenizer:
+    """A ``tokenizers.Tokenizer`` before its control tokens are chosen.
+
+    Args:
+        names: as of :class:`RawTokenizer`.
+    """
+    tokens = tokenizer.get_added_tokens_decoder().items()
+    letter = tokenizer.encode("a")
+    marked = zip(letter.ids, letter.special_tokens_mask, strict=True)
+    return RawTokenizer(
+        added={str(token.content): token_id for token_id, token in tokens},
+        special={str(token.content) for _, token in tokens if token.special},
+        names=names,
+        begin=[token_id for token_id, _ in takewhile(lambda pair: pair[1], marked)],
+        guarded=partial(HubTokenizer, tokenizer),
+    )
 
 
 class HubTokenizer:
@@ -125,16 +146,14 @@ class HubTokenizer:
 
         There are none where the ids are not those of the text: they come from a file.
         """
-        marks = [n for n, token_id in enumerate(ids) if token_id in self._control]
-        if not marks or self.reply_text(ids) != text:
+        marked = any(token_id in self._control for token_id in ids)
+        if not marked or self.reply_text(ids) != text:
             return []
-        places, at = [], len(self.decode(ids[: marks[0]]))
-        for begin, end in zip(marks, [*marks[1:], len(ids)], strict=True):
-            form = self._control[ids[begin]]
-            if text.startswith(form, at):
-                places.append((at, form))
-            at += len(self.decode(ids[begin:end]))
-        return places
+        return control_places(ids, self._control, self.decode)
+
+    def decoder(self, stop: Sequence[str]) -> WindowDecoder:
+        """Token ids to text as they come."""
+        return WindowDecoder(self, stop)
 
     def _encode(self, text: str) -> list[int]:
         # As tiktoken does: halves of a surrogate pair are one character, one alone is none.

@@ -4,7 +4,7 @@ A template is a program from an unknown author. Jinja's sandbox keeps it from Py
 keeps it from the memory and the time as well. What it makes is counted before it is made, and whatever can
 blow up at one stroke is either counted beforehand or not there. What templates in use need is there, and
 nothing else. What a message says stays known as that
-(:class:`~qwenchat.backends.huggingface.said.Said`). Knows nothing of chats, and nothing of the process that
+(:class:`~qwenchat.backends.prompts.said.Said`). Knows nothing of chats, and nothing of the process that
 it runs in, which has the last word on memory and time.
 """
 
@@ -27,7 +27,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 from jinja2.visitor import NodeTransformer
 
-from qwenchat.backends.huggingface.said import Said, joined
+from qwenchat.backends.prompts.said import Said, joined
 
 MAX_SOURCE = 2**20
 _BUDGET, _PER_CHARACTER, _ROUNDS_PER_MESSAGE = 10**7, 200, 50

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
-from qwenchat.backends.huggingface.renderer import EndedError, Piece, RefusedError, Renderer
+from qwenchat.backends.prompts.renderer import EndedError, Piece, RefusedError, Renderer
 from qwenchat.chat.messages import Message
 from qwenchat.chat.parts import Role
 from qwenchat.chat.rendering import as_single_text

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qwenchat.backends.huggingface import renderer as module
-from qwenchat.backends.huggingface.renderer import Piece, RefusedError, Renderer
+from qwenchat.backends.prompts import renderer as module
+from qwenchat.backends.prompts.renderer import Piece, RefusedError, Renderer
 
 SOURCE = "{% for m in messages %}<{{ m.content }}>{% endfor %}{{ raise_exception('no') if refuse }}"
 
@@ -86,7 +86,7 @@ def test_it_is_gone_with_whoever_asked() -> None:
     [("_limit_time(0.2)", "a ** a ** a"), ("_limit_memory(2 ** 28)", "'x' * a ** a")],
 )
 def test_what_nobody_counted_is_ended_by_the_operating_system(limit: str, work: str) -> None:
-    program = f"from {module.render_child.__name__} import {limit.partition('(')[0]}"
+    program = f"from {module.CHILD} import {limit.partition('(')[0]}"
     program += f"\n{limit}\na = 9\n{work}\nprint('done')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode != 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwenchat.backends.huggingface.said import Said, joined, speakers
+from qwenchat.backends.prompts.said import Said, joined, speakers
 
 FIRST, SECOND = "ab <b>\n\nb a", "\tA<a>"
 LETTERS = st.text("ab <>\n\tAß", max_size=8)

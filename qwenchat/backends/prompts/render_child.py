@@ -8,7 +8,6 @@ of is counted by nobody.
 from __future__ import annotations
 
 import faulthandler
-import json
 import signal
 import sys
 from datetime import datetime
@@ -16,8 +15,9 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from qwenchat.backends.huggingface.said import Said
-from qwenchat.backends.huggingface.sandbox import BoundedSandbox, TooMuch
+from qwenchat.backends.prompts.said import Said
+from qwenchat.backends.prompts.sandbox import BoundedSandbox, TooMuch
+from qwenchat.backends.prompts.wire import decode, encode
 
 SECONDS, SECONDS_PER_MEBIBYTE = 2.0, 1.0
 MEMORY, MEMORY_PER_BYTE = 400 * 2**20, 32
@@ -43,17 +43,6 @@ def main() -> None:
         replies.write(encode(reply))
         replies.flush()
         _limit_time(0)
-
-
-def encode(value: dict[str, Any]) -> bytes:
-    """A line of JSON. Half a surrogate pair goes through as it is."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
-
-
-def decode(line: bytes) -> dict[str, Any]:
-    """The value of such a line."""
-    value: dict[str, Any] = json.loads(line.decode("utf-8", "surrogatepass"))
-    return value
 
 
 def _pieces(sandbox: BoundedSandbox, values: dict[str, Any]) -> list[tuple[str, int | None, int | None]]:

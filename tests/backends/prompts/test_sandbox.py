@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from jinja2 import TemplateError
 
-from qwenchat.backends.huggingface import sandbox
-from qwenchat.backends.huggingface.sandbox import BoundedSandbox, TooMuch
+from qwenchat.backends.prompts import sandbox
+from qwenchat.backends.prompts.sandbox import BoundedSandbox, TooMuch
 
 MESSAGES = [
     {"role": "system", "content": "one"},

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwenchat.backends.huggingface.tokenizer import HubTokenizer, WindowDecoder
+from qwenchat.backends.prompts.hub_tokenizer import HubTokenizer, WindowDecoder
 from qwenchat.errors import PromptError
 
 TEXTS = st.text(

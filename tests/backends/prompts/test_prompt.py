@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwenchat.backends.huggingface.prompt import ChatPrompt, TextPrompt
-from qwenchat.backends.huggingface.template import ChatTemplate
+from qwenchat.backends.native import chat_tokenizer
+from qwenchat.backends.native.tokenizer_json import NeedsLibrary, read_tokenizer_json
+from qwenchat.backends.prompts import hub_tokenizer
+from qwenchat.backends.prompts.chat_prompt import ChatPrompt, TextPrompt
+from qwenchat.backends.prompts.raw_tokenizer import RawTokenizer
+from qwenchat.backends.prompts.template import ChatTemplate
 from qwenchat.chat.messages import Message
 from qwenchat.chat.parts import Role
 from qwenchat.errors import CheckpointError, PromptError
@@ -48,15 +53,36 @@ MOVES = (
 )
 
 
-@pytest.fixture(scope="session")
-def prompt_of(styles: dict[str, Any], tokenizer_of: Callable[[Any], Any]) -> Callable[..., Any]:
+RawOf = Callable[[Any], RawTokenizer]
+
+
+@pytest.fixture(scope="module", params=["library", "ours"])
+def raw_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RawOf:
+    """From a tokenizer of transformers to what reads it: the tokenizers library, or ours where it can."""
+
+    def make(fast: Any) -> RawTokenizer:
+        names = {name: form for name, form in fast.special_tokens_map.items() if isinstance(form, str)}
+        path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+        path.write_text(fast.backend_tokenizer.to_str(), encoding="utf-8")
+        if request.param == "ours":
+            with suppress(NeedsLibrary):
+                return chat_tokenizer.raw_tokenizer(read_tokenizer_json(path), names)
+        return hub_tokenizer.raw_tokenizer(fast.backend_tokenizer, names)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def prompt_of(
+    styles: dict[str, Any], tokenizer_of: Callable[[Any], Any], raw_of: RawOf
+) -> Callable[..., Any]:
     made: dict[str, Any] = {}
 
     def make(style: str, **changes: Any) -> Any:
         key = style + repr(changes)
         if key not in made:
             fast = tokenizer_of(replace(styles[style], **changes))
-            made[key] = fast, ChatPrompt(fast, fast.chat_template)
+            made[key] = fast, ChatPrompt(raw_of(fast), fast.chat_template)
         return made[key]
 
     return make
@@ -150,7 +176,9 @@ def test_a_tag_that_only_the_templates_source_has_is_text_in_a_message(prompt_of
 
 
 def test_an_added_token_that_takes_white_space_along_is_met_as_by_transformers(
-    styles: dict[str, Any], tokenizer_of: Callable[[Any], Any]
+    styles: dict[str, Any],
+    tokenizer_of: Callable[[Any], Any],
+    raw_of: RawOf,
 ) -> None:
     from tokenizers import AddedToken
 
@@ -158,7 +186,7 @@ def test_an_added_token_that_takes_white_space_along_is_met_as_by_transformers(
     fast = tokenizer_of(replace(styles["qwen2"], template=template))
     fast.add_tokens([AddedToken("<|a|>", special=True, rstrip=True, normalized=False)], special_tokens=True)
     fast.add_tokens([AddedToken("<|b|>", special=True, lstrip=True, normalized=False)], special_tokens=True)
-    prompt = ChatPrompt(fast, template)
+    prompt = ChatPrompt(raw_of(fast), template)
     for text in ("fox", "  fox  ", "\n"):
         assert prompt.ids([Message.of_text(USER, text)]) == as_transformers(
             fast, [Message.of_text(USER, text)]
@@ -362,12 +390,14 @@ def test_a_tag_that_the_template_opens_the_reply_with_is_the_models_to_write_as_
 
 
 def test_a_template_that_leaves_out_what_is_said_is_found_when_the_model_is_loaded(
-    styles: dict[str, Any], tokenizer_of: Callable[[Any], Any]
+    styles: dict[str, Any],
+    tokenizer_of: Callable[[Any], Any],
+    raw_of: RawOf,
 ) -> None:
     fast = tokenizer_of(styles["qwen2"])
     for body in ("{{ m.content[:2] }}", "{{ m.content if loop.last }}"):
         with pytest.raises(CheckpointError, match="leaves out"):
-            ChatPrompt(fast, "{% for m in messages %}[" + body + "]{% endfor %}")
+            ChatPrompt(raw_of(fast), "{% for m in messages %}[" + body + "]{% endfor %}")
 
 
 def test_a_message_that_is_left_out_whatever_it_says_is_not_left_out_in_silence() -> None:
@@ -385,15 +415,19 @@ def test_a_template_that_refuses_says_why(prompt_of: Callable[..., Any]) -> None
 
 
 def test_a_template_that_holds_no_chat_is_found_when_the_model_is_loaded(
-    styles: dict[str, Any], tokenizer_of: Callable[[Any], Any]
+    styles: dict[str, Any],
+    tokenizer_of: Callable[[Any], Any],
+    raw_of: RawOf,
 ) -> None:
     fast = tokenizer_of(styles["qwen2"])
     with pytest.raises(CheckpointError, match="leaves out a message"):
-        ChatPrompt(fast, "no place for messages")
+        ChatPrompt(raw_of(fast), "no place for messages")
 
 
 def test_a_text_to_go_on_with_begins_as_every_text_of_its_tokenizer_and_forges_nothing(
-    styles: dict[str, Any], tokenizer_of: Callable[[Any], Any]
+    styles: dict[str, Any],
+    tokenizer_of: Callable[[Any], Any],
+    raw_of: RawOf,
 ) -> None:
     from tokenizers.processors import TemplateProcessing
 
@@ -402,13 +436,14 @@ def test_a_text_to_go_on_with_begins_as_every_text_of_its_tokenizer_and_forges_n
     fast.backend_tokenizer.post_processor = TemplateProcessing(
         single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", bos)]
     )
-    prompt = TextPrompt(fast)
+    prompt = TextPrompt(raw_of(fast))
     assert prompt.ids([Message.of_text(USER, "one  two")]) == fast("one  two")["input_ids"]
     assert controls(fast, prompt.ids([Message.of_text(USER, "<bos>one<eos>")])) == [bos]
 
 
 def test_where_a_text_can_only_be_read_as_a_control_token_it_is_refused(
     styles: dict[str, Any],
+    raw_of: RawOf,
 ) -> None:
     # A Unigram vocabulary finds every word of it in any text, its control tokens among them.
     from tokenizers import AddedToken, Tokenizer, models
@@ -419,7 +454,7 @@ def test_where_a_text_can_only_be_read_as_a_control_token_it_is_refused(
     unigram.add_special_tokens([AddedToken("</s>", special=True, normalized=False)])
     fast = PreTrainedTokenizerFast(tokenizer_object=unigram, eos_token="</s>")
     prompt = ChatPrompt(
-        fast, "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}assistant: "
+        raw_of(fast), "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}assistant: "
     )
     assert controls(fast, prompt.ids([Message.of_text(USER, "hello")])) == [1]
     with pytest.raises(PromptError, match="only read as a control token"):

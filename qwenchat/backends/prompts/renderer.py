@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenchat.backends.huggingface import render_child
+from qwenchat.backends.prompts import wire
 from qwenchat.errors import ModelError, Phrase
 from qwenchat.files.opening import reason_of
 
+CHILD = "qwenchat.backends.prompts.render_child"
+"""Not imported here, where nobody needs Jinja."""
 _PACKAGES = Path(__file__).parents[3]
 """Where this very package is: the process finds it there, and nothing in the folder that one works in."""
 
@@ -73,7 +75,7 @@ class Renderer:
     def _start(self) -> subprocess.Popen[bytes]:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", render_child.__name__],
+                [sys.executable, "-m", CHILD],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -94,7 +96,7 @@ def _ask(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> dict[s
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(render_child.encode(dict(request)))
+        process.stdin.write(wire.encode(dict(request)))
         process.stdin.flush()
         line = process.stdout.readline()
     except BrokenPipeError:
@@ -105,7 +107,7 @@ def _ask(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> dict[s
     if not line.endswith(b"\n"):
         _end(process)
         raise EndedError(Phrase("it takes more time or memory than any chat template has reason to"))
-    reply = render_child.decode(line)
+    reply = wire.decode(line)
     if "error" in reply:
         raise (EndedError if reply["ended"] else RefusedError)(reply["error"])
     return reply

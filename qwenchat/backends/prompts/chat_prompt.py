@@ -1,4 +1,4 @@
-"""Messages to the prompt of a Hub model: its chat template and its tokenizer, joined.
+"""Messages to the prompt of a model: its chat template and its tokenizer, joined.
 
 Owns which tokens are control tokens, which texts divide turns where no token does, and what ends a reply.
 """
@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, takewhile
-from typing import Any
+from itertools import groupby
 
-from qwenchat.backends.huggingface.renderer import Piece
-from qwenchat.backends.huggingface.template import ChatTemplate
-from qwenchat.backends.huggingface.tokenizer import HubTokenizer
-from qwenchat.backends.local import text_to_complete
+from qwenchat.backends.local import Decoder, text_to_complete
+from qwenchat.backends.prompts.raw_tokenizer import RawTokenizer
+from qwenchat.backends.prompts.renderer import Piece
+from qwenchat.backends.prompts.template import ChatTemplate
 from qwenchat.chat.chatml import content_ids
 from qwenchat.chat.messages import Message
 from qwenchat.chat.parts import Role
@@ -34,7 +33,7 @@ class ChatPrompt:
     """The prompt of a chat: messages to token ids by the model's template.
 
     Args:
-        tokenizer: a fast tokenizer of transformers.
+        raw: the model's tokenizer.
         source: the chat template.
 
     Attributes:
@@ -49,28 +48,22 @@ class ChatPrompt:
         CheckpointError: the template cannot hold a chat.
     """
 
-    def __init__(self, tokenizer: Any, source: str) -> None:
-        names = tokenizer.special_tokens_map.items()
-        self.template = ChatTemplate(source, {name: form for name, form in names if isinstance(form, str)})
+    def __init__(self, raw: RawTokenizer, source: str) -> None:
+        self.template = ChatTemplate(source, raw.names)
         written, after_reply = self._probe()
         *between, tail = written
-        tokens = tokenizer.added_tokens_decoder.items()
-        added = {str(token.content): token_id for token_id, token in tokens}
-        special = {str(token.content) for _, token in tokens if token.special}
         # Not only those that call themselves special: also what the template has for itself, as far as it is
         # no white space, of which some vocabularies have tokens too.
-        words = [form for form in added if form.strip()]
-        borders = special.union(form for form in words if any(form in text for text in between))
+        words = [form for form in raw.added if form.strip()]
+        borders = {*raw.special}.union(form for form in words if any(form in text for text in between))
         control = borders.union(form for form in words if form in source or form in tail)
-        self.tokenizer = HubTokenizer(
-            tokenizer.backend_tokenizer,
-            {form: added[form] for form in control},
-            [added[form] for form in borders],
+        self.tokenizer = raw.guarded(
+            {form: raw.added[form] for form in control}, [raw.added[form] for form in borders]
         )
         forms = re.compile("|".join(map(re.escape, sorted(borders, key=len, reverse=True))) or r"(?!)")
         self.plain_borders = _plain_borders(written, forms)
         end = forms.search(after_reply)
-        self.ends = {added[end[0]]} if end else set()
+        self.ends = {raw.added[end[0]]} if end else set()
         self.system = self.template.own_system
         self.calls_in_tags = "<tool_call>" in source
 
@@ -102,6 +95,11 @@ class ChatPrompt:
             return len(self.ids(messages))
         except PromptError:
             return sum(self.tokenizer.count(shown_text(message)) for message in messages)
+
+    def decoder(self, stop: Sequence[str]) -> Decoder:
+        """As of :class:`~qwenchat.backends.local.Prompt`."""
+        # A model that writes such a text goes on with the user's turn, and no later prompt could hold it.
+        return self.tokenizer.decoder((*stop, *self.plain_borders))
 
     def _refuse_borders(self, pieces: Iterable[Piece], said: Sequence[Message]) -> None:
         for by_template, stretch in groupby(pieces, lambda piece: piece.message is None):
@@ -161,23 +159,19 @@ class TextPrompt:
     this tokenizer begins with.
 
     Args:
-        tokenizer: a fast tokenizer of transformers.
+        raw: the model's tokenizer.
 
     Attributes:
-        tokenizer, system, ends, plain_borders, calls_in_tags: as of :class:`ChatPrompt`.
+        tokenizer, system, ends, calls_in_tags: as of :class:`ChatPrompt`.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        tokens = tokenizer.added_tokens_decoder.items()
-        control = {str(token.content): token_id for token_id, token in tokens if token.special}
-        self.tokenizer = HubTokenizer(tokenizer.backend_tokenizer, control, control.values())
+    def __init__(self, raw: RawTokenizer) -> None:
+        control = {form: raw.added[form] for form in raw.special}
+        self.tokenizer = raw.guarded(control, control.values())
         self.system: str | None = ""
         self.ends: set[int] = set()
-        self.plain_borders: tuple[str, ...] = ()
         self.calls_in_tags = False
-        letter = tokenizer.backend_tokenizer.encode("a")
-        marked = zip(letter.ids, letter.special_tokens_mask, strict=True)
-        self._begin = [token_id for token_id, _ in takewhile(lambda pair: pair[1], marked)]
+        self._begin = tuple(raw.begin)
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
         """The prompt.
@@ -190,6 +184,10 @@ class TextPrompt:
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt."""
         return len(self.ids(messages))
+
+    def decoder(self, stop: Sequence[str]) -> Decoder:
+        """As of :class:`~qwenchat.backends.local.Prompt`."""
+        return self.tokenizer.decoder(stop)
 
 
 def _plain_borders(written: Sequence[str], control: re.Pattern[str]) -> tuple[str, ...]:

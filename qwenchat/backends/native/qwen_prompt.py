@@ -1,0 +1,69 @@
+"""The prompt of a first-generation Qwen, which has no template: ChatML as its own code writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qwenchat.backends.local import text_to_complete
+from qwenchat.chat.chatml import DEFAULT_SYSTEM, prompt_ids
+from qwenchat.chat.messages import Message
+from qwenchat.chat.rendering import shown_text
+from qwenchat.errors import CheckpointError, PromptError
+from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
+
+
+class QwenPrompt:
+    """Messages to token ids, and a reply's token ids to text.
+
+    Args:
+        tokenizer: the checkpoint's; None where it has none, to run ids alone.
+        name: what the user calls the model.
+        complete: the model is to go on with a text, and does not chat.
+
+    Attributes:
+        system, calls_in_tags: as of :class:`~qwenchat.backends.local.Prompt`.
+    """
+
+    calls_in_tags = False
+
+    def __init__(self, tokenizer: QwenTokenizer | None, *, name: str, complete: bool = False) -> None:
+        self.system: str | None = "" if complete else DEFAULT_SYSTEM
+        self._tokenizer, self._name, self._complete = tokenizer, name, complete
+
+    @property
+    def tokenizer(self) -> QwenTokenizer:
+        """As of :class:`~qwenchat.backends.local.Prompt`."""
+        if self._tokenizer is None:
+            raise no_vocabulary(self._name)
+        return self._tokenizer
+
+    @property
+    def ends(self) -> set[int]:
+        """The chat's own ends, and ``<|im_start|>`` as in Qwen's chat(): a turn must not open another."""
+        return {self.tokenizer.endoftext_id, self.tokenizer.im_end_id, self.tokenizer.im_start_id}
+
+    def ids(self, messages: Sequence[Message]) -> list[int]:
+        """As of :class:`~qwenchat.backends.local.Prompt`."""
+        if self._complete:
+            return self.tokenizer.encode(text_to_complete(messages))
+        return prompt_ids(self.tokenizer, messages)
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """As of :class:`~qwenchat.backends.local.Prompt`."""
+        try:
+            return len(self.ids(messages))
+        except PromptError:  # who counts does not ask for a reply
+            return sum(len(self.tokenizer.encode(shown_text(message))) for message in messages)
+
+    def decoder(self, stop: Sequence[str]) -> IncrementalDecoder:
+        """As of :class:`~qwenchat.backends.local.Prompt`."""
+        return IncrementalDecoder(self.tokenizer, stop)
+
+
+def no_vocabulary(name: str) -> CheckpointError:
+    """The error for a checkpoint that has weights and no tokenizer."""
+    return CheckpointError(
+        "{name}: there is no .tiktoken file in the checkpoint",
+        "without its vocabulary it cannot chat; fetch it again",
+        name=name,
+    )
