@@ -53,6 +53,7 @@ What all use::
 
     errors        everything that can go wrong, as one family, in English
     sandbox       a program run confined: policy in, result out; Landlock and namespaces, else what there is
+      trial       attempts to get out of it, each of which it must deny
     i18n          whoever tells, translates: English or Chinese
     files         opening, locking, writing whole or not at all; JSON from untrusted files
     text          comparing as people do

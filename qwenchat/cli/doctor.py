@@ -101,6 +101,9 @@ def _tables(report: Report) -> Iterator[Table]:
     if report.models:
         yield terms([("",)])
         yield Table(_columns(report.models[0].fits), [_model(each) for each in _one_of_each(report.models)])
+    if report.attempts:
+        yield terms([("",)])
+        yield _attempts(report)
     yield terms([("",)])
     columns = (Column(look="error"),) * 2 if report.exit_code else (Column(look="term"), Column(look=""))
     yield Table(columns, [_told(report.chat)])
@@ -115,6 +118,28 @@ def _one_of_each(models: Sequence[ModelFit]) -> Iterator[ModelFit]:
         fitting = [each for each in formats if any(fit.fits for fit in each.fits)]
         smallest = min(formats, key=lambda each: each.model.disk_bytes)
         yield next((each for each in formats if each.folder), next(iter(fitting), smallest))
+
+
+def _attempts(report: Report) -> Table:
+    """What was attempted in the sandbox, by kinds; what fails without one too proves nothing."""
+    from qwenchat.terminal.columns import Column, Table
+
+    kinds = {
+        "files": tr("files"),
+        "network": tr("network"),
+        "processes": tr("processes"),
+        "kernel": tr("operating system"),
+        "limits": tr("limits"),
+    }
+    rows = []
+    for kind, label in kinds.items():
+        states = [outcome.state for outcome in report.attempts if outcome.kind == kind]
+        sign = _SIGNS["bad" if "done" in states else "good"]
+        counts = [str(states.count(state)) for state in ("denied", "untried", "done")]
+        rows.append((label, f"{sign} {counts[0]}", *counts[1:]))
+    columns = [Column(tr("attempts to get out of the sandbox"), "term")]
+    columns += [Column(label, "", right=True) for label in (tr("denied"), tr("untried"), tr("done"))]
+    return Table(tuple(columns), rows)
 
 
 def _told(finding: Finding) -> tuple[str, ...]:
@@ -136,6 +161,7 @@ def _label(area: str) -> str:
         "cache": tr("cache"),
         "checkpoints": tr("checkpoints"),
         "quantize": tr("quantize"),
+        "sandbox": tr("sandbox"),
         "best": tr("best here"),
         "chat": tr("chat"),
     }.get(area, area)

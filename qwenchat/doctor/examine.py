@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
-from qwenchat.doctor import surroundings
+from qwenchat.doctor import confinement, surroundings
 from qwenchat.doctor.findings import Finding, ModelFit, Report
 from qwenchat.errors import ConfigError, QwenchatError
 from qwenchat.humanize import in_gib
@@ -13,6 +13,7 @@ from qwenchat.i18n.language import tr
 from qwenchat.models import fitting, published
 from qwenchat.models.progress import Progress
 from qwenchat.models.published import Published
+from qwenchat.sandbox.trial.run import Outcome
 from qwenchat.settings import sources
 
 
@@ -33,10 +34,13 @@ def examine(flags: Mapping[str, object], *, progress: Progress, notice: Callable
         resolved = sources.defaults()  # the rest is looked at with the defaults
     progress(tr("asking the Hub"), None)
     around = [settings, *surroundings.places(), surroundings.the_hub(), surroundings.auto_gptq()]
+    progress(tr("trying the sandbox"), None)
+    sandbox, attempts = confinement.sandbox()
+    around.append(sandbox)
     progress(tr("importing torch"), None)
     findings = [surroundings.program(), torch := surroundings.torch()]
     if torch.state == "bad":
-        return _report([*findings, *around], (), QwenchatError(torch.text, torch.hint))
+        return _report([*findings, *around], (), attempts, QwenchatError(torch.text, torch.hint))
     from qwenchat.doctor.machine import Machine
 
     answer = ""
@@ -48,7 +52,7 @@ def examine(flags: Mapping[str, object], *, progress: Progress, notice: Callable
             answer = machine.chat()
         except QwenchatError as error:
             wrong = wrong or error
-    return _report(findings, models, wrong, answer)
+    return _report(findings, models, attempts, wrong, answer)
 
 
 def _best(models: Sequence[ModelFit]) -> Finding:
@@ -80,12 +84,17 @@ def _is_here(model: Published, models: Sequence[ModelFit]) -> bool:
 
 
 def _report(
-    findings: Sequence[Finding], models: tuple[ModelFit, ...], wrong: QwenchatError | None, answer: str = ""
+    findings: Sequence[Finding],
+    models: tuple[ModelFit, ...],
+    attempts: tuple[Outcome, ...],
+    wrong: QwenchatError | None,
+    answer: str = "",
 ) -> Report:
     if wrong is None:
         chat = Finding("chat", "good", answer)
         if any(finding.area == "sessions" and finding.state == "bad" for finding in findings):
             chat = Finding("chat", "note", answer, tr("it is not saved"))
-        return Report(tuple(findings), models, chat, 0)
+        return Report(tuple(findings), models, attempts, chat, 0)
     text = tr("a chat would fail: {message}", message=wrong.message)
-    return Report(tuple(findings), models, Finding("chat", "bad", text, wrong.hint), wrong.exit_code)
+    chat = Finding("chat", "bad", text, wrong.hint)
+    return Report(tuple(findings), models, attempts, chat, wrong.exit_code)

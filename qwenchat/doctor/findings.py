@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qwenchat.models.published import Published
+from qwenchat.sandbox.trial.run import Outcome
 
 State = Literal["good", "note", "bad"]
 """Good; worth knowing; or something that is broken or missing."""
@@ -77,11 +78,13 @@ class Report:
     Attributes:
         findings: in the order in which they are told.
         models: the known ones; none where torch cannot be imported.
+        attempts: to get out of the sandbox; none where there is none.
         chat: what a chat would do; bad where it would fail.
         exit_code: what the chat would end with; 0 if it would work.
     """
 
     findings: tuple[Finding, ...]
     models: tuple[ModelFit, ...]
+    attempts: tuple[Outcome, ...]
     chat: Finding
     exit_code: int

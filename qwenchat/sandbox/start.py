@@ -35,7 +35,8 @@ _SYSTEM = (
     *("/etc/localtime", "/etc/mime.types", "/etc/nsswitch.conf", "/sys/devices/system/cpu"),
 )
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-_HANDED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
+HANDED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
+"""The variables of ours that a program is told."""
 _THREADS = 4  # of the libraries that take as many as there are cores: each counts as a process
 _START_SECONDS = 20.0
 _CLOSE_SECONDS = 10.0
@@ -65,6 +66,10 @@ class Confined:
         with contextlib.suppress(OSError):
             self._control.send(INTERRUPT)
 
+    def kill(self) -> None:
+        """Ends it at once, by way of what watches over it."""
+        self._process.kill()
+
     def wait(self) -> Ended:
         """Waits until it has ended, and all that it started."""
         if self._ended is None:
@@ -82,7 +87,7 @@ class Confined:
         try:
             self._process.wait(_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:  # stopped by somebody; the kernel then ends what it watched over
-            self._process.kill()
+            self.kill()
             self._process.wait()
         for end in (self.stdin, self.stdout, self.stderr, self._replies, self._control):
             with contextlib.suppress(OSError):
@@ -123,6 +128,10 @@ def start(
     Raises:
         SandboxError: there is no way to confine it here, or it cannot be started.
     """
+    if not os.access(command[0], os.X_OK):
+        raise SandboxError(
+            "{program} cannot be started: {reason}", program=command[0], reason="no program that may be run"
+        )
     lacking = []
     for method in _candidates():
         started = _start(method, policy, command, environment)
@@ -259,7 +268,7 @@ def _order(
     temporary = "/tmp" if method in ("namespaces", "bubblewrap") else str(scratch)  # noqa: S108 - its own
     threads = str(min(_THREADS, os.cpu_count() or 1))
     variables = {
-        **{name: os.environ[name] for name in _HANDED_ON if name in os.environ},
+        **{name: os.environ[name] for name in HANDED_ON if name in os.environ},
         "PATH": f"{program.parent}:{os.defpath}",
         "HOME": write[0],
         "TMPDIR": temporary,

@@ -14,10 +14,16 @@ import pytest
 import torch
 
 from qwenchat.cli import app
+from qwenchat.doctor import confinement
+from qwenchat.doctor.findings import Finding
 from qwenchat.engine import memory
+from qwenchat.errors import SandboxError
 from qwenchat.i18n import language
 from qwenchat.models import catalog, published
 from qwenchat.models.shapes import SHAPES
+from qwenchat.sandbox import start
+from qwenchat.sandbox.trial import run
+from qwenchat.sandbox.trial.run import Outcome
 
 CLOSED = "http://127.0.0.1:9"  # a port that nobody listens on
 GIB = 2**30
@@ -30,6 +36,14 @@ def nothing_can_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", f"{CLOSED}/simple")
     monkeypatch.setenv("HF_ENDPOINT", CLOSED)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_confined(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes seconds, and has a test of its own."""
+    if "sandbox" not in request.node.name:
+        told = Finding("sandbox", "good", "namespaces"), (Outcome("files", "read", "denied", ""),)
+        monkeypatch.setattr("qwenchat.doctor.confinement.sandbox", lambda: told)
 
 
 @pytest.fixture
@@ -95,7 +109,7 @@ def test_the_text_has_a_line_for_each_finding_and_model_and_no_escape(
     areas = [line.split()[1] for line in lines if line[:1] in "✓·✗" and line]
     assert areas == [
         "program", "torch", "gpu", "processor", "memory",
-        "settings", "sessions", "cache", "checkpoints", "hub", "quantize", "best", "chat",
+        "settings", "sessions", "cache", "checkpoints", "hub", "quantize", "sandbox", "best", "chat",
     ]  # fmt: skip
     assert sum(line.startswith(("qwen", "qwq")) for line in lines) == len(SHAPES)
     assert "\x1b" not in said.out + said.err
@@ -254,3 +268,38 @@ def test_a_gpu_is_named_and_comes_first(tiny_chat: Path, capsys: pytest.CaptureF
     assert finding(report, "gpu")["state"] == "good"
     assert [d["device"] for d in report["models"][0]["devices"]] == ["cuda:0", "cpu"]
     assert report["models"][0]["devices"][0]["kernels"] == "Triton, CUDA graph"
+
+
+def test_the_sandbox_is_tried() -> None:
+    try:
+        name = start.in_force()
+    except SandboxError as error:
+        pytest.skip(str(error))
+    found, outcomes = confinement.sandbox()
+    assert (found.state, found.facts["sandbox"]) == ("good", name)
+    assert {outcome.kind for outcome in outcomes} == {"files", "network", "processes", "kernel", "limits"}
+
+
+def test_a_hole_in_the_sandbox_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(start, "in_force", lambda: "namespaces")
+    monkeypatch.setattr(run, "attempts", lambda: [Outcome("network", "connect by tcp", "done", "")])
+    monkeypatch.setattr(run, "limits", lambda names: iter(()))
+    _, report = examined(capsys)
+    assert finding(report, "sandbox")["state"] == "bad"
+    assert "connect by tcp" in finding(report, "sandbox")["text"]
+    app.run(["doctor"])
+    assert "✗" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("network"))
+
+
+def test_without_a_sandbox_a_chat_works_and_runs_no_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none() -> str:
+        raise SandboxError("nothing here can confine a program, so none is run: {reasons}", reasons="none")
+
+    monkeypatch.setattr(start, "in_force", none)
+    code, report = examined(capsys)
+    assert finding(report, "sandbox")["state"] == "note"
+    assert code == report["exit_code"]
