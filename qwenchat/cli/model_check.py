@@ -22,13 +22,14 @@ def check(ctx: typer.Context, name: _Name, as_json: Json = False) -> None:
     """Verify every file of a model, and name the damaged ones."""
     from qwenchat.cli import model_table
     from qwenchat.cli.progress import transfer_meter
-    from qwenchat.models import catalog, checking, places
+    from qwenchat.models import catalog, checking
+    from qwenchat.models.expected import known_here
 
     context: Context = ctx.obj
     place = catalog.place_of(name) or _unfinished(name)
     if place is None:
         raise catalog.not_found(name)
-    if not places.is_folder(place.folder):
+    if place.is_gguf and known_here(place)[0] == "nothing" and place.source == "folder":
         raise UsageError(
             "{path} is a single file, and nothing is known to check it against", path=place.folder
         )
@@ -53,4 +54,4 @@ def _unfinished(name: str) -> LocalCheckpoint | None:
 
     full = catalog.full_name(name)
     found = places.find(full) if full else ()
-    return next((place for place in found if places.is_folder(place.folder)), None)
+    return next((place for place in found if place.is_gguf or places.is_folder(place.folder)), None)

@@ -73,7 +73,7 @@ def show(ctx: typer.Context, name: _Name, as_json: Json = False) -> None:
     takes = memory(known) if known else None
     fits = None if takes is None else takes <= room
     model = model_table.ModelRow(full, known, place, trained, begun, takes, fits)
-    files = model_table.files_of(place.folder) if place else []
+    files = model_table.files_of(place) if place else []
     if context.wants_json(as_json):
         contents = [{"name": name, "size": size} for name, size in files]
         print_object(

@@ -50,7 +50,7 @@ def remove(
         plan = removal.plan(full, revision)
         if not yes:
             _ask(plan)
-        freed, folders = removal.remove(plan), [str(folder) for folder in plan.folders]
+        freed, folders = removal.remove(plan), [str(path) for path in plan.folders or plan.files]
     if context.wants_json(as_json):
         print_object({"name": name, "freed_bytes": freed, "folders": folders})
     elif folders:
@@ -66,8 +66,8 @@ def _ask(plan: Removal) -> None:
 
     unasked = tr("--yes removes without asking")
     check_terminal(unasked)
-    for folder in plan.folders:
-        console.say(str(folder))
+    for path in plan.folders or plan.files:
+        console.say(str(path))
     question = tr("remove {name}? It frees {size}", name=plan.name, size=size_text(plan.bytes))
     confirm(question, unasked=unasked, declined=tr("nothing was removed"))
 

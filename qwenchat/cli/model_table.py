@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenchat.errors import CheckpointError, Names, Phrase
@@ -206,12 +205,10 @@ def formats_text(known: Published) -> str | None:
     return tr(", ").join(told) if len(found) > 1 else None
 
 
-def files_of(path: Path) -> list[tuple[str, int]]:
+def files_of(place: LocalCheckpoint) -> list[tuple[str, int]]:
     """The files of a checkpoint with their sizes, those that are none of a model's left out."""
-    from qwenchat.models.places import entries
-
     found = []
-    for entry in entries(path) or [path]:
+    for entry in place.files:
         with suppress(OSError):
             if entry.is_file() and not entry.name.startswith("."):
                 found.append((entry.name, entry.stat().st_size))

@@ -44,8 +44,8 @@ class Models(Group):
 
 app = App(help="List, download and check models.", cls=Models)
 
-NAME = "qwen-7b-chat-int8, org/model, or demo."
-NAME_OR_PATH = "qwen-7b-chat-int8, org/model, demo, or a folder."
+NAME = "qwen2.5-7b-int4, org/model, org/model-GGUF:Q4_K_M, or demo."
+NAME_OR_PATH = "qwen2.5-7b-int4, org/model, org/model-GGUF:Q4_K_M, demo, or a folder."
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

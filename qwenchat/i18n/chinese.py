@@ -628,9 +628,13 @@ CHINESE: Mapping[str, str] = {
     "there are no models on this machine yet": "本机还没有模型",
     "{model} is not fully downloaded": "{model} 尚未完整下载",
     "qwenchat models pull {name} downloads it": "可用 qwenchat models pull {name} 下载",
+    "{model} is here as {names}": "本机上的 {model} 有 {names}",
+    "give one of these names": "请给出其中一个名称",
     "download it outside the chat: qwenchat models pull "
     "{name}": "请在对话之外下载：qwenchat models pull {name}",
     "{name} is not the name of a model": "{name} 不是模型名称",
+    "--revision is for a whole model": "--revision 只用于整个模型",
+    "leave it out, or the kind of {name}": "请去掉它，或去掉 {name} 中的格式",
     "give a name like org/model, or demo": "请给出 org/model 形式的名称，或 demo",
     "unknown source {name}": "没有名为 {name} 的来源",
     "the built-in model has no revisions and no other source": "内置模型没有版本，也没有其他来源",
@@ -762,8 +766,11 @@ CHINESE: Mapping[str, str] = {
     "look for a repository with smaller files": "请寻找文件较小的仓库",
     "{name} lacks {files}": "{name} 缺少 {files}",
     "it is not a loadable checkpoint": "它不是可以加载的检查点",
-    "{name} has its weights only as GGUF": "{name} 只有 GGUF 格式的权重",
-    "fetch one of these files, and name its path": "请下载其中一个文件，并给出其路径",
+    "{name} has {choices}": "{name} 有 {choices}",
+    "{name} has no {kind}, but {choices}": "{name} 没有 {kind}，有 {choices}",
+    "qwenchat models pull {name} fetches one": "可用 qwenchat models pull {name} 下载其中一种",
+    "{name} has no GGUF files": "{name} 没有 GGUF 文件",
+    "leave out :{kind}": "请去掉 :{kind}",
     "{name} has its weights only as pickles, which can run code while they are read": (
         "{name} 只有 pickle 格式的权重，读取时可能执行代码"
     ),

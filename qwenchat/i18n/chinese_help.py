@@ -123,8 +123,12 @@ HELP: Mapping[str, str] = {
     "The same as --format json.": "同 --format json。",
     # --- models -------------------------------------------------------------------------------------
     "List, download and check models.": "列出、下载和校验模型。",
-    "qwen-7b-chat-int8, org/model, or demo.": "如 qwen-7b-chat-int8、org/model 或 demo。",
-    "qwen-7b-chat-int8, org/model, demo, or a folder.": "如 qwen-7b-chat-int8、org/model、demo 或文件夹。",
+    "qwen2.5-7b-int4, org/model, org/model-GGUF:Q4_K_M, or demo.": (
+        "如 qwen2.5-7b-int4、org/model、org/model-GGUF:Q4_K_M 或 demo。"
+    ),
+    "qwen2.5-7b-int4, org/model, org/model-GGUF:Q4_K_M, demo, or a folder.": (
+        "如 qwen2.5-7b-int4、org/model、org/model-GGUF:Q4_K_M、demo 或文件夹。"
+    ),
     "Print one JSON object.": "输出一个 JSON 对象。",
     "List the models on this machine, and the published chats that can be pulled.": (
         "列出本机已有的模型，以及可以下载的已发布对话模型。"

@@ -12,6 +12,7 @@ from typing import Any
 from qwenchat.errors import CheckpointError, Phrase
 from qwenchat.files.json_values import read_json
 from qwenchat.files.opening import read_file
+from qwenchat.models import gguf_choices
 from qwenchat.models.places import entries
 
 _README_BYTES = 2**16
@@ -62,7 +63,8 @@ def is_model(path: Path) -> bool:
 def of(path: Path) -> CheckpointInfo:
     """Read the facts in a checkpoint's folder; of a GGUF file only that it is one."""
     if not path.is_dir():
-        return CheckpointInfo(None, "GGUF", None, None, None)
+        kinds = [choice.kind for choice in gguf_choices.choices([path.name]) if choice.kind != choice.stem]
+        return CheckpointInfo(None, "GGUF", next(iter(kinds), None), None, licence_of(path.parent))
     config = _json(path / "config.json")
     kind = config.get("model_type")
     context = config.get("seq_length") or config.get("max_position_embeddings")

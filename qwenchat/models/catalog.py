@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from qwenchat import paths
-from qwenchat.errors import ModelNotFoundError, Phrase
-from qwenchat.models import places, published
+from qwenchat.errors import ModelNotFoundError, Names, Phrase
+from qwenchat.models import gguf_choices, places, published
 from qwenchat.models.builtin import demo
 from qwenchat.models.places import LocalCheckpoint
 from qwenchat.models.progress import Progress
@@ -82,7 +82,11 @@ def place_of(model: str) -> LocalCheckpoint | None:
         known = next((place for place in places.everywhere() if place.folder == path), None)
         return known or LocalCheckpoint(path.name or str(path), path, "folder")
     name = full_name(model) or (model if places.is_plain(model) else None)  # ours need no organisation
-    return next((place for place in places.find(name) if place.complete), None) if name else None
+    if name is None:
+        return None
+    whole = next((place for place in places.find(name) if place.complete), None)
+    only = places.kinds(name) if whole is None and places.is_name(name) else []
+    return only[0] if len(only) == 1 else whole
 
 
 def path_of(model: str | Path) -> Path | None:
@@ -98,15 +102,20 @@ def path_of(model: str | Path) -> Path | None:
 def full_name(model: str) -> str | None:
     """The "org/model" that a text means: a published chat in any spelling, or a repository's name.
 
-    To the Hub capitals are the same as small letters: what is here is meant by both.
+    Either may have the kind of a GGUF file behind it: "org/model:Q4_K_M". To the Hub capitals are the same as
+    small letters: what is here is meant by both.
     """
-    known = published.of(model)
-    if known:
-        return known.name
-    if not places.is_name(model):
+    repository, kind = gguf_choices.split(model)
+    if ":" in model and not gguf_choices.is_kind(kind):
         return None
-    here = {place.name for place in places.everywhere() if place.name.lower() == model.lower()}
-    return model if model in here else min(here, default=model)
+    known = published.of(repository)
+    if known is None and not places.is_name(repository):
+        return None
+    name = known.name if known else repository
+    all_here = {gguf_choices.split(place.name)[0] for place in places.everywhere()}
+    here = {each for each in all_here if each.lower() == name.lower()}
+    name = name if name in here else min(here, default=name)
+    return f"{name}:{kind}" if kind else name
 
 
 def on_this_machine() -> Iterator[LocalCheckpoint]:
@@ -128,6 +137,11 @@ def not_found(model: str) -> ModelNotFoundError:
         return _not_here(Phrase("{model} is not downloaded", model=DEMO), DEMO)
     name = full_name(model)
     if name:
+        if here := places.kinds(name) if places.is_name(name) else []:
+            return ModelNotFoundError(
+                Phrase("{model} is here as {names}", model=name, names=Names(place.name for place in here)),
+                Phrase("give one of these names"),
+            )
         message = Phrase("{model} is not downloaded", model=name)
         if any(not place.complete and places.is_folder(place.folder) for place in places.find(name)):
             message = Phrase("{model} is not fully downloaded", model=name)

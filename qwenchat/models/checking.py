@@ -13,7 +13,7 @@ from typing import Any
 from qwenchat.engine.weights.safetensors_header import read_header
 from qwenchat.errors import Phrase
 from qwenchat.files.opening import reason_of
-from qwenchat.models import digests, places, published
+from qwenchat.models import digests, gguf_choices, places, published
 from qwenchat.models.builtin import demo
 from qwenchat.models.expected import Against, known_here
 from qwenchat.models.places import LocalCheckpoint
@@ -68,7 +68,7 @@ def check(place: LocalCheckpoint, progress: ByteProgress = lambda stage, done, t
 
     bad: dict[str, str] = {}
     for file in files:
-        reason = digests.verify(place.folder / file.name, file, advance)
+        reason = digests.verify(place.root / file.name, file, advance)
         if reason:
             bad[file.name] = reason
     for name in places.missing(place.folder):
@@ -105,7 +105,7 @@ def _expected(place: LocalCheckpoint) -> tuple[Against, list[File]]:
     known = known_here(place)
     if known[0] != "nothing":
         return known
-    if published.of(place.name):
+    if published.of(gguf_choices.split(place.name)[0]):
         return "hub", _told_by_hub(place)
     return known
 
@@ -115,5 +115,6 @@ def _told_by_hub(place: LocalCheckpoint) -> list[File]:
     from qwenchat.models.hub.choice import chosen
     from qwenchat.models.hub.client import Hub
 
-    listing = Hub().listing(place.name, place.revision if place.source == "hub" else None)
-    return [file for file in chosen(listing) if file.name != "README.md"]
+    repository, kind = gguf_choices.split(place.name)
+    listing = Hub().listing(repository, place.revision if place.source == "hub" else None)
+    return [file for file in chosen(listing, kind).files if file.name != "README.md"]

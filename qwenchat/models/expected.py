@@ -5,11 +5,10 @@ Owns the two sources: our record of the pull; else the Hub's cache, in which fil
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from qwenchat.files.opening import resolved
-from qwenchat.models import digests, places, records
+from qwenchat.models import digests, records
 from qwenchat.models.places import LocalCheckpoint
 from qwenchat.models.records import File
 
@@ -22,15 +21,15 @@ def known_here(place: LocalCheckpoint) -> tuple[Against, list[File]]:
     """The expected files of a pulled checkpoint, as far as known without a network."""
     if record := records.read(place.folder):
         return "record", list(record.files)
-    if place.source == "hub" and (named := _named_by_hash(place.folder)):
+    if place.source == "hub" and (named := _named_by_hash(place)):
         return "cache", named
     return "nothing", []
 
 
-def _named_by_hash(snapshot: Path) -> list[File]:
-    """The files of a revision in the Hub's cache whose content has its hash as a name."""
+def _named_by_hash(place: LocalCheckpoint) -> list[File]:
+    """The files of a checkpoint in the Hub's cache whose content has its hash as a name."""
     files = []
-    for path in places.entries(snapshot):
+    for path in place.files:
         try:
             blob = resolved(path)
             digest = digests.by_name_of(blob.name) if path.is_symlink() else None

@@ -6,8 +6,9 @@ others put files too. Looks, and changes nothing; knows no model by name.
 The Hub's cache is described at https://huggingface.co/docs/huggingface_hub/guides/manage-cache. ModelScope's
 has had four layouts; they are those that modelscope_hub 0.5 looks for.
 
-A checkpoint counts only when it is whole: its config, every file of weights, a vocabulary; and when no record
-of ours says that its pull has not ended.
+A checkpoint counts only when it is whole: its config, every file of weights, a vocabulary, or all parts of a
+GGUF file; and when no record of ours says that its pull has not ended. The GGUF files of a repository are
+checkpoints of their own, called "org/model:Q4_K_M".
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from qwenchat import paths
 from qwenchat.errors import CheckpointError
 from qwenchat.files.json_values import read_json
 from qwenchat.files.opening import read_file
-from qwenchat.models import records
+from qwenchat.models import gguf_choices, records
 
 Source = Literal["demo", "folder", "hub", "modelscope"]
 """What put a checkpoint there: this program, as the built-in model; the user; the Hub; ModelScope."""
@@ -40,11 +41,11 @@ _VOCABULARIES = ("*.tiktoken", "tokenizer.json", "tokenizer.model", "vocab.json"
 
 @dataclass(frozen=True, slots=True)
 class LocalCheckpoint:
-    """A folder that may hold a checkpoint.
+    """A folder that may hold a checkpoint, or a GGUF file.
 
     Attributes:
-        name: "org/model", or the folder's own name where it has no other.
-        folder: of its files, or a GGUF file.
+        name: "org/model", "org/model:Q4_K_M", or the folder's own name where it has no other.
+        folder: of its files, or a GGUF file, of one that was split the first part.
         source: what put it there.
         revision: a commit of the Hub, a branch of ModelScope; empty where there are none.
     """
@@ -65,10 +66,28 @@ class LocalCheckpoint:
         }
 
     @property
+    def is_gguf(self) -> bool:
+        """True if it is a GGUF file."""
+        return is_gguf(self.folder)
+
+    @property
+    def root(self) -> Path:
+        """The folder that its files are in."""
+        return self.folder.parent if self.is_gguf else self.folder
+
+    @property
+    def files(self) -> list[Path]:
+        """Its files that are there, and whatever else is in its folder."""
+        if self.is_gguf:
+            paths = (self.root / name for name in gguf_choices.parts(self.folder.name))
+            return [path for path in paths if path.is_file()]
+        return entries(self.folder)
+
+    @property
     def bytes(self) -> int:
         """The size of its files on disk; 0 for those that cannot be read."""
         total = 0
-        for path in entries(self.folder) if is_folder(self.folder) else [self.folder]:
+        for path in self.files:
             with suppress(OSError):
                 total += path.stat().st_size if path.is_file() else 0
         return total
@@ -82,6 +101,11 @@ class LocalCheckpoint:
 def is_name(text: str) -> bool:
     """True if a text can be a repository's name, "org/model"."""
     return bool(_NAME.fullmatch(text)) and "--" not in text and ".." not in text
+
+
+def is_gguf(path: Path) -> bool:
+    """True if a path is that of a GGUF file, by its name; it need not be there."""
+    return path.suffix.lower() == gguf_choices.SUFFIX and not is_folder(path)
 
 
 def is_plain(name: str) -> bool:
@@ -106,11 +130,24 @@ def entries(folder: Path) -> list[Path]:
 
 
 def missing(folder: Path) -> list[str]:
-    """The files that a checkpoint folder lacks; none if complete. What cannot be read counts as missing."""
+    """The files that a checkpoint lacks; none if complete. What cannot be read counts as missing.
+
+    Args:
+        folder: its folder, or a GGUF file.
+    """
+    if is_gguf(folder):
+        return [name for name in gguf_choices.parts(folder.name) if not _is_file(folder.with_name(name))]
     try:
         return _missing(folder)
     except OSError:
         return ["config.json"]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _missing(folder: Path) -> list[str]:
@@ -144,14 +181,52 @@ def _weights(folder: Path) -> list[str] | None:
 
 
 def find(name: str) -> Iterator[LocalCheckpoint]:
-    """Find the places of a checkpoint called "org/model", there or not, the best first."""
-    yield LocalCheckpoint(name, ours() / name, "folder")
-    yield from in_hub_cache(name)
-    yield from in_modelscope_cache(name)
+    """Find the places of a checkpoint called "org/model", there or not, the best first.
+
+    Of one called "org/model:Q4_K_M" those where at least its first file is.
+    """
+    repository, kind = gguf_choices.split(name)
+    found = [
+        LocalCheckpoint(repository, ours() / repository, "folder"),
+        *in_hub_cache(repository),
+        *in_modelscope_cache(repository),
+    ]
+    yield from (place for each in found for place in _ggufs(each, kind)) if kind else found
+
+
+def kinds(repository: str) -> list[LocalCheckpoint]:
+    """The complete GGUF files of a repository that are here, the best place of each kind."""
+    found: dict[str, LocalCheckpoint] = {}
+    for place in (gguf for each in find(repository) for gguf in _ggufs(each)):
+        if place.complete:
+            found.setdefault(place.name, place)
+    return list(found.values())
+
+
+def _ggufs(place: LocalCheckpoint, kind: str = "") -> Iterator[LocalCheckpoint]:
+    """The GGUF files in a repository's folder, each a checkpoint; those of one kind, if it is given."""
+    for choice in gguf_choices.choices(path.name for path in entries(place.folder)):
+        if not kind or choice.is_called(kind):
+            path = place.folder / choice.files[0]
+            yield LocalCheckpoint(f"{place.name}:{choice.kind}", path, place.source, place.revision)
+
+
+def _with_ggufs(place: LocalCheckpoint) -> Iterator[LocalCheckpoint]:
+    """A place, unless all that it has of a model are GGUF files; and those."""
+    ggufs = list(_ggufs(place))
+    names = {path.name for path in entries(place.folder)} if ggufs else set()
+    if not ggufs or "config.json" in names or any(name.endswith(".safetensors") for name in names):
+        yield place
+    yield from ggufs
 
 
 def everywhere() -> Iterator[LocalCheckpoint]:
     """Every place on this machine where a checkpoint lies or may lie."""
+    for place in _repositories():
+        yield from _with_ggufs(place)
+
+
+def _repositories() -> Iterator[LocalCheckpoint]:
     for folder in entries(ours()):
         inside = entries(folder)
         if any(path.name == "config.json" for path in inside):

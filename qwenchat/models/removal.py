@@ -11,12 +11,12 @@ import shutil
 import stat
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qwenchat.errors import DownloadError, ModelNotFoundError, Names, Phrase, UsageError
 from qwenchat.files.opening import read_file, reason_of, resolved
-from qwenchat.models import places, records
+from qwenchat.models import gguf_choices, places, records
 from qwenchat.models.records import Record
 
 
@@ -43,13 +43,15 @@ def plan(name: str, revision: str | None = None) -> Removal:
     """Plan the removal of a model.
 
     Args:
-        name: "org/model".
+        name: "org/model", or "org/model:Q4_K_M" for its GGUF files of one kind.
         revision: only this one of the Hub's cache, by its commit; by default all of the model.
 
     Raises:
         ModelNotFoundError: there is nothing of it.
         UsageError: a folder of it is a link.
     """
+    if ":" in name:
+        return _plan_gguf(name, revision)
     if revision is not None:
         return _plan_revision(name, revision)
     mine = {place.folder for place in places.find(name) if place.source != "hub"}
@@ -62,10 +64,49 @@ def plan(name: str, revision: str | None = None) -> Removal:
             "{path} is a link to elsewhere", "what is kept elsewhere is yours to remove", path=link
         )
     folders = tuple(dict.fromkeys(path for path in candidates if places.is_folder(path)))
-    pulls = tuple(record for record in records.everything() if record.name == name)
+    pulls = tuple(r for r in records.everything() if gguf_choices.split(r.name)[0] == name)
     if not folders and not pulls:
         raise ModelNotFoundError("{model} is not downloaded", model=name)
     return Removal(name, folders, (), pulls, _bytes(folders))
+
+
+def _plan_gguf(name: str, revision: str | None) -> Removal:
+    """The GGUF files of one kind; with the last of a repository goes all of it."""
+    if revision is not None:
+        raise UsageError("--revision is for a whole model", "leave it out, or the kind of {name}", name=name)
+    repository = gguf_choices.split(name)[0]
+    pulls = tuple(
+        record
+        for record in records.everything()
+        if record.name.partition(":")[0] == repository and record.name.lower() == name.lower()
+    )
+    mine = [place.folder for place in places.find(name)]
+    if not mine and not pulls:
+        raise ModelNotFoundError("{model} is not downloaded", model=name)
+    others = [
+        place
+        for place in places.everywhere()
+        if gguf_choices.split(place.name)[0] == repository and place.folder not in mine
+    ]
+    if not others:
+        return replace(plan(repository), name=name)
+    firsts = {*mine, *(record.folder for record in pulls)}
+    files = {first.with_name(part) for first in firsts for part in gguf_choices.parts(first.name)}
+    blobs = {path for record in pulls for path in _blobs(repository, record)}
+    contents = {resolved(path) for path in files if path.exists()} | blobs
+    size = sum(path.stat().st_size for path in contents if path.exists())
+    return Removal(name, (), tuple(sorted(files | contents)), pulls, size)
+
+
+def _blobs(repository: str, record: Record) -> Iterable[Path]:
+    """The contents of a pull's GGUF files in the Hub's cache, and what there is of one that is unfinished."""
+    if record.source != "hub":
+        return
+    folder = places.hub_folder(repository) / "blobs"
+    for file in record.files:
+        if file.name.lower().endswith(gguf_choices.SUFFIX):
+            digest = file.digest.partition(":")[2]
+            yield from (folder / digest, folder / f"{digest}.incomplete")
 
 
 def _plan_revision(name: str, revision: str) -> Removal:
@@ -148,7 +189,9 @@ def _remove(removal: Removal) -> None:
         file.unlink(missing_ok=True)
     for record in removal.records:
         records.forget(record)
-    shutil.rmtree(places.hub_cache() / ".locks" / places.hub_folder(removal.name).name, ignore_errors=True)
+    if removal.folders:
+        repository = gguf_choices.split(removal.name)[0]
+        shutil.rmtree(places.hub_cache() / ".locks" / places.hub_folder(repository).name, ignore_errors=True)
 
 
 def _remove_if_empty(folder: Path) -> None:

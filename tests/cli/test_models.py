@@ -603,3 +603,68 @@ def test_a_meter_tells_speed_and_time_left_once_a_second() -> None:
     assert len({text for text, _ in shown}) == 6
     told("waiting", 0, 0)
     assert shown[-1] == ("waiting", None)
+
+
+# --- GGUF files of a repository --------------------------------------------------------------------
+
+
+GGUFS = {f"tiny-{kind}.gguf": f"GGUF of {kind}".encode() * 99 for kind in ("q4_k_m", "q8_0")}
+
+
+@pytest.fixture
+def ggufs(hub: HubServer) -> None:
+    hub.repositories[NAME] = Repository({"README.md": b"---\nlicense: apache-2.0\n---\n", **GGUFS})
+
+
+@pytest.mark.usefixtures("ggufs")
+def test_a_gguf_file_is_pulled_listed_shown_and_checked_by_its_kind(run: Run) -> None:
+    code, out, err = run("pull", f"{NAME}:q4_k_m")
+    folder = catalog.find(f"{NAME}:Q4_K_M")
+    assert (code, out) == (0, "")
+    assert err.splitlines()[-1] == f"{NAME}:Q4_K_M is in {folder}"
+    listed = run("list", "--here")[1].splitlines()[1]
+    assert re.split("  +", listed) == [f"{NAME}:Q4_K_M", "1.4 kB", "-", "-", "the Hub's cache"]
+    shown = json.loads(run("show", f"{NAME}:Q4_K_M", "--json")[1])
+    assert (shown["format"], shown["quantization"], shown["licence"]) == ("GGUF", "Q4_K_M", "apache-2.0")
+    assert shown["files"] == [{"name": "tiny-q4_k_m.gguf", "size": 1386}]
+    assert run("check", f"{NAME}:Q4_K_M")[:2] == (0, f"{NAME}:Q4_K_M: all 2 files match what was pulled\n")
+    assert folder is not None
+    folder.resolve().write_bytes(b"x" * 1386)
+    code, out, err = run("check", f"{NAME}:Q4_K_M")
+    assert (code, out) == (3, "tiny-q4_k_m.gguf: its content is not what was published\n")
+    assert f"qwenchat models pull {NAME}:Q4_K_M --revision c0ffee" in err
+    assert run("show", f"{NAME}:Q5_0")[0] == 3
+
+
+@pytest.mark.usefixtures("ggufs")
+def test_of_several_kinds_one_is_removed_and_with_the_last_all(run: Run) -> None:
+    for kind in ("Q4_K_M", "Q8_0"):
+        run("pull", f"{NAME}:{kind}")
+    removed = json.loads(run("remove", f"{NAME}:Q4_K_M", "--yes", "--json")[1])
+    assert removed["freed_bytes"] == 1386
+    assert catalog.find(f"{NAME}:Q4_K_M") is None
+    assert run("check", f"{NAME}:Q8_0")[0] == 0
+    assert run("remove", f"{NAME}:Q4_K_M", "--yes")[0] == 3
+    assert run("remove", f"{NAME}:Q8_0", "--yes")[2].startswith("freed ")
+    assert not places.hub_folder(NAME).exists()
+
+
+@pytest.mark.usefixtures("ggufs")
+def test_a_kind_of_which_the_pull_was_cut_is_removed_too(run: Run, hub: HubServer) -> None:
+    run("pull", f"{NAME}:Q8_0")
+    hub.drop_after = lambda name: 100 if "q4" in name else None
+    assert run("pull", f"{NAME}:Q4_K_M")[0] == 3
+    blobs = places.hub_folder(NAME) / "blobs"
+    assert any(path.suffix == ".incomplete" for path in blobs.iterdir())
+    assert run("remove", f"{NAME}:Q4_K_M", "--yes")[0] == 0
+    assert not any(path.suffix == ".incomplete" for path in blobs.iterdir())
+    assert run("check", f"{NAME}:Q8_0")[0] == 0
+
+
+@pytest.mark.usefixtures("ggufs")
+def test_a_pull_without_a_kind_tells_those_that_there_are(run: Run) -> None:
+    code, out, err = run("pull", NAME)
+    assert (code, out) == (3, "")
+    told = "org/tiny has Q8_0 (1.2 kB), Q4_K_M (1.4 kB); qwenchat models pull org/tiny:Q4_K_M fetches one"
+    assert err.splitlines()[-1] == f"qwenchat: {told}"
+    assert run("remove", f"{NAME}:Q8_0", "--revision", "c0ffee", "--yes")[0] == 2

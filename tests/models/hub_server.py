@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "c0ffee" * 6 + "c0ff"
-LARGE = (".safetensors", ".tiktoken")
+LARGE = (".safetensors", ".tiktoken", ".gguf")
 
 
 @dataclass

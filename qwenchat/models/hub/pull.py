@@ -23,7 +23,7 @@ from typing import Protocol
 from qwenchat.errors import DownloadError, Names, Phrase
 from qwenchat.files.opening import reason_of
 from qwenchat.humanize import size_text
-from qwenchat.models import digests, places, records
+from qwenchat.models import digests, gguf_choices, places, records
 from qwenchat.models.expected import known_here
 from qwenchat.models.hub.choice import chosen
 from qwenchat.models.hub.client import Hub, Listing
@@ -75,7 +75,7 @@ def pull(
     Where its source cannot be asked, one that is here and whole will do.
 
     Args:
-        name: "org/model".
+        name: "org/model", or "org/model:Q4_K_M" for GGUF files.
         revision: a branch, tag or commit; by default the main one.
         source: "hub", "modelscope", or "auto" for the Hub, and ModelScope where that cannot be reached.
         progress: told how it gets on.
@@ -116,12 +116,15 @@ def _pull_instead(
 
 def _here(source: places.Source, name: str, revision: str | None, progress: ByteProgress) -> Record | None:
     """The complete model on this machine, verified where its hashes are known; or None."""
-    found = places.in_modelscope_cache(name) if source == "modelscope" else places.in_hub_cache(name)
+    found = [place for place in places.find(name) if place.source == source]
+    if ":" not in name and not any(place.complete for place in found):
+        found = [place for place in places.kinds(name) if place.source == source]
+        found = found if len(found) == 1 else []
     for place in found:
         if place.complete and (revision is None or places.is_revision(place, revision)):
             _, files = known_here(place)
-            if all(_verify(place.folder / file.name, file, progress) is None for file in files):
-                return Record(name, source, place.revision, place.folder, tuple(files))
+            if all(_verify(place.root / file.name, file, progress) is None for file in files):
+                return Record(place.name, source, place.revision, place.folder, tuple(files))
     return None
 
 
@@ -133,15 +136,17 @@ def _modelscope() -> Origin:
 
 def _pull_from(origin: Origin, name: str, revision: str | None, progress: ByteProgress) -> Record:
     progress(Phrase("looking for {name}", name=name), 0, 0)
-    listing = origin.listing(name, revision)
-    files = chosen(listing)
-    record = Record(listing.name, origin.source, listing.revision, listing.folder, tuple(files))
+    repository, kind = gguf_choices.split(name)
+    listing = origin.listing(repository, revision)
+    choice = chosen(listing, kind)
+    files = choice.files
+    record = Record(choice.name, origin.source, listing.revision, choice.place, files)
     try:
-        with records.locked(listing.folder, lambda: progress(Phrase("waiting for another qwenchat"), 0, 0)):
+        with records.locked(choice.place, lambda: progress(Phrase("waiting for another qwenchat"), 0, 0)):
             _check_room(origin, listing, files)
             _bring_all(origin, listing, files, lambda: records.keep(record), progress)
             origin.finish(listing)
-            if lacking := places.missing(listing.folder):
+            if lacking := places.missing(choice.place):
                 raise DownloadError(
                     "{name} lacks {files}",
                     "it is not a loadable checkpoint",

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qwenchat.errors import DownloadError
+from qwenchat.errors import DownloadError, ModelNotFoundError
 from qwenchat.models import catalog, places, records
 from qwenchat.models.hub import answers
 from qwenchat.models.hub import client as hub_module
@@ -439,10 +439,136 @@ def test_pickles_alone_are_refused_with_the_reason(hub: HubServer) -> None:
     assert len(hub.requests) == 1
 
 
-def test_gguf_alone_is_told(hub: HubServer) -> None:
-    hub.repositories[NAME].files = {"README.md": b"", "tiny-q4.gguf": b"GGUF"}
-    with pytest.raises(DownloadError, match="only as GGUF; fetch one of these files, and name its path"):
-        pull(NAME)
+def ggufs(hub: HubServer, *names: str, size: int = 30_000) -> dict[str, bytes]:
+    """Publishes GGUF files of these names and what lies beside them, under org/tiny."""
+    content = {name: random.Random(name).randbytes(size) for name in names}
+    beside = {"README.md": b"# tiny", "LICENSE": b"Apache", "mmproj-f16.gguf": b"GGUF", "imatrix.dat": b"x"}
+    hub.repositories[NAME].files = {**beside, **content}
+    return content
+
+
+def test_the_gguf_files_of_one_kind_are_pulled_and_found_by_it(hub: HubServer) -> None:
+    files = ggufs(hub, "tiny-q4_k_m.gguf", "tiny-q8_0.gguf", "tiny-fp16.gguf")
+    assert catalog.find(f"{NAME}:Q4_K_M") is None
+    record = pull(f"{NAME}:q4_k_m")
+    assert record.name == f"{NAME}:Q4_K_M"
+    assert record.folder.name == "tiny-q4_k_m.gguf"
+    assert {path.name for path in record.folder.parent.iterdir()} == {
+        "README.md",
+        "LICENSE",
+        "tiny-q4_k_m.gguf",
+    }
+    assert record.folder.read_bytes() == files["tiny-q4_k_m.gguf"]
+    # By its kind in any case, by the files' name, and as long as it is the only one, by the repository's.
+    for name in (f"{NAME}:Q4_K_M", f"{NAME}:q4_k_m", "ORG/Tiny:q4_k_m", f"{NAME}:tiny-q4_k_m", NAME):
+        assert catalog.find(name) == record.folder
+    assert [place.name for place in catalog.on_this_machine()] == [record.name]
+    pull(f"{NAME}:F16")  # as other programs call it
+    assert sorted(p.name for p in catalog.on_this_machine()) == [f"{NAME}:FP16", f"{NAME}:Q4_K_M"]
+    assert catalog.find(NAME) is None
+    with pytest.raises(ModelNotFoundError, match=f"{NAME} is here as {NAME}:FP16, {NAME}:Q4_K_M"):
+        catalog.check(NAME)
+
+
+def test_the_parts_of_a_gguf_file_come_together(hub: HubServer) -> None:
+    parts = [f"tiny-q8_0-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    files = ggufs(hub, *parts, "tiny-q4_0.gguf")
+    first = pull(f"{NAME}:Q8_0").folder
+    assert first.name == parts[0]
+    assert [first.with_name(part).read_bytes() for part in parts] == [files[part] for part in parts]
+    place = catalog.place_of(f"{NAME}:Q8_0")
+    assert place is not None
+    assert place.bytes == sum(len(files[part]) for part in parts)
+    first.with_name(parts[1]).unlink()
+    assert catalog.find(f"{NAME}:Q8_0") is None
+    pull(f"{NAME}:Q8_0")
+    assert catalog.find(f"{NAME}:Q8_0") == first
+
+
+def test_a_pull_of_a_gguf_file_goes_on_where_it_was_cut(hub: HubServer) -> None:
+    files = ggufs(hub, "tiny-q4_0.gguf", "tiny-q8_0.gguf", size=10 * CHUNK)
+    cuts = iter([4 * CHUNK])
+    hub.drop_after = lambda name: next(cuts, 0) if name.endswith(".gguf") else None
+    with pytest.raises(DownloadError) as caught:
+        pull(f"{NAME}:Q4_0")
+    assert "goes on where it stopped" in caught.value.hint
+    assert catalog.find(f"{NAME}:Q4_0") is None
+    hub.drop_after, hub.sent = lambda name: None, 0
+    record = pull(f"{NAME}:Q4_0")
+    assert record.folder.read_bytes() == files["tiny-q4_0.gguf"]
+    assert hub.sent <= 7 * CHUNK
+
+
+def test_a_gguf_file_that_comes_bad_twice_is_not_kept(hub: HubServer) -> None:
+    ggufs(hub, "tiny-q4_0.gguf")
+    hub.repositories[NAME].sent["tiny-q4_0.gguf"] = b"x" * 30_000
+    with pytest.raises(DownloadError, match="its content is not what was published"):
+        pull(f"{NAME}:Q4_0")
+    assert catalog.find(f"{NAME}:Q4_0") is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (NAME, "org/tiny has Q4_K_M (10.0 kB), Q8_0 (20.0 kB)"),
+        (f"{NAME}:Q5_K_M", "org/tiny has no Q5_K_M, but Q4_K_M (10.0 kB), Q8_0 (20.0 kB)"),
+        (f"{NAME}:../x", "org/tiny has no ../x, but Q4_K_M (10.0 kB), Q8_0 (20.0 kB)"),
+    ],
+)
+def test_where_no_kind_or_none_that_there_is_was_named_those_that_there_are_are_told(
+    hub: HubServer, asked: str, said: str
+) -> None:
+    ggufs(
+        hub, "tiny-q8_0-00001-of-00002.gguf", "tiny-q8_0-00002-of-00002.gguf", "tiny-q4_k_m.gguf", size=10_000
+    )
+    with pytest.raises(DownloadError) as caught:
+        pull(asked)
+    assert caught.value.message == said
+    assert caught.value.hint == "qwenchat models pull org/tiny:Q4_K_M fetches one"
+    assert not any("/resolve/" in request for request in hub.requests)
+
+
+def test_the_only_gguf_file_of_a_repository_needs_no_kind(hub: HubServer) -> None:
+    ggufs(hub, "tiny.gguf")
+    assert pull(NAME).name == f"{NAME}:tiny"
+    assert pull(f"{NAME}:tiny").name == f"{NAME}:tiny"
+    assert catalog.find(NAME) == catalog.find(f"{NAME}:tiny")
+
+
+def test_a_repository_that_lacks_a_part_is_refused_before_anything_is_fetched(hub: HubServer) -> None:
+    ggufs(hub, "tiny-q8_0-00001-of-00002.gguf", "tiny-q4_k_m.gguf")
+    with pytest.raises(DownloadError, match=r"lacks tiny-q8_0-00002-of-00002\.gguf"):
+        pull(f"{NAME}:Q8_0")
+    assert not any("/resolve/" in request for request in hub.requests)
+
+
+def test_safetensors_come_before_gguf_files_unless_a_kind_is_named(hub: HubServer) -> None:
+    hub.repositories[NAME].files["tiny-q8_0.gguf"] = b"GGUF"
+    whole, file = pull(NAME), pull(f"{NAME}:Q8_0")
+    assert catalog.find(NAME) == whole.folder == file.folder.parent
+    assert catalog.find(f"{NAME}:Q8_0") == file.folder
+    with pytest.raises(DownloadError, match="has no Q4_0"):
+        pull(f"{NAME}:Q4_0")
+
+
+def test_a_gguf_file_that_is_here_needs_no_network(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    ggufs(hub, "tiny-q8_0.gguf", "tiny-q4_0.gguf")
+    folder = pull(f"{NAME}:Q8_0").folder
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    said: list[str] = []
+    for name in (f"{NAME}:Q8_0", NAME):
+        assert pull(name, source="hub", notice=said.append).folder == folder
+    assert all(line.endswith("what is here is complete") for line in said)
+
+
+def test_gguf_files_come_from_modelscope_too(hub: HubServer) -> None:
+    pytest.importorskip("modelscope_hub")
+    files = ggufs(hub, "tiny-q8_0.gguf", "tiny-q4_0.gguf")
+    record = pull(f"{NAME}:Q8_0", source="modelscope")
+    assert record.folder.read_bytes() == files["tiny-q8_0.gguf"]
+    place = catalog.place_of(f"{NAME}:Q8_0")
+    assert place is not None
+    assert (place.source, place.folder) == ("modelscope", record.folder)
 
 
 def test_weights_without_a_vocabulary_are_no_checkpoint(hub: HubServer) -> None:
