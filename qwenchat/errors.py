@@ -21,6 +21,7 @@ It is made in English, as a template and values: whoever tells it translates it,
     │   ├── SessionLockedError       1   another process has the session open
     │   └── SessionDamagedError      1   the file is damaged, or of a newer version
     ├── SandboxError                 1   nothing can confine a program here, so none is run
+    ├── ToolLoopError                1   a model calls tools and never answers
     ├── BusyError                    1   the model is already generating
     ├── OutputClosed                 -   whoever read the output is gone; ends as SIGPIPE would
     └── Interrupted                  130 the user said stop
@@ -208,6 +209,10 @@ class SessionDamagedError(SessionError):
 
 class SandboxError(QwenchatError):
     """Nothing on this machine can confine a program, so it was not run."""
+
+
+class ToolLoopError(QwenchatError):
+    """A model calls tools again and again, and never answers."""
 
 
 class BusyError(QwenchatError):

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from qwenchat.chat.messages import Message
-from qwenchat.chat.nodes import FOLLOWING, Node, ReplyRecord, Turn
+from qwenchat.chat.nodes import FOLLOWING, Node, ReplyRecord, Turn, turns_of
 from qwenchat.chat.parts import Role
 from qwenchat.errors import ConversationError, Names, Phrase
 from qwenchat.text.caseless import named
@@ -120,13 +120,7 @@ class Conversation:
 
     def turns(self) -> list[Turn]:
         """The path as turns, a question and its answer each; the last may have none yet."""
-        turns: list[Turn] = []
-        for node in self.path():
-            if node.role is Role.USER:
-                turns.append(Turn(len(turns) + 1, node))
-            else:
-                turns[-1] = replace(turns[-1], answer=(*turns[-1].answer, node))
-        return turns
+        return turns_of(self.path())
 
     def questions(self) -> list[Node]:
         """The questions of :meth:`turns`."""
@@ -194,6 +188,16 @@ class Conversation:
         if here is None or here.role is Role.ASSISTANT:
             raise ConversationError("there is no question to reply to")
         return self._grow(here.id, created, reply, record)
+
+    def respond(self, result: Message, created: str) -> Node:
+        """Adds what came of a tool that the reply calls where the chat stands.
+
+        Raises:
+            ConversationError: it stands at no such reply.
+        """
+        if self._cursor is None:
+            raise ConversationError("there is no call to respond to")
+        return self._grow(self._cursor, created, result)
 
     def replace_reply(self, node_id: int, reply: Message, record: ReplyRecord) -> Node:
         """Puts a longer, or the final, form of a reply in its place.

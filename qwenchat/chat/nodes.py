@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from qwenchat.chat.messages import GenerationOptions, Message, Timings, Usage
-from qwenchat.chat.parts import Role
+from qwenchat.chat.parts import Role, ToolCall, ToolResult
 from qwenchat.chat.rendering import shown_text
 from qwenchat.errors import ConversationError
 
@@ -105,3 +105,26 @@ class Turn:
     def nodes(self) -> tuple[Node, ...]:
         """The question and its answer."""
         return (self.question, *self.answer)
+
+
+def turns_of(path: Iterable[Node]) -> list[Turn]:
+    """The nodes of a path as turns; the last may have no answer yet."""
+    turns: list[Turn] = []
+    for node in path:
+        if node.role is Role.USER:
+            turns.append(Turn(len(turns) + 1, node))
+        else:
+            turns[-1] = replace(turns[-1], answer=(*turns[-1].answer, node))
+    return turns
+
+
+def pending_calls(path: Iterable[Node]) -> tuple[ToolCall, ...]:
+    """The calls at the end of a path that have no result yet."""
+    calls: tuple[ToolCall, ...] = ()
+    for node in path:
+        if node.role is Role.TOOL:
+            done = {part.id for part in node.message.parts if isinstance(part, ToolResult)}
+            calls = tuple(call for call in calls if call.id not in done)
+        else:
+            calls = node.message.calls
+    return calls

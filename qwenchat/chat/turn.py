@@ -130,11 +130,14 @@ def stream_reply(
 
 
 def resumable(conversation: Conversation) -> bool:
-    """True where the chat stands at a reply that broke off, which can be continued."""
+    """True where the chat stands at a reply that broke off, or at what a tool gave back or has yet to, from
+    where a reply can go on."""
     here = conversation.current
-    if here is None or here.record is None or any(isinstance(part, ToolCall) for part in here.message.parts):
+    if here is None:
         return False
-    return here.record.status in ("interrupted", "length", "error")
+    if here.role is Role.TOOL or here.message.calls:
+        return True
+    return here.record is not None and here.record.status in ("interrupted", "length", "error")
 
 
 def turn_tokens(backend: Backend, messages: Sequence[Message]) -> int:

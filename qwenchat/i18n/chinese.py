@@ -237,6 +237,39 @@ CHINESE: Mapping[str, str] = {
     "no time": "用时为零",
     "seed: {seed}": "种子：{seed}",
     "none was needed": "未使用",
+    # --- the chat: tools --------------------------------------------------------------------------
+    "--max-steps allows more": "--max-steps 可以允许更多步",
+    "/continue lets it go on": "/continue 让它继续",
+    "ask it otherwise": "请换一种问法",
+    "no answer after {count} steps with tools": "使用工具 {count} 步后仍没有回答",
+    "the model called {tool} {count} times with the same arguments": (
+        "模型用相同的参数调用了 {tool} {count} 次"
+    ),
+    "there are two tools called {name}": "有两个工具都叫 {name}",
+    "name one of them otherwise": "请给其中一个换个名字",
+    "there is no tool {name!r}": "没有工具 {name!r}",
+    "there are {names}; a Python file's are named by its path": (
+        "有 {names}；Python 文件中的工具用文件路径指定"
+    ),
+    "there is none": "一个也没有",
+    "there is no call to respond to": "没有可以回应的调用",
+    "{name} needs a folder": "{name} 需要一个文件夹",
+    "name one that is there: {name}=FOLDER": "请指定一个存在的文件夹：{name}=FOLDER",
+    "web_fetch needs the hosts that it may ask": "web_fetch 需要指定可以访问的主机",
+    "name them: web_fetch=example.org,example.com": "请这样指定：web_fetch=example.org,example.com",
+    "{path} does not import: {reason}": "{path} 无法导入：{reason}",
+    "{path}: there is no function for a tool in it": "{path}：其中没有可作工具的函数",
+    "a tool is a function with types and a docstring, whose name has no underscore before it": (
+        "工具是带类型和文档字符串、名字不以下划线开头的函数"
+    ),
+    "{path}: {name} cannot be a tool: {problem}": "{path}：{name} 不能作为工具：{problem}",
+    "give it types that JSON has, or begin its name with an underscore": (
+        "请使用 JSON 有的类型，或让它的名字以下划线开头"
+    ),
+    "{text!r} is no rule": "{text!r} 不是规则",
+    "a rule is a tool, or tool(argument=pattern): read_file(path=docs/*)": (
+        "规则是工具名，或 工具(参数=模式)：read_file(path=docs/*)"
+    ),
     # --- the sessions of a chat -------------------------------------------------------------------
     "{model} answered last; /model {model} loads it": "上次由 {model} 回答；/model {model} 可加载它",
     "this is {title!r} of {date}, {count} turns": "会话 {title!r}，{date}，共 {count} 轮",

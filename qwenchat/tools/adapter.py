@@ -95,7 +95,8 @@ class ToolBackend:
             resumed = True
             chat = _extended(chat, Text(text, ended.token_ids), Text(ended.stop))
             yield from step.push(ended.stop)
-        yield from step.finish()
+        if ended.finish_reason != "cancelled":  # half a call is none; the reply can go on with it
+            yield from step.finish()
         self._remember(step.key, tuple(written))
         is_plain = not resumed and step.is_plain(written)
         yield replace(end, token_ids=ended.token_ids if is_plain else None)

@@ -1,0 +1,48 @@
+"""A tool: what a model is told of it, and what runs when it is called."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from qwenchat.tools.forms import Definition
+
+
+class ToolError(Exception):
+    """A call failed; its text, in English, is what the model reads."""
+
+
+class Tool(Protocol):
+    """What a model can call."""
+
+    @property
+    def definition(self) -> Definition:
+        """What the model is told."""
+
+    @property
+    def origin(self) -> str:
+        """Where it is from, or what it may do, in a few words for the user."""
+
+    def run(self, arguments: Mapping[str, Any], cancel: threading.Event) -> str:
+        """Does it. Setting ``cancel``, from any thread, ends it soon.
+
+        Args:
+            arguments: as the definition says; of code, under the name ``code``.
+
+        Raises:
+            ToolError: it failed.
+        """
+
+    def preview(self, arguments: Mapping[str, Any]) -> str:
+        """What the user should see before saying yes, besides the arguments; empty if that is all.
+
+        Raises:
+            ToolError: it cannot be done.
+        """
+
+    def rule(self, arguments: Mapping[str, Any]) -> str:
+        """The rule that allows this call and those like it."""
+
+    def close(self) -> None:
+        """Ends what it has running."""
