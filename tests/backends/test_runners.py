@@ -87,8 +87,8 @@ def fresh(runner: Runner[Any]) -> Callable[..., list[int]]:
 
 
 def rows(logits: Any) -> torch.Tensor:
-    """Logits of whatever kind, as float32 on the CPU."""
-    return torch.as_tensor(logits).float().cpu()
+    """Logits of whatever kind, as float32 on the CPU, in memory of their own."""
+    return torch.as_tensor(logits).float().cpu().clone()
 
 
 def one_by_one(runner: Runner[Any], cache: Any, prompt: Sequence[int]) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 Threads share the positions, not the heads: each goes over its stretch of the cache for all heads, keeping the
 softmax as it goes (its maximum, its sum, the mixed values), and the parts are put together afterwards. The
-thread with the last stretch stores the token's own key and value before it begins.
+thread with the last stretch stores the token's own key and value before it begins, where nobody has.
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ NOTHING = -1e30
 
 
 @kernel
-def attend(p, layer, q, scores, thread, threads):
+def attend(p, layer, q, scores, stored, thread, threads):
     """This thread's part of the attention.
 
     Args:
+        stored: whether the token's key and value are in the cache already.
         p, layer: the tables of the step and of the layer.
         q, scores: this thread's own, float32 [heads * head_dim], and room for [TILE] and for two heads.
     """
@@ -93,8 +94,8 @@ def attend(p, layer, q, scores, thread, threads):
         query = normed(p, word(layer, Q_NORM), qkv + 4 * h * dim, scores)
         rotate(p, query, scale, q + 4 * h * dim)
     kind = word(p, CACHE_KIND)
-    if last == position + 1:
-        store_token(p, layer, kind, scores)
+    if last == position + 1 and not stored:
+        store_token(p, layer, scores)
     group = heads // kv_heads
     for kv in range(kv_heads):
         for start in range(first, last, TILE):
@@ -179,9 +180,14 @@ def rotate_at(p, x, position, factor, out):
 
 
 @kernel
-def store_token(p, layer, kind, row):
+def store_token(p, layer, row):
     """Puts the token's key, rotated, and its value into the cache; ``row`` is room for two heads."""
-    kv_heads, dim, position = word(p, KV_HEADS), word(p, HEAD_DIM), word(p, POSITION)
+    kind, kv_heads, dim, position = (
+        word(p, CACHE_KIND),
+        word(p, KV_HEADS),
+        word(p, HEAD_DIM),
+        word(p, POSITION),
+    )
     keys = word(p, QKV) + 4 * word(p, HEADS) * dim
     for kv in range(kv_heads):
         key = normed(p, word(layer, K_NORM), keys + 4 * kv * dim, row + 4 * dim)

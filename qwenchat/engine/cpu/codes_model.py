@@ -25,11 +25,15 @@ from qwenchat.engine.cpu.layout import (
     JOB_MULTIPLY_MANY,
 )
 from qwenchat.engine.cpu.memory import Array, address, widened
+from qwenchat.engine.cpu.several import Several
 from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.cpu.work import Step, Weights
 from qwenchat.engine.generation import Cancelled
 from qwenchat.engine.memory import PREFILL_CHUNK
+from qwenchat.engine.prompt_lookup import MOST
 
+SEVERAL = 1 + MOST
+"""Tokens that go through the step together, at most."""
 _KINDS = {"float32": CACHE_FLOAT32, "bfloat16": CACHE_BFLOAT16}
 _FEW_ROWS = 8
 """So many rows of logits are made one after the other."""
@@ -52,6 +56,7 @@ class CodesModel:
         self.dtype = dtype
         self._step = Step(weights, team)
         self._exact = exact
+        self._several: Several | None = None
         self._chunk: Chunk | None = None
         # Weakly: a cache that is given up must not stay for the sake of the tables.
         self._bound: ReferenceType[BlockCache] | None = None
@@ -72,6 +77,20 @@ class CodesModel:
             self._bind(cache)
             self._step.run(token, len(cache.ids))
             return self._step.logits
+
+    def step_several(self, cache: BlockCache, tokens: Sequence[int]) -> Array:
+        """Runs up to SEVERAL tokens after the cache's in one pass over the weights.
+
+        Returns:
+            The logits after each, float32 [T, vocab_size], to the bit those that :meth:`step` gives one after
+            the other; the next ones are written over them.
+        """
+        with self._lock:
+            self._bind(cache)
+            if self._several is None:
+                self._several = Several(self.weights, self.team, SEVERAL)
+                self._several.bind(cache.addresses)
+            return self._several.run(tokens, len(cache.ids))
 
     def run(
         self,
@@ -132,6 +151,8 @@ class CodesModel:
         """Lets the step work on a cache."""
         if self._bound is None or self._bound() is not cache:
             self._step.bind(cache.addresses)
+            if self._several is not None:
+                self._several.bind(cache.addresses)
             self._bound = ref(cache)
 
     def _new_chunk(self, tokens: int) -> Chunk:

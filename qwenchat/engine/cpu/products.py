@@ -93,29 +93,48 @@ def multiply(m, x, scratch, out, adds, thread, threads):
     first, last = share(m, thread, threads)
     if first == last:
         return
+    prepare(m, x, scratch)
+    for block in range(first, last):
+        multiply_rows(m, block, x, scratch, out, adds)
+
+
+@kernel
+def prepare(m, x, scratch):
+    """Writes a token as the rows of a matrix meet it, for :func:`multiply_rows`."""
     columns, kind = word(m, COLUMNS), word(m, KIND)
     if kind != CODES8 and kind != CODES4:
-        for block in range(first, last):
-            block_of_floats(m, kind, block, x, scratch, out, adds)
         return
-    groups_at = scratch + 8 * columns
     if word(m, PERM) != 0:
         x = permuted(x, word(m, PERM), columns, scratch)
     if DOTS:
-        digits = scratch + 4 * columns
-        write_digits(m, x, digits, groups_at)
-        for block in range(first, last):
-            if kind == CODES8:
-                dots_of_bytes(m, block, digits, groups_at, out, adds)
-            else:
-                dots_of_nibbles(m, block, digits, groups_at, out, adds)
+        write_digits(m, x, scratch + 4 * columns, scratch + 8 * columns)
     else:
-        sum_groups(m, x, groups_at)
-        for block in range(first, last):
-            if kind == CODES8:
-                sums_of_bytes(m, block, x, groups_at, out, adds)
-            else:
-                sums_of_nibbles(m, block, x, groups_at, out, adds)
+        sum_groups(m, x, scratch + 8 * columns)
+
+
+@kernel
+def multiply_rows(m, block, x, scratch, out, adds):
+    """out = W x + b, or with ``adds`` out += W x + b, for the 32 rows of a block.
+
+    Args:
+        x, scratch: as :func:`prepare` was given them.
+    """
+    columns, kind = word(m, COLUMNS), word(m, KIND)
+    digits, groups_at = scratch + 4 * columns, scratch + 8 * columns
+    if word(m, PERM) != 0:
+        x = scratch
+    if kind == CODES8:
+        if DOTS:
+            dots_of_bytes(m, block, digits, groups_at, out, adds)
+        else:
+            sums_of_bytes(m, block, x, groups_at, out, adds)
+    elif kind == CODES4:
+        if DOTS:
+            dots_of_nibbles(m, block, digits, groups_at, out, adds)
+        else:
+            sums_of_nibbles(m, block, x, groups_at, out, adds)
+    else:
+        block_of_floats(m, kind, block, x, scratch, out, adds)
 
 
 @kernel

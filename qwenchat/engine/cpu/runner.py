@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from qwenchat.engine.cpu.cache import BlockCache
-from qwenchat.engine.cpu.codes_model import CodesModel
+from qwenchat.engine.cpu.codes_model import SEVERAL, CodesModel
 from qwenchat.engine.cpu.memory import Array
 from qwenchat.engine.generation import Cancelled, is_set
 from qwenchat.engine.memory import PREFILL_CHUNK
@@ -31,7 +31,7 @@ class CodesRunner:
         config: the model's.
     """
 
-    verifies_exactly = False
+    verifies_exactly = True
 
     def __init__(self, model: CodesModel, *, int8_cache: bool = False) -> None:
         self.model, self.config = model, model.config
@@ -58,7 +58,12 @@ class CodesRunner:
 
     def verify(self, cache: BlockCache, ids: Sequence[int], cancel: threading.Event | None = None) -> Array:
         """As :meth:`qwenchat.engine.runner.Runner.verify`."""
-        logits = self.model.run(cache, ids, cancel, all_positions=True)
+        if len(ids) > SEVERAL:
+            logits = self.model.run(cache, ids, cancel, all_positions=True)
+        elif is_set(cancel):
+            raise Cancelled
+        else:
+            logits = self.model.step_several(cache, ids)
         cache.ids += ids
         return logits
 
@@ -88,7 +93,10 @@ class CodesRunner:
 
         cache = self.new_cache(len(ids))
         cache.begin(ids)
-        rows = [self.verify(cache, ids[i : i + self.chunk]) for i in range(0, len(ids), self.chunk)]
+        rows = []
+        for i in range(0, len(ids), self.chunk):
+            rows.append(self.model.run(cache, ids[i : i + self.chunk], all_positions=True))
+            cache.ids += ids[i : i + self.chunk]
         return torch.from_numpy(np.concatenate(rows))
 
     def ran_out(self, error: Exception) -> bool:

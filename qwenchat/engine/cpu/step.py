@@ -1,4 +1,4 @@
-"""One token through the whole model in one call, and the barrier that keeps the threads together.
+"""A token through the whole model in one call, or a few, and the barrier that keeps the threads together.
 
 Between two barriers each thread writes only what is its own: its rows of a product, its part of an attention.
 What is small, like a norm, every thread does for itself.
@@ -7,7 +7,7 @@ What is small, like a norm, every thread does for itself.
 from __future__ import annotations
 
 from qwenchat.engine.cpu.atomics import call, fetch_add, pause, peek, publish, swap
-from qwenchat.engine.cpu.attention import attend, combine
+from qwenchat.engine.cpu.attention import attend, combine, store_token
 from qwenchat.engine.cpu.layout import (
     APART,
     ATTENTION_NORM,
@@ -61,7 +61,7 @@ from qwenchat.engine.cpu.layout import (
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import kernel
 from qwenchat.engine.cpu.prefill import multiply_many, prefill_layer
-from qwenchat.engine.cpu.products import multiply, share
+from qwenchat.engine.cpu.products import multiply, multiply_rows, prepare, share
 from qwenchat.engine.cpu.repack import fill, unpack
 from qwenchat.engine.cpu.vector import (
     LANES,
@@ -83,38 +83,94 @@ from qwenchat.engine.cpu.vector import (
     word,
 )
 
+OWN = -1
+"""Instead of a word of a token's table: the thread's own vector."""
 PAUSES_AT_BARRIER = 4000
 """Looks before the processor is given up for a moment: 0.1 ms, far longer than a running thread takes."""
 _LINE = 4 * LANES
 
 
 @kernel
-def step(p, team, thread):
-    """The logits after a token."""
+def step(tokens, count, team, thread):
+    """The logits after some tokens that follow one another, each to the bit what it is by itself.
+
+    Weights are read from memory once: a block of rows meets token after token while it is near.
+
+    Args:
+        tokens: the addresses of their tables, int64 [count]; each has memory of its own.
+    """
     threads = word(team, TEAM_THREADS)
-    x = word(p, X)
-    own = word(p, SCRATCH) + word(p, SCRATCH_BYTES) * thread
-    scratch = own + 4 * word(p, WIDTH) + 4 * LANES  # after a vector: what products and attention need
-    embed(p, x)
+    p = word(tokens, 0)
+    for t in range(count):
+        embed(word(tokens, t), word(word(tokens, t), X))
     for i in range(word(p, NUM_LAYERS)):
         layer = word(p, LAYERS) + 8 * LAYER_WORDS * i
-        norm(p, x, word(layer, ATTENTION_NORM), own)
-        multiply(word(layer, W_QKV), own, scratch, word(p, QKV), False, thread, threads)
+        norm_all(tokens, count, word(layer, ATTENTION_NORM), thread)
+        multiply_all(tokens, count, word(layer, W_QKV), OWN, QKV, False, thread, threads)
         barrier(team, threads)
-        attend(p, layer, own, scratch, thread, threads)
+        if count > 1:  # what is stored is seen by the tokens behind, whoever works on these
+            for t in range(thread, count, threads):
+                store_token(word(tokens, t), layer, scratch_of(word(tokens, t), thread))
+            barrier(team, threads)
+        for t in range(count):
+            q = word(tokens, t)
+            attend(q, layer, own_of(q, thread), scratch_of(q, thread), count > 1, thread, threads)
         barrier(team, threads)
-        combine(p, own, threads)
-        multiply(word(layer, W_OUTPUT), own, scratch, x, True, thread, threads)
+        for t in range(count):
+            combine(word(tokens, t), own_of(word(tokens, t), thread), threads)
+        multiply_all(tokens, count, word(layer, W_OUTPUT), OWN, X, True, thread, threads)
         barrier(team, threads)
-        norm(p, x, word(layer, MLP_NORM), own)
-        multiply(word(layer, W_UP), own, scratch, word(p, UP), False, thread, threads)
-        multiply(word(layer, W_GATE), own, scratch, word(p, GATE), False, thread, threads)
-        swiglu(word(layer, W_UP), word(p, UP), word(p, GATE), thread, threads)
+        norm_all(tokens, count, word(layer, MLP_NORM), thread)
+        multiply_all(tokens, count, word(layer, W_UP), OWN, UP, False, thread, threads)
+        multiply_all(tokens, count, word(layer, W_GATE), OWN, GATE, False, thread, threads)
+        for t in range(count):
+            q = word(tokens, t)
+            swiglu(word(layer, W_UP), word(q, UP), word(q, GATE), thread, threads)
         barrier(team, threads)
-        multiply(word(layer, W_DOWN), word(p, UP), scratch, x, True, thread, threads)
+        multiply_all(tokens, count, word(layer, W_DOWN), UP, X, True, thread, threads)
         barrier(team, threads)
-    norm(p, x, word(p, NORM), own)
-    multiply(word(p, LM_HEAD), own, scratch, word(p, LOGITS), False, thread, threads)
+    norm_all(tokens, count, word(p, NORM), thread)
+    multiply_all(tokens, count, word(p, LM_HEAD), OWN, LOGITS, False, thread, threads)
+
+
+@kernel
+def own_of(p, thread):
+    """A vector of the token's that is this thread's own."""
+    return word(p, SCRATCH) + word(p, SCRATCH_BYTES) * thread
+
+
+@kernel
+def scratch_of(p, thread):
+    """What the thread's products and attention need, behind that."""
+    return own_of(p, thread) + 4 * word(p, WIDTH) + 4 * LANES
+
+
+@kernel
+def norm_all(tokens, count, weight, thread):
+    for t in range(count):
+        p = word(tokens, t)
+        norm(p, word(p, X), weight, own_of(p, thread))
+
+
+@kernel
+def multiply_all(tokens, count, m, source, target, adds, thread, threads):
+    """out = W x + b, or with ``adds`` out += W x + b, of every token, for this thread's blocks of rows.
+
+    Args:
+        source, target: the words of the tokens' tables that say where x and out are; or OWN.
+    """
+    first, last = share(m, thread, threads)
+    if first == last:
+        return
+    for t in range(count):
+        p = word(tokens, t)
+        x = own_of(p, thread) if source == OWN else word(p, source)
+        prepare(m, x, scratch_of(p, thread))
+    for block in range(first, last):
+        for t in range(count):
+            p = word(tokens, t)
+            x = own_of(p, thread) if source == OWN else word(p, source)
+            multiply_rows(m, block, x, scratch_of(p, thread), word(p, target), adds)
 
 
 @kernel
@@ -183,7 +239,7 @@ def work(job, thread):
     a = job + 8 * JOB_ARGUMENTS
     threads = word(team, TEAM_THREADS)
     if kind == JOB_STEP:
-        step(word(a, 0), team, thread)
+        step(word(a, 0), word(a, 1), team, thread)
     elif kind == JOB_MULTIPLY:
         own = word(a, 2) + word(a, 3) * thread
         multiply(word(a, 0), word(a, 1), own, word(a, 4), False, thread, threads)

@@ -161,14 +161,15 @@ class Cache:
 
 
 class Step:
-    """The tables of the step, and the memory it works in.
+    """The tables of the step, and the memory it works in, for a token.
 
     Args:
         weights: of the model.
         team: what runs it.
+        logits: where they go, float32 [vocab_size, made full blocks]; memory of its own if None.
     """
 
-    def __init__(self, weights: Weights, team: Team) -> None:
+    def __init__(self, weights: Weights, team: Team, logits: Array | None = None) -> None:
         c, threads = weights.config, team.threads
         self._team, self._vocab_size = team, c.vocab_size
         matrices = [m for layer in weights.layers for m in layer.matrices]
@@ -186,7 +187,7 @@ class Step:
             QKV: zeros(weights.layers[0].qkv.blocks * BLOCK),
             UP: zeros(mlp),
             GATE: zeros(mlp),
-            LOGITS: zeros(vocab),
+            LOGITS: zeros(vocab) if logits is None else logits,
             PARTS: zeros(threads * part // 4),
             SCRATCH: zeros(threads * own // 4),
         }
@@ -195,7 +196,8 @@ class Step:
         self._layers = zeros(c.num_layers, LAYER_WORDS, dtype=np.int64)
         self._rows = None if isinstance(weights.embedding, Matrix) else weights.embedding
         self._fill_tables(weights)
-        self._job = team.job(JOB_STEP, self.table)
+        self._tables = np.array([self.table])
+        self._job = team.job(JOB_STEP, address(self._tables), 1)
 
     @property
     def logits(self) -> Array:
@@ -213,12 +215,16 @@ class Step:
 
     def run(self, token: int, position: int) -> None:
         """Runs a token at a position of the cache that is bound, and writes it there."""
+        self.place(token, position)
+        self._team.run(self._job)
+
+    def place(self, token: int, position: int) -> None:
+        """Says which token is to be run, and where in the cache that is bound."""
         if position >= self._table[CAPACITY]:
             raise ValueError(f"the cache is full with {position} positions")
         self._table[TOKEN], self._table[POSITION] = token, position
         if self._rows is not None:
             (self._buffers[X][: self._table[HIDDEN]],) = self._rows[[token]]
-        self._team.run(self._job)
 
     def multiply(self, m: Matrix, x: Array) -> Array:
         """A matrix times one token, float32 [rows]."""

@@ -46,7 +46,7 @@ def rows(runner: CodesRunner, ids: list[int], *lengths: int) -> Array:
     """The logits after every token, of chunks of so many ids each."""
     cache, start, found = runner.new_cache(len(ids)), 0, []
     for length in lengths:
-        found.append(runner.verify(cache, ids[start : start + length]))
+        found.append(runner.verify(cache, ids[start : start + length]).copy())
         start += length
     assert cache.ids == ids
     return np.concatenate(found)
@@ -73,6 +73,17 @@ def test_a_prompt_gets_plain_torchs_logits_however_it_is_cut(own_teams: Teams, n
         assert error(rows(CodesRunner(rounded), IDS, *lengths), expected) < 1e-3
         assert error(rows(CodesRunner(exact, int8_cache=True), IDS, *lengths), expected) < 2e-2
         assert error(rows(CodesRunner(short), IDS, *lengths), expected) < 1e-2
+
+
+@pytest.mark.parametrize("name", IN_CODES)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_tokens_run_together_give_the_logits_of_one_after_another_to_the_bit(
+    own_teams: Teams, name: str, threads: int
+) -> None:
+    for dtype, int8 in (("float32", False), ("bfloat16", False), ("float32", True)):
+        runner = CodesRunner(in_codes(GOLDEN / name, own_teams(threads), dtype=dtype), int8_cache=int8)
+        expected = rows(runner, IDS, *[1] * len(IDS))
+        assert np.array_equal(rows(runner, IDS, 1, 2, 9, 3, 1, 8, 9, 9, 4, 9, 5), expected)
 
 
 @pytest.mark.parametrize(
