@@ -175,6 +175,10 @@ class CheckpointError(ModelError):
     """A checkpoint's files are damaged, incomplete or of an unknown kind."""
 
 
+class NotComputedError(CheckpointError):
+    """A checkpoint is whole, and of a kind that our own engine does not compute; transformers may."""
+
+
 class DownloadError(ModelError):
     """A model's files could not be fetched or did not verify."""
 

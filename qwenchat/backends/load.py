@@ -10,11 +10,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, get_args
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, get_args
 
 from qwenchat.backends.request import DEFAULT_CHECKPOINT, LoadRequest
 from qwenchat.backends.torch_import import no_garbage_collection
-from qwenchat.errors import CheckpointError, InsufficientMemoryError, Names, Phrase, UsageError
+from qwenchat.errors import (
+    CheckpointError,
+    InsufficientMemoryError,
+    Names,
+    NotComputedError,
+    Phrase,
+    UsageError,
+)
 from qwenchat.models.progress import Progress
 from qwenchat.settings import choices
 
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from qwenchat.engine.cpu.team import Team
 
 Arguments = ParamSpec("Arguments")
+T = TypeVar("T")
 
 BACKENDS = _, NATIVE, HUGGINGFACE = get_args(choices.Backend)
 
@@ -49,8 +57,8 @@ def load(
         model: a checkpoint folder, a known name, "demo" for the built-in model, or "auto" for
             ``checkpoint`` if it is on this machine and fits its memory, else the built-in one.
         checkpoint: a folder or a known name.
-        backend: "native" for our own engine, which reads the first Qwen generation; "huggingface" for
-            transformers; or "auto" for the one that reads the checkpoint.
+        backend: "native" for our own engine, which reads Qwen's generations, Llama and Mistral; "huggingface"
+            for transformers; or "auto" for our own where it can, else transformers.
         device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
         dtype: "float32", "bfloat16", "float16", or "auto" for what the device does well.
         context: tokens of prompt and reply together; by default what the model was trained on.
@@ -125,13 +133,14 @@ def _drop_frames(load: Callable[Arguments, Model]) -> Callable[Arguments, Model]
 @_drop_frames
 def load_folder(folder: Path, request: LoadRequest) -> Model:
     """Loads the checkpoint in ``folder``, or a GGUF file; errors are those of :func:`load`."""
-    if _reader(folder, request.backend) == NATIVE:
-        from qwenchat.backends.native.load import load_native
+    from qwenchat.backends.native.load import load_native
 
-        return load_native(folder, request)
-    from qwenchat.backends.huggingface.load import load_huggingface
+    def huggingface() -> Model:
+        from qwenchat.backends.huggingface.load import load_huggingface
 
-    return load_huggingface(folder, request)
+        return load_huggingface(folder, request)
+
+    return _by_its_reader(folder, request, lambda: load_native(folder, request), huggingface)
 
 
 def check_folder(folder: Path, request: LoadRequest, *, open_team: Callable[[], Team]) -> None:
@@ -143,14 +152,14 @@ def check_folder(folder: Path, request: LoadRequest, *, open_team: Callable[[], 
     Raises:
         QwenchatError: as loading it would, or chatting with it.
     """
-    if _reader(folder, request.backend) == NATIVE:
-        from qwenchat.backends.native.load import check_native
+    from qwenchat.backends.native.load import check_native
 
-        check_native(folder, request, open_team)
-    else:
+    def huggingface() -> None:
         from qwenchat.backends.huggingface.load import check_huggingface
 
         check_huggingface(folder, request)
+
+    _by_its_reader(folder, request, lambda: check_native(folder, request, open_team), huggingface)
 
 
 def check_readable(folder: Path, request: LoadRequest) -> None:
@@ -168,12 +177,31 @@ def check_readable(folder: Path, request: LoadRequest) -> None:
         check_folder(folder, request, open_team=no_kernels)
 
 
-def _reader(folder: Path, backend: str) -> str:
-    """The backend that reads a checkpoint, which must be the one that was asked for."""
+def _by_its_reader(
+    folder: Path, request: LoadRequest, native: Callable[[], T], huggingface: Callable[[], T]
+) -> T:
+    """What the backend that reads a checkpoint makes of it; with "auto" the next one, where ours cannot."""
+    readers = _readers(folder, request.backend)
+    if readers[0] == HUGGINGFACE:
+        return huggingface()
+    try:
+        return native()
+    except NotComputedError as error:
+        if HUGGINGFACE not in readers:
+            raise
+        reason = error.message
+    request.notice(Phrase("{reason}; transformers runs it, which is slower", reason=reason))
+    return huggingface()
+
+
+def _readers(folder: Path, backend: str) -> tuple[str, ...]:
+    """The backends that may read a checkpoint, the one to try first before the other: those asked for."""
     if backend not in BACKENDS:
         raise UsageError("the backend is {value!r}, expected {names}", value=backend, names=Names(BACKENDS))
-    reads, kind = backend_for(folder)
-    if backend not in ("auto", reads):
+    reads, kind = backends_for(folder)
+    if backend == "auto":
+        return reads
+    if backend not in reads:
         raise CheckpointError(
             "{name}: the {backend} backend does not read {kind}",
             "leave out --backend: {other} reads it",
@@ -181,31 +209,35 @@ def _reader(folder: Path, backend: str) -> str:
             name=folder,
             backend=backend,
             kind=kind,
-            other=reads,
+            other=reads[0],
         )
-    return reads
+    return (backend,)
 
 
-def backend_for(folder: Path) -> tuple[str, str]:
-    """The backend that reads a checkpoint: ours the first Qwen generation, transformers most others.
+def backends_for(folder: Path) -> tuple[tuple[str, ...], str]:
+    """The backends that may read a checkpoint: ours the architectures that it knows, transformers most.
 
-    Of the other architectures that our engine knows, ours reads those that come with a vocabulary that our
-    tokenizer reads, as the built-in model does.
+    What both may read, ours is to try first: whether it computes it shows in more than the model's type. What
+    has a vocabulary of the first Qwen generation, as the built-in model does, is for ours alone.
 
     Returns:
-        Its name, and what the checkpoint is, in a word.
+        Their names, and what the checkpoint is, in a word.
 
     Raises:
         CheckpointError: there is no readable ``config.json``, or there are several GGUF files.
     """
     from qwenchat.backends.huggingface.files import gguf_file, refuse_several
+    from qwenchat.backends.native.place import has_own_vocabulary
     from qwenchat.engine.architectures import ARCHITECTURES
     from qwenchat.files.json_values import read_json
 
     if gguf_file(folder) is not None:
-        return HUGGINGFACE, "GGUF"
+        return (NATIVE, HUGGINGFACE), "GGUF"
     refuse_several(folder)
     kind = read_json(folder / "config.json").get("model_type")
-    if kind != "qwen" and isinstance(kind, str) and kind in ARCHITECTURES and any(folder.glob("*.tiktoken")):
-        return NATIVE, f"model_type {kind!r} with a .tiktoken vocabulary"
-    return NATIVE if kind == "qwen" else HUGGINGFACE, f"model_type {kind!r}"
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
+        return (HUGGINGFACE,), f"model_type {kind!r}"
+    if not has_own_vocabulary(folder, kind):
+        return (NATIVE, HUGGINGFACE), f"model_type {kind!r}"
+    vocabulary = "" if kind == "qwen" else " with a .tiktoken vocabulary"
+    return (NATIVE,), f"model_type {kind!r}{vocabulary}"

@@ -120,6 +120,11 @@ def tell_unfit(defaults: GenerationDefaults, request: LoadRequest) -> None:
         request.notice(Phrase("{problem}: left out", problem=line))
 
 
+def tell_shortened(request: LoadRequest, tokens: int, most: int) -> None:
+    """Tells that the context is shorter than the model's, for want of memory."""
+    request.notice(Phrase("memory limits the context to {tokens} of {most} tokens", tokens=tokens, most=most))
+
+
 def pick_context(asked: int | None, trained: int, most: int) -> int:
     """The context window: what was asked for, else what the model was trained on.
 

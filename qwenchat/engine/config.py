@@ -21,10 +21,10 @@ from qwenchat.engine.fields import (
     MAX_WIDTH,
     ROPE_BASE,
     Fields,
-    unfit,
+    not_computed,
 )
 from qwenchat.engine.rope_scaling import RopeScaling, Yarn, read_rope
-from qwenchat.errors import CheckpointError, Names, quoted
+from qwenchat.errors import CheckpointError, Names, NotComputedError, quoted
 from qwenchat.files.json_values import read_json
 
 _T = TypeVar("_T")
@@ -162,7 +162,7 @@ def model_config(fields: Fields, read_quant: Callable[[], QuantConfig | None] = 
     for name, only in architecture.fixed.items():
         value = fields.raw(name)
         if value is not None and (value != only or isinstance(value, bool) != isinstance(only, bool)):
-            raise unfit(path, name, value, quoted(only))
+            raise not_computed(path, name, value, quoted(only))
     config = ModelConfig(
         architecture=architecture,
         vocab_size=fields.integer(*keys.vocab_size, most=MAX_VOCABULARY),
@@ -204,7 +204,7 @@ def _read_architecture(fields: Fields) -> Architecture:
     model_type = fields.raw("model_type")
     found = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
     if found is None:
-        raise CheckpointError(
+        raise NotComputedError(
             "{path}: model_type is {model_type}; our own engine reads {known}",
             "transformers reads other models: --backend huggingface",
             in_chat="transformers reads other models: start qwenchat with --backend huggingface",

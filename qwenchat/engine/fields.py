@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenchat.engine.sampling import RANGES
-from qwenchat.errors import CheckpointError, Phrase, quoted, shorten
+from qwenchat.errors import CheckpointError, NotComputedError, Phrase, quoted, shorten
 
 # Far above any published model; a count beyond them is damage, and must not size a buffer.
 MAX_LAYERS = 1024
@@ -97,6 +97,17 @@ def unfit(path: Path, name: str, value: object, expected: str) -> CheckpointErro
     )
 
 
+def not_computed(path: Path, name: str, value: object, expected: str) -> NotComputedError:
+    """The error for a value that can be, and that the engine does not compute with."""
+    return NotComputedError(
+        "{path}: {name} is {value}, expected {expected}",
+        path=path,
+        name=name,
+        value=quoted(value),
+        expected=expected,
+    )
+
+
 class Fields:
     """Checked access to the keys of one JSON object; the first of several names that is there counts."""
 
@@ -161,7 +172,7 @@ class Fields:
         for name in unread:
             value = self._values[name]
             if value and CHANGES_RESULTS.search(name) and value != same.get(name):
-                raise CheckpointError(
+                raise NotComputedError(
                     "{path}: {name} is {value}, which this engine does not compute with",
                     "the model would answer otherwise than it was trained to",
                     path=self.path,

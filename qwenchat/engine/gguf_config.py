@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from qwenchat.engine.config import ModelConfig, model_config
+from qwenchat.engine.config import GenerationDefaults, ModelConfig, model_config
 from qwenchat.engine.fields import (
     EPSILON,
     MAX_CONTEXT,
@@ -32,11 +32,13 @@ from qwenchat.engine.fields import (
     is_whole,
 )
 from qwenchat.engine.rope_scaling import Factors
-from qwenchat.errors import CheckpointError, Names, quoted
+from qwenchat.errors import Names, NotComputedError, quoted
 from qwenchat.gguf.head import ROPE_FACTORS, GGUFHead, not_computed
 
 _Number = TypeVar("_Number", bound=np.generic)
 
+DEFAULTS = GenerationDefaults(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
+"""A file says nothing of sampling; these are llama.cpp's, for whose use such files are made."""
 _MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """What ``config.json`` calls the architectures that are translated; Mistral's files say "llama"."""
 _PAIRED = ("llama",)
@@ -100,7 +102,7 @@ def translate(head: GGUFHead) -> GGUFConfig:
     """
     architecture = head.architecture
     if architecture not in _MODEL_TYPES:
-        raise CheckpointError(
+        raise NotComputedError(
             "{path}: the architecture is {architecture}; our own engine reads {known}",
             "transformers reads other models: --backend huggingface",
             in_chat="transformers reads other models: start qwenchat with --backend huggingface",

@@ -5,7 +5,7 @@ What a model takes is counted without torch, so that a list of models need not w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ _SCALE_BYTES = 4  # of what a row of an 8-bit KV cache is multiplied with
 # What a CUDA device gives up besides tensors, once work begins: code that is loaded when it is first used,
 # cuBLAS's workspace, the captured graph.
 CUDA_RUNTIME = 384 * 2**20
+_CONTEXT_STEP = 1024
 _LEAST_CONTEXT = 256
 """A shorter context is not proposed: nobody could chat in it."""
 
@@ -112,6 +113,19 @@ def _working(config: ModelConfig, size: int, context: int, packed: bool) -> int:
     rotary = 18 * config.head_dim * context
     logits = 64 * config.vocab_size  # and what the sampler makes of them
     return tokens * activations + matrix + rotary + logits
+
+
+def shortened(needed: Need, device: torch.device | str) -> Need:
+    """The same with as long a context as there is memory for, in steps of 1,024.
+
+    It stays as it is where it fits, or where none would.
+
+    The cache grows with the chat, so a context of 128k need not stop whoever has memory for 16k.
+    """
+    room = int((available_bytes(device) * 0.9 - needed.weights - needed.working) / needed.per_token)
+    if not _CONTEXT_STEP <= room < needed.context:
+        return needed
+    return replace(needed, context=room - room % _CONTEXT_STEP)
 
 
 def check_memory(needed: Need, *, device: torch.device | str, dtype: torch.dtype | str) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwenchat.engine.fields import MAX_CONTEXT, ROPE_BASE, Fields, numbers
-from qwenchat.errors import CheckpointError, Names, quoted, shorten
+from qwenchat.errors import CheckpointError, Names, NotComputedError, quoted, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _section(
         raise CheckpointError("{path}: {name} is not an object", path=fields.path, name=name)
     kind = _kind(value)
     if kind not in ("default", *kinds):
-        raise CheckpointError(
+        raise NotComputedError(
             "{path}: {name} is of the kind {kind}; our own engine computes {known}",
             "the model would answer otherwise than it was trained to",
             path=fields.path,
@@ -136,7 +136,7 @@ def _section(
     if partial not in (None, 1):
         unread["partial_rotary_factor"] = partial
     for key, unfit in unread.items():
-        raise CheckpointError(
+        raise NotComputedError(
             "{path}: {name} is {value}, which this engine does not compute with",
             "the model would answer otherwise than it was trained to",
             path=fields.path,

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +120,14 @@ class GGUFFile:
         self.path, self.paths = paths[0], tuple(paths)
         self.metadata = metadata
         self.tensors = tensors
+
+    @property
+    def kind(self) -> str:
+        """The kind of most of its numbers, by bytes, as GGUF calls it."""
+        sizes = Counter[str]()
+        for tensor in self.tensors.values():
+            sizes[tensor.kind.name] += tensor.size
+        return max(sizes, key=lambda name: sizes[name], default="")
 
     def tensor(self, name: str) -> Float32Array:
         """A tensor's numbers, as :meth:`GGUFTensor.numbers`.

@@ -478,10 +478,10 @@ CHINESE: Mapping[str, str] = {
         "对话所用的模型。auto：下面的检查点在本机且放得下时用它，否则用内置模型；demo 总是内置模型。"
     ),
     'The checkpoint that model = "auto" looks for first.': 'model = "auto" 时首先查找的检查点。',
-    "What runs the model: native is our own engine, for the first Qwen generation, huggingface is "
-    "transformers, for all others; auto takes the one that reads the checkpoint.": (
-        "运行模型的后端：native 是自带的引擎，用于第一代 Qwen；huggingface 是 transformers，用于其他模型；"
-        "auto 取能读取该检查点的后端。"
+    "What runs the model: native is our own engine, for Qwen, Llama and Mistral, huggingface is "
+    "transformers, for these and others; auto takes our own wherever it can.": (
+        "运行模型的后端：native 是自带的引擎，用于 Qwen、Llama 和 Mistral；huggingface 是 transformers，"
+        "用于这些及其他模型；auto 尽可能用自带的引擎。"
     ),
     "Where the model runs.": "模型在哪里运行。",
     "The number format that the model computes in.": "模型计算所用的数值格式。",
@@ -1200,7 +1200,9 @@ CHINESE: Mapping[str, str] = {
     "{path} holds a JSON {kind}, expected an object": "{path} 中是 JSON 的 {kind}，应为对象",
     "{name}: expected one .tiktoken file, found {count}": "{name}：应有一个 .tiktoken 文件，却有 {count} 个",
     "the vocabulary belongs to the checkpoint; fetch it again": "词表是检查点的一部分；请重新获取",
-    "{name}: there is no .tiktoken file in the checkpoint": "{name}：检查点中没有 .tiktoken 文件",
+    "{name}: there is no tokenizer in the checkpoint: no .tiktoken file and no tokenizer.json": (
+        "{name}：检查点中没有分词器：既没有 .tiktoken 文件，也没有 tokenizer.json"
+    ),
     "without its vocabulary it cannot chat; fetch it again": "没有词表就不能对话；请重新获取",
     "{folder}: the vocabulary has {tokens} tokens, the model {size}": (
         "{folder}：词表有 {tokens} 个 token，而模型有 {size} 个"
@@ -1250,6 +1252,7 @@ CHINESE: Mapping[str, str] = {
     "this model has no system prompts: yours is put before the first message": (
         "此模型没有系统提示词：提示词会放在第一条消息之前"
     ),
+    "{reason}; transformers runs it, which is slower": "{reason}；由 transformers 运行，速度较慢",
     "memory limits the context to {tokens} of {most} tokens": (
         "内存有限，上下文为 {most} 个 token 中的 {tokens} 个"
     ),

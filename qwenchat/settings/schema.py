@@ -74,8 +74,8 @@ class Settings:
         Backend,
         Key(
             Word(Backend),
-            "What runs the model: native is our own engine, for the first Qwen generation, "
-            "huggingface is transformers, for all others; auto takes the one that reads the checkpoint.",
+            "What runs the model: native is our own engine, for Qwen, Llama and Mistral, huggingface is "
+            "transformers, for these and others; auto takes our own wherever it can.",
         ),
     ] = "auto"
     device: Annotated[

@@ -22,7 +22,15 @@ from qwenchat.backends.huggingface.gguf_setting import stretch
 from qwenchat.backends.huggingface.gptq import check_gptq, read_gptq
 from qwenchat.backends.huggingface.readers import read_config, read_prompt, template_of, trying, where
 from qwenchat.backends.huggingface.skeleton import attention_of, check_shapes, skeleton
-from qwenchat.backends.request import IMPORTING, LOADING, LoadRequest, QuietStage, pick_context, tell_unfit
+from qwenchat.backends.request import (
+    IMPORTING,
+    LOADING,
+    LoadRequest,
+    QuietStage,
+    pick_context,
+    tell_shortened,
+    tell_unfit,
+)
 from qwenchat.backends.torch_import import open_torch_libraries
 from qwenchat.errors import CheckpointError, Phrase, UsageError
 from qwenchat.humanize import in_gib
@@ -34,8 +42,6 @@ if TYPE_CHECKING:
     from qwenchat.backends.prompts.chat_prompt import ChatPrompt, TextPrompt
     from qwenchat.engine.config import GenerationDefaults
     from qwenchat.engine.memory import Need
-
-_CONTEXT_STEP = 1024
 
 
 def load_huggingface(place: Path, request: LoadRequest) -> HuggingFaceBackend:
@@ -147,12 +153,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _read_defaults(files: HubFiles, config: Any) -> GenerationDefaults:
-    from qwenchat.engine.config import GenerationDefaults, read_generation_defaults
+    from qwenchat.engine.config import read_generation_defaults
+    from qwenchat.engine.gguf_config import DEFAULTS
 
-    if files.gguf:  # it has none; these are llama.cpp's, for whose use such files are made
-        defaults = GenerationDefaults(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
-    else:
-        defaults = read_generation_defaults(files.folder)
+    defaults = DEFAULTS if files.gguf else read_generation_defaults(files.folder)
     eos = config.get_text_config().eos_token_id
     ends = [i for i in (eos if isinstance(eos, list) else [eos]) if isinstance(i, int)]
     return replace(defaults, eos_token_ids=(*defaults.eos_token_ids, *ends))
@@ -175,25 +179,17 @@ def _check_memory(
     files: HubFiles, config: Any, device: torch.device, dtype: torch.dtype, request: LoadRequest
 ) -> int:
     """The context window, for which memory suffices."""
-    from qwenchat.engine.memory import available_bytes, check_memory
+    from qwenchat.engine.memory import check_memory, shortened
 
     text = config.get_text_config()
     trained = getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None) or 2048
     window = pick_context(request.context, trained, trained)
     needed = _need(files, config, device, dtype, window)
     if request.context is None and request.settle:
-        # The cache grows with the chat, so a context of 128k need not stop whoever has memory for 16k.
-        room = int((available_bytes(device) * 0.9 - needed.weights - needed.working) / needed.per_token)
-        if _CONTEXT_STEP <= room < window:
-            window = room - room % _CONTEXT_STEP
-            needed = replace(needed, context=window)
-            request.notice(
-                Phrase(
-                    "memory limits the context to {tokens} of {most} tokens",
-                    tokens=window,
-                    most=trained,
-                )
-            )
+        needed = shortened(needed, device)
+        if needed.context < window:
+            tell_shortened(request, needed.context, window)
+            window = needed.context
     free = check_memory(needed, device=device, dtype=dtype)
     line = Phrase(
         "needs {needed} GiB, {free} GiB free",

@@ -17,7 +17,7 @@ from qwenchat.backends.prompts import hub_tokenizer
 from qwenchat.backends.prompts.chat_prompt import ChatPrompt, TextPrompt
 from qwenchat.backends.prompts.raw_tokenizer import RawTokenizer
 from qwenchat.backends.prompts.sources import default_template, names_in, templates_in
-from qwenchat.errors import CheckpointError, quoted
+from qwenchat.errors import CheckpointError, NotComputedError, quoted
 from qwenchat.files.json_values import read_json
 from qwenchat.gguf.vocabulary import GGUFVocabulary
 
@@ -88,7 +88,7 @@ def _check_added(folder: Path, added: Mapping[str, int]) -> None:
     for token_id, entry in entries.items() if isinstance(entries, dict) else ():
         form = entry.get("content") if isinstance(entry, dict) else None
         if not isinstance(form, str) or str(added.get(form)) != token_id:
-            raise CheckpointError(
+            raise NotComputedError(
                 "{name}: added_tokens_decoder has the token {form}, which tokenizer.json does not have",
                 "use --backend huggingface",
                 in_chat="start qwenchat with --backend huggingface",

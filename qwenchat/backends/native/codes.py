@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 from qwenchat.backends.devices import predict_names
 from qwenchat.backends.native.kernel_cache import open_cpu_kernels
 from qwenchat.backends.request import LOADING, LoadRequest
-from qwenchat.engine.config import ModelConfig
 from qwenchat.errors import Phrase
 from qwenchat.files.opening import reason_of
 
 if TYPE_CHECKING:
+    from qwenchat.backends.native.place import Place
+    from qwenchat.engine.cpu.gguf_reading import GGUFSurvey
+    from qwenchat.engine.cpu.reading import Survey
     from qwenchat.engine.cpu.runner import CodesRunner
     from qwenchat.engine.cpu.team import Team
     from qwenchat.engine.memory import Need
@@ -34,14 +36,16 @@ class InCodes:
 
     Attributes:
         dtype: of the keys and values, by torch's name.
+        context: positions of the KV cache.
     """
 
     runner: CodesRunner
     team: Team
     dtype: str
+    context: int
 
 
-def is_candidate(config: ModelConfig, request: LoadRequest) -> bool:
+def is_candidate(place: Place, request: LoadRequest) -> bool:
     """Whether this way is worth a look, by what is known before a file is opened.
 
     Raises:
@@ -49,7 +53,8 @@ def is_candidate(config: ModelConfig, request: LoadRequest) -> bool:
     """
     from qwenchat.engine.cpu.support import unsupported_reason
 
-    if config.quant is None:
+    config = place.config
+    if config.quant is None and place.head is None:
         return False
     kind, dtype = predict_names(request.device, request.dtype)
     return kind == "cpu" and unsupported_reason(config, dtype) is None
@@ -62,57 +67,83 @@ def _kept(folder: Path) -> Path | None:
     return folder / KEPT if folder.parent == catalog.made_models_dir() else None
 
 
+def survey_in_codes(place: Place, request: LoadRequest, context: int) -> Survey | GGUFSurvey | None:
+    """Looks through a checkpoint; None if the other way has to be taken.
+
+    Args:
+        context: positions of the KV cache, which is counted.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a tensor in it is.
+    """
+    from qwenchat.engine.cpu.gguf_reading import survey_gguf
+    from qwenchat.engine.cpu.reading import survey
+    from qwenchat.engine.weights.gguf_tensors import GGUFTensors
+
+    _, dtype = predict_names(request.device, request.dtype)
+    int8, checkpoint = request.kv_cache == "int8", place.checkpoint()
+    tensors, name = checkpoint.tensors, _NAMES[dtype]
+    if isinstance(tensors, GGUFTensors):
+        return survey_gguf(tensors, checkpoint.config, dtype=name, context=context, int8_cache=int8)
+    return survey(checkpoint, dtype=name, context=context, int8_cache=int8)
+
+
 def load_in_codes(
-    folder: Path,
+    place: Place,
     request: LoadRequest,
     context: int,
     *,
-    preflight: Callable[[Need, int], None],
+    fit: Callable[[Need], Need],
     relabelled: Callable[[], None],
 ) -> InCodes | None:
     """Loads a checkpoint; None if the other way has to be taken.
 
     Args:
         context: positions of the KV cache, which the memory check counts.
-        preflight, relabelled: as of :func:`qwenchat.engine.weights.loader.load_model`.
+        fit: given what memory is needed, checks it, and may shorten the context.
+        relabelled: as of :func:`qwenchat.engine.weights.loader.load_model`.
 
     Raises:
         CheckpointError, InsufficientMemoryError: as there.
     """
     from qwenchat.engine.cpu.codes_model import CodesModel
     from qwenchat.engine.cpu.compiled import CannotCompile
-    from qwenchat.engine.cpu.reading import read_weights, survey
+    from qwenchat.engine.cpu.gguf_reading import GGUFSurvey, read_gguf_weights
+    from qwenchat.engine.cpu.reading import read_weights
     from qwenchat.engine.cpu.runner import CodesRunner
-    from qwenchat.engine.memory import check_memory, ran_out_loading
+    from qwenchat.engine.memory import ran_out_loading
 
     _, dtype = predict_names(request.device, request.dtype)
-    int8 = request.kv_cache == "int8"
-    found = survey(folder, dtype=_NAMES[dtype], context=context, int8_cache=int8)
+    found = survey_in_codes(place, request, context)
     if found is None:
         return None
     try:
         team = open_cpu_kernels(request.threads, request.progress, request.notice)
     except CannotCompile:
         return None
-    preflight(found.needed, check_memory(found.needed, device="cpu", dtype=dtype))
-    if found.relabelled:
-        relabelled()
-    try:
-        weights = read_weights(
-            found,
-            team,
-            lambda fraction: request.progress(LOADING, fraction),
-            kept=_kept(folder),
-            unkept=lambda error: request.notice(
-                Phrase(
-                    "the prepared weights cannot be kept in {folder}: {reason}",
-                    folder=folder,
-                    reason=reason_of(error),
-                )
-            ),
+    context = fit(found.needed).context
+
+    def told(fraction: float) -> None:
+        request.progress(LOADING, fraction)
+
+    def unkept(error: OSError) -> None:
+        request.notice(
+            Phrase(
+                "the prepared weights cannot be kept in {folder}: {reason}",
+                folder=place.path,
+                reason=reason_of(error),
+            )
         )
+
+    try:
+        if isinstance(found, GGUFSurvey):
+            weights = read_gguf_weights(found, told)
+        else:
+            if found.relabelled:
+                relabelled()
+            weights = read_weights(found, team, told, kept=_kept(place.path), unkept=unkept)
     except MemoryError:
         raise ran_out_loading() from None
     # As exact as float32 where that was asked for; else what is rounded is far less than bfloat16 rounds.
     model = CodesModel(weights, team, dtype=dtype, exact=request.dtype == "float32")
-    return InCodes(CodesRunner(model, int8_cache=int8), team, dtype)
+    return InCodes(CodesRunner(model, int8_cache=request.kv_cache == "int8"), team, dtype, context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qwenchat.backends.native.bpe import MOST_ADDED, Added, BytePairs, NativeTokenizer
-from qwenchat.errors import CheckpointError, Names, quoted
+from qwenchat.errors import CheckpointError, Names, NotComputedError, quoted
 from qwenchat.gguf.pre_tokenizers import PRE_TOKENIZERS
 from qwenchat.gguf.vocabulary import GGUFVocabulary, TokenType
 from qwenchat.text.merges import Inexact
@@ -23,7 +23,7 @@ def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) ->
         CheckpointError: it is of a kind that is not read, or damaged.
     """
     if vocabulary.model != "gpt2":
-        raise CheckpointError(
+        raise NotComputedError(
             "{name}: its tokenizer is of the kind {kind}, and our own engine reads byte-level BPE (gpt2)",
             "look for the model's safetensors, or use --backend huggingface",
             in_chat="look for the model's safetensors, or start qwenchat with --backend huggingface",
@@ -32,7 +32,7 @@ def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) ->
         )
     how = PRE_TOKENIZERS.get(vocabulary.pre or "default")
     if how is None:
-        raise CheckpointError(
+        raise NotComputedError(
             "{name}: its pre-tokenizer is {pre}; our own engine reads {known}",
             "look for the model's safetensors, or use --backend huggingface",
             in_chat="look for the model's safetensors, or start qwenchat with --backend huggingface",
@@ -62,7 +62,7 @@ def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) ->
     try:
         tokenizer = pairs.tokenizer(n_ids)
     except Inexact as error:
-        raise CheckpointError(
+        raise NotComputedError(
             "{name}: its merges do not give its tokens",
             "look for the model's safetensors, or use --backend huggingface",
             in_chat="look for the model's safetensors, or start qwenchat with --backend huggingface",

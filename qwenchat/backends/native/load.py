@@ -1,4 +1,4 @@
-"""A first-generation Qwen checkpoint, loaded into our own engine.
+"""A checkpoint, loaded into our own engine.
 
 Owns the order of what happens on that way and what is told of each stage. Everything heavy is imported
 when a model is loaded.
@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qwenchat.backends.devices import pick_device, pick_dtype
+from qwenchat.backends.devices import pick_device, pick_dtype, predict_names
 from qwenchat.backends.native.backend import NativeBackend
-from qwenchat.backends.native.codes import is_candidate, load_in_codes
+from qwenchat.backends.native.codes import is_candidate, load_in_codes, survey_in_codes
 from qwenchat.backends.native.kernel_cache import open_cpu_kernels, open_triton_cache
-from qwenchat.backends.native.qwen_prompt import QwenPrompt, no_vocabulary
 from qwenchat.backends.request import (
     COMPILING,
     IMPORTING,
@@ -26,59 +25,82 @@ from qwenchat.backends.request import (
     QuietStage,
     base_model,
     pick_context,
+    tell_shortened,
     tell_unfit,
 )
 from qwenchat.backends.torch_import import torch_libraries_opening
-from qwenchat.errors import CheckpointError, ModelError, Phrase, QwenchatError
+from qwenchat.errors import ModelError, Phrase, QwenchatError
 from qwenchat.humanize import in_gib
-from qwenchat.tokenizer import QwenTokenizer
 
 if TYPE_CHECKING:
     import torch
 
-    from qwenchat.engine.config import GenerationDefaults, ModelConfig
+    from qwenchat.backends.local import Prompt
+    from qwenchat.backends.native.place import Place
+    from qwenchat.engine.config import ModelConfig
     from qwenchat.engine.cpu.team import Team
     from qwenchat.engine.memory import Need
     from qwenchat.engine.plan import Plan
 
 
 def load_native(folder: Path, request: LoadRequest) -> NativeBackend:
-    """Loads the checkpoint in ``folder``.
+    """Loads the checkpoint in ``folder``, or a GGUF file.
 
     Raises:
+        NotComputedError: it is of a kind that our engine does not compute; said before a weight is read.
         ModelError: it is unusable, or memory does not suffice.
         UsageError: the request has a value that it cannot have on this machine or with this model.
     """
     seen = _see(folder, request)
-    if is_candidate(seen.config, request):
-        loaded = _load_in_codes(folder, request, seen)
+    if is_candidate(seen.place, request):
+        loaded = _load_in_codes(request, seen)
         if loaded is not None:
             return loaded
-    return _load_with_torch(folder, request, seen)
+    return _load_with_torch(request, seen)
 
 
-def _load_in_codes(folder: Path, request: LoadRequest, seen: _Seen) -> NativeBackend | None:
+def _load_in_codes(request: LoadRequest, seen: _Seen) -> NativeBackend | None:
     """The way without torch, for quantised checkpoints on a CPU; None if the other one has to be taken."""
     from qwenchat.engine.generate import Engine
+    from qwenchat.engine.memory import check_memory
 
-    tokenizer = _read_tokenizer(folder, seen.config.vocab_size)
+    prompt = seen.place.prompt(request)
+    _, dtype = predict_names(request.device, request.dtype)
+
+    def fit(need: Need) -> Need:
+        need = _fitted(need, "cpu", request, seen)
+        _tell_memory(request, need, check_memory(need, device="cpu", dtype=dtype))
+        return need
+
     found = load_in_codes(
-        folder,
+        seen.place,
         request,
         seen.window,
-        preflight=lambda need, free: _tell_memory(request, need, free),
+        fit=fit,
         relabelled=lambda: _tell_relabelled(request),
     )
     if found is None:
         return None
     kernels = kernels_told(found.team.name, found.team)
     return NativeBackend(
-        Engine(found.runner, context=seen.window, prompt_lookup=request.prompt_lookup),
-        QwenPrompt(tokenizer, name=request.name, complete=request.complete),
-        seen.defaults,
+        Engine(found.runner, context=found.context, prompt_lookup=request.prompt_lookup),
+        prompt,
+        seen.place.defaults,
         name=request.name,
-        description=_describe(seen.config, request, device="cpu", dtype=found.dtype, kernels=kernels),
+        description=_describe(seen.place, request, device="cpu", dtype=found.dtype, kernels=kernels),
     )
+
+
+def _fitted(need: Need, device: torch.device | str, request: LoadRequest, seen: _Seen) -> Need:
+    """The need with a shorter context where memory asks for it, and nobody for a long one."""
+    from qwenchat.engine.memory import shortened
+
+    if request.context is not None or not request.settle or not seen.place.has_template:
+        return need
+    fitted = shortened(need, device)
+    if fitted.context < need.context:
+        tell_shortened(request, fitted.context, need.context)
+    return fitted
 
 
 def _tell_memory(request: LoadRequest, need: Need, free: int) -> None:
@@ -96,10 +118,10 @@ def _tell_relabelled(request: LoadRequest) -> None:
     )
 
 
-def _describe(config: ModelConfig, request: LoadRequest, *, device: str, dtype: str, kernels: str) -> Phrase:
+def _describe(place: Place, request: LoadRequest, *, device: str, dtype: str, kernels: str) -> Phrase:
     return Phrase(
         "{quant}, {device} {dtype}{cache}, {kernels}",
-        quant=f"Int{config.quant.bits}" if config.quant else Phrase("unquantised"),
+        quant=_quantised(place),
         device=device,
         dtype=dtype,
         cache=Phrase(", int8 KV cache") if request.kv_cache == "int8" else "",
@@ -107,19 +129,36 @@ def _describe(config: ModelConfig, request: LoadRequest, *, device: str, dtype: 
     )
 
 
-def _load_with_torch(folder: Path, request: LoadRequest, seen: _Seen) -> NativeBackend:
-    found = _look(folder, request, seen)
-    config, window = seen.config, seen.window
+def _quantised(place: Place) -> str:
+    """How the weights are stored, in a word or two."""
+    if place.head is not None:
+        return f"GGUF {place.head.file.kind}"
+    quant = place.config.quant
+    return Phrase("unquantised") if quant is None else f"Int{quant.bits}"
+
+
+def _load_with_torch(request: LoadRequest, seen: _Seen) -> NativeBackend:
+    found = _look(request, seen)
+    config, checkpoint = seen.place.config, seen.place.checkpoint()
     from qwenchat.engine.generate import Engine
     from qwenchat.engine.plan import new_runner, pack
-    from qwenchat.engine.weights.loader import load_model
+    from qwenchat.engine.weights.loader import load_model, weigh
 
     on_gpu = found.device.type == "cuda"
     stage = (COMPILING if open_triton_cache(found.device) else PREPARING) if on_gpu else None
     open_team = partial(open_cpu_kernels, request.threads, request.progress, request.notice)
     how = _plan(config, found, request, open_team)
+    needed = weigh(
+        checkpoint,
+        device=found.device,
+        dtype=found.dtype,
+        context=seen.window,
+        layout=how.layout,
+        int8_cache=found.int8_cache,
+    )
+    window = _fitted(needed, found.device, request, seen).context
     weights = load_model(
-        folder,
+        checkpoint,
         device=found.device,
         dtype=found.dtype,
         context=window,
@@ -142,7 +181,7 @@ def _load_with_torch(folder: Path, request: LoadRequest, seen: _Seen) -> NativeB
     if kernels.weights and stage:
         request.progress(stage, None)
     description = _describe(
-        config,
+        seen.place,
         request,
         device=str(found.device),
         dtype=str(found.dtype).removeprefix("torch."),
@@ -165,8 +204,8 @@ def _load_with_torch(folder: Path, request: LoadRequest, seen: _Seen) -> NativeB
         ) from error
     return NativeBackend(
         engine,
-        QwenPrompt(found.tokenizer, name=request.name, complete=request.complete),
-        seen.defaults,
+        found.prompt,
+        seen.place.defaults,
         name=request.name,
         description=description,
     )
@@ -185,35 +224,40 @@ def check_native(folder: Path, request: LoadRequest, open_team: Callable[[], Tea
     from qwenchat.engine.weights.loader import weigh
 
     seen = _see(folder, request)
-    found = _look(folder, request, seen)
-    if found.tokenizer is None:
-        raise no_vocabulary(request.name)
-    needed = weigh(
-        folder,
-        device=found.device,
-        dtype=found.dtype,
-        context=seen.window,
-        layout=_plan(seen.config, found, request, open_team).layout,
-        int8_cache=found.int8_cache,
-    )
-    check_memory(needed, device=found.device, dtype=found.dtype)
+    found = _look(request, seen)
+    _ = found.prompt.tokenizer  # there is one
+    layout = _plan(seen.place.config, found, request, open_team).layout
+    in_codes = None
+    if seen.place.head is not None and layout is not None and found.device.type == "cpu":
+        in_codes = survey_in_codes(seen.place, request, seen.window)
+    if in_codes is None:
+        needed = weigh(
+            seen.place.checkpoint(),
+            device=found.device,
+            dtype=found.dtype,
+            context=seen.window,
+            layout=layout,
+            int8_cache=found.int8_cache,
+        )
+    else:
+        needed = in_codes.needed
+    check_memory(_fitted(needed, found.device, request, seen), device=found.device, dtype=found.dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the checkpoint's JSON says, and what the request makes of it."""
+    """What the checkpoint says of itself, and what the request makes of it."""
 
-    config: ModelConfig
-    defaults: GenerationDefaults
+    place: Place
     window: int
 
 
 def _see(folder: Path, request: LoadRequest) -> _Seen:
     """Check what can be wrong before anything is opened that takes time."""
-    from qwenchat.engine.config import read_generation_defaults, read_model_config
+    from qwenchat.backends.native.place import look
 
-    config = read_model_config(folder)
-    defaults = read_generation_defaults(folder)
+    place = look(folder)
+    config, defaults = place.config, place.defaults
     tell_unfit(defaults, request)
     if not (defaults.chats or request.complete):
         raise base_model(Phrase("{name}: its chat_format is raw", name=request.name))
@@ -226,26 +270,26 @@ def _see(folder: Path, request: LoadRequest) -> _Seen:
                 tokens=config.sliding_window,
             )
         )
-    return _Seen(config, defaults, window)
+    return _Seen(place, window)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
     """Everything else that is known before a weight is read with torch."""
 
-    tokenizer: QwenTokenizer | None
+    prompt: Prompt
     device: torch.device
     dtype: torch.dtype
     int8_cache: bool
 
 
-def _look(folder: Path, request: LoadRequest, seen: _Seen) -> _Found:
+def _look(request: LoadRequest, seen: _Seen) -> _Found:
     request.progress(IMPORTING, None)
     with torch_libraries_opening():  # meanwhile, for a vocabulary takes a third of a second
-        tokenizer = _read_tokenizer(folder, seen.config.vocab_size)
+        prompt = seen.place.prompt(request)
     device = pick_device(request.device)
     dtype = pick_dtype(request.dtype, device)
-    return _Found(tokenizer, device, dtype, request.kv_cache == "int8")
+    return _Found(prompt, device, dtype, request.kv_cache == "int8")
 
 
 def _plan(config: ModelConfig, found: _Found, request: LoadRequest, open_team: Callable[[], Team]) -> Plan:
@@ -265,19 +309,3 @@ def kernels_told(name: str, team: Team | None) -> str:
     return Phrase.of_number(
         team.threads, "{kind} kernels on 1 thread", "{kind} kernels on {count} threads", kind=team.kind
     )
-
-
-def _read_tokenizer(folder: Path, vocab_size: int) -> QwenTokenizer | None:
-    """The folder's tokenizer, held against the model; None where there is none, to run ids alone."""
-    if not any(folder.glob("*.tiktoken")):
-        return None
-    tokenizer = QwenTokenizer.from_folder(folder, vocab_size)
-    if tokenizer.n_vocab > vocab_size:
-        raise CheckpointError(
-            "{folder}: the vocabulary has {tokens} tokens, the model {size}",
-            "the .tiktoken file belongs to another checkpoint",
-            folder=folder,
-            tokens=tokenizer.n_vocab,
-            size=vocab_size,
-        )
-    return tokenizer

@@ -63,7 +63,7 @@ class QwenPrompt:
 def no_vocabulary(name: str) -> CheckpointError:
     """The error for a checkpoint that has weights and no tokenizer."""
     return CheckpointError(
-        "{name}: there is no .tiktoken file in the checkpoint",
+        "{name}: there is no tokenizer in the checkpoint: no .tiktoken file and no tokenizer.json",
         "without its vocabulary it cannot chat; fetch it again",
         name=name,
     )

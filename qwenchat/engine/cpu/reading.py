@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from qwenchat.engine.config import ModelConfig, read_model_config
+from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.cpu import blocks, prepared
 from qwenchat.engine.cpu.blocks import Arena, InBlocks, Matrix, Stored
 from qwenchat.engine.cpu.memory import Array, address, widened
@@ -21,16 +21,18 @@ from qwenchat.engine.cpu.prepared import Parts
 from qwenchat.engine.cpu.team import Team, fill_blocks
 from qwenchat.engine.cpu.work import Weights
 from qwenchat.engine.memory import Need, need
+from qwenchat.engine.weights.checkpoint import Checkpoint
 from qwenchat.engine.weights.parameters import (
     Gptq,
     Parameter,
+    Tensors,
     as_stored,
     bytes_of,
     check_layer_count,
     list_parameters,
     reading_bytes,
 )
-from qwenchat.engine.weights.tensor_files import ITEMSIZES, TensorFiles, let_go
+from qwenchat.engine.weights.tensor_files import ITEMSIZES, let_go
 from qwenchat.engine.weights.zero_points import read_zeros
 
 
@@ -43,13 +45,13 @@ class Survey:
     """
 
     config: ModelConfig
-    files: TensorFiles
+    files: Tensors
     parameters: list[Parameter]
     relabelled: bool
     needed: Need
 
 
-def survey(folder: Path, *, dtype: str, context: int, int8_cache: bool) -> Survey | None:
+def survey(place: Path | Checkpoint, *, dtype: str, context: int, int8_cache: bool) -> Survey | None:
     """Checks every tensor against the model, and counts; reads no weight.
 
     Args:
@@ -62,10 +64,10 @@ def survey(folder: Path, *, dtype: str, context: int, int8_cache: bool) -> Surve
     Raises:
         CheckpointError: a file is missing, damaged or of an unknown kind, or a tensor in it is.
     """
-    config = read_model_config(folder)
+    found = place if isinstance(place, Checkpoint) else Checkpoint.in_folder(place)
+    config, files, layout = found.config, found.tensors, InBlocks()
     if config.quant is None:
         return None
-    files, layout = TensorFiles(folder), InBlocks()
     check_layer_count(config, files)
     labelled = list(list_parameters(config, files))
     parameters = as_stored(labelled, files)
@@ -166,7 +168,7 @@ def _parts(source: Gptq, arrays: list[Array]) -> list[Stored]:
     return parts
 
 
-def _joins(parameter: Parameter, files: TensorFiles) -> bool:
+def _joins(parameter: Parameter, files: Tensors) -> bool:
     """Whether the parts of a matrix have their inputs in the same groups."""
     orders = [files.array(name) for name in parameter.stored if name.endswith(".g_idx")]
     return all(np.array_equal(order, orders[0]) for order in orders[1:])

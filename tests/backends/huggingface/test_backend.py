@@ -37,7 +37,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 
 def load(folder: Path, **options: Any) -> HuggingFaceBackend:
-    model = qwenchat.load(folder, device="cpu", **{"dtype": "float32", **options})
+    model = qwenchat.load(folder, device="cpu", backend="huggingface", **{"dtype": "float32", **options})
     assert isinstance(model, HuggingFaceBackend)
     return model
 
@@ -433,9 +433,9 @@ def test_a_backend_that_does_not_read_the_checkpoint_says_so(
     hub_folders: Callable[[str], Path], tiny_chat: Path
 ) -> None:
     with pytest.raises(
-        CheckpointError, match=r"native backend does not read model_type 'qwen2'.*huggingface reads it"
+        CheckpointError, match=r"native backend does not read model_type 'gemma'.*huggingface reads it"
     ):
-        qwenchat.load(hub_folders("qwen2"), backend="native")
+        qwenchat.load(hub_folders("gemma"), backend="native")
     with pytest.raises(
         CheckpointError, match=r"huggingface backend does not read model_type 'qwen'.*native reads it"
     ):

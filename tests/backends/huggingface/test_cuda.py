@@ -30,7 +30,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 
 def load(folder: Path, **options: Any) -> HuggingFaceBackend:
-    model = qwenchat.load(folder, **{"device": "cuda", "dtype": "float32", **options})
+    model = qwenchat.load(folder, backend="huggingface", **{"device": "cuda", "dtype": "float32", **options})
     assert isinstance(model, HuggingFaceBackend)
     return model
 

@@ -105,7 +105,7 @@ def write(tmp_path: Path, letters: list[str]) -> Write:
 
 
 def load(place: Path, **options: Any) -> Any:
-    return qwenchat.load(place, device="cpu", dtype="float32", **options)
+    return qwenchat.load(place, device="cpu", dtype="float32", backend="huggingface", **options)
 
 
 def refusal(place: Path) -> CheckpointError:

@@ -23,7 +23,7 @@ from qwenchat.backends.huggingface.files import HubFiles, gguf_file, look
 from qwenchat.backends.huggingface.gguf import gguf_reading
 from qwenchat.backends.huggingface.load import check_huggingface
 from qwenchat.backends.huggingface.readers import read_config, read_prompt
-from qwenchat.backends.load import backend_for
+from qwenchat.backends.load import backends_for
 from qwenchat.backends.request import LoadRequest
 from qwenchat.chat.messages import ReplyEnd
 from qwenchat.engine.weights.gptq import pack_words
@@ -45,7 +45,7 @@ def change(path: Path, **values: Any) -> None:
 
 def refusal(folder: Path, **options: Any) -> CheckpointError:
     with pytest.raises(CheckpointError) as error:
-        qwenchat.load(folder, device="cpu", **options)
+        qwenchat.load(folder, backend="huggingface", device="cpu", **options)
     assert "\n" not in str(error.value)
     assert error.value.exit_code == 3
     return error.value
@@ -127,7 +127,7 @@ def test_no_chat_template(folder: Path) -> None:
 
 def test_without_a_chat_template_it_goes_on_with_a_text(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
-    model = qwenchat.load(folder, device="cpu", complete=True)
+    model = qwenchat.load(folder, backend="huggingface", device="cpu", complete=True)
     *_, end = model.chat([{"role": "user", "content": "The quick <|im_end|>"}], max_new_tokens=3)
     assert isinstance(end, ReplyEnd)
     assert end.usage.prompt_tokens == len(model.tokenizer.encode("The quick <|im_end|>"))
@@ -146,7 +146,7 @@ def test_templates_with_names_alone_are_told_as_such(folder: Path) -> None:
 def test_sampling_defaults_that_cannot_be_keep_no_model_from_answering(folder: Path) -> None:
     (folder / "generation_config.json").write_text('{"do_sample": true, "top_p": 0.9,}')
     told: list[str] = []
-    qwenchat.load(folder, device="cpu", dtype="float32", notice=told.append)
+    qwenchat.load(folder, backend="huggingface", device="cpu", dtype="float32", notice=told.append)
     assert any("generation_config.json is not valid JSON" in line and "left out" in line for line in told)
 
 
@@ -289,7 +289,7 @@ def test_beside_a_whole_tokenizer_its_class_is_no_condition(folder: Path, name: 
 def test_a_tokenizer_that_fails_is_one_line(folder: Path, changes: dict[str, Any]) -> None:
     change(folder / "tokenizer.json", **changes)
     with pytest.raises((CheckpointError, PromptError)) as error:
-        qwenchat.load(folder, device="cpu", dtype="float32").tokenizer.encode("hello")
+        qwenchat.load(folder, backend="huggingface", device="cpu", dtype="float32").tokenizer.encode("hello")
     assert "\n" not in str(error.value)
 
 
@@ -305,15 +305,17 @@ def test_a_tokenizer_is_the_one_of_its_own_file_whatever_is_said_of_sentencepiec
     hub_folders: Callable[[str], Path], tmp_path: Path, named: dict[str, Any]
 ) -> None:
     folder = Path(shutil.copytree(hub_folders("llama2"), tmp_path / "llama2"))
-    before = qwenchat.load(folder, device="cpu").tokenizer.encode(" fox  the\n")
+    before = qwenchat.load(folder, backend="huggingface", device="cpu").tokenizer.encode(" fox  the\n")
     change(folder / "tokenizer_config.json", add_prefix_space=True, from_slow=True, legacy=False, **named)
-    assert qwenchat.load(folder, device="cpu").tokenizer.encode(" fox  the\n") == before
+    assert (
+        qwenchat.load(folder, backend="huggingface", device="cpu").tokenizer.encode(" fox  the\n") == before
+    )
 
 
 def test_attention_from_elsewhere_is_never_asked_for(folder: Path) -> None:
     # transformers fetches an implementation of such a name from the Hub, as code.
     change(folder / "config.json", attn_implementation="evil/kernels", _attn_implementation="evil/kernels")
-    model = qwenchat.load(folder, device="cpu", dtype="float32")
+    model = qwenchat.load(folder, backend="huggingface", device="cpu", dtype="float32")
     assert model.engine.runner.model.config._attn_implementation == "sdpa"
 
 
@@ -420,12 +422,12 @@ def test_what_would_be_refused_is_known_without_loading_it(folder: Path) -> None
 def test_the_backend_is_the_one_that_reads_the_model_type(
     folder: Path, tiny_chat: Path, tmp_path: Path
 ) -> None:
-    assert backend_for(folder)[0] == "huggingface"
-    assert backend_for(tiny_chat)[0] == "native"
+    assert backends_for(folder)[0] == ("native", "huggingface")
+    assert backends_for(tiny_chat)[0] == ("native",)
     alone = tmp_path / "gguf" / "model.gguf"
     alone.parent.mkdir()
     alone.write_bytes(b"GGUF")
-    assert backend_for(alone) == backend_for(alone.parent) == ("huggingface", "GGUF")
+    assert backends_for(alone) == backends_for(alone.parent) == (("native", "huggingface"), "GGUF")
 
 
 def test_a_gguf_beside_safetensors_or_others_is_not_taken(folder: Path, tmp_path: Path) -> None:
@@ -445,7 +447,7 @@ def test_several_ggufs_alone_are_a_choice(tmp_path: Path) -> None:
     error = refusal(tmp_path)
     assert "there are 2 GGUF files" in error.message
     assert str(tmp_path / "a.gguf") in error.hint
-    assert backend_for(tmp_path / "b.GGUF") == ("huggingface", "GGUF")
+    assert backends_for(tmp_path / "b.GGUF")[1] == "GGUF"
 
 
 @pytest.mark.parametrize("name", ["custom_generate", "adapter_config.json"])
@@ -504,10 +506,12 @@ def test_rope_parameters_of_a_newer_transformers_compute_the_same(folder: Path, 
     ids = list(range(5, 40))
     scaling = {"rope_type": "linear", "factor": 2.0} if scaled else None
     change(folder / "config.json", rope_theta=1e6, rope_scaling=scaling)
-    expected = qwenchat.load(folder, device="cpu", dtype="float32").logits(ids)
+    expected = qwenchat.load(folder, backend="huggingface", device="cpu", dtype="float32").logits(ids)
     newer = {"rope_type": "default", "rope_theta": 1e6, **(scaling or {})}
     change(folder / "config.json", rope_theta=None, rope_scaling=None, rope_parameters=newer)
-    assert torch.equal(qwenchat.load(folder, device="cpu", dtype="float32").logits(ids), expected)
+    assert torch.equal(
+        qwenchat.load(folder, backend="huggingface", device="cpu", dtype="float32").logits(ids), expected
+    )
 
 
 @pytest.mark.parametrize(
