@@ -1101,6 +1101,24 @@ CHINESE: Mapping[str, str] = {
     "the code would read all of {home}, which lies in the interpreter's own folder {folder}": (
         "代码将能读取整个 {home}，因为它位于解释器自己的文件夹 {folder} 中"
     ),
+    "Code": "代码",
+    "Run Python in a sandbox; its variables stay for the next run.": (
+        "在沙箱中运行 Python；变量会留给下一次运行。"
+    ),
+    "Run the Python of the last reply in the sandbox, or its block N, after asking.": (
+        "确认后在沙箱中运行上一个回答里的 Python，或其中第 N 段。"
+    ),
+    "there is no Python in the last reply": "上一个回答中没有 Python 代码",
+    "run it?": "运行吗？",
+    "nothing was run": "没有运行",
+    "the next run starts a new interpreter": "下一次运行会启动新的解释器",
+    "it ended and said nothing": "运行结束，没有输出",
+    "Python in {sandbox}": "Python 在 {sandbox} 中",
+    "The Python whose packages the code of a chat can import; the code runs in a sandbox.": (
+        "对话中的代码可以导入哪个 Python 的软件包；代码在沙箱中运行。"
+    ),
+    "a path": "路径",
+    "the one that runs qwenchat": "运行 qwenchat 的那个",
     "name an interpreter elsewhere: tools_python": "请指定位于别处的解释器：tools_python",
     "no code is run here": "这里不运行代码",
     "the sandbox could not be tried: {reason}": "无法检验沙箱：{reason}",

@@ -38,6 +38,7 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 HANDED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
 """The variables of ours that a program is told."""
 _THREADS = 4  # of the libraries that take as many as there are cores: each counts as a process
+_THREADED = ("OMP", "OPENBLAS", "MKL", "NUMEXPR")
 _START_SECONDS = 20.0
 _CLOSE_SECONDS = 10.0
 
@@ -272,7 +273,7 @@ def _order(
         "PATH": f"{program.parent}:{os.defpath}",
         "HOME": write[0],
         "TMPDIR": temporary,
-        **{f"{library}_NUM_THREADS": threads for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")},
+        **{f"{library}_NUM_THREADS": threads for library in _THREADED},
         **environment,
     }
     limits = {

@@ -7,6 +7,7 @@ saved ``file``'s. Prints nothing: what a person must be told is a :class:`Sessio
     sessions/                 0700
       3f9c0a71b2de.json       0600; a session
       3f9c0a71b2de.json.1b2c3d4e.tmp   being written, or left by a kill and swept by the next start
+      3f9c0a71b2de.files/         what the session's code wrote and drew; goes with it
       locks/3f9c0a71b2de.lock     apart, since every save replaces the session's own file
       set-aside/              damaged files that somebody went on from, byte for byte
 """
@@ -14,6 +15,7 @@ saved ``file``'s. Prints nothing: what a person must be told is a :class:`Sessio
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +65,11 @@ class Session:
     def path(self) -> Path:
         """The path of its file, there or not."""
         return self._file.path
+
+    @property
+    def files(self) -> Path:
+        """The folder of the files that its code makes, there or not."""
+        return files_of(self.path)
 
     @property
     def read_only(self) -> str:
@@ -295,12 +302,18 @@ class SessionStore:
         try:
             with self._folder.locked_to_remove(info.id):
                 info.path.unlink()
+                shutil.rmtree(files_of(info.path), ignore_errors=True)
                 atomic.sync_folder(self.folder)
         except OSError as error:
             raise SessionError(
                 "cannot delete {path}: {reason}", path=info.path, reason=reason(error)
             ) from error
         return info
+
+
+def files_of(path: Path) -> Path:
+    """The folder of the files that a session's code makes, by the session's own file."""
+    return path.with_suffix(".files")
 
 
 def _new_record(

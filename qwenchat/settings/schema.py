@@ -259,6 +259,16 @@ class Settings:
         bool,
         Key(Truth(), "Print tokens and speed on stderr after each reply."),
     ] = False
+    tools_python: Annotated[
+        str | None,
+        Key(
+            Text(1),
+            "The Python whose packages the code of a chat can import; the code runs in a sandbox.",
+            "a path",
+            example="/home/me/data/bin/python",
+            unset="the one that runs qwenchat",
+        ),
+    ] = None
     prompts: Annotated[
         Mapping[str, str],
         Key(

@@ -19,7 +19,6 @@ from qwenchat.chat.nodes import Node
 from qwenchat.chat.parts import Role
 from qwenchat.chat.turn import fit_turns, now, resumable, stream_reply
 from qwenchat.errors import ModelError, QwenchatError, SessionError, UsageError
-from qwenchat.humanize import ranges
 from qwenchat.i18n.language import told, tr
 from qwenchat.sessions.autosave import Autosave
 from qwenchat.sessions.resume import Start, options_for, remember
@@ -27,6 +26,7 @@ from qwenchat.sessions.store import Session, SessionStore
 from qwenchat.settings.schema import Settings
 from qwenchat.terminal import console, reply, stats, transcript
 from qwenchat.terminal.background_load import BackgroundLoad, Load
+from qwenchat.terminal.code_runner import CodeRunner
 from qwenchat.terminal.echo import quiet_keyboard
 from qwenchat.terminal.input import attachments
 from qwenchat.terminal.input.draft import Draft
@@ -65,6 +65,7 @@ class Chat:
         last: the end of the last reply; None before there is one.
         left_out: the ids of the questions whose turns no longer fitted.
         draft: the next message, with its files.
+        code: runs Python for it.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Chat:
         self.last: ReplyEnd | None = None
         self.left_out: frozenset[int] = frozenset()
         self.draft = Draft()
+        self.code = CodeRunner(settings.tools_python or "")
         self.resumed = start.resumed
         self.next_line = ""
         self.editing: int | None = None
@@ -273,16 +275,7 @@ class Chat:
         questions = self.conversation.questions()
         new = [n for n in turns if questions[n - 1].id not in self.left_out]
         self.left_out = frozenset(questions[n - 1].id for n in turns)
-        if len(new) == 1:
-            self.say(tr("turn {n} no longer fits the context and is left out; /pin keeps a turn", n=new[0]))
-        elif new:
-            numbers = ranges(new)
-            self.say(
-                tr(
-                    "turns {turns} no longer fit the context and are left out; /pin keeps a turn",
-                    turns=numbers,
-                )
-            )
+        self.say(transcript.left_out(new))
 
     def _tell_failed_load(self) -> None:
         """Says that another model could not be loaded, where the user reads it before the next question."""
@@ -316,6 +309,7 @@ class Chat:
 
     def close(self) -> None:
         """Ends the chat: lets others write its session."""
+        self.code.leave(self.session)
         self.autosave.close()
         self.notices.show()
 
@@ -392,6 +386,7 @@ class Chat:
             )
         system = self.conversation.system
         new = begin() if begin else self.store.create(Conversation(system), model=self.model)
+        self.code.leave(self.session)
         self.autosave.close()
         self.autosave = Autosave(new, self.notices.warn, self.settings.save)
         self.options = self._options_of(new)

@@ -56,6 +56,8 @@ def _extras(chat: Chat, backend: Backend) -> Iterator[str]:
     yield from chat.draft.marks(chat.prompt.text, backend)
     if chat.prompt.multiline:
         yield tr("Alt-Enter sends")
+    if chat.code.sandbox:
+        yield tr("Python in {sandbox}", sandbox=chat.code.sandbox)
     if not chat.is_saved:
         yield tr("not saved")
 

@@ -5,10 +5,13 @@ Reads the conversation and changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.nodes import Node
 from qwenchat.chat.parts import Role
 from qwenchat.errors import shorten
+from qwenchat.humanize import ranges
 from qwenchat.i18n.language import plural, tr
 from qwenchat.sessions.store import Session
 from qwenchat.terminal import console
@@ -66,6 +69,21 @@ def show(
             console.say(marks)
         if node.role is Role.ASSISTANT:
             console.blank_line()
+
+
+def replies(conversation: Conversation) -> list[str]:
+    """The reply of each turn that has one; the last turn alone may have none."""
+    return [turn.reply.message.text for turn in conversation.turns() if turn.reply is not None]
+
+
+def left_out(turns: Sequence[int]) -> str:
+    """A line about turns that no longer fit; empty if there are none."""
+    if len(turns) == 1:
+        return tr("turn {n} no longer fits the context and is left out; /pin keeps a turn", n=turns[0])
+    if not turns:
+        return ""
+    numbers = ranges(turns)
+    return tr("turns {turns} no longer fit the context and are left out; /pin keeps a turn", turns=numbers)
 
 
 def _beginning(text: str) -> tuple[str, int]:

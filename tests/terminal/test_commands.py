@@ -48,9 +48,11 @@ Refused = Callable[[str], UsageError]
 
 
 @pytest.fixture
-def chat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chat:
+def chat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
     monkeypatch.chdir(tmp_path)
-    return make_chat(tmp_path)
+    one = make_chat(tmp_path)
+    yield one
+    one.code.leave(one.session)
 
 
 @pytest.fixture

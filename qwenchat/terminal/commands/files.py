@@ -9,7 +9,7 @@ from qwenchat.chat import code_blocks
 from qwenchat.errors import Phrase, UsageError
 from qwenchat.files import text as textfile
 from qwenchat.i18n.language import plural, tr
-from qwenchat.terminal import clipboard, lending
+from qwenchat.terminal import clipboard, lending, transcript
 from qwenchat.terminal.commands.registry import Group, number, without_force
 from qwenchat.terminal.input import attachments, editor
 
@@ -130,13 +130,13 @@ def _code(chat: Chat) -> list[code_blocks.Block]:
 
 def _last_reply(chat: Chat) -> str:
     """The last reply; empty if there is none."""
-    replies = _replies(chat)
+    replies = transcript.replies(chat.conversation)
     return replies[-1] if replies else ""
 
 
 def _reply_text(chat: Chat, n: int) -> str:
     """The reply of turn ``n``; 0 for the last."""
-    replies = _replies(chat)
+    replies = transcript.replies(chat.conversation)
     if not replies:
         raise UsageError("no reply yet")
     if n > len(replies):
@@ -145,8 +145,3 @@ def _reply_text(chat: Chat, n: int) -> str:
             Phrase.of_number(len(replies), "there is only one turn", "there are {count} turns"),
         )
     return replies[n - 1]
-
-
-def _replies(chat: Chat) -> list[str]:
-    """The reply of each turn that has one; the last turn alone may have none."""
-    return [turn.reply.message.text for turn in chat.conversation.turns() if turn.reply is not None]

@@ -26,7 +26,7 @@ Run = Callable[["Chat", str], None]
 Complete = Callable[["Chat", str], Iterable["str | tuple[str, str]"]]
 """From the chat and what is written so far, what can follow: words, or words and what they mean."""
 
-_MODULES = ("turns", "model", "sessions", "files", "screen")
+_MODULES = ("turns", "model", "code", "sessions", "files", "screen")
 """Where the commands are declared, in the order of ``/help``."""
 SYNONYMS = {
     "again": "retry",
@@ -45,6 +45,7 @@ SYNONYMS = {
     "temperature": "set",
 }
 """What other programs call a command."""
+_SEVERAL_LINES = ("TEXT", "CODE")  # what may follow a command on more lines than its own
 _DIGITS = 9  # of a number that anybody means
 
 
@@ -137,7 +138,7 @@ def find(line: str) -> tuple[Command, str] | None:
     word, rest = (*line.split(None, 1), "", "")[:2]
     if known := _named(word):
         # Below a command that takes no text, more lines are a message that happens to begin so.
-        if "\n" in line and "TEXT" not in known.usage:
+        if "\n" in line and not any(word in known.usage for word in _SEVERAL_LINES):
             return None
         known.check(word, rest)
         return known, rest

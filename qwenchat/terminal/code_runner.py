@@ -1,0 +1,124 @@
+"""Python in a chat: the interpreter of the session at hand, and what of a run is shown.
+
+Owns the worker's life in a chat, and that the files of the chat are in its folder. What runs, and who may ask
+for it, is the commands' and the tools'.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from qwenchat.chat.parts import AttachedFile
+from qwenchat.i18n.language import plural, tr
+from qwenchat.sessions.store import Session
+from qwenchat.terminal import console
+
+if TYPE_CHECKING:
+    from qwenchat.tools.interpreter import Execution, Interpreter
+
+Show = Callable[[str, str], None]
+
+
+class CodeRunner:
+    """Runs Python for a chat; one worker at a time, that of the session at hand.
+
+    Args:
+        python: the interpreter whose packages there are; empty for our own.
+    """
+
+    def __init__(self, python: str) -> None:
+        self._python = python
+        self._interpreter: Interpreter | None = None
+        self._put: set[tuple[str, int]] = set()
+
+    @property
+    def sandbox(self) -> str:
+        """What confines the worker that there is; empty while there is none."""
+        return self._interpreter.sandbox if self._interpreter is not None else ""
+
+    def run(
+        self,
+        session: Session,
+        code: str,
+        cancel: threading.Event,
+        show: Show = lambda kind, text: None,
+        attached: Iterable[AttachedFile] = (),
+    ) -> Execution:
+        """Runs code in a session's folder, in which the chat's files are.
+
+        Args:
+            session: the chat's.
+            code: Python.
+            cancel: ends the run when it is set.
+            show: told what comes as it comes, of which kind and what.
+            attached: files beside those of the chat so far.
+
+        Raises:
+            SandboxError: nothing can confine it here.
+            ConfigError: the interpreter that the user named is none.
+        """
+        if self._interpreter is None:
+            from qwenchat.tools.interpreter import Interpreter  # the prompt need not wait for it
+
+            self._interpreter = Interpreter(session.files, python=self._python)
+        said = [node.message for turn in session.conversation.turns() for node in turn.nodes]
+        for file in (*(file for message in said for file in message.files), *attached):
+            if (key := (file.name, hash(file.text))) not in self._put:
+                self._interpreter.put(file.name, file.text.encode("utf-8", "replace"))
+                self._put.add(key)
+        return self._interpreter.run(code, cancel, show)
+
+    def leave(self, session: Session) -> None:
+        """Ends the worker. The files of a session stay with it; of one that was not kept they go."""
+        if self._interpreter is None:
+            return
+        self._interpreter.close()
+        self._interpreter = None
+        self._put.clear()
+        if not session.path.exists():
+            shutil.rmtree(session.files, ignore_errors=True)
+
+
+class RunView:
+    """A run as the user sees it: what it prints as it comes, then its files and its end."""
+
+    def __init__(self) -> None:
+        self._writer = console.PlainWriter(sys.stdout)
+        self._kind = ""
+
+    def show(self, kind: str, text: str) -> None:
+        """Shows a piece of what the code says."""
+        if kind != self._kind:
+            self._writer.finish()
+            self._kind = kind
+        if kind in ("stderr", "error"):
+            for line in text.splitlines():
+                console.say(line, "error" if kind == "error" else "warning")
+        else:
+            self._writer.push(text)
+
+    def end(self, done: Execution) -> None:
+        """Says what is left to be said of a run."""
+        from qwenchat.terminal import pictures
+
+        self._writer.finish()
+        for picture in done.pictures:
+            with suppress(OSError):
+                pictures.show(picture)
+            console.say(str(picture))
+        for file in done.files:
+            console.say(tr("wrote {path}", path=file))
+        if done.ended == "died":
+            console.say(tr("the next run starts a new interpreter"))
+        elif not done.pictures and not self._kind:
+            console.say(tr("it ended and said nothing"))
+
+
+def lines_of(code: str) -> str:
+    """How long code is, in words."""
+    return plural(len(code.splitlines()), "1 line", "{count} lines")

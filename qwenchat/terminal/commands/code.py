@@ -1,0 +1,63 @@
+"""The commands that run code, in the confined interpreter of the session."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from qwenchat.chat import code_blocks
+from qwenchat.errors import Phrase, UsageError
+from qwenchat.i18n.language import plural, tr
+from qwenchat.terminal import console
+from qwenchat.terminal.code_runner import RunView, lines_of
+from qwenchat.terminal.commands.registry import Group, number
+from qwenchat.terminal.signals import cancel_on_interrupt
+from qwenchat.terminal.transcript import replies
+
+if TYPE_CHECKING:
+    from qwenchat.terminal.chat import Chat
+
+_PYTHON = ("", "python", "python3", "py", "ipython")
+_group = Group("Code")
+command = _group.command
+
+
+@command("python", "Run Python in a sandbox; its variables stay for the next run.", usage="CODE")
+def _python(chat: Chat, rest: str) -> None:
+    _run(chat, rest)
+
+
+@command("run", "Run the Python of the last reply in the sandbox, or its block N, after asking.", usage="[N]")
+def _run_block(chat: Chat, rest: str) -> None:
+    blocks = [
+        block
+        for block in code_blocks.code_blocks(next(reversed(replies(chat.conversation)), ""))
+        if block.language.lower() in _PYTHON
+    ]
+    if not blocks:
+        raise UsageError("there is no Python in the last reply")
+    n = number(rest, 0) if rest else 0
+    if n > len(blocks) or (n == 0 and len(blocks) > 1):
+        for i, block in enumerate(blocks, 1):
+            chat.say(
+                tr("{number}: {language}, {size}", number=i, language="python", size=lines_of(block.text))
+            )
+        count = plural(len(blocks), "there is only one block of code", "there are {count} blocks of code")
+        raise UsageError(count, Phrase("usage: {usage}", usage="/run N"))
+    code = blocks[max(n, 1) - 1].text
+    from qwenchat.terminal.render.live import render_markdown  # the prompt need not wait for it
+
+    fence = "~" * 3 + "~" * max(map(len, re.findall("~+", code)), default=0)
+    render_markdown(f"{fence}python\n{code}\n{fence}", plain=chat.settings.plain)
+    if chat.prompt.confirm(tr("run it?")):
+        _run(chat, code)
+    else:
+        chat.say(tr("nothing was run"))
+
+
+def _run(chat: Chat, code: str) -> None:
+    view = RunView()
+    with cancel_on_interrupt() as cancel:
+        done = chat.code.run(chat.session, code, cancel, view.show, chat.draft.attached)
+    view.end(done)
+    console.blank_line()
