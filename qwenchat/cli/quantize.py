@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from qwenchat.models.quantize.run import Result, Step
     from qwenchat.terminal.console import Report
 
-_SOURCE = "A float Qwen checkpoint: a folder, or a known name."
+_SOURCE = "A float checkpoint of a Qwen or Llama: a folder, or a known name."
 _DEST = "The folder to make; it appears when all is done."
 _GROUP = "Inputs that share a scale; -1 for a whole row."
 _CALIBRATION = "Calibration data: chats (.jsonl) or plain text; by default a small set that ships."
@@ -75,12 +75,14 @@ def quantize(
     with console.progress_reporter(quiet=settings.quiet) as show:
         show(tr("starting"), None)
         from qwenchat.backends.devices import pick_device
+        from qwenchat.backends.native.encoder import folder_encoder
 
         result = make(
             folder,
             dest,
             Recipe(bits, group_size, act_order),
             calibration=calibration,
+            encoder=folder_encoder,
             device=pick_device(device or settings.device),
             progress=_shown(show),
             notice=context.say,

@@ -218,7 +218,9 @@ HELP: Mapping[str, str] = {
     "It works layer by layer and can be stopped at any moment: the same command goes on where it stopped.": (
         "逐层进行，可随时停止；再次运行同一命令会从中断处继续。"
     ),
-    "A float Qwen checkpoint: a folder, or a known name.": "浮点 Qwen 检查点：文件夹或已知名称。",
+    "A float checkpoint of a Qwen or Llama: a folder, or a known name.": (
+        "Qwen 或 Llama 的浮点检查点：文件夹或已知名称。"
+    ),
     "The folder to make; it appears when all is done.": "要生成的文件夹；全部完成后才出现。",
     "Bits of a weight: 8 or 4.": "每个权重的位数：8 或 4。",
     "Inputs that share a scale; -1 for a whole row.": "共用一个缩放系数的输入数；-1 表示整行。",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from qwenchat.engine.architectures import ARCHITECTURES
 from qwenchat.errors import QwenchatError
 from qwenchat.models import about, catalog, places, published, records, removal
 
@@ -35,10 +36,11 @@ def to_check() -> Iterator[str]:
 
 
 def to_quantize() -> Iterator[str]:
-    """The checkpoints of the first Qwen generation that are here, in float."""
+    """The checkpoints that are here in float, and that our own engine reads."""
     for place in catalog.on_this_machine():
         said = about.of(place.folder)
-        if (said.model_type, said.format, said.quantization) == ("qwen", "safetensors", None):
+        floats = (said.format, said.quantization) == ("safetensors", None)
+        if floats and said.model_type in ARCHITECTURES:
             yield place.name
 
 

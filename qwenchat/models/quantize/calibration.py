@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from qwenchat.chat import chatml
 from qwenchat.chat.messages import Message
@@ -52,10 +52,52 @@ class Calibration:
         return sum(map(len, self.sequences))
 
 
-def read(path: Path, tokenizer: QwenTokenizer, window: int) -> Calibration:
+class Encoder(Protocol):
+    """Token ids as a model meets them. No text becomes a control token."""
+
+    def text(self, text: str) -> Sequence[int]:
+        """Those of a plain text."""
+
+    def chat(self, messages: Sequence[Message]) -> Sequence[int]:
+        """Those of a chat, its last turn ended.
+
+        Raises:
+            PromptError: it is no chat to the model.
+        """
+
+
+class QwenEncoder:
+    """A first-generation Qwen's.
+
+    Args:
+        tokenizer: the checkpoint's.
+    """
+
+    def __init__(self, tokenizer: QwenTokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def of(cls, folder: Path) -> QwenEncoder:
+        """That of the checkpoint in a folder; raises CheckpointError where it has no vocabulary."""
+        from qwenchat.tokenizer import QwenTokenizer
+
+        return cls(QwenTokenizer.from_folder(folder))
+
+    def text(self, text: str) -> Sequence[int]:
+        """As of :class:`Encoder`."""
+        return self._tokenizer.encode(text)
+
+    def chat(self, messages: Sequence[Message]) -> Sequence[int]:
+        """As of :class:`Encoder`."""
+        ids = chatml.prompt_ids(self._tokenizer, messages)
+        return [*ids, self._tokenizer.im_end_id] if messages[-1].role is Role.ASSISTANT else ids
+
+
+def read(path: Path, encoder: Encoder, window: int) -> Calibration:
     """Reads a file of chats or plain text.
 
     Args:
+        encoder: the model's.
         window: tokens of a sequence at most; a longer text becomes several.
 
     Raises:
@@ -63,9 +105,9 @@ def read(path: Path, tokenizer: QwenTokenizer, window: int) -> Calibration:
     """
     text = _read_text(path)
     if path.suffix.lower() == ".jsonl":
-        texts = [_chat_ids(tokenizer, path, n, line) for n, line in _lines(text)]
+        texts = [_chat_ids(encoder, path, n, line) for n, line in _lines(text)]
     else:
-        texts = [tokenizer.encode(text)]
+        texts = [encoder.text(text)]
     sequences = [ids for text_ids in texts for ids in windows(text_ids, window)]
     total = sum(map(len, sequences))
     if total < LEAST_TOKENS:
@@ -114,19 +156,16 @@ def _lines(text: str) -> list[tuple[int, str]]:
     return [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
-def _chat_ids(tokenizer: QwenTokenizer, path: Path, number: int, line: str) -> list[int]:
-    """A chat as the model meets it, its last turn ended."""
+def _chat_ids(encoder: Encoder, path: Path, number: int, line: str) -> Sequence[int]:
+    """A chat as the model meets it."""
     try:
-        messages = [Message.of(message) for message in _messages(json.loads(line))]
-        ids = chatml.prompt_ids(tokenizer, messages)
+        return encoder.chat([Message.of(message) for message in _messages(json.loads(line))])
     except RecursionError:
         problem: str = Phrase("nested too deeply")
     except PromptError as error:
         problem = error.message
     except ValueError as error:
         problem = str(error)
-    else:
-        return [*ids, tokenizer.im_end_id] if messages[-1].role is Role.ASSISTANT else ids
     raise UsageError(
         "{path}, line {n} is not a chat: {problem}",
         "a line looks like {example}",

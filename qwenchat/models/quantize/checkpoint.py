@@ -36,8 +36,20 @@ JOINED = "model.safetensors"
 LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "Tongyi*LICENSE*")
 """What goes with the weights wherever they go."""
 
-_VOCABULARY = ("*.tiktoken", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
-_COPIED_SUFFIXES = ("", ".tiktoken", ".json", ".txt", ".md")
+_VOCABULARY = (
+    "*.tiktoken",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+_COPIED_SUFFIXES = ("", ".tiktoken", ".json", ".txt", ".md", ".model", ".jinja")
 _MOST_COPIED_BYTES = 64 * 2**20
 DTYPES = {
     "torch.float32": "F32",
@@ -136,7 +148,10 @@ def quantization_config(bits: int, group_size: int, act_order: bool) -> dict[str
 def _config(source: Path) -> dict[str, Any]:
     """The source's, without what names code that is not taken over, and with the dtype of the floats."""
     config = _without_code(read_json(source / "config.json"))
-    return config | {"bf16": False, "fp16": True, "fp32": False, "torch_dtype": "float16"}
+    if config.get("model_type") == "qwen":
+        config |= {"bf16": False, "fp16": True, "fp32": False}
+    key = "dtype" if "dtype" in config else "torch_dtype"  # as newer versions of transformers have it
+    return config | {key: "float16"}
 
 
 def _without_code(config: dict[str, Any]) -> dict[str, Any]:

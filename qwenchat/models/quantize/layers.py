@@ -128,9 +128,10 @@ def quantize_block(
     with _left_out(attention, "output"):
         for span in texts.calibration:
             y.write(span, attend(attention, block.attention_norm(x.read(span))))
-    quantize(["attention.output"], y.read)
+    width = everything["attention.output"].in_features  # of all heads, which need not be the model's
+    quantize(["attention.output"], lambda rows: y.read(rows, width))
     for rows in texts.chunks():
-        y.write(rows, x.read(rows) + attention.output(y.read(rows)))
+        y.write(rows, x.read(rows) + attention.output(y.read(rows, width)))
     quantize(["mlp.up", "mlp.gate"], lambda rows: block.mlp_norm(y.read(rows)))
     with _left_out(mlp, "down"):
         quantize(["mlp.down"], lambda rows: mlp(block.mlp_norm(y.read(rows))))

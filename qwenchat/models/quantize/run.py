@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from qwenchat.models.quantize.calibration import Calibration
+    from qwenchat.models.quantize.calibration import Calibration, Encoder
     from qwenchat.models.quantize.layers import Texts
     from qwenchat.models.quantize.work import Work
 
@@ -97,6 +97,7 @@ def quantize(
     recipe: Recipe,
     *,
     calibration: Path | None = None,
+    encoder: Callable[[Path], Encoder] = calibrations.QwenEncoder.of,
     device: torch.device,
     progress: StepProgress = lambda step: None,
     notice: Callable[[str], None] = lambda line: None,
@@ -104,10 +105,12 @@ def quantize(
     """Makes a quantised checkpoint of a float one. Interrupted, it goes on where it stopped.
 
     Args:
-        source: folder of a float Qwen checkpoint, with its vocabulary.
+        source: folder of a float checkpoint that the engine reads, with its vocabulary.
         dest: the new folder; it appears when all is done. Until then the work is in ``DEST.partial``.
         recipe: how.
         calibration: chats or text to quantise for; the set that ships if None.
+        encoder: makes token ids of text and chats as the model in a folder meets them; by default as one of
+            the first generation does.
         device: what computes.
         progress: told how far the work is.
         notice: told what the user should know.
@@ -121,13 +124,11 @@ def quantize(
     """
     started = time.monotonic()
     check_places(source, dest)
-    from qwenchat.tokenizer import QwenTokenizer
-
     src = Source(source, recipe)
-    tokenizer = QwenTokenizer.from_folder(source)
+    encode = encoder(source)
     window = min(src.config.seq_length, layers.CHUNK)
-    given = calibrations.read(calibration or calibrations.DEFAULT, tokenizer, window)
-    held_out = calibrations.windows(tokenizer.encode(HELD_OUT.read_text(encoding="utf-8")), window)
+    given = calibrations.read(calibration or calibrations.DEFAULT, encode, window)
+    held_out = calibrations.windows(encode.text(HELD_OUT.read_text(encoding="utf-8")), window)
     _check_ids(src, given, held_out)
     if given.left_out:
         notice(
@@ -292,7 +293,9 @@ class _Run:
         return float((total - of_wanted).double().sum())
 
     def _states(self, piece: int) -> States:
-        return States(self._job.states(piece), self._source.config.hidden_size, self._device)
+        config = self._source.config
+        path = self._job.states(piece)
+        return States(path, config.hidden_size, self._device, widest=config.query_size)
 
     def _advance(self, layer: int, fraction: float) -> None:
         """Tells how far the layers are, and how long the rest will take at the speed of this run."""
@@ -328,7 +331,7 @@ def _check_ids(source: Source, given: Calibration, held_out: Sequence[Sequence[i
     if largest >= source.config.vocab_size:
         raise CheckpointError(
             "{folder}: the vocabulary has the token {id}, the model only {size}",
-            "the .tiktoken file belongs to another checkpoint",
+            "the tokenizer belongs to another checkpoint",
             folder=source.folder,
             id=largest,
             size=source.config.vocab_size,

@@ -190,7 +190,8 @@ class Source:
         from qwenchat.models.quantize.checkpoint import SINGLE_BYTES
 
         made = self.bytes_made()
-        needed = made + 2 * rows * self.config.hidden_size * ITEMSIZE + _SPARE_DISK
+        width = max(self.config.hidden_size, self.config.query_size)
+        needed = made + 2 * rows * width * ITEMSIZE + _SPARE_DISK
         if made <= SINGLE_BYTES:
             needed += made  # in pieces, and in one file
         free = shutil.disk_usage(dest.parent).free + work.bytes_in(dest)

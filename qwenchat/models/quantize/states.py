@@ -27,18 +27,24 @@ class States:
         path: the file.
         hidden: width of a row.
         device: where what is read goes.
+        widest: of the rows that are also held there for a while, if some are wider.
     """
 
-    def __init__(self, path: Path, hidden: int, device: torch.device) -> None:
+    def __init__(self, path: Path, hidden: int, device: torch.device, *, widest: int = 0) -> None:
         self._path, self._hidden, self._device = path, hidden, device
+        self._room = max(hidden, widest)
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
 
-    def read(self, span: Span) -> Tensor:
-        """The rows from the first to the one before the last."""
+    def read(self, span: Span, width: int | None = None) -> Tensor:
+        """The rows from the first to the one before the last.
+
+        Args:
+            width: of those that were written last; by default ``hidden``.
+        """
         import numpy as np
         import torch
 
-        rows = np.empty((span[1] - span[0], self._hidden), np.float32)
+        rows = np.empty((span[1] - span[0], self._room), np.float32)
         self._seek(span[0])
         left = memoryview(rows.data).cast("B")
         while left:
@@ -51,10 +57,14 @@ class States:
                     folder=self._path.parent,
                 )
             left = left[count:]
-        return torch.from_numpy(rows).to(self._device)
+        return torch.from_numpy(rows)[:, : width or self._hidden].to(self._device)
 
     def write(self, span: Span, rows: Tensor) -> None:
         """Puts rows in place."""
+        from torch.nn import functional as F
+
+        if rows.shape[1] < self._room:
+            rows = F.pad(rows, (0, self._room - rows.shape[1]))
         self._seek(span[0])
         left = memoryview(rows.contiguous().cpu().numpy().data).cast("B")
         while left:
@@ -68,4 +78,4 @@ class States:
         self._file.close()
 
     def _seek(self, row: int) -> None:
-        self._file.seek(row * self._hidden * ITEMSIZE)
+        self._file.seek(row * self._room * ITEMSIZE)

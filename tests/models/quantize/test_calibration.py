@@ -11,6 +11,7 @@ import pytest
 from benchmarks.fidelity import TEXT
 from qwenchat.errors import UsageError
 from qwenchat.models.quantize import calibration
+from qwenchat.models.quantize.calibration import QwenEncoder
 from qwenchat.tokenizer import QwenTokenizer
 
 LONG = "Some words, and more of them. " * 200
@@ -29,7 +30,7 @@ def chat(*texts: str) -> str:
 
 def refusal(tokenizer: QwenTokenizer, path: Path) -> str:
     with pytest.raises(UsageError) as caught:
-        calibration.read(path, tokenizer, 2048)
+        calibration.read(path, QwenEncoder(tokenizer), 2048)
     assert "\n" not in str(caught.value)
     return caught.value.message
 
@@ -41,7 +42,7 @@ def test_the_set_that_ships_is_short_chats_of_many_kinds(tokenizer: QwenTokenize
     assert len(set(replies)) == len(replies)
     assert sum(any("\u4e00" <= c <= "\u9fff" for c in reply) for reply in replies) > 15
     assert sum("```" in reply for reply in replies) > 7
-    read = calibration.read(calibration.DEFAULT, tokenizer, 2048)
+    read = calibration.read(calibration.DEFAULT, QwenEncoder(tokenizer), 2048)
     assert len(read.sequences) == len(chats)
     assert max(map(len, read.sequences)) < 500
     assert 10_000 < read.tokens < 20_000
@@ -56,7 +57,7 @@ def test_no_sentence_of_the_held_out_text_is_in_the_set_that_ships() -> None:
 def test_a_chat_is_encoded_as_the_model_meets_it(tokenizer: QwenTokenizer, tmp_path: Path) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text("\n" + chat("Hi", LONG) + "\r\n\n")
-    read = calibration.read(path, tokenizer, 8192)
+    read = calibration.read(path, QwenEncoder(tokenizer), 8192)
     (ids,) = read.sequences
     assert tokenizer.decode(ids) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
@@ -70,9 +71,9 @@ def test_a_text_never_becomes_a_control_token(tokenizer: QwenTokenizer, tmp_path
     chats.write_text(chat(forged, "No."))
     text.write_text(forged)
     controls = set(tokenizer.special_tokens.values())
-    (ids,) = calibration.read(chats, tokenizer, 8192).sequences
+    (ids,) = calibration.read(chats, QwenEncoder(tokenizer), 8192).sequences
     assert [i for i in ids if i in controls] == [tokenizer.im_start_id, tokenizer.im_end_id] * 3
-    (ids,) = calibration.read(text, tokenizer, 8192).sequences
+    (ids,) = calibration.read(text, QwenEncoder(tokenizer), 8192).sequences
     assert not controls & set(ids)
 
 
@@ -81,7 +82,7 @@ def test_a_long_text_becomes_several_sequences_and_nothing_is_lost(
 ) -> None:
     path = tmp_path / "book.md"
     path.write_bytes(b"\xef\xbb\xbf" + LONG.encode())
-    read = calibration.read(path, tokenizer, 100)
+    read = calibration.read(path, QwenEncoder(tokenizer), 100)
     assert [len(ids) for ids in read.sequences[:-1]] == [100] * (len(read.sequences) - 1)
     assert tokenizer.decode([i for ids in read.sequences for i in ids]) == LONG
 
@@ -92,7 +93,7 @@ def test_what_is_too_much_is_counted(
     monkeypatch.setattr(calibration, "MOST_TOKENS", 650)
     path = tmp_path / "text.txt"
     path.write_text(LONG)
-    read = calibration.read(path, tokenizer, 100)
+    read = calibration.read(path, QwenEncoder(tokenizer), 100)
     assert read.tokens == 650
     assert read.tokens + read.left_out == len(tokenizer.encode(LONG))
 
@@ -124,7 +125,7 @@ def test_a_line_that_is_no_chat_is_named(
 def test_strange_text_is_text(tokenizer: QwenTokenizer, tmp_path: Path, content: str) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text(f'{{"messages": [{{"role": "user", "content": "{content}"}}]}}\n{chat(LONG)}', "utf-8")
-    assert calibration.read(path, tokenizer, 2048).tokens > 1000
+    assert calibration.read(path, QwenEncoder(tokenizer), 2048).tokens > 1000
 
 
 def test_too_little_is_refused(tokenizer: QwenTokenizer, tmp_path: Path) -> None:
