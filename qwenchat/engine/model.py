@@ -126,7 +126,7 @@ class Attention(nn.Module):
         if where.logn is not None:
             q = q * where.logn.to(q.dtype)
         keys, values = cache.write(self.layer, k.transpose(0, 1), v.transpose(0, 1))
-        out: Tensor = self.output(attend(q.transpose(0, 1), keys, values, where))
+        out: Tensor = self.output(by_token(attend(q.transpose(0, 1), keys, values, where)))
         return out
 
 
@@ -138,16 +138,20 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, where: Positions) -> Tensor:
         keys, values: [key_value_heads, S, head_dim]; as many heads in a row share each.
 
     Returns:
-        [T, heads * head_dim].
+        [heads, T, head_dim]; how it lies is torch's choice.
     """
-    heads, tokens, _ = q.shape
-    group = heads // len(keys)
+    group = len(q) // len(keys)
     # Those that share keys are a dimension of their own: [key_value_heads, group, T or S, head_dim].
     keys, values = (x[:, None].expand(-1, group, -1, -1) for x in (keys, values))
     mixed = F.scaled_dot_product_attention(
         q.view(-1, group, *q.shape[1:]), keys, values, attn_mask=where.mask, is_causal=where.causal
     )
-    return mixed.permute(2, 0, 1, 3).reshape(tokens, -1)
+    return mixed.flatten(0, 1)
+
+
+def by_token(heads: Tensor) -> Tensor:
+    """What heads give, [heads, T, head_dim], as rows [T, heads * head_dim]."""
+    return heads.transpose(0, 1).flatten(1)
 
 
 class MLP(nn.Module):
@@ -181,15 +185,19 @@ class LowerRight:
 
     Its corner is where the last token meets the last key. Flash attention has such a mask, but torch's
     function has no name for it. (``torch.nn.attention.bias`` has, and imports torch's compiler: seconds.)
+    It is for one call of the model, whose layers are all alike.
     """
+
+    def __init__(self) -> None:
+        self._flash: bool | None = None
 
     @classmethod
     def __torch_function__(
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Tensor:
         query, keys, values = args
-        params = SDPAParams(query, keys, values, None, 0.0, False, False)
-        if query.is_cuda and query.shape[-1] % 8 == 0 and can_use_flash_attention(params):
+        assert kwargs is not None
+        if kwargs["attn_mask"].takes_flash(query, keys, values):
             # Here causal means: to the last key, not to the one with the token's own number.
             found: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(
                 query, keys, values, is_causal=True
@@ -198,6 +206,13 @@ class LowerRight:
         tokens, end = query.shape[-2], keys.shape[-2]
         mask = torch.ones(tokens, end, dtype=torch.bool, device=query.device).tril(end - tokens)
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+
+    def takes_flash(self, query: Tensor, keys: Tensor, values: Tensor) -> bool:
+        """True where torch has flash attention for these."""
+        if self._flash is None:
+            params = SDPAParams(query, keys, values, None, 0.0, False, False)
+            self._flash = query.is_cuda and query.shape[-1] % 8 == 0 and can_use_flash_attention(params)
+        return self._flash
 
 
 @dataclass(frozen=True, slots=True)

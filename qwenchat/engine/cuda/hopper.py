@@ -6,17 +6,17 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.cuda.decode import LayerOnTape, Weights
 from qwenchat.engine.cuda.kernels.hopper import compiled, tape
-from qwenchat.engine.cuda.kernels.hopper.step import Rows
+from qwenchat.engine.cuda.kernels.hopper.prefill import DOWN, PROJECTION, QKV, UP_GATE, Products, Stream
 from qwenchat.engine.cuda.kernels.hopper.tape import Tape
+from qwenchat.engine.cuda.kernels.prefill import rotate
 from qwenchat.engine.cuda.linear import matrix_of
 from qwenchat.engine.cuda.packed import Packed
-from qwenchat.engine.cuda.prefill import CudaLayer
-from qwenchat.engine.model import Block, Qwen
+from qwenchat.engine.kv_cache import KVCache
+from qwenchat.engine.model import Block, Positions, Qwen, RMSNorm, attend
 from qwenchat.errors import Phrase
 
 _DTYPES = (torch.float16, torch.bfloat16)
@@ -58,13 +58,14 @@ def assemble(model: Qwen) -> Weights:
     """A model's weights on tapes; its layers then hold, and multiply with, the same ones."""
     blocks = model.layers
     zeros = any(m.zeros is not None for block in blocks for m in _matrices(cast(Block, block)))
+    products: Products | None = None
     tapes = []
     for i in range(len(blocks)):
         # One at a time, and the old one goes at once, to the driver: no tape would fit into what it leaves.
         block = cast(Block, blocks[i])
         on_tape = tape.lay(*_matrices(block), zeros=zeros)
-        linears = [TapeLinear(on_tape, n, model.dtype) for n in range(4)]
-        blocks[i] = CudaLayer(block, linears)
+        products = products or Products(on_tape, model.dtype)
+        blocks[i] = HopperLayer(block, on_tape, products)
         tapes.append(LayerOnTape(block.attention_norm.weight, block.mlp_norm.weight, on_tape))
         del block
         torch.cuda.empty_cache()
@@ -78,22 +79,40 @@ def _matrices(block: Block) -> tuple[Packed, Packed, Packed, Packed, Packed]:
     return qkv, output, up, gate, down
 
 
-class TapeLinear(nn.Module):
-    """A linear layer on one of a tape's four matrices; many rows at once, for prefill.
+class HopperLayer(nn.Module):
+    """One layer for many tokens at once: attention and MLP, each behind a norm and added to the stream.
 
     What is between the MLP's matrices, its units, stays in the tape's order.
+
+    Args:
+        block: whose place it takes.
+        on_tape: its matrices.
+        products: multiplies with them.
     """
 
-    def __init__(self, on_tape: Tape, which: int, dtype: torch.dtype) -> None:
+    def __init__(self, block: Block, on_tape: Tape, products: Products) -> None:
         super().__init__()
-        self._rows = Rows(on_tape, which, dtype)
-        self._order = None if on_tape.order is None or which % 2 else on_tape.order[which // 2]
-        self._bias = None if which else on_tape.bias.to(dtype)
+        self.layer, self.head_dim = block.attention.layer, block.attention.head_dim
+        self.attention_norm, self.mlp_norm = block.attention_norm, block.mlp_norm
+        self._tape, self._products = on_tape, products
+        self._orders = (None, None) if on_tape.order is None else on_tape.order.unbind()
+        self._bias = on_tape.bias.to(block.attention_norm.weight.dtype)
 
-    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        """The layer's output for x [T, in]; added to ``add`` [T, out], if that is given, in one pass."""
-        if self._order is not None:
-            x = x[:, self._order]
-        if add is not None:
-            return torch.addmm(add, x, self._rows().t())
-        return F.linear(x, self._rows(), self._bias)
+    def forward(self, x: Tensor, cache: KVCache, where: Positions) -> Tensor:
+        """As the block's."""
+        tokens, products, on_tape = x.shape[0], self._products, self._tape
+        laid, x = products.normed(Stream(x), *self._norm(self.attention_norm), self._orders[0])
+        qkv = products.multiply(on_tape, QKV, laid, tokens, self._bias).view(tokens, -1, self.head_dim)
+        part = cache.layer(self.layer)
+        logn = None if where.logn is None else where.logn[:, 0, 0]
+        q = rotate(qkv, where.cos[:, 0], where.sin[:, 0], logn, part, cache.length)
+        del qkv
+        keys, values = part.floats(cache.length + tokens, x.dtype)
+        stream = products.add(on_tape, PROJECTION, products.laid(attend(q, keys, values, where)), x)
+        laid, x = products.normed(stream, *self._norm(self.mlp_norm), self._orders[1])
+        laid = products.hidden(products.multiply(on_tape, UP_GATE, laid, tokens))
+        return products.whole(products.add(on_tape, DOWN, laid, x))
+
+    @staticmethod
+    def _norm(norm: RMSNorm) -> tuple[Tensor, float]:
+        return norm.weight, norm.eps

@@ -15,7 +15,7 @@ from qwenchat.engine.cuda.kernels.head_norms import HeadNorms
 from qwenchat.engine.cuda.linear import PackedLinear, matrix_of
 from qwenchat.engine.cuda.packed import join, pair
 from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.model import Block, Positions, attend
+from qwenchat.engine.model import Block, Positions, attend, by_token
 
 
 def on_rows(block: Block) -> tuple[PackedLinear, PackedLinear, PackedLinear, PackedLinear]:
@@ -60,6 +60,6 @@ class CudaLayer(nn.Module):
         q = prefill.rotate(qkv, where.cos[:, 0], where.sin[:, 0], logn, part, cache.length, self.norms)
         del qkv
         keys, values = part.floats(cache.length + tokens, x.dtype)
-        x = self.output(attend(q, keys, values, where), add=x)
+        x = self.output(by_token(attend(q, keys, values, where)), add=x)
         out: Tensor = self.down(prefill.swiglu(self.up_gate(self.mlp_norm(x))), add=x)
         return out

@@ -44,28 +44,43 @@ class Launch:
 
     Args:
         function: as :func:`kernel` gives it.
-        grid, threads: blocks, and threads of one.
-        structure: its first argument, read at each launch.
-        numbers: whole numbers behind that.
+        threads: of a block.
+        structure: its argument, read at each launch.
         shared: bytes of shared memory.
+        early: start while the kernel before it still runs; it must wait for that one by itself.
     """
 
     def __init__(
-        self, function: Any, grid: tuple[int, int], threads: int, structure: ctypes.Structure, *numbers: int,
+        self,
+        function: Any,
+        threads: int,
+        structure: ctypes.Structure,
+        *,
         shared: int = 0,
-    ) -> None:  # fmt: skip
+        early: bool = False,
+    ) -> None:
         from cuda.bindings import driver
 
-        self._values = [structure, *(ctypes.c_int(n) for n in numbers)]
-        self._pointers = (ctypes.c_void_p * len(self._values))(*map(ctypes.addressof, self._values))
-        self._before = (function, *grid, 1, threads, 1, 1, shared)
-        self._address = ctypes.addressof(self._pointers)
-        self._launch = driver.cuLaunchKernel
+        self._structure = structure
+        self._pointer = ctypes.c_void_p(ctypes.addressof(structure))
+        config = driver.CUlaunchConfig()
+        config.gridDimY = config.gridDimZ = config.blockDimY = config.blockDimZ = 1
+        config.blockDimX, config.sharedMemBytes = threads, shared
+        if early:
+            attribute = driver.CUlaunchAttribute()
+            attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            attribute.value.programmaticStreamSerializationAllowed = 1
+            config.attrs, config.numAttrs = [attribute], 1
+        self._config, self._function = config, function
+        self._launch, self._device = driver.cuLaunchKernelEx, torch.cuda.current_device()
 
-    def __call__(self) -> None:
-        """Launches it on the current stream."""
-        stream = torch.cuda.current_stream().cuda_stream
-        _checked(self._launch(*self._before, stream, self._address, 0))
+    def __call__(self, blocks: int) -> None:
+        """Launches it on the current stream, with so many blocks."""
+        config = self._config
+        config.gridDimX = blocks
+        # What torch.cuda.current_stream() finds in 20 us.
+        config.hStream = torch._C._cuda_getCurrentRawStream(self._device)
+        _checked(self._launch(config, self._function, ctypes.addressof(self._pointer), 0))
 
 
 def kernel(source: str, name: str, options: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
@@ -99,20 +114,31 @@ def _kernel(source: str, name: str, options: tuple[tuple[str, int], ...], shared
 def _module(source: str, options: tuple[tuple[str, int], ...], device: int) -> Any:
     from cuda.bindings import driver
 
+    return _checked(driver.cuModuleLoadData(code(source, options)))
+
+
+def code(source: str, options: tuple[tuple[str, int], ...]) -> bytes:
+    """The machine code of a source beside this module, as it is kept, or else compiled and kept.
+
+    Args:
+        source, options: as of :func:`kernel`.
+
+    Raises:
+        CannotCompile: it cannot be compiled here.
+    """
     headers = {path.name: path.read_bytes() for path in sorted(_FOLDER.glob("*.cuh"))}
-    code = (_FOLDER / source).read_bytes()
+    text = (_FOLDER / source).read_bytes()
     flags = [b"--gpu-architecture=sm_90a", b"--std=c++17", b"-DSHARED=%d" % SHARED]
     flags += [f"-D{name}={value}".encode() for name, value in options]
-    key = hashlib.sha256(b"\0".join((code, *headers.values(), *flags, _version()))).hexdigest()
+    key = hashlib.sha256(b"\0".join((text, *headers.values(), *flags, _version()))).hexdigest()
     kept = get_cache_manager(key)
     name = f"{source}.cubin"
     path = kept.get_file(name)
-    if path is None:
-        cubin = _compile(source, code, headers, flags)
-        kept.put(cubin, name, binary=True)
-    else:
-        cubin = Path(path).read_bytes()
-    return _checked(driver.cuModuleLoadData(cubin))
+    if path is not None:
+        return Path(path).read_bytes()
+    cubin = _compile(source, text, headers, flags)
+    kept.put(cubin, name, binary=True)
+    return cubin
 
 
 def _version() -> bytes:

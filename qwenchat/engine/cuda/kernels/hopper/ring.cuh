@@ -1,6 +1,6 @@
 // A ring of tiles in shared memory: one thread has them copied in, the others take them and give them back.
 #pragma once
-#include "shape.cuh"
+#include "barriers.cuh"
 
 constexpr int WARPS = 16, CONSUMERS = WARPS * 32, THREADS = CONSUMERS + 32, STAGES = BITS == 16 ? 11 : 12,
               STAGE = 17024;
@@ -17,40 +17,6 @@ struct Shared {
   alignas(16) float part[ORDERED ? H : 3648];
 };
 
-__device__ __forceinline__ u32 sm(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-__device__ __forceinline__ void bar_init(u64* b, int n) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(sm(b)), "r"(n));
-}
-__device__ __forceinline__ void bars_ready() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-__device__ __forceinline__ void bar_expect(u64* b, u32 bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(sm(b)), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void bar_arrive(u64* b) {
-  asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(sm(b)) : "memory");
-}
-__device__ __forceinline__ bool bar_try(u64* b, u32 parity) {
-  u32 ok;
-  asm volatile(
-      "{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cta.shared::cta.b64 p, [%1], %2;\n"
-      "selp.u32 %0, 1, 0, p;\n}"
-      : "=r"(ok)
-      : "r"(sm(b)), "r"(parity)
-      : "memory");
-  return ok;
-}
-__device__ __forceinline__ void bar_wait(u64* b, u32 parity) {
-  while (!bar_try(b, parity)) continue;
-}
-__device__ __forceinline__ void bulk(void* dst, const void* src, u32 bytes, u64* b) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          sm(dst)),
-      "l"(src), "r"(bytes), "r"(sm(b))
-      : "memory");
-}
 __device__ __forceinline__ void team_sync() { asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory"); }
 
 // Fewer tiles are under way while blocks wait for one another: words would queue behind them.

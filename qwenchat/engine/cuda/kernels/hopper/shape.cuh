@@ -62,3 +62,11 @@ __device__ __forceinline__ u32 narrow_float(float f) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
   return h;
 }
+__device__ __forceinline__ u32 narrow_two(float a, float b) {  // the first in the lower 16 bits
+  u32 w;
+  if (BF16)
+    asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(w) : "f"(a), "f"(b));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(w) : "f"(a), "f"(b));
+  return w;
+}

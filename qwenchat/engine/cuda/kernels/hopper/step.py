@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from qwenchat.engine.cuda.kernels.hopper.compiled import SHARED, Launch, kernel
-from qwenchat.engine.cuda.kernels.hopper.tape import BLOCKS, HEADS, HIDDEN, MLP, Tape
+from qwenchat.engine.cuda.kernels.hopper.tape import BLOCKS, HEADS, HIDDEN, Tape
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Rotary
 
@@ -91,46 +92,4 @@ class Layers:
             ("BF16", int(embedding.dtype == torch.bfloat16)),
         )
         function = kernel("step.cu", "layers", options, SHARED)
-        self.launch = Launch(function, (BLOCKS, 1), _THREADS, self._step, shared=SHARED)
-
-
-class _Rows(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("tape", "out")]
-
-
-SHAPES = ((3 * HIDDEN, HIDDEN), (HIDDEN, HIDDEN), (2 * MLP, HIDDEN), (HIDDEN, MLP))
-"""Rows and inputs of a tape's four matrices; up lies above gate."""
-
-
-class Rows:
-    """Brings one of a tape's four matrices back as rows of floats.
-
-    Its inputs are in the tape's order, and so are the units of the MLP; other rows are in the model's.
-
-    Args:
-        tape: that stays where it is.
-        which: of the four.
-        dtype: float16 or bfloat16.
-    """
-
-    def __init__(self, tape: Tape, which: int, dtype: torch.dtype) -> None:
-        self._tape, self._shape, self._dtype = tape, SHAPES[which], dtype
-        sizes = tape.sizes
-        options = (
-            ("BITS", tape.bits),
-            ("ZEROS", int(tape.zeros)),
-            ("BF16", int(dtype == torch.bfloat16)),
-        )
-        name = ("whole_rows", "projection_rows", "whole_rows", "down_rows")[which]
-        tiles = (6 * sizes.along, 64 // sizes.row_blocks, 11 * sizes.along, 256 // sizes.row_blocks)[which]
-        numbers = ((6, 0), (), (10, 1), ())[which]
-        grid = (BLOCKS, tiles) if which % 2 else (tiles, BLOCKS)
-        self._rows = _Rows(tape.data.data_ptr() + sizes.starts()[which], None)
-        self._launch = Launch(kernel("rows.cu", name, options), grid, 256, self._rows, *numbers)
-
-    def __call__(self) -> Tensor:
-        """The matrix [out, in]."""
-        out = torch.empty(self._shape, dtype=self._dtype, device=self._tape.data.device)
-        self._rows.out = out.data_ptr()
-        self._launch()
-        return out
+        self.launch = partial(Launch(function, _THREADS, self._step, shared=SHARED), BLOCKS)

@@ -1,0 +1,231 @@
+"""Products of many tokens with a layer's matrices on tape, for prefill: launchers of the sources here.
+
+Between the products lie ``laid`` inputs: [inputs / 64, padded tokens, 64], as ``inputs.cu`` says.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from qwenchat.engine.cuda.kernels.hopper.compiled import SHARED, Launch, kernel
+from qwenchat.engine.cuda.kernels.hopper.tape import BLOCKS, HEAD_DIM, HIDDEN, UNITS, Tape
+
+QKV, PROJECTION, UP_GATE, DOWN = range(4)
+"""A tape's matrices."""
+
+_LAID_UNITS = BLOCKS * 96
+_ROWS = (BLOCKS * 96, HIDDEN, BLOCKS * 176, HIDDEN)
+_TOKENS = (64, 128, 256)
+"""Tokens of a tile, as ``product.cu`` can have them."""
+_SPLITS = (1, 2, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The residual stream: x [T, hidden], and what is still to be added to it.
+
+    Attributes:
+        x: floats.
+        parts: float32 [splits, hidden / 16, T, 16], or None.
+    """
+
+    x: Tensor
+    parts: Tensor | None = None
+
+
+class _Product(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("tape", "x", "bias", "added", "out", "parts")),
+        *((name, ctypes.c_int) for name in ("tokens", "padded", "splits")),
+    ]  # fmt: skip
+
+
+class _Inputs(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("x", "parts", "sum", "weight", "order", "out")),
+        *((name, ctypes.c_int) for name in ("token_stride", "head_stride", "tokens", "padded", "splits")),
+        ("eps", ctypes.c_float),
+    ]  # fmt: skip
+
+
+class Products:
+    """Multiplies with matrices of one kind.
+
+    Args:
+        tape: one of those that it is for.
+        dtype: float16 or bfloat16.
+    """
+
+    def __init__(self, tape: Tape, dtype: torch.dtype) -> None:
+        self._dtype, self._device = dtype, tape.data.device
+        self._starts = tape.sizes.starts()
+        self._options = (
+            ("BITS", tape.bits),
+            ("ZEROS", int(tape.zeros)),
+            ("BF16", int(dtype == torch.bfloat16)),
+        )
+        self._found: dict[tuple[int, int], tuple[int, int]] = {}
+        self._launches: dict[tuple[int, int], tuple[_Product, Launch]] = {}
+        self._of_inputs: dict[str, tuple[_Inputs, Launch]] = {}
+
+    def normed(
+        self, stream: Stream, weight: Tensor, eps: float, order: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The stream behind a norm, laid, its inputs in ``order``; and x, with what was to be added to it."""
+        x, parts = stream.x, stream.parts
+        out = _room(x, HIDDEN, x.shape[0])
+        whole = x if parts is None else torch.empty_like(x)
+        self._lay(x, (HIDDEN, HEAD_DIM), x.shape[0], out, parts, whole, weight, eps, order)
+        return out, whole
+
+    def laid(self, heads: Tensor) -> Tensor:
+        """Inputs [heads, T, head_dim], wherever heads and tokens lie, laid."""
+        assert heads.stride(2) == 1
+        tokens = heads.shape[1]
+        out = _room(heads, HIDDEN, tokens)
+        self._lay(heads, (heads.stride(1), heads.stride(0)), tokens, out)
+        return out
+
+    def whole(self, stream: Stream) -> Tensor:
+        """The stream's x with what is to be added to it."""
+        x = stream.x
+        if stream.parts is None:
+            return x
+        whole = torch.empty_like(x)
+        self._lay(x, (HIDDEN, HEAD_DIM), x.shape[0], None, stream.parts, whole)
+        return whole
+
+    def hidden(self, both: Tensor) -> Tensor:
+        """The MLP's hidden units, laid, of what up and gate give."""
+        out = _room(both, _LAID_UNITS, both.shape[0])
+        fields, launch = self._kernel("hidden")
+        fields.x, fields.out = both.data_ptr(), out.data_ptr()
+        fields.padded = out.shape[1]
+        launch(both.shape[0])
+        return out
+
+    def multiply(
+        self, tape: Tape, which: int, laid: Tensor, tokens: int, bias: Tensor | None = None
+    ) -> Tensor:
+        """The product with q, k, v, or with up and gate: [T, rows], the latter's as they are on the tape."""
+        out = torch.empty(tokens, _ROWS[which], dtype=self._dtype, device=self._device)
+        self._product(tape, which, laid, tokens, 1, out=out, bias=bias)
+        return out
+
+    def add(self, tape: Tape, which: int, laid: Tensor, x: Tensor) -> Stream:
+        """x [T, hidden] and the product with the output projection, or with down."""
+        tokens = x.shape[0]
+        _, splits = self._best(which, tokens)
+        if splits == 1:
+            out = torch.empty_like(x)
+            self._product(tape, which, laid, tokens, 1, out=out, added=x)
+            return Stream(out)
+        parts = torch.empty(splits, HIDDEN // 16, tokens, 16, device=self._device)
+        self._product(tape, which, laid, tokens, splits, parts=parts)
+        return Stream(x, parts)
+
+    def _product(
+        self, tape: Tape, which: int, laid: Tensor, tokens: int, splits: int, *, out: Tensor | None = None,
+        bias: Tensor | None = None, added: Tensor | None = None, parts: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        size, _ = self._best(which, tokens)
+        fields, launch = self._launch(which, size)
+        fields.tape = tape.data.data_ptr() + self._starts[which]
+        fields.x, fields.bias, fields.added = laid.data_ptr(), _address(bias), _address(added)
+        fields.out, fields.parts = _address(out), _address(parts)
+        fields.tokens, fields.padded, fields.splits = tokens, laid.shape[1], splits
+        tiles = _ROWS[which] // 128 * -(-tokens // size) * splits
+        launch(min(tiles, self._multiprocessors))
+
+    def _best(self, which: int, tokens: int) -> tuple[int, int]:
+        """Tokens of a tile, and parts of its inputs: those with which the multiprocessors are done first."""
+        found = self._found.get((which, tokens))
+        if found is None:
+            found = self._found[which, tokens] = self._search(which, tokens)
+        return found
+
+    def _search(self, which: int, tokens: int) -> tuple[int, int]:
+        every = [(size, splits) for size in _TOKENS for splits in (_SPLITS if which % 2 else (1,))]
+
+        def time(choice: tuple[int, int]) -> float:
+            """Microseconds on an H200, about."""
+            size, splits = choice
+            tiles = _ROWS[which] // 128 * -(-tokens // size) * splits
+            steps = (_LAID_UNITS if which == DOWN else HIDDEN) // 64 / splits
+            parts = 0.011 * splits * tokens if splits > 1 else 0
+            return -(-tiles // self._multiprocessors) * (steps * (0.3 + 0.0018 * size) + 2) + parts
+
+        return min(every, key=time)
+
+    @cached_property
+    def _multiprocessors(self) -> int:
+        return torch.cuda.get_device_properties(self._device).multi_processor_count
+
+    def _launch(self, which: int, size: int) -> tuple[_Product, Launch]:
+        found = self._launches.get((which, size))
+        if found is None:
+            options = (*self._options, ("MATRIX", which), ("NT", size))
+            fields = _Product()
+            function = kernel("product.cu", "product", options, SHARED)
+            found = fields, Launch(function, 384, fields, shared=SHARED, early=True)
+            self._launches[which, size] = found
+        return found
+
+    def _lay(
+        self, x: Tensor, strides: tuple[int, int], tokens: int, out: Tensor | None,
+        parts: Tensor | None = None, whole: Tensor | None = None, weight: Tensor | None = None,
+        eps: float = 0.0, order: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Launches what lays inputs; ``strides`` are those of tokens and heads."""
+        fields, launch = self._kernel("inputs")
+        fields.x, fields.parts, fields.sum = x.data_ptr(), _address(parts), _address(whole)
+        fields.weight, fields.order, fields.out = _address(weight), _address(order), _address(out)
+        fields.token_stride, fields.head_stride = strides
+        fields.tokens, fields.eps = tokens, eps
+        fields.padded = 0 if out is None else out.shape[1]
+        fields.splits = 0 if parts is None else parts.shape[0]
+        launch(tokens)
+
+    def _kernel(self, name: str) -> tuple[_Inputs, Launch]:
+        found = self._of_inputs.get(name)
+        if found is None:
+            fields = _Inputs()
+            found = fields, Launch(kernel("inputs.cu", name, self._options), 512, fields, early=True)
+            self._of_inputs[name] = found
+        return found
+
+
+def _room(x: Tensor, inputs: int, tokens: int) -> Tensor:
+    """Room for inputs that will be laid."""
+    return x.new_empty(inputs // 64, -(-tokens // 8) * 8, 64)
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def laid_twin(x: Tensor, bits: int) -> Tensor:
+    """The plain twin of laying inputs [T, inputs] for weights of so many bits; what is padded is zero."""
+    tokens, inputs = x.shape
+    # A piece has four pairs of the 16 or 32 inputs that are next to one another.
+    pieces = x.view(tokens, -1, 4, 2 if bits == 16 else 4, 2).transpose(2, 3).reshape(tokens, -1, 8, 8)
+    place = torch.arange(8, device=x.device)
+    turned = place ^ (torch.arange(tokens, device=x.device) % 8)[:, None]
+    pieces = pieces[torch.arange(tokens, device=x.device)[:, None], :, turned]  # [T, place, inputs / 64, 8]
+    out = x.new_zeros(_room(x, inputs, tokens).shape)
+    out[:, :tokens] = pieces.permute(2, 0, 1, 3).flatten(2)
+    return out
+
+
+def hidden_twin(both: Tensor) -> Tensor:
+    """The plain twin of :meth:`Products.hidden` before it is laid: [T, inputs]."""
+    rows = both.view(len(both), BLOCKS, -1).float()
+    up, gate = rows[..., :UNITS], rows[..., UNITS : 2 * UNITS]
+    units = F.pad(up * F.silu(gate), (0, _LAID_UNITS // BLOCKS - UNITS))
+    return units.flatten(1).to(both.dtype)

@@ -1,0 +1,137 @@
+"""Prefill on Hopper: products with matrices on tape are those with the matrices they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+pytest.importorskip("triton", reason="there is no triton for this platform")
+
+from qwenchat.engine.cuda.kernels.hopper import tape
+from qwenchat.engine.cuda.kernels.hopper.prefill import (
+    DOWN,
+    PROJECTION,
+    QKV,
+    UP_GATE,
+    Products,
+    Stream,
+    hidden_twin,
+    laid_twin,
+)
+from tests.engine.cuda.kernels.test_hopper import CUDA, KINDS, Kind, pytestmark
+
+__all__ = ["pytestmark"]
+
+
+def rows_of_blocks(both: Tensor) -> Tensor:
+    """What up and gate give, [T, 2 * mlp_size], of their product, whose rows are in the tape's order."""
+    blocks = both.view(len(both), tape.BLOCKS, -1)
+    up, gate = blocks[..., : tape.UNITS], blocks[..., tape.UNITS : 2 * tape.UNITS]
+    return torch.cat((up.flatten(1), gate.flatten(1)), dim=1)
+
+
+def units_laid(hidden: Tensor, bits: int) -> Tensor:
+    """Hidden units [T, mlp_size], laid."""
+    blocks = hidden.view(len(hidden), tape.BLOCKS, tape.UNITS)
+    return laid_twin(F.pad(blocks, (0, 96 - tape.UNITS)).flatten(1), bits)
+
+
+@pytest.mark.parametrize(
+    ("kind", "zeros"),
+    # With zero points, and laid for some though it has none: another layer's may have them.
+    [*((kind, kind.zeros) for kind in KINDS), (Kind(4), True), (Kind(8), True)],
+    ids=str,
+)
+@torch.inference_mode()
+def test_products_with_the_identity_are_the_matrices(kind: Kind, zeros: bool) -> None:
+    torch.manual_seed(2)
+    qkv, proj, up, gate, down = kind.layer()
+    laid = tape.lay(qkv, proj, up, gate, down, zeros=zeros)
+    products = Products(laid, kind.dtype)
+    # A tape keeps its own order of inputs, and of the MLP's units.
+    unit = torch.arange(tape.MLP, device=CUDA) if down.perm is None else down.perm.long()
+    in_order = [replace(m, perm=None).dense().to(kind.dtype) for m in (qkv, proj, up, gate, down)]
+    one = torch.eye(tape.HIDDEN, dtype=kind.dtype, device=CUDA)
+    inputs = laid_twin(one, kind.bits)
+    found = products.multiply(laid, QKV, inputs, tape.HIDDEN, torch.zeros_like(laid.bias))
+    assert torch.equal(found.t(), in_order[0])
+    found = products.whole(products.add(laid, PROJECTION, inputs, torch.zeros_like(one)))
+    assert torch.equal(found.t(), in_order[1])
+    found = rows_of_blocks(products.multiply(laid, UP_GATE, inputs, tape.HIDDEN))
+    assert torch.equal(found.t(), torch.cat((in_order[2][unit], in_order[3][unit])))
+    del found
+    one = torch.eye(tape.MLP, dtype=kind.dtype, device=CUDA)
+    x = torch.zeros(tape.MLP, tape.HIDDEN, dtype=kind.dtype, device=CUDA)
+    assert torch.equal(
+        products.whole(products.add(laid, DOWN, units_laid(one, kind.bits), x)).t(), in_order[4]
+    )
+    for order, of in zip((None, None) if laid.order is None else laid.order, (qkv, up), strict=True):
+        assert order is of.perm or (of.perm is not None and torch.equal(order, of.perm))
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 64, 65, 130, 200, 515, 1100])
+@pytest.mark.parametrize("kind", [Kind(8), Kind(4, zeros=True, dtype=torch.bfloat16), Kind(16)], ids=str)
+@torch.inference_mode()
+def test_products_are_those_of_plain_torch_and_the_same_each_time(kind: Kind, tokens: int) -> None:
+    torch.manual_seed(tokens)
+    matrices = kind.layer()
+    laid = tape.lay(*matrices, zeros=kind.zeros)
+    products = Products(laid, kind.dtype)
+    qkv, proj, up, gate, down = (m.dense() for m in matrices)
+    x = torch.randn(tokens, tape.HIDDEN, device=CUDA).to(kind.dtype)
+    hidden = torch.randn(tokens, tape.MLP, device=CUDA).to(kind.dtype)
+    inputs = laid_twin(x, kind.bits)
+
+    def check(product: Callable[[], Tensor], expected: Tensor) -> None:
+        found = product()
+        off = float((found.float() - expected).norm() / expected.norm())
+        assert off < (4e-3 if kind.dtype == torch.bfloat16 else 5e-4)
+        assert torch.equal(found, product())
+
+    bias = laid.bias
+    check(lambda: products.multiply(laid, QKV, inputs, tokens, bias), x.float() @ qkv.t() + bias.float())
+    check(lambda: products.whole(products.add(laid, PROJECTION, inputs, x)), x.float() @ proj.t() + x.float())
+    check(
+        lambda: rows_of_blocks(products.multiply(laid, UP_GATE, inputs, tokens)),
+        x.float() @ torch.cat((up, gate)).t(),
+    )
+    units = units_laid(hidden, kind.bits)
+    check(lambda: products.whole(products.add(laid, DOWN, units, x)), hidden.float() @ down.t() + x.float())
+
+
+@pytest.mark.parametrize("kind", [Kind(8), Kind(16, dtype=torch.bfloat16)], ids=str)
+@pytest.mark.parametrize("tokens", [1, 9, 130])
+@torch.inference_mode()
+def test_inputs_are_laid_as_the_twin_lays_them(kind: Kind, tokens: int) -> None:
+    torch.manual_seed(tokens)
+    products = Products(tape.lay(*kind.layer(), zeros=False), kind.dtype)
+    x = torch.randn(tokens, tape.HIDDEN, device=CUDA).to(kind.dtype)
+    heads = x.view(tokens, tape.HEADS, tape.HEAD_DIM).transpose(0, 1)
+    for of in (heads, heads.contiguous()):
+        assert torch.equal(products.laid(of)[:, :tokens], laid_twin(x, kind.bits)[:, :tokens])
+    weight = torch.rand(tape.HIDDEN, device=CUDA).to(kind.dtype)
+    order = torch.randperm(tape.HIDDEN, device=CUDA).int()
+    parts = torch.randn(2, tape.HIDDEN // 16, tokens, 16, device=CUDA)
+    step = 2**-7 if kind.dtype == torch.bfloat16 else 2**-10
+    for stream, of_place in ((Stream(x), None), (Stream(x, parts), order)):
+        laid, whole = products.normed(stream, weight, 1e-6, of_place)
+        expected = x.float()
+        if stream.parts is not None:
+            expected = expected + stream.parts.sum(0).permute(1, 0, 2).flatten(1)
+        torch.testing.assert_close(whole.float(), expected, rtol=step, atol=1e-6)
+        assert torch.equal(products.whole(stream), whole)
+        normed = F.rms_norm(whole.float(), (tape.HIDDEN,), weight.float(), 1e-6)
+        normed = normed if of_place is None else normed[:, of_place.long()]
+        found = laid[:, :tokens].float()
+        wanted = laid_twin(normed, kind.bits)[:, :tokens]
+        torch.testing.assert_close(found, wanted, rtol=2 * step, atol=1e-6)
+    both = torch.randn(tokens, tape.BLOCKS * 176, device=CUDA).to(kind.dtype)
+    both[0, 0], both[0, tape.UNITS] = 2, -100  # a gate that is shut
+    found = products.hidden(both)[:, :tokens].float()
+    wanted = laid_twin(hidden_twin(both).float(), kind.bits)[:, :tokens]
+    torch.testing.assert_close(found, wanted, rtol=2 * step, atol=1e-6)
