@@ -36,7 +36,9 @@ __device__ __forceinline__ void bulk(void* dst, const void* src, u32 bytes, u64*
       "l"(src), "r"(bytes), "r"(sm(b))
       : "memory");
 }
-// A kernel may start while the one before it still runs: it waits for that one here, before it reads what that
-// wrote or writes anything itself, and lets the next one start.
+// A kernel may start while the one before it still runs: it waits for that one here, before it reads what
+// that wrote or writes anything itself, and lets the next one start.
 __device__ __forceinline__ void wait_for_previous() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-__device__ __forceinline__ void start_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ __forceinline__ void start_next() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}

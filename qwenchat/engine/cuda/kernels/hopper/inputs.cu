@@ -1,17 +1,17 @@
-// What goes into the products of prefill (product.cu), laid as their copies want it: 64 inputs of every token, then
-// the next 64. A token's 128 bytes are eight pieces by turns, as the tensor cores read them from shared memory;
-// within 32 inputs (floats: 16) the pairs are in the order in which a tape's words have them.
+// What goes into the products of prefill (product.cu), laid as their copies want it: 64 inputs of every
+// token, then the next 64. A token's 128 bytes are eight pieces by turns, as the tensor cores read them from
+// shared memory; within 32 inputs (floats: 16) the pairs are in the order in which a tape's words have them.
 #include "barriers.cuh"
 
 typedef unsigned short half_word;
 
 struct Inputs {
-  const half_word* x;       // [tokens][heads][D]; for the MLP's hidden units [tokens][BLOCKS * 176]
-  const float* parts;       // [splits][H / 16][tokens][16] to add to it, or null
-  half_word* sum;           // [tokens][H], with parts: x with them
-  const half_word* weight;  // [H], of a norm, or null
-  const int* order;         // [H], the input at each place, or null
-  byte* out;                // [inputs / 64][padded][64], or null
+  const half_word* x;             // [tokens][heads][D]; for the MLP's hidden units [tokens][BLOCKS * 176]
+  const float* parts;             // [splits][H / 16][tokens][16] to add to it, or null
+  half_word* sum;                 // [tokens][H], with parts: x with them
+  const half_word* weight;        // [H], of a norm, or null
+  const int* order;               // [H], the input at each place, or null
+  byte* out;                      // [inputs / 64][padded][64], or null
   int token_stride, head_stride;  // of x, in numbers
   int tokens, padded, splits;
   float eps;
@@ -49,7 +49,8 @@ extern "C" __global__ void __launch_bounds__(512) inputs(const __grid_constant__
       float4 a = __ldg(part), b = __ldg(part + 1);
       x[0] += a.x, x[1] += a.y, x[2] += a.z, x[3] += a.w, x[4] += b.x, x[5] += b.y, x[6] += b.z, x[7] += b.w;
     }
-    uint4 q = make_uint4(narrow_two(x[0], x[1]), narrow_two(x[2], x[3]), narrow_two(x[4], x[5]), narrow_two(x[6], x[7]));
+    uint4 q = make_uint4(narrow_two(x[0], x[1]), narrow_two(x[2], x[3]), narrow_two(x[4], x[5]),
+                         narrow_two(x[6], x[7]));
     ((uint4*)(m.sum + (u64)token * H))[tid] = q;
     wide_eight(q, x);
   }

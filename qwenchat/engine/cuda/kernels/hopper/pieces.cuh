@@ -1,10 +1,10 @@
-// A matrix of a tape by portions of a few inputs: how 16 rows of it come into shared memory, and from there as floats
-// into the registers of a warpgroup's product.
+// A matrix of a tape by portions of a few inputs: how 16 rows of it come into shared memory, and from there
+// as floats into the registers of a warpgroup's product.
 //
-// MATRIX: 0 is q, k, v; 1 the output projection; 2 up and gate; 3 down. Rows are counted by 16 in the order of
-// the tape. A portion is a group of scales or half of one; in down, the 86 units of a block, which are 96 inputs
-// here, since the inputs' own last ten are zeros. It is made of pieces of 32 inputs (floats: 16), which are in an
-// order of their own there (inputs.cu).
+// MATRIX: 0 is q, k, v; 1 the output projection; 2 up and gate; 3 down. Rows are counted by 16 in the order
+// of the tape. A portion is a group of scales or half of one; in down, the 86 units of a block, which are 96
+// inputs here, since the inputs' own last ten are zeros. It is made of pieces of 32 inputs (floats: 16),
+// which are in an order of their own there (inputs.cu).
 #pragma once
 #include "barriers.cuh"
 
@@ -14,7 +14,8 @@ constexpr int ROW_BLOCKS = MATRIX == 0 ? BLOCKS * 6 : MATRIX == 2 ? BLOCKS * 11 
 constexpr int INPUTS = MATRIX == 3 ? BLOCKS * UNITS_LAID : H;
 constexpr int PORTION = MATRIX == 3 ? UNITS_LAID : BITS == 16 ? 64 : GROUP, OF_PORTION = PORTION / PIECE;
 constexpr bool WHOLE = MATRIX % 2 == 0;
-// Of 16 rows in shared memory: codes; scales and zero points, of two groups where a portion may cross their border.
+// Of 16 rows in shared memory: codes; scales and zero points, of two groups where a portion may cross their
+// border.
 constexpr int ROW_CODES = MATRIX == 3 ? Shape::DOWN_ROWS : 2 * BITS * PORTION,
               ROW_SCALES = BITS == 16    ? 0
                            : MATRIX == 3 ? (2 * Shape::SB + 15) / 16 * 16
@@ -29,9 +30,11 @@ __device__ __forceinline__ bool is_tail(int row_block) { return MATRIX == 2 && r
 // Where a tile of a whole input begins that has a portion.
 __device__ __forceinline__ const byte* whole_tile(const byte* tape, int row_block, int portion) {
   constexpr int OF_BLOCK = MATRIX == 0 ? 6 : 11, FULL = MATRIX == 0 ? 6 : 10;
-  int b = row_block / OF_BLOCK, rb = row_block % OF_BLOCK, tile = rb * Shape::KB + portion * PORTION / Shape::KT;
+  int b = row_block / OF_BLOCK, rb = row_block % OF_BLOCK,
+      tile = rb * Shape::KB + portion * PORTION / Shape::KT;
   return tape +
-         ((u64)min(tile, FULL * Shape::KB) * Shape::TILE + (u64)max(tile - FULL * Shape::KB, 0) * Shape::TAIL) *
+         ((u64)min(tile, FULL * Shape::KB) * Shape::TILE +
+          (u64)max(tile - FULL * Shape::KB, 0) * Shape::TAIL) *
              BLOCKS +
          (u64)b * (is_tail(row_block) ? Shape::TAIL : Shape::TILE);
 }
@@ -48,21 +51,24 @@ __device__ __forceinline__ Copy codes_of(const byte* tape, int row_block, int po
     int chunk = portion * PORTION % Shape::KT / Shape::CHUNK, bytes = is_tail(row_block) ? 384 : 512;
     return {whole_tile(tape, row_block, portion) + chunk * bytes, bytes * (PORTION / Shape::CHUNK)};
   }
-  const byte* at = column_tile(tape, row_block, portion) + row_block % Shape::RBT * (MATRIX == 1 ? 256 * BITS : ROW_CODES);
+  const byte* at =
+      column_tile(tape, row_block, portion) + row_block % Shape::RBT * (MATRIX == 1 ? 256 * BITS : ROW_CODES);
   return {at + (MATRIX == 1 ? portion * PORTION % D * (2 * BITS) : 0), ROW_CODES};
 }
 // Of whole inputs and the output projection, which of a tile's groups of scales.
 __device__ __forceinline__ int group_of(int row_block, int portion) {
   return WHOLE ? portion * PORTION % Shape::KT / GROUP : row_block % Shape::RBT;
 }
-// How far its scales are from where their copy begins: groups may have 40 bytes, copies begin at multiples of 16.
+// How far its scales are from where their copy begins: groups may have 40 bytes, copies begin at multiples
+// of 16.
 __device__ __forceinline__ int scales_off(int row_block, int portion) {
   return MATRIX == 3 ? 0 : group_of(row_block, portion) * Shape::SB % 16;
 }
 __device__ __forceinline__ Copy scales_of(const byte* tape, int row_block, int portion) {
   if constexpr (MATRIX == 3)
-    return {column_tile(tape, row_block, portion) + Shape::DOWN_CODES + row_block % Shape::RBT * 2 * Shape::SB,
-            2 * Shape::SB};
+    return {
+        column_tile(tape, row_block, portion) + Shape::DOWN_CODES + row_block % Shape::RBT * 2 * Shape::SB,
+        2 * Shape::SB};
   const byte* at = WHOLE ? whole_tile(tape, row_block, portion) : column_tile(tape, row_block, portion);
   at += (is_tail(row_block) ? Shape::TAIL_CODES : Shape::CODES) + group_of(row_block, portion) * Shape::SB;
   return {at - scales_off(row_block, portion), (Shape::SB + 15) / 16 * 16};
@@ -114,8 +120,8 @@ struct Portion {  // what a lane needs of one besides its codes
     }
   }
 };
-// The codes of a portion's i-th piece as a lane has them: of rows g and g + 8 (g = lane / 4), by turns. `codes` is
-// where those of the warp's 16 rows lie.
+// The codes of a portion's i-th piece as a lane has them: of rows g and g + 8 (g = lane / 4), by turns.
+// `codes` is where those of the warp's 16 rows lie.
 __device__ __forceinline__ uint4 words_of(const byte* codes, int row_block, int i) {
   int lane = threadIdx.x & 31, g = lane / 4, t = lane % 4, chunk = BITS == 4 ? i / 2 : i;
   if (MATRIX == 3 && i == OF_PORTION - 1) {
@@ -139,7 +145,8 @@ __device__ __forceinline__ uint4 words_of(const byte* codes, int row_block, int 
   return BITS == 4 && i % 2 ? make_uint4(q.x >> 4, q.y >> 4, q.z >> 4, q.w >> 4) : q;
 }
 // Its floats: of 16 inputs at a time the pairs of row g, g + 8, g and g + 8.
-__device__ __forceinline__ void values_of(u32* out, const byte* codes, const Portion& p, int row_block, int i) {
+__device__ __forceinline__ void values_of(u32* out, const byte* codes, const Portion& p, int row_block,
+                                          int i) {
   uint4 q = words_of(codes, row_block, i);
   u32 words[4] = {q.x, q.y, q.z, q.w};
 #pragma unroll
@@ -152,10 +159,9 @@ __device__ __forceinline__ void values_of(u32* out, const byte* codes, const Por
 #pragma unroll
     for (int pair = 0; pair < 2; pair++) {
       bool later = MATRIX == 3 && p.border <= i * PIECE + j / 2 * 4 + pair * 2;
-      out[j / 2 * 4 + pair * 2 + j % 2] =
-          two_values(__byte_perm(w, 0x64646464, pair ? 0x4342 : 0x4140),
-                     later ? p.later.zeros[j % 2] : p.first.zeros[j % 2],
-                     later ? p.later.scales[j % 2] : p.first.scales[j % 2]);
+      out[j / 2 * 4 + pair * 2 + j % 2] = two_values(__byte_perm(w, 0x64646464, pair ? 0x4342 : 0x4140),
+                                                     later ? p.later.zeros[j % 2] : p.first.zeros[j % 2],
+                                                     later ? p.later.scales[j % 2] : p.first.scales[j % 2]);
     }
   }
 }

@@ -1,11 +1,11 @@
-// Products of many tokens with a matrix of a tape, for prefill: the weights become floats in the registers that
-// the tensor cores read them from, and are in no memory as floats.
+// Products of many tokens with a matrix of a tape, for prefill: the weights become floats in the registers
+// that the tensor cores read them from, and are in no memory as floats.
 //
-// out [tokens][rows] = x [tokens][inputs] * matrix [rows][inputs]. Two warpgroups of four warps multiply 64 rows
-// each, with NT tokens. Other warps have both copied into rings (inputs.cu has laid the tokens so); while a step is
-// multiplied, the weights of the next become floats. A block of threads goes from one such tile to the next: those
-// of all tokens first, so that the weights come from the L2 cache. Where tiles are few they are split along their
-// inputs, and the sums are left apart, for inputs.cu.
+// out [tokens][rows] = x [tokens][inputs] * matrix [rows][inputs]. Two warpgroups of four warps multiply 64
+// rows each, with NT tokens. Other warps have both copied into rings (inputs.cu has laid the tokens so);
+// while a step is multiplied, the weights of the next become floats. A block of threads goes from one such
+// tile to the next: those of all tokens first, so that the weights come from the L2 cache. Where tiles are
+// few they are split along their inputs, and the sums are left apart, for inputs.cu.
 #include "pieces.cuh"
 #include "wgmma.cuh"
 
@@ -22,7 +22,8 @@ struct Product {
 constexpr int CONSUMERS = 256, THREADS = CONSUMERS + 128;
 constexpr int MEETING = 64;  // tokens of a warp that are turned round at a time
 // Two rings: of the tokens by steps of 64 inputs, of the matrix by portions.
-constexpr int X = NT * 128, CODES = 8 * (ROW_CODES + ROW_SCALES), PORTIONS = CODES > 20000 ? 3 : 4 - (BITS == 8 && WHOLE),
+constexpr int X = NT * 128, CODES = 8 * (ROW_CODES + ROW_SCALES),
+              PORTIONS = CODES > 20000 ? 3 : 4 - (BITS == 8 && WHOLE),
               LEFT = SHARED - PORTIONS * CODES - 8 * MEETING * 32 - 256, STEPS = LEFT / X < 8 ? LEFT / X : 8;
 // Steps until a portion ends with one again, an even number.
 constexpr int AROUND = MATRIX == 3 ? 6 : 2;
@@ -150,9 +151,10 @@ __device__ __forceinline__ void write(const Product& m, const Tile& t, float (&d
       }
 #pragma unroll
       for (int j = 0; j < 4; j++) w[j] = narrow_two(v[j * 2] + bias[j % 2], v[j * 2 + 1] + bias[j % 2]);
-      asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at + i * 512),
-                   "r"(w[0]), "r"(w[1]), "r"(w[2]), "r"(w[3])
-                   : "memory");
+      asm volatile(
+          "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at + i * 512),
+          "r"(w[0]), "r"(w[1]), "r"(w[2]), "r"(w[3])
+          : "memory");
     }
     __syncwarp();
 #pragma unroll
@@ -182,7 +184,8 @@ struct Weights {
       }
       values_of(to + q * (PIECE / 4), at + warp * ROW_CODES, portion, row_block, i);
       if (i < OF_PORTION - 1) continue;
-      // The lanes' reads must be done before a bulk copy, which goes another way (the async proxy), may write there.
+      // The lanes' reads must be done before a bulk copy, which goes another way (the async proxy), may write
+      // there.
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
       __syncwarp();
       if (threadIdx.x % 32 == 0) bar_arrive(&s.codes_empty[turn.stage]);
@@ -252,7 +255,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) product(const __grid_co
       wait_for_previous();
       fetch_tokens(m, s);
     }
-    if (warp == CONSUMERS / 32 + 1 || warp == CONSUMERS / 32 + 2) fetch_codes(m, s, warp - CONSUMERS / 32 - 1);
+    if (warp == CONSUMERS / 32 + 1 || warp == CONSUMERS / 32 + 2)
+      fetch_codes(m, s, warp - CONSUMERS / 32 - 1);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     wait_for_previous();

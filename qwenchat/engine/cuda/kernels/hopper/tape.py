@@ -1,6 +1,6 @@
 """How the matrices of a layer lie for the Hopper kernel: one stretch of memory, in the order of its reading.
 
-``shape.cuh`` says what lies where; this module brings packed matrices there, ``rows.cu`` brings them back.
+``shape.cuh`` says what lies where; this module brings packed matrices there.
 """
 
 from __future__ import annotations

@@ -21,12 +21,13 @@ __device__ __forceinline__ void products_done() {
 #define FOUR(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define SIXTEEN(i) FOUR(i), FOUR(i + 4), FOUR(i + 8), FOUR(i + 12)
 #define SIXTY_FOUR(i) SIXTEEN(i), SIXTEEN(i + 16), SIXTEEN(i + 32), SIXTEEN(i + 48)
-#define PRODUCT(n, names, a0, a1, a2, a3, b, ...)                                                          \
-  asm volatile("{.reg .pred adds;.reg .b32 one;mov.b32 one,1;setp.ne.b32 adds,one,0;\n"                   \
-               "wgmma.mma_async.sync.aligned.m64n" n "k16.f32." FLOAT "." FLOAT " {" names "},{" a0 "," a1 \
-               "," a2 "," a3 "}," b ",adds,1,1,0;}"                                                        \
-               : __VA_ARGS__                                                                               \
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b_at))
+#define PRODUCT(n, names, a0, a1, a2, a3, b, ...)                                                        \
+  asm volatile(                                                                                          \
+      "{.reg .pred adds;.reg .b32 one;mov.b32 one,1;setp.ne.b32 adds,one,0;\n"                           \
+      "wgmma.mma_async.sync.aligned.m64n" n "k16.f32." FLOAT "." FLOAT " {" names "},{" a0 "," a1 "," a2 \
+      "," a3 "}," b ",adds,1,1,0;}"                                                                      \
+      : __VA_ARGS__                                                                                      \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b_at))
 #if BF16
 #define FLOAT "bf16"
 #else
