@@ -21,7 +21,7 @@ from qwenchat.i18n.language import plural, tr
 if TYPE_CHECKING:
     from qwenchat.chat.backend import Backend
     from qwenchat.chat.messages import ReplyEnd
-    from qwenchat.cli.reply import ReplyWriter
+    from qwenchat.cli.steps import ReplyWriter
     from qwenchat.settings.schema import Settings
 
 MAX_STDIN_BYTES = 64 * 2**20
@@ -60,6 +60,7 @@ def answer(words: list[str], context: Context) -> None:
     from qwenchat.sessions.autosave import Autosave
     from qwenchat.sessions.resume import open_chat, options_for
     from qwenchat.terminal.notices import Notices
+    from qwenchat.terminal.tools import ChatTools, ScratchPython
 
     flags = context.flags
     if flags.as_json + flags.stream_json + flags.code > 1:
@@ -86,7 +87,8 @@ def answer(words: list[str], context: Context) -> None:
         context.say(tr("completing the text; this is no chat, and is not saved"))
     autosave = Autosave(start.session, notices.warn, settings.save and not flags.complete)
     notices.show()
-    with closing(autosave):
+    python = ScratchPython(settings.tools_python or "")
+    with closing(autosave), closing(python), closing(ChatTools.of(settings, python.run)) as tools:
         started = time.perf_counter()
         backend = load(start.model, settings, complete=flags.complete)
         loaded = time.perf_counter() - started
@@ -96,6 +98,7 @@ def answer(words: list[str], context: Context) -> None:
                 autosave,
                 backend,
                 _writer(flags),
+                tools=tools,
                 options=options,
                 may_drop=settings.overflow == "drop",
                 notice=context.say,

@@ -62,6 +62,14 @@ def devices() -> Iterable[str]:
 
 
 @offering
+def tools() -> Iterable[str]:
+    """The tools that come with the program."""
+    from qwenchat.tools.toolbox import BUILT_IN
+
+    return BUILT_IN
+
+
+@offering
 def prompts() -> Iterable[str]:
     """The named system prompts of the config file."""
     from qwenchat.settings.sources import load_settings

@@ -7,32 +7,21 @@ loaded, where a session is kept or how an error is told.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict, replace
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.code_blocks import CodeStream
 from qwenchat.chat.messages import GenerationOptions, Message, ReplyEnd
 from qwenchat.chat.parts import Role
-from qwenchat.chat.turn import fit_turns, now, stream_reply
+from qwenchat.chat.turn import now
 from qwenchat.cli.output import json_line
+from qwenchat.cli.steps import ReplyWriter, Steps
 from qwenchat.errors import ContextLengthError, Interrupted, QwenchatError
-from qwenchat.humanize import ranges
-from qwenchat.i18n.language import tr
 from qwenchat.sessions.autosave import Autosave
 from qwenchat.terminal.console import PlainWriter, write
 from qwenchat.terminal.signals import cancel_on_interrupt
-
-
-class ReplyWriter(Protocol):
-    """The form in which a reply goes to stdout."""
-
-    def delta(self, text: str) -> None:
-        """Takes the next piece of text."""
-
-    def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
-        """Takes the end, the model's name, and the id of the session if the reply is in one."""
+from qwenchat.terminal.tools import ChatTools
 
 
 class TextWriter:
@@ -40,6 +29,9 @@ class TextWriter:
 
     def __init__(self, out: TextIO) -> None:
         self._text = PlainWriter(out)
+
+    def beside(self, kind: str, **fields: Any) -> None:
+        """stdout is the answer's alone."""
 
     def delta(self, text: str) -> None:
         """Writes and flushes."""
@@ -57,6 +49,9 @@ class CodeWriter:
         self._text = PlainWriter(out)
         self._code = CodeStream()
 
+    def beside(self, kind: str, **fields: Any) -> None:
+        """stdout is the code's alone."""
+
     def delta(self, text: str) -> None:
         """Writes the lines of code that are complete now."""
         self._text.push(self._code.feed(text))
@@ -73,6 +68,11 @@ class JsonWriter:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._parts: list[str] = []
+        self._steps: list[dict[str, Any]] = []
+
+    def beside(self, kind: str, **fields: Any) -> None:
+        """Keeps it."""
+        self._steps.append({"type": kind, **fields})
 
     def delta(self, text: str) -> None:
         """Keeps the text."""
@@ -80,7 +80,9 @@ class JsonWriter:
 
     def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
         """Writes the object."""
-        write(self._out, json_line({"text": "".join(self._parts), **_end_fields(end, model, session)}))
+        steps = {"steps": self._steps} if self._steps else {}
+        text = "".join(self._parts)
+        write(self._out, json_line({"text": text, **steps, **_end_fields(end, model, session)}))
 
 
 class EventWriter:
@@ -88,6 +90,10 @@ class EventWriter:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
+
+    def beside(self, kind: str, **fields: Any) -> None:
+        """Writes a line of that type."""
+        write(self._out, json_line({"type": kind, **fields}))
 
     def delta(self, text: str) -> None:
         """Writes a line of type "text"."""
@@ -104,6 +110,7 @@ def write_reply(
     backend: Backend,
     writer: ReplyWriter,
     *,
+    tools: ChatTools,
     options: GenerationOptions,
     may_drop: bool,
     notice: Callable[[str], None],
@@ -112,29 +119,23 @@ def write_reply(
 
     Args:
         autosave: saves the session that the message goes to.
+        tools: what the model may call.
         notice: told what the user should know.
 
     Raises:
         ContextLengthError: the message does not fit.
+        ToolLoopError: the model calls tools and gives no answer.
         OutputClosed: whoever reads the output is gone.
         Interrupted: Ctrl-C came when the reply was whole.
     """
-    session, end = autosave.session, None
+    session = autosave.session
     session.model = backend.name
     before, title = session.conversation.fork(), session.title
     session.conversation.ask(Message.of_text(Role.USER, message), now())
     try:
-        fit = fit_turns(session.conversation, backend, options, may_drop)
-        if fit.left_out_turns:
-            notice(tr("left out, as the context is full: turn {turns}", turns=ranges(fit.left_out_turns)))
         with cancel_on_interrupt() as cancel:
-            events = stream_reply(session.conversation, fit.messages, backend, options, autosave.save, cancel)
-            with closing(events):
-                for event in events:
-                    if isinstance(event, ReplyEnd):
-                        end = event
-                    elif event.text:
-                        writer.delta(event.text)
+            steps = Steps(autosave, tools, backend, writer, options, may_drop, notice, cancel)
+            end = steps.answer()
     except ContextLengthError:  # no reply can come of it: as if it had not been asked
         session.conversation, session.title = before, title
         if autosave.saved:

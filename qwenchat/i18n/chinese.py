@@ -270,6 +270,52 @@ CHINESE: Mapping[str, str] = {
     "a rule is a tool, or tool(argument=pattern): read_file(path=docs/*)": (
         "规则是工具名，或 工具(参数=模式)：read_file(path=docs/*)"
     ),
+    "/tools add TOOLS adds, /tools drop NAME drops": "/tools add TOOLS 添加，/tools drop NAME 移除",
+    "/tools does not know {word!r}": "/tools 不认识 {word!r}",
+    "allowed": "允许",
+    "allowed by the rule {rule}": "规则 {rule} 允许",
+    "asks": "先询问",
+    "calls like {rule} never run in this chat": "在本次对话中，符合 {rule} 的调用一律不运行",
+    "calls like {rule} run unasked in this chat": "在本次对话中，符合 {rule} 的调用不再询问",
+    "dropped {tool}": "已移除 {tool}",
+    "drops it": "移除它",
+    "no tools; /tools add time adds one, /tools add FILE.py the functions of a file": (
+        "没有工具；/tools add time 添加一个，/tools add FILE.py 添加文件中的函数"
+    ),
+    "none yet": "还没有",
+    "not run, as nobody can be asked; --allow {rule!r} lets it run": (
+        "无法询问，因此未运行；--allow {rule!r} 可以允许它"
+    ),
+    "result {n}": "结果 {n}",
+    "run it? a word to the model is a no, too: ": "运行吗？写给模型的话也表示不运行：",
+    "runs unasked": "直接运行",
+    "step {n}": "第 {n} 步",
+    "there are {count}": "共有 {count} 个",
+    "there is no result {n}": "没有第 {n} 个结果",
+    "y runs it · a also what {rule} allows, in this chat · e edits it · Enter does not": (
+        "y 运行 · a 并在本次对话中允许 {rule} · e 先修改 · 回车不运行"
+    ),
+    "{count} lines more; /result {n}": "还有 {count} 行；/result {n}",
+    "{tool}: no result": "{tool}：没有结果",
+    "Tools": "工具",
+    "List the tools that the model may call; add some, or drop one.": (
+        "列出模型可以调用的工具；添加或移除工具。"
+    ),
+    "Let calls run without asking, in this chat.": "在本次对话中，让这样的调用直接运行。",
+    "Let calls never run, in this chat, whatever allows them.": ("在本次对话中，让这样的调用一律不运行。"),
+    "Show the last result of a tool whole, or result N of the chat.": (
+        "完整显示工具的最近一个结果，或本次对话的第 N 个结果。"
+    ),
+    "What the model may call: Python files, and tools of the program with what they need, such as "
+    "time or read_file,search_files=FOLDER.": (
+        "模型可以调用什么：Python 文件，以及程序自带的工具及其所需，如 time、read_file=FOLDER。"
+    ),
+    "Calls that run without asking: rules such as time or read_file(path=docs/*).": (
+        "不经询问就运行的调用：如 time 或 read_file(path=docs/*) 的规则。"
+    ),
+    "Calls that never run, whatever allows them: rules as above.": "无论如何都不运行的调用：规则同上。",
+    "Steps with calls of tools that an answer may take.": "一次回答最多可有多少步调用工具。",
+    "running {tool}; Ctrl-C stops it": "正在运行 {tool}；Ctrl-C 停止",
     # --- the sessions of a chat -------------------------------------------------------------------
     "{model} answered last; /model {model} loads it": "上次由 {model} 回答；/model {model} 可加载它",
     "this is {title!r} of {date}, {count} turns": "会话 {title!r}，{date}，共 {count} 轮",

@@ -68,6 +68,11 @@ HELP: Mapping[str, str] = {
     "0 always takes the likeliest token; higher is more varied.": "0 表示总取最可能的 token；越大越多样。",
     "End the reply after this many tokens.": "回复达到这么多 token 后结束。",
     "End the reply before this text; may be repeated.": "在此文本之前结束回复；可多次给出。",
+    "Let the model call tools: a Python FILE, or NAME or NAME=FOLDER of a built-in one; may be repeated.": (
+        "让模型调用工具：Python 文件，或自带工具的 NAME 或 NAME=FOLDER；可多次给出。"
+    ),
+    "Calls that run without asking; may be repeated.": "不经询问就运行的调用；可多次给出。",
+    "Steps with tools that an answer may take.": "一次回答最多可有多少步使用工具。",
     "The same seed gives the same reply.": "种子相同，回复相同。",
     "Sample from the likeliest tokens that together reach this probability.": (
         "只从累计概率达到此值的最可能 token 中选取。"

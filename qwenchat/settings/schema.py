@@ -215,6 +215,38 @@ class Settings:
             "a text or a list of texts, none of them empty",
         ),
     ] = ()
+    tools: Annotated[
+        tuple[str, ...],
+        Key(
+            Texts(),
+            "What the model may call: Python files, and tools of the program with what they need, such as "
+            "time or read_file,search_files=FOLDER.",
+            "a text or a list of texts, none of them empty",
+        ),
+    ] = ()
+    allow: Annotated[
+        tuple[str, ...],
+        Key(
+            Texts(),
+            "Calls that run without asking: rules such as time or read_file(path=docs/*).",
+            "a text or a list of texts, none of them empty",
+        ),
+    ] = ()
+    deny: Annotated[
+        tuple[str, ...],
+        Key(
+            Texts(),
+            "Calls that never run, whatever allows them: rules as above.",
+            "a text or a list of texts, none of them empty",
+        ),
+    ] = ()
+    max_steps: Annotated[
+        int,
+        Key(
+            InRange(Range("a whole number, 1 or more", 1, LARGEST, whole=True)),
+            "Steps with calls of tools that an answer may take.",
+        ),
+    ] = 8
     save: Annotated[
         bool,
         Key(Truth(), "Keep chats as sessions."),

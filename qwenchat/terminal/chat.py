@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from qwenchat.chat.backend import Backend
@@ -17,24 +16,23 @@ from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.messages import GenerationOptions, ReplyEnd
 from qwenchat.chat.nodes import Node
 from qwenchat.chat.parts import Role
-from qwenchat.chat.turn import fit_turns, now, resumable, stream_reply
+from qwenchat.chat.turn import now, resumable
 from qwenchat.errors import ModelError, QwenchatError, SessionError, UsageError
 from qwenchat.i18n.language import told, tr
 from qwenchat.sessions.autosave import Autosave
 from qwenchat.sessions.resume import Start, options_for, remember
 from qwenchat.sessions.store import Session, SessionStore
 from qwenchat.settings.schema import Settings
-from qwenchat.terminal import console, reply, stats, transcript
+from qwenchat.terminal import answering, console, transcript
 from qwenchat.terminal.background_load import BackgroundLoad, Load
 from qwenchat.terminal.code_runner import CodeRunner
-from qwenchat.terminal.echo import quiet_keyboard
 from qwenchat.terminal.input import attachments
 from qwenchat.terminal.input.draft import Draft
 from qwenchat.terminal.input.prompt import Prompt
 from qwenchat.terminal.notices import Notices
-from qwenchat.terminal.signals import cancel_on_interrupt
 from qwenchat.terminal.theme import Look
 from qwenchat.terminal.token_counter import TokenCounter
+from qwenchat.terminal.tools import ChatTools
 
 TURNS_SHOWN = 3
 """Turns that are printed when a chat goes on with a session."""
@@ -62,7 +60,8 @@ class Chat:
         loading: the model that is, or is to be, loaded.
         autosave: saves the session.
         options: what is asked of the next reply.
-        last: the end of the last reply; None before there is one.
+        tools: what the model may call.
+        steps: the ends of the last answer's steps: one, or with tools several.
         left_out: the ids of the questions whose turns no longer fitted.
         draft: the next message, with its files.
         code: runs Python for it.
@@ -87,7 +86,8 @@ class Chat:
         self.notices = notices
         self.options = self._options_of(start.session)
         self.autosave = Autosave(start.session, self.notices.warn, settings.save)
-        self.last: ReplyEnd | None = None
+        self.steps: list[ReplyEnd] = []
+        self.tools = ChatTools.of(settings, self._run_python)
         self.left_out: frozenset[int] = frozenset()
         self.draft = Draft()
         self.code = CodeRunner(settings.tools_python or "")
@@ -125,7 +125,13 @@ class Chat:
     @property
     def backend(self) -> Backend | None:
         """The model, if it is there."""
-        return self.loading.backend
+        backend = self.loading.backend
+        return None if backend is None else self.tools.seen_through(backend)
+
+    @property
+    def last(self) -> ReplyEnd | None:
+        """The end of the last reply; None before there is one."""
+        return self.steps[-1] if self.steps else None
 
     # --- answering -----------------------------------------------------------------------------
 
@@ -174,28 +180,15 @@ class Chat:
     def answer(self) -> None:
         """Answers the question where the chat stands, or goes on with its reply that broke off."""
         self.save()
-        with ExitStack() as stack:
-            stack.callback(quiet_keyboard())
-            cancel = stack.enter_context(cancel_on_interrupt())
-            backend = self._wait_for_model(cancel)
-            self._tell_if_greedy(backend)
-            fit = fit_turns(
-                self.conversation, backend, self.options, may_drop=self.settings.overflow == "drop"
-            )
-            self._tell_left_out(fit.left_out_turns)
-            self.last = None
-            self.last = reply.show(
-                stream_reply(
-                    self.conversation, fit.messages, backend, self.options, self.autosave.save, cancel
-                ),
-                plain=self.settings.plain,
-            )
-        if self.last is not None:
-            self.say(stats.reread_reason(self.last))
-        self.notices.show()
+        self.steps = []
+        self.steps = answering.answer(self)
         self.say(transcript.how_it_ended(self.conversation))
         self.say(transcript.place_among_siblings(self.conversation))
         console.blank_line()
+
+    def _run_python(self, code: str, cancel: threading.Event) -> str:
+        """Runs Python of the model's in the worker that ``/python`` has, too."""
+        return self.code.run(self.session, code, cancel).observation
 
     def continue_reply(self) -> None:
         """Goes on with the last reply where it broke off.
@@ -216,7 +209,13 @@ class Chat:
                 tr("temperature is 0: the same model answers the same; /set temperature 0.7 lets it differ")
             )
 
-    def _wait_for_model(self, cancel: threading.Event) -> Backend:
+    def wait_for_model(self, cancel: threading.Event) -> Backend:
+        """The model, once it is there, seen through the tools.
+
+        Raises:
+            ModelError: it cannot be loaded.
+            Interrupted: the user did not want to wait.
+        """
         if not self.loading.started:
             self.loading.start()
         if self.loading.progress:
@@ -226,7 +225,8 @@ class Chat:
         backend = self.loading.wait(cancel)
         self.session.model = backend.name
         self.notices.show()
-        return backend
+        self._tell_if_greedy(backend)
+        return self.tools.seen_through(backend)
 
     def way_out(self, error: QwenchatError) -> str:
         """What to do about a model that could not be loaded; empty for any other error."""
@@ -270,7 +270,7 @@ class Chat:
         if self.backend is not None and model not in ("", self.model, self.backend.name):
             self.say(tr("{model} answered last; /model {model} loads it", model=model))
 
-    def _tell_left_out(self, turns: Sequence[int]) -> None:
+    def tell_left_out(self, turns: Sequence[int]) -> None:
         """Tell each turn that no longer fits, once."""
         questions = self.conversation.questions()
         new = [n for n in turns if questions[n - 1].id not in self.left_out]
@@ -309,6 +309,7 @@ class Chat:
 
     def close(self) -> None:
         """Ends the chat: lets others write its session."""
+        self.tools.close()
         self.code.leave(self.session)
         self.autosave.close()
         self.notices.show()
@@ -390,4 +391,4 @@ class Chat:
         self.autosave.close()
         self.autosave = Autosave(new, self.notices.warn, self.settings.save)
         self.options = self._options_of(new)
-        self.draft, self.last, self.left_out, self.editing = Draft(), None, frozenset(), None
+        self.draft, self.steps, self.left_out, self.editing = Draft(), [], frozenset(), None

@@ -9,9 +9,10 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 
-from qwenchat.chat.messages import Event, PrefillProgress, ReplyEnd, TextDelta
+from qwenchat.chat.messages import Event, PrefillProgress, ReplyEnd, TextDelta, ThoughtDelta
 from qwenchat.i18n.language import tr
 
+_THOUGHT = 500  # characters of the end of a thought, of which a line is shown while it comes
 _NOTEWORTHY_PREFILL = 0.3  # seconds; a shorter one tells no progress
 
 
@@ -27,7 +28,7 @@ def show(events: Generator[Event, None, None], *, plain: bool) -> ReplyEnd | Non
     """
     from qwenchat.terminal.render.live import LiveReply  # the prompt need not wait for Markdown
 
-    end = None
+    end, thought = None, ""
     # Above the reply stands at least the prompt's line.
     with closing(events), LiveReply(plain=plain, rows_above=1) as view:
         prefill = PrefillLine()
@@ -36,6 +37,9 @@ def show(events: Generator[Event, None, None], *, plain: bool) -> ReplyEnd | Non
                 view.push(event.text)
             elif isinstance(event, PrefillProgress):
                 view.status(prefill.at(event))
+            elif isinstance(event, ThoughtDelta):
+                thought = (thought + event.thought)[-_THOUGHT:]
+                view.status(thought.rpartition("\n")[2])
             elif isinstance(event, ReplyEnd):
                 end = event
     return end

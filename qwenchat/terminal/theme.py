@@ -14,7 +14,19 @@ from typing import Literal
 from qwenchat.errors import Phrase, UsageError
 from qwenchat.i18n.language import tr
 
-Look = Literal["term", "notice", "warning", "error", "stats", "progress", "prompt", "strong", "table_header"]
+Look = Literal[
+    "term",
+    "notice",
+    "warning",
+    "error",
+    "stats",
+    "progress",
+    "prompt",
+    "strong",
+    "table_header",
+    "added",
+    "removed",
+]
 """What a text that is said or stands in a table is; a theme has a style of that name."""
 
 

@@ -83,6 +83,7 @@ class ToolBackend:
                         text += event.text
                         yield from step.push(event.text)
                     else:
+                        step.hears(event)
                         yield event
             if ended is None:
                 return
@@ -148,6 +149,11 @@ class _Step:
         """Whether it is but what was written, so that its tokens are those of its text."""
         no_more = not self._thought and not self._calls
         return no_more and "".join(piece.text for piece in written) == self._text
+
+    def hears(self, event: Event) -> None:
+        """Takes an event of the backend's that is no text."""
+        if isinstance(event, ThoughtDelta):
+            self._thought += event.thought
 
     def push(self, text: str) -> Generator[Event, None, None]:
         """The events of the next text."""

@@ -8,9 +8,8 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -183,11 +182,10 @@ class Python:
     """Runs Python in the sandbox; see :class:`~qwenchat.tools.tool.Tool`.
 
     Args:
-        folder: where code runs.
-        python: the interpreter that the user named; empty for our own.
+        run: runs code and gives the observation.
     """
 
-    def __init__(self, folder: Path, python: str = "") -> None:
+    def __init__(self, run: Callable[[str, threading.Event], str]) -> None:
         from qwenchat.tools import interpreter
 
         parameters: Any = interpreter.PARAMETERS
@@ -195,11 +193,11 @@ class Python:
             interpreter.NAME, interpreter.DESCRIPTION, parameters, "code", interpreter.NAME_FOR_HUMAN
         )
         self.origin = "python"
-        self.interpreter = interpreter.Interpreter(folder, python=python)
+        self._run = run
 
     def run(self, arguments: Mapping[str, Any], cancel: threading.Event) -> str:
         try:
-            return self.interpreter.run(arguments["code"], cancel).observation
+            return self._run(arguments["code"], cancel)
         except QwenchatError as error:
             raise ToolError(str(error)) from None
 
@@ -210,4 +208,4 @@ class Python:
         return self.definition.name
 
     def close(self) -> None:
-        self.interpreter.close()
+        pass  # the interpreter is whose it is

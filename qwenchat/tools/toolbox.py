@@ -20,12 +20,11 @@ class Toolbox:
     """The tools that a model may call.
 
     Args:
-        scratch: gives the folder where Python runs; asked for when it first is.
-        python: the interpreter for Python that the user named; empty for our own.
+        python: runs Python and gives the observation.
     """
 
-    def __init__(self, scratch: Callable[[], Path], python: str = "") -> None:
-        self._scratch, self._python = scratch, python
+    def __init__(self, python: Callable[[str, threading.Event], str]) -> None:
+        self._python = python
         self._tools: dict[str, Tool] = {}
 
     @property
@@ -118,4 +117,4 @@ class Toolbox:
                 Phrase("there is no tool {name!r}", name=f"{name}={what}" if what else name),
                 Phrase("there are {names}; a Python file's are named by its path", names=Names(BUILT_IN)),
             )
-        return builtin.Python(self._scratch(), self._python) if name == "python" else builtin.Time()
+        return builtin.Python(self._python) if name == "python" else builtin.Time()

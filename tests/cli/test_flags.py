@@ -55,7 +55,13 @@ def flags_of(*arguments: str) -> Flags:
 
 
 def test_every_setting_has_a_flag_but_what_belongs_into_the_config() -> None:
-    assert set(KEYS) - set(flags_of().settings) == {"checkpoint", "history", "prompts"}
+    assert set(KEYS) - set(flags_of().settings) == {
+        "checkpoint",
+        "deny",
+        "history",
+        "prompts",
+        "tools_python",
+    }
 
 
 def test_flags_that_are_not_given_set_nothing() -> None:

@@ -53,7 +53,7 @@ class User:
     """A host: a scripted model, and a user who gives the same answers."""
 
     def __init__(self, *steps: str, tools: list[Echoes], rules: Rules | None = None, **model: Any) -> None:
-        self.box = Toolbox(lambda: pytest.fail("no folder is needed"))
+        self.box = Toolbox(lambda code, cancel: pytest.fail("no Python is needed"))
         self.box.take(tools)
         self.inner = Scripted(*steps, **model)
         self.backend = ToolBackend(self.inner, self.box.definitions)

@@ -77,7 +77,7 @@ def undocumented(a: int) -> int:
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Toolbox]:
-    found = Toolbox(lambda: tmp_path / "scratch")
+    found = Toolbox(lambda code, cancel: f"ran {code}")
     yield found
     found.close()
 

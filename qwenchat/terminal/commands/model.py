@@ -164,6 +164,8 @@ def _option_in_force(chat: Chat, name: str) -> str:
 def _stats(chat: Chat, rest: str) -> None:
     if chat.last is None:
         raise UsageError("no reply yet")
+    for n, end in enumerate(chat.steps[:-1], start=1):
+        chat.say(tr("{path}: {reason}", path=tr("step {n}", n=n), reason=stats_text(end)[0]))
     prompt, first, reply = stats_text(chat.last)
     chat.say(prompt)
     chat.say(stats.reread_reason(chat.last))

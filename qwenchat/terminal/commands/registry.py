@@ -26,7 +26,7 @@ Run = Callable[["Chat", str], None]
 Complete = Callable[["Chat", str], Iterable["str | tuple[str, str]"]]
 """From the chat and what is written so far, what can follow: words, or words and what they mean."""
 
-_MODULES = ("turns", "model", "code", "sessions", "files", "screen")
+_MODULES = ("turns", "model", "tools", "code", "sessions", "files", "screen")
 """Where the commands are declared, in the order of ``/help``."""
 SYNONYMS = {
     "again": "retry",
