@@ -48,8 +48,7 @@ class NumpySampler(TokenChooser):
         """
         if self.params.temperature == 0:
             logits = _penalised(logits, self.params.repetition_penalty, self._seen)
-            token = int(logits.argmax())  # the first of equals, and NaN before any number
-            _finite(logits[token])
+            token = best_of(logits)
         else:
             token = draw(*candidates(logits, self.params, self._seen), self._uniforms.next())
         self._seen[token] = True
@@ -63,9 +62,21 @@ class _Uniforms:
         self._seed = seed & 0xFFFFFFFF  # what torch's reads of it
         self._drawn = drawn
         self._state: Any = None
+        self._ahead: float | None = None
 
     def next(self) -> float:
-        """The next one, from 0 up to below 1: the lower 53 bits of two draws."""
+        """The next one, from 0 up to below 1."""
+        number, self._ahead = self.peek(), None
+        return number
+
+    def peek(self) -> float:
+        """The same, which stays the next one."""
+        if self._ahead is None:
+            self._ahead = self._make()
+        return self._ahead
+
+    def _make(self) -> float:
+        """The lower 53 bits of two draws."""
         if self._state is None:
             self._state = np.random.RandomState(self._seed)
             self._state.randint(0, 2**32, 2 * self._drawn, np.uint32)
@@ -81,14 +92,7 @@ def candidates(logits: Row, params: SamplingParams, seen: NDArray[np.bool_]) -> 
         QwenchatError: the best logit is NaN or infinite, so there is nothing to choose from.
     """
     scores = _penalised(logits, params.repetition_penalty, seen)
-    best = _finite(scores.max())  # NaN if any is
-    if params.temperature != 1:
-        temperature = max(params.temperature, _TINY)
-        if abs(best) / temperature > _MOST:
-            # So cold that the best would become infinite. Moved to 0 it stays, and the others may go to -inf.
-            scores = scores - np.float32(best)
-        with np.errstate(over="ignore"):
-            scores = scores / np.float32(temperature)
+    scores = tempered(scores, params.temperature, _finite(scores.max()))  # NaN if any is
     kept = scores > -math.inf
     if 0 < params.top_k < len(scores):
         kept &= scores >= np.partition(scores, len(scores) - params.top_k)[len(scores) - params.top_k]
@@ -99,6 +103,30 @@ def candidates(logits: Row, params: SamplingParams, seen: NDArray[np.bool_]) -> 
         probs = softmax(scores[ids])
         ids = ids[probs >= np.float32(params.min_p) * probs.max()]
     return ids, scores[ids]
+
+
+def tempered(scores: Row, temperature: float, best: float) -> Row:
+    """Scores behind the temperature; ``best`` is the largest of all."""
+    if temperature == 1:
+        return scores
+    temperature = max(temperature, _TINY)
+    if abs(best) / temperature > _MOST:
+        # So cold that the best would become infinite. Moved to 0 it stays, and the others may go to -inf.
+        scores = scores - np.float32(best)
+    with np.errstate(over="ignore"):
+        out: Row = scores / np.float32(temperature)
+    return out
+
+
+def best_of(logits: Row) -> int:
+    """Where the best logit is.
+
+    Raises:
+        QwenchatError: it is NaN or infinite.
+    """
+    place = int(logits.argmax())  # the first of equals, and NaN before any number
+    _finite(logits[place])
+    return place
 
 
 def draw(ids: NDArray[Any], scores: Row, uniform: float) -> int:
@@ -141,14 +169,20 @@ def _nucleus(scores: Row, top_p: float) -> NDArray[Any]:
     return kept
 
 
+def penalise(logits: Row, penalty: float, seen: NDArray[np.bool_]) -> None:
+    """Makes the logits of the seen ids worse where they are, or better by a penalty below 1."""
+    if penalty != 1:
+        # The product is the lesser one for negative logits, the quotient for positive ones.
+        worse = np.minimum if penalty > 1 else np.maximum
+        factor, ids = np.float32(penalty), seen.nonzero()[0]
+        logits[ids] = worse(logits[ids] * factor, logits[ids] / factor)
+
+
 def _penalised(logits: Row, penalty: float, seen: NDArray[np.bool_]) -> Row:
-    """Logits with those of the seen ids made worse, or better by a penalty below 1."""
     if penalty == 1:
         return logits
-    # The product is the lesser one for negative logits, the quotient for positive ones.
-    worse = np.minimum if penalty > 1 else np.maximum
-    factor = np.float32(penalty)
-    out: Row = np.where(seen, worse(logits * factor, logits / factor), logits)
+    out = logits.copy()
+    penalise(out, penalty, seen)
     return out
 
 

@@ -6,6 +6,7 @@
     support   which models the kernels can run
     reading   a checkpoint's layers in codes brought into blocks while they are read
     prepared  these blocks, kept in a file
+    screen    the output layer in codes beside its floats
     work      the weights' and the step's tables
     chunk     the memory that many tokens are worked with
     cache     keys, values and the tables of their positions
@@ -24,6 +25,7 @@
     products  a matrix times a token
     gemm      a matrix in codes times many tokens
     rows      what is done to a row by itself
+    output    the output layer's rows in codes, and some of them by themselves
     repack    a matrix brought into its blocks, and out of them
     attention a token's attention over the cache
     flash     many tokens' attention

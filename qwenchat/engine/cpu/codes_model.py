@@ -31,6 +31,7 @@ from qwenchat.engine.cpu.work import Step, Weights
 from qwenchat.engine.generation import Cancelled
 from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.prompt_lookup import MOST
+from qwenchat.engine.screened import Ids, Screened
 
 SEVERAL = 1 + MOST
 """Tokens that go through the step together, at most."""
@@ -48,14 +49,14 @@ class CodesModel:
         weights: all layers' matrices in codes; the output layer's may be.
         team: what runs the kernels.
         dtype: of keys and values, "float32" or "bfloat16".
-        exact: whether a prompt's products are as exact as float32.
+        exact: whether a prompt's products are as exact as float32, and all choices of tokens proven.
     """
 
     def __init__(self, weights: Weights, team: Team, *, dtype: str, exact: bool) -> None:
         self.config, self.weights, self.team = weights.config, weights, team
         self.dtype = dtype
         self._step = Step(weights, team)
-        self._exact = exact
+        self.exact = exact
         self._several: Several | None = None
         self._chunk: Chunk | None = None
         # Weakly: a cache that is given up must not stay for the sake of the tables.
@@ -91,6 +92,28 @@ class CodesModel:
                 self._several = Several(self.weights, self.team, SEVERAL)
                 self._several.bind(cache.addresses)
             return self._several.run(tokens, len(cache.ids))
+
+    def step_screened(self, cache: BlockCache, token: int) -> Screened | Array:
+        """As :meth:`step`, its logits to within a margin, half as much to read; in memory of their own."""
+        screen = self.weights.screen
+        if screen is None:
+            return self.step(cache, token).copy()
+        with self._lock:
+            self._bind(cache)
+            self._step.run(token, len(cache.ids), screened=True)
+            near, last = self._step.logits.copy(), self._step.last.copy()
+        norm = 1.000001 * float(np.linalg.norm(last.astype(np.float64)))
+        head = self.weights.lm_head
+
+        def rows(ids: Ids) -> Array:
+            with self._lock:
+                return self._step.multiply_rows(head, ids, last)
+
+        def whole() -> Array:
+            with self._lock:
+                return self._step.multiply(head, last)
+
+        return Screened(near, screen.margins, screen.widest, norm, rows, whole)
 
     def run(
         self,
@@ -167,4 +190,4 @@ class CodesModel:
             groups=max(m.groups for m in matrices),
             head_dim=c.head_dim,
         )
-        return Chunk(sizes, tokens, self.team.threads, step=self._step.table, exact=self._exact)
+        return Chunk(sizes, tokens, self.team.threads, step=self._step.table, exact=self.exact)

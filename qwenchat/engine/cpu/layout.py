@@ -75,13 +75,14 @@ CACHE_FLOAT32, CACHE_BFLOAT16, CACHE_INT8 = range(3)
     QKV,  # [(heads + 2 * kv_heads) * head_dim]
     UP,  # [mlp]
     GATE,  # [mlp]
+    LAST,  # the token behind the last norm [hidden]
     LOGITS,  # [vocab_size]
     PARTS,  # each thread's attention: [heads, head_dim], and two numbers a head
     PART_BYTES,
     SCRATCH,  # each thread's own
     SCRATCH_BYTES,
     STEP_WORDS,
-) = range(28)
+) = range(29)
 
 # Many tokens through a layer: the chunk, and what it is worked with.
 (
@@ -115,7 +116,9 @@ APART = 8  # words between one thread's TEAM_PARKED and the next one's
 MOST_THREADS = 62
 
 # A job: what is to be done, and its arguments.
-JOB_STEP, JOB_MULTIPLY, JOB_FILL, JOB_UNPACK, JOB_LAYER, JOB_MULTIPLY_MANY = range(6)
+(
+    JOB_STEP, JOB_MULTIPLY, JOB_FILL, JOB_UNPACK, JOB_LAYER, JOB_MULTIPLY_MANY, JOB_SOME_ROWS, JOB_ROUND,
+) = range(8)  # fmt: skip
 JOB_KIND, JOB_TEAM, JOB_ARGUMENTS = 0, 1, 2
 JOB_WORDS = 10
 

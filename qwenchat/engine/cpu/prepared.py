@@ -27,10 +27,11 @@ import numpy as np
 from qwenchat.engine.cpu.blocks import Matrix, is_array
 from qwenchat.engine.cpu.layout import BLOCK
 from qwenchat.engine.cpu.memory import Array, large_pages
+from qwenchat.engine.cpu.screen import MARGINS, SCREEN, Screen
 from qwenchat.engine.weights.parameters import Parameter
 from qwenchat.files.opening import open_file
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the layout of blocks changes."""
 _ARRAYS = ("data", "scales", "zeros", "bounds", "perm", "bias")
 _DTYPES = {name: np.dtype(name) for name in ("float16", "float32", "int32", "int64")}
@@ -156,8 +157,15 @@ def _are_of(parts: Parts, parameters: Iterable[Parameter]) -> bool:
             vectors.add(parameter.name)
             if not is_array(others[parameter.name], np.float32, parameter.shape):
                 return False
+        # The output layer is of the embedding's shape.
+        elif name == "embedding" and not Screen(matrices[SCREEN], others[MARGINS]).is_sound(*parameter.shape):
+            return False
     has_bias = {name for name, matrix in matrices.items() if matrix.bias is not None}
-    return matrices.keys() == quantised and others.keys() == vectors and has_bias == biased
+    return (
+        matrices.keys() == quantised | {SCREEN}
+        and others.keys() == vectors | {MARGINS}
+        and has_bias == biased
+    )
 
 
 def _all(matrices: dict[str, Matrix], others: dict[str, Array]) -> Iterator[tuple[str, str, Array]]:

@@ -373,14 +373,20 @@ def block_of_floats(m, kind, block, x, buffer, out, adds):
     for row in range(first, min(first + BLOCK, rows), _ROWS_AT_ONCE):
         # The last few together with ones before them.
         row = min(row, rows - _ROWS_AT_ONCE)
-        at, to = word(m, DATA) + step * row, sums + 4 * (row - first)
-        if kind == FLOAT16:
-            four_rows_of_float16(at, step, columns, x, to)
-        elif kind == BFLOAT16:
-            four_rows_of_bfloat16(at, step, columns, x, to)
-        else:
-            four_rows_of_float32(at, step, columns, x, to)
+        at = word(m, DATA) + step * row
+        four_rows(kind, at, at + step, at + 2 * step, at + 3 * step, columns, x, sums + 4 * (row - first))
     finish(m, block, floats(sums), floats(sums + VECTOR), out, adds)
+
+
+@kernel
+def four_rows(kind, p, q, r, s, columns, x, to):
+    """The products of four rows of floats with x, float32 [4]."""
+    if kind == FLOAT16:
+        four_rows_of_float16(p, q, r, s, columns, x, to)
+    elif kind == BFLOAT16:
+        four_rows_of_bfloat16(p, q, r, s, columns, x, to)
+    else:
+        four_rows_of_float32(p, q, r, s, columns, x, to)
 
 
 def _four_rows(load, size):
@@ -404,13 +410,13 @@ def _four_rows(load, size):
         return add(add(a, b), add(c, d))
 
     @kernel
-    def four_rows(at, step, columns, x, to):
+    def four(p, q, r, s, columns, x, to):
         # One after the other, as they lie in memory: four at once would be read at a fifth of the speed.
-        a, b = one_row(at, columns, x), one_row(at + step, columns, x)
-        c, d = one_row(at + 2 * step, columns, x), one_row(at + 3 * step, columns, x)
+        a, b = one_row(p, columns, x), one_row(q, columns, x)
+        c, d = one_row(r, columns, x), one_row(s, columns, x)
         put_totals(to, a, b, c, d)
 
-    return four_rows
+    return four
 
 
 four_rows_of_float16 = _four_rows(float16s, 2)

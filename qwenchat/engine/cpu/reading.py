@@ -18,6 +18,7 @@ from qwenchat.engine.cpu import blocks, prepared
 from qwenchat.engine.cpu.blocks import Arena, InBlocks, Matrix, Stored
 from qwenchat.engine.cpu.memory import Array, address, widened
 from qwenchat.engine.cpu.prepared import Parts
+from qwenchat.engine.cpu.screen import MARGINS, SCREEN, make_screen, screen_bytes
 from qwenchat.engine.cpu.team import Team, fill_blocks
 from qwenchat.engine.cpu.work import Weights
 from qwenchat.engine.memory import Need, need
@@ -76,11 +77,14 @@ def survey(place: Path | Checkpoint, *, dtype: str, context: int, int8_cache: bo
         if parameter.gptq is None:
             if parameter.name.startswith("layers.") and len(parameter.shape) == 2:
                 return None
+            if parameter.name == "lm_head.bias":
+                return None
         elif not parameter.packs(layout) or not _joins(parameter, files):
             return None
     needed = need(
         config,
-        weights=sum(bytes_of(p, files, ITEMSIZES[dtype], layout) for p in parameters),
+        weights=sum(bytes_of(p, files, ITEMSIZES[dtype], layout) for p in parameters)
+        + screen_bytes(config.vocab_size, config.hidden_size),
         reading=reading_bytes(parameters, files, dtype, layout, staged=False),
         cuda=False,
         itemsize=ITEMSIZES[dtype],
@@ -151,6 +155,9 @@ def _fill(found: Survey, team: Team, progress: Callable[[float], None]) -> Parts
         progress(done / total)
     for name in [name for name in floats if name.endswith(".bias")]:
         matrices[name.removesuffix(".bias")].set_bias(floats.pop(name))
+    head = next(p for p in reversed(found.parameters) if p.name in ("lm_head.weight", "embedding.weight"))
+    screen = make_screen(Matrix.of_floats(found.files.array(head.stored[0])), team, arena)
+    matrices[SCREEN], floats[MARGINS] = screen.codes, screen.margins
     return matrices, floats
 
 

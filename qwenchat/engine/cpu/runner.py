@@ -18,6 +18,7 @@ from qwenchat.engine.generation import Cancelled, is_set
 from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.numpy_sampling import NumpySampler
 from qwenchat.engine.sampling import SamplingParams
+from qwenchat.engine.screened import Screened, ScreeningSampler
 
 
 class CodesRunner:
@@ -81,11 +82,18 @@ class CodesRunner:
         drawn: int = 0,
     ) -> Generator[int, None, None]:
         """As :meth:`qwenchat.engine.runner.Runner.decode`."""
-        sampler = self.chooser(params, cache.ids, drawn)
+        sampler = ScreeningSampler(params, self.vocab_size, cache.ids, drawn, exact=self.model.exact)
+        row: Array | Screened = logits
         while not is_set(cancel):
-            token = sampler(logits)
+            token = sampler(row)
             yield token
-            logits = self.prefill(cache, [token], cancel)
+            if not sampler.takes_bounds:
+                row = self.prefill(cache, [token], cancel)
+            elif is_set(cancel):
+                raise Cancelled
+            else:
+                row = self.model.step_screened(cache, token)
+                cache.ids.append(token)
 
     def logits(self, ids: Sequence[int]) -> Any:
         """As :meth:`qwenchat.engine.runner.Runner.logits`: a torch tensor, the one use of torch here."""

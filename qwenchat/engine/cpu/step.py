@@ -28,9 +28,12 @@ from qwenchat.engine.cpu.layout import (
     JOB_LAYER,
     JOB_MULTIPLY,
     JOB_MULTIPLY_MANY,
+    JOB_ROUND,
+    JOB_SOME_ROWS,
     JOB_STEP,
     JOB_TEAM,
     KIND,
+    LAST,
     LAYER_WORDS,
     LAYERS,
     LM_HEAD,
@@ -60,6 +63,7 @@ from qwenchat.engine.cpu.layout import (
     X,
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import kernel
+from qwenchat.engine.cpu.output import round_rows, some_rows
 from qwenchat.engine.cpu.prefill import multiply_many, prefill_layer
 from qwenchat.engine.cpu.products import multiply, multiply_rows, prepare, share
 from qwenchat.engine.cpu.repack import fill, unpack
@@ -130,6 +134,8 @@ def step(tokens, count, team, thread):
         multiply_all(tokens, count, word(layer, W_DOWN), UP, X, True, thread, threads)
         barrier(team, threads)
     norm_all(tokens, count, word(p, NORM), thread)
+    if thread == 0:
+        norm(p, word(p, X), word(p, NORM), word(p, LAST))
     multiply_all(tokens, count, word(p, LM_HEAD), OWN, LOGITS, False, thread, threads)
 
 
@@ -247,6 +253,10 @@ def work(job, thread):
         prefill_layer(word(a, 0), word(a, 1), team, thread)
     elif kind == JOB_MULTIPLY_MANY:
         multiply_many(word(a, 0), word(a, 1), word(a, 2), word(a, 3), word(a, 4), team, thread)
+    elif kind == JOB_SOME_ROWS:
+        some_rows(word(a, 0), word(a, 1), word(a, 2), word(a, 3), word(a, 4), thread, threads)
+    elif kind == JOB_ROUND:
+        round_rows(word(a, 0), word(a, 1), word(a, 2), word(a, 3), thread, threads)
     elif kind == JOB_FILL:
         fill(word(a, 0), word(a, 1), word(a, 2), word(a, 3), thread, threads)
     else:

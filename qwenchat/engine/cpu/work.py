@@ -22,11 +22,13 @@ from qwenchat.engine.cpu.layout import (
     HEADS,
     HIDDEN,
     JOB_MULTIPLY,
+    JOB_SOME_ROWS,
     JOB_STEP,
     K_NORM,
     KEY_SCALES,
     KEYS,
     KV_HEADS,
+    LAST,
     LAYER_WORDS,
     LAYERS,
     LM_HEAD,
@@ -57,10 +59,15 @@ from qwenchat.engine.cpu.layout import (
     X,
 )  # fmt: skip
 from qwenchat.engine.cpu.memory import Array, address, zeros
+from qwenchat.engine.cpu.screen import MARGINS, SCREEN, Screen
 from qwenchat.engine.cpu.team import Team
 
 if TYPE_CHECKING:
     from qwenchat.engine.config import ModelConfig
+
+
+_MANY_ROWS = 256
+"""To wait for each other costs threads as much time as so many rows take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,7 @@ class Weights:
         embedding: floats as the checkpoint has them, [vocab_size, hidden], or what reads rows of it.
         norm: float32 [hidden].
         lm_head: [vocab_size, hidden].
+        screen: the output layer in codes besides its floats, or None.
     """
 
     config: ModelConfig
@@ -105,6 +113,7 @@ class Weights:
     layers: Sequence[Layer]
     norm: Array
     lm_head: Matrix
+    screen: Screen | None = None
 
     @classmethod
     def of(
@@ -133,13 +142,15 @@ class Weights:
         head = matrices.get("lm_head", embedding)
         assert isinstance(head, Matrix)
         layers = [layer(i) for i in range(config.num_layers)]
-        return cls(config, embedding, layers, floats["norm.weight"], head)
+        screen = Screen(matrices[SCREEN], floats[MARGINS]) if SCREEN in matrices else None
+        return cls(config, embedding, layers, floats["norm.weight"], head, screen)
 
     @property
     def bytes_per_token(self) -> int:
         """The bytes that a token reads; of the embedding it is one row."""
         layers = (matrix for layer in self.layers for matrix in layer.matrices)
-        return self.lm_head.nbytes + sum(matrix.nbytes for matrix in layers)
+        head = self.lm_head if self.screen is None else self.screen.codes
+        return head.nbytes + sum(matrix.nbytes for matrix in layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +182,11 @@ class Step:
 
     def __init__(self, weights: Weights, team: Team, logits: Array | None = None) -> None:
         c, threads = weights.config, team.threads
-        self._team, self._vocab_size = team, c.vocab_size
+        self._team, self._vocab_size, self._head = team, c.vocab_size, weights.lm_head
+        self._screen, self._alone = weights.screen, team.alone()
         matrices = [m for layer in weights.layers for m in layer.matrices]
+        if self._screen is not None:
+            matrices.append(self._screen.codes)
         # Of each thread: a vector, then what a product needs, or an attention: its scores, or two heads.
         product = max(8 * m.columns + 16 * m.groups for m in matrices)
         self._width = max(c.hidden_size, c.query_size)
@@ -187,6 +201,7 @@ class Step:
             QKV: zeros(weights.layers[0].qkv.blocks * BLOCK),
             UP: zeros(mlp),
             GATE: zeros(mlp),
+            LAST: zeros(-(-c.hidden_size // BLOCK) * BLOCK),
             LOGITS: zeros(vocab) if logits is None else logits,
             PARTS: zeros(threads * part // 4),
             SCRATCH: zeros(threads * own // 4),
@@ -205,6 +220,11 @@ class Step:
         return self._buffers[LOGITS][: self._vocab_size]
 
     @property
+    def last(self) -> Array:
+        """The token of the last step as the output layer gets it, float32 [hidden]; written over as well."""
+        return self._buffers[LAST][: self._head.columns]
+
+    @property
     def table(self) -> int:
         """The address of the step's table."""
         return address(self._table)
@@ -213,8 +233,14 @@ class Step:
         """The address of a layer's table."""
         return address(self._layers[index])
 
-    def run(self, token: int, position: int) -> None:
-        """Runs a token at a position of the cache that is bound, and writes it there."""
+    def run(self, token: int, position: int, *, screened: bool = False) -> None:
+        """Runs a token at a position of the cache that is bound, and writes it there.
+
+        Args:
+            screened: whether the logits are to be those of the output layer's codes.
+        """
+        head = self._screen.codes if screened and self._screen is not None else self._head
+        self._table[LM_HEAD] = head.descriptor
         self.place(token, position)
         self._team.run(self._job)
 
@@ -232,6 +258,14 @@ class Step:
         scratch, x = address(self._buffers[SCRATCH]), np.ascontiguousarray(x, np.float32)
         self._team.do(JOB_MULTIPLY, m.descriptor, address(x), scratch, self._own, address(out))
         return out[: m.rows]
+
+    def multiply_rows(self, m: Matrix, ids: Array, x: Array) -> Array:
+        """Some rows of a matrix of floats times one token, float32, as :meth:`multiply` has them."""
+        out = np.empty(-(-len(ids) // 4) * 4, np.float32)
+        ids = np.ascontiguousarray(ids, np.int64)
+        team = self._team if len(ids) > _MANY_ROWS else self._alone
+        team.do(JOB_SOME_ROWS, m.descriptor, address(ids), len(ids), address(x), address(out))
+        return out[: len(ids)]
 
     def _fill_tables(self, weights: Weights) -> None:
         c, table = weights.config, self._table

@@ -68,6 +68,9 @@ FORGED: dict[str, Change] = {
     "few scales": lambda matrices, others: setattr(matrices[UP], "scales", np.zeros((1, 1, 32), np.float32)),
     "a bias": lambda matrices, others: setattr(matrices[UP], "bias", np.zeros(32, np.float32)),
     "a short norm": lambda matrices, others: others.update({"norm.weight": np.zeros(1, np.float32)}),
+    "no screen": lambda matrices, others: matrices.pop("screen"),
+    "a small screen": lambda matrices, others: matrices.update(screen=matrices[UP]),
+    "few margins": lambda matrices, others: others.update({"screen.margins": np.zeros(1, np.float32)}),
     "no norm": lambda matrices, others: others.pop("norm.weight"),
 }
 
