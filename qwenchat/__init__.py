@@ -30,6 +30,7 @@ What they stand on::
       huggingface transformers, for any other chat model of the Hub, without running its code
     tools         what a model can call: the forms of prompt and reply, adapter puts one before a backend;
                   interpreter runs Python for it, in a worker that keeps variables
+      hf_agent    the agent of transformers.tools: tasks done by code that the model writes
     settings      which there are (schema), where they come from (sources), the config file
     models        checkpoints on disk: catalog knows names, places where they lie; checking, removing
       hub         pulling from the Hub and from ModelScope

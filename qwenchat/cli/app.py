@@ -39,6 +39,7 @@ class Program(Group):
         "quantize": Later(
             "qwenchat.cli.quantize:quantize", "Make an Int8 or Int4 checkpoint from a float one, with GPTQ."
         ),
+        "agent": Later("qwenchat.cli.agent:app", "Do tasks by code that the model writes, with tools."),
         "sessions": Later("qwenchat.cli.sessions:app", "List and manage the chats on this machine."),
         "models": Later("qwenchat.cli.models:app", "List, download and check models."),
         "config": Later("qwenchat.cli.config:app", "Show the settings, and where each comes from."),

@@ -167,6 +167,27 @@ HELP: Mapping[str, str] = {
         "能够对话时退出码为 0，否则为对话会返回的退出码。"
     ),
     "The model to check.": "要检查的模型。",
+    # --- agent --------------------------------------------------------------------------------------
+    "Do tasks by code that the model writes, with tools.": "用模型编写的代码和工具完成任务。",
+    "Do one task: the model explains which tools it will use, and its code is run.": (
+        "完成一项任务：模型说明要用哪些工具，随后运行它的代码。"
+    ),
+    "Of the fourteen tools the model itself is summarizer, text_classifier, text_qa and translator; the "
+    "others are what --tool names.": (
+        "十四种工具中，summarizer、text_classifier、text_qa 和 translator 由模型充当；其余由 --tool 指定。"
+    ),
+    "Do one task after another: what the code before left in its variables is still there.": (
+        "一项接一项地完成任务：先前代码留下的变量仍然可用。"
+    ),
+    "An empty line after an error sends the error back to the model; /new begins anew, Ctrl-D ends.": (
+        "出错后输入空行会把错误发回给模型；/new 重新开始，Ctrl-D 结束。"
+    ),
+    "A variable that the code finds; may be repeated.": "代码可用的变量；可多次给出。",
+    "A variable with the text of a file; may be repeated.": "内容为文件文本的变量；可多次给出。",
+    "A command or an http address that answers a tool; may be repeated.": (
+        "由其回答某个工具的命令或 http 地址；可多次给出。"
+    ),
+    "Run code that calls what --tool named without asking.": "代码调用 --tool 所指定的内容时不再询问。",
     # --- models export ----------------------------------------------------------------------------------
     "Write a first-generation Qwen as a Qwen2 folder or a GGUF file.": (
         "将第一代 Qwen 写成 Qwen2 文件夹或 GGUF 文件。"

@@ -57,6 +57,7 @@ ALLOWED = {
     "models.builtin.wheel._run_pip": WRITES,
     "models.builtin.wheel.trouble": OWN,
     "sessions.store.SessionStore.rename": SESSION,
+    "tools.hf_agent.prompts._template": SHIPPED,
     "sessions.resume.open_chat": SESSION,
     "terminal.clipboard._write_to_terminal": SYSTEM,
     "terminal.commands.sessions._resume": SESSION,

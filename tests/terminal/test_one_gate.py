@@ -40,6 +40,8 @@ ALLOWED = {
     "files.atomic._write_all": FILE,
     "backends.prompts.render_child.main": "a pipe",
     "backends.prompts.renderer._ask": "a pipe",
+    "cli.agent._asker": "the user's own lines",
+    "cli.agent.agent": OWN,
     "cli.app._print_version": OWN,
     "cli.config.group": OWN,
     "cli.models.models": OWN,
@@ -50,6 +52,8 @@ ALLOWED = {
     "engine.cpu.ship.main": OWN,
     "engine.cpu.model.CPUModel._attention": "the KV cache",
     "engine.model.Attention.forward": "the KV cache",
+    "models.export.gguf.write": FILE,
+    "models.export.run.export": FILE,
     "models.quantize.checkpoint._write": FILE,
     "models.quantize.layers.quantize_block": FILE,
     "models.quantize.layers.through_floats": FILE,
@@ -122,7 +126,7 @@ HOSTILE = [
 # What is written here itself: looks, but no blinking and no grounds; the live view's and Rich's cursor.
 _SGR = r"\x1b\[(?:(?:[0-4]|9|39|3[0-7]|9[0-7]|38;5;\d+|38;2;\d+;\d+;\d+);?)*m"
 _VIEW = r"\r\x1b\[K\x1b\[C\x1b\[J\r|\x1b\[\?7l|\r(?:\x1b\[\d+A)?\x1b\[\?7h"
-_CURSOR = r"\x1b\[\?25[lh]|\r(?:\x1b\[1A)?\x1b\[2K"
+_CURSOR = r"\x1b\[\?25h\r(?:\x1b\[1A)?\x1b\[2K|\x1b\[\?25l|\x1b\[\?25h\r?|\r(?:\x1b\[1A)?\x1b\[2K"
 OURS = re.compile(f"{_SGR}|{_VIEW}|{_CURSOR}")
 # Spelled out rather than taken from the gate.
 OBEYED = re.compile(
