@@ -99,9 +99,11 @@ def load(
 def load_requested(request: LoadRequest) -> Model:
     """Loads the model that a request means; errors are those of :func:`load`."""
     from qwenchat.backends.choose import choose_model, within_demo
-    from qwenchat.models import catalog
+    from qwenchat.backends.devices import predict_room
+    from qwenchat.models import catalog, fitting
 
     def attempt(wanted: LoadRequest, reason: str | None) -> Model:
+        first = wanted.name == catalog.DEMO and catalog.place_of(catalog.DEMO) is None
         folder = catalog.locate(wanted.model, progress=wanted.progress, notice=wanted.notice)
         if reason is not None:
             wanted, told = within_demo(wanted, folder)
@@ -109,6 +111,8 @@ def load_requested(request: LoadRequest) -> Model:
         loaded = load_folder(folder, wanted)
         if reason is None and request.name == catalog.AUTO:
             request.notice(Phrase("answering with {model}", model=wanted.model))
+        if first and (offer := fitting.next_step(predict_room("cpu"))):
+            request.notice(offer)
         return loaded
 
     return choose_model(request, attempt)

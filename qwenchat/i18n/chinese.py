@@ -1245,6 +1245,9 @@ CHINESE: Mapping[str, str] = {
     "quantize": "量化",
     "chat": "对话",
     "best here": "本机最佳",
+    "qwenchat models pull {name}, {size}, downloads a model that answers far better: qwenchat -m {name}": (
+        "qwenchat models pull {name}（{size}）可下载回答好得多的模型，然后用 qwenchat -m {name}"
+    ),
     "no published chat fits {device}": "没有已发布的对话模型能放进 {device}",
     "{model}: {needed} of {free} GiB on {device}, {kernels}": (
         "{model}：在 {device} 上占 {free} GiB 中的 {needed}，{kernels}"

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from qwenchat.engine.sizes import float_bytes
+from qwenchat.errors import Phrase
+from qwenchat.humanize import size_text
 from qwenchat.models.published import AWQ, FLOAT, GGUF, KNOWN, Published
 
 CPU_TOKEN_BYTES = 5 * 10**9
 """Bytes of weights that a token may read on a CPU: a quarter of a second where memory reads 20 GB/s."""
-NEXT_STEP = "qwen2.5-0.5b-instruct"
-"""The smallest chat that answers far better than the built-in model."""
+_NEXT_STEP = "qwen2.5-0.5b-instruct"  # the smallest chat that answers far better than the built-in model
 _GENERAL = ("qwen2.5-", "qwen3-")
 # Of two formats with as many bits the one that is read in fewer steps.
 _ORDER = ("gguf", "awq", "int4", "int8", "bf16")
@@ -36,9 +37,30 @@ def best(
 
     def suits(model: Published) -> bool:
         general = model.chat.startswith(_GENERAL) and "coder" not in model.chat
-        return general and (cuda or model.token_bytes <= CPU_TOKEN_BYTES) and memory(model) <= room
+        return (
+            general
+            and model.is_read
+            and (cuda or model.token_bytes <= CPU_TOKEN_BYTES)
+            and memory(model) <= room
+        )
 
     return max(filter(suits, models), key=_rank, default=None)
+
+
+def next_step(room: int) -> Phrase | None:
+    """What a first run with the built-in model offers, in a line; None where that would not fit.
+
+    Args:
+        room: the bytes of memory that there are for a model.
+    """
+    (model,) = (known for known in KNOWN if known.short == _NEXT_STEP)
+    if model.memory_bytes(cuda=False, itemsize=4) > room:
+        return None
+    return Phrase(
+        "qwenchat models pull {name}, {size}, downloads a model that answers far better: qwenchat -m {name}",
+        name=model.short,
+        size=size_text(model.disk_bytes),
+    )
 
 
 def _rank(model: Published) -> tuple[float, bool, int, int]:

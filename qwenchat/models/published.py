@@ -74,9 +74,7 @@ class Published:
         """The bytes of its weights on disk."""
         quant = self.config.quant
         if self.kind:
-            # Qwen2.5's files have an output matrix also where it is the embedding.
-            output = self.config.qkv_bias or not self.config.tie_word_embeddings
-            return gguf_bytes(self.config, self.kind, output=output)
+            return self._gguf_bytes(in_memory=False)
         if quant is None:
             head = self.config.vocab_size * self.config.hidden_size if self.chat in _HEAD_STORED else 0
             return float_bytes(self.config, 2) + 2 * head
@@ -89,6 +87,16 @@ class Published:
             total += 4 * inputs + 2 * outputs if self.format != AWQ else 0
         return total
 
+    def _gguf_bytes(self, *, in_memory: bool) -> int:
+        # Qwen2.5's files have an output matrix also where it is the embedding.
+        output = self.config.qkv_bias or not self.config.tie_word_embeddings
+        return gguf_bytes(self.config, self.kind, output=output, in_memory=in_memory)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it can be loaded: nothing here reads AWQ."""
+        return self.format != AWQ
+
     @property
     def is_exact(self) -> bool:
         """Whether these are the bytes that are published; else they are about as many."""
@@ -96,10 +104,12 @@ class Published:
 
     @property
     def token_bytes(self) -> int:
-        """About the bytes of weights that a token reads, where kernels read them as they are stored."""
+        """About the bytes of weights that a token reads on a CPU, where kernels read codes."""
         config = self.config
-        table = 0 if config.tie_word_embeddings else 2 * config.vocab_size * config.hidden_size
-        return self.disk_bytes - (table // 3 if self.kind else table)
+        table = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size
+        if self.kind:
+            return self._gguf_bytes(in_memory=True) - table * 3 // 4
+        return self.disk_bytes - 2 * table
 
     def memory_bytes(
         self,
@@ -121,10 +131,10 @@ class Published:
             int8_cache: whether the KV cache is held in 8 bits.
             packed: whether our kernels compute, which keep quantised matrices in their codes.
         """
-        if not packed:
+        if not packed or (self.kind and cuda):  # where a GGUF file becomes floats
             weights = float_bytes(self.config, itemsize)
         elif self.kind:
-            weights = self.disk_bytes
+            weights = self._gguf_bytes(in_memory=True)
         else:
             weights = packed_bytes(self.config, floats=itemsize if cuda else 2, zeros=1 if cuda else 4)
         return need(

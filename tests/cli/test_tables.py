@@ -85,6 +85,7 @@ def report(*devices: str, exit_code: int = 0) -> Report:
             Finding("settings", "note", "config.toml is not there", "; ".join(["using the defaults"] * 5)),
         ),
         tuple(ModelFit(model, None, fit) for model, fit in zip(published.KNOWN, fits, strict=True)),
+        (),
         Finding("chat", "bad" if exit_code else "good", "a chat would use the built-in model", "or not"),
         exit_code,
     )

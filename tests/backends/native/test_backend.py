@@ -199,8 +199,22 @@ def tiny_demo(tiny_chat: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_auto_without_a_checkpoint_takes_the_built_in_model_and_says_so(tiny_demo: Path) -> None:
     lines: list[str] = []
     assert qwenchat.load(notice=lines.append).name == "demo"
-    (line,) = lines
-    assert line.startswith("Qwen/Qwen-7B-Chat-Int8 is not downloaded")
+    assert lines[0].startswith("Qwen/Qwen-7B-Chat-Int8 is not downloaded")
+
+
+def test_the_first_run_offers_a_better_model_in_a_line_and_no_later_one_does(
+    tiny_demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    qwenchat.load(notice=lines.append)
+    assert [line for line in lines if line.startswith("qwenchat models pull qwen2.5-0.5b-instruct")] == lines[
+        1:
+    ]
+    assert len(lines) == 2
+    monkeypatch.setattr("qwenchat.models.builtin.demo.is_cached", lambda folder: tiny_demo)
+    lines.clear()
+    qwenchat.load(notice=lines.append)
+    assert len(lines) == 1
 
 
 def test_a_context_for_the_large_model_does_not_keep_the_built_in_one_from_answering(tiny_demo: Path) -> None:
