@@ -1183,6 +1183,7 @@ CHINESE: Mapping[str, str] = {
     "run it?": "运行吗？",
     "nothing was run": "没有运行",
     "the next run starts a new interpreter": "下一次运行会启动新的解释器",
+    "interrupted; the variables are kept": "已中断；变量仍保留",
     "it ended and said nothing": "运行结束，没有输出",
     "Python in {sandbox}": "Python 在 {sandbox} 中",
     "The Python whose packages the code of a chat can import; the code runs in a sandbox.": (

@@ -44,9 +44,11 @@ def main() -> None:
     _signal.signal(_signal.SIGCHLD, lambda *_: None)
     _signal.set_wakeup_fd(wake)
     try:
+        os.mkdir(order["scratch"], 0o700)
         if order["method"] == "namespaces":
             namespaces.unshare()
     except OSError as error:
+        _remove(order["scratch"])
         _tell(control, "failed", _reason(error))
         return
     child = os.fork()
@@ -180,6 +182,8 @@ class _Watch:
             for end, _ in poll.poll(_TICK * 1000):
                 if end == self._control and not self._obey():
                     self._kill()
+                    os.waitpid(self._child, 0)
+                    _remove(self._order["scratch"])
                     return
                 if end == self._heard and not self._read_reports():
                     poll.unregister(self._heard)
@@ -193,6 +197,7 @@ class _Watch:
                 self._kill()
         self._read_reports()
         self._kill()  # what it started and left, where there is no number 1
+        _remove(self._order["scratch"])
         _tell(self._control, "ended", self._limit or "-", str(ended[1]))
 
     def _obey(self) -> bool:
@@ -273,6 +278,20 @@ def _holds_more(folders: Iterable[str], limit: int) -> bool:
         if size > limit or files > _MOST_FILES:
             return True
     return False
+
+
+def _remove(folder: str) -> None:
+    """Removes a folder with all that is in it, as far as that goes."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    _remove(entry.path)
+                else:
+                    os.unlink(entry.path)
+        os.rmdir(folder)
+    except OSError:  # who closes a program removes what is left
+        pass
 
 
 def _undumpable() -> None:

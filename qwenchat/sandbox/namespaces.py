@@ -30,12 +30,12 @@ _SHARED_MEMORY = 64 << 20  # bytes of /dev/shm
 
 
 def unshare() -> None:
-    """Takes this process into namespaces of its own; the next process that it starts is number 1 in them.
+    """Takes this process into namespaces of its own, but for mounts; what it starts next is number 1 in them.
 
     Raises:
         OSError: the machine forbids it.
     """
-    kinds = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
+    kinds = CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
     uid, gid = os.getuid(), os.getgid()
     try:
         call("unshare", CLONE_NEWUSER | kinds)
@@ -50,7 +50,7 @@ def unshare() -> None:
 
 
 def change_root(read: Iterable[str], write: Iterable[str], devices: Iterable[str], scratch: str) -> None:
-    """Makes these paths all that there is, for number 1 of the namespaces.
+    """Makes these paths all that there is, for number 1 of the namespaces and what it starts.
 
     Args:
         read, write: files and folders, without links in their paths.
@@ -60,6 +60,7 @@ def change_root(read: Iterable[str], write: Iterable[str], devices: Iterable[str
     Raises:
         OSError: the kernel refused.
     """
+    call("unshare", CLONE_NEWNS)
     call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
     inert = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
     trees = [(path, path, _clone(path, inert | MOUNT_ATTR_RDONLY)) for path in read]

@@ -227,7 +227,8 @@ def _word(method: Method) -> str:
 def _start(
     method: Method, policy: Policy, command: Sequence[str], environment: Mapping[str, str]
 ) -> Confined:
-    scratch = Path(os.path.realpath(tempfile.mkdtemp(prefix="qwenchat-")))
+    # Made, and removed, by the launcher, so that none is left by whoever is killed before it begins.
+    scratch = Path(os.path.realpath(tempfile.gettempdir()), f"qwenchat-{os.urandom(8).hex()}")
     order = _order(method, policy, command, environment, scratch)
     ours, theirs = socket.socketpair()
     try:
@@ -242,7 +243,6 @@ def _start(
         )
     except OSError as error:
         ours.close()
-        shutil.rmtree(scratch, ignore_errors=True)
         raise SandboxError(
             "{program} cannot be started: {reason}",
             program=sys.executable,

@@ -96,6 +96,8 @@ class RunView:
         if kind != self._kind:
             self._writer.finish()
             self._kind = kind
+        if kind == "error" and text.endswith("KeyboardInterrupt"):
+            return  # the user knows where they stopped it
         if kind in ("stderr", "error"):
             for line in text.splitlines():
                 console.say(line, "error" if kind == "error" else "warning")
@@ -113,7 +115,9 @@ class RunView:
             console.say(str(picture))
         for file in done.files:
             console.say(tr("wrote {path}", path=file))
-        if done.ended == "died":
+        if done.ended == "interrupted":
+            console.say(tr("interrupted; the variables are kept"))
+        elif done.ended == "died":
             console.say(tr("the next run starts a new interpreter"))
         elif not done.pictures and not self._kind:
             console.say(tr("it ended and said nothing"))

@@ -173,7 +173,7 @@ class Worker:
         self._runs += 1
         sys.stdin = io.StringIO()  # the last run may have closed it, as exit() does
         name = f"<cell {self._runs}>"
-        linecache.cache[name] = (len(code), None, code.splitlines(True), name)
+        linecache.cache[name] = (len(code), None, (code + "\n").splitlines(True), name)
         tree = ast.parse(code, name)
         self._import_what_is_named(tree)
         last, shown = None, tree.body[-1] if tree.body else None

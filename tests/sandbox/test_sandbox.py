@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,11 @@ def tried(*where: str) -> dict[str, Any]:
     if "user" in where and os.getuid() != 0:
         pytest.skip("only root can become an ordinary user")
     command = [sys.executable, "-m", "tests.sandbox.trial_program", *where]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    with tempfile.TemporaryDirectory(prefix="qwenchat-tests-") as place:
+        environment = {**os.environ, "TRIAL_PLACE": place}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
     if "user" in where and "unshare" in done.stderr:
         pytest.skip("no mount namespace, in which another user could see Python")
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,10 +23,13 @@ MS_BIND = 4096
 
 
 def become_a_user() -> None:
-    """Goes on as an ordinary user, who sees Python and the repository, wherever root keeps them."""
+    """Goes on as an ordinary user, who sees Python and the repository, wherever root keeps them.
+
+    TRIAL_PLACE names an empty folder, which only this process sees filled.
+    """
     kernel.call("unshare", kernel.CLONE_NEWNS)
     kernel.call("mount", b"none", b"/", None, namespaces.MS_REC | namespaces.MS_PRIVATE, None)
-    place = Path(tempfile.mkdtemp(prefix="qwenchat-"))
+    place = Path(os.environ["TRIAL_PLACE"])
     kernel.call("mount", b"tmpfs", os.fsencode(place), b"tmpfs", 0, b"mode=755")
     for name, source in (("python", Path(sys.base_prefix)), ("repository", ROOT)):
         (place / name).mkdir()

@@ -67,7 +67,7 @@ def test_a_mistake_is_told_by_its_line_and_ends_nothing(interpreter: Interpreter
         block("stdout", "before\n") + "\n\nerror:\n\n```\nTraceback (most recent"
     )
     assert done.observation.endswith("ZeroDivisionError: division by zero\n```")
-    assert ", line 2, in <module>\n    1 / 0\n" in done.observation
+    assert ", line 2, in <module>\n    1 / 0\n    ~~^~~\n" in done.observation
     assert "worker.py" not in done.observation
     assert "SyntaxError" in ran(interpreter, "if").observation
     assert "SystemExit" in ran(interpreter, "exit()").observation

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -70,6 +71,11 @@ LIMITS = {
     "take more memory than allowed": Limit({"memory": 256 * MIB}, "x = bytearray(300 << 20); wait()"),
     "fill the disk with files": Limit(
         {"disk": 8 * MIB}, "for n in range(8): open(f'fill{n}', 'wb').write(os.urandom(2 << 20))\nwait()"
+    ),
+    "fill the disk with what is temporary": Limit(
+        {"disk": 8 * MIB},
+        "os.chdir(os.environ.get('TMPDIR', '.'))\n"
+        "for n in range(8): open(f'fill{n}', 'wb').write(os.urandom(2 << 20))\nwait()",
     ),
     "fill the disk with one file": Limit(
         {"disk": 8 * MIB}, "open('big', 'wb').write(bytes(16 << 20)); wait()"
@@ -148,7 +154,15 @@ def _confined(limit: Limit, folder: Path) -> str | None:
 def _free(limit: Limit, folder: Path) -> str | None:
     folder.mkdir()
     command = [sys.executable, "-I", "-S", "-c", _BEGIN + limit.program]
-    done = subprocess.run(command, input=b"", capture_output=True, cwd=folder, timeout=60, check=False)
+    done = subprocess.run(
+        command,
+        input=b"",
+        capture_output=True,
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder)},
+        timeout=60,
+        check=False,
+    )
     if done.returncode:
         return done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
     return None if not limit.proof or (folder / limit.proof).exists() else "it ended with the program"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from qwenchat.chat import code_blocks
@@ -11,6 +12,7 @@ from qwenchat.i18n.language import plural, tr
 from qwenchat.terminal import console
 from qwenchat.terminal.code_runner import RunView, lines_of
 from qwenchat.terminal.commands.registry import Group, number
+from qwenchat.terminal.echo import quiet_keyboard
 from qwenchat.terminal.signals import cancel_on_interrupt
 from qwenchat.terminal.transcript import replies
 
@@ -57,7 +59,9 @@ def _run_block(chat: Chat, rest: str) -> None:
 
 def _run(chat: Chat, code: str) -> None:
     view = RunView()
-    with cancel_on_interrupt() as cancel:
+    with ExitStack() as stack:
+        stack.callback(quiet_keyboard())
+        cancel = stack.enter_context(cancel_on_interrupt())
         done = chat.code.run(chat.session, code, cancel, view.show, chat.draft.attached)
     view.end(done)
     console.blank_line()
