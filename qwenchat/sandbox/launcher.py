@@ -40,7 +40,9 @@ def main() -> None:
     order = marshal.loads(_read(control, int.from_bytes(_read(control, ORDER_LENGTH), "little")))  # noqa: S302 - from whoever started us
     heard, report = os.pipe()
     woken, wake = os.pipe()
-    os.set_blocking(wake, False)
+    typed, tell_typed = os.pipe()
+    for end in (wake, typed):
+        os.set_blocking(end, False)
     _signal.signal(_signal.SIGCHLD, lambda *_: None)
     _signal.set_wakeup_fd(wake)
     try:
@@ -55,37 +57,60 @@ def main() -> None:
     if child == 0:
         _signal.set_wakeup_fd(-1)
         os.close(heard)
-        _become(order, report)
+        os.close(tell_typed)
+        _become(order, report, typed)
     os.close(report)
     _undumpable()
-    _Watch(order, control, heard, woken, child).run()
+    _Watch(order, control, heard, woken, tell_typed, child).run()
 
 
-def _become(order: dict[str, Any], report: int) -> NoReturn:
+def inside() -> None:
+    """Number 1's part where bubblewrap made the namespaces, and is their number 1 itself."""
+    order, report, typed = marshal.loads(bytes.fromhex(sys.argv[1]))  # noqa: S302 - of ours, through bubblewrap
+    for end in (report, typed):
+        os.set_inheritable(end, False)
+    try:
+        _count_and_execute(order, report, typed)
+    except BaseException as error:  # noqa: BLE001 - as above
+        _tell(report, "failed", _reason(error))
+    os._exit(126)
+
+
+def _become(order: dict[str, Any], report: int, typed: int) -> NoReturn:
     """The child: the program itself, or number 1 of the namespaces and then the program."""
     try:
         if sys.platform == "linux":
             kernel.prctl(kernel.PR_SET_PDEATHSIG, _signal.SIGKILL)
         if order["method"] == "namespaces":
             namespaces.change_root(order["read"], order["write"], order["devices"], order["scratch"])
-            _signal.pthread_sigmask(_signal.SIG_BLOCK, _HEARD_BY_FIRST)
-            program = os.fork()
-            if program:
-                _undumpable()
-                _first(order, report, program)
+            _count_and_execute(order, report, typed)
+        if order["method"] == "bubblewrap":
+            for end in (report, typed):
+                os.set_inheritable(end, True)
+            handed = marshal.dumps((order, report, typed)).hex()
+            os.execv(order["outer"][0], [*order["outer"], handed])  # noqa: S606 - which starts inside()
         _execute(order, report)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the program must not run
         _tell(report, "failed", _reason(error))
     os._exit(126)
 
 
+def _count_and_execute(order: dict[str, Any], report: int, typed: int) -> NoReturn:
+    """Goes on as the one that counts, with the program as its child."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD,))
+    program = os.fork()
+    if program == 0:
+        _execute(order, report)
+    _undumpable()
+    _first(order, report, typed, program)
+
+
 def _execute(order: dict[str, Any], report: int) -> NoReturn:
-    method, linux = order["method"], sys.platform == "linux"
     os.setsid()
     for name, value in order["limits"].items():
         _limit(getattr(resource, name, None), value)
     os.chdir(order["write"][0])
-    if linux and method != "bubblewrap":
+    if sys.platform == "linux":
         _confine(order)
     for signum in (_signal.SIGPIPE, _signal.SIGINT, _signal.SIGXFSZ, _signal.SIGCHLD):
         _signal.signal(signum, _signal.SIG_DFL)
@@ -123,15 +148,16 @@ def _limit(kind: int | None, value: int) -> None:
 
 # --- number 1 of the namespaces ----------------------------------------------------------------------
 
-_HEARD_BY_FIRST = (_signal.SIGCHLD, _signal.SIGINT)
 
-
-def _first(order: dict[str, Any], report: int, program: int) -> NoReturn:
+def _first(order: dict[str, Any], report: int, typed: int, program: int) -> NoReturn:
     """Waits for the program, counts what runs, hands Ctrl-C on. With its end all ends that still runs."""
     while True:
-        heard = _signal.sigtimedwait(_HEARD_BY_FIRST, _TICK)
-        if heard is not None and heard.si_signo == _signal.SIGINT:
-            os.kill(program, _signal.SIGINT)
+        _signal.sigtimedwait((_signal.SIGCHLD,), _TICK)
+        try:
+            if os.read(typed, 64):
+                os.kill(program, _signal.SIGINT)
+        except BlockingIOError:
+            pass
         while (ended := _reap(-1)) is not None:
             if ended[0] == program:
                 os._exit(ended[1])
@@ -164,13 +190,14 @@ def _too_much(order: dict[str, Any]) -> str:
 class _Watch:
     """Waits for the end: of the program, of its time or its disk, or of whoever wanted it."""
 
-    def __init__(self, order: dict[str, Any], control: int, heard: int, woken: int, child: int) -> None:
+    def __init__(
+        self, order: dict[str, Any], control: int, heard: int, woken: int, typed: int, child: int
+    ) -> None:
         self._order, self._control, self._heard, self._woken = order, control, heard, woken
+        self._typed = typed
         self._child = child
         self._limit = ""
-        self._started = self._ready = False
-        seconds = order["wall_seconds"]
-        self._deadline = time.monotonic() + seconds if seconds else float("inf")
+        self._deadline = float("inf")  # the program's time begins with it
         self._next_look = 0.0
         self._free = _free(order["write"][0])
 
@@ -205,7 +232,9 @@ class _Watch:
             data = os.read(self._control, 64)
         except OSError:
             data = b""
-        if INTERRUPT in data:
+        if INTERRUPT in data and self._order["method"] in ("namespaces", "bubblewrap"):
+            os.write(self._typed, INTERRUPT)  # the child is not the program
+        elif INTERRUPT in data:
             os.kill(self._child, _signal.SIGINT)
         return bool(data)
 
@@ -213,6 +242,8 @@ class _Watch:
         data = os.read(self._heard, 4096)
         for line in data.decode(errors="replace").splitlines():
             word, _, rest = line.partition(" ")
+            if word == "ready" and self._order["wall_seconds"]:
+                self._deadline = time.monotonic() + self._order["wall_seconds"]
             if word in ("ready", "failed"):
                 _tell(self._control, word, rest)
             else:

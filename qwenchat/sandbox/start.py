@@ -28,7 +28,7 @@ from qwenchat.sandbox.policy import Ended, Limit, Policy
 Method = Literal["namespaces", "seccomp", "bubblewrap", "sandbox-exec"]
 
 _PACKAGE = Path(__file__).parents[2]
-_LAUNCH = "import sys; sys.path.append({!r}); from qwenchat.sandbox.launcher import main; main()"
+_LAUNCH = "import sys; sys.path.append({!r}); from qwenchat.sandbox import launcher; launcher.{}()"
 _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt/homebrew", "/nix/store", "/gnu/store"),
     *("/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"),
@@ -103,7 +103,10 @@ class Confined:
         except TimeoutError:
             words = ["failed", "it did not start in time"]
         self._control.settimeout(None)
-        return "" if words[:1] == ["ready"] else " ".join(words[1:]) or "the launcher ended"
+        if words[:1] == ["ready"]:
+            return ""
+        said = self.stderr.read(4096).decode(errors="replace") if words[:1] != ["failed"] else ""
+        return " ".join(words[1:] if words[:1] == ["failed"] else said.split()) or "the launcher ended"
 
     def _reply(self) -> list[str]:
         try:
@@ -193,6 +196,11 @@ def run(
         return Ended(ended.code, limit, kept["stdout"], kept["stderr"], ended.sandbox)
 
 
+def prefer(method: Method) -> None:
+    """Confines by this way alone from now on."""
+    _works["method"] = method
+
+
 def in_force() -> str:
     """What would confine a program here, in a few words.
 
@@ -217,7 +225,7 @@ def _candidates() -> Iterator[Method]:
 
 def _word(method: Method) -> str:
     """What confines, in a few words that stay the same in every language."""
-    if method in ("namespaces", "seccomp"):
+    if method != "sandbox-exec":
         from qwenchat.sandbox import landlock
 
         return f"{method} + Landlock" if landlock.abi() else method
@@ -233,7 +241,7 @@ def _start(
     ours, theirs = socket.socketpair()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _LAUNCH.format(str(_PACKAGE)), str(theirs.fileno())],
+            [sys.executable, "-I", "-S", "-c", _LAUNCH.format(str(_PACKAGE), "main"), str(theirs.fileno())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -283,15 +291,17 @@ def _order(
         "RLIMIT_FSIZE": policy.disk,
         "RLIMIT_CORE": 0,
     }
-    if method == "namespaces" and _counts_processes():
+    if method in ("namespaces", "bubblewrap") and _counts_processes():
         limits["RLIMIT_NPROC"] = policy.processes + 3  # the launcher's are counted with them
+    outer: list[str] = []
     if method == "bubblewrap":
-        command = [*_bubblewrap(read, write, scratch, variables), "--", *command]
+        outer = _bubblewrap(read, write, scratch)
     elif method == "sandbox-exec":
         command = [*seatbelt.command([*read, *_DEVICES], [*write, str(scratch)]), *command]
     return {
         "method": method,
         "command": command,
+        "outer": outer,
         "environment": variables,
         "read": read,
         "write": write,
@@ -316,17 +326,16 @@ def _counts_processes() -> bool:
     return [int(word) for word in words[:2] if word.isdecimal()] >= [5, 14]
 
 
-def _bubblewrap(
-    read: Sequence[str], write: Sequence[str], scratch: Path, variables: Mapping[str, str]
-) -> list[str]:
+def _bubblewrap(read: Sequence[str], write: Sequence[str], scratch: Path) -> list[str]:
+    """The command that makes namespaces in our stead, and starts the launcher in them."""
+    read = [*read, str(_PACKAGE / "qwenchat"), *_real([sys.prefix, sys.base_prefix])]
     binds = [("--ro-bind", path, path) for path in read] + [("--bind", path, path) for path in write]
     binds.append(("--bind", str(scratch), "/tmp"))  # noqa: S108 - its own
     links = [path for path in ("/bin", "/lib", "/lib64", "/sbin") if os.path.islink(path)]  # noqa: PTH114
     return [
         *(shutil.which("bwrap") or "bwrap", "--unshare-all", "--die-with-parent", "--new-session"),
-        *("--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev", "--clearenv"),
+        *("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"),
         *(word for bind in sorted(binds, key=lambda bind: bind[2]) for word in bind),
         *(word for path in links for word in ("--symlink", os.readlink(path), path)),  # noqa: PTH115
-        *(word for name, value in variables.items() for word in ("--setenv", name, value)),
-        *("--chdir", write[0]),
+        *("--", sys.executable, "-I", "-S", "-c", _LAUNCH.format(str(_PACKAGE), "inside")),
     ]

@@ -1,6 +1,6 @@
 """Holds the trial of the sandbox where a test cannot: as another user, or where namespaces are forbidden.
 
-    python -m tests.sandbox.trial_program [user] [forbidden] [limit ...]
+    python -m tests.sandbox.trial_program [user] [forbidden] [old] [bubblewrap] [limit ...]
 
 Standard library and our own package alone: another user may see no environment.
 """
@@ -71,6 +71,11 @@ def main(arguments: Sequence[str]) -> None:
         become_a_user()
     if "forbidden" in arguments:
         forbid_namespaces()
+    if "old" in arguments:
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        forbid("landlock_create_ruleset")
+    if "bubblewrap" in arguments:
+        start.prefer("bubblewrap")
     limits = [argument for argument in arguments if argument in run.LIMITS]
     outcomes = [*run.attempts(), *run.limits(limits)]
     rows = [asdict(outcome) for outcome in outcomes]

@@ -10,7 +10,7 @@ from qwenchat.sandbox.trial.registry import Targets, attempt, read, unless
 
 @attempt
 def list_the_home(t: Targets) -> None:
-    os.listdir(t["home"])
+    unless(set(t["at_home"]) <= set(os.listdir(t["home"])), "not all of it is there")
 
 
 @attempt

@@ -9,12 +9,14 @@ import secrets
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from qwenchat.sandbox import start
 
+_ENOUGH = b"enough"
 _IPC_CREAT, _IPC_RMID = 0o1000, 0
 
 
@@ -40,7 +42,7 @@ def made() -> Iterator[tuple[dict[str, Any], Path, int]]:
         ports = {
             "tcp": _listens(stack, socket.AF_INET, ("127.0.0.1", 0)),
             "tcp6": _listens(stack, socket.AF_INET6, ("::1", 0)),
-            "udp": _listens(stack, socket.AF_INET, ("127.0.0.1", 0), socket.SOCK_DGRAM),
+            "udp": _echoes(stack),
         }
         _listens(stack, socket.AF_UNIX, str(outside / "socket"))
         _listens(stack, socket.AF_UNIX, f"\0{abstract}")
@@ -50,6 +52,7 @@ def made() -> Iterator[tuple[dict[str, Any], Path, int]]:
                 **ports,
                 "abstract": abstract,
                 "home": str(Path.home()),
+                "at_home": [path.name for path in Path.home().iterdir()],
                 "key": key,
                 "outside": str(outside),
                 "package": str(Path(__file__).parent),
@@ -60,6 +63,23 @@ def made() -> Iterator[tuple[dict[str, Any], Path, int]]:
             folder,
             inherited,
         )
+
+
+def _echoes(stack: contextlib.ExitStack) -> int:
+    """Answers what comes by UDP for as long as the stack stands; on which port."""
+    own = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    own.bind(("127.0.0.1", 0))
+    port = int(own.getsockname()[1])
+
+    def answer() -> None:
+        while (came := own.recvfrom(16))[0] != _ENOUGH:
+            own.sendto(*came)
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+    stack.callback(answering.join)
+    stack.callback(own.sendto, _ENOUGH, ("127.0.0.1", port))
+    return port
 
 
 def _listens(stack: contextlib.ExitStack, family: int, address: Any, kind: int = socket.SOCK_STREAM) -> int:
