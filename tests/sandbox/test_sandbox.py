@@ -95,7 +95,7 @@ WHERE = {
     "bubblewrap": "bubblewrap + Landlock",
     "user old bubblewrap": "bubblewrap",
 }
-"""Where namespaces are forbidden, as an ordinary user, where there is no Landlock; and what confines there."""
+"""Without namespaces, as an ordinary user, without Landlock: what confines there."""
 
 
 @pytest.mark.parametrize("where", ["forbidden", "user", "old"])
