@@ -44,9 +44,14 @@ ALLOWED = {
     "models.quantize.states.States.__init__": SCRATCH,
     "models.builtin.wheel._extract": FOLDER,
     "models.builtin.wheel._run_pip": SCRATCH,
+    "sandbox.namespaces._make_target": "an empty file to mount on",
+    "sandbox.namespaces._write": DEVICE,
     "terminal.clipboard._write_to_terminal": DEVICE,
     "terminal.input.editor._private_file": SCRATCH,
     "terminal.input.history.TypedLines.store_string": APPENDED,
+    "tools.function_child.main": DEVICE,
+    "tools.interpreter.Interpreter.put": "a copy for the worker, named anew for each file",
+    "tools.worker._Descriptor.__init__": DEVICE,
 }
 WRITERS = {
     "write_text",
@@ -79,6 +84,8 @@ def is_write(call: ast.Call) -> bool:
 def test_a_file_is_written_by_way_of_a_temporary_one() -> None:
     modules = [path for path in PACKAGE.rglob("*.py") if path.name != "atomic.py"]
     writing = callers(modules, is_write)
+    # What the sandbox is tried with: written, or not, inside it.
+    writing = {name for name in writing if not name.startswith("sandbox.trial.")}
     unknown = sorted(writing - set(ALLOWED))
     assert not unknown, "write it with atomic or textfile, or write down here why not"
     assert sorted(set(ALLOWED) - writing) == [], "these are gone"
