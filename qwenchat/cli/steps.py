@@ -21,9 +21,8 @@ from qwenchat.humanize import ranges
 from qwenchat.i18n.language import tr
 from qwenchat.sessions.autosave import Autosave
 from qwenchat.terminal import approval
-from qwenchat.terminal.answering import RESULT_SHARE
 from qwenchat.terminal.tools import ChatTools, results
-from qwenchat.tools.loop import Decision, Request, ToolLoop
+from qwenchat.tools.loop import Decision, Request
 
 
 class ReplyWriter(Protocol):
@@ -71,13 +70,9 @@ class Steps:
 
     def answer(self) -> ReplyEnd | None:
         """Answers; raises as :meth:`~qwenchat.tools.loop.ToolLoop.run`."""
-        loop = ToolLoop(
-            self._tools.box,
-            self._tools.rules,
-            max_steps=self._tools.max_steps,
-            result_tokens=self._backend.context // RESULT_SHARE,
+        return self._tools.loop(self._backend.context).run(
+            self._conversation, self, self._autosave.save, self._cancel
         )
-        return loop.run(self._conversation, self, self._autosave.save, self._cancel)
 
     def step(self) -> ReplyEnd | None:
         fit = fit_turns(self._conversation, self._backend, self._options, self._may_drop)
@@ -111,6 +106,14 @@ class Steps:
             except KeyboardInterrupt:
                 self._cancel.set()
                 return Decision("no")
+        if request.changed:
+            self._notice(
+                tr(
+                    "{origin} says otherwise of {tool} than when you allowed it",
+                    origin=request.tool.origin,
+                    tool=request.call.name,
+                )
+            )
         self._notice(tr("not run, as nobody can be asked; --allow {rule!r} lets it run", rule=request.rule))
         return Decision("no", "Nobody could be asked.")
 

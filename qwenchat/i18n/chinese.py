@@ -316,6 +316,17 @@ CHINESE: Mapping[str, str] = {
     "Calls that never run, whatever allows them: rules as above.": "无论如何都不运行的调用：规则同上。",
     "Steps with calls of tools that an answer may take.": "一次回答最多可有多少步调用工具。",
     "running {tool}; Ctrl-C stops it": "正在运行 {tool}；Ctrl-C 停止",
+    "{origin} says otherwise of {tool} than when you allowed it": (
+        "{origin} 对 {tool} 的说明与您允许它时不同"
+    ),
+    "{path}: the server {name} has neither a command nor a url, or what is unknown here": (
+        "{path}：服务器 {name} 没有 command 或 url，或含有未知内容"
+    ),
+    "a server has command, args, env and cwd, or url and headers": (
+        "服务器有 command、args、env 和 cwd，或 url 和 headers"
+    ),
+    "{path}: there are no mcpServers in it": "{path}：其中没有 mcpServers",
+    "{path}: the server {name} does not start: {reason}": "{path}：服务器 {name} 无法启动：{reason}",
     # --- the sessions of a chat -------------------------------------------------------------------
     "{model} answered last; /model {model} loads it": "上次由 {model} 回答；/model {model} 可加载它",
     "this is {title!r} of {date}, {count} turns": "会话 {title!r}，{date}，共 {count} 轮",

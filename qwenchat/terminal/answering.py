@@ -24,10 +24,7 @@ from qwenchat.terminal.echo import quiet_keyboard
 from qwenchat.terminal.notices import Notices
 from qwenchat.terminal.signals import cancel_on_interrupt
 from qwenchat.terminal.tools import ChatTools, results
-from qwenchat.tools.loop import Decision, Request, ToolLoop
-
-RESULT_SHARE = 4
-"""Of the context, the part that a tool's result may take."""
+from qwenchat.tools.loop import Decision, Request
 
 
 class Asked(Protocol):
@@ -56,15 +53,9 @@ def answer(chat: Asked) -> list[ReplyEnd]:
         stack.callback(quiet_keyboard())
         cancel = stack.enter_context(cancel_on_interrupt())
         steps = _Steps(chat, chat.wait_for_model(cancel), cancel)
-        loop = ToolLoop(
-            chat.tools.box,
-            chat.tools.rules,
-            max_steps=chat.tools.max_steps,
-            result_tokens=steps.backend.context // RESULT_SHARE,
-        )
         stack.callback(chat.notices.show)
         stack.callback(steps.end_progress)
-        loop.run(chat.conversation, steps, chat.autosave.save, cancel)
+        chat.tools.loop(steps.backend.context).run(chat.conversation, steps, chat.autosave.save, cancel)
     return steps.ends
 
 

@@ -59,6 +59,16 @@ def ask(request: Request) -> Decision:
     Raises:
         KeyboardInterrupt: the user wants to stop.
     """
+    if request.changed:
+        console.say(
+            tr(
+                "{origin} says otherwise of {tool} than when you allowed it",
+                origin=request.tool.origin,
+                tool=request.call.name,
+            ),
+            "warning",
+        )
+        console.say(_BAR + request.tool.definition.description)
     show_preview(request.preview)
     console.say(
         tr(

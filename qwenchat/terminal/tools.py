@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.conversation import Conversation
 from qwenchat.chat.parts import Role, ToolResult
+from qwenchat.paths import data_dir
 from qwenchat.settings.schema import Settings
 from qwenchat.tools.adapter import ToolBackend
+from qwenchat.tools.loop import ToolLoop
+from qwenchat.tools.pins import Pins
 from qwenchat.tools.rules import Rules
 from qwenchat.tools.toolbox import Toolbox
+
+RESULT_SHARE = 4
+"""Of the context, the part that a tool's result may take."""
 
 if TYPE_CHECKING:
     from qwenchat.tools.interpreter import Interpreter
@@ -28,9 +34,10 @@ class ChatTools:
         specs: the tools that the user named.
         allow, deny: the rules that the user wrote.
         max_steps: steps with calls that an answer may take.
+        pins: the file of what the user allowed before; None for none.
 
     Attributes:
-        box, rules, max_steps: the tools, the rules, as given.
+        box, rules: the tools, the rules.
 
     Raises:
         UsageError: a tool or a rule is none.
@@ -44,10 +51,11 @@ class ChatTools:
         deny: Iterable[str] = (),
         *,
         max_steps: int = 8,
+        pins: Path | None = None,
     ) -> None:
         self.rules = Rules(allow, deny)
         self.box = Toolbox(python)
-        self.max_steps = max_steps
+        self._max_steps, self._pins = max_steps, Pins(pins)
         self._seen: ToolBackend | None = None
         try:
             for spec in specs:
@@ -59,7 +67,20 @@ class ChatTools:
     @classmethod
     def of(cls, settings: Settings, python: Callable[[str, threading.Event], str]) -> ChatTools:
         """The tools and rules of the settings; raises as the class."""
-        return cls(python, settings.tools, settings.allow, settings.deny, max_steps=settings.max_steps)
+        pins = data_dir() / "tools.json" if settings.save else None
+        return cls(
+            python, settings.tools, settings.allow, settings.deny, max_steps=settings.max_steps, pins=pins
+        )
+
+    def loop(self, context: int) -> ToolLoop:
+        """The loop of an answer, by a model with such a context."""
+        return ToolLoop(
+            self.box,
+            self.rules,
+            max_steps=self._max_steps,
+            result_tokens=context // RESULT_SHARE,
+            pins=self._pins,
+        )
 
     def seen_through(self, backend: Backend) -> ToolBackend:
         """The model, which calls the tools that there are now."""

@@ -16,13 +16,13 @@ from zoneinfo import ZoneInfo
 from qwenchat.errors import QwenchatError
 from qwenchat.tools.forms import Definition
 from qwenchat.tools.rules import rule_of
-from qwenchat.tools.tool import ToolError
+from qwenchat.tools.tool import PlainTool, ToolError
 
 _WEB_SECONDS = 20.0
 _LARGEST_PAGE = 2 * 2**20
 
 
-class Time:
+class Time(PlainTool):
     """Tells the time; see :class:`~qwenchat.tools.tool.Tool`."""
 
     origin = ""
@@ -49,17 +49,11 @@ class Time:
             raise ToolError(f"There is no time zone {zone!r}.") from None
         return now.strftime("%A, %Y-%m-%d %H:%M:%S %Z (UTC%z)")
 
-    def preview(self, arguments: Mapping[str, Any]) -> str:
-        return ""
-
     def rule(self, arguments: Mapping[str, Any]) -> str:
         return self.definition.name
 
-    def close(self) -> None:
-        pass
 
-
-class WebFetch:
+class WebFetch(PlainTool):
     """Fetches text from hosts that the user named; see :class:`~qwenchat.tools.tool.Tool`.
 
     Args:
@@ -107,9 +101,6 @@ class WebFetch:
 
     def rule(self, arguments: Mapping[str, Any]) -> str:
         return rule_of(self.definition.name, arguments, ("url",))
-
-    def close(self) -> None:
-        pass
 
     def _checked(self, url: str) -> str:
         """The address, if it is of one of the hosts.
@@ -178,7 +169,7 @@ def _text_of(page: str) -> str:
     return reader.text()
 
 
-class Python:
+class Python(PlainTool):
     """Runs Python in the sandbox; see :class:`~qwenchat.tools.tool.Tool`.
 
     Args:
@@ -201,11 +192,5 @@ class Python:
         except QwenchatError as error:
             raise ToolError(str(error)) from None
 
-    def preview(self, arguments: Mapping[str, Any]) -> str:
-        return ""
-
     def rule(self, arguments: Mapping[str, Any]) -> str:
         return self.definition.name
-
-    def close(self) -> None:
-        pass  # the interpreter is whose it is

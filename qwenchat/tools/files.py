@@ -14,7 +14,7 @@ from qwenchat.files import atomic
 from qwenchat.files.opening import read_file, reason_of
 from qwenchat.tools.forms import Definition
 from qwenchat.tools.rules import rule_of
-from qwenchat.tools.tool import ToolError
+from qwenchat.tools.tool import PlainTool, ToolError
 
 _LARGEST = 4 * 2**20  # bytes of a file that is read or written
 _MOST = 500  # names or lines that are told
@@ -116,7 +116,7 @@ Preview = Callable[[Folder, Mapping[str, Any]], str]
 
 
 @dataclass(frozen=True)
-class FileTool:
+class FileTool(PlainTool):
     """One tool of a folder; see :class:`~qwenchat.tools.tool.Tool`."""
 
     definition: Definition
@@ -136,9 +136,6 @@ class FileTool:
 
     def rule(self, arguments: Mapping[str, Any]) -> str:
         return rule_of(self.definition.name, arguments, ("path",))
-
-    def close(self) -> None:
-        pass
 
 
 def _read(folder: Folder, arguments: Mapping[str, Any], cancel: threading.Event) -> str:

@@ -14,7 +14,7 @@ from qwenchat.tools import function_child
 from qwenchat.tools.child import Child
 from qwenchat.tools.forms import Definition
 from qwenchat.tools.rules import rule_of
-from qwenchat.tools.tool import ToolError
+from qwenchat.tools.tool import PlainTool, ToolError
 
 SECONDS = 60.0
 """Of one call."""
@@ -104,7 +104,7 @@ class FunctionFile:
         return Definition(told["name"], told["description"], told["parameters"])
 
 
-class _Function:
+class _Function(PlainTool):
     """One function of the file."""
 
     def __init__(self, file: FunctionFile, definition: Definition) -> None:
@@ -114,9 +114,6 @@ class _Function:
 
     def run(self, arguments: Mapping[str, Any], cancel: threading.Event) -> str:
         return self._file.call(self.definition.name, arguments, cancel)
-
-    def preview(self, arguments: Mapping[str, Any]) -> str:
-        return ""
 
     def rule(self, arguments: Mapping[str, Any]) -> str:
         return rule_of(self.definition.name, arguments)

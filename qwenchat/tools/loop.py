@@ -21,6 +21,7 @@ from qwenchat.chat.parts import Role, ToolCall, ToolResult
 from qwenchat.chat.turn import now
 from qwenchat.errors import Phrase, ToolLoopError
 from qwenchat.tools import arguments as written
+from qwenchat.tools.pins import Pins
 from qwenchat.tools.rules import Rules, Verdict
 from qwenchat.tools.tool import Tool, ToolError
 from qwenchat.tools.toolbox import Toolbox
@@ -46,6 +47,8 @@ class Request:
         preview: what the user should see before saying yes; empty if the arguments are all.
         verdict: what the rules say.
         rule: the rule that would allow this call and those like it.
+        pin: what of the tool must stay as it is; empty if nothing can change.
+        changed: whether the user allowed the tool when it was another.
     """
 
     call: ToolCall
@@ -54,6 +57,8 @@ class Request:
     preview: str
     verdict: Verdict
     rule: str
+    pin: str = ""
+    changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +101,19 @@ class ToolLoop:
         rules: which calls run unasked, and which never.
         max_steps: see :data:`MAX_STEPS`.
         result_tokens: the longest result that the model gets to read.
+        pins: what the user allowed before; None for nothing.
     """
 
     def __init__(
-        self, toolbox: Toolbox, rules: Rules, *, max_steps: int = MAX_STEPS, result_tokens: int = 2000
+        self,
+        toolbox: Toolbox,
+        rules: Rules,
+        *,
+        max_steps: int = MAX_STEPS,
+        result_tokens: int = 2000,
+        pins: Pins | None = None,
     ) -> None:
-        self._toolbox, self._rules = toolbox, rules
+        self._toolbox, self._rules, self._pins = toolbox, rules, pins or Pins(None)
         self._max_steps, self._result_tokens = max_steps, result_tokens
 
     def run(
@@ -169,26 +181,33 @@ class ToolLoop:
                 raise ToolError("The call was cut off by the limit of tokens; write a shorter one.")
             if again:
                 raise ToolError("The same call was made before; its result is above.")
-            request = self._approved(self._request(call), host)
+            request = self._approved(self._request(call, cancel), host, cancel)
             call = request.call
+            if request.pin:
+                self._pins.keep(request.tool.origin, call.name, request.pin)
             host.running(request)
             text, failed = run(request.tool, request.arguments, cancel), False
         except ToolError as error:
             text, failed = str(error), True
         return ToolResult(call.id, call.name, shortened(text, self._result_tokens, host.tokens), failed), call
 
-    def _request(self, call: ToolCall) -> Request:
+    def _request(self, call: ToolCall, cancel: threading.Event) -> Request:
         tool = self._toolbox.find(call.name)
         if tool is None:
             names = ", ".join(definition.name for definition in self._toolbox.definitions)
             raise ToolError(f"There is no tool {call.name!r}. There are: {names or 'none'}.")
+        pin = tool.pin(cancel)
         arguments = written.read(tool.definition, call.arguments)
         verdict = self._rules.judge(call.name, arguments)
         if verdict.answer == "deny":
             raise ToolError(f"Denied by the rule {verdict.rule}.")
-        return Request(call, tool, arguments, tool.preview(arguments), verdict, tool.rule(arguments))
+        changed = bool(pin) and self._pins.changed(tool.origin, call.name, pin)
+        if changed:
+            verdict = Verdict("ask")
+        preview, rule = tool.preview(arguments), tool.rule(arguments)
+        return Request(call, tool, arguments, preview, verdict, rule, pin, changed)
 
-    def _approved(self, request: Request, host: Host) -> Request:
+    def _approved(self, request: Request, host: Host, cancel: threading.Event) -> Request:
         """A call that the rules or the user allow, perhaps otherwise than it was made.
 
         Raises:
@@ -201,7 +220,7 @@ class ToolLoop:
             said = f" {decision.text.strip()}" if decision.text.strip() else ""
             raise ToolError(f"The user refused the call.{said}")
         if decision.answer == "edit":
-            return self._request(replace(request.call, arguments=decision.text))
+            return self._request(replace(request.call, arguments=decision.text), cancel)
         if decision.answer == "always":
             self._rules.allow(request.rule)
             return replace(request, verdict=Verdict("allow", request.rule))

@@ -44,5 +44,25 @@ class Tool(Protocol):
     def rule(self, arguments: Mapping[str, Any]) -> str:
         """The rule that allows this call and those like it."""
 
+    def pin(self, cancel: threading.Event) -> str:
+        """What must be as it was when the user allowed the tool; empty if that cannot change.
+
+        Raises:
+            ToolError: it cannot be had.
+        """
+
     def close(self) -> None:
         """Ends what it has running."""
+
+
+class PlainTool:
+    """What is so of most tools: nothing to see before a call but its arguments, nothing that runs on."""
+
+    def preview(self, arguments: Mapping[str, Any]) -> str:
+        return ""
+
+    def pin(self, cancel: threading.Event) -> str:
+        return ""
+
+    def close(self) -> None:
+        pass

@@ -42,10 +42,10 @@ class Toolbox:
         return self._tools.get(name)
 
     def add(self, spec: str, cancel: threading.Event | None = None) -> list[str]:
-        """Adds what a user named: ``FILE.py``, or built-in tools with what they need.
+        """Adds what a user named: a Python file, one of MCP servers, or built-in tools with what they need.
 
             time                        tools.py                    python
-            read_file,list_files=DIR    web_fetch=HOST,HOST
+            read_file,list_files=DIR    web_fetch=HOST,HOST         mcp.json
 
         Returns:
             The names of the new tools.
@@ -89,6 +89,10 @@ class Toolbox:
                 tool.close()
 
     def _made(self, spec: str, cancel: threading.Event) -> list[Tool]:
+        if spec.endswith(".json"):
+            from qwenchat.tools import mcp  # the SDK comes with an extra
+
+            return list(mcp.servers_of(Path(spec).expanduser(), cancel))
         if spec.endswith(".py") or (("/" in spec or "\\" in spec) and "=" not in spec):
             from qwenchat.tools.functions import FunctionFile  # which starts processes
 

@@ -17,13 +17,13 @@ from qwenchat.tools.adapter import ToolBackend
 from qwenchat.tools.forms import Definition
 from qwenchat.tools.loop import Decision, Request, ToolLoop, run, shortened
 from qwenchat.tools.rules import Rules, rule_of
-from qwenchat.tools.tool import ToolError
+from qwenchat.tools.tool import PlainTool, ToolError
 from qwenchat.tools.toolbox import Toolbox
 from tests.chats import user
 from tests.fakes import Scripted
 
 
-class Echoes:
+class Echoes(PlainTool):
     """A tool that does what a function does with its text."""
 
     origin = "a test"
@@ -39,14 +39,8 @@ class Echoes:
         self.ran.append(arguments["text"])
         return self._does(arguments["text"])
 
-    def preview(self, arguments: Mapping[str, Any]) -> str:
-        return ""
-
     def rule(self, arguments: Mapping[str, Any]) -> str:
         return rule_of(self.definition.name, arguments)
-
-    def close(self) -> None:
-        pass
 
 
 class User:
@@ -90,7 +84,7 @@ class User:
     def tokens(self, text: str) -> int:
         return len(text.split())
 
-    def answer(self, **limits: int) -> str:
+    def answer(self, **limits: Any) -> str:
         ToolLoop(self.box, self.rules, **limits).run(self.conversation, self, self.save, self.cancel)
         current = self.conversation.current
         assert current is not None
