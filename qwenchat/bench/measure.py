@@ -36,6 +36,8 @@ from qwenchat.engine.plan import new_runner
 from qwenchat.i18n.language import tr
 
 _REPEATS = 3
+_TRIAL = 16
+"""Tokens of the prompt and of the reply by which a machine's speed is judged."""
 
 
 def measure(
@@ -44,12 +46,16 @@ def measure(
     *,
     kernels: bool = False,
     sampler: bool = False,
+    seconds: float | None = None,
+    shorter_replies: bool = False,
     tell: Tell,
     clock: Clock = perf_counter,
 ) -> Result:
     """Loads a subject, measures it, and frees it.
 
     Args:
+        seconds: about how long all prompts, and all replies, may take: a slow machine gets shorter prompts,
+            and with ``shorter_replies`` replies.
         kernels: time each kernel too, where there are kernels.
         sampler: time the sampler alone too.
         clock: what tells the time.
@@ -60,7 +66,10 @@ def measure(
     loaded = subject.load()
     wait(loaded.device)
     config, dtype = loaded.config, str(loaded.dtype).removeprefix("torch.")
+    load_seconds = clock() - started
     protocol = protocol.within(config.max_position_embeddings)
+    if seconds is not None:
+        protocol = _in_time(protocol, loaded, seconds, shorter_replies, subject, tell, clock)
     result = Result(
         name=subject.name,
         format=f"Int{config.quant.bits}" if config.quant else dtype,
@@ -71,7 +80,7 @@ def measure(
         protocol=protocol,
         weights=loaded.bytes_per_token,
         per_position=kv_bytes_per_position(loaded, subject.kv_cache),
-        load_seconds=clock() - started,
+        load_seconds=load_seconds,
         prefill_operations=prefill_operations(config, protocol.prompt),
     )
     _measure_prompts(result, loaded, subject.kv_cache, tell, clock)
@@ -86,6 +95,26 @@ def measure(
     del loaded
     free(device)
     return result
+
+
+def _in_time(
+    protocol: Protocol,
+    loaded: Loaded,
+    seconds: float,
+    shorter_replies: bool,
+    subject: Subject,
+    tell: Tell,
+    clock: Clock,
+) -> Protocol:
+    """The protocol for a machine of this speed, told where it is a shorter one."""
+    tell(tr("{name}: how fast it is, to choose lengths", name=subject.name))
+    engine, prompts = new_engine(loaded, 2 * _TRIAL, subject.kv_cache), _Prompts(loaded.config.vocab_size)
+    for _ in range(2):  # the first prepares kernels
+        prompt_token = _first_token(engine, prompts.new(_TRIAL), clock)[0] / _TRIAL
+    decodes: list[Decode] = []
+    _reply(decodes, engine, prompts.new(1), _TRIAL, clock)
+    token = 1 / decodes[0].speed
+    return protocol.in_time(seconds, prompt_token=prompt_token, token=token, replies=shorter_replies)
 
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")

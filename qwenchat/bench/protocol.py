@@ -32,6 +32,9 @@ WINDOW = 64
 """Tokens over which the speed at one context is taken."""
 WARM_TOKENS = 32
 _LEAST_TOKENS = 8
+_LEAST_PROMPT, _LEAST_REPLY = 32, 16
+"""No slow machine's prompts and replies are shorter."""
+_RUNS = 9  # of prompts
 
 Tell = Callable[[str], None]
 """Told in one line what is being done."""
@@ -67,6 +70,20 @@ class Protocol:
         old = min(self.old, most - 1 - min(self.new, most // 8))
         contexts = tuple(context for context in self.contexts if context <= most)
         return Protocol(tokens, prompt, old, min(self.new, most - 1 - old), contexts)
+
+    def in_time(self, seconds: float, *, prompt_token: float, token: float, replies: bool) -> Protocol:
+        """The same for a slow machine: prompts, and replies, are halved until they may be done in that time.
+
+        Args:
+            prompt_token, token: seconds that one takes.
+            replies: whether these may be shorter.
+        """
+        prompt, old, new, tokens = self.prompt, self.old, self.new, self.tokens
+        while prompt > _LEAST_PROMPT and _RUNS * max(prompt, old + new) * prompt_token > seconds:
+            prompt, old, new = prompt // 2, old // 2, max(new // 2, 1)
+        while replies and min(tokens) > _LEAST_REPLY and (WARM_TOKENS + sum(tokens)) * token > seconds:
+            tokens = tuple(n // 2 for n in tokens)
+        return Protocol(tokens, prompt, old, new, self.contexts)
 
     @property
     def longest(self) -> int:

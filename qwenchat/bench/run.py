@@ -35,6 +35,8 @@ from qwenchat.errors import Phrase, UsageError
 from qwenchat.i18n.language import tr
 from qwenchat.models import catalog
 
+_PATIENCE = 60
+"""Seconds that all prompts, and all replies, may take on a CPU before they are made shorter."""
 _PLENTY = 16
 """Tokens of context of an engine that is made only to be taken apart."""
 
@@ -113,7 +115,15 @@ def measure(request: Request, *, command: str, tell: Tell) -> Report:
                 subject = _checkpoint_subject(request, device, name, tell)
             else:
                 subject = _random_subject(request, shape, device, dtype, plan, tell)
-            result = measure_subject(subject, plan, kernels=request.kernels, sampler=not results, tell=tell)
+            result = measure_subject(
+                subject,
+                plan,
+                kernels=request.kernels,
+                sampler=not results,
+                seconds=_PATIENCE if device.type == "cpu" else None,
+                shorter_replies=request.tokens is None,
+                tell=tell,
+            )
             results.append(result)
             if request.load:
                 result.start = _start(request, shape, device, name, tell)

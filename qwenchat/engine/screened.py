@@ -3,8 +3,9 @@
 What is chosen is what :mod:`qwenchat.engine.numpy_sampling` would choose from all true logits, or nothing is
 chosen here: the rules of sampling keep the order of logits, so bounds stay bounds behind the repetition
 penalty and the temperature. One thing is no more than as good as certain: top-p without top-k counts what all
-tokens weigh together, and those that are not looked at are taken to weigh what their logits without margin
-say, to within 2 %. (The rounding of rows has nothing to do with each other's, so in a sum it cancels out.)
+tokens weigh together, and those not looked at are taken to weigh what their logits without margin say, to
+within a third of the margin each. (One row's rounding has nothing to do with another's, so in a sum they
+cancel out.) What is drawn counts if both ends of that give the same token.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ _LEAST_WEIGHT = 1e-5
 """Of the best token's; a nucleus that has less probable ones has too many."""
 _SHARE = 0.3
 """Of the largest margin, that true logits are seldom off: so far below the nucleus is looked for its end."""
-_OFF = 0.02
-"""What tokens that are not looked at weigh together is off by less; a tenth of it was seen."""
+_OFF = 0.01
+"""What tokens weigh together is off by less, besides what their roundings, each by itself, add up to."""
 _ROUNDING = 2e-5
 """Of sums of probabilities: nearer to a limit than this nothing counts as settled."""
 _TINY = 1e-30
@@ -135,8 +136,10 @@ class ScreeningSampler(NumpySampler):
         others = [0.0]
         if p.top_p < 1 and p.top_k == 0:
             near[ids] = -inf
-            weight = float(_weights(near, best, p.temperature).sum(dtype=np.float64))
-            others = [weight * (1 - _OFF), weight * (1 + _OFF)]
+            weights = _weights(near, best, p.temperature).astype(np.float64)
+            weight, each = weights.sum(), np.sqrt(np.square(weights).sum())
+            off = _OFF * weight + _SHARE * self._widest(row) / p.temperature * each
+            others = [max(weight - off, 0.0), weight + off]
         scores = tempered(true, p.temperature, best)
         limit = float(tempered(np.array([cut], np.float32), p.temperature, best)[0])
         tokens: set[int | None] = set()

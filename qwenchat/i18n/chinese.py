@@ -999,6 +999,7 @@ CHINESE: Mapping[str, str] = {
     "our kernels are not used: {reason}": "未使用自带的计算核：{reason}",
     "{name}: from the start of a process to its first token, twice": "{name}：从进程启动到首个 token，两次",
     "{name}: loading": "{name}：正在加载",
+    "{name}: how fast it is, to choose lengths": "{name}：正在估测速度，以选定长度",
     "{name}: preparing kernels": "{name}：正在准备计算核",
     "{name}: first token after {tokens}": "{name}：{tokens} 个 token 之后的首个 token",
     "{name}: next turn, {new} new tokens after {old}": "{name}：下一轮，{old} 个 token 之后新增 {new} 个",

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from qwenchat.bench import measure
-from qwenchat.bench.protocol import CARD, Decode, Loaded, Protocol, Subject
+from qwenchat.bench.protocol import CARD, SMALL, Decode, Loaded, Protocol, Subject
 from qwenchat.bench.random_weights import Shape, random_model
 from qwenchat.engine.plan import Plan, pack
 from qwenchat.errors import UsageError
@@ -93,6 +93,30 @@ def test_the_protocol_shrinks_to_what_a_model_can_hold() -> None:
     assert small.new > 0
     with pytest.raises(UsageError):
         Protocol((4,), 10, 10, 2).within(1000)
+
+
+def test_a_slow_machine_gets_shorter_prompts_and_replies() -> None:
+    fast = SMALL.in_time(60, prompt_token=0.001, token=0.01, replies=True)
+    assert fast == SMALL
+    slow = SMALL.in_time(60, prompt_token=0.05, token=1.0, replies=True)
+    assert (slow.tokens, slow.prompt, slow.old, slow.new) == ((16,), 64, 62, 6)
+    assert SMALL.in_time(60, prompt_token=0.05, token=1.0, replies=False).tokens == SMALL.tokens
+    slowest = SMALL.in_time(1, prompt_token=9, token=9, replies=True)
+    assert (slowest.tokens, slowest.prompt, slowest.old, slowest.new) == ((16,), 32, 31, 3)
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_slow_machine_is_measured_with_the_lengths_that_it_does_in_time(ticking: Clock) -> None:
+    told: list[str] = []
+    plan = Protocol((64,), 40, 30, 5)
+    # On that clock a prompt takes a second, whatever its length, and a token one more.
+    result = measure.measure(
+        subject(), plan, seconds=20, shorter_replies=True, tell=told.append, clock=ticking
+    )
+    assert result.protocol == Protocol((16,), 20, 15, 2)
+    assert told[1] == "int8: how fast it is, to choose lengths"
+    assert "int8: first token after 20" in told
+    assert [d.tokens for d in result.decodes] == [16]
 
 
 def test_the_speed_of_a_reply_counts_every_second_of_it() -> None:
