@@ -24,10 +24,12 @@ from qwenchat.engine.fields import (
     not_computed,
 )
 from qwenchat.engine.rope_scaling import RopeScaling, Yarn, read_rope
-from qwenchat.errors import CheckpointError, Names, NotComputedError, quoted
+from qwenchat.errors import CheckpointError, Names, NotComputedError, quoted, shorten
 from qwenchat.files.json_values import read_json
 
 _T = TypeVar("_T")
+_OVERRIDES = {"bits", "group_size", "sym", "desc_act", "mse", "damp_percent", "static_groups"}
+"""What a matrix may have of its own that is read off from its tensors, or only told how it was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,16 @@ class QuantConfig:
         act_order: whether inputs are spread over the groups by ``g_idx`` (``desc_act``).
         zeros_minus_one: whether zero points are stored minus one (the ``gptq`` format) or as they
             are (``gptq_v2``).
+        awq: whether codes are packed as AWQ packs them, see :mod:`qwenchat.engine.weights.awq`.
+        dynamic: whether some matrices may have other bits and groups, which are those that are stored.
     """
 
     bits: int
     group_size: int
     act_order: bool
     zeros_minus_one: bool
+    awq: bool = False
+    dynamic: bool = False
 
     def groups(self, inputs: int) -> int:
         """The number of groups along ``inputs`` inputs."""
@@ -283,18 +289,19 @@ def _read_quant_config(folder: Path, fields: Fields) -> QuantConfig | None:
     if not isinstance(section, dict):
         raise CheckpointError("{path}: quantization_config is not an object", path=path)
     quant = Fields(path, section)
-    refuse_mixed(path, section)
     method = quant.raw("quant_method")
+    if method == "awq":
+        return _read_awq(quant)
     if method not in (None, "gptq"):
         raise CheckpointError(
-            "{path}: quant_method is {method}, expected 'gptq'", path=path, method=quoted(method)
+            "{path}: quant_method is {method}, expected 'gptq' or 'awq'", path=path, method=quoted(method)
         )
     bits = quant.integer("bits", most=32)
     if bits not in (4, 8):
         raise CheckpointError("{path}: bits is {bits}, expected 4 or 8", path=path, bits=bits)
     group_size = quant.integer("group_size", least=-1, most=MAX_WIDTH)
     if group_size == 0:
-        raise CheckpointError("{path}: group_size is 0, expected -1 or a positive number", path=path)
+        raise _no_group(path)
     checkpoint_format = quant.raw("checkpoint_format")
     if checkpoint_format not in (None, "gptq", "gptq_v2"):
         raise CheckpointError(
@@ -307,7 +314,43 @@ def _read_quant_config(folder: Path, fields: Fields) -> QuantConfig | None:
         group_size,
         act_order=quant.boolean("desc_act", default=False),
         zeros_minus_one=checkpoint_format != "gptq_v2",
+        dynamic=_read_dynamic(quant),
     )
+
+
+def _read_dynamic(quant: Fields) -> bool:
+    """Whether matrices are quantised in several ways.
+
+    Which, GPTQModel says by regular expressions, which would run for as long as a file wants; so it is read
+    off from the tensors.
+    """
+    rules = quant.raw("dynamic") or {}
+    if not isinstance(rules, dict):
+        raise CheckpointError("{path}: dynamic is not an object", path=quant.path)
+    for overrides in rules.values():
+        unknown = sorted(overrides.keys() - _OVERRIDES) if isinstance(overrides, dict) else []
+        if unknown:
+            raise not_computed(quant.path, shorten(f"dynamic.{unknown[0]}"), overrides[unknown[0]], "none")
+    return bool(rules)
+
+
+def _read_awq(quant: Fields) -> QuantConfig:
+    version, zero_point = quant.raw("version"), quant.raw("zero_point")
+    if not isinstance(version, str | None) or (version or "gemm").lower() != "gemm":
+        raise not_computed(quant.path, "version", version, quoted("gemm"))
+    if zero_point is False:
+        raise not_computed(quant.path, "zero_point", zero_point, "true")
+    bits = quant.integer("bits", "w_bit", most=32)
+    if bits != 4:
+        raise not_computed(quant.path, "bits", bits, "4")
+    group_size = quant.integer("group_size", "q_group_size", least=-1, most=MAX_WIDTH)
+    if group_size == 0:
+        raise _no_group(quant.path)
+    return QuantConfig(bits, group_size, act_order=False, zeros_minus_one=False, awq=True)
+
+
+def _no_group(path: Path) -> CheckpointError:
+    return CheckpointError("{path}: group_size is 0, expected -1 or a positive number", path=path)
 
 
 def refuse_mixed(path: Path, quantization: Mapping[str, Any]) -> None:

@@ -1143,6 +1143,9 @@ CHINESE: Mapping[str, str] = {
     "{folder}: its vocabulary splits texts otherwise than Qwen's": (
         "{folder}：其词表切分文本的方式与 Qwen 不同"
     ),
+    "{folder}: it is not quantised as GPTQ does it, all layers alike and the output layer in floats": (
+        "{folder}：它的量化方式不是各层一致、输出层为浮点的 GPTQ"
+    ),
     "this checkpoint cannot be exported": "此检查点无法导出",
     "{path}: {name} is not what was written": "{path}：{name} 与写入的内容不符",
     "the disk is damaged, or something else writes there: remove the folder and begin anew": (
@@ -1834,7 +1837,10 @@ CHINESE: Mapping[str, str] = {
     "{path}: model_type is {model_type}; our own engine reads {known}": (
         "{path}：model_type 是 {model_type}；自带引擎读取 {known}"
     ),
-    "{path}: quant_method is {method}, expected 'gptq'": "{path}：quant_method 是 {method}，应为 'gptq'",
+    "{path}: quant_method is {method}, expected 'gptq' or 'awq'": (
+        "{path}：quant_method 是 {method}，应为 'gptq' 或 'awq'"
+    ),
+    "{path}: dynamic is not an object": "{path}：dynamic 不是对象",
     "{path}: quantization_config is not an object": "{path}：quantization_config 不是对象",
     "{path}: rope_scaling and rope_parameters differ": "{path}：rope_scaling 与 rope_parameters 不一致",
     "{path}: {name} is not an object": "{path}：{name} 不是对象",

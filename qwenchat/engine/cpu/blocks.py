@@ -212,6 +212,7 @@ class InBlocks:
     """The layout of the CPU kernels, as far as memory is counted."""
 
     zero_bytes = 4
+    strict = False
 
     def holds(self, outputs: int, inputs: int, group: int) -> bool:
         """True if a quantised matrix of these sizes can be held in its codes."""

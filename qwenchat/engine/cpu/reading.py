@@ -22,6 +22,7 @@ from qwenchat.engine.cpu.screen import MARGINS, SCREEN, make_screen, screen_byte
 from qwenchat.engine.cpu.team import Team, fill_blocks
 from qwenchat.engine.cpu.work import Weights
 from qwenchat.engine.memory import Need, need
+from qwenchat.engine.weights.awq import as_gptq
 from qwenchat.engine.weights.checkpoint import Checkpoint
 from qwenchat.engine.weights.parameters import (
     Gptq,
@@ -163,10 +164,12 @@ def _fill(found: Survey, team: Team, progress: Callable[[float], None]) -> Parts
 
 def _parts(source: Gptq, arrays: list[Array]) -> list[Stored]:
     """The stored codes of each part, once their groups are checked."""
-    count, quant = len(arrays) // len(source.layers), source.quant
+    count = len(arrays) // len(source.layers)
     parts = []
-    for i, layer in enumerate(source.layers):
+    for i, (layer, quant) in enumerate(zip(source.layers, source.quants, strict=True)):
         qweight, qzeros, scales, *order = arrays[i * count :][:count]
+        if quant.awq:
+            qweight, qzeros = as_gptq(qweight, qzeros)
         if order:
             source.check_order(layer, int(order[0].min()), int(order[0].max()))
         zeros = read_zeros(qzeros, quant.bits, minus_one=quant.zeros_minus_one)

@@ -68,6 +68,7 @@ class RowLayout:
     """
 
     zero_bytes = 1
+    strict = True
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from qwenchat.engine.memory import Need, check_memory, need, ran_out_loading
 from qwenchat.engine.model import Qwen
-from qwenchat.engine.weights import gptq
+from qwenchat.engine.weights import awq, gptq
 from qwenchat.engine.weights.checkpoint import Checkpoint
 from qwenchat.engine.weights.parameters import (
     Gptq,
@@ -29,6 +29,7 @@ from qwenchat.engine.weights.parameters import (
     as_stored,
     bytes_of,
     check_layer_count,
+    group_of,
     list_parameters,
     reading_bytes,
 )
@@ -190,22 +191,33 @@ def _fill(
                 let_go((tensor.data_ptr(), tensor.nbytes) for tensor in tensors)
             done += parameter.values
             progress(done / total)
-    if model.lm_head.weight.is_meta:  # tied
+    if isinstance(model.lm_head, nn.Linear) and model.lm_head.weight.is_meta:  # tied
         model.lm_head.weight = model.embedding.weight
 
 
 def _codes(source: Gptq, tensors: list[Tensor]) -> list[gptq.Codes]:
     """The stored codes of each part, once their groups are checked."""
-    count, quant = len(tensors) // len(source.layers), source.quant
+    count = len(tensors) // len(source.layers)
     parts = []
-    for i, layer in enumerate(source.layers):
+    for i, (layer, quant) in enumerate(zip(source.layers, source.quants, strict=True)):
         qweight, qzeros, scales, *order = tensors[i * count :][:count]
+        if quant.awq:
+            arrays = awq.as_gptq(qweight.cpu().numpy(), qzeros.cpu().numpy())
+            qweight, qzeros = (torch.from_numpy(array).to(scales.device) for array in arrays)
         if order:
             low, high = torch.stack(torch.aminmax(order[0])).tolist()
             source.check_order(layer, low, high)
         g_idx = order[0] if order else None
         parts.append(
-            gptq.Codes(qweight, qzeros, scales, g_idx, quant.bits, source.group, quant.zeros_minus_one)
+            gptq.Codes(
+                qweight,
+                qzeros,
+                scales,
+                g_idx,
+                quant.bits,
+                group_of(quant, source.inputs),
+                quant.zeros_minus_one,
+            )
         )
     return parts
 

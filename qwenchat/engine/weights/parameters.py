@@ -33,12 +33,11 @@ _PACKING = 4
 def as_stored(parameters: list[Parameter], files: Tensors) -> list[Parameter]:
     """The parameters, of which zero points are read as the first quantised matrix shows them to be stored."""
     for parameter in parameters:
-        if parameter.gptq:
+        if parameter.gptq and not parameter.gptq.quant.awq:
             quant = parameter.gptq.quant
             qzeros = files.array(parameter.stored[1])
             if contradicts(qzeros, quant.bits, zeros_minus_one=quant.zeros_minus_one):
-                true = replace(quant, zeros_minus_one=not quant.zeros_minus_one)
-                return [replace(p, gptq=p.gptq and replace(p.gptq, quant=true)) for p in parameters]
+                return [replace(p, gptq=p.gptq and p.gptq.relabelled()) for p in parameters]
             break
     return parameters
 
@@ -80,6 +79,10 @@ class Layout(Protocol):
     @property
     def zero_bytes(self) -> int:
         """What a zero point takes."""
+
+    @property
+    def strict(self) -> bool:
+        """Whether it holds no output layer, and of an MLP's halves only such that are stored alike."""
 
     def holds(self, outputs: int, inputs: int, group: int) -> bool:
         """True if a quantised matrix of these sizes can be held in its codes."""
@@ -173,27 +176,53 @@ class Parameter:
         """True if its codes can be kept."""
         assert self.gptq is not None
         outputs, inputs = self.shape
-        return layout.holds(outputs, inputs, self.gptq.group)
+        if layout.strict and (self.name == "lm_head.weight" or not self.gptq.as_its_twin):
+            return False
+        return self.gptq.alike and layout.holds(outputs, inputs, self.gptq.group)
 
 
 @dataclass(frozen=True, slots=True)
 class Gptq:
-    """Reader of a quantised layer: of each part qweight, qzeros, scales and, where it is there, g_idx."""
+    """Reader of a quantised layer: of each part qweight, qzeros, scales and, where it is there, g_idx.
 
-    layers: tuple[str, ...]  # one for each part
-    path: Path  # of the g_idx
-    quant: QuantConfig
+    Attributes:
+        layers: the names of the parts.
+        path: of the g_idx.
+        quants: how each part is quantised.
+        as_its_twin: whether of the MLP's halves the other one is quantised like this.
+    """
+
+    layers: tuple[str, ...]
+    path: Path
+    quants: tuple[QuantConfig, ...]
     inputs: int
     scale_bytes: int
+    as_its_twin: bool = True
+
+    @property
+    def quant(self) -> QuantConfig:
+        """How the first part is quantised."""
+        return self.quants[0]
+
+    @property
+    def alike(self) -> bool:
+        """Whether all parts are quantised in one way."""
+        return len(set(self.quants)) == 1
 
     @property
     def group(self) -> int:
-        """Inputs that share a scale."""
-        return self.inputs if self.quant.group_size == -1 else self.quant.group_size
+        """Inputs that share a scale, in the first part."""
+        return group_of(self.quant, self.inputs)
+
+    def relabelled(self) -> Gptq:
+        """The same with zero points stored in the other of the two ways."""
+        return replace(
+            self, quants=tuple(replace(q, zeros_minus_one=not q.zeros_minus_one) for q in self.quants)
+        )
 
     def check_order(self, layer: str, low: int, high: int) -> None:
         """Raises CheckpointError if the lowest or the highest group in a g_idx is none that there is."""
-        groups = self.quant.groups(self.inputs)
+        groups = self.quants[self.layers.index(layer)].groups(self.inputs)
         if low < 0 or high >= groups:
             raise CheckpointError(
                 "{path}: {layer}.g_idx goes from {low} to {high}, expected groups 0 to {most}",
@@ -205,8 +234,30 @@ class Gptq:
             )
 
 
+def group_of(quant: QuantConfig, inputs: int) -> int:
+    """Inputs that share a scale."""
+    return inputs if quant.group_size == -1 else quant.group_size
+
+
 def list_parameters(config: ModelConfig, tensors: Tensors) -> Iterator[Parameter]:
     """Every parameter of the model, each checked against the files."""
+    found = _list_parameters(config, tensors)
+    return _with_twins(found) if config.quant is not None and config.quant.dynamic else found
+
+
+def _with_twins(parameters: Iterator[Parameter]) -> Iterator[Parameter]:
+    """The same, of an MLP's halves each knowing whether the other one is quantised like it."""
+    found = {parameter.name: parameter for parameter in parameters}
+    for name, parameter in found.items():
+        half, other = (".gate.", ".up.") if ".gate." in name else (".up.", ".gate.")
+        twin, own = found.get(name.replace(half, other)), parameter.gptq
+        if own is None or twin is None or (twin.gptq is not None and twin.gptq.quants == own.quants):
+            yield parameter
+        else:
+            yield replace(parameter, gptq=replace(own, as_its_twin=False))
+
+
+def _list_parameters(config: ModelConfig, tensors: Tensors) -> Iterator[Parameter]:
     stored_by = config.architecture.stored
     for module in modules(config):
         # auto-gptq stores a bias for every layer that it packs.
@@ -214,9 +265,13 @@ def list_parameters(config: ModelConfig, tensors: Tensors) -> Iterator[Parameter
         name = f"{module.name}.weight"
         parts = stored_shapes(config, name, module.shape)
         absent = not any(part in tensors for part in parts)
-        if absent and module.linear and config.quant and module.name != "lm_head":
+        if module.name == "lm_head":  # few quantise it
+            absent = absent and any(part.replace(".weight", ".qweight") in tensors for part in parts)
+            if not absent and config.tie_word_embeddings and not any(part in tensors for part in parts):
+                continue
+        if absent and module.linear and config.quant:
             yield _quantized_parameter(name, module.shape, parts, config.quant, tensors)
-        elif not (absent and module.name == "lm_head" and config.tie_word_embeddings):
+        else:
             yield _float_parameter(config, name, module.shape, tensors)
         if module.bias or extra:
             yield _float_parameter(config, f"{module.name}.bias", module.shape[:1], tensors)
@@ -252,19 +307,35 @@ def _quantized_parameter(
     """A GPTQ layer's weight [out, in], checked now and made of its tensors when they are read."""
     layers = tuple(part.removesuffix(".weight") for part in stored)
     inputs = shape[1]
-    for layer, (outputs, _) in zip(layers, stored.values(), strict=True):
-        _check_codes(layer, outputs, inputs, quant, tensors)
+    quants = tuple(_as_it_is_stored(layer, inputs, quant, tensors) for layer in layers)
+    for layer, own, (outputs, _) in zip(layers, quants, stored.values(), strict=True):
+        _check_codes(layer, outputs, inputs, own, tensors)
     # Without it the groups are taken in order, which needs groups of one size.
-    ordered = not quant.act_order and inputs % quant.groups(inputs) == 0
+    ordered = all(not own.act_order and inputs % own.groups(inputs) == 0 for own in quants)
     has_g_idx = not ordered or any(f"{layer}.g_idx" in tensors for layer in layers)
     if has_g_idx:
         for layer in layers:
             tensors.check(f"{layer}.g_idx", (inputs,), ("I32",))
     parts = ("qweight", "qzeros", "scales", "g_idx")[: 4 if has_g_idx else 3]
     scale_bytes = ITEMSIZES[tensors.entry(f"{layers[0]}.scales").dtype]
-    source = Gptq(layers, tensors.path(f"{layers[0]}.g_idx"), quant, inputs, scale_bytes)
+    source = Gptq(layers, tensors.path(f"{layers[0]}.g_idx"), quants, inputs, scale_bytes)
     names = tuple(f"{layer}.{part}" for layer in layers for part in parts)
     return Parameter(name, shape, names, source, whole=len(layers) == 1)
+
+
+def _as_it_is_stored(layer: str, inputs: int, quant: QuantConfig, tensors: Tensors) -> QuantConfig:
+    """How a matrix is quantised, where it may be in a way of its own: as its tensors' shapes have it."""
+    names = f"{layer}.qweight", f"{layer}.scales"
+    if not quant.dynamic or not all(name in tensors for name in names):
+        return quant
+    words, groups = (tensors.entry(name).shape[:1] for name in names)
+    if not words or not groups or groups[0] < 1:
+        return quant  # of a shape that is refused
+    bits = 8 if 4 * words[0] == inputs else 4
+    size = -(-inputs // groups[0])
+    return (
+        replace(quant, bits=bits, group_size=size) if inputs % groups[0] == 0 else replace(quant, bits=bits)
+    )
 
 
 def _check_codes(layer: str, outputs: int, inputs: int, quant: QuantConfig, tensors: Tensors) -> None:
@@ -278,6 +349,7 @@ def _check_codes(layer: str, outputs: int, inputs: int, quant: QuantConfig, tens
             inputs=inputs,
         )
     groups = quant.groups(inputs)
-    tensors.check(f"{layer}.qweight", (inputs // per_word, outputs), ("I32",))
+    shape = (inputs, outputs // per_word) if quant.awq else (inputs // per_word, outputs)
+    tensors.check(f"{layer}.qweight", shape, ("I32",))
     tensors.check(f"{layer}.qzeros", (groups, outputs // per_word), ("I32",))
     tensors.check(f"{layer}.scales", (groups, outputs), FLOATS)

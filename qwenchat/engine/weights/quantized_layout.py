@@ -26,6 +26,8 @@ class QuantizedLayout(Protocol):
 
     zero_bytes: int
     """What a zero point takes."""
+    strict: bool
+    """Whether it holds no output layer, and of an MLP's halves only such that are stored alike."""
 
     def holds(self, outputs: int, inputs: int, group: int) -> bool:
         """True if a matrix of these sizes can be held."""

@@ -86,6 +86,7 @@ class Source:
         check_layer_count(self.config, self._files)
         parameters = as_stored(list(list_parameters(self.config, self._files)), self._files)
         self._files.check_all_known()
+        _refuse_others(folder, self.config.quant, parameters)
         self.quant: QuantConfig | None = next((p.gptq.quant for p in parameters if p.gptq), None)
         self._parameters = [p for p in parameters if not self._is_empty_bias(p)]
 
@@ -216,3 +217,14 @@ def not_the_same(path: Path, name: str) -> CheckpointError:
         path=path,
         name=name,
     )
+
+
+def _refuse_others(folder: Path, quant: QuantConfig | None, parameters: Sequence[Parameter]) -> None:
+    """Raises CheckpointError where the weights are in codes that the target has no place for."""
+    head = any(p.gptq for p in parameters if p.name == "lm_head.weight")
+    if quant is not None and (quant.awq or quant.dynamic or head):
+        raise CheckpointError(
+            "{folder}: it is not quantised as GPTQ does it, all layers alike and the output layer in floats",
+            "this checkpoint cannot be exported",
+            folder=folder,
+        )

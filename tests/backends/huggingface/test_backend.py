@@ -456,5 +456,5 @@ def test_ask_answers_by_such_a_model_and_keeps_stderr_clean(
     assert err == "the reply was cut after 8 tokens by --max-new-tokens\n"
     # The session goes on with it, and with a kernel cache that has nothing to do with it.
     assert app.run(["ask", "more", "--continue", "--max-new-tokens", "2", "--quiet"]) == 0
-    assert app.run([*ask, "--backend", "native"]) == 3
+    assert app.run([*ask, "--backend", "native", "-m", str(hub_folders("gemma"))]) == 3
     assert "leave out --backend" in capsys.readouterr().err
