@@ -95,14 +95,14 @@ def measure(request: Request, *, tell: Tell) -> Comparison:
     """
     _check(request)
     with ExitStack() as stack:
-        with _start_theirs(request, tell) as peer:  # before anything large is written, whether it is there
+        with start_theirs(request, tell) as peer:  # before anything large is written, whether it is there
             about = peer.ask("about")
             folder = request.folder or Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="qwenchat-bench-"))
             )
             model, gguf = _models(request, folder, peer, tell)
-        ours = _ready(stack, lambda: _start_ours(request, tell), request, str(model), tell)
-        theirs = _ready(stack, lambda: _start_theirs(request, tell), request, str(gguf), tell)
+        ours = _ready(stack, lambda: start_ours(request, tell), request, str(model), tell)
+        theirs = _ready(stack, lambda: start_theirs(request, tell), request, str(gguf), tell)
         watch = Watch([ours.child.pid, theirs.child.pid])
         figures = pairs.compare(ours.child, theirs.child, request.tasks, pairs=request.pairs, tell=tell)
         others = watch.others()
@@ -144,12 +144,14 @@ def _wait(title: str, ours: float, theirs: float) -> Figure:
     return Figure(title, (ours,), (theirs,))
 
 
-def _start_ours(request: Request, tell: Tell) -> Child:
+def start_ours(request: Request, tell: Tell) -> Child:
+    """Our engine, nothing loaded yet."""
     threads = {"OMP_NUM_THREADS": str(request.threads)}
     return Child(OURS, [sys.executable, "-m", "benchmarks.own_server"], environment=threads, tell=tell)
 
 
-def _start_theirs(request: Request, tell: Tell) -> Child:
+def start_theirs(request: Request, tell: Tell) -> Child:
+    """llama.cpp, nothing loaded yet."""
     return Child(THEIRS, [request.peer_python, str(PEER_SERVER)], tell=tell)
 
 
@@ -203,6 +205,11 @@ def _random_models(name: str, folder: Path, tell: Tell) -> tuple[Path, Path]:
     return model, gguf
 
 
+def demo_gguf(folder: Path) -> Path:
+    """Where llama.cpp's file of the built-in model lies, once it was made."""
+    return folder / _DEMO_GGUF
+
+
 def _demo_models(request: Request, folder: Path, peer: Child, tell: Tell) -> tuple[Path, Path]:
     """The built-in model, and the file that it was converted from, which llama.cpp rounds to 8 bits."""
     from qwenchat.models.builtin import demo
@@ -215,7 +222,7 @@ def _demo_models(request: Request, folder: Path, peer: Child, tell: Tell) -> tup
             stages.append(stage)
             tell(stage)
 
-    gguf = folder / _DEMO_GGUF
+    gguf = demo_gguf(folder)
     model = demo.is_cached(folder)
     if model is not None and gguf.exists():
         return model, gguf

@@ -30,5 +30,8 @@ class Watch:
         every = psutil.cpu_times()
         # A virtual machine's time is in the user's too.
         idle = sum(getattr(every, field, 0.0) for field in ("idle", "iowait", "guest", "guest_nice"))
-        own = sum(t.user + t.system for t in (process.cpu_times() for process in self._own))
+        times = [process.cpu_times() for process in self._own]
+        # Of this one also what its children took that have ended.
+        ended = sum(getattr(times[0], name, 0.0) for name in ("children_user", "children_system"))
+        own = sum(t.user + t.system for t in times) + ended
         return float(sum(every) - idle - own)

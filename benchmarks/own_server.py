@@ -5,9 +5,11 @@ Speaks the protocol that ``llama_cpp_server`` describes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.llama_cpp_server import Message, arrivals, random_prompt, serve
+from qwenchat.engine.sampling import TokenChooser
 from qwenchat.errors import QwenchatError
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Own:
             return self._load(request)
         if do == "generate" and self._backend is not None:
             return self._generate(self._backend, request)
+        if do == "edit" and self._backend is not None:
+            return self._edit(self._backend, request)
         return {"error": f"cannot do {do}"}
 
     def _load(self, request: Message) -> Message:
@@ -60,6 +64,45 @@ class Own:
         return arrivals(
             lambda: engine.generate(prompt, greedy, max_new_tokens=request["tokens"], stop_ids=())
         )
+
+    def _edit(self, backend: NativeBackend, request: Message) -> Message:
+        """Says the prompt again with some of its tokens changed, whatever the model would have said."""
+        from qwenchat.engine.sampling import SamplingParams
+
+        engine, greedy = backend.engine, SamplingParams(temperature=0.0)
+        runner, mode = engine.runner, engine.prompt_lookup
+        text = random_prompt(request, runner.vocab_size)
+        script = list(text)
+        for change in range(request["changes"]):
+            place = (2 * change + 1) * len(script) // (2 * request["changes"])
+            script[place] = (script[place] + 1) % runner.vocab_size
+        chooser = runner.chooser
+        runner.chooser = lambda params, ids, drawn: Scripted(chooser(params, ids, drawn), script, drawn)
+        engine.prompt_lookup = request["prompt_lookup"]
+        try:
+            return arrivals(lambda: engine.generate(text, greedy, max_new_tokens=len(script), stop_ids=()))
+        finally:
+            engine.prompt_lookup = mode
+            del runner.chooser
+
+
+class Scripted(TokenChooser):
+    """Chooses, and then says what a script says.
+
+    Args:
+        chooser: what would choose.
+        script: the reply.
+        drawn: how much of it was said.
+    """
+
+    def __init__(self, chooser: TokenChooser, script: Sequence[int], drawn: int) -> None:
+        self._chooser = chooser
+        self._rest = iter(script[drawn:])
+
+    def __call__(self, logits: Any) -> int:
+        """The next token of the script."""
+        self._chooser(logits)
+        return next(self._rest)
 
 
 if __name__ == "__main__":
