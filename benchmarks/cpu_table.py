@@ -1,4 +1,4 @@
-"""All that the CPU engine is held to in one table: beside llama.cpp, beside itself, and beside busy processes.
+"""All that the CPU engine is held to, in one table: beside llama.cpp, itself, and busy processes.
 
     python -m benchmarks.cpu_table --folder FOLDER --peer-python PATH [--wheel FILE] [--quick]
 

@@ -63,6 +63,13 @@ class ModelRow:
         about = "" if self.place or self.known is None or self.known.is_exact else "≈"
         return about + size_text(self.disk)
 
+    @property
+    def prepared(self) -> int:
+        """Bytes on disk of what was prepared of it for a CPU."""
+        from qwenchat.models import prepared
+
+        return prepared.bytes_of(self.place.folder) if self.place else 0
+
     def as_dict(self) -> dict[str, Any]:
         """The object that ``--json`` prints, verbatim."""
         known, place = self.known, self.place
@@ -72,6 +79,7 @@ class ModelRow:
             "chat": known.chat if known else None,
             "format": known.format if known else None,
             "disk_bytes": self.disk,
+            "prepared_bytes": self.prepared,
             "context": self.context,
             "memory_bytes": self.memory,
             "fits": self.fits,
@@ -158,8 +166,13 @@ def _cells(model: ModelRow) -> tuple[str, ...]:
         model.disk_text or _NONE,
         _NONE if model.context is None else f"{model.context:,}",
         _NONE if model.memory is None else f"{in_gib(model.memory)} GiB",
-        source_text(place.source) if place else absent,
+        _here_text(model, place) if place else absent,
     )
+
+
+def _here_text(model: ModelRow, place: LocalCheckpoint) -> str:
+    source, taken = source_text(place.source), model.prepared
+    return tr("{source}; prepared: {size}", source=source, size=size_text(taken)) if taken else source
 
 
 def show_tables(
@@ -185,6 +198,7 @@ def show_tables(
     facts += [
         (tr("context"), None if context is None else plural(context, "1 token", "{count} tokens")),
         (tr("disk"), model.disk_text),
+        (tr("prepared"), size_text(model.prepared) if model.prepared else None),
     ]
     if model.memory is not None:
         facts.append((tr("memory, {device}", device=device), f"{in_gib(model.memory)} GiB"))

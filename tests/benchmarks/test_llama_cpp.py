@@ -84,7 +84,7 @@ def test_both_are_timed_and_the_json_comes_last(
 def test_a_peer_that_dies_is_one_line_with_its_last_words(
     peer: Path, tiny_chat: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(llama_cpp, "_start_ours", llama_cpp._start_theirs)
+    monkeypatch.setattr(llama_cpp, "start_ours", llama_cpp.start_theirs)
     arguments = ["-m", str(tiny_chat), "--peer-model", str(peer), "--decode", "13:4"]
     assert llama_cpp.main(arguments) == 1
     said = capsys.readouterr()

@@ -61,10 +61,13 @@ def is_candidate(place: Place, request: LoadRequest) -> bool:
 
 
 def _kept(folder: Path) -> Path | None:
-    """The file in which the blocks of a model that this program made are kept; it goes with the model."""
-    from qwenchat.models import catalog
+    """The file in which a model's blocks are kept: of one that this program made, or was told to prepare."""
+    from qwenchat.models import catalog, prepared
 
-    return folder / KEPT if folder.parent == catalog.made_models_dir() else None
+    if folder.parent == catalog.made_models_dir():
+        return folder / KEPT
+    file = prepared.file_of(folder)
+    return file if file.exists() else None
 
 
 def survey_in_codes(place: Place, request: LoadRequest, context: int) -> Survey | GGUFSurvey | None:
@@ -121,7 +124,7 @@ def load_in_codes(
         team = open_cpu_kernels(request.threads, request.progress, request.notice)
     except CannotCompile:
         return None
-    context = fit(found.needed).context
+    context, kept = fit(found.needed).context, _kept(place.path)
 
     def told(fraction: float) -> None:
         request.progress(LOADING, fraction)
@@ -130,10 +133,19 @@ def load_in_codes(
         request.notice(
             Phrase(
                 "the prepared weights cannot be kept in {folder}: {reason}",
-                folder=place.path,
+                folder=kept.parent if kept else place.path,
                 reason=reason_of(error),
             )
         )
+
+    def unfit() -> None:
+        if kept != place.path / KEPT:  # the built-in model's was not asked for, and is nobody's business
+            request.notice(
+                Phrase(
+                    "{name}: what was prepared of it is damaged or of another state; it is prepared anew",
+                    name=request.name,
+                )
+            )
 
     try:
         if isinstance(found, GGUFSurvey):
@@ -141,7 +153,7 @@ def load_in_codes(
         else:
             if found.relabelled:
                 relabelled()
-            weights = read_weights(found, team, told, kept=_kept(place.path), unkept=unkept)
+            weights = read_weights(found, team, told, kept=kept, unkept=unkept, unfit=unfit)
     except MemoryError:
         raise ran_out_loading() from None
     # As exact as float32 where that was asked for; else what is rounded is far less than bfloat16 rounds.

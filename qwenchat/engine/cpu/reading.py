@@ -103,6 +103,7 @@ def read_weights(
     *,
     kept: Path | None = None,
     unkept: Callable[[OSError], None] | None = None,
+    unfit: Callable[[], None] | None = None,
 ) -> Weights:
     """Reads every parameter.
 
@@ -112,6 +113,7 @@ def read_weights(
         kept: the file in which blocks are kept from one time to the next, see
             :mod:`qwenchat.engine.cpu.prepared`; by default nowhere.
         unkept: told why they cannot be.
+        unfit: called where the file is there and is not used, being damaged or made of something else.
 
     Raises:
         CheckpointError: codes are out of their range, or a file has changed.
@@ -121,6 +123,8 @@ def read_weights(
     source = prepared.source_of(list({files.path(name) for p in found.parameters for name in p.stored}))
     parts = None if kept is None else prepared.read(kept, source, found.parameters)
     if parts is None:
+        if unfit is not None and kept is not None and kept.exists():
+            unfit()
         parts = _fill(found, team, progress)
         if kept is not None:
             try:
