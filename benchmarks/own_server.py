@@ -99,6 +99,11 @@ class Scripted(TokenChooser):
         self._chooser = chooser
         self._rest = iter(script[drawn:])
 
+    @property
+    def takes_bounds(self) -> bool:
+        """As of what would choose."""
+        return bool(getattr(self._chooser, "takes_bounds", False))
+
     def __call__(self, logits: Any) -> int:
         """The next token of the script."""
         self._chooser(logits)

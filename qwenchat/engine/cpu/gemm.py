@@ -28,11 +28,12 @@ from qwenchat.engine.cpu.layout import (
     ROWS,
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import DOTS, WIDE, kernel
-from qwenchat.engine.cpu.products import VECTOR, look_ahead, minimums_of, permuted, scales_of, zeros_of
+from qwenchat.engine.cpu.products import VECTOR, minimums_of, permuted, scales_of, zeros_of
 from qwenchat.engine.cpu.tiles import (
     INPUTS,
     dots_tile,
     even_bytes,
+    look_ahead,
     odd_bytes,
     spread_digits,
 )

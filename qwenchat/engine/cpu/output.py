@@ -6,6 +6,7 @@ rounded off (Cauchy and Schwarz), and a share of the row's own norm for all that
 
 from __future__ import annotations
 
+from qwenchat.engine.cpu.float_rows import four_rows
 from qwenchat.engine.cpu.layout import (
     BFLOAT16,
     BLOCK,
@@ -21,7 +22,7 @@ from qwenchat.engine.cpu.layout import (
     SCALES,
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import kernel
-from qwenchat.engine.cpu.products import four_rows, share
+from qwenchat.engine.cpu.products import share
 from qwenchat.engine.cpu.vector import (
     add_ints,
     as_ints,

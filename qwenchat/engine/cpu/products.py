@@ -10,8 +10,8 @@ and the sum over a group are then exact, and what is rounded is no more than flo
 
 from __future__ import annotations
 
+from qwenchat.engine.cpu.float_rows import four_rows
 from qwenchat.engine.cpu.layout import (
-    BFLOAT16,
     BIAS,
     BLOCK,
     BOUNDS,
@@ -19,7 +19,6 @@ from qwenchat.engine.cpu.layout import (
     CODES8,
     COLUMNS,
     DATA,
-    FLOAT16,
     FLOAT16_SCALES,
     FLOAT32,
     GROUPS,
@@ -31,14 +30,13 @@ from qwenchat.engine.cpu.layout import (
     ZEROS,
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import DOTS, kernel
-from qwenchat.engine.cpu.tiles import prefetch
+from qwenchat.engine.cpu.tiles import look_ahead
 from qwenchat.engine.cpu.vector import (
     LANES,
     add,
     add_ints,
     as_floats,
     as_ints,
-    bfloat16s,
     dot,
     every,
     every_int,
@@ -61,7 +59,6 @@ from qwenchat.engine.cpu.vector import (
     put_digits_for_nibbles,
     put_int,
     put_number,
-    put_totals,
     rounded,
     splat,
     splat_int,
@@ -76,7 +73,6 @@ VECTOR = 4 * LANES  # bytes of a vector
 _ROWS_AT_ONCE = 4
 _DIGITS = 3
 _LARGEST = 2.0**22 - 1
-_AHEAD = 2048  # bytes
 _OF_GROUP = 4 * (1 + _DIGITS)  # bytes: what a unit of the input is, and the sum of each digit; or a sum alone
 
 
@@ -142,18 +138,6 @@ def share(m, thread, threads):
     """A thread's part of the blocks of 32 rows: from the one, up to the other."""
     blocks = (word(m, ROWS) + BLOCK - 1) // BLOCK
     return blocks * thread // threads, blocks * (thread + 1) // threads
-
-
-@kernel
-def look_ahead(at):
-    """Asks for two lines of memory that are read soon.
-
-    A loop that computes for longer leaves the processor no room to see them coming; one of products of
-    bytes does, and is slower with this.
-    """
-    if not DOTS:
-        prefetch(at + _AHEAD)
-        prefetch(at + _AHEAD + VECTOR)
 
 
 @kernel
@@ -376,49 +360,3 @@ def block_of_floats(m, kind, block, x, buffer, out, adds):
         at = word(m, DATA) + step * row
         four_rows(kind, at, at + step, at + 2 * step, at + 3 * step, columns, x, sums + 4 * (row - first))
     finish(m, block, floats(sums), floats(sums + VECTOR), out, adds)
-
-
-@kernel
-def four_rows(kind, p, q, r, s, columns, x, to):
-    """The products of four rows of floats with x, float32 [4]."""
-    if kind == FLOAT16:
-        four_rows_of_float16(p, q, r, s, columns, x, to)
-    elif kind == BFLOAT16:
-        four_rows_of_bfloat16(p, q, r, s, columns, x, to)
-    else:
-        four_rows_of_float32(p, q, r, s, columns, x, to)
-
-
-def _four_rows(load, size):
-    """Makes the product of four rows with x; ``load`` reads 16 numbers of ``size`` bytes."""
-
-    @kernel
-    def one_row(at, columns, x):
-        a, b, c, d = every(0.0), every(0.0), every(0.0), every(0.0)
-        for _ in range(columns // (4 * LANES)):
-            look_ahead(at)
-            a = fma(load(at), floats(x), a)
-            b = fma(load(at + size * LANES), floats(x + VECTOR), b)
-            c = fma(load(at + 2 * size * LANES), floats(x + 2 * VECTOR), c)
-            d = fma(load(at + 3 * size * LANES), floats(x + 3 * VECTOR), d)
-            at += 4 * size * LANES
-            x += 4 * VECTOR
-        for _ in range(columns % (4 * LANES) // LANES):
-            a = fma(load(at), floats(x), a)
-            at += size * LANES
-            x += VECTOR
-        return add(add(a, b), add(c, d))
-
-    @kernel
-    def four(p, q, r, s, columns, x, to):
-        # One after the other, as they lie in memory: four at once would be read at a fifth of the speed.
-        a, b = one_row(p, columns, x), one_row(q, columns, x)
-        c, d = one_row(r, columns, x), one_row(s, columns, x)
-        put_totals(to, a, b, c, d)
-
-    return four
-
-
-four_rows_of_float16 = _four_rows(float16s, 2)
-four_rows_of_bfloat16 = _four_rows(bfloat16s, 2)
-four_rows_of_float32 = _four_rows(floats, 4)

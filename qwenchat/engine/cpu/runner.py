@@ -16,7 +16,6 @@ from qwenchat.engine.cpu.codes_model import SEVERAL, CodesModel
 from qwenchat.engine.cpu.memory import Array
 from qwenchat.engine.generation import Cancelled, is_set
 from qwenchat.engine.memory import PREFILL_CHUNK
-from qwenchat.engine.numpy_sampling import NumpySampler
 from qwenchat.engine.sampling import SamplingParams
 from qwenchat.engine.screened import Screened, ScreeningSampler
 
@@ -68,9 +67,9 @@ class CodesRunner:
         cache.ids += ids
         return logits
 
-    def chooser(self, params: SamplingParams, ids: Sequence[int], drawn: int) -> NumpySampler:
+    def chooser(self, params: SamplingParams, ids: Sequence[int], drawn: int) -> ScreeningSampler:
         """As :meth:`qwenchat.engine.runner.Runner.chooser`."""
-        return NumpySampler(params, self.vocab_size, ids, drawn)
+        return ScreeningSampler(params, self.vocab_size, ids, drawn, exact=self.model.exact)
 
     def decode(
         self,
@@ -82,7 +81,7 @@ class CodesRunner:
         drawn: int = 0,
     ) -> Generator[int, None, None]:
         """As :meth:`qwenchat.engine.runner.Runner.decode`."""
-        sampler = ScreeningSampler(params, self.vocab_size, cache.ids, drawn, exact=self.model.exact)
+        sampler = self.chooser(params, cache.ids, drawn)
         row: Array | Screened = logits
         while not is_set(cancel):
             token = sampler(row)
