@@ -23,7 +23,7 @@ from qwenchat.engine.cpu.team import Team, torch_alone
 from qwenchat.engine.cpu.work import Cache, Layer, Step, Weights
 from qwenchat.engine.generation import Cancelled
 from qwenchat.engine.kv_cache import KVCache
-from qwenchat.engine.model import Positions, Rotary, attend
+from qwenchat.engine.model import Positions, Rotary, attend, by_token
 
 FEW = 4
 """So many tokens are run one after the other: making the weights floats would take longer."""
@@ -138,7 +138,7 @@ class CPUModel:
         if where.logn is not None:
             q = q * where.logn.to(q.dtype)
         keys, values = cache.write(index, k.transpose(0, 1), v.transpose(0, 1))
-        return self.linear(layer.output, attend(q.transpose(0, 1), keys, values, where))
+        return self.linear(layer.output, by_token(attend(q.transpose(0, 1), keys, values, where)))
 
     def linear(self, m: Matrix, x: Tensor) -> Tensor:
         """The product of a matrix with many tokens, of the dtype [T, rows]."""
