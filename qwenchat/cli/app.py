@@ -34,7 +34,7 @@ class Program(Group):
         ),
         "doctor": Later(
             "qwenchat.cli.doctor:doctor",
-            "Check everything a chat depends on: versions, GPU, memory, folders, models, settings, the Hub.",
+            "Check all a chat depends on: versions, GPU, memory, folders, models, settings, sandbox, Hub.",
         ),
         "quantize": Later(
             "qwenchat.cli.quantize:quantize", "Make an Int8 or Int4 checkpoint from a float one, with GPTQ."

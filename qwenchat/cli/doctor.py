@@ -44,7 +44,7 @@ def doctor(
     device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check everything a chat depends on: versions, GPU, memory, folders, models, settings, the Hub.
+    """Check all a chat depends on: versions, GPU, memory, folders, models, settings, sandbox, Hub.
 
     The exit code is 0 only if a chat would work; else it is the one that the chat would end with.
     """

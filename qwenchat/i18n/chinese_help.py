@@ -164,8 +164,8 @@ HELP: Mapping[str, str] = {
     "Write a config file that documents every setting; an existing one is left alone.": (
         "写出说明每项设置的配置文件；已有的不改动。"
     ),
-    "Check everything a chat depends on: versions, GPU, memory, folders, models, settings, the Hub.": (
-        "检查对话所依赖的一切：版本、GPU、内存、文件夹、模型、设置和 Hub。"
+    "Check all a chat depends on: versions, GPU, memory, folders, models, settings, sandbox, Hub.": (
+        "检查对话所依赖的一切：版本、GPU、内存、文件夹、模型、设置、沙箱和 Hub。"
     ),
     "The exit code is 0 only if a chat would work; else it is the one that the chat would end with.": (
         "能够对话时退出码为 0，否则为对话会返回的退出码。"

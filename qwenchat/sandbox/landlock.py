@@ -9,9 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Iterable
 
 from qwenchat.sandbox.kernel import call
+
+TYPE_CHECKING = False  # the launcher does without typing and collections
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LANDLOCK_CREATE_RULESET_VERSION, LANDLOCK_RULE_PATH_BENEATH = 1, 1
 

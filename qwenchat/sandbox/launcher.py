@@ -17,14 +17,14 @@ import resource
 import select
 import sys
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 # All that is needed: once the root is changed, there is nothing of ours to import.
 from qwenchat.sandbox import kernel, landlock, namespaces, seccomp
 from qwenchat.sandbox.control import INTERRUPT, ORDER_LENGTH
 
+TYPE_CHECKING = False  # imports of typing would be half of the start
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any, NoReturn
 
 _TICK = 0.05  # seconds between two looks at what runs

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
 
 from qwenchat.sandbox.kernel import (
     CLONE_NEWIPC,
@@ -19,6 +18,10 @@ from qwenchat.sandbox.kernel import (
     CLONE_NEWUTS,
     call,
 )
+
+TYPE_CHECKING = False  # the launcher does without typing and collections
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC, MOVE_MOUNT_F_EMPTY_PATH = 1, os.O_CLOEXEC, 4

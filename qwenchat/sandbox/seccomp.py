@@ -10,9 +10,12 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Iterable
 
 from qwenchat.sandbox import kernel
+
+TYPE_CHECKING = False  # the launcher does without typing and collections
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
