@@ -23,6 +23,7 @@ from qwenchat.files.atomic import make_private_folder, write_temporary
 from qwenchat.files.json_values import read_json
 from qwenchat.files.opening import read_file, reason_of
 from qwenchat.text.byte_pair_tokenizer import BytePairTokenizer, Merging
+from qwenchat.text.overlap import overlap
 from qwenchat.text.split_patterns import SPLIT_PATTERNS
 from qwenchat.text.vocabulary import Damaged, Vocabulary
 
@@ -137,7 +138,7 @@ class StopStrings:
             _, start, self.stopped = min(matches)
             self._held = ""
             return text[:start]
-        keep = max((_overlap(text, s) for s in self._stop), default=0)
+        keep = max((overlap(text, s) for s in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
@@ -172,12 +173,6 @@ class IncrementalDecoder:
     def finish(self) -> str:
         """The text still held back. Half a character at the very end is dropped."""
         return self._stops.finish()
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of ``text`` that ``stop`` begins with."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
 @lru_cache(maxsize=1)

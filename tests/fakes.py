@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 
-from qwenchat.chat.backend import CallForm
+from qwenchat.chat.backend import CallForm, Thinks
 from qwenchat.chat.messages import (
     Event,
     FinishReason,
@@ -15,6 +15,7 @@ from qwenchat.chat.messages import (
     Message,
     ReplyEnd,
     TextDelta,
+    ThoughtDelta,
     Timings,
     Usage,
 )
@@ -34,13 +35,14 @@ class FakeBackend:
         name: what the user calls it.
 
     Attributes:
-        name, description, context, system, call_form: as of any backend.
+        name, description, context, system, call_form, thinks: as of any backend.
         closed: whether :meth:`close` was called.
         stream_closed: whether the last stream came to its end, or was closed.
     """
 
     description, context, system = "a test", 200, "You are a fake."
     call_form: CallForm = "react"
+    thinks: Thinks = "never"
 
     def __init__(self, *events: Event | BaseException, name: str = "fake") -> None:
         self.name = name
@@ -101,6 +103,25 @@ class Echo(FakeBackend):
             yield TextDelta(f"{word} ")
             time.sleep(0.2 if question.startswith("slow") else 0)
         yield ReplyEnd(reason, Usage(self.count_tokens(messages), 0, said), Timings(0.1, 0.1, 0.1))
+
+
+class Thinker(Echo):
+    """Thinks before it says the question back, in several paragraphs, unless it is asked not to."""
+
+    thinks: Thinks = "switch"
+
+    def stream(
+        self, messages: Sequence[Message], options: GenerationOptions, cancel: threading.Event | None = None
+    ) -> Generator[Event, None, None]:
+        """The thoughts, then as :class:`Echo`."""
+        question = prompt_text(messages[-1])
+        words = f"They say {question!r}. 他们说的话 要想一想。 " + "So I think of a great many things. " * 6
+        for word in words.split() if options.think is not False else ():
+            if cancel is not None and cancel.is_set():
+                break
+            yield ThoughtDelta(f"{word} ")
+            time.sleep(0.1 if question.startswith("slow") else 0)
+        yield from super().stream(messages, options, cancel)
 
 
 class Scripted(FakeBackend):

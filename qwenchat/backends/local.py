@@ -1,32 +1,22 @@
 """A loaded model: messages in, events out; and for the curious its tokens and logits.
 
 Owns what is the same whatever computes: options over the checkpoint's defaults, the room that a prompt
-leaves, a generation told as events. How messages become token ids, and these text again, is the
-:class:`Prompt`'s.
+leaves. How messages become token ids, and these text again, is the prompt's, what is told of a reply
+``reply``'s.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from qwenchat.chat.backend import CallForm
-from qwenchat.chat.chatml import content_ids
-from qwenchat.chat.messages import (
-    Event,
-    GenerationOptions,
-    Message,
-    PrefillProgress,
-    ReplyEnd,
-    TextDelta,
-    Timings,
-    Usage,
-)
-from qwenchat.chat.parts import Role
-from qwenchat.chat.rendering import prompt_text
+from qwenchat.backends.prompt import Prompt, Tokenizer
+from qwenchat.backends.reply import reply_events
+from qwenchat.chat.backend import CallForm, Thinks
+from qwenchat.chat.messages import Event, GenerationOptions, Message
 from qwenchat.chat.window import too_long
 from qwenchat.errors import Names, Phrase, PromptError, UsageError
 
@@ -42,73 +32,6 @@ if TYPE_CHECKING:
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
-class Decoder(Protocol):
-    """Token ids to text as they come; as :class:`qwenchat.tokenizer.IncrementalDecoder`."""
-
-    @property
-    def stopped(self) -> str:
-        """The stop string that was met; empty while none was."""
-
-    def push(self, token_id: int) -> str:
-        """Takes the next token; returns the text that became certain."""
-
-    def finish(self) -> str:
-        """The text still held back."""
-
-
-class Tokenizer(Protocol):
-    """Text to token ids and back; as :class:`qwenchat.tokenizer.QwenTokenizer`."""
-
-    def encode(self, text: str) -> list[int]:
-        """The tokens of a text, in which no control token is meant."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens."""
-
-    def decode_token(self, token_id: int) -> bytes:
-        """The bytes of one token, perhaps a part of a character; of a control token its written form."""
-
-    def reply_text(self, ids: Sequence[int]) -> str | None:
-        """The text of a reply's tokens; None if it does not lead back to them."""
-
-
-class Prompt(Protocol):
-    """What makes token ids of messages, and text of a reply's token ids.
-
-    Attributes:
-        system: the system prompt that it has of itself; None where it has no place for one.
-        calls_in_tags: whether it speaks of tool calls in ``<tool_call>``.
-    """
-
-    system: str | None
-    calls_in_tags: bool
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Text to token ids and back.
-
-        Raises:
-            CheckpointError: the checkpoint has none.
-        """
-
-    @property
-    def ends(self) -> Collection[int]:
-        """Tokens that end a turn, besides those that the checkpoint names."""
-
-    def ids(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt that asks for a reply, or for the rest of one where the last message is the assistant's.
-
-        Raises:
-            PromptError: the messages have no prompt.
-        """
-
-    def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of the prompt; of messages that have none, those of their texts."""
-
-    def decoder(self, stop: Sequence[str]) -> Decoder:
-        """The incremental decoder of a reply."""
-
-
 class Model:
     """A loaded model; what :func:`qwenchat.load` returns.
 
@@ -116,12 +39,13 @@ class Model:
         is_qwen2: whether it is of the Qwen1.5 or Qwen2 generation, or a later one.
 
     Attributes:
-        name, description, context, system, call_form: as in :class:`~qwenchat.chat.backend.Backend`.
+        name, description, context, system, call_form, thinks: as in :class:`~qwenchat.chat.backend.Backend`.
         engine: token ids in, token ids out.
     """
 
     engine: Engine[Any]
     call_form: CallForm
+    thinks: Thinks
 
     def __init__(
         self,
@@ -136,6 +60,7 @@ class Model:
         self.name = name
         self.call_form = "hermes" if prompt.calls_in_tags else "flowers" if is_qwen2 else "react"
         self.system = prompt.system or ""
+        self.thinks = prompt.thinks
         self.description = description
         self.context = engine.context
         self.engine = engine
@@ -167,7 +92,7 @@ class Model:
             PromptError: there is no message, one is none, or the chat template refuses them.
             CheckpointError: the checkpoint has no tokenizer.
         """
-        return self._prompt.ids(_chat_of(messages))
+        return self._prompt.ask(_chat_of(messages)).ids
 
     def logits(self, ids: Sequence[int]) -> torch.Tensor:
         """The logits after each of ``ids``, float32 [T, vocab_size] on the CPU.
@@ -241,22 +166,24 @@ class Model:
                 more than text.
         """
         started = perf_counter()
-        prompt = self._prompt.ids(messages)
-        room = self.context - len(prompt)
+        asked = self._prompt.ask(messages, options.think)
+        room = self.context - len(asked.ids)
         if room < 1:
-            raise too_long(len(prompt), self.context)
-        generation = self.engine.generate(
-            prompt,
-            _sampling_params(options, self._defaults),
-            max_new_tokens=room if options.max_new_tokens is None else min(room, options.max_new_tokens),
-            stop_ids={*self._prompt.ends, *self._defaults.eos_token_ids},
-            cancel=cancel,
-        )
-        decoder = self._prompt.decoder(options.stop)
-        begun = content_ids(self.tokenizer, messages[-1]) if messages[-1].role is Role.ASSISTANT else []
-        for token_id in begun:  # it may end in half a character
-            decoder.push(token_id)
-        return _reply_events(generation, decoder, self.tokenizer, started)
+            raise too_long(len(asked.ids), self.context)
+        limit = room if options.max_new_tokens is None else min(room, options.max_new_tokens)
+        params = _sampling_params(options, self._defaults)
+
+        def generate(said: Sequence[int], limit: int, seed: int | None) -> Generation:
+            return self.engine.generate(
+                [*asked.ids, *said],
+                params if seed is None else replace(params, seed=seed),
+                max_new_tokens=limit,
+                stop_ids={*self._prompt.ends, *self._defaults.eos_token_ids},
+                cancel=cancel,
+            )
+
+        first = generate((), limit, None)
+        return reply_events(first, generate, asked, self._prompt, options, limit, started)
 
     def effective(self, options: GenerationOptions) -> GenerationOptions:
         """As :meth:`qwenchat.chat.backend.Backend.effective`."""
@@ -266,17 +193,6 @@ class Model:
     def close(self) -> None:
         """Frees the weights and the cache; the model cannot be used after it. Twice is as good as once."""
         self.__dict__.pop("engine", None)
-
-
-def text_to_complete(messages: Sequence[Message]) -> str:
-    """The text that a model is to go on with, instead of answering a chat.
-
-    Raises:
-        PromptError: the messages are a chat, or none that a text stands for.
-    """
-    if [message.role for message in messages] != [Role.USER]:
-        raise PromptError("a text to go on with is one message of the user's, and nothing else")
-    return prompt_text(messages[0])
 
 
 def _chat_of(messages: Sequence[Message | Mapping[str, Any]]) -> list[Message]:
@@ -317,54 +233,3 @@ def _sampling_params(options: GenerationOptions, defaults: GenerationDefaults) -
         value = getattr(options, name)
         chosen[name] = getattr(defaults, name) if value is None else value
     return SamplingParams(**{n: v for n, v in chosen.items() if v is not None}, seed=options.seed)
-
-
-def _reply_events(
-    generation: Generation, decoder: Decoder, tokenizer: Tokenizer, started: float
-) -> Generator[Event, None, None]:
-    """A generation as a reply: the prefill's progress, text as it becomes certain, then one end.
-
-    Args:
-        started: when the reply was asked for, by :func:`time.perf_counter`.
-    """
-    from qwenchat.engine.generation import Prefilled
-
-    first_token = 0.0
-    stats = generation.stats
-    token_ids: list[int] = []
-    said: list[str] = []
-    for step in generation.steps:
-        if isinstance(step, Prefilled):
-            yield PrefillProgress(step.done, step.total)
-            continue
-        first_token = first_token or perf_counter() - started
-        token_ids.append(step)
-        if text := decoder.push(step):
-            said.append(text)
-            yield TextDelta(text)
-        if decoder.stopped:
-            break
-    generation.close()
-    if rest := decoder.finish():
-        said.append(rest)
-        yield TextDelta(rest)
-    yield ReplyEnd(
-        finish_reason="stop" if decoder.stopped else stats.finish_reason or "cancelled",
-        usage=Usage(stats.prompt_tokens, stats.reused_tokens, stats.new_tokens),
-        timings=Timings(first_token, stats.prefill_seconds, stats.decode_seconds),
-        seed=stats.seed,
-        token_ids=_ids_of("".join(said), token_ids, tokenizer) if decoder.stopped else tuple(token_ids),
-        guessed_tokens=stats.guessed_tokens,
-        right_tokens=stats.right_tokens,
-        alpha_changed=stats.alpha_changed,
-        stop=decoder.stopped,
-    )
-
-
-def _ids_of(text: str, ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...] | None:
-    """The first of ``ids``, as many as make a text; None if one of them says more."""
-    for end in range(len(ids), -1, -1):
-        begun = tokenizer.reply_text(ids[:end])
-        if begun is None or len(begun) <= len(text):
-            return tuple(ids[:end]) if begun == text else None
-    return None

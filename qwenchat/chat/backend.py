@@ -12,6 +12,9 @@ CallForm = Literal["react", "flowers", "hermes"]
 """In which form a model calls tools: that of the first Qwen generation, of Qwen1.5 and Qwen2, of Qwen2.5 and
 its successors; see ``tools/``."""
 
+Thinks = Literal["never", "always", "switch"]
+"""Whether a model thinks before it answers; ``switch`` where it can be asked to and not to."""
+
 
 class Backend(Protocol):
     """A model that replies to messages.
@@ -23,6 +26,7 @@ class Backend(Protocol):
         system: the system prompt that it has of itself, where the messages begin with none; empty if it has
             none.
         call_form: in which form it calls tools.
+        thinks: whether it thinks before it answers.
     """
 
     name: str
@@ -30,6 +34,7 @@ class Backend(Protocol):
     context: int
     system: str
     call_form: CallForm
+    thinks: Thinks
 
     def stream(
         self,
@@ -37,7 +42,7 @@ class Backend(Protocol):
         options: GenerationOptions,
         cancel: threading.Event | None = None,
     ) -> Generator[Event, None, None]:
-        """Replies to ``messages``: the prefill's progress, text deltas, then one end with the usage.
+        """Replies to ``messages``: the prefill's progress, thoughts, text, then one end with the usage.
 
         If the last message is the assistant's, the reply goes on where it broke off.
 

@@ -104,7 +104,9 @@ class GenerationOptions:
         repetition_penalty: above 1 to make tokens less likely that were there already.
         seed: for the same reply again.
         max_new_tokens: at most this many tokens; None for what the context leaves.
-        stop: strings that end the reply.
+        stop: strings that end the reply; what the model thinks before it they do not end.
+        think: whether the model thinks before it answers, where it has a switch for that.
+        think_tokens: end the thinking after so many tokens, and go on to the answer.
     """
 
     temperature: float | None = None
@@ -115,6 +117,8 @@ class GenerationOptions:
     seed: int | None = None
     max_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    think: bool | None = None
+    think_tokens: int | None = None
 
     def __post_init__(self) -> None:
         # From Python these come as they like: one string, a list, a float.
@@ -122,9 +126,14 @@ class GenerationOptions:
         if not all(isinstance(text, str) and text for text in stop):
             raise UsageError("stop is {stop!r}, expected texts that are not empty", stop=self.stop)
         object.__setattr__(self, "stop", stop)
-        limit = self.max_new_tokens
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise UsageError("max_new_tokens is {limit!r}, expected a whole number of 1 or more", limit=limit)
+        for name in ("max_new_tokens", "think_tokens"):
+            limit = getattr(self, name)
+            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+                raise UsageError(
+                    "{name} is {limit!r}, expected a whole number of 1 or more", name=name, limit=limit
+                )
+        if not isinstance(self.think, bool | None):
+            raise UsageError("think is {value!r}, expected true, false or nothing", value=self.think)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +209,8 @@ class ReplyEnd:
         seed: what the sampler drew with; None if nothing was drawn.
         token_ids: the reply's tokens, without control tokens; None if they say more than the text does, as
             where a stop string cut a token.
+        thought_ids: the tokens of what the model thought before, with the tags around it; None if it did not
+            think, or they say more.
         guessed_tokens, right_tokens: tokens that were guessed ahead, and how many of them were right.
         stop: the stop string that ended it; empty if none did, or it is not known.
         alpha_changed: whether the prompt's length changed the NTK alpha, so that what was cached was useless.
@@ -211,6 +222,7 @@ class ReplyEnd:
     timings: Timings
     seed: int | None = None
     token_ids: tuple[int, ...] | None = None
+    thought_ids: tuple[int, ...] | None = None
     guessed_tokens: int = 0
     right_tokens: int = 0
     alpha_changed: bool = False

@@ -40,9 +40,12 @@ class Thought:
 
     Attributes:
         text: the thought, without the words of the format around it.
+        token_ids: the tokens that the model made it of, the tags around it included; None where they are not
+            known.
     """
 
     text: str
+    token_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

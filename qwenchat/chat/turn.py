@@ -193,14 +193,24 @@ class _Said:
 
     def message(self, end: ReplyEnd | None = None) -> Message:
         """The reply as it is kept; at its end with its tokens, if they are known from its beginning on."""
-        before = self._begun.token_ids or (None if self._begun.text else ())
-        added = end.token_ids if end else None
-        token_ids = None if before is None or added is None else before + added
-        text: tuple[Part, ...] = (Text(self._text, token_ids or None),)
-        thought: tuple[Part, ...] = (Thought(self._thought),) if self._thought else ()
+        begun = self._begun
+        thoughts = [part.token_ids for part in begun.parts if isinstance(part, Thought)]
+        token_ids = _joined(begun.text, begun.token_ids, end.token_ids if end else None)
+        before = thoughts[0] if len(thoughts) == 1 else None
+        thought_ids = _joined(begun.thought, before, (end.thought_ids or ()) if end else None)
+        text: tuple[Part, ...] = (Text(self._text, token_ids),)
+        thought: tuple[Part, ...] = (Thought(self._thought, thought_ids),) if self._thought else ()
         if self._calls and not self._text:
             text = ()
         return Message(Role.ASSISTANT, (*thought, *text, *self._calls))
+
+
+def _joined(
+    begun: str, before: tuple[int, ...] | None, added: tuple[int, ...] | None
+) -> tuple[int, ...] | None:
+    """The tokens of a text that was begun with some and goes on with others; None if not all are known."""
+    before = before or (None if begun else ())
+    return None if before is None or added is None else before + added or None
 
 
 def _closed(record: ReplyRecord, status: ReplyStatus, failure: str, end: ReplyEnd | None) -> ReplyRecord:

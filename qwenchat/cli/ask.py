@@ -60,6 +60,7 @@ def answer(words: list[str], context: Context) -> None:
     from qwenchat.sessions.autosave import Autosave
     from qwenchat.sessions.resume import open_chat, options_for
     from qwenchat.terminal.notices import Notices
+    from qwenchat.terminal.thoughts import unheard
     from qwenchat.terminal.tools import ChatTools, ScratchPython
 
     flags = context.flags
@@ -92,12 +93,14 @@ def answer(words: list[str], context: Context) -> None:
         started = time.perf_counter()
         backend = load(start.model, settings, complete=flags.complete)
         loaded = time.perf_counter() - started
+        if note := unheard(backend, options):
+            context.say(note)
         try:
             end = write_reply(
                 message,
                 autosave,
                 backend,
-                _writer(flags),
+                _writer(flags, settings),
                 tools=tools,
                 options=options,
                 may_drop=settings.overflow == "drop",
@@ -139,16 +142,19 @@ def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> str:
     return "\n\n".join(parts)
 
 
-def _writer(flags: Flags) -> ReplyWriter:
+def _writer(flags: Flags, settings: Settings) -> ReplyWriter:
     from qwenchat.cli import reply
     from qwenchat.cli.output import stdout
+    from qwenchat.terminal.thoughts import ThoughtWriter
 
     out = stdout()
     if flags.as_json:
         return reply.JsonWriter(out)
     if flags.stream_json:
         return reply.EventWriter(out)
-    return reply.CodeWriter(out) if flags.code else reply.TextWriter(out)
+    if flags.code:
+        return reply.CodeWriter(out)
+    return reply.TextWriter(out, ThoughtWriter() if settings.show_thinking and not settings.quiet else None)
 
 
 def _report(end: ReplyEnd, backend: Backend, loaded: float, settings: Settings, limit: int | None) -> None:

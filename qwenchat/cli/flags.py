@@ -90,6 +90,11 @@ _FLAGS: dict[str, Any] = {
     "save": _flag(bool, "Save the chat as a session, or not.", "--save/--no-save"),
     "temperature": _number(float, "0 always takes the likeliest token; higher is more varied."),
     "max_new_tokens": _flag(int, "End the reply after this many tokens.", metavar="TOKENS"),
+    "think": _flag(bool, "Let the model think before it answers, or not.", "--think/--no-think"),
+    "think_tokens": _flag(int, "End the thinking after this many tokens, and answer.", metavar="TOKENS"),
+    "show_thinking": _flag(
+        bool, "Show all that the model thinks; ask does on stderr.", "--show-thinking/--no-show-thinking"
+    ),
     "stop": _flag(list[str], "End the reply before this text; may be repeated.", metavar="TEXT"),
     "seed": _number(int, "The same seed gives the same reply."),
     "top_p": _number(float, "Sample from the likeliest tokens that together reach this probability."),

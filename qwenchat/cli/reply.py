@@ -21,24 +21,39 @@ from qwenchat.errors import ContextLengthError, Interrupted, QwenchatError
 from qwenchat.sessions.autosave import Autosave
 from qwenchat.terminal.console import PlainWriter, write
 from qwenchat.terminal.signals import cancel_on_interrupt
+from qwenchat.terminal.thoughts import ThoughtWriter
 from qwenchat.terminal.tools import ChatTools
 
 
 class TextWriter:
-    """The reply's text as it comes."""
+    """The reply's text as it comes.
 
-    def __init__(self, out: TextIO) -> None:
+    Args:
+        thoughts: where what the model thinks goes; None for nowhere.
+    """
+
+    def __init__(self, out: TextIO, thoughts: ThoughtWriter | None = None) -> None:
         self._text = PlainWriter(out)
+        self._thoughts = thoughts
+
+    def thought(self, text: str) -> None:
+        """Writes it beside the answer."""
+        if self._thoughts is not None:
+            self._thoughts.push(text)
 
     def beside(self, kind: str, **fields: Any) -> None:
         """stdout is the answer's alone."""
 
     def delta(self, text: str) -> None:
         """Writes and flushes."""
+        if self._thoughts is not None:
+            self._thoughts.finish()
         self._text.push(text)
 
     def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
         """Ends the line."""
+        if self._thoughts is not None:
+            self._thoughts.finish()
         self._text.finish()
 
 
@@ -51,6 +66,9 @@ class CodeWriter:
 
     def beside(self, kind: str, **fields: Any) -> None:
         """stdout is the code's alone."""
+
+    def thought(self, text: str) -> None:
+        """Code that is thought of is not the reply's."""
 
     def delta(self, text: str) -> None:
         """Writes the lines of code that are complete now."""
@@ -69,10 +87,15 @@ class JsonWriter:
         self._out = out
         self._parts: list[str] = []
         self._steps: list[dict[str, Any]] = []
+        self._thoughts: list[str] = []
 
     def beside(self, kind: str, **fields: Any) -> None:
         """Keeps it."""
         self._steps.append({"type": kind, **fields})
+
+    def thought(self, text: str) -> None:
+        """Keeps it apart."""
+        self._thoughts.append(text)
 
     def delta(self, text: str) -> None:
         """Keeps the text."""
@@ -81,8 +104,9 @@ class JsonWriter:
     def end(self, end: ReplyEnd, model: str, session: str | None) -> None:
         """Writes the object."""
         steps = {"steps": self._steps} if self._steps else {}
-        text = "".join(self._parts)
-        write(self._out, json_line({"text": text, **steps, **_end_fields(end, model, session)}))
+        reasoning = {"reasoning": "".join(self._thoughts)} if self._thoughts else {}
+        fields = {"text": "".join(self._parts), **reasoning, **steps, **_end_fields(end, model, session)}
+        write(self._out, json_line(fields))
 
 
 class EventWriter:
@@ -94,6 +118,10 @@ class EventWriter:
     def beside(self, kind: str, **fields: Any) -> None:
         """Writes a line of that type."""
         write(self._out, json_line({"type": kind, **fields}))
+
+    def thought(self, text: str) -> None:
+        """Writes a line of type "reasoning"."""
+        write(self._out, json_line({"type": "reasoning", "text": text}))
 
     def delta(self, text: str) -> None:
         """Writes a line of type "text"."""

@@ -28,6 +28,9 @@ from qwenchat.tools.loop import Decision, Request
 class ReplyWriter(Protocol):
     """The form in which a reply goes to stdout."""
 
+    def thought(self, text: str) -> None:
+        """Takes the next piece of what the model thinks."""
+
     def delta(self, text: str) -> None:
         """Takes the next piece of text."""
 
@@ -83,7 +86,12 @@ class Steps:
         events = stream_reply(
             self._conversation, fit.messages, self._backend, self._options, self._autosave.save, self._cancel
         )
-        said = _Said(self._writer, is_certain=not self._tools.box.tools, form=self._backend.call_form)
+        said = _Said(
+            self._writer,
+            is_certain=not self._tools.box.tools,
+            form=self._backend.call_form,
+            thinks=self._backend.thinks != "never",
+        )
         end = None
         with closing(events):
             for event in events:
@@ -139,17 +147,21 @@ class _Said:
         writer: writes it.
         is_certain: whether no call can come.
         form: of the calls. In ReAct, what follows a thought as text is the final answer.
+        thinks: whether thoughts are the model's thinking, and not words of the form.
     """
 
-    def __init__(self, writer: ReplyWriter, *, is_certain: bool, form: CallForm) -> None:
-        self._writer, self._is_certain, self._form = writer, is_certain, form
+    def __init__(self, writer: ReplyWriter, *, is_certain: bool, form: CallForm, thinks: bool) -> None:
+        self._writer, self._is_certain, self._form, self._thinks = writer, is_certain, form, thinks
         self._thought, self._held = "", ""
         self._called = False
 
     def thinks(self, thought: str) -> None:
         """Takes a piece of a thought."""
         self._is_certain = self._is_certain or (self._form == "react" and not self._held)
-        self._thought += thought
+        if self._thinks:
+            self._writer.thought(thought)
+        else:
+            self._thought += thought
 
     def says(self, text: str) -> None:
         """Takes a piece of text."""

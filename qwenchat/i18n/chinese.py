@@ -575,6 +575,17 @@ CHINESE: Mapping[str, str] = {
     ),
     "The seed of the random draw: the same seed, the same reply.": "随机选取的种子：种子相同，回复相同。",
     "The longest reply, in tokens.": "回复的最大长度，以 token 计。",
+    "Let the model think before it answers, or not, where it can do both.": (
+        "是否让模型先思考再回答（限两者皆可的模型）。"
+    ),
+    "what the model does by itself": "由模型决定",
+    "The longest thinking, in tokens; then the model is told to answer.": (
+        "思考的最大长度，以 token 计；之后让模型作答。"
+    ),
+    "as long as the model thinks": "不限",
+    "Show all that the model thinks: in the chat above the answer, with ask on stderr.": (
+        "完整显示模型的思考：在对话中显示于回答之上，ask 则写到标准错误。"
+    ),
     "A reply ends before the first of these texts.": "回复在首次出现这些文本之一时结束，不含该文本。",
     "Keep chats as sessions.": "将对话保存为会话。",
     "Keep the lines typed at the prompt, for the Up key in later chats. Where chats are not saved, they are "
@@ -921,6 +932,28 @@ CHINESE: Mapping[str, str] = {
     "choose one": "请只选其一",
     "the current folder was deleted": "当前所在的文件夹已被删除",
     "go to another one": "请切换到其他文件夹",
+    "this model always thinks before it answers; --think-tokens N limits that": (
+        "该模型总是先思考再回答；--think-tokens N 可限制其长度"
+    ),
+    "this model does not think before it answers": "该模型不会在回答前思考",
+    "this model always thinks before it answers": "该模型总是先思考再回答",
+    "/set think_tokens N limits how long it does": "/set think_tokens N 可限制其长度",
+    "/think takes on, off, default or show": "/think 的参数为 on、off、default 或 show",
+    "whether the model thinks is known once it is loaded": "模型加载后才知道它是否先思考",
+    "the model answers without thinking; /think on changes that": "模型不思考直接回答；/think on 可改变",
+    "the model thinks before it answers": "模型先思考再回答",
+    "the model thinks before it answers, for at most {count} tokens": (
+        "模型先思考再回答，思考至多 {count} 个 token"
+    ),
+    "/think off turns that off": "/think off 可关闭",
+    "nothing was thought in this chat": "本对话中没有思考内容",
+    "thinking ...": "思考中…",
+    "thinking, {seconds} s": "思考中，{seconds} 秒",
+    "thought for {seconds} s; /think show prints it": "思考了 {seconds} 秒；/think show 可显示内容",
+    "thought before: {count} characters": "此前的思考：{count} 个字符",
+    "Show whether the model thinks before it answers, or let it, or not; show prints what it thought last.": (
+        "显示或设定模型是否先思考再回答；show 显示最近一次的思考。"
+    ),
     "the reply was cut after {count} tokens by --max-new-tokens": (
         "回复达到 --max-new-tokens 的上限，在 {count} 个 token 后截断"
     ),
@@ -1701,9 +1734,11 @@ CHINESE: Mapping[str, str] = {
     "give at least one token": "请至少给出一个 token",
     "look for a version of the model with all layers quantised alike": "请找所有层以同一方式量化的版本",
     "look for a version of the model with lm_head in floats": "请找 lm_head 为浮点的版本",
+    "think is {value!r}, expected true, false or nothing": "think 是 {value!r}，应为 true、false 或不设",
     "max_new_tokens is {limit!r}, expected a whole number of 1 or more": (
         "max_new_tokens 是 {limit!r}，应为不小于 1 的整数"
     ),
+    "{name} is {limit!r}, expected a whole number of 1 or more": ("{name} 是 {limit!r}，应为不小于 1 的整数"),
     "node {id} stands where {other} belongs": "节点 {id} 占了 {other} 的位置",
     "node {id}: questions and replies do not alternate": "节点 {id}：提问与回复没有交替",
     "node {node_id} is not a reply": "节点 {node_id} 不是回复",

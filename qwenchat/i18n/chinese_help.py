@@ -67,6 +67,9 @@ HELP: Mapping[str, str] = {
     "Save the chat as a session, or not.": "是否将对话保存为会话。",
     "0 always takes the likeliest token; higher is more varied.": "0 表示总取最可能的 token；越大越多样。",
     "End the reply after this many tokens.": "回复达到这么多 token 后结束。",
+    "Let the model think before it answers, or not.": "是否让模型先思考再回答。",
+    "End the thinking after this many tokens, and answer.": "思考达到这么多 token 后结束，并作答。",
+    "Show all that the model thinks; ask does on stderr.": "完整显示模型的思考；ask 写到标准错误。",
     "End the reply before this text; may be repeated.": "在此文本之前结束回复；可多次给出。",
     "Let the model call tools: a Python FILE, or NAME or NAME=FOLDER of a built-in one; may be repeated.": (
         "让模型调用工具：Python 文件，或自带工具的 NAME 或 NAME=FOLDER；可多次给出。"

@@ -16,7 +16,7 @@ from qwenchat.sessions.fields import Fields, damaged
 
 _STATUSES = get_args(ReplyStatus)
 _OPTIONS = [field.name for field in fields(GenerationOptions)]
-_WHOLE_OPTIONS = ("top_k", "seed", "max_new_tokens")
+_WHOLE_OPTIONS = ("top_k", "seed", "max_new_tokens", "think_tokens")
 _ROLES = (Role.USER.value, Role.ASSISTANT.value, Role.TOOL.value)  # the system prompt is no node
 _TYPES: dict[type[Part], str] = {
     Text: "text",
@@ -89,9 +89,9 @@ def _part(entry: Fields) -> Part:
     part: Part
     match entry.text("type"):
         case "text":
-            part = Text(entry.text("text"), entry.wholes("token_ids") if entry.has("token_ids") else None)
+            part = Text(entry.text("text"), _token_ids(entry))
         case "thought":
-            part = Thought(entry.text("text"))
+            part = Thought(entry.text("text"), _token_ids(entry))
         case "file":
             part = AttachedFile(entry.text("name"), entry.text("text"))
         case "tool_call":
@@ -102,6 +102,10 @@ def _part(entry: Fields) -> Part:
             entry.refuse("type")
     entry.finish()
     return part
+
+
+def _token_ids(entry: Fields) -> tuple[int, ...] | None:
+    return entry.wholes("token_ids") if entry.has("token_ids") else None
 
 
 def _record(entry: Fields) -> ReplyRecord:
@@ -126,6 +130,8 @@ def _options(given: dict[str, Any]) -> GenerationOptions:
     for name in given:
         if name == "stop":
             known[name] = tuple(values.texts(name))
+        elif name == "think":
+            known[name] = values.truth(name)
         elif name in _WHOLE_OPTIONS:
             known[name] = values.whole(name)
         elif name in _OPTIONS:

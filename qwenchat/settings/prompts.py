@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from qwenchat.errors import ConfigError, Phrase, shorten
-from qwenchat.settings.schema import PROMPT_NAME, Settings, nearest
+from qwenchat.settings.reading import nearest
+from qwenchat.settings.schema import PROMPT_NAME, Settings
 from qwenchat.text.caseless import named
 
 

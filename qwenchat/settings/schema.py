@@ -1,4 +1,4 @@
-"""The schema of the settings: keys, defaults, limits, help, and how a text is read as a value.
+"""The schema of the settings: keys, defaults, limits and help.
 
 Owns the keys with their defaults, limits and help, and what ``@NAME`` stands for where a system prompt is
 expected. Knows no file, model or terminal. Every "expected ..." in an error and the example config come
@@ -8,13 +8,12 @@ from the fields of :class:`Settings`, so they cannot drift from what is checked.
 # Annotations are values here, of which KEYS is made: so none are put off to strings.
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from qwenchat.engine.cpu.layout import MOST_THREADS
 from qwenchat.engine.sampling import RANGES, Range
-from qwenchat.errors import ConfigError, Phrase
 from qwenchat.i18n.language import tr
 from qwenchat.settings.choices import Backend, DType, Keys, KVCache, Language, Overflow, PromptLookup, Theme
 from qwenchat.settings.kinds import LARGEST, InRange, Kind, Refused, Table, Text, Texts, Truth, Word
@@ -247,6 +246,28 @@ class Settings:
             "Steps with calls of tools that an answer may take.",
         ),
     ] = 8
+    think: Annotated[
+        bool | None,
+        Key(
+            Truth(),
+            "Let the model think before it answers, or not, where it can do both.",
+            example=False,
+            unset="what the model does by itself",
+        ),
+    ] = None
+    think_tokens: Annotated[
+        int | None,
+        Key(
+            InRange(Range("a whole number, 1 or more", 1, LARGEST, whole=True)),
+            "The longest thinking, in tokens; then the model is told to answer.",
+            example=2048,
+            unset="as long as the model thinks",
+        ),
+    ] = None
+    show_thinking: Annotated[
+        bool,
+        Key(Truth(), "Show all that the model thinks: in the chat above the answer, with ask on stderr."),
+    ] = False
     save: Annotated[
         bool,
         Key(Truth(), "Keep chats as sessions."),
@@ -350,39 +371,3 @@ def choices(key: str) -> tuple[str, ...]:
     """The words of a key that takes one of a few; nothing for any other key."""
     kind = KEYS[key].kind
     return kind.words if isinstance(kind, Word) else ()
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The name that somebody may have meant; empty if none is close."""
-    import difflib
-
-    return next(iter(difflib.get_close_matches(name, names, n=1)), "")
-
-
-def read_setting(key: str, text: str, quoted: str = "") -> object:
-    """The checked value of a key that a text says.
-
-    Of an option that has no default, an empty text, "default" and "auto" mean None; of a list or a
-    table, an empty text means none.
-
-    Args:
-        key: the setting.
-        text: what somebody typed, such as "0.7", "on" or '["a", "b"]'.
-        quoted: how an error names it; the key if empty.
-
-    Raises:
-        ConfigError: there is no such setting, or the text is no value of it.
-    """
-    if key not in KEYS:
-        near = nearest(key.lower(), KEYS)
-        hint = Phrase("did you mean {nearest}?", nearest=near) if near else ""
-        raise ConfigError(Phrase("unknown setting {name}", name=key), hint)
-    default = default_of(key)
-    if default is None and text.strip().lower() in ("", "default", "auto"):
-        return None
-    if default in ((), {}) and text.strip().lower() in ("", "default"):
-        return default
-    try:
-        return checked(key, KEYS[key].kind.read(text))
-    except Refused:
-        raise ConfigError("{setting}: expected {what}", setting=quoted or key, what=allowed(key)) from None

@@ -23,7 +23,8 @@ from qwenchat.paths import CONFIG_VARIABLE, HOME_VARIABLE, config_path
 from qwenchat.settings.file import read_config_file
 from qwenchat.settings.kinds import Refused
 from qwenchat.settings.prompts import named_prompt
-from qwenchat.settings.schema import KEYS, Settings, allowed, default_of, nearest
+from qwenchat.settings.reading import nearest
+from qwenchat.settings.schema import KEYS, Settings, allowed, default_of
 
 DEFAULT = "default"
 """The origin of what nobody has set."""

@@ -83,6 +83,7 @@ class _Steps:
         may_drop = chat.settings.overflow == "drop"
         fit = fit_turns(chat.conversation, self.backend, chat.options, may_drop=may_drop)
         chat.tell_left_out(fit.left_out_turns)
+        is_said = self.backend.thinks == "never"  # before a call, in so many words
         end = reply.show(
             stream_reply(
                 chat.conversation,
@@ -93,13 +94,14 @@ class _Steps:
                 self._cancel,
             ),
             plain=chat.settings.plain,
+            thoughts="away" if is_said else "whole" if chat.settings.show_thinking else "line",
         )
         if end is not None:
             self.ends.append(end)
             if reason := stats.reread_reason(end):
                 console.say(reason)
         here = chat.conversation.current
-        if here is not None and here.message.calls:
+        if here is not None and here.message.calls and is_said:
             for line in here.message.thought.splitlines():
                 console.say(line)
         return end

@@ -119,24 +119,32 @@ def write(out: IO[str], text: str) -> None:
 
 
 class PlainWriter:
-    """Writes text as it comes; what would drive a terminal is made harmless on one."""
+    """Writes text as it comes; what would drive a terminal is made harmless on one.
 
-    def __init__(self, out: IO[str]) -> None:
+    Args:
+        paint: gives text its look, once it is harmless.
+    """
+
+    def __init__(self, out: IO[str], paint: Callable[[str], str] = str) -> None:
         self._out = out
         self._gate = StreamGate() if out.isatty() else None
         self._last = "\n"
+        self._paint = paint
 
     def push(self, text: str) -> None:
         """Writes and flushes; raises as :func:`write` does."""
         if text:
             self._last = text[-1]
-            write(self._out, self._gate.push(text) if self._gate else text)
+            self._write(self._gate.push(text) if self._gate else text)
 
     def finish(self) -> None:
         """Ends the line, if one has begun."""
         left = self._gate.finish() if self._gate else ""
         if left or self._last != "\n":
-            write(self._out, f"{left}\n")
+            self._write(f"{left}\n")
+
+    def _write(self, text: str) -> None:
+        write(self._out, self._paint(text) if text else "")
 
 
 def say(text: str, look: Look = "notice") -> None:

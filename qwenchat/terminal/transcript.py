@@ -52,6 +52,14 @@ def show(
     for node in (node for turn in all_turns[skipped:] for node in turn.nodes):
         text, left = (node.text, 0) if whole else _beginning(node.text)
         if node.role is Role.ASSISTANT:
+            if thought := node.message.thought:
+                console.say(
+                    plural(
+                        len(thought),
+                        "thought before: one character",
+                        "thought before: {count} characters",
+                    )
+                )
             render_markdown(text, plain=plain)
         else:
             is_question = node.role is Role.USER

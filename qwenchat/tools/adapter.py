@@ -46,13 +46,14 @@ class ToolBackend:
     Attributes:
         inner: the backend, as given.
         tools: as given; may be changed between two replies.
-        name, description, context, system, call_form: those of the backend.
+        name, description, context, system, call_form, thinks: those of the backend.
     """
 
     def __init__(self, backend: Backend, tools: Sequence[Definition] = ()) -> None:
         self.inner, self.tools = backend, tuple(tools)
         self.name, self.description = backend.name, backend.description
-        self.context, self.system, self.call_form = backend.context, backend.system, backend.call_form
+        self.context, self.system = backend.context, backend.system
+        self.call_form, self.thinks = backend.call_form, backend.thinks
         self._form = _form(backend.call_form, backend.system)
         self._written: OrderedDict[_Key, tuple[Text, ...]] = OrderedDict()
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from qwenchat.errors import ConfigError
 from qwenchat.settings.prompts import named_prompt, system_prompt
-from qwenchat.settings.schema import KEYS, Settings, allowed, choices, default_of, read_setting
+from qwenchat.settings.reading import read_setting
+from qwenchat.settings.schema import KEYS, Settings, allowed, choices, default_of
 from tests.places import ROOT
 
 # --- a value from a text -------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from qwenchat.terminal.background_load import Load, Notice
 from qwenchat.terminal.chat import Chat
 from qwenchat.terminal.loop import Loop
 from qwenchat.terminal.notices import Notices
-from tests.fakes import Echo
+from tests.fakes import Echo, Thinker
 
 
 def make_load(name: str, seconds: float = 0.0, fails: bool = False) -> Load:
@@ -30,7 +30,7 @@ def make_load(name: str, seconds: float = 0.0, fails: bool = False) -> Load:
         time.sleep(seconds)
         if (fails and name == "first") or name == "damaged":
             raise ModelNotFoundError(f"there is no model called {name}")
-        return Echo()
+        return Thinker() if name == "thinker" else Echo()
 
     return load
 

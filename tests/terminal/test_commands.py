@@ -429,6 +429,8 @@ def test_options_are_told_as_they_are_in_force_and_whose_they_are(
         "repetition_penalty": "1.1 (model)",
         "seed": "random",
         "max_new_tokens": "what the context leaves",
+        "think": "(the model decides)",
+        "think_tokens": "none",
         "stop": "none",
     }
 
@@ -444,6 +446,7 @@ def test_a_greedy_models_retry_says_that_it_stays_the_same(say: Say) -> None:
 
 def test_every_option_can_be_set_and_is_completed(chat: Chat, say: Say) -> None:
     values = {"top_k": "3", "seed": "4", "max_new_tokens": "5", "stop": "END"}
+    values |= {"think": "off", "think_tokens": "6"}
     for field in fields(GenerationOptions):
         run_command(chat, f"/set {field.name} {values.get(field.name, '0.5')}")
         assert f"/set {field.name}" in completed(chat, "/set ")

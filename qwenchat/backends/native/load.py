@@ -35,8 +35,8 @@ from qwenchat.humanize import in_gib
 if TYPE_CHECKING:
     import torch
 
-    from qwenchat.backends.local import Prompt
     from qwenchat.backends.native.place import Place
+    from qwenchat.backends.prompt import Prompt
     from qwenchat.engine.config import ModelConfig
     from qwenchat.engine.cpu.team import Team
     from qwenchat.engine.memory import Need

@@ -24,7 +24,7 @@ from qwenchat.files.json_values import read_json
 from qwenchat.tokenizer import QwenTokenizer
 
 if TYPE_CHECKING:
-    from qwenchat.backends.local import Prompt
+    from qwenchat.backends.prompt import Prompt
     from qwenchat.backends.request import LoadRequest
     from qwenchat.engine.weights.checkpoint import Checkpoint
     from qwenchat.gguf.head import GGUFHead

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qwenchat.backends.local import text_to_complete
-from qwenchat.chat.chatml import DEFAULT_SYSTEM, prompt_ids
+from qwenchat.backends.prompt import Asked, text_to_complete
+from qwenchat.chat.backend import Thinks
+from qwenchat.chat.chatml import DEFAULT_SYSTEM, content_ids, prompt_ids
 from qwenchat.chat.messages import Message
+from qwenchat.chat.parts import Role
 from qwenchat.chat.rendering import shown_text
 from qwenchat.errors import CheckpointError, PromptError
 from qwenchat.tokenizer import IncrementalDecoder, QwenTokenizer
@@ -21,10 +23,11 @@ class QwenPrompt:
         complete: the model is to go on with a text, and does not chat.
 
     Attributes:
-        system, calls_in_tags: as of :class:`~qwenchat.backends.local.Prompt`.
+        system, calls_in_tags, thinks: as of :class:`~qwenchat.backends.prompt.Prompt`.
     """
 
     calls_in_tags = False
+    thinks: Thinks = "never"
 
     def __init__(self, tokenizer: QwenTokenizer | None, *, name: str, complete: bool = False) -> None:
         self.system: str | None = "" if complete else DEFAULT_SYSTEM
@@ -32,7 +35,7 @@ class QwenPrompt:
 
     @property
     def tokenizer(self) -> QwenTokenizer:
-        """As of :class:`~qwenchat.backends.local.Prompt`."""
+        """As of :class:`~qwenchat.backends.prompt.Prompt`."""
         if self._tokenizer is None:
             raise no_vocabulary(self._name)
         return self._tokenizer
@@ -42,22 +45,30 @@ class QwenPrompt:
         """The chat's own ends, and ``<|im_start|>`` as in Qwen's chat(): a turn must not open another."""
         return {self.tokenizer.endoftext_id, self.tokenizer.im_end_id, self.tokenizer.im_start_id}
 
-    def ids(self, messages: Sequence[Message]) -> list[int]:
-        """As of :class:`~qwenchat.backends.local.Prompt`."""
+    def ask(self, messages: Sequence[Message], think: bool | None = None) -> Asked:
+        """As of :class:`~qwenchat.backends.prompt.Prompt`."""
         if self._complete:
-            return self.tokenizer.encode(text_to_complete(messages))
-        return prompt_ids(self.tokenizer, messages)
+            return Asked(self.tokenizer.encode(text_to_complete(messages)))
+        ids = prompt_ids(self.tokenizer, messages)
+        last = messages[-1] if messages else None
+        if last is None or last.role is not Role.ASSISTANT:
+            return Asked(ids)
+        return Asked(ids, content_ids(self.tokenizer, last))
 
     def count(self, messages: Sequence[Message]) -> int:
-        """As of :class:`~qwenchat.backends.local.Prompt`."""
+        """As of :class:`~qwenchat.backends.prompt.Prompt`."""
         try:
-            return len(self.ids(messages))
+            return len(self.ask(messages).ids)
         except PromptError:  # who counts does not ask for a reply
             return sum(len(self.tokenizer.encode(shown_text(message))) for message in messages)
 
-    def decoder(self, stop: Sequence[str]) -> IncrementalDecoder:
-        """As of :class:`~qwenchat.backends.local.Prompt`."""
-        return IncrementalDecoder(self.tokenizer, stop)
+    def decoder(self) -> IncrementalDecoder:
+        """As of :class:`~qwenchat.backends.prompt.Prompt`."""
+        return IncrementalDecoder(self.tokenizer)
+
+    def end_of_thinking(self) -> list[int]:
+        """As of :class:`~qwenchat.backends.prompt.Prompt`."""
+        return []
 
 
 def no_vocabulary(name: str) -> CheckpointError:

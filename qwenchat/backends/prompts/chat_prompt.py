@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 
-from qwenchat.backends.local import Decoder, text_to_complete
+from qwenchat.backends.prompt import Asked, Decoder, text_to_complete
 from qwenchat.backends.prompts.raw_tokenizer import RawTokenizer
 from qwenchat.backends.prompts.renderer import Piece
-from qwenchat.backends.prompts.template import ChatTemplate
+from qwenchat.backends.prompts.template import SWITCH, ChatTemplate
+from qwenchat.backends.thinking import BEHIND, CLOSE, CUT_SHORT, OPEN, parted
+from qwenchat.chat.backend import Thinks
 from qwenchat.chat.chatml import content_ids
 from qwenchat.chat.messages import Message
-from qwenchat.chat.parts import Role
+from qwenchat.chat.parts import Role, Thought
 from qwenchat.chat.rendering import shown_text
 from qwenchat.errors import CheckpointError, PromptError
 
@@ -43,6 +45,8 @@ class ChatPrompt:
         ends: ids that end a turn, as the template says.
         plain_borders: texts that tell turns apart, where no control token does.
         calls_in_tags: whether the template speaks of tool calls in ``<tool_call>``.
+        thinks: whether the model thinks before it answers: so it is where the template, or the vocabulary,
+            knows the end of thinking.
 
     Raises:
         CheckpointError: the template cannot hold a chat.
@@ -55,8 +59,12 @@ class ChatPrompt:
         # Not only those that call themselves special: also what the template has for itself, as far as it is
         # no white space, of which some vocabularies have tokens too.
         words = [form for form in raw.added if form.strip()]
-        borders = {*raw.special}.union(form for form in words if any(form in text for text in between))
-        control = borders.union(form for form in words if form in source or form in tail)
+        self._told_thoughts = CLOSE in source
+        knows_thinking = self._told_thoughts or {OPEN, CLOSE} <= raw.added.keys()
+        self.thinks: Thinks = "never" if not knows_thinking else "switch" if SWITCH in source else "always"
+        tags = {OPEN, CLOSE}.intersection(raw.added) if knows_thinking else set()
+        borders = {*raw.special}.union(form for form in words if any(form in text for text in between)) - tags
+        control = borders.union(tags, (form for form in words if form in source or form in tail))
         self.tokenizer = raw.guarded(
             {form: raw.added[form] for form in control}, [raw.added[form] for form in borders]
         )
@@ -68,6 +76,10 @@ class ChatPrompt:
         self.calls_in_tags = "<tool_call>" in source
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
+        """The token ids of :meth:`ask`, which leaves it to the template whether the model thinks."""
+        return self.ask(messages).ids
+
+    def ask(self, messages: Sequence[Message], think: bool | None = None) -> Asked:
         """The prompt that asks for the assistant's next turn.
 
         If the last message is the assistant's, its turn is left open, to be gone on with.
@@ -75,16 +87,45 @@ class ChatPrompt:
         Raises:
             PromptError: the template refuses the messages, or one of them could be taken for more than it is.
         """
-        begun: list[int] = []
+        reply: Message | None = None
         if messages and messages[-1].role is Role.ASSISTANT:
-            begun = content_ids(self.tokenizer, messages[-1])
-            messages = messages[:-1]
+            *messages, reply = messages
+            think = True if reply.thought else think  # to go on with what was begun
         if messages and messages[0] == _NO_SYSTEM and not self.system:
             messages = messages[1:]  # there is none to be taken away
-        pieces, said = self.template.shaped(messages)
+        switched = think if self.thinks == "switch" else None
+        pieces, said = self.template.shaped([self._with_thought(message) for message in messages], switched)
         self._refuse_borders(pieces, said)
         tokens = [part for piece in pieces for part in self._with_tokens(piece, said)]
-        return [*self.tokenizer.encode_pieces(tokens), *begun]
+        tail = "".join(p.text for p in [*takewhile(lambda p: p.message is None, reversed(pieces))][::-1])
+        opened = self.thinks != "never" and tail.rfind(OPEN) > tail.rfind(CLOSE)
+        begun = [] if reply is None else self._begun(reply, opened)
+        return Asked([*self.tokenizer.encode_pieces(tokens), *begun], begun, opened)
+
+    def _begun(self, reply: Message, opened: bool) -> list[int]:
+        """The tokens of a reply that is to be gone on with: those it was made of, where they are known.
+
+        Args:
+            opened: whether the prompt before it has opened the thinking.
+        """
+        text, thought = content_ids(self.tokenizer, reply), reply.thought
+        if self.thinks == "never" or not (thought or opened):
+            return text
+        parts = [part for part in reply.parts if isinstance(part, Thought)]
+        known = parts[0].token_ids if len(parts) == 1 else None
+        read = None if known is None else self.tokenizer.reply_text(known)
+        # They come from a file, and must not say more than the thought does.
+        if known is not None and read is not None and parted(read, opened) == (thought, ""):
+            return [*known, *text]
+        return [*self.tokenizer.encode_pieces(_thinking(thought, not opened, bool(reply.text))), *text]
+
+    def _with_thought(self, message: Message) -> Message:
+        """A reply with its thoughts in its text, for a template that has its own way with them."""
+        if not message.thought or not self._told_thoughts or message.role is not Role.ASSISTANT:
+            return message
+        pieces = [*_thinking(message.thought, True, True), Piece(message.text, 0)]
+        ids = tuple(self.tokenizer.encode_pieces(pieces))
+        return Message.of_text(Role.ASSISTANT, "".join(piece.text for piece in pieces), ids)
 
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt; of one that is refused those of its texts.
@@ -96,10 +137,14 @@ class ChatPrompt:
         except PromptError:
             return sum(self.tokenizer.count(shown_text(message)) for message in messages)
 
-    def decoder(self, stop: Sequence[str]) -> Decoder:
-        """As of :class:`~qwenchat.backends.local.Prompt`."""
+    def decoder(self) -> Decoder:
+        """As of :class:`~qwenchat.backends.prompt.Prompt`."""
         # A model that writes such a text goes on with the user's turn, and no later prompt could hold it.
-        return self.tokenizer.decoder((*stop, *self.plain_borders))
+        return self.tokenizer.decoder(self.plain_borders)
+
+    def end_of_thinking(self) -> list[int]:
+        """As of :class:`~qwenchat.backends.prompt.Prompt`."""
+        return self.tokenizer.encode_pieces([Piece(CUT_SHORT, 0), Piece(CLOSE), Piece(BEHIND, 0)])
 
     def _refuse_borders(self, pieces: Iterable[Piece], said: Sequence[Message]) -> None:
         for by_template, stretch in groupby(pieces, lambda piece: piece.message is None):
@@ -162,8 +207,10 @@ class TextPrompt:
         raw: the model's tokenizer.
 
     Attributes:
-        tokenizer, system, ends, calls_in_tags: as of :class:`ChatPrompt`.
+        tokenizer, system, ends, calls_in_tags, thinks: as of :class:`ChatPrompt`.
     """
+
+    thinks: Thinks = "never"
 
     def __init__(self, raw: RawTokenizer) -> None:
         control = {form: raw.added[form] for form in raw.special}
@@ -174,20 +221,35 @@ class TextPrompt:
         self._begin = tuple(raw.begin)
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
+        """The token ids of :meth:`ask`."""
+        return self.ask(messages).ids
+
+    def ask(self, messages: Sequence[Message], think: bool | None = None) -> Asked:
         """The prompt.
 
         Raises:
             PromptError: there is more than a text, or it could be taken for more than it is.
         """
-        return [*self._begin, *self.tokenizer.encode(text_to_complete(messages))]
+        return Asked([*self._begin, *self.tokenizer.encode(text_to_complete(messages))])
 
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt."""
         return len(self.ids(messages))
 
-    def decoder(self, stop: Sequence[str]) -> Decoder:
-        """As of :class:`~qwenchat.backends.local.Prompt`."""
-        return self.tokenizer.decoder(stop)
+    def decoder(self) -> Decoder:
+        """As of :class:`~qwenchat.backends.prompt.Prompt`."""
+        return self.tokenizer.decoder(())
+
+    def end_of_thinking(self) -> list[int]:
+        """As of :class:`~qwenchat.backends.prompt.Prompt`."""
+        return []
+
+
+def _thinking(thought: str, opens: bool, closes: bool) -> list[Piece]:
+    """Thoughts and the tags around them, which are the template's."""
+    before = [Piece(OPEN), Piece("\n", 0)] if opens else []
+    behind = [Piece("\n", 0), Piece(CLOSE), Piece(BEHIND, 0)] if closes else []
+    return [*before, Piece(thought, 0), *behind]
 
 
 def _plain_borders(written: Sequence[str], control: re.Pattern[str]) -> tuple[str, ...]:

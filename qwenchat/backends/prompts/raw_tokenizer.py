@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from qwenchat.backends.local import Decoder, Tokenizer
+from qwenchat.backends.prompt import Decoder, Tokenizer
 from qwenchat.backends.prompts.renderer import Piece
 
 

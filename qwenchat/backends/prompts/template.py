@@ -14,6 +14,8 @@ from qwenchat.chat.parts import Role
 from qwenchat.chat.rendering import as_single_text
 from qwenchat.errors import CheckpointError, PromptError
 
+SWITCH = "enable_thinking"
+"""What a template asks whether the model is to think."""
 _PLAIN = "word"
 
 
@@ -35,12 +37,17 @@ class ChatTemplate:
             raise CheckpointError("the chat template cannot be read: {reason}", reason=error) from error
         self._specials = dict(specials)
 
-    def shaped(self, messages: Sequence[Message]) -> tuple[list[Piece], list[Message]]:
+    def shaped(
+        self, messages: Sequence[Message], think: bool | None = None
+    ) -> tuple[list[Piece], list[Message]]:
         """The prompt that asks for a reply to ``messages``, and the messages of which it speaks.
 
         A template that refuses a chat as it is, gets neighbours of one role as one message, and then the
         system prompt before the first message: so every chat can be had that other programs make of it.
         In all of them each message is one text.
+
+        Args:
+            think: whether the model is to think; None leaves that to the template.
 
         Raises:
             PromptError: it refuses them all, leaves out what somebody said, or no text stands for it.
@@ -48,7 +55,7 @@ class ChatTemplate:
         refusal: PromptError | None = None
         for shape in _shapes([as_single_text(message) for message in messages]):
             try:
-                return self._pieces(shape), shape
+                return self._pieces(shape, think), shape
             except PromptError as error:
                 if isinstance(error.__cause__, EndedError):
                     raise
@@ -76,22 +83,24 @@ class ChatTemplate:
         inside = without.text.removeprefix(before).removesuffix(behind)
         return inside if len(before) + len(inside) + len(behind) == len(without.text) else ""
 
-    def _pieces(self, messages: Sequence[Message]) -> list[Piece]:
-        pieces = self._render(messages)
+    def _pieces(self, messages: Sequence[Message], think: bool | None = None) -> list[Piece]:
+        pieces = self._render(messages, think)
         said = {piece.message for piece in pieces}
         silent = [n for n, m in enumerate(messages) if n not in said and m.text.strip()]
         if silent:
             # It may be the template's way with what was said: thinking, or a switch. But not with any word.
-            plain = self._render([Message.of_text(message.role, _PLAIN) for message in messages])
+            plain = self._render([Message.of_text(message.role, _PLAIN) for message in messages], think)
             if not {piece.message for piece in plain}.issuperset(silent):
                 raise PromptError(
                     "the chat template leaves out a message", "this model cannot hold this chat"
                 )
         return pieces
 
-    def _render(self, messages: Sequence[Message]) -> list[Piece]:
+    def _render(self, messages: Sequence[Message], think: bool | None) -> list[Piece]:
         chat = [{"role": m.role.value, "content": m.text} for m in messages]
         values = {"messages": chat, "tools": None, "documents": None, "add_generation_prompt": True}
+        if think is not None:
+            values[SWITCH] = think
         try:
             return self._renderer.pieces({**self._specials, **values})
         except RefusedError as error:

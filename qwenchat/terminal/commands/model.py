@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.errors import UsageError, shorten
-from qwenchat.i18n.language import tr
+from qwenchat.i18n.language import plural, tr
 from qwenchat.settings.prompts import named_prompt
-from qwenchat.settings.schema import allowed, read_setting
+from qwenchat.settings.reading import read_setting
+from qwenchat.settings.schema import allowed
 from qwenchat.terminal import console, stats
 from qwenchat.terminal.commands.registry import Group
 from qwenchat.terminal.input import attachments
@@ -149,7 +150,13 @@ def _option_in_force(chat: Chat, name: str) -> str:
 
     origin = chat.origin(name)
     if not origin:
-        unset = {"seed": tr("random"), "max_new_tokens": tr("what the context leaves"), "stop": tr("none")}
+        unset = {
+            "seed": tr("random"),
+            "max_new_tokens": tr("what the context leaves"),
+            "stop": tr("none"),
+            "think": tr("(the model decides)"),
+            "think_tokens": tr("none"),
+        }
         if name in unset:
             return unset[name]
         if chat.backend is None:
@@ -158,6 +165,64 @@ def _option_in_force(chat: Chat, name: str) -> str:
     value = getattr(options, name)
     told = f"{value:g}" if isinstance(value, float) else toml_value(value)
     return tr("{value} ({origin})", value=told, origin=origin or tr("model"))
+
+
+@command(
+    "think",
+    "Show whether the model thinks before it answers, or let it, or not; show prints what it thought last.",
+    usage="[on|off|default|show]",
+    complete=lambda chat, rest: ("on", "off", _DEFAULT, "show"),
+)
+def _think(chat: Chat, rest: str) -> None:
+    if rest == "show":
+        _show_thought(chat)
+        return
+    if rest not in ("", "on", "off", _DEFAULT):
+        raise UsageError("/think takes on, off, default or show")
+    if rest:
+        _check_switch(chat, rest)
+        chat.set_option("think", None if rest == _DEFAULT else rest == "on")
+    chat.say(_thinking_in_force(chat))
+
+
+def _check_switch(chat: Chat, word: str) -> None:
+    """Raises UsageError where the model cannot do what is asked."""
+    thinks = "switch" if chat.backend is None else chat.backend.thinks
+    if thinks == "never" and word != _DEFAULT:
+        raise UsageError("this model does not think before it answers")
+    if thinks == "always" and word == "off":
+        raise UsageError(
+            "this model always thinks before it answers", "/set think_tokens N limits how long it does"
+        )
+
+
+def _thinking_in_force(chat: Chat) -> str:
+    """Whether the model thinks, and for how long."""
+    if chat.backend is None:
+        return tr("whether the model thinks is known once it is loaded")
+    if chat.backend.thinks == "never":
+        return tr("this model does not think before it answers")
+    if chat.backend.thinks == "switch" and chat.options.think is False:
+        return tr("the model answers without thinking; /think on changes that")
+    most = chat.options.think_tokens
+    how = tr("the model thinks before it answers")
+    if most is not None:
+        how = plural(
+            most,
+            "the model thinks before it answers, for at most one token",
+            "the model thinks before it answers, for at most {count} tokens",
+        )
+    if chat.backend.thinks == "always":
+        return how
+    return tr("{message}; {hint}", message=how, hint=tr("/think off turns that off"))
+
+
+def _show_thought(chat: Chat) -> None:
+    thoughts = [node.message.thought for node in chat.conversation.path() if node.message.thought]
+    if not thoughts:
+        raise UsageError("nothing was thought in this chat")
+    for line in thoughts[-1].splitlines():
+        chat.say(line or " ")
 
 
 @command("stats", "Show the speed and the tokens of the last reply.")

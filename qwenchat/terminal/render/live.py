@@ -32,24 +32,20 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO
 
-from rich.color import ColorSystem
 from rich.console import Console
 
 from qwenchat.errors import QwenchatError
 from qwenchat.terminal import lending
-from qwenchat.terminal.console import ERASE_BELOW, PlainWriter, colors, stdout_console, write
+from qwenchat.terminal.console import PlainWriter, colors, say, stdout_console, write
 from qwenchat.terminal.echo import quiet_keyboard
-from qwenchat.terminal.render.markdown import MarkdownStream
-from qwenchat.terminal.rows import Row, Span, chop, fitting, paint, row_width
-from qwenchat.terminal.sanitize import StreamGate, sanitize_line
-from qwenchat.terminal.theme import current
+from qwenchat.terminal.render.screen import Screen
+from qwenchat.terminal.sanitize import sanitize, sanitize_line
 
 FRAMES_PER_SECOND = 15
 _RESIZE_CHECK = 0.25  # seconds, while no text comes
-_SHRINK = 3  # by which factor the screen may become narrower at once
+_THOUGHT_KEPT = 2000  # characters, of which the rows that show thinking are made
 
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
-_NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 
 
 class LiveReply:
@@ -110,6 +106,18 @@ class LiveReply:
         """Shows a line in place of the reply until its first text comes; nothing if plain."""
         self._view.status(text)
 
+    def announce(self, line: str) -> None:
+        """Says what the reply waits for, where nothing is drawn that shows it."""
+        self._view.announce(line)
+
+    def think(self, text: str) -> None:
+        """Shows the last rows of what is thought below that line, until the first text; nothing if plain."""
+        self._view.think(text)
+
+    def remark(self, line: str) -> None:
+        """Says a line above the reply, before its first text."""
+        self._view.remark(line)
+
 
 def render_markdown(text: str, plain: bool = False, console: Console | None = None) -> None:
     """Shows a whole reply at once; it looks as if it had been streamed.
@@ -129,98 +137,6 @@ def render_markdown(text: str, plain: bool = False, console: Console | None = No
         write(console.file, frame.draw(text, size) + frame.end(size))
 
 
-class Screen:
-    """The live view without its terminal: what to write so that the terminal shows the reply.
-
-    Args:
-        rows_above: see :class:`LiveReply`.
-        palette: what the terminal has of colours.
-    """
-
-    def __init__(self, rows_above: int = 0, palette: ColorSystem = ColorSystem.STANDARD) -> None:
-        self.status = ""
-        self._palette = palette
-        self._rows_above = rows_above
-        self._gate = StreamGate()
-        self._markdown: MarkdownStream | None = None
-        self._tail: list[str] = []
-        self._size: os.terminal_size | None = None
-
-    def draw(self, text: str, size: os.terminal_size, with_tail: bool = True) -> str:
-        """Takes more text; returns what to write, nothing if the screen is right as it is."""
-        if not text and size == self._size and self._markdown is not None and with_tail:
-            return ""
-        finished = self._markdown_for(size).feed(self._gate.push(text)) if text or self._markdown else []
-        if self._size is not None and size != self._size:
-            self._rows_above = 0  # who knows
-        self._rows_above += len(finished)
-        tail = self._new_tail(size) if with_tail else []
-        if not finished and tail == self._tail and size == self._size:
-            return ""
-        was_empty, self._tail, self._size = not self._tail, tail, size
-        return ("" if was_empty else ERASE_BELOW) + self._lines(finished) + _at_cursor(tail)
-
-    def end(self, size: os.terminal_size) -> str:
-        """The output at the end of the reply."""
-        rows = []
-        if self._markdown is not None:
-            markdown = self._markdown_for(size)
-            rows = markdown.feed(self._gate.finish()) + markdown.finish()
-        was_empty, self._tail = not self._tail, []
-        return ("" if was_empty else ERASE_BELOW) + self._lines(rows)
-
-    def withdraw(self) -> str:
-        """The output that takes the tail from the screen; it is drawn again next time."""
-        was_empty, self._tail, self._size = not self._tail, [], None
-        return "" if was_empty else ERASE_BELOW
-
-    def _markdown_for(self, size: os.terminal_size) -> MarkdownStream:
-        if self._markdown is None:
-            self._markdown = MarkdownStream(size.columns)
-        self._markdown.width = size.columns
-        return self._markdown
-
-    def _new_tail(self, size: os.terminal_size) -> list[str]:
-        if self._markdown is not None:
-            rows = [part for row in self._markdown.tail() for part in chop(row, size.columns)]
-        else:
-            shown = self.status[: fitting(self.status, size.columns)] if self.status else ""
-            rows = [[Span(shown, current().status)]] if shown else []
-        return [paint(row, self._palette) for row in _lowest(rows, size, self._rows_above)]
-
-    def _lines(self, rows: list[Row]) -> str:
-        return "".join(f"{paint(row, self._palette)}\n" for row in rows)
-
-
-def _lowest(rows: list[Row], size: os.terminal_size, rows_above: int) -> list[Row]:
-    """As many of the last rows as stay on the screen when it becomes narrower.
-
-    Args:
-        rows_above: by how many rows they may grow when they wrap.
-    """
-    narrow = -(-size.columns // _SHRINK)
-    room = size.lines - 1
-    shown: list[Row] = []
-    for row in reversed(rows):
-        most = min(room, rows_above + 1)
-        wrapped = max(1, -(-row_width(row) // narrow))
-        if wrapped > most:
-            # Of the lowest row at least its begin.
-            return shown[::-1] if shown or most < 1 else [chop(row, most * narrow)[0]]
-        shown.append(row)
-        room -= wrapped
-        rows_above -= wrapped - 1
-    return shown[::-1]
-
-
-def _at_cursor(tail: list[str]) -> str:
-    """Draws the tail and leaves the cursor where it begins."""
-    if not tail:
-        return ""
-    up = f"\x1b[{len(tail) - 1}A" if len(tail) > 1 else ""
-    return _NO_WRAP + "\n".join(tail) + f"\r{up}" + _WRAP
-
-
 class _Plain(PlainWriter):
     """The view where nothing is drawn."""
 
@@ -229,6 +145,15 @@ class _Plain(PlainWriter):
 
     def status(self, text: str) -> None:
         pass
+
+    def announce(self, line: str) -> None:
+        say(line)
+
+    def think(self, text: str) -> None:
+        pass
+
+    def remark(self, line: str) -> None:
+        say(line)
 
 
 class _Drawn:
@@ -239,6 +164,7 @@ class _Drawn:
         self._interval = interval
         self._screen = screen
         self._pending: list[str] = []  # text that is not yet drawn
+        self._thought = ""
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -264,6 +190,20 @@ class _Drawn:
     def status(self, text: str) -> None:
         self._raise_failure()
         self._screen.status = sanitize_line(text)
+        self._wake.set()
+
+    def announce(self, line: str) -> None:
+        pass
+
+    def think(self, text: str) -> None:
+        self._raise_failure()
+        self._thought = (self._thought + text)[-_THOUGHT_KEPT:]
+        self._screen.thought = sanitize(self._thought)
+        self._wake.set()
+
+    def remark(self, line: str) -> None:
+        self._raise_failure()
+        self._screen.remarks.append(sanitize_line(line))
         self._wake.set()
 
     def finish(self) -> None:

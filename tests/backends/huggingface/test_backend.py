@@ -195,7 +195,7 @@ def test_a_reply_ends_before_a_text_that_begins_a_turn_so_that_the_next_question
     hub_folders: Callable[[str], Path],
 ) -> None:
     model = load(hub_folders("llama2"))
-    decoder = model._prompt.decoder(())
+    decoder = model._prompt.decoder()
     said = "".join(decoder.push(i) for i in model.tokenizer.encode("one [INST] two")) + decoder.finish()
     assert decoder.stopped
     assert said == "one "

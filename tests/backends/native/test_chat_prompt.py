@@ -190,7 +190,7 @@ def test_a_models_own_tokens_in_a_reply_stay_ids(hub_folders: Callable[[str], Pa
     think = prompt.tokenizer.encode_pieces([hub_tokenizer.Piece("<think>")])
     assert len(think) == 1
     reply = (*think, *prompt.tokenizer.encode("fox"))
-    decoder = prompt.decoder(())
+    decoder = prompt.decoder()
     assert "".join(map(decoder.push, reply)) + decoder.finish() == "<think>fox"
     begun = [*said("one"), Message.of_text(ASSISTANT, "<think>fox", reply)]
     assert prompt.ids(begun) == [*prompt.ids(said("one")), *reply]
