@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.cuda.decode import LayerOnTape, Weights
-from qwenchat.engine.cuda.kernels.hopper import compiled, tape
+from qwenchat.engine.cuda.kernels.hopper import compiled, prefill, tape
+from qwenchat.engine.cuda.kernels.hopper.compiled import Options
 from qwenchat.engine.cuda.kernels.hopper.prefill import DOWN, PROJECTION, QKV, UP_GATE, Products, Stream
 from qwenchat.engine.cuda.kernels.hopper.tape import Tape
-from qwenchat.engine.cuda.kernels.prefill import rotate
 from qwenchat.engine.cuda.linear import matrix_of
 from qwenchat.engine.cuda.packed import Packed
 from qwenchat.engine.kv_cache import KVCache
@@ -34,6 +34,13 @@ def fits(config: ModelConfig, dtype: torch.dtype) -> bool:
     others = c.num_key_value_heads < c.num_heads or c.qk_norm or not c.qkv_bias or c.output_bias or c.mlp_bias
     groups = q is None or (q.bits in (4, 8) and q.group_size == tape.GROUP and not q.act_order)
     return shapes == tape.SHAPES and groups and not others and dtype in _DTYPES
+
+
+def sources(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> list[tuple[str, Options]]:
+    """What the prompts of a model of these shapes need compiled, with options; nothing if it does not fit."""
+    if not is_hopper(device) or not fits(config, dtype):
+        return []
+    return list(prefill.sources(16 if config.quant is None else config.quant.bits, dtype))
 
 
 def unsupported_reason(model: Qwen) -> str | None:
@@ -92,7 +99,7 @@ class HopperLayer(nn.Module):
 
     def __init__(self, block: Block, on_tape: Tape, products: Products) -> None:
         super().__init__()
-        self.layer, self.head_dim = block.attention.layer, block.attention.head_dim
+        self.layer = block.attention.layer
         self.attention_norm, self.mlp_norm = block.attention_norm, block.mlp_norm
         self._tape, self._products = on_tape, products
         self._orders = (None, None) if on_tape.order is None else on_tape.order.unbind()
@@ -102,10 +109,9 @@ class HopperLayer(nn.Module):
         """As the block's."""
         tokens, products, on_tape = x.shape[0], self._products, self._tape
         laid, x = products.normed(Stream(x), *self._norm(self.attention_norm), self._orders[0])
-        qkv = products.multiply(on_tape, QKV, laid, tokens, self._bias).view(tokens, -1, self.head_dim)
+        qkv = products.multiply(on_tape, QKV, laid, tokens, self._bias)
         part = cache.layer(self.layer)
-        logn = None if where.logn is None else where.logn[:, 0, 0]
-        q = rotate(qkv, where.cos[:, 0], where.sin[:, 0], logn, part, cache.length)
+        q = products.turn(qkv, where, part, cache.length)
         del qkv
         keys, values = part.floats(cache.length + tokens, x.dtype)
         stream = products.add(on_tape, PROJECTION, products.laid(attend(q, keys, values, where)), x)

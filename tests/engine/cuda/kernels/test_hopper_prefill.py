@@ -23,7 +23,10 @@ from qwenchat.engine.cuda.kernels.hopper.prefill import (
     hidden_twin,
     laid_twin,
 )
-from tests.engine.cuda.kernels.test_hopper import CUDA, KINDS, Kind, pytestmark
+from qwenchat.engine.cuda.kernels.prefill import rotate_twin
+from qwenchat.engine.kv_cache import KVCache
+from qwenchat.engine.model import Rotary
+from tests.engine.cuda.kernels.test_hopper import CUDA, KINDS, Kind, pytestmark, shapes
 
 __all__ = ["pytestmark"]
 
@@ -135,3 +138,37 @@ def test_inputs_are_laid_as_the_twin_lays_them(kind: Kind, tokens: int) -> None:
     found = products.hidden(both)[:, :tokens].float()
     wanted = laid_twin(hidden_twin(both).float(), kind.bits)[:, :tokens]
     torch.testing.assert_close(found, wanted, rtol=2 * step, atol=1e-6)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("logn", [False, True])
+@torch.inference_mode()
+def test_queries_and_keys_are_turned_as_the_twin_turns_them(
+    int8: bool, dtype: torch.dtype, logn: bool
+) -> None:
+    tokens, start = 37, 490
+    config = replace(shapes(1), use_logn_attn=logn)
+    where = Rotary(config, 640, CUDA).positions(start, tokens)
+    assert (where.logn is not None) == logn
+    caches = [KVCache.of(config, 640, dtype=dtype, device=CUDA, int8=int8).layer(0) for _ in range(2)]
+    ours, theirs = caches
+    for cache in caches:
+        for part in (cache.keys, cache.values, cache.key_scales, cache.value_scales):
+            if part is not None:
+                part.zero_()
+    kind = Kind(8, dtype=dtype)
+    products = Products(tape.lay(*kind.layer(), zeros=False), dtype)
+    qkv = torch.randn(tokens, 3 * tape.HIDDEN, device=CUDA).to(dtype)
+    factors = None if where.logn is None else where.logn[:, 0, 0]
+    expected = rotate_twin(
+        qkv.view(tokens, -1, tape.HEAD_DIM), where.cos[:, 0], where.sin[:, 0], factors, theirs, start
+    )
+    step = 2**-7 if dtype == torch.bfloat16 else 2**-10
+    found = products.turn(qkv, where, ours, start)
+    torch.testing.assert_close(found.float(), expected.float(), rtol=2 * step, atol=step)
+    for a, b in ((ours.keys, theirs.keys), (ours.values, theirs.values)):
+        torch.testing.assert_close(a.float(), b.float(), rtol=2 * step, atol=1 if int8 else step)
+    for c, d in ((ours.key_scales, theirs.key_scales), (ours.value_scales, theirs.value_scales)):
+        if c is not None and d is not None:
+            torch.testing.assert_close(c, d, rtol=2 * step, atol=0)

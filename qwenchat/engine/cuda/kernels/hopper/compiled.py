@@ -20,6 +20,9 @@ from qwenchat.errors import Phrase
 SHARED = 232448
 """Bytes of shared memory that a block may have on Hopper."""
 
+Options = tuple[tuple[str, int], ...]
+"""Names that a source has values for."""
+
 _FOLDER = Path(__file__).parent
 
 
@@ -83,7 +86,7 @@ class Launch:
         _checked(self._launch(config, self._function, ctypes.addressof(self._pointer), 0))
 
 
-def kernel(source: str, name: str, options: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
+def kernel(source: str, name: str, options: Options, shared: int = 0) -> Any:
     """A kernel of a source beside this module, as the driver knows it, on the current device.
 
     Args:
@@ -99,7 +102,7 @@ def kernel(source: str, name: str, options: tuple[tuple[str, int], ...], shared:
 
 
 @cache
-def _kernel(source: str, name: str, options: tuple[tuple[str, int], ...], shared: int, device: int) -> Any:
+def _kernel(source: str, name: str, options: Options, shared: int, device: int) -> Any:
     from cuda.bindings import driver
 
     module = _module(source, options, device)
@@ -111,13 +114,13 @@ def _kernel(source: str, name: str, options: tuple[tuple[str, int], ...], shared
 
 
 @cache
-def _module(source: str, options: tuple[tuple[str, int], ...], device: int) -> Any:
+def _module(source: str, options: Options, device: int) -> Any:
     from cuda.bindings import driver
 
     return _checked(driver.cuModuleLoadData(code(source, options)))
 
 
-def code(source: str, options: tuple[tuple[str, int], ...]) -> bytes:
+def code(source: str, options: Options) -> bytes:
     """The machine code of a source beside this module, as it is kept, or else compiled and kept.
 
     Args:

@@ -6,6 +6,7 @@ Between the products lie ``laid`` inputs: [inputs / 64, padded tokens, 64], as `
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qwenchat.engine.cuda.kernels.hopper.compiled import SHARED, Launch, kernel
-from qwenchat.engine.cuda.kernels.hopper.tape import BLOCKS, HEAD_DIM, HIDDEN, UNITS, Tape
+from qwenchat.engine.cuda.kernels.hopper.compiled import SHARED, Launch, Options, kernel
+from qwenchat.engine.cuda.kernels.hopper.tape import BLOCKS, HEAD_DIM, HEADS, HIDDEN, UNITS, Tape
+from qwenchat.engine.kv_cache import LayerCache
+from qwenchat.engine.model import Positions
 
 QKV, PROJECTION, UP_GATE, DOWN = range(4)
 """A tape's matrices."""
@@ -54,6 +57,15 @@ class _Inputs(ctypes.Structure):
     ]  # fmt: skip
 
 
+class _Turn(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in (
+            "qkv", "cosine", "sine", "logn", "query", "keys", "values", "key_scales", "value_scales",
+        )),
+        *((name, ctypes.c_int) for name in ("tokens", "start", "capacity")),
+    ]  # fmt: skip
+
+
 class Products:
     """Multiplies with matrices of one kind.
 
@@ -65,14 +77,11 @@ class Products:
     def __init__(self, tape: Tape, dtype: torch.dtype) -> None:
         self._dtype, self._device = dtype, tape.data.device
         self._starts = tape.sizes.starts()
-        self._options = (
-            ("BITS", tape.bits),
-            ("ZEROS", int(tape.zeros)),
-            ("BF16", int(dtype == torch.bfloat16)),
-        )
+        self._options = _options(tape.bits, dtype, zeros=tape.zeros)
         self._found: dict[tuple[int, int], tuple[int, int]] = {}
         self._launches: dict[tuple[int, int], tuple[_Product, Launch]] = {}
         self._of_inputs: dict[str, tuple[_Inputs, Launch]] = {}
+        self._turn: tuple[_Turn, Launch] | None = None
 
     def normed(
         self, stream: Stream, weight: Tensor, eps: float, order: Tensor | None = None
@@ -100,6 +109,31 @@ class Products:
         whole = torch.empty_like(x)
         self._lay(x, (HIDDEN, HEAD_DIM), x.shape[0], None, stream.parts, whole)
         return whole
+
+    def turn(self, qkv: Tensor, where: Positions, cache: LayerCache, start: int) -> Tensor:
+        """The rotated queries [heads, T, head_dim]; puts the rotated keys, and the values, into the cache.
+
+        Its twin is :func:`qwenchat.engine.cuda.kernels.prefill.rotate_twin`.
+
+        Args:
+            qkv: [T, 3 * hidden].
+            where: the positions of these tokens.
+            cache: one layer's.
+            start: the first token's position.
+        """
+        tokens = qkv.shape[0]
+        query = qkv.new_empty(HEADS, tokens, HEAD_DIM)
+        if self._turn is None:
+            fields = _Turn()
+            self._turn = fields, Launch(kernel("turn.cu", "turn", self._options), 512, fields, early=True)
+        fields, launch = self._turn
+        fields.qkv, fields.query = qkv.data_ptr(), query.data_ptr()
+        fields.cosine, fields.sine, fields.logn = map(_address, (where.cos, where.sin, where.logn))
+        fields.keys, fields.values = cache.keys.data_ptr(), cache.values.data_ptr()
+        fields.key_scales, fields.value_scales = map(_address, (cache.key_scales, cache.value_scales))
+        fields.tokens, fields.start, fields.capacity = tokens, start, cache.keys.shape[1]
+        launch(tokens)
+        return query
 
     def hidden(self, both: Tensor) -> Tensor:
         """The MLP's hidden units, laid, of what up and gate give."""
@@ -170,7 +204,7 @@ class Products:
     def _launch(self, which: int, size: int) -> tuple[_Product, Launch]:
         found = self._launches.get((which, size))
         if found is None:
-            options = (*self._options, ("MATRIX", which), ("NT", size))
+            options = _of_product(self._options, which, size)
             fields = _Product()
             function = kernel("product.cu", "product", options, SHARED)
             found = fields, Launch(function, 384, fields, shared=SHARED, early=True)
@@ -199,6 +233,24 @@ class Products:
             found = fields, Launch(kernel("inputs.cu", name, self._options), 512, fields, early=True)
             self._of_inputs[name] = found
         return found
+
+
+def sources(bits: int, dtype: torch.dtype) -> Iterator[tuple[str, Options]]:
+    """The sources that weights of so many bits need, with their options; without zero points."""
+    options = _options(bits, dtype, zeros=False)
+    yield "inputs.cu", options
+    yield "turn.cu", options
+    for size in reversed(_TOKENS):
+        for which in range(4):
+            yield "product.cu", _of_product(options, which, size)
+
+
+def _options(bits: int, dtype: torch.dtype, *, zeros: bool) -> Options:
+    return ("BITS", bits), ("ZEROS", int(zeros)), ("BF16", int(dtype == torch.bfloat16))
+
+
+def _of_product(options: Options, which: int, size: int) -> Options:
+    return (*options, ("MATRIX", which), ("NT", size))
 
 
 def _room(x: Tensor, inputs: int, tokens: int) -> Tensor:
