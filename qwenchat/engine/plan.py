@@ -13,6 +13,7 @@ import shutil
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -80,7 +81,12 @@ def plan(
     """
     if device.type == "cuda":
         reason = reads_packed(config, device)
-        return Plan(unsupported_reason=reason) if reason else Plan(RowLayout(dtype))
+        if reason:
+            return Plan(unsupported_reason=reason)
+        from qwenchat.engine.cuda import hopper, warm
+
+        warm.begin(device, dtype, partial(hopper.sources, config, device, dtype))
+        return Plan(RowLayout(dtype))
     from qwenchat.engine.cpu.compiled import CannotCompile
     from qwenchat.engine.cpu.linear import BlockLayout
     from qwenchat.engine.cpu.support import unsupported_reason

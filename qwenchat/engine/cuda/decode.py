@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from qwenchat.engine.config import ModelConfig
+from qwenchat.engine.cuda import warm
 from qwenchat.engine.cuda.kernels import attention, gemv, sample
 from qwenchat.engine.cuda.kernels.gemv import Tiles
 from qwenchat.engine.cuda.kernels.head_norms import HeadNorms
@@ -275,6 +276,7 @@ class GraphDecoder:
         self._graph = self._capture()
 
     def _capture(self) -> torch.cuda.CUDAGraph:
+        warm.finish()
         # Once outside the graph: that compiles the kernels, and loads them.
         stream = torch.cuda.Stream(self.state.logits.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
