@@ -39,7 +39,7 @@ HANDED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
 """The variables of ours that a program is told."""
 _THREADS = 4  # of the libraries that take as many as there are cores: each counts as a process
 _THREADED = ("OMP", "OPENBLAS", "MKL", "NUMEXPR")
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 _CLOSE_SECONDS = 10.0
 
 _works: dict[str, Method] = {}

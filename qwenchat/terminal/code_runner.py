@@ -106,10 +106,10 @@ class RunView:
 
     def end(self, done: Execution) -> None:
         """Says what is left to be said of a run."""
-        from qwenchat.terminal import pictures
-
         self._writer.finish()
         for picture in done.pictures:
+            from qwenchat.terminal import pictures  # brings numpy
+
             with suppress(OSError):
                 pictures.show(picture)
             console.say(str(picture))

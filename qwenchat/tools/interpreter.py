@@ -38,8 +38,8 @@ NOTHING_PRINTED = "Finished execution."
 End = Literal["complete", "error", "timeout", "interrupted", "died"]
 
 _KINDS = ("stdout", "stderr", "execute_result", "display_data", "error")
-_GRACE = 2.0  # seconds for the worker to end a run by itself
-_START_SECONDS = 30.0
+_GRACE = 5.0  # seconds for the worker to end a run by itself
+_START_SECONDS = 60.0
 _LONGEST_LINE = 1 << 20  # bytes of an event
 _MOST_EVENTS = 20_000
 _MOST_CHARACTERS = 200_000  # of an observation, whatever the worker sends
@@ -198,7 +198,7 @@ class _Worker:
         program, read = _interpreter(python)
         source = Path(__file__).with_name("worker.py")
         policy = Policy((folder,), (*read, source), cpu_seconds=_CPU_SECONDS, wall_seconds=None)
-        command = [program, "-I", "-u", os.path.realpath(source)]
+        command = [program, "-I", os.path.realpath(source)]
         self._confined = start.start(policy, command, {"MPLBACKEND": "Agg"})
         self.sandbox = self._confined.sandbox
         self._rest = b""

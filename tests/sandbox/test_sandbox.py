@@ -28,7 +28,8 @@ SLOW_LIMITS = ("compute longer than allowed", "open more files than allowed", "r
 OF_ROOT = {
     *("write into the interpreter", "mount something", "make a mount namespace", "change the root"),
     *("enter the namespaces of another", "become another user", "load a program into the kernel"),
-    *("make a device", "set the kernels values"),
+    *("make a device", "set the kernels values", "reach what process 1 has open"),
+    *("look about as process 1", "read the memory of process 1"),
 }
 """What only root can do without a sandbox."""
 OF_NAMESPACES = {"make a user namespace", "make a mount namespace"}

@@ -67,6 +67,25 @@ def see_other_processes(t: Targets) -> None:
 
 
 @attempt
+def reach_what_process_1_has_open(t: Targets) -> None:
+    os.readlink("/proc/1/fd/" + os.listdir("/proc/1/fd")[0])
+
+
+@attempt
+def look_about_as_process_1(t: Targets) -> None:
+    os.listdir("/proc/1/root")
+
+
+@attempt
+def read_the_memory_of_process_1(t: Targets) -> None:
+    with open("/proc/1/maps") as file:
+        start = int(file.readline().split("-")[0], 16)
+    with open("/proc/1/mem", "rb") as memory:
+        memory.seek(start)
+        memory.read(16)
+
+
+@attempt
 def find_our_environment(t: Targets) -> None:
     left = [name for name, value in t["variables"].items() if os.environ.get(name) == value]
     unless(left, "nothing of it is here")
