@@ -115,7 +115,7 @@ def _one_of_each(models: Sequence[ModelFit]) -> Iterator[ModelFit]:
     for each in models:
         of_chat.setdefault(each.model.chat, []).append(each)
     for formats in of_chat.values():
-        fitting = [each for each in formats if each.model.is_read and any(fit.fits for fit in each.fits)]
+        fitting = [each for each in formats if any(fit.fits for fit in each.fits)]
         smallest = min(formats, key=lambda each: each.model.disk_bytes)
         yield next((each for each in formats if each.folder), next(iter(fitting), smallest))
 

@@ -71,7 +71,7 @@ def show(ctx: typer.Context, name: _Name, as_json: Json = False) -> None:
     trained = known.context if known else said.context if said else None
     begun = full in _begun() and place is None
     takes = memory(known) if known else None
-    fits = known.is_read and takes <= room if known and takes is not None else None
+    fits = None if takes is None else takes <= room
     model = model_table.ModelRow(full, known, place, trained, begun, takes, fits)
     files = model_table.files_of(place) if place else []
     if context.wants_json(as_json):
@@ -100,7 +100,7 @@ def _all(settings: Settings) -> tuple[str, list[ModelRow]]:
     listed = []
     for name, known in ours.items():
         takes, unfinished = memory(known), name in begun - found.keys()
-        fits = known.is_read and takes <= room
+        fits = takes <= room
         listed.append(ModelRow(name, known, found.get(name), known.context, unfinished, takes, fits))
     others = [
         ModelRow(name, None, place, about.of(place.folder).context, False, None)

@@ -164,6 +164,6 @@ def _not_here(message: str, name: str) -> ModelNotFoundError:
 
 def near(model: str) -> str | None:
     """The name of a published chat, or "demo", that somebody may have meant."""
-    short = {known.short: known.name for known in published.KNOWN} | {DEMO: DEMO}
-    close = difflib.get_close_matches(model.lower().removeprefix("qwen/").replace("_", "."), short, n=1)
-    return short[close[0]] if close else None
+    names = {**published.names(), DEMO: DEMO}
+    close = difflib.get_close_matches(model.lower().replace("_", "."), names, n=1)
+    return names[close[0]] if close else None

@@ -37,12 +37,7 @@ def best(
 
     def suits(model: Published) -> bool:
         general = model.chat.startswith(_GENERAL) and "coder" not in model.chat
-        return (
-            general
-            and model.is_read
-            and (cuda or model.token_bytes <= CPU_TOKEN_BYTES)
-            and memory(model) <= room
-        )
+        return general and (cuda or model.token_bytes <= CPU_TOKEN_BYTES) and memory(model) <= room
 
     return max(filter(suits, models), key=_rank, default=None)
 

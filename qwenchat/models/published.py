@@ -93,11 +93,6 @@ class Published:
         return gguf_bytes(self.config, self.kind, output=output, in_memory=in_memory)
 
     @property
-    def is_read(self) -> bool:
-        """Whether it can be loaded: nothing here reads AWQ."""
-        return self.format != AWQ
-
-    @property
     def is_exact(self) -> bool:
         """Whether these are the bytes that are published; else they are about as many."""
         return self.format == FLOAT
@@ -173,7 +168,10 @@ def _repositories() -> Iterator[tuple[str, str, str]]:
 
 def _published(name: str, chat: str, format: str) -> Published:
     bits = BITS[format]
-    quant = None if bits is None else QuantConfig(bits, GROUP, act_order=False, zeros_minus_one=True)
+    quant = None
+    if bits is not None:
+        awq = format == AWQ
+        quant = QuantConfig(bits, GROUP, act_order=False, zeros_minus_one=not awq, awq=awq)
     return Published(f"Qwen/{name}", chat, format, replace(SHAPES[chat], quant=quant))
 
 
@@ -220,6 +218,11 @@ def _chats() -> Mapping[str, str]:
         # With an owner a shorter name would be that of the base model.
         names |= dict.fromkeys((chat, short, short.removeprefix("qwen-")), chat)
     return names
+
+
+def names() -> Mapping[str, str]:
+    """Every name that :func:`of` takes, in lower case, and the repository that it means."""
+    return {name: known.name for name, known in _by_name().items()}
 
 
 @cache

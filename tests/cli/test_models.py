@@ -76,12 +76,12 @@ def test_of_a_chat_those_formats_are_listed_that_fit(run: Run, monkeypatch: pyte
     monkeypatch.setattr(devices, "predict_room", lambda device: 8 * 2**30)
     monkeypatch.setattr(devices, "predict_device", lambda device, dtype: ("cpu", 2))
     lines = {line.split()[0]: re.split("  +", line)[-1] for line in run("list")[1].splitlines()}
-    assert lines["qwen2.5-0.5b"] == "bf16 int8 int4 gguf"  # nothing here reads AWQ
-    assert lines["qwen2.5-7b"] == "int4 gguf"
+    assert lines["qwen2.5-0.5b"] == "bf16 int8 int4 awq gguf"
+    assert lines["qwen2.5-7b"] == "int4 awq gguf"
     assert lines["qwen3-32b"] == "-"
     listed = json.loads(run("list", "--json")[1])["models"]
     assert {m["format"] for m in listed if m["chat"] == "qwen2.5-7b-instruct" and m["fits"]} == {
-        "int4", "gguf",
+        "int4", "awq", "gguf",
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from qwenchat.engine import sizes
 from qwenchat.engine.cpu.linear import BlockLayout
 from qwenchat.engine.cuda.linear import RowLayout
 from qwenchat.engine.weights.loader import weigh
-from qwenchat.models import fitting, published
+from qwenchat.models import catalog, fitting, published
 from qwenchat.models.published import KNOWN, Published
 
 CPU = torch.device("cpu")
@@ -73,6 +73,14 @@ def test_another_name_is_none_of_them(name: str) -> None:
     assert published.of(name) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("qwen2.5-7b-ggufs", "Qwen/Qwen2.5-7B-Instruct-GGUF"), ("qwen3-8", "Qwen/Qwen3-8B"), ("gpt4", None)],
+)
+def test_a_name_that_is_nearly_one_is_taken_for_it(name: str, meant: str | None) -> None:
+    assert catalog.near(name) == meant
+
+
 @pytest.mark.parametrize("name", ["Qwen/Qwen-7B", "Qwen/Qwen2.5-7B", "qwen/qwen2.5-7b-int4", "Qwen/7B"])
 def test_with_an_owner_a_name_is_that_of_a_repository_and_no_shorter_one(name: str) -> None:
     """The base models' are the chats' without what makes them chats."""
@@ -113,8 +121,8 @@ def test_the_best_chat_is_the_largest_that_fits_in_its_best_format() -> None:
     assert best(0.2, cuda=False) is None
     assert best(1.2, cuda=False) == "qwen2.5-0.5b-instruct"
     assert best(4, cuda=True) == "qwen2.5-3b-instruct-gptq-int4"
-    assert best(20, cuda=True) == "qwen2.5-14b-instruct-gptq-int8"
-    assert best(24, cuda=False) == "qwen2.5-7b-instruct-gptq-int4"  # a larger one would answer too slowly
+    assert best(20, cuda=True) == "qwen3-14b-awq"
+    assert best(24, cuda=False) == "qwen3-8b-awq"  # a larger one would answer too slowly
     assert best(64, cuda=True) == "qwen2.5-72b-instruct-gptq-int4"
 
 
