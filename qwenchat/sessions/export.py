@@ -8,7 +8,7 @@ or all that follows would be code, and a lone surrogate, which UTF-8 cannot hold
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from qwenchat.chat.code_blocks import blocks
@@ -25,8 +25,8 @@ def to_markdown(record: SessionRecord) -> str:
     parts = [f"# {_title(record)}", f"*{_about(record)}*"]
     if record.conversation.system:
         parts += ["## System", _with_closed_fence(record.conversation.system)]
-    for node in _path(record):
-        parts += [f"## {_speaker(node)}", _with_closed_fence(node.text)]
+    for heading, text, _ in _said(record):
+        parts += [f"## {heading}", _with_closed_fence(text)]
     return _storable("\n\n".join(parts) + "\n")
 
 
@@ -35,8 +35,7 @@ def to_html(record: SessionRecord) -> str:
     from qwenchat.sessions.webpage import page
 
     parts = [("System", record.conversation.system, False)] if record.conversation.system else []
-    parts += [(_speaker(node), node.text, node.role is Role.ASSISTANT) for node in _path(record)]
-    return _storable(page(_title(record), _about(record), parts))
+    return _storable(page(_title(record), _about(record), [*parts, *_said(record)]))
 
 
 def to_text(record: SessionRecord) -> str:
@@ -44,7 +43,7 @@ def to_text(record: SessionRecord) -> str:
     parts = [_title(record), _about(record)]
     if record.conversation.system:
         parts.append(f"System:\n{record.conversation.system}")
-    parts += [f"{_speaker(node)}:\n{node.text}" for node in _path(record)]
+    parts += [f"{heading}:\n{text}" for heading, text, _ in _said(record)]
     return _storable("\n\n".join(parts) + "\n")
 
 
@@ -77,8 +76,12 @@ def _with_closed_fence(text: str) -> str:
     return text
 
 
-def _path(record: SessionRecord) -> list[Node]:
-    return [node for turn in record.conversation.turns() for node in turn.nodes]
+def _said(record: SessionRecord) -> Iterator[tuple[str, str, bool]]:
+    """What was said on the path: who says it, the text, and whether it is a reply's Markdown."""
+    for node in (node for turn in record.conversation.turns() for node in turn.nodes):
+        if node.message.thought:
+            yield "Assistant, thinking", node.message.thought, False
+        yield _speaker(node), node.text, node.role is Role.ASSISTANT
 
 
 def _title(record: SessionRecord) -> str:

@@ -53,7 +53,7 @@ def show(events: Generator[Event, None, None], *, plain: bool, thoughts: Folding
 
 
 class Thinking:
-    """What the model thinks before it answers: a few rows while it does, one line afterwards.
+    """What the model thinks before it answers: its last words while it does, one line afterwards.
 
     Args:
         view: shows it.

@@ -24,7 +24,7 @@ from qwenchat.chat.messages import (
     Timings,
     Usage,
 )
-from qwenchat.chat.parts import Role, Text, ToolCall
+from qwenchat.chat.parts import Role, Text, Thought, ToolCall
 from qwenchat.tools.flowers import Flowers
 from qwenchat.tools.forms import Definition, Form, Kind, Parser, Piece, calls_anything
 from qwenchat.tools.hermes import Hermes
@@ -64,12 +64,13 @@ class ToolBackend:
         cancel: threading.Event | None = None,
     ) -> Generator[Event, None, None]:
         """As :meth:`qwenchat.chat.backend.Backend.stream`; besides, thoughts and calls."""
-        if not self.tools and not calls_anything(messages):
+        chat = self._for_form(messages)
+        if not self.tools and not calls_anything(chat):
             yield from self.inner.stream(messages, options, cancel)
             return
-        rendered = self._form.render(messages, self.tools, self._verbatim)
+        rendered = self._form.render(chat, self.tools, self._verbatim)
         parser = self._form.parser(rendered.lead + "".join(piece.text for piece in rendered.begun))
-        last = messages[-1] if messages and messages[-1].role is Role.ASSISTANT else None
+        last = chat[-1] if chat and chat[-1].role is Role.ASSISTANT else None
         step = _Step(parser, last, first_call=1 + sum(len(message.calls) for message in messages))
         written = list(rendered.begun)
         chat, end, resumed = rendered.messages, None, False
@@ -84,7 +85,6 @@ class ToolBackend:
                         text += event.text
                         yield from step.push(event.text)
                     else:
-                        step.hears(event)
                         yield event
             if ended is None:
                 return
@@ -105,7 +105,8 @@ class ToolBackend:
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """As :meth:`qwenchat.chat.backend.Backend.count_tokens`, the tools included."""
-        return self.inner.count_tokens(self._form.render(messages, self.tools, self._verbatim).messages)
+        rendered = self._form.render(self._for_form(messages), self.tools, self._verbatim)
+        return self.inner.count_tokens(rendered.messages)
 
     def effective(self, options: GenerationOptions) -> GenerationOptions:
         """As :meth:`qwenchat.chat.backend.Backend.effective`."""
@@ -114,6 +115,11 @@ class ToolBackend:
     def close(self) -> None:
         """Frees the model."""
         self.inner.close()
+
+    def _for_form(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages without what a model thinks by itself: that is no word of the form, and later prompts
+        do not have it."""
+        return messages if self.thinks == "never" else [_without_thoughts(message) for message in messages]
 
     def _verbatim(self, message: Message) -> tuple[Text, ...] | None:
         return self._written.get((message.thought, message.text, message.calls))
@@ -151,11 +157,6 @@ class _Step:
         no_more = not self._thought and not self._calls
         return no_more and "".join(piece.text for piece in written) == self._text
 
-    def hears(self, event: Event) -> None:
-        """Takes an event of the backend's that is no text."""
-        if isinstance(event, ThoughtDelta):
-            self._thought += event.thought
-
     def push(self, text: str) -> Generator[Event, None, None]:
         """The events of the next text."""
         yield from self._events(self._parser.push(text))
@@ -178,6 +179,11 @@ class _Step:
                 call = ToolCall(piece.text, arguments, f"call-{self._first_call + len(self._calls)}")
                 self._calls.append(call)
                 yield CallMade(call)
+
+
+def _without_thoughts(message: Message) -> Message:
+    rest = tuple(part for part in message.parts if not isinstance(part, Thought))
+    return message if len(rest) == len(message.parts) else Message(message.role, rest or (Text(""),))
 
 
 def _form(name: CallForm, system: str) -> Form:

@@ -243,8 +243,11 @@ def test_a_template_that_knows_nothing_of_thinking_gets_no_thoughts(
     assert prompt.ids(chat) == prompt.ids([*HELLO, Message.of_text(ASSISTANT, "an answer")])
 
 
-def test_a_model_of_the_hub_thinks_within_its_budget(hub_folders: Callable[[str], Path]) -> None:
-    model = qwenchat.load(hub_folders("qwen3"), device="cpu", dtype="float32", backend="huggingface")
+@pytest.mark.parametrize("backend", ["native", "huggingface"])
+def test_a_model_thinks_within_its_budget_whatever_runs_it(
+    hub_folders: Callable[[str], Path], backend: str
+) -> None:
+    model = qwenchat.load(hub_folders("qwen3"), device="cpu", dtype="float32", backend=backend)
     assert model.thinks == "switch"
     opened = [*HELLO, Message(ASSISTANT, (Thought("fox"), Text("")))]  # whatever it writes is thought
     events = list(model.chat(opened, temperature=0, think_tokens=12, max_new_tokens=140))

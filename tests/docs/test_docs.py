@@ -265,7 +265,7 @@ def test_the_environment_variables_are_those_that_are_read() -> None:
 def test_the_session_file_has_the_fields_that_are_told() -> None:
     reply, record = replied("I look.", "complete", (1,))
     asked = Message(Role.USER, (AttachedFile("a.txt", "hi"),))
-    called = Message(Role.ASSISTANT, (*reply.parts, Thought("I see."), ToolCall("time", "{}", "1")))
+    called = Message(Role.ASSISTANT, (*reply.parts, Thought("I see.", (2,)), ToolCall("time", "{}", "1")))
     result = Message(Role.TOOL, (ToolResult("1", "time", "12:00"),))
     nodes = [Node(1, None, "", asked), Node(2, 1, "", called, record), Node(3, 2, "", result)]
     head = Head("a", "hi", "demo", "", "", 1)

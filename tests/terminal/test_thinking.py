@@ -28,6 +28,7 @@ from qwenchat.chat.turn import now, stream_reply
 from qwenchat.cli import reply
 from qwenchat.sessions import format as session_file
 from qwenchat.sessions.autosave import Autosave
+from qwenchat.sessions.export import to_html, to_markdown, to_text
 from qwenchat.sessions.store import SessionStore
 from qwenchat.settings.schema import Settings
 from qwenchat.terminal.chat import Chat
@@ -81,6 +82,14 @@ def test_thoughts_are_kept_apart_in_the_session(chat: Chat, capsys: pytest.Captu
         "thought",
         "text",
     ]
+
+
+def test_exports_say_what_was_thinking(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    say(chat, capsys, "hello")
+    record = session_file.decode(chat.session.path.read_bytes())
+    assert "## Assistant, thinking\n\nThey say 'hello'." in to_markdown(record)
+    assert "Assistant, thinking:\nThey say 'hello'." in to_text(record)
+    assert "<h2>Assistant, thinking</h2>" in to_html(record)
 
 
 def test_thinking_is_turned_off_and_on_for_the_chat(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,9 +190,9 @@ def test_json_has_the_thoughts_apart(tmp_path: Path) -> None:
 # --- the live view -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("columns", [80, 40, 12])
-def test_the_last_rows_of_thinking_are_seen_and_then_one_line_above_the_answer(columns: int) -> None:
-    screen, size = Screen(rows_above=20), os.terminal_size((columns, 24))
+@pytest.mark.parametrize("columns", [80, 40, 24])
+def test_the_last_words_of_thinking_are_seen_and_then_one_line_above_the_answer(columns: int) -> None:
+    screen, size = Screen(rows_above=1), os.terminal_size((columns, 24))
     terminal = pyte.Screen(columns, 24)
     stream = pyte.Stream(terminal)
 
@@ -195,10 +204,10 @@ def test_the_last_rows_of_thinking_are_seen_and_then_one_line_above_the_answer(c
     screen.thought = "the quick 狐狸 jumps " * 20
     rows = shown(screen.draw("", size))
     assert rows[0] == "thinking"
-    assert len(rows) == 4
-    assert rows[-1].endswith("jumps")
+    assert len(rows) == 2
+    assert rows[-1].endswith("s")
     screen.thought += "and rests"
-    assert "rests" in "".join(shown(screen.draw("", size)))
+    assert shown(screen.draw("", size))[-1].endswith("ts")
     screen.remarks.append("thought for 3 s; /think show prints it")
     rows = shown(screen.draw("an answer", size) + screen.end(size))
     assert "".join(rows).replace(" ", "") == "thoughtfor3s;/thinkshowprintsitananswer"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from typing import Any
 
 import pytest
 
@@ -130,3 +131,30 @@ def test_the_tools_are_counted(form: str) -> None:
     inner.call_form = form  # type: ignore[assignment]
     with_tools, without = ToolBackend(inner, [TIME]), ToolBackend(inner)
     assert with_tools.count_tokens([QUESTION]) > without.count_tokens([QUESTION]) + 20
+
+
+@pytest.mark.parametrize("tools", [[], [TIME]])
+@pytest.mark.parametrize("form", ["react", "flowers", "hermes"])
+def test_what_a_model_thinks_by_itself_is_no_word_of_any_form(form: str, tools: list[Definition]) -> None:
+    class Thinks(Scripted):
+        thinks = "switch"
+
+        def stream(self, *arguments: Any) -> Generator[Event, None, None]:
+            yield ThoughtDelta("so")
+            yield from super().stream(*arguments)
+
+    inner = Thinks("noon")
+    inner.call_form = form  # type: ignore[assignment]
+    backend = ToolBackend(inner, tools)
+    found = events(backend, [QUESTION])
+    assert told(found)[0].startswith("so")
+    end = found[-1]
+    assert isinstance(end, ReplyEnd)
+    if form == "hermes" or not tools:
+        assert end.token_ids == tuple(map(ord, "noon"))
+    answer = Message(Role.ASSISTANT, (Thought("a long thought"), Text("noon", end.token_ids)))
+    chat = [QUESTION, answer, QUESTION]
+    without = [QUESTION, Message(Role.ASSISTANT, (Text("noon", end.token_ids),)), QUESTION]
+    assert backend.count_tokens(chat) == backend.count_tokens(without)
+    events(backend, chat)
+    assert not any("a long thought" in message.text for message in inner.prompts[-1])

@@ -43,7 +43,7 @@ from qwenchat.terminal.sanitize import sanitize, sanitize_line
 
 FRAMES_PER_SECOND = 15
 _RESIZE_CHECK = 0.25  # seconds, while no text comes
-_THOUGHT_KEPT = 2000  # characters, of which the rows that show thinking are made
+_THOUGHT_KEPT = 500  # characters, of which the row that shows thinking is made
 
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
@@ -111,7 +111,7 @@ class LiveReply:
         self._view.announce(line)
 
     def think(self, text: str) -> None:
-        """Shows the last rows of what is thought below that line, until the first text; nothing if plain."""
+        """Shows the last words of what is thought below that line, until the first text; nothing if plain."""
         self._view.think(text)
 
     def remark(self, line: str) -> None:

@@ -11,12 +11,13 @@ from rich.color import ColorSystem
 
 from qwenchat.terminal.console import ERASE_BELOW
 from qwenchat.terminal.render.markdown import MarkdownStream
-from qwenchat.terminal.rows import PLAIN, Row, Span, chop, fitting, paint, row_width, wrap, wrap_line
+from qwenchat.terminal.rows import PLAIN, Row, Span, cell_len, chop, fitting, paint, row_width, wrap_line
 from qwenchat.terminal.sanitize import StreamGate
 from qwenchat.terminal.theme import current
 
 _SHRINK = 3  # by which factor the screen may become narrower at once
-_THOUGHT_ROWS = 3
+_INDENT = "  "
+_WORD = 12  # cells of a word that is not cut
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 
 
@@ -90,11 +91,10 @@ class Screen:
         return [paint(row, self._palette) for row in _lowest(rows, size, self._rows_above)]
 
     def _thought_rows(self, columns: int) -> list[Row]:
-        """The last rows of what is thought; its lines stand one after the other, for there is little room."""
-        indent = Span("  ", PLAIN)
-        words = Span(" ".join(self.thought.split()), current().status)
-        wrapped = wrap([words], max(columns - len(indent.text), 1)) if words.text else []
-        return [[indent, *row] for row in wrapped[-_THOUGHT_ROWS:]]
+        """The last words of what is thought, as many as stay on the screen beside the status."""
+        words = " ".join(self.thought.split())
+        shown = _last_words(words, 2 * (columns // _SHRINK) - len(_INDENT))
+        return [[Span(_INDENT, PLAIN), Span(shown, current().status)]] if shown else []
 
     def _take_remarks(self, size: os.terminal_size) -> list[Row]:
         taken = self.remarks[:]
@@ -125,6 +125,16 @@ def _lowest(rows: list[Row], size: os.terminal_size, rows_above: int) -> list[Ro
         room -= wrapped
         rows_above -= wrapped - 1
     return shown[::-1]
+
+
+def _last_words(text: str, cells: int) -> str:
+    """As much of the end of a text as so many cells hold, from a word on."""
+    start = max(len(text) - max(cells, 0), 0)
+    while cell_len(text[start:]) > cells:
+        start += 1
+    if start and (blank := text.find(" ", start, start + _WORD)) >= 0:
+        start = blank + 1
+    return text[start:]
 
 
 def _at_cursor(tail: list[str]) -> str:

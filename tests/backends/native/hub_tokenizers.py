@@ -17,7 +17,11 @@ from qwenchat.tokenizer import QwenTokenizer
 
 _BYTE = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 _CONTROL = {
-    "qwen2": ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    "qwen2": (
+        *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),
+        *("<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>"),
+        *("<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+    ),
     "llama3": ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     "gpt2": ("<|endoftext|>", "<|im_start|>"),
     "smollm": ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
@@ -149,6 +153,7 @@ _TRICKY = (
     *("e\u0301", "\u0301e", "né", "ne\u0301", "\u1100\u1161\u11a8", "ﬁ", "Å\u212b", "q\u0307\u0323", "क्षि"),
     # Added tokens, whole and not.
     *("<|im_start|>user\nhi<|im_end|>", "<|endoftext|>", "<|endoftext", "x<|eot_id|>y<|eot_id|>"),
+    *("<|vision_start|><|image_pad|><|vision_end|>", " <|box_start|>(1,2)<|box_end|>\n", "<|im_pad|>"),
     *("<think>", "<think>more", "<think>mo", "a<think>\u0338b", " <tool_call> </think>", "<<think>>"),
     *("<think><think>", "\x00\x01", "\x7f", "\ue000", "\U0010fffd", "\ufffd"),
     # Emoji, flags, long runs.
