@@ -126,14 +126,15 @@ def _confine(order: dict[str, Any]) -> None:
         raise OSError(38, "this kernel has no Landlock")
     kernel.drop_capabilities()
     if version:
-        temporary = order["scratch"] if alone else _SCRATCH
-        mine = (
-            [f"/proc/{os.getpid()}", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"] if alone else ["/proc"]
-        )
-        allowed = [(path, landlock.READ) for path in [*order["read"], *mine]]
-        allowed += [(path, landlock.WRITE) for path in [*order["write"], temporary, "/dev/shm"]]
+        if alone:
+            seen = [f"/proc/{os.getpid()}", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"]
+            kept = [*order["write"], order["scratch"]]
+        else:
+            seen, kept = ["/proc"], [*order["write"], _SCRATCH, "/dev/shm"]
+        allowed = [(path, landlock.READ) for path in [*order["read"], *seen]]
+        allowed += [(path, landlock.WRITE) for path in kept]
         allowed += [(path, landlock.DEVICE) for path in order["devices"]]
-        landlock.restrict(version, allowed if not alone else [one for one in allowed if one[0] != "/dev/shm"])
+        landlock.restrict(version, allowed)
     seccomp.restrict(alone, may_fork=not alone and (os.getuid() != 0 or os.path.exists("/proc/1")))
 
 

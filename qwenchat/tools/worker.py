@@ -274,7 +274,7 @@ def main() -> None:
     os.environ["MPLBACKEND"] = "Agg"
     import warnings
 
-    warnings.filterwarnings("ignore", message=".*(non-interactive|is missing from).*")
+    warnings.filterwarnings("ignore", message=".*(non-interactive|missing from (the )?(current )?font).*")
     requests, out = os.fdopen(os.dup(0), "rb"), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     worker = Worker(requests, out)
