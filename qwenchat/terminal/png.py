@@ -75,24 +75,27 @@ def _unfiltered(filters: Pixels, lines: Pixels) -> Pixels:
         elif kind == 2:
             image[y] = line + above
         else:
-            _unfilter_by_neighbours(image[y], line, above, int(kind))
+            image[y] = _by_neighbours(line, above, int(kind))
         above = image[y]
     return image
 
 
-def _unfilter_by_neighbours(out: Pixels, line: Pixels, above: Pixels, kind: int) -> None:
-    left = corner = np.zeros(line.shape[1], np.int16)
-    for x in range(len(line)):
-        up = above[x].astype(np.int16)
+def _by_neighbours(line: Pixels, above: Pixels, kind: int) -> Pixels:
+    """A row of filter 3 or 4, where each byte needs the one before: in plain numbers, the faster way here."""
+    channels = line.shape[1]
+    out, ups = bytearray(channels), bytes(channels) + above.tobytes()
+    for x, value in enumerate(line.tobytes()):
+        left, up = out[x], ups[x + channels]
         if kind == 3:
-            guess = (left + up) // 2
+            guess = (left + up) >> 1
         else:
-            distances = [abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)]
-            first = (distances[0] <= distances[1]) & (distances[0] <= distances[2])
-            guess = np.where(first, left, np.where(distances[1] <= distances[2], up, corner))
-        left = (line[x] + guess) & 255
-        out[x] = left
-        corner = up
+            corner = ups[x]
+            by_left, by_up, by_corner = abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)
+            guess = (
+                left if by_left <= by_up and by_left <= by_corner else up if by_up <= by_corner else corner
+            )
+        out.append((value + guess) & 255)
+    return np.frombuffer(bytes(out[channels:]), np.uint8).reshape(line.shape)
 
 
 def sixels(data: bytes) -> str:
