@@ -23,7 +23,9 @@ _LONGEST = 8
 """More of them make it no better."""
 _PLACES = 8
 """So many of the places where two tokens stand are looked at, the last ones."""
-_RATES = {2: 0.5, 4: 0.7, _LONGEST: 0.85}
+_REPLACED = 2
+"""So many tokens behind one that was another than guessed, it may have been put in the place of that."""
+_RATES = {0: 0.5, 2: 0.5, 4: 0.7, _LONGEST: 0.85}
 """The share of guessed tokens that is expected to be right, by how many before them are the same."""
 _EXPECTED_AS = 0.7
 """The number of tokens that such an expectation counts as."""
@@ -79,6 +81,10 @@ class PromptLookup:
         self._right = dict.fromkeys(_RATES, 0.0)
         self._tried = dict.fromkeys(_RATES, 0.0)
         self._matched = _BEGIN
+        self._from = 0  # where the last guess stood
+        self._behind: tuple[int, int] | None = (
+            None  # where it went on behind a wrong token, and at which length
+        )
 
     def add(self, token: int) -> None:
         """Takes the next token."""
@@ -86,7 +92,8 @@ class PromptLookup:
 
     def guess(self, room: int) -> list[int]:
         """The tokens that may come next, at most ``room`` of them; none where no guess is worth it."""
-        if room < 1 or len(self.ids) < _BEGIN or (place := self._place()) is None:
+        place = self._place() if room > 0 and len(self.ids) >= _BEGIN else None
+        if place is None:
             return []
         count = min(self._worth(), room)
         if count == 0:
@@ -98,6 +105,7 @@ class PromptLookup:
         guessed = self.ids[place : place + count]
         while len(guessed) < count:  # it goes round
             guessed.append(guessed[len(guessed) - (len(self.ids) - place)])
+        self._from = place
         return guessed
 
     def took(self, guessed: int, right: int) -> None:
@@ -106,9 +114,14 @@ class PromptLookup:
         for i in range(min(right + 1, guessed)):
             self._right[n] = _FORGET * self._right[n] + (i < right)
             self._tried[n] = _FORGET * self._tried[n] + 1
+        wrong = right < guessed
+        self._behind = (self._from + right + 1, len(self.ids) + right + 1) if wrong else None
 
     def _place(self) -> int | None:
-        """The index of what followed the longest end of the tokens that stood before; of equals, the last."""
+        """The index of what followed the longest end of the tokens that stood before; of equals, the last.
+
+        Where nothing did, that of what follows behind a token that may have been replaced.
+        """
         self._index()
         ids, best, longest = self.ids, None, 0
         for place in reversed(self._after.get((ids[-2], ids[-1]), ())[-_PLACES:]):
@@ -117,7 +130,11 @@ class PromptLookup:
                 same += 1
             if same > longest:
                 best, longest = place, same
-        self._matched = max((n for n in _RATES if n <= longest), default=_BEGIN)
+        self._matched = max(n for n in _RATES if n <= longest)
+        if best is None and self._behind is not None:
+            place, length = self._behind
+            if len(ids) < length + _REPLACED and place + len(ids) - length < len(ids):
+                return place + len(ids) - length
         return best
 
     def _index(self) -> None:

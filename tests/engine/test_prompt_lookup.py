@@ -16,6 +16,22 @@ def test_where_more_tokens_are_the_same_is_preferred_and_of_equals_the_last() ->
     assert PromptLookup([9, 1, 2, 3, 0, 9, 1, 2, 4, 0, 9, 1, 2]).guess(1) == [4]
 
 
+def test_behind_a_token_that_was_replaced_the_text_is_expected_to_go_on() -> None:
+    text = list(range(50))
+    lookup = PromptLookup([*text, 0, 1, 2])
+    guess = lookup.guess(2)
+    assert guess == [3, 4]
+    lookup.took(2, 1)  # 3 was right, and 99 came for 4
+    for token in (3, 99):
+        lookup.add(token)
+    assert lookup.guess(2) == [5, 6]
+    lookup.took(2, 0)  # it was more than one token that was put in its place
+    lookup.add(98)
+    for _ in range(3):
+        lookup.add(97)
+    assert lookup.guess(2) in ([], [97, 97])
+
+
 def test_what_goes_round_is_guessed_round_and_round() -> None:
     guess = PromptLookup([1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3]).guess(MOST)
     assert len(guess) > 3
