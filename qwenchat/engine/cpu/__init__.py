@@ -23,6 +23,7 @@
     atomics   words that threads share
     counters  work that threads take piece by piece
     products  a matrix times a token
+    pieces    products of a token or a few, whose rows the threads take piece by piece
     gemm      a matrix in codes times many tokens
     rows      what is done to a row by itself
     output    the output layer's rows in codes, and some of them by themselves

@@ -81,8 +81,11 @@ CACHE_FLOAT32, CACHE_BFLOAT16, CACHE_INT8 = range(3)
     PART_BYTES,
     SCRATCH,  # each thread's own
     SCRATCH_BYTES,
+    COUNTERS,  # int64 [1 + STEP_PHASES * layers + 1, COUNTER_WORDS], all 0, as a chunk's
     STEP_WORDS,
-) = range(29)
+) = range(30)
+STEP_PHASES = 6
+"""Of a layer."""
 
 # Many tokens through a layer: the chunk, and what it is worked with.
 (

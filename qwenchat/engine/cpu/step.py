@@ -1,6 +1,7 @@
-"""A token through the whole model in one call, or a few, and the barrier that keeps the threads together.
+"""A token through the whole model in one call, or a few, and the barrier at the end of every job.
 
-Between two barriers each thread writes only what is its own: its rows of a product, its part of an attention.
+Phases follow one another; in each the threads take piece after piece from a counter: rows of a product, parts
+of an attention. A thread that the system has stopped holds up the others only by the piece that it is at.
 What is small, like a norm, every thread does for itself.
 """
 
@@ -8,19 +9,19 @@ from __future__ import annotations
 
 from qwenchat.engine.cpu.atomics import call, fetch_add, pause, peek, publish, swap
 from qwenchat.engine.cpu.attention import attend, combine, store_token
+from qwenchat.engine.cpu.counters import counter, done, settle, take
 from qwenchat.engine.cpu.layout import (
     APART,
     ATTENTION_NORM,
     BEGIN,
     BFLOAT16,
-    BLOCK,
     COLUMNS,
+    COUNTERS,
     DATA,
     EMBEDDING,
     EPSILON,
     FLOAT16,
     FLOAT32,
-    GATE,
     HIDDEN,
     JOB_ARGUMENTS,
     JOB_FILL,
@@ -42,8 +43,6 @@ from qwenchat.engine.cpu.layout import (
     NORM,
     NUM_LAYERS,
     QKV,
-    SCRATCH,
-    SCRATCH_BYTES,
     TEAM_ARRIVED,
     TEAM_JOB,
     TEAM_NUMBER,
@@ -54,27 +53,22 @@ from qwenchat.engine.cpu.layout import (
     TOKEN,
     UP,
     W_DOWN,
-    W_GATE,
     W_OUTPUT,
     W_QKV,
-    W_UP,
-    WIDTH,
     WORK,
     X,
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import kernel
 from qwenchat.engine.cpu.output import round_rows, some_rows
+from qwenchat.engine.cpu.pieces import OWN, multiply_all, multiply_mlp, own_of, scratch_of
 from qwenchat.engine.cpu.prefill import multiply_many, prefill_layer
-from qwenchat.engine.cpu.products import multiply, multiply_rows, prepare, share
+from qwenchat.engine.cpu.products import multiply
 from qwenchat.engine.cpu.repack import fill, unpack
 from qwenchat.engine.cpu.vector import (
     LANES,
-    add,
     bfloat16s,
-    div,
     double,
     every,
-    exp,
     float16s,
     floats,
     fma,
@@ -82,13 +76,10 @@ from qwenchat.engine.cpu.vector import (
     put,
     put_word,
     square_root,
-    sub,
     total,
     word,
 )
 
-OWN = -1
-"""Instead of a word of a token's table: the thread's own vector."""
 PAUSES_AT_BARRIER = 4000
 """Looks before the processor is given up for a moment: 0.1 ms, far longer than a running thread takes."""
 _LINE = 4 * LANES
@@ -98,57 +89,71 @@ _LINE = 4 * LANES
 def step(tokens, count, team, thread):
     """The logits after some tokens that follow one another, each to the bit what it is by itself.
 
-    Weights are read from memory once: a block of rows meets token after token while it is near.
+    Weights are read from memory once: a block of rows meets token after token while it is near. What a
+    thread makes for itself, like a norm, counts only if it gets a piece of what that is for: then nobody has
+    gone on.
 
     Args:
         tokens: the addresses of their tables, int64 [count]; each has memory of its own.
     """
     threads = word(team, TEAM_THREADS)
     p = word(tokens, 0)
-    for t in range(count):
-        embed(word(tokens, t), word(word(tokens, t), X))
+    phase = word(p, COUNTERS)
+    embed_all(tokens, count, phase, team)
     for i in range(word(p, NUM_LAYERS)):
         layer = word(p, LAYERS) + 8 * LAYER_WORDS * i
+        phase = counter(phase, 1)
         norm_all(tokens, count, word(layer, ATTENTION_NORM), thread)
-        multiply_all(tokens, count, word(layer, W_QKV), OWN, QKV, False, thread, threads)
-        barrier(team, threads)
+        multiply_all(tokens, count, word(layer, W_QKV), OWN, QKV, False, phase, team, thread)
+        phase = counter(phase, 1)
         if count > 1:  # what is stored is seen by the tokens behind, whoever works on these
-            for t in range(thread, count, threads):
-                store_token(word(tokens, t), layer, scratch_of(word(tokens, t), thread))
-            barrier(team, threads)
-        for t in range(count):
-            q = word(tokens, t)
-            attend(q, layer, own_of(q, thread), scratch_of(q, thread), count > 1, thread, threads)
-        barrier(team, threads)
+            store_all(tokens, count, layer, phase, team, thread)
+        phase = counter(phase, 1)
+        attend_all(tokens, count, layer, phase, team, thread)
         for t in range(count):
             combine(word(tokens, t), own_of(word(tokens, t), thread), threads)
-        multiply_all(tokens, count, word(layer, W_OUTPUT), OWN, X, True, thread, threads)
-        barrier(team, threads)
+        phase = counter(phase, 1)
+        multiply_all(tokens, count, word(layer, W_OUTPUT), OWN, X, True, phase, team, thread)
+        phase = counter(phase, 1)
         norm_all(tokens, count, word(layer, MLP_NORM), thread)
-        multiply_all(tokens, count, word(layer, W_UP), OWN, UP, False, thread, threads)
-        multiply_all(tokens, count, word(layer, W_GATE), OWN, GATE, False, thread, threads)
-        for t in range(count):
-            q = word(tokens, t)
-            swiglu(word(layer, W_UP), word(q, UP), word(q, GATE), thread, threads)
-        barrier(team, threads)
-        multiply_all(tokens, count, word(layer, W_DOWN), UP, X, True, thread, threads)
-        barrier(team, threads)
+        multiply_mlp(tokens, count, layer, phase, team, thread)
+        phase = counter(phase, 1)
+        multiply_all(tokens, count, word(layer, W_DOWN), UP, X, True, phase, team, thread)
     norm_all(tokens, count, word(p, NORM), thread)
     if thread == 0:
         norm(p, word(p, X), word(p, NORM), word(p, LAST))
-    multiply_all(tokens, count, word(p, LM_HEAD), OWN, LOGITS, False, thread, threads)
+    multiply_all(tokens, count, word(p, LM_HEAD), OWN, LOGITS, False, counter(phase, 1), team, thread)
 
 
 @kernel
-def own_of(p, thread):
-    """A vector of the token's that is this thread's own."""
-    return word(p, SCRATCH) + word(p, SCRATCH_BYTES) * thread
+def embed_all(tokens, count, phase, team):
+    t = take(phase)
+    while t < count:
+        embed(word(tokens, t), word(word(tokens, t), X))
+        t = done(phase)
+    settle(phase, count, team)
 
 
 @kernel
-def scratch_of(p, thread):
-    """What the thread's products and attention need, behind that."""
-    return own_of(p, thread) + 4 * word(p, WIDTH) + 4 * LANES
+def store_all(tokens, count, layer, phase, team, thread):
+    t = take(phase)
+    while t < count:
+        store_token(word(tokens, t), layer, scratch_of(word(tokens, t), thread))
+        t = done(phase)
+    settle(phase, count, team)
+
+
+@kernel
+def attend_all(tokens, count, layer, phase, team, thread):
+    """The attention in as many parts as there are threads, whoever does which."""
+    threads = word(team, TEAM_THREADS)
+    i = take(phase)
+    while i < threads:
+        for t in range(count):
+            q = word(tokens, t)
+            attend(q, layer, own_of(q, thread), scratch_of(q, thread), count > 1, i, threads)
+        i = done(phase)
+    settle(phase, threads, team)
 
 
 @kernel
@@ -156,27 +161,6 @@ def norm_all(tokens, count, weight, thread):
     for t in range(count):
         p = word(tokens, t)
         norm(p, word(p, X), weight, own_of(p, thread))
-
-
-@kernel
-def multiply_all(tokens, count, m, source, target, adds, thread, threads):
-    """out = W x + b, or with ``adds`` out += W x + b, of every token, for this thread's blocks of rows.
-
-    Args:
-        source, target: the words of the tokens' tables that say where x and out are; or OWN.
-    """
-    first, last = share(m, thread, threads)
-    if first == last:
-        return
-    for t in range(count):
-        p = word(tokens, t)
-        x = own_of(p, thread) if source == OWN else word(p, source)
-        prepare(m, x, scratch_of(p, thread))
-    for block in range(first, last):
-        for t in range(count):
-            p = word(tokens, t)
-            x = own_of(p, thread) if source == OWN else word(p, source)
-            multiply_rows(m, block, x, scratch_of(p, thread), word(p, target), adds)
 
 
 @kernel
@@ -207,16 +191,6 @@ def norm(p, x, weight, out):
     inverse = 1.0 / square_root(total(squares) / hidden + double(word(p, EPSILON)))
     for i in range(0, 4 * hidden, _LINE):
         put(out + i, mul(mul(floats(x + i), every(inverse)), floats(weight + i)))
-
-
-@kernel
-def swiglu(m, up, gate, thread, threads):
-    """up = up * silu(gate), of the rows that this thread has just made."""
-    first, last = share(m, thread, threads)
-    for i in range(4 * BLOCK * first, 4 * BLOCK * last, _LINE):
-        g = floats(gate + i)
-        opened = div(g, add(every(1.0), exp(sub(every(0.0), g))))
-        put(up + i, mul(floats(up + i), opened))
 
 
 @kernel

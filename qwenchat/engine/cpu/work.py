@@ -15,6 +15,8 @@ from qwenchat.engine.cpu.layout import (
     CACHE_KIND,
     CAPACITY,
     COS,
+    COUNTER_WORDS,
+    COUNTERS,
     EMBEDDING,
     EPSILON,
     GATE,
@@ -45,6 +47,7 @@ from qwenchat.engine.cpu.layout import (
     SCRATCH,
     SCRATCH_BYTES,
     SIN,
+    STEP_PHASES,
     STEP_WORDS,
     TOKEN,
     UP,
@@ -207,6 +210,7 @@ class Step:
             SCRATCH: zeros(threads * own // 4),
         }
         self._own, self._part = own, part
+        self._counters = zeros(2 + STEP_PHASES * c.num_layers, COUNTER_WORDS, dtype=np.int64)
         self._table = zeros(STEP_WORDS, dtype=np.int64)
         self._layers = zeros(c.num_layers, LAYER_WORDS, dtype=np.int64)
         self._rows = None if isinstance(weights.embedding, Matrix) else weights.embedding
@@ -249,6 +253,7 @@ class Step:
         if position >= self._table[CAPACITY]:
             raise ValueError(f"the cache is full with {position} positions")
         self._table[TOKEN], self._table[POSITION] = token, position
+        self._counters[:] = 0
         if self._rows is not None:
             (self._buffers[X][: self._table[HIDDEN]],) = self._rows[[token]]
 
@@ -275,7 +280,7 @@ class Step:
             EPSILON: address(self._epsilon),
             EMBEDDING: weights.embedding.descriptor if isinstance(weights.embedding, Matrix) else 0,
             NORM: address(weights.norm), LM_HEAD: weights.lm_head.descriptor,
-            PART_BYTES: self._part, SCRATCH_BYTES: self._own,
+            COUNTERS: address(self._counters), PART_BYTES: self._part, SCRATCH_BYTES: self._own,
         }  # fmt: skip
         numbers |= {index: address(buffer) for index, buffer in self._buffers.items()}
         for index, number in numbers.items():

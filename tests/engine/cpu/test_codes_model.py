@@ -17,7 +17,9 @@ import torch
 
 from qwenchat.backends.load import load
 from qwenchat.engine.cpu.codes_model import CodesModel
-from qwenchat.engine.cpu.memory import Array
+from qwenchat.engine.cpu.compiled import Enter
+from qwenchat.engine.cpu.layout import COUNTER_WORDS, WORK
+from qwenchat.engine.cpu.memory import Array, address
 from qwenchat.engine.cpu.reading import read_weights, survey
 from qwenchat.engine.cpu.runner import CodesRunner
 from qwenchat.engine.cpu.team import Team
@@ -111,6 +113,23 @@ def test_a_cancelled_prompt_leaves_the_cache_as_it_was(own_teams: Teams) -> None
     assert np.array_equal(runner.prefill(cache, IDS[10:40]), expected)
     with pytest.raises(ValueError, match="the cache is full with 40 positions"):
         runner.prefill(cache, [1])
+
+
+def test_a_thread_that_does_not_come_holds_nobody_up(own_teams: Teams, enter: Enter) -> None:
+    model = in_codes(GOLDEN / "gptq_int8", own_teams(2))
+    cache, step = model.new_cache(8), model._step
+    expected = model.step(cache, 7).copy()
+    step.place(7, 0)
+    step.logits[:] = 0
+    first = threading.Thread(target=enter, args=(WORK, address(step._job), 0, 0, 0), daemon=True)
+    first.start()
+    done = step._counters[-1, COUNTER_WORDS // 2 :]  # of the output layer, whose ten blocks are eight pieces
+    while done[0] < 8:
+        first.join(0.001)
+    assert np.array_equal(step.logits, expected)
+    enter(WORK, address(step._job), 1, 0, 0)  # comes late, finds nothing to do
+    first.join()
+    assert np.array_equal(step.logits, expected)
 
 
 def test_two_caches_can_take_turns(own_teams: Teams) -> None:
