@@ -91,14 +91,18 @@ SHIPPED = Path(__file__).with_name("shipped")
 
 
 def processor() -> Processor:
-    """The one to compile for: this one, or what Numba's environment variables name."""
+    """The one to compile for: this one, or what Numba's environment variables name.
+
+    A common one needs no more than its name: x86-64-v3 is AVX2 alone, on any processor that has it.
+    """
     import llvmlite.binding as llvm
 
     cpu = os.environ.get("NUMBA_CPU_NAME") or ""
     if not cpu or cpu == "host":
         features = os.environ.get("NUMBA_CPU_FEATURES") or llvm.get_host_cpu_features().flatten()
         return Processor(llvm.get_host_cpu_name(), features)
-    return Processor(cpu, os.environ.get("NUMBA_CPU_FEATURES") or "")
+    known = {level.cpu: level.features for level in LEVELS.get(platform.machine(), ())}
+    return Processor(cpu, os.environ.get("NUMBA_CPU_FEATURES") or known.get(cpu, ""))
 
 
 def file_name(target: Processor, *, compilers: bool = True) -> str:
