@@ -43,6 +43,7 @@ class FakeBackend:
     description, context, system = "a test", 200, "You are a fake."
     call_form: CallForm = "react"
     thinks: Thinks = "never"
+    constrains = False
 
     def __init__(self, *events: Event | BaseException, name: str = "fake") -> None:
         self.name = name

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from qwenchat.errors import Names, Phrase, PromptError, UsageError
 if TYPE_CHECKING:
     import torch
 
+    from qwenchat.backends.constraint import GrammarConstraint, Vocabulary
     from qwenchat.engine.config import GenerationDefaults
     from qwenchat.engine.generate import Engine
     from qwenchat.engine.generation import Generation
@@ -58,6 +60,7 @@ class Model:
         is_qwen2: bool = False,
     ) -> None:
         self.name = name
+        self._vocabulary: Vocabulary | None = None
         self.call_form = "hermes" if prompt.calls_in_tags else "flowers" if is_qwen2 else "react"
         self.system = prompt.system or ""
         self.thinks = prompt.thinks
@@ -178,12 +181,32 @@ class Model:
                 [*asked.ids, *said],
                 params if seed is None else replace(params, seed=seed),
                 max_new_tokens=limit,
-                stop_ids={*self._prompt.ends, *self._defaults.eos_token_ids},
+                stop_ids=self._ends,
                 cancel=cancel,
+                constraint=self._constraint(options),
             )
 
         first = generate((), limit, None)
         return reply_events(first, generate, asked, self._prompt, options, limit, started)
+
+    @property
+    def constrains(self) -> bool:
+        """Whether it holds its calls to the schemas of tools: on a GPU each token would lose its graph."""
+        on_cpu = str(getattr(self.engine.runner, "device", "cpu")).startswith("cpu")
+        return on_cpu and find_spec("llguidance") is not None
+
+    @property
+    def _ends(self) -> set[int]:
+        return {*self._prompt.ends, *self._defaults.eos_token_ids}
+
+    def _constraint(self, options: GenerationOptions) -> GrammarConstraint | None:
+        if not options.grammar:
+            return None
+        from qwenchat.backends.constraint import GrammarConstraint, Vocabulary
+
+        if self._vocabulary is None:
+            self._vocabulary = Vocabulary(self.tokenizer, self.engine.runner.vocab_size, self._ends)
+        return GrammarConstraint(self._vocabulary, options.grammar, options.trigger)
 
     def effective(self, options: GenerationOptions) -> GenerationOptions:
         """As :meth:`qwenchat.chat.backend.Backend.effective`."""

@@ -36,6 +36,10 @@ class Backend(Protocol):
     call_form: CallForm
     thinks: Thinks
 
+    @property
+    def constrains(self) -> bool:
+        """Whether calls are to be held to the schemas of the tools, by a grammar."""
+
     def stream(
         self,
         messages: Sequence[Message],

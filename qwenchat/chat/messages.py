@@ -107,6 +107,8 @@ class GenerationOptions:
         stop: strings that end the reply; what the model thinks before it they do not end.
         think: whether the model thinks before it answers, where it has a switch for that.
         think_tokens: end the thinking after so many tokens, and go on to the answer.
+        grammar: what the reply keeps to, in llguidance's Lark; empty for nothing.
+        trigger: the text behind which the grammar holds, each time until it is met; empty for all.
     """
 
     temperature: float | None = None
@@ -119,6 +121,8 @@ class GenerationOptions:
     stop: tuple[str, ...] = ()
     think: bool | None = None
     think_tokens: int | None = None
+    grammar: str = ""
+    trigger: str = ""
 
     def __post_init__(self) -> None:
         # From Python these come as they like: one string, a list, a float.

@@ -9,13 +9,16 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from qwenchat.cli.context import Context, Flags, session_store
 from qwenchat.cli.flags import with_flags
-from qwenchat.errors import ContextLengthError, Interrupted, PromptError, UsageError
+from qwenchat.cli.held import grammar_of
+from qwenchat.errors import ContextLengthError, Interrupted, PromptError, QwenchatError, UsageError
 from qwenchat.i18n.language import plural, tr
 
 if TYPE_CHECKING:
@@ -33,6 +36,18 @@ def ask(
     ctx: typer.Context,
     flags: Flags,
     words: Annotated[Optional[list[str]], typer.Argument(metavar="PROMPT", show_default=False)] = None,  # noqa: UP045
+    schema: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Answer in JSON that fits the schema in FILE.", metavar="FILE", show_default=False),
+    ] = None,
+    grammar: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Answer by the Lark grammar in FILE.", metavar="FILE", show_default=False),
+    ] = None,
+    choice: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Answer with one of these words.", metavar="A,B,C", show_default=False),
+    ] = None,
 ) -> None:
     """Answer one question and exit.
 
@@ -40,7 +55,7 @@ def ask(
     terminal too.
     """
     before: Context = ctx.obj
-    answer(words or [], Context(flags.over(before.flags)))
+    answer(words or [], Context(flags.over(before.flags)), grammar_of(schema, grammar, choice))
 
 
 def _what_is_asked(words: list[str]) -> tuple[str, IO[bytes] | None]:
@@ -51,8 +66,12 @@ def _what_is_asked(words: list[str]) -> tuple[str, IO[bytes] | None]:
     return " ".join(words[:-1] if wanted else words), stdin.buffer if readable else None
 
 
-def answer(words: list[str], context: Context) -> None:
-    """Composes the message, loads the model, streams the reply, keeps it in a session."""
+def answer(words: list[str], context: Context, grammar: str = "") -> None:
+    """Composes the message, loads the model, streams the reply, keeps it in a session.
+
+    Args:
+        grammar: what the reply is held to; empty for nothing.
+    """
     import logging
 
     from qwenchat.cli.backend import load
@@ -83,6 +102,9 @@ def answer(words: list[str], context: Context) -> None:
         notice=context.say,
     )
     options = options_for(start.base, start.session, start.overrides, notices.warn)
+    if grammar and settings.tools:
+        raise UsageError("--schema, --grammar and --choice hold an answer without tools", "leave out --tools")
+    options = replace(options, grammar=grammar)
     if flags.complete:
         start.session.conversation.system = None
         context.say(tr("completing the text; this is no chat, and is not saved"))
@@ -110,6 +132,10 @@ def answer(words: list[str], context: Context) -> None:
             notices.show()
     logging.getLogger("qwenchat").info("reply ended: %s", end)
     _report(end, backend, loaded, settings, options.max_new_tokens)
+    if grammar and end.finish_reason == "length":
+        raise QwenchatError(
+            "the answer was cut before it was whole, and does not fit", "--max-new-tokens allows a longer one"
+        )
 
 
 def compose_message(prompt: str | None, stdin: IO[bytes] | None) -> str:

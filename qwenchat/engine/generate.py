@@ -25,7 +25,7 @@ from qwenchat.engine.generation import (
 from qwenchat.engine.prefix_cache import PrefixCache
 from qwenchat.engine.prompt_lookup import Costs, Mode, PromptLookup
 from qwenchat.engine.runner import Runner
-from qwenchat.engine.sampling import SamplingParams, TokenChooser
+from qwenchat.engine.sampling import Constraint, SamplingParams, TokenChooser
 from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError, PromptError
 
 R = TypeVar("R", bound="Runner[Any]")
@@ -65,6 +65,7 @@ class Engine(Generic[R]):
         max_new_tokens: int | None = None,
         stop_ids: Collection[int] = (),
         cancel: threading.Event | None = None,
+        constraint: Constraint | None = None,
     ) -> Generation:
         """Generates after ``prompt``.
 
@@ -75,6 +76,8 @@ class Engine(Generic[R]):
                 explicitly, it may go beyond the context, up to the longest that the runner can run.
             stop_ids: ids that end the reply; they are not given out.
             cancel: set it from any thread to stop within a layer; what was being run is not counted.
+            constraint: what the reply is held to. Its tokens then come by the way of a prefill, one by one:
+                it has to be asked before each.
 
         Raises:
             PromptError: no ids, or one outside the vocabulary.
@@ -85,7 +88,7 @@ class Engine(Generic[R]):
         limit = self._token_limit(len(ids), max_new_tokens)
         params = (params or SamplingParams(temperature=0.0)).seeded()
         stats = GenerationStats(len(ids), seed=params.seed if params.temperature > 0 else None)
-        return Generation(self._generate(ids, params, limit, stop_ids, cancel, stats), stats)
+        return Generation(self._generate(ids, params, limit, stop_ids, cancel, stats, constraint), stats)
 
     def logits(self, ids: Sequence[int]) -> Any:
         """The logits after each of ``ids``, float32 [T, vocab_size]; leaves the cache alone.
@@ -118,13 +121,14 @@ class Engine(Generic[R]):
         stop_ids: Collection[int],
         cancel: threading.Event | None,
         stats: GenerationStats,
+        constraint: Constraint | None,
     ) -> Iterator[int | Prefilled]:
         if not self._busy.acquire(blocking=False):
             raise BusyError("the model is already generating", "end or close the other generation first")
         started = perf_counter()
         trouble: InsufficientMemoryError | None = None
         try:
-            with closing(self._steps(ids, params, limit, cancel, stats)) as steps:
+            with closing(self._steps(ids, params, limit, cancel, stats, constraint)) as steps:
                 for step in steps:
                     if isinstance(step, Prefilled):
                         yield step
@@ -137,7 +141,7 @@ class Engine(Generic[R]):
                     stats.new_tokens += 1
                     yield step
                     if stats.new_tokens == limit:
-                        stats.finish_reason = "length"
+                        stats.finish_reason = stats.finish_reason or "length"
                         return
         except Cancelled:
             pass
@@ -162,6 +166,7 @@ class Engine(Generic[R]):
         limit: int,
         cancel: threading.Event | None,
         stats: GenerationStats,
+        constraint: Constraint | None,
     ) -> Generator[int | Prefilled, None, None]:
         """The prompt in chunks, then the reply's tokens."""
         started = perf_counter()
@@ -177,12 +182,35 @@ class Engine(Generic[R]):
             started = perf_counter()
         cache.remember_end(logits)
         mode = self.prompt_lookup
-        if mode == "on" or (mode == "auto" and self.runner.verifies_exactly):
+        if constraint is not None:
+            yield from self._constrained(cache, logits, params, cancel, stats, constraint)
+        elif mode == "on" or (mode == "auto" and self.runner.verifies_exactly):
             # By the clock, what is guessed differs from time to time: only where that changes no reply.
             lookup = PromptLookup(ids, self._costs if mode == "auto" else None)
             yield from self._guessing(cache, logits, params, limit, cancel, stats, lookup)
         else:
             yield from self.runner.decode(cache, logits, params, limit, cancel)
+
+    def _constrained(
+        self,
+        cache: PrefixCache,
+        logits: Any,
+        params: SamplingParams,
+        cancel: threading.Event | None,
+        stats: GenerationStats,
+        constraint: Constraint,
+    ) -> Generator[int, None, None]:
+        """The reply's tokens, each among those that the constraint allows."""
+        chooser = self.runner.chooser(params, cache.ids, 0)
+        while not is_set(cancel):
+            token = chooser(constraint.masked(logits))
+            goes_on = constraint.takes(token)
+            if not goes_on:
+                stats.finish_reason = "stop"
+            yield token
+            if not goes_on:
+                return
+            logits = self.runner.prefill(cache, [token], cancel)
 
     def _guessing(
         self,

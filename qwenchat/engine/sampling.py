@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from qwenchat.errors import Phrase, QwenchatError, UsageError
 
@@ -92,6 +92,16 @@ class SamplingParams:
 
         # 32 bits are what the generator can tell apart, and short enough to be typed again.
         return self if self.seed is not None else replace(self, seed=secrets.randbits(32))
+
+
+class Constraint(Protocol):
+    """What a reply is held to."""
+
+    def masked(self, logits: Any) -> Any:
+        """A row of logits [V] in which only what may come next is possible; the row itself where all may."""
+
+    def takes(self, token_id: int) -> bool:
+        """Notes a token that was chosen. Returns whether the reply goes on."""
 
 
 class TokenChooser(ABC):

@@ -49,7 +49,7 @@ def _part_fields(part: Part) -> dict[str, Any]:
 
 
 def _record_fields(record: ReplyRecord) -> dict[str, Any]:
-    options = {k: v for k, v in asdict(record.options).items() if v is not None and v != ()}
+    options = {k: v for k, v in asdict(record.options).items() if v not in (None, (), "")}
     return {
         "status": record.status,
         "error": record.error,
@@ -132,6 +132,8 @@ def _options(given: dict[str, Any]) -> GenerationOptions:
             known[name] = tuple(values.texts(name))
         elif name == "think":
             known[name] = values.truth(name)
+        elif name in ("grammar", "trigger"):
+            known[name] = values.text(name)
         elif name in _WHOLE_OPTIONS:
             known[name] = values.whole(name)
         elif name in _OPTIONS:

@@ -46,7 +46,7 @@ class ToolBackend:
     Attributes:
         inner: the backend, as given.
         tools: as given; may be changed between two replies.
-        name, description, context, system, call_form, thinks: those of the backend.
+        name, description, context, system, call_form, thinks, constrains: those of the backend.
     """
 
     def __init__(self, backend: Backend, tools: Sequence[Definition] = ()) -> None:
@@ -54,6 +54,7 @@ class ToolBackend:
         self.name, self.description = backend.name, backend.description
         self.context, self.system = backend.context, backend.system
         self.call_form, self.thinks = backend.call_form, backend.thinks
+        self.constrains = backend.constrains
         self._form = _form(backend.call_form, backend.system)
         self._written: OrderedDict[_Key, tuple[Text, ...]] = OrderedDict()
 
@@ -76,7 +77,7 @@ class ToolBackend:
         chat, end, resumed = rendered.messages, None, False
         while True:
             text, ended = "", None
-            asked = _asked(options, self._form.stop, end)
+            asked = self._held(_asked(options, self._form.stop, end))
             with closing(self.inner.stream(chat, asked, cancel)) as events:
                 for event in events:
                     if isinstance(event, ReplyEnd):
@@ -120,6 +121,13 @@ class ToolBackend:
         """The messages without what a model thinks by itself: that is no word of the form, and later prompts
         do not have it."""
         return messages if self.thinks == "never" else [_without_thoughts(message) for message in messages]
+
+    def _held(self, options: GenerationOptions) -> GenerationOptions:
+        """The options, with calls held to what the tools take."""
+        if not self.constrains or not self.tools or options.grammar:
+            return options
+        grammar, trigger = self._form.grammar(self.tools)
+        return replace(options, grammar=grammar, trigger=trigger) if grammar else options
 
     def _verbatim(self, message: Message) -> tuple[Text, ...] | None:
         return self._written.get((message.thought, message.text, message.calls))

@@ -99,6 +99,10 @@ class Flowers:
                 rendered.append(Message(Role.ASSISTANT, tuple(pieces)))
         return Rendered(rendered, begun, lead) if turns[-1][1:] else Rendered(rendered)
 
+    def grammar(self, tools: Sequence[Definition]) -> tuple[str, str]:
+        """As :meth:`qwenchat.tools.forms.Form.grammar`: none yet."""
+        return "", ""
+
     def parser(self, begun: str) -> FlowerParser:
         """As :meth:`qwenchat.tools.forms.Form.parser`."""
         return FlowerParser(begun)

@@ -144,6 +144,9 @@ class Form(Protocol):
             verbatim: see :data:`Verbatim`.
         """
 
+    def grammar(self, tools: Sequence[Definition]) -> tuple[str, str]:
+        """What a call keeps to, in llguidance's Lark, and the text that it stands behind; empty for none."""
+
     def parser(self, begun: str) -> Parser:
         """Takes a step apart that begins with a text, of which nothing is told again."""
 

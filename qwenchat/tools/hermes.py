@@ -91,6 +91,10 @@ class Hermes:
             return Rendered(rendered)
         return Rendered(rendered, tuple(part for part in last.parts if isinstance(part, Text)))
 
+    def grammar(self, tools: Sequence[Definition]) -> tuple[str, str]:
+        """As :meth:`qwenchat.tools.forms.Form.grammar`: none yet."""
+        return "", ""
+
     def parser(self, begun: str) -> HermesParser:
         """As :meth:`qwenchat.tools.forms.Form.parser`."""
         return HermesParser(begun)

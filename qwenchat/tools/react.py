@@ -107,6 +107,15 @@ class ReAct:
                 rendered.append(Message(Role.ASSISTANT, tuple(pieces)))
         return Rendered(rendered, begun, lead) if turns[-1][1:] else Rendered(rendered)
 
+    def grammar(self, tools: Sequence[Definition]) -> tuple[str, str]:
+        """As :meth:`qwenchat.tools.forms.Form.grammar`: one of the names, and arguments that fit."""
+        calls = [
+            json.dumps(f" {tool.name}\n{_INPUT}" + (" " if tool.arguments == "json" else ""))
+            + (f" %json {json.dumps(tool.parameters)}" if tool.arguments == "json" else "")
+            for tool in tools
+        ]
+        return f"start: {' | '.join(calls)}", f"\n{_ACTION}"
+
     def parser(self, begun: str) -> ReActParser:
         """As :meth:`qwenchat.tools.forms.Form.parser`."""
         return ReActParser(begun)

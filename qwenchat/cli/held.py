@@ -1,0 +1,61 @@
+"""What an answer is held to: a JSON schema, a grammar or a choice of words, as a grammar of llguidance's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qwenchat.errors import UsageError
+
+_LARGEST = 2**20
+
+
+def grammar_of(schema: Path | None, grammar: Path | None, choice: str | None) -> str:
+    """The grammar that the flags ask for; empty if they ask for none.
+
+    Raises:
+        UsageError: they ask for several, or for what is none.
+    """
+    if sum(flag is not None for flag in (schema, grammar, choice)) > 1:
+        raise UsageError("--schema, --grammar and --choice cannot be combined", "choose one")
+    if schema is not None:
+        found = f"start: %json {_schema(schema)}"
+    elif grammar is not None:
+        found = _text(grammar)
+    elif choice is not None:
+        found = _choices(choice)
+    else:
+        return ""
+    from qwenchat.backends.constraint import check_grammar
+
+    check_grammar(found)
+    return found
+
+
+def _schema(path: Path) -> str:
+    """A schema, in one line."""
+    import json
+
+    try:
+        return json.dumps(json.loads(_text(path)))
+    except (ValueError, RecursionError):
+        raise UsageError("{path} is no JSON", path=path) from None
+
+
+def _choices(words: str) -> str:
+    import json
+
+    found = [word.strip() for word in words.split(",")]
+    if not all(found):
+        raise UsageError("--choice has an empty word", "separate the words by commas: --choice yes,no")
+    return f"start: {' | '.join(json.dumps(word, ensure_ascii=False) for word in found)}"
+
+
+def _text(path: Path) -> str:
+    from qwenchat.files.opening import read_file, reason_of
+    from qwenchat.files.text import decode
+
+    try:
+        data, _ = read_file(path.expanduser(), _LARGEST)
+    except (OSError, ValueError) as error:
+        raise UsageError("{path}: {reason}", path=path, reason=reason_of(error)) from error
+    return decode(data, str(path))
