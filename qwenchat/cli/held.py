@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from qwenchat.errors import UsageError
 
@@ -18,7 +19,9 @@ def grammar_of(schema: Path | None, grammar: Path | None, choice: str | None) ->
     if sum(flag is not None for flag in (schema, grammar, choice)) > 1:
         raise UsageError("--schema, --grammar and --choice cannot be combined", "choose one")
     if schema is not None:
-        found = f"start: %json {_schema(schema)}"
+        from qwenchat.tools.grammar import json_rule
+
+        found = f"start: {json_rule(_schema(schema))}"
     elif grammar is not None:
         found = _text(grammar)
     elif choice is not None:
@@ -31,14 +34,16 @@ def grammar_of(schema: Path | None, grammar: Path | None, choice: str | None) ->
     return found
 
 
-def _schema(path: Path) -> str:
-    """A schema, in one line."""
+def _schema(path: Path) -> dict[str, Any]:
     import json
 
     try:
-        return json.dumps(json.loads(_text(path)))
+        schema = json.loads(_text(path))
     except (ValueError, RecursionError):
-        raise UsageError("{path} is no JSON", path=path) from None
+        schema = None
+    if not isinstance(schema, dict):
+        raise UsageError("{path} holds no JSON schema", path=path)
+    return schema
 
 
 def _choices(words: str) -> str:

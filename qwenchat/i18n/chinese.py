@@ -327,6 +327,21 @@ CHINESE: Mapping[str, str] = {
     ),
     "{path}: there are no mcpServers in it": "{path}：其中没有 mcpServers",
     "{path}: the server {name} does not start: {reason}": "{path}：服务器 {name} 无法启动：{reason}",
+    "--schema, --grammar and --choice hold an answer without tools": (
+        "--schema、--grammar 和 --choice 用于不带工具的回答"
+    ),
+    "leave out --tools": "请去掉 --tools",
+    "the answer was cut before it was whole, and does not fit": "回答在完成前被截断，不符合要求",
+    "--max-new-tokens allows a longer one": "--max-new-tokens 可以允许更长的回答",
+    "--schema, --grammar and --choice cannot be combined": ("--schema、--grammar 和 --choice 不能同时使用"),
+    "{path} holds no JSON schema": "{path} 中没有 JSON schema",
+    "--choice has an empty word": "--choice 中有空的词",
+    "separate the words by commas: --choice yes,no": "请用逗号分隔：--choice yes,no",
+    "the schema or the grammar cannot be used: {reason}": "无法使用这个 schema 或语法：{reason}",
+    "the package llguidance is missing, which holds replies to a grammar": (
+        "缺少软件包 llguidance，它让回复符合语法"
+    ),
+    "pip install llguidance": "pip install llguidance",
     # --- the sessions of a chat -------------------------------------------------------------------
     "{model} answered last; /model {model} loads it": "上次由 {model} 回答；/model {model} 可加载它",
     "this is {title!r} of {date}, {count} turns": "会话 {title!r}，{date}，共 {count} 轮",

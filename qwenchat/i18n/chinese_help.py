@@ -75,6 +75,9 @@ HELP: Mapping[str, str] = {
         "让模型调用工具：Python 文件，或自带工具的 NAME 或 NAME=FOLDER；可多次给出。"
     ),
     "Calls that run without asking; may be repeated.": "不经询问就运行的调用；可多次给出。",
+    "Answer in JSON that fits the schema in FILE.": "以符合 FILE 中 schema 的 JSON 回答。",
+    "Answer by the Lark grammar in FILE.": "按 FILE 中的 Lark 语法回答。",
+    "Answer with one of these words.": "用这些词之一回答。",
     "Steps with tools that an answer may take.": "一次回答最多可有多少步使用工具。",
     "The same seed gives the same reply.": "种子相同，回复相同。",
     "Sample from the likeliest tokens that together reach this probability.": (

@@ -37,6 +37,7 @@ from qwenchat.tools.forms import (
     results_by_call,
     turns_of,
 )
+from qwenchat.tools.grammar import json_rule
 
 _TOOL = (
     "{name}: Call this tool to interact with the {title} API. What is the {title} API useful for? "
@@ -111,7 +112,7 @@ class ReAct:
         """As :meth:`qwenchat.tools.forms.Form.grammar`: one of the names, and arguments that fit."""
         calls = [
             json.dumps(f" {tool.name}\n{_INPUT}" + (" " if tool.arguments == "json" else ""))
-            + (f" %json {json.dumps(tool.parameters)}" if tool.arguments == "json" else "")
+            + (f" {json_rule(tool.parameters)}" if tool.arguments == "json" else "")
             for tool in tools
         ]
         return f"start: {' | '.join(calls)}", f"\n{_ACTION}"

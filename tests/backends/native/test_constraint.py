@@ -12,6 +12,9 @@ from qwenchat.backends.local import Model
 from qwenchat.chat.messages import GenerationOptions, Message, ReplyEnd
 from qwenchat.chat.parts import Role
 from qwenchat.errors import UsageError
+from qwenchat.tools.forms import Definition
+from qwenchat.tools.grammar import json_rule
+from qwenchat.tools.react import ReAct
 
 pytest.importorskip("llguidance")
 
@@ -38,7 +41,7 @@ def answer(model: Model, grammar: str, trigger: str = "", **options: float) -> t
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_reply_fits_its_schema_and_ends_there(model: Model, temperature: float) -> None:
-    text, end = answer(model, f"start: %json {json.dumps(SCHEMA)}", temperature=temperature, seed=1)
+    text, end = answer(model, f"start: {json_rule(SCHEMA)}", temperature=temperature, seed=1)
     value = json.loads(text)
     assert isinstance(value["ok"], bool) and value["n"] in range(10) and len(value) == 2
     assert end.finish_reason == "stop"
@@ -64,3 +67,14 @@ def test_a_reply_is_free_up_to_the_trigger(model: Model) -> None:
     assert free == whole
     held, _ = answer(model, 'start: "!?"', trigger=whole[:1], temperature=0, max_new_tokens=12)
     assert held.startswith(f"{whole[:1]}!?")
+
+
+def test_a_call_can_only_be_one_that_a_tool_takes(model: Model) -> None:
+    """Whatever the model would write: behind the trigger stands a name, then arguments that fit."""
+    grammar, _ = ReAct().grammar([Definition("weather", "", SCHEMA), Definition("code", "", {}, "code")])
+    for seed in range(3):
+        text, _ = answer(model, grammar, temperature=2, seed=seed)
+        name, _, arguments = text.partition("\nAction Input:")
+        assert name in (" weather", " code")
+        if name == " weather":
+            assert set(json.loads(arguments)) == {"ok", "n"}
