@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qwenchat.errors import PromptError, QwenchatError, UsageError, shorten
 
 if TYPE_CHECKING:
-    from qwenchat.backends.local import Tokenizer
+    from qwenchat.backends.prompt import Tokenizer
 
 _NO_TEXT = b"\xff["
 """Before the number of a token that stands for no text: no text has this byte."""

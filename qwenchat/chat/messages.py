@@ -6,7 +6,7 @@ Pure values: they know nothing of disks, terminals or torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from qwenchat.chat import openai_shape
@@ -138,6 +138,12 @@ class GenerationOptions:
                 )
         if not isinstance(self.think, bool | None):
             raise UsageError("think is {value!r}, expected true, false or nothing", value=self.think)
+
+
+OPTION_NAMES = tuple(
+    field.name for field in fields(GenerationOptions) if field.name not in ("grammar", "trigger")
+)
+"""The options that are settings, too; what a reply is held to is asked for one by one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ this run, and not remembered.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import GenerationOptions
+from qwenchat.chat.messages import OPTION_NAMES, GenerationOptions
 from qwenchat.errors import Phrase, UsageError, shorten
 from qwenchat.sessions.format import SettingValue
 from qwenchat.sessions.store import Session, SessionStore
@@ -72,7 +72,7 @@ def open_chat(
         raise UsageError("--continue and --session cannot be combined", "choose one")
     settings, flags = resolved.settings, resolved.given_by_flag
     system, base = system_prompt(settings), sampling_options(settings)
-    overrides = {name: _kept(getattr(settings, name)) for name in _OPTIONS if name in flags}
+    overrides = {name: _kept(getattr(settings, name)) for name in OPTION_NAMES if name in flags}
     if latest:
         session = _latest(store, notice)
     if session is None:
@@ -104,7 +104,7 @@ def _latest(store: SessionStore, notice: Notice) -> str | None:
 
 def sampling_options(settings: Settings) -> GenerationOptions:
     """The sampling options that the settings say."""
-    return GenerationOptions(**{name: getattr(settings, name) for name in _OPTIONS})
+    return GenerationOptions(**{name: getattr(settings, name) for name in OPTION_NAMES})
 
 
 def options_for(
@@ -117,7 +117,7 @@ def options_for(
     """
     options = base
     for name, value in {**session.settings, **overrides}.items():
-        if name not in _OPTIONS:
+        if name not in OPTION_NAMES:
             continue
         try:
             options = replace(options, **{name: checked(name, value)})
@@ -129,9 +129,6 @@ def options_for(
 def remember(session: Session, name: str, value: object) -> None:
     """Lets a session remember an option; None for what the model decides."""
     session.settings[name] = _kept(value)
-
-
-_OPTIONS = tuple(field.name for field in fields(GenerationOptions))
 
 
 def _kept(value: Any) -> SettingValue:

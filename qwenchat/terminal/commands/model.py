@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from qwenchat.chat.messages import GenerationOptions
+from qwenchat.chat.messages import OPTION_NAMES
 from qwenchat.errors import UsageError, shorten
 from qwenchat.i18n.language import plural, tr
 from qwenchat.settings.prompts import named_prompt
@@ -86,7 +85,7 @@ def _model(chat: Chat, rest: str) -> None:
 
 
 def _option_names() -> list[str]:
-    return [field.name for field in fields(GenerationOptions)]
+    return list(OPTION_NAMES)
 
 
 def _option_completions(chat: Chat, rest: str) -> Iterator[tuple[str, str]]:
