@@ -287,7 +287,7 @@ CHINESE: Mapping[str, str] = {
         "无法询问，因此未运行；--allow {rule!r} 可以允许它"
     ),
     "result {n}": "结果 {n}",
-    "run it? a word to the model is a no, too: ": "运行吗？写给模型的话也表示不运行：",
+    "run it? y, a, e, or why not: ": "运行吗？y、a、e，或不运行的理由：",
     "runs unasked": "直接运行",
     "step {n}": "第 {n} 步",
     "there are {count}": "共有 {count} 个",

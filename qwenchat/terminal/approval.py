@@ -76,7 +76,7 @@ def ask(request: Request) -> Decision:
             rule=request.rule,
         )
     )
-    answer = _line(tr("run it? a word to the model is a no, too: "))
+    answer = _line(tr("run it? y, a, e, or why not: "))
     word = answer.strip().casefold()
     if word in ("a", "always"):
         return Decision("always")

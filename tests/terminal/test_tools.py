@@ -42,7 +42,7 @@ def say(screen: Screen, line: str) -> None:
 
 def decide(screen: Screen, about: str, answer: str) -> None:
     """Answers the question whether a call may run."""
-    screen.until(lambda text: about in text and text.rstrip().endswith("is a no, too:"))
+    screen.until(lambda text: about in text and text.rstrip().endswith("or why not:"))
     screen.type(f"{answer}\r")
 
 
