@@ -341,7 +341,7 @@ CHINESE: Mapping[str, str] = {
     "the package llguidance is missing, which holds replies to a grammar": (
         "缺少软件包 llguidance，它让回复符合语法"
     ),
-    "pip install llguidance": "pip install llguidance",
+    "pip install llguidance": "请运行 pip install llguidance",
     # --- the sessions of a chat -------------------------------------------------------------------
     "{model} answered last; /model {model} loads it": "上次由 {model} 回答；/model {model} 可加载它",
     "this is {title!r} of {date}, {count} turns": "会话 {title!r}，{date}，共 {count} 轮",
