@@ -145,7 +145,8 @@ def not_found(model: str) -> ModelNotFoundError:
         message = Phrase("{model} is not downloaded", model=name)
         if any(not place.complete and places.is_folder(place.folder) for place in places.find(name)):
             message = Phrase("{model} is not fully downloaded", model=name)
-        return _not_here(message, name)
+        known = published.of(name)
+        return _not_here(message, f"{name}:{known.kind}" if known and known.kind else name)
     close = near(model)
     if close:
         hint = Phrase("did you mean {name}?", name=close)

@@ -5,7 +5,7 @@ Owns what "best" means. Measures nothing: how much memory a device has, whoever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from qwenchat.engine.sizes import float_bytes
 from qwenchat.errors import Phrase
@@ -62,11 +62,3 @@ def _rank(model: Published) -> tuple[float, bool, int, int]:
     size = float(f"{float_bytes(model.config, 1):.2g}")  # of two about as large the newer one
     bits = {FLOAT: 16, "int8": 8, AWQ: 4, "int4": 4, GGUF: 8 if model.kind == "Q8_0" else 4}[model.format]
     return size, model.config.qk_norm, bits, _ORDER.index(model.format)
-
-
-def by_chat(models: Sequence[Published] = KNOWN) -> dict[str, list[Published]]:
-    """The formats of each chat, in their order."""
-    chats: dict[str, list[Published]] = {}
-    for model in models:
-        chats.setdefault(model.chat, []).append(model)
-    return chats

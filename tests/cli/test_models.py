@@ -177,6 +177,8 @@ def test_a_model_that_is_not_here_is_shown_with_the_way_to_get_it(run: Run) -> N
         "Qwen/Qwen-14B-Chat is not downloaded; qwenchat models pull Qwen/Qwen-14B-Chat downloads it\n"
     )
     assert run("show", "no-such-model")[0] == 3
+    told = "qwenchat models pull Qwen/Qwen3-8B-GGUF:Q4_K_M downloads it\n"  # it has several kinds
+    assert run("show", "qwen3-8b-gguf")[2].endswith(told)
 
 
 def test_a_folder_is_shown_too(run: Run, tiny_chat: Path) -> None:
