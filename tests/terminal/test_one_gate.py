@@ -60,6 +60,7 @@ ALLOWED = {
     "models.quantize.run._Run._embed": FILE,
     "models.quantize.states.States.write": FILE,
     "models.builtin.wheel._extract": FILE,
+    "sandbox.launcher._Watch._obey": "a pipe",
     "sandbox.launcher._tell": "a pipe",
     "sandbox.namespaces._write": FILE,
     "sandbox.start.run": "a pipe",
