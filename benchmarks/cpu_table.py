@@ -221,7 +221,8 @@ def tables(rows: Sequence[Row], request: Request) -> Iterator[Table]:
         if not noisy
         else f"NOT AT REST: in {noisy} of {len(rows)} rows others kept more than {REST} cores busy"
     )
-    about = [f"{processor_name()}; demo, greedy, {request.threads} threads each, {request.pairs} pairs", rest]
+    pairs = "1 pair" if request.pairs == 1 else f"medians of {request.pairs} pairs"
+    about = [f"{processor_name()}; demo, greedy, {request.threads} threads each, {pairs}", rest]
     peers = dict.fromkeys(row.against for row in rows if row.against.startswith("llama-cpp"))
     about += [f"llama.cpp: {peer}" for peer in peers]
     yield terms([(line,) for line in [*about, ""]], "")
