@@ -9,13 +9,15 @@ A request is a line of JSON on stdin, its answer a line of JSON on stdout; one i
     {"do": "load", "model": PATH, "context": 1152, ...}   {"description": "..."}
     {"do": "generate", "prompt": 64, "tokens": 3, "seed": 7}
                                                           {"arrivals": [0.1, 0.2, 0.3]}
+    {"do": "likeliest", "ids": [1, 2, 3]}                 {"tokens": [4, 4, 9]}
+    {"do": "continue", "ids": [1, 2, 3], "tokens": 2}     {"tokens": [9, 7]}
     {"do": "requantise", "source": PATH, "target": PATH, "threads": 2}
                                                           {}
 
-A generation is greedy, after a prompt of random ids that the seed draws, with nothing of it in the KV cache
-beforehand; ``arrivals`` are the seconds at which its tokens came, counted from where it began. What cannot
-be done is answered with ``{"error": "...", "hint": "..."}``. When stdin closes the process ends at once,
-whatever it is doing.
+The likeliest tokens are those after each of the ids. A generation is greedy, after a prompt of random ids
+that the seed draws, with nothing of it in the KV cache beforehand; ``arrivals`` are the seconds at which its
+tokens came, counted from where it began. What cannot be done is answered with ``{"error": "...", "hint":
+"..."}``. When stdin closes the process ends at once, whatever it is doing.
 """
 
 from __future__ import annotations
@@ -108,6 +110,10 @@ class Peer:
             model = self._model
             prompt = random_prompt(request, model.vocabulary)
             return arrivals(lambda: model.generate(prompt, request["tokens"]))
+        if do == "likeliest" and self._model is not None:
+            return {"tokens": list(self._model.likeliest(request["ids"]))}
+        if do == "continue" and self._model is not None:
+            return {"tokens": list(self._model.generate(request["ids"], request["tokens"]))}
         return {"error": f"cannot do {do}"}
 
     def _build(self) -> str:
@@ -171,6 +177,13 @@ class _Model:
             yield token
             if position + 1 < len(ids) + tokens:
                 self._decode([token], position, last=True)
+
+    def likeliest(self, ids: list[int]) -> Iterator[int]:
+        """The likeliest token after each of ``ids``."""
+        self._library.llama_memory_clear(self._library.llama_get_memory(self._context), True)
+        for position, token in enumerate(ids):
+            self._decode([token], position, last=True)
+            yield self._likeliest()
 
     def _decode(self, ids: list[int], position: int, *, last: bool) -> None:
         """Runs tokens that begin at a position; logits are made of the last alone, and where it is asked."""

@@ -1424,6 +1424,9 @@ CHINESE: Mapping[str, str] = {
     "this model has no system prompts: yours is put before the first message": (
         "此模型没有系统提示词：提示词会放在第一条消息之前"
     ),
+    "{name}: its weights ({kind}) are made floats, which take more memory": (
+        "{name}：其权重（{kind}）转为浮点数，占用更多内存"
+    ),
     "{reason}; transformers runs it, which is slower": "{reason}；由 transformers 运行，速度较慢",
     "memory limits the context to {tokens} of {most} tokens": (
         "内存有限，上下文为 {most} 个 token 中的 {tokens} 个"

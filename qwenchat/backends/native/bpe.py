@@ -91,13 +91,21 @@ class BytePairs:
         digest = self._digest()
         pattern = SPLIT_PATTERNS[self.pattern]
         kept = find_kept(digest)
-        if kept is not None and len(kept) == len(self.words):
-            return Merging(kept, pattern, self.normal_form)
+        if kept is not None:
+            unmerged = self._outside(kept)
+            if len(kept) + len(unmerged) == len(self.words):
+                return Merging(kept, pattern, self.normal_form, unmerged=unmerged)
         found = self._ranking()
         vocabulary = Vocabulary.of(found.ranks)
-        if found.ids is None and not found.unmerged:
+        if found.ids is None:
             keep(digest, vocabulary)
         return Merging(vocabulary, pattern, self.normal_form, found.ids, found.unmerged)
+
+    def _outside(self, kept: Vocabulary) -> dict[int, bytes]:
+        """The words that no merges give, which a kept vocabulary does not have."""
+        if len(kept) == len(self.words):
+            return {}
+        return {i: _bytes_of(word) for word, i in self.words.items() if kept.bytes_of(i) is None}
 
     def _ranking(self) -> Ranking:
         if len(self.words) > _MOST_WORDS or len(self.merges) > MOST_MERGES:
@@ -129,3 +137,8 @@ class BytePairs:
         text = "\n".join(f"{left} {right}" for left, right in self.merges)
         digest.update(text.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
+
+
+def _bytes_of(word: str) -> bytes:
+    """What a word stands for; its own bytes where that is no text."""
+    return bytes_of_word(word) or word.encode("utf-8", "replace")

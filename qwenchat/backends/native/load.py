@@ -140,6 +140,15 @@ def _quantised(place: Place) -> str:
 def _load_with_torch(request: LoadRequest, seen: _Seen) -> NativeBackend:
     found = _look(request, seen)
     config, checkpoint = seen.place.config, seen.place.checkpoint()
+    if seen.place.in_codes:
+        kind = _quantised(seen.place)
+        request.notice(
+            Phrase(
+                "{name}: its weights ({kind}) are made floats, which take more memory",
+                name=request.name,
+                kind=kind,
+            )
+        )
     from qwenchat.engine.generate import Engine
     from qwenchat.engine.plan import new_runner, pack
     from qwenchat.engine.weights.loader import load_model, weigh

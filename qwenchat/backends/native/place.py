@@ -54,6 +54,11 @@ class Place:
             and (self.path / "tokenizer.json").exists()
         )
 
+    @property
+    def in_codes(self) -> bool:
+        """Whether it is a GGUF file that has most of its weights in codes."""
+        return self.head is not None and self.head.file.kind not in ("F32", "F16", "BF16")
+
     def checkpoint(self) -> Checkpoint:
         """The model and its tensors.
 

@@ -18,7 +18,7 @@ from qwenchat.engine.cpu.layout import BLOCK, LANES
 from qwenchat.engine.cpu.memory import Array
 from qwenchat.gguf.blocks import CodeLayout, Codes
 
-_ROWS_AT_ONCE = 8 * BLOCK
+_ROWS_AT_ONCE = 4 * BLOCK
 """What lies between a file's bytes and the blocks takes memory, and is soonest read where it is near."""
 
 

@@ -149,7 +149,9 @@ def _no_kernels() -> Any:
 def test_where_our_kernels_cannot_be_used_the_floats_of_a_gguf_file_are(tmp_path: Path) -> None:
     made = gguf_models.write(tmp_path / "m.gguf", "llama", "Q6_K", keys=keys())
     ids = list(range(40))
-    model = load(made.path, dtype="float16")
+    told: list[str] = []
+    model = load(made.path, dtype="float16", notice=told.append)
+    assert any("its weights (GGUF Q6_K) are made floats" in line for line in told)
     found = model.logits(ids).numpy()
     assert np.linalg.norm(found - made.logits(ids)) < 2e-2 * np.linalg.norm(found)
 

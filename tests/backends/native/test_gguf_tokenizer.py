@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qwenchat.backends.native import bpe
 from qwenchat.backends.native.gguf_tokenizer import read_gguf_tokenizer
 from qwenchat.errors import CheckpointError
 from qwenchat.gguf.vocabulary import GGUFVocabulary
@@ -38,6 +39,21 @@ def test_control_and_user_defined_tokens_are_one_id_each(small: GGUFVocabulary) 
     assert len(ours.encode("<|im_start|>")) > 1
     assert ours.encode("<|im_start|>", allowed_special="all") == [ours.special_tokens["<|im_start|>"]]
     assert ours.encode("<tool_call>") == [ours.added["<tool_call>"]]
+
+
+def test_words_that_fill_up_the_models_ids_cost_no_start_the_time_that_the_first_took(
+    small: GGUFVocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padding = [f"[PAD{i}]" for i in range(3)]
+    types = np.concatenate((small.types, np.full(3, 5, np.uint8)))
+    filled = replace(small, tokens=[*small.tokens, *padding], types=types)
+    first = read_gguf_tokenizer(filled).tokenizer
+    monkeypatch.setattr(bpe, "rank", lambda *_: pytest.fail("ranked again"))
+    again = read_gguf_tokenizer(filled).tokenizer
+    for text in (*tricky_texts(), *padding):
+        assert again.encode(text) == first.encode(text), text
+    for token_id in range(len(filled.tokens)):
+        assert again.decode_token(token_id) == first.decode_token(token_id)
 
 
 def test_a_text_begins_with_what_the_file_says(small: GGUFVocabulary) -> None:
