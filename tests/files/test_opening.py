@@ -72,6 +72,7 @@ ALLOWED = {
     "terminal.pictures.show": "no link; what is no picture is not drawn",
     "tools.builtin.WebFetch.run": "an address",
     "tools.function_child.main": PIPE,
+    "tools.mcp._client": SYSTEM,
 }
 
 
