@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import torch
 
     from qwenchat.backends.constraint import GrammarConstraint, Vocabulary
-    from qwenchat.engine.config import GenerationDefaults
     from qwenchat.engine.generate import Engine
     from qwenchat.engine.generation import Generation
+    from qwenchat.engine.generation_config import GenerationDefaults
     from qwenchat.engine.sampling import SamplingParams
 
 

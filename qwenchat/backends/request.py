@@ -16,7 +16,7 @@ from qwenchat.models.progress import Progress
 from qwenchat.settings import choices
 
 if TYPE_CHECKING:
-    from qwenchat.engine.config import GenerationDefaults
+    from qwenchat.engine.generation_config import GenerationDefaults
     from qwenchat.settings.schema import Settings
 
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from qwenchat.engine.config import GenerationDefaults, ModelConfig, model_config
+from qwenchat.engine.config import ModelConfig, model_config
 from qwenchat.engine.fields import (
     EPSILON,
     MAX_CONTEXT,
@@ -31,6 +31,7 @@ from qwenchat.engine.fields import (
     Fields,
     is_whole,
 )
+from qwenchat.engine.generation_config import GenerationDefaults
 from qwenchat.engine.rope_scaling import Factors
 from qwenchat.errors import Names, NotComputedError, quoted
 from qwenchat.gguf.head import ROPE_FACTORS, GGUFHead, not_computed

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from qwenchat.backends.huggingface.backend import HuggingFaceBackend
     from qwenchat.backends.prompts.chat_prompt import ChatPrompt, TextPrompt
-    from qwenchat.engine.config import GenerationDefaults
+    from qwenchat.engine.generation_config import GenerationDefaults
     from qwenchat.engine.memory import Need
 
 
@@ -153,7 +153,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _read_defaults(files: HubFiles, config: Any) -> GenerationDefaults:
-    from qwenchat.engine.config import read_generation_defaults
+    from qwenchat.engine.generation_config import read_generation_defaults
     from qwenchat.engine.gguf_config import DEFAULTS
 
     defaults = DEFAULTS if files.gguf else read_generation_defaults(files.folder)

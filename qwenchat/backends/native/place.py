@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING
 
 from qwenchat.backends.huggingface.files import gguf_file
 from qwenchat.backends.native.qwen_prompt import QwenPrompt
-from qwenchat.engine.config import (
-    GenerationDefaults,
-    ModelConfig,
-    read_generation_defaults,
-    read_model_config,
-)
+from qwenchat.engine.config import ModelConfig, read_model_config
 from qwenchat.engine.fields import Fields
+from qwenchat.engine.generation_config import GenerationDefaults, read_generation_defaults
 from qwenchat.errors import CheckpointError
 from qwenchat.files.json_values import read_json
 from qwenchat.tokenizer import QwenTokenizer

@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 import qwenchat
 import qwenchat.engine.cuda.linear
 from qwenchat.engine import memory
-from qwenchat.engine.config import read_generation_defaults, read_model_config
+from qwenchat.engine.config import read_model_config
 from qwenchat.engine.cuda.linear import PackedLinear, RowLayout
+from qwenchat.engine.generation_config import read_generation_defaults
 from qwenchat.engine.weights import gptq, loader
 from qwenchat.engine.weights.tensor_files import TensorFiles
 from qwenchat.errors import CheckpointError, InsufficientMemoryError

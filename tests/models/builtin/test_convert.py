@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 import qwenchat
-from qwenchat.engine.config import read_generation_defaults, read_model_config
+from qwenchat.engine.config import read_model_config
+from qwenchat.engine.generation_config import read_generation_defaults
 from qwenchat.engine.weights.gptq import Codes, dequantize
 from qwenchat.errors import CheckpointError
 from qwenchat.models.builtin.convert import FILES, GROUP_SIZE, convert, convert_float
