@@ -161,8 +161,9 @@ def _fill(found: Survey, team: Team, progress: Callable[[float], None]) -> Parts
     for name in [name for name in floats if name.endswith(".bias")]:
         matrices[name.removesuffix(".bias")].set_bias(floats.pop(name))
     head = next(p for p in reversed(found.parameters) if p.name in ("lm_head.weight", "embedding.weight"))
-    screen = make_screen(Matrix.of_floats(found.files.array(head.stored[0])), team, arena)
-    matrices[SCREEN], floats[MARGINS] = screen.codes, screen.margins
+    if head.gptq is None:  # else it is in codes itself
+        screen = make_screen(Matrix.of_floats(found.files.array(head.stored[0])), team, arena)
+        matrices[SCREEN], floats[MARGINS] = screen.codes, screen.margins
     return matrices, floats
 
 
