@@ -51,6 +51,7 @@ ALLOWED = {
     "terminal.input.history.TypedLines.store_string": APPENDED,
     "tools.function_child.main": DEVICE,
     "tools.interpreter.Interpreter.put": "a copy for the worker, named anew for each file",
+    "tools.mcp._client": DEVICE,
     "tools.worker._Descriptor.__init__": DEVICE,
 }
 WRITERS = {
