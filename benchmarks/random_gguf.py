@@ -1,16 +1,13 @@
 """GGUF files of the published shapes with random weights, as llama.cpp reads a Qwen of any generation.
 
-Owns the writing of the container and its layout, which ``models.gguf`` describes and reads. All matrices are
-in Q8_0: blocks of 32 numbers, each a float16 scale and 32 signed bytes. There is no vocabulary in the file.
-What is written serves to time llama.cpp, and answers nonsense.
+All matrices are in Q8_0: blocks of 32 numbers, each a float16 scale and 32 signed bytes. There is no
+vocabulary in the file. What is written serves to time llama.cpp, and answers nonsense.
 """
 
 from __future__ import annotations
 
-import math
 import shutil
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -19,6 +16,8 @@ from qwenchat.bench.checkpoint import SPARE
 from qwenchat.bench.random_weights import embedding_deviation
 from qwenchat.errors import QwenchatError
 from qwenchat.files.opening import reason_of
+from qwenchat.gguf import writing
+from qwenchat.gguf.writing import GROUP, Plan, Value, kind_named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,12 +25,9 @@ if TYPE_CHECKING:
 
     from qwenchat.engine.config import ModelConfig
 
-_ALIGNMENT = 32
-_STRING, _UNSIGNED, _FLOAT = 8, 4, 6
-_F32, _Q8_0 = 0, 8
 _MOSTLY_Q8_0 = 7
-_NUMBERS, _BLOCK = 32, 34
-"""Numbers of a Q8_0 block, and its bytes."""
+_BLOCK = 34
+"""The bytes of a Q8_0 block."""
 _POOL = 65537
 """Blocks that are drawn, and written over and over: a prime number, so that no rows of a matrix are alike."""
 
@@ -45,7 +41,7 @@ def ensure(path: Path, config: ModelConfig, *, progress: Callable[[str], None]) 
     if path.exists():
         return
     tensors = list(_tensors(config))
-    size = sum(t.size for t in tensors)
+    size = sum(t.plan.size for t in tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
     if free < size + SPARE:
@@ -65,7 +61,7 @@ def ensure(path: Path, config: ModelConfig, *, progress: Callable[[str], None]) 
         partial.unlink(missing_ok=True)
 
 
-def _metadata(c: ModelConfig) -> dict[str, str | int | float]:
+def _metadata(c: ModelConfig) -> dict[str, Value]:
     kind = c.architecture.model_type
     numbers: dict[str, int | float] = {
         "context_length": c.max_position_embeddings,
@@ -114,14 +110,9 @@ class _Tensor:
     mean: float = 0.0
 
     @property
-    def type(self) -> int:
-        return _F32 if len(self.shape) == 1 else _Q8_0
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        numbers = math.prod(self.shape)
-        return 4 * numbers if self.type == _F32 else numbers // _NUMBERS * _BLOCK
+    def plan(self) -> Plan:
+        """What is written of it."""
+        return Plan(self.name, self.shape, kind_named("F32" if len(self.shape) == 1 else "Q8_0"))
 
 
 def _tensors(c: ModelConfig) -> Iterator[_Tensor]:
@@ -157,26 +148,18 @@ def _norm(name: str, size: int) -> _Tensor:
     return _Tensor(name, (size,), 0.1, mean=1.0)
 
 
-def _write(file: IO[bytes], metadata: Mapping[str, str | int | float], tensors: list[_Tensor]) -> None:
+def _write(file: IO[bytes], metadata: dict[str, Value], tensors: list[_Tensor]) -> None:
     import numpy as np
 
-    file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
-    for key, value in metadata.items():
-        file.write(_string(key) + _value(value))
-    offset = 0
-    for t in tensors:
-        dimensions = struct.pack(f"<I{len(t.shape)}Q", len(t.shape), *reversed(t.shape))
-        file.write(_string(t.name) + dimensions + struct.pack("<IQ", t.type, offset))
-        offset += _aligned(t.size)
-    _pad(file)
+    file.write(writing.head(metadata, [t.plan for t in tensors]))
     numbers = np.random.default_rng(0)
     pool = _Pool(numbers)
     for t in tensors:
-        if t.type == _F32:
+        if len(t.shape) == 1:
             file.write(numbers.normal(t.mean, t.deviation, t.shape).astype("<f4").tobytes())
         else:
-            pool.write(file, t.size // _BLOCK, t.deviation)
-        _pad(file)
+            pool.write(file, t.plan.size // _BLOCK, t.deviation)
+        file.write(bytes(t.plan.padding))
 
 
 class _Pool:
@@ -185,8 +168,8 @@ class _Pool:
     def __init__(self, numbers: np.random.Generator) -> None:
         import numpy as np
 
-        self._blocks = np.zeros(_POOL, np.dtype([("scale", "<f2"), ("codes", "i1", _NUMBERS)]))
-        self._blocks["codes"] = numbers.integers(-127, 128, (_POOL, _NUMBERS), np.int8)
+        self._blocks = np.zeros(_POOL, np.dtype([("scale", "<f2"), ("codes", "i1", GROUP)]))
+        self._blocks["codes"] = numbers.integers(-127, 128, (_POOL, GROUP), np.int8)
         self._spread: npt.NDArray[Any] = numbers.uniform(0.5, 1.5, _POOL) / (255 / 12**0.5)
         self._next = 0
 
@@ -199,24 +182,3 @@ class _Pool:
             file.write(data[self._next * _BLOCK : (self._next + count) * _BLOCK])
             self._next = (self._next + count) % _POOL
             blocks -= count
-
-
-def _string(text: str) -> bytes:
-    data = text.encode()
-    return struct.pack("<Q", len(data)) + data
-
-
-def _value(value: str | int | float) -> bytes:
-    if isinstance(value, str):
-        return struct.pack("<I", _STRING) + _string(value)
-    if isinstance(value, int):
-        return struct.pack("<II", _UNSIGNED, value)
-    return struct.pack("<If", _FLOAT, value)
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
-
-
-def _pad(file: IO[bytes]) -> None:
-    file.write(bytes(_aligned(file.tell()) - file.tell()))
