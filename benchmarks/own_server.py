@@ -50,6 +50,8 @@ class Own:
             dtype=request["dtype"],
             context=request["context"],
             threads=request.get("threads"),
+            # A model goes on with random tokens by repeating itself: what guesses gain there is no decoding.
+            prompt_lookup="off",
         )
         assert isinstance(backend, NativeBackend)
         self._backend = backend

@@ -54,7 +54,7 @@ def test_the_engine_knows_nothing_of_what_is_above_it() -> None:
     program = """
 import sys
 import qwenchat.engine.generate, qwenchat.engine.plan, qwenchat.engine.weights.loader
-known = tuple(f"qwenchat.{name}" for name in ("engine", "errors", "files", "humanize", "version"))
+known = tuple(f"qwenchat.{name}" for name in ("engine", "errors", "files", "gguf", "humanize", "version"))
 print(*(n for n in sys.modules if n.startswith("qwenchat.") and not n.startswith(known)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

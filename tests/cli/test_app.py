@@ -526,7 +526,8 @@ def test_shell_completion_is_offered() -> None:
 
 # Numbers, texts, paths (which the shell completes itself), and what only a server or a cache knows.
 FREE = {"words", "stop", "title", "tokens", "revision", "dest", "output", "folder", "chart"}
-FREE |= {"calibration", "from_file"}
+FREE |= {"calibration", "from_file", "file", "schema", "grammar"}
+FREE |= {"allow", "choice", "contexts", "tool", "var"}
 
 
 def parameters(command: Any) -> Iterator[Any]:

@@ -47,13 +47,19 @@ def store(tmp_path: Path) -> SessionStore:
     return SessionStore(folder)
 
 
+LATER_OPTIONS = {"think": None, "think_tokens": None, "grammar": "", "trigger": ""}
+"""What the version that wrote the old files had not, as it is where a reply does not have it."""
+
+
 def as_read_then(node: Node) -> dict[str, Any]:
     """A node as the version that wrote the old files saw it."""
     fields = {"id": node.id, "parent": node.parent, "role": node.role.value, "created": node.created}
     fields["text"] = node.message.text
     if node.record is None:
         return fields
-    return {**fields, "token_ids": list(node.message.token_ids or ()), **asdict(node.record)}
+    record = asdict(node.record)
+    assert {name: record["options"].pop(name) for name in LATER_OPTIONS} == LATER_OPTIONS
+    return {**fields, "token_ids": list(node.message.token_ids or ()), **record}
 
 
 def saved_again(record: SessionRecord) -> SessionRecord:

@@ -448,6 +448,8 @@ def test_every_option_can_be_set_and_is_completed(chat: Chat, say: Say) -> None:
     values = {"top_k": "3", "seed": "4", "max_new_tokens": "5", "stop": "END"}
     values |= {"think": "off", "think_tokens": "6"}
     for field in fields(GenerationOptions):
+        if field.name in ("grammar", "trigger"):  # what a tool asks for, or --schema
+            continue
         run_command(chat, f"/set {field.name} {values.get(field.name, '0.5')}")
         assert f"/set {field.name}" in completed(chat, "/set ")
         assert completed(chat, f"/set {field.name} ") == [f"/set {field.name} default"]
