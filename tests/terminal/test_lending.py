@@ -130,8 +130,11 @@ def test_a_search_that_finds_nothing_says_so(tmp_path: Path) -> None:
         screen.until("echo (a test)")
         screen.type("hello there\r")
         screen.until("You said: hello there")
+        screen.until(
+            lambda _: "context 10/200" in screen.rows[-1]
+        )  # until then the terminal has ^R for itself
         screen.type("\x12hel")
-        screen.until(lambda _: "> hello there" in screen.rows and "echo" in screen.rows[-1])
+        screen.until(lambda _: screen.rows.count("> hello there") == 2 and "echo" in screen.rows[-1])
         screen.type("zz")
         screen.until("no earlier line contains helzz")
     finally:
