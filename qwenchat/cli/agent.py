@@ -52,32 +52,24 @@ _Model = Annotated[
         autocompletion=completion.models_to("load"),
     ),
 ]
+
+
+def _several(name: str, metavar: str, about: str) -> Any:
+    """An option that may be repeated."""
+    return typer.Option(name, metavar=metavar, help=about, show_default=False)
+
+
 _Var = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--var",
-        metavar="NAME=TEXT",
-        help="A variable that the code finds; may be repeated.",
-        show_default=False,
-    ),
+    _several("--var", "NAME=TEXT", "A variable that the code finds; may be repeated."),
 ]
 _File = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--file",
-        metavar="NAME=PATH",
-        help="A variable with the text of a file; may be repeated.",
-        show_default=False,
-    ),
+    _several("--file", "NAME=PATH", "A variable with the text of a file; may be repeated."),
 ]
 _Tool = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--tool",
-        metavar="NAME=COMMAND",
-        help="A command or an http address that answers a tool; may be repeated.",
-        show_default=False,
-    ),
+    _several("--tool", "NAME=COMMAND", "A command or an http address that answers a tool; may be repeated."),
 ]
 _Yes = Annotated[
     bool,

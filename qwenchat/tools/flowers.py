@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 
 from qwenchat.chat.messages import Message
-from qwenchat.chat.parts import Role, Text
+from qwenchat.chat.parts import Role, Text, ToolCall
 from qwenchat.tools.forms import (
     Definition,
     Kind,
@@ -23,10 +23,10 @@ from qwenchat.tools.forms import (
     PieceWriter,
     Rendered,
     Verbatim,
+    Wording,
     calls_anything,
-    result_text,
-    results_by_call,
     turns_of,
+    worded,
 )
 
 _NAME, _ARGS, _RESULT, _RETURN = "✿FUNCTION✿", "✿ARGS✿", "✿RESULT✿", "✿RETURN✿"
@@ -95,7 +95,7 @@ class Flowers:
                 rendered += answer
                 begun = tuple(p for m in answer for p in m.parts if isinstance(p, Text)) if is_last else ()
             elif answer:
-                pieces, begun, lead = _answer(answer, verbatim, is_open=is_last)
+                pieces, begun, lead = worded(answer, verbatim, _WORDING, is_open=is_last)
                 rendered.append(Message(Role.ASSISTANT, tuple(pieces)))
         return Rendered(rendered, begun, lead) if turns[-1][1:] else Rendered(rendered)
 
@@ -126,36 +126,23 @@ def instruction(tools: Sequence[Definition], question: str) -> str:
     return whole.format(tools="\n\n".join(told), names=",".join(tool.name for tool in tools))
 
 
-def _answer(
-    answer: Sequence[Message], verbatim: Verbatim, *, is_open: bool
-) -> tuple[list[Text], tuple[Text, ...], str]:
-    """What the assistant's turn holds of an answer, what of that is the next step's, and its lead."""
-    results = results_by_call(answer)
-    steps = [message for message in answer if message.role is Role.ASSISTANT]
-    pieces: list[Text] = []
-    begun: tuple[Text, ...] = ()
-    for n, step in enumerate(steps):
-        is_last = n == len(steps) - 1
-        written = verbatim(step)
-        if written is None:
-            said = "\n".join(filter(None, (step.thought.strip(), step.text.strip())))
-            first = f"{_NAME}: {step.calls[0].name}\n{_ARGS}: {step.calls[0].arguments}" if step.calls else ""
-            after = ": " if n and said else ""
-            written = (Text(after + "\n".join(filter(None, (said, first)))),)
-        pieces += written
-        begun = tuple(written)
-        ended = pieces[-1].text.endswith("\n")
-        for m, call in enumerate(step.calls):
-            if m:
-                pieces.append(Text(f"\n{_NAME}: {call.name}\n{_ARGS}: {call.arguments}"))
-            text = f"{_RESULT}: {_FLOWER.sub('✿ ', result_text(call, results))}"
-            pieces.append(Text(text if ended else f"\n{text}"))
-            ended = False
-        if step.calls and (is_open or not is_last):
-            # The colon is the model's: it may be one token with what follows.
-            pieces.append(Text(f"\n{_RETURN}"))
-            begun = ()
-    return pieces, begun, _RETURN if len(steps) > 1 or not begun else ""
+def _step(step: Message, is_first: bool, goes_on: bool) -> str:
+    said = "\n".join(filter(None, (step.thought.strip(), step.text.strip())))
+    first = _call(step.calls[0]) if step.calls else ""
+    after = "" if is_first or not said else ": "
+    return after + "\n".join(filter(None, (said, first)))
+
+
+def _call(call: ToolCall) -> str:
+    return f"{_NAME}: {call.name}\n{_ARGS}: {call.arguments}"
+
+
+def _result(result: str) -> str:
+    return f"{_RESULT}: {_FLOWER.sub('✿ ', result)}"
+
+
+_WORDING = Wording(_step, _call, _result, _RETURN)
+"""The colon behind the last words is the model's: it may be one token with what follows."""
 
 
 class FlowerParser:

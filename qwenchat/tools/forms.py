@@ -176,3 +176,54 @@ def results_by_call(answer: Sequence[Message]) -> dict[str, ToolResult]:
 def result_text(call: ToolCall, results: Mapping[str, ToolResult]) -> str:
     """What a model reads of a call's result."""
     return results[call.id].text.lstrip("\n").rstrip() if call.id in results else UNANSWERED
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a form that writes calls and results into the assistant's turn words an answer.
+
+    Attributes:
+        step: a step of the model with its first call, if it has one; told whether it is the answer's first,
+            and whether the model goes on with it.
+        call: another call of the same step.
+        result: what came of a call, from its text.
+        lead: the words that the model goes on from after results.
+    """
+
+    step: Callable[[Message, bool, bool], str]
+    call: Callable[[ToolCall], str]
+    result: Callable[[str], str]
+    lead: str
+
+
+def worded(
+    answer: Sequence[Message], verbatim: Verbatim, wording: Wording, *, is_open: bool
+) -> tuple[list[Text], tuple[Text, ...], str]:
+    """What the assistant's turn holds of an answer, what of that is the next step's, and its lead.
+
+    Args:
+        is_open: whether there is to be one.
+    """
+    results = results_by_call(answer)
+    steps = [message for message in answer if message.role is Role.ASSISTANT]
+    pieces: list[Text] = []
+    begun: tuple[Text, ...] = ()
+    for n, step in enumerate(steps):
+        is_last = n == len(steps) - 1
+        written = verbatim(step)
+        if written is None:
+            goes_on = is_open and is_last and not step.calls
+            written = (Text(wording.step(step, n == 0, goes_on)),)
+        pieces += written
+        begun = tuple(written)
+        ended = pieces[-1].text.endswith("\n")  # the line that the model ended before it stopped
+        for m, call in enumerate(step.calls):
+            if m:
+                pieces.append(Text(f"\n{wording.call(call)}"))
+            text = wording.result(result_text(call, results))
+            pieces.append(Text(text if ended else f"\n{text}"))
+            ended = False
+        if step.calls and (is_open or not is_last):
+            pieces.append(Text(f"\n{wording.lead}"))
+            begun = ()
+    return pieces, begun, wording.lead if len(steps) > 1 or not begun else ""

@@ -23,7 +23,7 @@ import re
 from collections.abc import Sequence
 
 from qwenchat.chat.messages import Message
-from qwenchat.chat.parts import Role, Text
+from qwenchat.chat.parts import Role, Text, ToolCall
 from qwenchat.chat.rendering import prompt_text
 from qwenchat.tools.forms import (
     Definition,
@@ -32,10 +32,10 @@ from qwenchat.tools.forms import (
     PieceWriter,
     Rendered,
     Verbatim,
+    Wording,
     calls_anything,
-    result_text,
-    results_by_call,
     turns_of,
+    worded,
 )
 from qwenchat.tools.grammar import json_rule
 
@@ -104,7 +104,7 @@ class ReAct:
                 rendered += answer
                 begun = tuple(p for m in answer for p in m.parts if isinstance(p, Text)) if is_last else ()
             elif answer:
-                pieces, begun, lead = _answer(answer, verbatim, is_open=is_last)
+                pieces, begun, lead = worded(answer, verbatim, _WORDING, is_open=is_last)
                 rendered.append(Message(Role.ASSISTANT, tuple(pieces)))
         return Rendered(rendered, begun, lead) if turns[-1][1:] else Rendered(rendered)
 
@@ -138,37 +138,21 @@ def instruction(tools: Sequence[Definition], query: str) -> str:
     return _INSTRUCTION.format(tools="\n\n".join(told), names=names, query=query)
 
 
-def _answer(
-    answer: Sequence[Message], verbatim: Verbatim, *, is_open: bool
-) -> tuple[list[Text], tuple[Text, ...], str]:
-    """What the assistant's turn holds of an answer, what of that is the next step's, and its lead.
+def _begun(step: Message, is_first: bool, goes_on: bool) -> str:
+    """A step; that it begins with a thought is said behind the results before it."""
+    text = _step(step, goes_on=goes_on)
+    return text if is_first else text.removeprefix(_THOUGHT)
 
-    Args:
-        is_open: whether there is to be one.
-    """
-    results = results_by_call(answer)
-    steps = [message for message in answer if message.role is Role.ASSISTANT]
-    pieces: list[Text] = []
-    begun: tuple[Text, ...] = ()
-    for n, step in enumerate(steps):
-        is_last = n == len(steps) - 1
-        written = verbatim(step)
-        if written is None:
-            text = _step(step, goes_on=is_open and is_last and not step.calls)
-            written = (Text(text.removeprefix(_THOUGHT) if n else text),)
-        pieces += written
-        begun = tuple(written)
-        ended = pieces[-1].text.endswith("\n")  # the line that the model ended before it stopped
-        for m, call in enumerate(step.calls):
-            if m:
-                pieces.append(Text(f"\nAction: {call.name}\nAction Input: {call.arguments.strip()}"))
-            text = f"Observation: {_indented(result_text(call, results))}"
-            pieces.append(Text(text if ended else f"\n{text}"))
-            ended = False
-        if step.calls and (is_open or not is_last):
-            pieces.append(Text(f"\n{_THOUGHT}"))
-            begun = ()
-    return pieces, begun, _THOUGHT if len(steps) > 1 or not begun else ""
+
+def _call(call: ToolCall) -> str:
+    return f"Action: {call.name}\nAction Input: {call.arguments.strip()}"
+
+
+def _observed(result: str) -> str:
+    return f"Observation: {_indented(result)}"
+
+
+_WORDING = Wording(_begun, _call, _observed, _THOUGHT)
 
 
 def _step(message: Message, *, goes_on: bool) -> str:
