@@ -66,7 +66,8 @@ def test_ask_prints_the_answer_alone_and_ends_the_line(run: Callable[..., Any], 
     assert code == 0
     assert out.endswith("\n")
     assert "\x1b" not in out
-    assert err.splitlines()[0] == f"answering with {tiny_chat}"
+    told = [line for line in err.splitlines() if line != "compiling kernels, once"]  # if nobody has before
+    assert told[0] == f"answering with {tiny_chat}"
 
 
 def test_a_pipe_is_answered_without_a_command(run: Callable[..., Any]) -> None:
