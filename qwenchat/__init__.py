@@ -42,9 +42,10 @@ What a chat and a model are::
 
     chat          pure values: messages and events, the tree of turns, the context window, ChatML; backend is
                   the protocol between a chat and a model, turn one turn of it
-    engine        token ids in, token ids out: generate is the one loop, runner what it asks of whatever runs
-                  a model, prefix_cache what a prompt reuses; the architecture, the KV cache, sampling, the
-                  plan of kernels
+    engine        token ids in, token ids out: loop is the one loop, generate and shared drive it, for one
+                  reply at a time and for several; runner is what it asks of whatever runs a model,
+                  prefix_cache what a prompt reuses; the architecture, the KV cache, sampling, the plan of
+                  kernels
       weights     from a checkpoint's files to a device
       cpu, cuda   the kernels of either, and what runs a token through them
     tokenizer     Qwen's BPE: text to token ids and back

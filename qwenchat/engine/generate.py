@@ -1,51 +1,45 @@
-"""The generation loop: a prompt's token ids in, new token ids out, one at a time, whatever runs them.
+"""Engines: a prompt's token ids in, new token ids out, one at a time, whatever runs them.
 
-Owns the cache at hand, so that a prompt that begins like the last one prefills only what is new; tokens that
-are guessed and verified several at a time; limits, ends, statistics, and what becomes of a generation that is
-cancelled, closed or out of memory. Knows nothing of text, models, devices or libraries.
+Owns the checks of what is asked for, the cache of the one generation at hand, so that a prompt that begins
+like the last one prefills only what is new, and what becomes of one that runs out of memory. The order of a
+reply is ``loop``'s; several at a time are ``shared``'s. Knows nothing of text, models, devices or libraries.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Generator, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
-from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from qwenchat.engine.generation import (
-    Cancelled,
     Generation,
     GenerationStats,
     Prefilled,
+    Request,
     check_ids,
-    is_set,
     out_of_memory,
 )
+from qwenchat.engine.loop import Loop, step
 from qwenchat.engine.prefix_cache import PrefixCache
-from qwenchat.engine.prompt_lookup import Costs, Mode, PromptLookup
+from qwenchat.engine.prompt_lookup import Costs, Mode
 from qwenchat.engine.runner import Runner
-from qwenchat.engine.sampling import Constraint, SamplingParams, TokenChooser
+from qwenchat.engine.sampling import Constraint, SamplingParams
 from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError, PromptError
 
 R = TypeVar("R", bound="Runner[Any]")
 
 
-class Engine(Generic[R]):
-    """A runner with a cache.
+class BaseEngine(ABC, Generic[R]):
+    """A runner with what it needs to generate, for one at a time or for several.
 
     Args:
         runner: runs the model.
         context: tokens of prompt and reply together that a generation without a limit of its own
-            may fill, and that the cache is made for.
+            may fill.
         prompt_lookup: whether tokens are guessed: "auto" only where the runner verifies them to the bit, so
             that no reply changes, and as many as pay by the time that passes take; "on" with any runner.
-
-    Attributes:
-        cache: what ran last; None after :meth:`forget`, until the next generation.
-
-    Raises:
-        InsufficientMemoryError: the cache cannot be allocated.
     """
 
     def __init__(self, runner: R, *, context: int, prompt_lookup: Mode = "auto") -> None:
@@ -53,9 +47,6 @@ class Engine(Generic[R]):
         self.context = context
         self.prompt_lookup = prompt_lookup
         self._costs = Costs()
-        self.cache: PrefixCache | None = None
-        self._busy = threading.Lock()
-        self._allocate(context)
 
     def generate(
         self,
@@ -82,13 +73,14 @@ class Engine(Generic[R]):
         Raises:
             PromptError: no ids, or one outside the vocabulary.
             ContextLengthError: the prompt leaves no room for a token.
-            BusyError: on the first token, if another generation has not ended.
+            BusyError: on the first token, if there is no room for another generation.
         """
         ids = check_ids(prompt, self.runner.vocab_size)
         limit = self._token_limit(len(ids), max_new_tokens)
         params = (params or SamplingParams(temperature=0.0)).seeded()
         stats = GenerationStats(len(ids), seed=params.seed if params.temperature > 0 else None)
-        return Generation(self._generate(ids, params, limit, stop_ids, cancel, stats, constraint), stats)
+        request = Request(ids, params, limit, stop_ids, cancel, constraint)
+        return Generation(self._steps(request, stats), stats)
 
     def logits(self, ids: Sequence[int]) -> Any:
         """The logits after each of ``ids``, float32 [T, vocab_size]; leaves the cache alone.
@@ -108,50 +100,72 @@ class Engine(Generic[R]):
             trouble = out_of_memory(error)
         raise trouble
 
+    @abstractmethod
+    def forget(self) -> None:
+        """Gives the memory of caches that nobody uses back; the next generation allocates again."""
+
+    def close(self) -> None:
+        """Ends what is generated; nothing can be generated after it."""
+        self.forget()
+
+    @abstractmethod
+    def _steps(self, request: Request, stats: GenerationStats) -> Iterator[int | Prefilled]:
+        """The steps of a generation, from the first that is asked for."""
+
+    def _loop(self, cache: PrefixCache, request: Request, stats: GenerationStats) -> Loop:
+        """The loop of a generation on a cache, of which it reuses what serves."""
+        stats.reused_tokens = cache.begin(request.ids)
+        return Loop(self.runner, cache, request, stats, self.prompt_lookup, self._costs)
+
+    def _token_limit(self, prompt_length: int, max_new_tokens: int | None) -> int:
+        if max_new_tokens is not None and (not isinstance(max_new_tokens, int) or max_new_tokens < 1):
+            raise PromptError(
+                "max_new_tokens is {limit!r}, expected a whole number of 1 or more",
+                limit=max_new_tokens,
+            )
+        total = self.context if max_new_tokens is None else max(self.context, self.runner.max_positions)
+        room = total - prompt_length
+        if room < 1:
+            raise _too_long(prompt_length, total)
+        return room if max_new_tokens is None else min(room, max_new_tokens)
+
+
+class Engine(BaseEngine[R]):
+    """An engine with one cache, for one generation at a time, which runs where its tokens are asked for.
+
+    Args:
+        runner, context, prompt_lookup: as of :class:`BaseEngine`; the cache is made for the context.
+
+    Attributes:
+        cache: what ran last; None after :meth:`forget`, until the next generation.
+
+    Raises:
+        InsufficientMemoryError: the cache cannot be allocated.
+    """
+
+    def __init__(self, runner: R, *, context: int, prompt_lookup: Mode = "auto") -> None:
+        super().__init__(runner, context=context, prompt_lookup=prompt_lookup)
+        self.cache: PrefixCache | None = None
+        self._busy = threading.Lock()
+        self._allocate(context)
+
     def forget(self) -> None:
         """Gives the cache's memory back; the next generation allocates it again."""
         self.cache = None
         self.runner.free()
 
-    def _generate(
-        self,
-        ids: list[int],
-        params: SamplingParams,
-        limit: int,
-        stop_ids: Collection[int],
-        cancel: threading.Event | None,
-        stats: GenerationStats,
-        constraint: Constraint | None,
-    ) -> Iterator[int | Prefilled]:
+    def _steps(self, request: Request, stats: GenerationStats) -> Iterator[int | Prefilled]:
         if not self._busy.acquire(blocking=False):
             raise BusyError("the model is already generating", "end or close the other generation first")
-        started = perf_counter()
         trouble: InsufficientMemoryError | None = None
         try:
-            with closing(self._steps(ids, params, limit, cancel, stats, constraint)) as steps:
-                for step in steps:
-                    if isinstance(step, Prefilled):
-                        yield step
-                        started = perf_counter()
-                        continue
-                    stats.decode_seconds = perf_counter() - started
-                    if step in stop_ids:
-                        stats.finish_reason = "stop"
-                        return
-                    stats.new_tokens += 1
-                    yield step
-                    if stats.new_tokens == limit:
-                        stats.finish_reason = stats.finish_reason or "length"
-                        return
-        except Cancelled:
-            pass
+            yield from self._run(request, stats)
         except Exception as error:
             if not self.runner.ran_out(error):
                 raise
             trouble = out_of_memory(error)
         finally:
-            if stats.finish_reason is None:  # cancelled, closed by the caller, or interrupted
-                stats.finish_reason = "cancelled"
+            stats.finish_reason = stats.finish_reason or "cancelled"
             if trouble is not None:
                 self.forget()
             self._busy.release()
@@ -159,135 +173,24 @@ class Engine(Generic[R]):
         if trouble is not None:
             raise trouble
 
-    def _steps(
-        self,
-        ids: list[int],
-        params: SamplingParams,
-        limit: int,
-        cancel: threading.Event | None,
-        stats: GenerationStats,
-        constraint: Constraint | None,
-    ) -> Generator[int | Prefilled, None, None]:
-        """The prompt in chunks, then the reply's tokens."""
-        started = perf_counter()
-        cache = self._cache_for(ids, len(ids) + limit, stats)
-        logits = cache.end_logits
-        if logits is not None:
-            yield Prefilled(len(ids), len(ids))
-        chunk = self.runner.chunk
-        for start in range(stats.reused_tokens, len(ids), chunk):
-            logits = self.runner.prefill(cache, ids[start : start + chunk], cancel)
-            stats.prefill_seconds += perf_counter() - started
-            yield Prefilled(len(cache.ids), len(ids))
-            started = perf_counter()
-        cache.remember_end(logits)
-        mode = self.prompt_lookup
-        if constraint is not None:
-            yield from self._constrained(cache, logits, params, cancel, stats, constraint)
-        elif mode == "on" or (mode == "auto" and self.runner.verifies_exactly):
-            # By the clock, what is guessed differs from time to time: only where that changes no reply.
-            lookup = PromptLookup(ids, self._costs if mode == "auto" else None)
-            yield from self._guessing(cache, logits, params, limit, cancel, stats, lookup)
-        else:
-            yield from self.runner.decode(cache, logits, params, limit, cancel)
+    def _run(self, request: Request, stats: GenerationStats) -> Iterator[int | Prefilled]:
+        before = self.cache
+        stats.alpha_changed = before is not None and before.is_outdated(len(request.ids))
+        del before
+        with closing(self._loop(self._cache_for(request.positions), request, stats)) as loop:
+            while not loop.ended:
+                if loop.row is not None:
+                    step(self.runner, [loop])
+                piece = loop.advance()
+                if piece is not None:
+                    yield piece
 
-    def _constrained(
-        self,
-        cache: PrefixCache,
-        logits: Any,
-        params: SamplingParams,
-        cancel: threading.Event | None,
-        stats: GenerationStats,
-        constraint: Constraint,
-    ) -> Generator[int, None, None]:
-        """The reply's tokens, each among those that the constraint allows."""
-        chooser = self.runner.chooser(params, cache.ids, 0)
-        while not is_set(cancel):
-            token = chooser(constraint.masked(logits))
-            goes_on = constraint.takes(token)
-            if not goes_on:
-                stats.finish_reason = "stop"
-            yield token
-            if not goes_on:
-                return
-            logits = self.runner.prefill(cache, [token], cancel)
-
-    def _guessing(
-        self,
-        cache: PrefixCache,
-        logits: Any,
-        params: SamplingParams,
-        limit: int,
-        cancel: threading.Event | None,
-        stats: GenerationStats,
-        lookup: PromptLookup,
-    ) -> Generator[int, None, None]:
-        """The reply's tokens, one by one, or several at a time where they can be guessed."""
-        runner, prompt = self.runner, len(cache.ids)
-        while True:
-            given = len(lookup.ids) - prompt
-            with closing(runner.decode(cache, logits, params, limit - given, cancel, given)) as tokens:
-                guess = yield from self._until_guess(tokens, lookup, prompt + limit)
-            if not guess:
-                return
-            chooser = runner.chooser(params, lookup.ids, len(lookup.ids) - prompt)
-            while guess:
-                yield from self._verified(cache, chooser, guess, cancel, stats, lookup)
-                guess = lookup.guess(prompt + limit - len(lookup.ids) - 1)
-            logits = runner.verify(cache, lookup.ids[-1:], cancel)[0]
-
-    def _until_guess(
-        self, tokens: Iterator[int], lookup: PromptLookup, most: int
-    ) -> Generator[int, None, list[int]]:
-        """Tokens as they are decoded; then a guess of those that follow, or none if they ended."""
-        started = None
-        for token in tokens:
-            if started is not None:  # the first one was not waited for: its logits were there
-                self._costs.ran(1, perf_counter() - started)
-            lookup.add(token)
-            yield token
-            if guess := lookup.guess(most - len(lookup.ids) - 1):
-                return guess
-            started = perf_counter()
-        return []
-
-    def _verified(
-        self,
-        cache: PrefixCache,
-        chooser: TokenChooser,
-        guess: list[int],
-        cancel: threading.Event | None,
-        stats: GenerationStats,
-        lookup: PromptLookup,
-    ) -> Generator[int, None, None]:
-        """Runs the last token with a guess of those behind it: as many as were right, and one more."""
-        held, started = len(cache.ids), perf_counter()
-        try:
-            rows = self.runner.verify(cache, [*lookup.ids[-1:], *guess], cancel)
-            chosen = chooser.accept(rows, guess)
-            self._costs.ran(1 + len(guess), perf_counter() - started)
-            right = len(chosen) - 1
-            lookup.took(len(guess), right)
-            stats.guessed_tokens += len(guess)
-            stats.right_tokens += right
-            for token in chosen:
-                held += 1
-                lookup.add(token)
-                yield token
-                if is_set(cancel):
-                    raise Cancelled
-        finally:
-            # What was not right, and what nobody went on from.
-            cache.truncate(held)
-
-    def _cache_for(self, prompt: list[int], positions: int, stats: GenerationStats) -> PrefixCache:
-        """The cache with room for so many positions, and nothing in it but what serves the prompt."""
+    def _cache_for(self, positions: int) -> PrefixCache:
+        """The cache, with room for so many positions."""
         cache = self.cache
-        stats.alpha_changed = cache is not None and cache.is_outdated(len(prompt))
         if cache is None or positions > cache.capacity:
             del cache
             cache = self._allocate(positions)
-        stats.reused_tokens = cache.begin(prompt)
         return cache
 
     def _allocate(self, capacity: int) -> PrefixCache:
@@ -303,18 +206,6 @@ class Engine(Generic[R]):
             trouble = out_of_memory(error)
         self.forget()
         raise trouble
-
-    def _token_limit(self, prompt_length: int, max_new_tokens: int | None) -> int:
-        if max_new_tokens is not None and (not isinstance(max_new_tokens, int) or max_new_tokens < 1):
-            raise PromptError(
-                "max_new_tokens is {limit!r}, expected a whole number of 1 or more",
-                limit=max_new_tokens,
-            )
-        total = self.context if max_new_tokens is None else max(self.context, self.runner.max_positions)
-        room = total - prompt_length
-        if room < 1:
-            raise _too_long(prompt_length, total)
-        return room if max_new_tokens is None else min(room, max_new_tokens)
 
 
 def _too_long(length: int, most: int) -> ContextLengthError:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from qwenchat.engine.sampling import Constraint, SamplingParams
 from qwenchat.errors import InsufficientMemoryError, PromptError
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -16,6 +17,30 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 class Cancelled(Exception):
     """Work was given up between two layers; the cache counts none of its tokens as filled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be generated, checked.
+
+    Attributes:
+        ids: the prompt.
+        params: how to choose tokens, with a seed unless greedy.
+        limit: at most so many tokens.
+        stop_ids, cancel, constraint: as of an engine's ``generate``.
+    """
+
+    ids: list[int]
+    params: SamplingParams
+    limit: int
+    stop_ids: Collection[int] = ()
+    cancel: threading.Event | None = None
+    constraint: Constraint | None = None
+
+    @property
+    def positions(self) -> int:
+        """Of the cache that it may fill."""
+        return len(self.ids) + self.limit
 
 
 @dataclass(slots=True)

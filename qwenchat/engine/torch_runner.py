@@ -19,6 +19,7 @@ from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.model import Qwen, Rotary
 from qwenchat.engine.positions import ntk_alpha
 from qwenchat.engine.prefix_cache import PrefixCache
+from qwenchat.engine.runner import OneAtATime
 from qwenchat.engine.sampling import SamplingParams
 from qwenchat.engine.torch_sampling import Sampler
 
@@ -55,7 +56,7 @@ class TorchCache(PrefixCache):
         self.kv.truncate(length)
 
 
-class TorchRunner:
+class TorchRunner(OneAtATime[TorchCache]):
     """Runs a Qwen model, in plain torch or by the CPU kernels.
 
     Args:
@@ -102,7 +103,7 @@ class TorchRunner:
         cancel: threading.Event | None = None,
         drawn: int = 0,
     ) -> Generator[int, None, None]:
-        """As :meth:`qwenchat.engine.runner.Runner.decode`."""
+        """As :meth:`qwenchat.engine.runner.OneAtATime.decode`."""
         sampler = self.chooser(params, cache.ids, drawn)
         while not is_set(cancel):
             with torch_alone():

@@ -280,6 +280,33 @@ def test_what_verifies_exactly_gives_the_logits_of_one_token_after_another_to_th
             held += count - count // 2
 
 
+@BOTH
+def test_rows_that_are_stepped_together_get_what_each_would_get_alone(
+    runner: Runner[Any], fresh: Callable[..., list[int]], params: SamplingParams | None
+) -> None:
+    prompts = [ids(count, seed=count) for count in (3, 50, 17, 33)][: runner.rows_at_once]
+    replies: list[list[int]] = [[] for _ in prompts]
+    rows = []
+    for prompt in prompts:
+        cache = runner.new_cache(96)
+        cache.begin(prompt)
+        seeded = (params or SamplingParams(temperature=0)).seeded()
+        rows.append(runner.begin(cache, runner.prefill(cache, prompt), seeded, 20))
+    for turn in range(20):
+        # Not all of them each time, and in another order.
+        chosen = [i for i in range(len(rows)) if len(rows) == 1 or i != turn % 5][:: (-1) ** turn]
+        tokens = runner.step([rows[i] for i in chosen])
+        for i, token in zip(chosen, tokens, strict=True):
+            assert isinstance(token, int)
+            replies[i].append(token)
+    for row in rows:
+        row.close()
+    assert all(len(reply) >= 15 for reply in replies)
+    assert replies == [
+        fresh(prompt, params, len(reply)) for prompt, reply in zip(prompts, replies, strict=True)
+    ]
+
+
 def test_a_reply_may_pass_the_context_that_the_cache_was_made_for(
     runner: Runner[Any], engine: Engine[Any]
 ) -> None:
@@ -289,7 +316,7 @@ def test_a_reply_may_pass_the_context_that_the_cache_was_made_for(
     assert tokens == list(engine.generate(PROMPT, max_new_tokens=40))
 
 
-@pytest.mark.parametrize("when", ["prefill", "decode"])
+@pytest.mark.parametrize("when", ["prefill", "begin", "step"])
 def test_memory_that_runs_out_is_an_error_that_the_engine_survives(
     engine: Engine[Any], fresh: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:

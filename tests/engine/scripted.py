@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 
 from qwenchat.engine.generation import Cancelled
 from qwenchat.engine.prefix_cache import PrefixCache
+from qwenchat.engine.runner import Row, Token
 from qwenchat.engine.sampling import SamplingParams, TokenChooser
 
 VOCABULARY = 300
@@ -35,21 +36,41 @@ class ScriptedCache(PrefixCache):
         del self.keys[length:]
 
 
+class ScriptedRow(Row):
+    """A reply that is being decoded."""
+
+    def __init__(
+        self,
+        cache: ScriptedCache,
+        logits: list[float],
+        choose: ScriptedChooser,
+        cancel: threading.Event | None,
+    ) -> None:
+        self.cache, self.logits, self.choose, self.cancel = cache, logits, choose, cancel
+        self.token: int | None = None
+
+    def close(self) -> None:
+        pass
+
+
 class ScriptedRunner:
     """A model by its script.
 
     Attributes:
         ran: the ids of every run.
+        stepped: the number of rows of every step.
         before_run: called at each run, with the keys written and not counted yet; it may raise.
         frees: how often memory was given back.
         quotes: mostly the likeliest token is the one that stood so many before; 0 for no such liking.
     """
 
     verifies_exactly = True
+    rows_at_once = 4
 
     def __init__(self, chunk: int = 16) -> None:
         self.vocab_size, self.max_positions, self.chunk = VOCABULARY, 256, chunk
         self.ran: list[list[int]] = []
+        self.stepped: list[int] = []
         self.before_run: Callable[[], None] = lambda: None
         self.most_capacity = 10**6
         self.frees = 0
@@ -81,7 +102,7 @@ class ScriptedRunner:
     def chooser(self, params: SamplingParams, ids: Sequence[int], drawn: int) -> ScriptedChooser:
         return ScriptedChooser(params, drawn)
 
-    def decode(
+    def begin(
         self,
         cache: ScriptedCache,
         logits: list[float],
@@ -89,12 +110,20 @@ class ScriptedRunner:
         limit: int,
         cancel: threading.Event | None = None,
         drawn: int = 0,
-    ) -> Generator[int, None, None]:
-        choose = self.chooser(params, cache.ids, drawn)
-        while cancel is None or not cancel.is_set():
-            token = choose(logits)
-            yield token
-            logits = self.prefill(cache, [token], cancel)
+    ) -> ScriptedRow:
+        return ScriptedRow(cache, logits, self.chooser(params, cache.ids, drawn), cancel)
+
+    def step(self, rows: Sequence[Row]) -> list[Token]:
+        assert 1 <= len(rows) <= self.rows_at_once
+        self.stepped.append(len(rows))
+        mine = [row for row in rows if isinstance(row, ScriptedRow)]
+        for row in mine:
+            if row.token is not None:
+                row.logits = self.prefill(row.cache, [row.token], row.cancel if len(rows) == 1 else None)
+                row.token = None
+        for row in mine:
+            row.token = row.choose(row.logits)
+        return [row.token for row in mine if row.token is not None]
 
     def logits(self, ids: Sequence[int]) -> list[list[float]]:
         cache = ScriptedCache(len(ids))

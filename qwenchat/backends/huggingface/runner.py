@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from qwenchat.engine.generation import Cancelled, is_set
 from qwenchat.engine.memory import PREFILL_CHUNK
 from qwenchat.engine.prefix_cache import PrefixCache
+from qwenchat.engine.runner import OneAtATime
 from qwenchat.engine.sampling import SamplingParams
 from qwenchat.engine.torch_runner import free_torch, torch_ran_out
 from qwenchat.engine.torch_sampling import Sampler
@@ -47,7 +48,7 @@ def _no_layers() -> Any:
     return DynamicCache()
 
 
-class HubRunner:
+class HubRunner(OneAtATime[HubCache]):
     """Runs a model of transformers.
 
     Args:
@@ -100,7 +101,7 @@ class HubRunner:
         cancel: threading.Event | None = None,
         drawn: int = 0,
     ) -> Generator[int, None, None]:
-        """As :meth:`qwenchat.engine.runner.Runner.decode`."""
+        """As :meth:`qwenchat.engine.runner.OneAtATime.decode`."""
         if is_set(cancel):
             return
         sampler = self.chooser(params, cache.ids, drawn)

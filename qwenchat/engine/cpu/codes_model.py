@@ -25,7 +25,7 @@ from qwenchat.engine.cpu.layout import (
     JOB_MULTIPLY_MANY,
 )
 from qwenchat.engine.cpu.memory import Array, address, widened
-from qwenchat.engine.cpu.several import Several
+from qwenchat.engine.cpu.several import Place, Several
 from qwenchat.engine.cpu.team import Team
 from qwenchat.engine.cpu.work import Step, Weights
 from qwenchat.engine.generation import Cancelled
@@ -86,12 +86,19 @@ class CodesModel:
             The logits after each, float32 [T, vocab_size], to the bit those that :meth:`step` gives one after
             the other; the next ones are written over them.
         """
+        held = len(cache.ids)
+        return self._run_several([Place(cache, token, held + i) for i, token in enumerate(tokens)])
+
+    def step_rows(self, caches: Sequence[BlockCache], tokens: Sequence[int]) -> Array:
+        """Runs a token after each cache's, up to SEVERAL of them; returns as :meth:`step_several`."""
+        pairs = zip(caches, tokens, strict=True)
+        return self._run_several([Place(cache, token, len(cache.ids)) for cache, token in pairs])
+
+    def _run_several(self, places: Sequence[Place]) -> Array:
         with self._lock:
-            self._bind(cache)
             if self._several is None:
                 self._several = Several(self.weights, self.team, SEVERAL)
-                self._several.bind(cache.addresses)
-            return self._several.run(tokens, len(cache.ids))
+            return self._several.run(places)
 
     def step_screened(self, cache: BlockCache, token: int) -> Screened | Array:
         """As :meth:`step`, its logits to within a margin, half as much to read; in memory of their own."""
@@ -174,8 +181,6 @@ class CodesModel:
         """Lets the step work on a cache."""
         if self._bound is None or self._bound() is not cache:
             self._step.bind(cache.addresses)
-            if self._several is not None:
-                self._several.bind(cache.addresses)
             self._bound = ref(cache)
 
     def _new_chunk(self, tokens: int) -> Chunk:

@@ -6,7 +6,7 @@ Owns what lies between the loop's ids and the model's memory. Knows nothing of l
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,42 @@ from qwenchat.engine.cpu.codes_model import SEVERAL, CodesModel
 from qwenchat.engine.cpu.memory import Array
 from qwenchat.engine.generation import Cancelled, is_set
 from qwenchat.engine.memory import PREFILL_CHUNK
+from qwenchat.engine.runner import Row, Token
 from qwenchat.engine.sampling import SamplingParams
 from qwenchat.engine.screened import Screened, ScreeningSampler
+from qwenchat.errors import QwenchatError
+
+
+class CodesRow(Row):
+    """A reply that is being decoded.
+
+    Attributes:
+        cache, chooser, cancel: as it was begun.
+        logits: those to choose the next token by.
+        token: the last that was chosen, which the cache does not hold yet; None before the first.
+    """
+
+    def __init__(
+        self,
+        cache: BlockCache,
+        logits: Array,
+        chooser: ScreeningSampler,
+        cancel: threading.Event | None,
+    ) -> None:
+        self.cache, self.chooser, self.cancel = cache, chooser, cancel
+        self.logits: Array | Screened = logits
+        self.token: int | None = None
+
+    def choose(self) -> Token:
+        """Chooses the next token."""
+        try:
+            self.token = self.chooser(self.logits)
+        except QwenchatError as error:
+            return error
+        return self.token
+
+    def close(self) -> None:
+        """As :meth:`Row.close`: the ids say how many positions count."""
 
 
 class CodesRunner:
@@ -32,6 +66,7 @@ class CodesRunner:
     """
 
     verifies_exactly = True
+    rows_at_once = SEVERAL
 
     def __init__(self, model: CodesModel, *, int8_cache: bool = False) -> None:
         self.model, self.config = model, model.config
@@ -71,7 +106,7 @@ class CodesRunner:
         """As :meth:`qwenchat.engine.runner.Runner.chooser`."""
         return ScreeningSampler(params, self.vocab_size, ids, drawn, exact=self.model.exact)
 
-    def decode(
+    def begin(
         self,
         cache: BlockCache,
         logits: Array,
@@ -79,20 +114,34 @@ class CodesRunner:
         limit: int,
         cancel: threading.Event | None = None,
         drawn: int = 0,
-    ) -> Generator[int, None, None]:
-        """As :meth:`qwenchat.engine.runner.Runner.decode`."""
-        sampler = self.chooser(params, cache.ids, drawn)
-        row: Array | Screened = logits
-        while not is_set(cancel):
-            token = sampler(row)
-            yield token
-            if not sampler.takes_bounds:
-                row = self.prefill(cache, [token], cancel)
-            elif is_set(cancel):
-                raise Cancelled
-            else:
-                row = self.model.step_screened(cache, token)
-                cache.ids.append(token)
+    ) -> CodesRow:
+        """As :meth:`qwenchat.engine.runner.Runner.begin`."""
+        return CodesRow(cache, logits, self.chooser(params, cache.ids, drawn), cancel)
+
+    def step(self, rows: Sequence[Row]) -> list[Token]:
+        """As :meth:`qwenchat.engine.runner.Runner.step`: to the bit."""
+        mine = [row for row in rows if isinstance(row, CodesRow)]
+        assert len(mine) == len(rows)
+        waiting = [(row, row.token) for row in mine if row.token is not None]
+        if len(waiting) == 1:
+            self._run(*waiting[0])
+        elif waiting:
+            tokens = [token for _, token in waiting]
+            rows_of_logits = self.model.step_rows([row.cache for row, _ in waiting], tokens)
+            for (row, token), logits in zip(waiting, rows_of_logits, strict=True):
+                row.logits = logits
+                row.cache.ids.append(token)
+        return [row.choose() for row in mine]
+
+    def _run(self, row: CodesRow, token: int) -> None:
+        """Runs a row's token, by itself."""
+        if not row.chooser.takes_bounds:
+            row.logits = self.prefill(row.cache, [token], row.cancel)
+        elif is_set(row.cancel):
+            raise Cancelled
+        else:
+            row.logits = self.model.step_screened(row.cache, token)
+            row.cache.ids.append(token)
 
     def logits(self, ids: Sequence[int]) -> Any:
         """As :meth:`qwenchat.engine.runner.Runner.logits`: a torch tensor, the one use of torch here."""

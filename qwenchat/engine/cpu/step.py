@@ -87,29 +87,31 @@ _LINE = 4 * LANES
 
 @kernel
 def step(tokens, count, team, thread):
-    """The logits after some tokens that follow one another, each to the bit what it is by itself.
+    """The logits after some tokens, of one sequence or of several, each to the bit what it is by itself.
 
     Weights are read from memory once: a block of rows meets token after token while it is near. What a
     thread makes for itself, like a norm, counts only if it gets a piece of what that is for: then nobody has
     gone on.
 
     Args:
-        tokens: the addresses of their tables, int64 [count]; each has memory of its own.
+        tokens: the addresses of their tables, int64 [count]; each has memory of its own, and a cache, which
+            may be the others' too, behind whom it then comes.
     """
     threads = word(team, TEAM_THREADS)
     p = word(tokens, 0)
     phase = word(p, COUNTERS)
     embed_all(tokens, count, phase, team)
     for i in range(word(p, NUM_LAYERS)):
-        layer = word(p, LAYERS) + 8 * LAYER_WORDS * i
+        at = 8 * LAYER_WORDS * i
+        layer = word(p, LAYERS) + at  # for the weights, which all share
         phase = counter(phase, 1)
         norm_all(tokens, count, word(layer, ATTENTION_NORM), thread)
         multiply_all(tokens, count, word(layer, W_QKV), OWN, QKV, False, phase, team, thread)
         phase = counter(phase, 1)
         if count > 1:  # what is stored is seen by the tokens behind, whoever works on these
-            store_all(tokens, count, layer, phase, team, thread)
+            store_all(tokens, count, at, phase, team, thread)
         phase = counter(phase, 1)
-        attend_all(tokens, count, layer, phase, team, thread)
+        attend_all(tokens, count, at, phase, team, thread)
         for t in range(count):
             combine(word(tokens, t), own_of(word(tokens, t), thread), threads)
         phase = counter(phase, 1)
@@ -135,22 +137,28 @@ def embed_all(tokens, count, phase, team):
 
 
 @kernel
-def store_all(tokens, count, layer, phase, team, thread):
+def store_all(tokens, count, at, phase, team, thread):
     t = take(phase)
     while t < count:
-        store_token(word(tokens, t), layer, scratch_of(word(tokens, t), thread))
+        q = word(tokens, t)
+        store_token(q, word(q, LAYERS) + at, scratch_of(q, thread))
         t = done(phase)
     settle(phase, count, team)
 
 
 @kernel
-def attend_all(tokens, count, layer, phase, team, thread):
-    """The attention in as many parts as there are threads, whoever does which."""
+def attend_all(tokens, count, at, phase, team, thread):
+    """The attention in as many parts as there are threads, whoever does which.
+
+    Args:
+        at: where the layer is among those of each token.
+    """
     threads = word(team, TEAM_THREADS)
     i = take(phase)
     while i < threads:
         for t in range(count):
             q = word(tokens, t)
+            layer = word(q, LAYERS) + at
             attend(q, layer, own_of(q, thread), scratch_of(q, thread), count > 1, i, threads)
         i = done(phase)
     settle(phase, threads, team)

@@ -60,7 +60,7 @@ class GraphRunner(TorchRunner):
         cancel: threading.Event | None = None,
         drawn: int = 0,
     ) -> Generator[int, None, None]:
-        """As :meth:`qwenchat.engine.runner.Runner.decode`."""
+        """As :meth:`qwenchat.engine.runner.OneAtATime.decode`."""
         assert isinstance(cache, GraphCache)
         numbers = uniforms(params, drawn + limit)[drawn:]
         for token in cache.decoder.tokens(logits, params, numbers, cache.ids, limit):
