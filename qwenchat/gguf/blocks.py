@@ -110,18 +110,19 @@ def has_numbers(kind: TensorKind) -> bool:
     return kind.name in _CODED or kind.name in _FLOATS
 
 
-def read_codes(data: Bytes, kind: TensorKind) -> Codes:
+def read_codes(data: Bytes, kind: TensorKind, *, paired: bool = False) -> Codes:
     """A tensor's codes, in arrays of their own.
 
     Args:
         data: [rows, row_bytes].
         kind: one that has codes.
+        paired: of codes of 4 bits two to a byte, [rows, columns / 2], the first in its lower half.
     """
     block = _CODED[kind.name]
     rows = len(data)
     blocks = np.ascontiguousarray(data).view(block.layout).reshape(-1)
     with np.errstate(all="ignore"):
-        codes, scales, minimums = block.read(blocks)
+        codes, scales, minimums = block.read(blocks, _pairs if paired else _halves)
     return Codes(
         block.bits,
         block.group,
@@ -167,11 +168,13 @@ _FLOATS: dict[str, Callable[[Bytes], Float32Array]] = {
 
 # --- codes ---------------------------------------------------------------------------------------
 #
-# Each reader takes blocks [n] and gives codes [n, elements], scales [n, groups], and minimums or None.
+# Each reader takes blocks [n] and gives codes [n, elements], scales [n, groups], and minimums or None. Those
+# of codes of 4 bits are told how to take them out of bytes that hold two.
 
 Blocks: TypeAlias = npt.NDArray[Any]
 Bits: TypeAlias = npt.NDArray[Any]  # uint8, for which numpy's types know no shifts
 _Parts: TypeAlias = tuple[Bits, Float32Array, Float32Array | None]
+_Halves: TypeAlias = Callable[[Bits], Bits]
 
 
 def _float(field: npt.NDArray[Any]) -> Float32Array:
@@ -183,28 +186,38 @@ def _halves(packed: Bits) -> Bits:
     return np.concatenate((packed & 0xF, packed >> 4), axis=-1)
 
 
+def _pairs(packed: Bits) -> Bits:
+    """The same codes, two to a byte: the first and the second one, and so on."""
+    words = np.ascontiguousarray(packed).view("<u2")
+    pairs = np.empty((*packed.shape[:-1], 2, words.shape[-1]), np.uint8)
+    for half in range(2):
+        codes = words >> 4 * half & 0x0F0F
+        pairs[..., half, :] = codes | codes >> 4  # of which its low byte stays
+    return pairs.reshape(packed.shape)
+
+
 def _fifth_bits(blocks: Blocks) -> Bits:
     """The fifth bits of 32 codes, one bit each in the order of the codes; [n, 32] of 0 and 16."""
     return np.unpackbits(blocks["high"], axis=-1, bitorder="little") << 4
 
 
-def _q8_0(blocks: Blocks) -> _Parts:
+def _q8_0(blocks: Blocks, _: _Halves) -> _Parts:
     return blocks["codes"] ^ 0x80, _float(blocks["d"]), None  # from signed to 128 more
 
 
-def _q4_0(blocks: Blocks) -> _Parts:
-    return _halves(blocks["codes"]), _float(blocks["d"]), None
+def _q4_0(blocks: Blocks, halves: _Halves) -> _Parts:
+    return halves(blocks["codes"]), _float(blocks["d"]), None
 
 
-def _q4_1(blocks: Blocks) -> _Parts:
-    return _halves(blocks["codes"]), _float(blocks["d"]), _float(blocks["m"])
+def _q4_1(blocks: Blocks, halves: _Halves) -> _Parts:
+    return halves(blocks["codes"]), _float(blocks["d"]), _float(blocks["m"])
 
 
-def _q5_0(blocks: Blocks) -> _Parts:
+def _q5_0(blocks: Blocks, _: _Halves) -> _Parts:
     return _halves(blocks["codes"]) | _fifth_bits(blocks), _float(blocks["d"]), None
 
 
-def _q5_1(blocks: Blocks) -> _Parts:
+def _q5_1(blocks: Blocks, _: _Halves) -> _Parts:
     return _halves(blocks["codes"]) | _fifth_bits(blocks), _float(blocks["d"]), _float(blocks["m"])
 
 
@@ -221,21 +234,22 @@ def _k_scales(blocks: Blocks) -> tuple[Float32Array, Float32Array]:
     return _float(blocks["d"]) * scales, -(_float(blocks["dmin"]) * minimums)
 
 
-def _q4_k(blocks: Blocks) -> _Parts:
+def _q4_k(blocks: Blocks, halves: _Halves) -> _Parts:
     """8 groups of 32: of each 32 bytes the low halves are a group, and the high ones the next."""
     scales, minimums = _k_scales(blocks)
-    return _halves(blocks["codes"].reshape(-1, 4, 32)).reshape(-1, 256), scales, minimums
+    codes = halves(blocks["codes"].reshape(-1, 4, 32))
+    return codes.reshape(len(blocks), -1), scales, minimums
 
 
-def _q5_k(blocks: Blocks) -> _Parts:
+def _q5_k(blocks: Blocks, _: _Halves) -> _Parts:
     """As Q4_K; bit g of byte i of ``high`` is the fifth bit of code i of group g."""
-    codes, scales, minimums = _q4_k(blocks)
+    codes, scales, minimums = _q4_k(blocks, _halves)
     shifts = np.arange(8, dtype=np.uint8)[:, None]
     fifth = (blocks["high"][:, None, :] >> shifts & 1) << 4  # [n, 8, 32]
     return codes | fifth.reshape(-1, 256), scales, minimums
 
 
-def _q6_k(blocks: Blocks) -> _Parts:
+def _q6_k(blocks: Blocks, _: _Halves) -> _Parts:
     """Two halves of 128, each of 64 bytes with the low 4 bits and 32 with the high 2.
 
     Code i of the four times 32 in a half: its low bits are in byte i % 64, low halves first; its high ones
@@ -256,7 +270,7 @@ class _Coded:
     group: int
     zero: int | None
     layout: np.dtype[Any]
-    read: Callable[[Blocks], _Parts]
+    read: Callable[[Blocks, _Halves], _Parts]
 
 
 def _layout(*fields: tuple[str, str] | tuple[str, str, int]) -> np.dtype[Any]:

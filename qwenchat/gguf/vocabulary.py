@@ -116,7 +116,7 @@ def read_vocabulary(file: GGUFFile) -> GGUFVocabulary:
 
 
 def _are_texts(value: object) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return isinstance(value, list) and set(map(type, value)) <= {str}
 
 
 def _types(path: Path, said: MetadataValue | None, count: int) -> npt.NDArray[np.uint8]:

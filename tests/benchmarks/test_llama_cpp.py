@@ -64,6 +64,7 @@ def test_both_are_timed_and_the_json_comes_last(
     said = capsys.readouterr()
     found = json.loads(said.out.splitlines()[-1])
     decode, prefill, *waits = found["figures"]
+    assert len(waits[-1]["runs"]["ours"]) == 2  # of loading
     assert (decode["theirs"], prefill["theirs"]) == (4, 80)
     for figure in (decode, prefill):
         assert len(figure["runs"]["ours"]) == 2
@@ -251,6 +252,23 @@ def test_the_built_in_model_is_requantised_once(tmp_path: Path, monkeypatch: pyt
     assert sorted(path.name for path in made.parent.iterdir()) == ["built-in", gguf.name]
 
 
+def test_one_file_is_for_both_as_it_is_or_requantised(tmp_path: Path) -> None:
+    class Requantising:
+        def ask(self, do: str, *, source: str, target: str, threads: int) -> dict[str, Any]:
+            Path(target).write_text(f"{do} {Path(source).name}")
+            return {}
+
+    file = tmp_path / "m.gguf"
+    file.touch()
+    as_it_is, q8_0 = (
+        llama_cpp._models(parsed("-m", str(file), *more), tmp_path / "made", Requantising(), print)  # type: ignore[arg-type]
+        for more in ((), ("--requantise",))
+    )
+    assert as_it_is == (file, file)
+    assert q8_0[0] == q8_0[1]
+    assert q8_0[1].read_text() == "requantise m.gguf"
+
+
 def parsed(*arguments: str) -> Request:
     return llama_cpp._request(llama_cpp._parser().parse_args(arguments))
 
@@ -270,6 +288,8 @@ def test_a_large_model_has_shorter_tasks_unless_others_are_asked_for() -> None:
     [
         (["-m", "qwen-7b-chat-int8"], "--peer-model"),
         (["--peer-model", "/no/such.gguf"], "/no/such.gguf"),
+        (["-m", "/no/such-either.gguf"], "/no/such-either.gguf"),
+        (["--requantise"], "--requantise"),
         (["--pairs", "0"], "--pairs"),
         (["--threads", "0"], "--threads"),
         (["--decode", "64"], "'64'"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qwenchat.errors import CheckpointError
-from qwenchat.gguf.blocks import READ, dequantise, has_codes, read_codes
+from qwenchat.gguf.blocks import READ, code_layout, dequantise, has_codes, read_codes
 from qwenchat.gguf.file import read_gguf
 from qwenchat.gguf.kinds import KINDS
 
@@ -108,3 +108,12 @@ def test_a_tensor_of_a_file_has_its_shape_its_kind_and_a_view_of_its_bytes(tmp_p
             CheckpointError, match="'strange' is of the kind IQ2_XXS; read are F32, F16, BF16"
         ):
             file.tensor("strange")
+
+
+@pytest.mark.parametrize("kind", [k for k in CODED if code_layout(k).bits == 4], ids=lambda kind: kind.name)
+def test_codes_of_4_bits_come_in_pairs_too(kind: gguf.GGMLQuantizationType) -> None:
+    data = random_blocks(kind.name, 5, 512)
+    codes, pairs = read_codes(data, kind).codes, read_codes(data, kind, paired=True).codes
+    assert pairs.shape == (5, 256)
+    np.testing.assert_array_equal(pairs & 0xF, codes[:, 0::2])
+    np.testing.assert_array_equal(pairs >> 4, codes[:, 1::2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +18,7 @@ from qwenchat.tokenizer import find_kept, keep
 MOST_ADDED = 2**14
 """Tokens that are not made of others; each costs far more than a word. Published models have hundreds."""
 _MOST_WORDS, MOST_MERGES = 2**18, 2**19
-_VERSION = b"ranks 1"
+_VERSION = b"ranks 2"
 """Goes into the digest: what is kept under it was checked as today."""
 
 
@@ -49,13 +50,17 @@ class Added:
     verbatim: bool
 
 
+class NoMerge(Inexact):
+    """A merge is not two words; its text is the argument."""
+
+
 @dataclass(frozen=True, slots=True)
 class BytePairs:
     """A byte-level BPE.
 
     Attributes:
         words: the ids of ordinary tokens, by how a vocabulary writes them; no added ones are among them.
-        merges: two words each, the first to be merged first.
+        merges: two words each with a space between, the first to be merged first.
         whole: whether a piece that is a word is that token, whatever the merges say (``ignore_merges``).
         added: the other tokens.
         pattern: the name of the pattern that splits a text.
@@ -63,7 +68,7 @@ class BytePairs:
     """
 
     words: Mapping[str, int]
-    merges: Sequence[tuple[str, str]]
+    merges: Sequence[str]
     whole: bool
     added: Sequence[Added]
     pattern: str
@@ -76,6 +81,7 @@ class BytePairs:
             n_ids: how many ids the model has.
 
         Raises:
+            NoMerge: one of the merges is not two words.
             Inexact: ranks would not give the same tokens as the merges.
         """
         merging = self._merging()
@@ -116,7 +122,8 @@ class BytePairs:
         others = {i: word.encode("utf-8", "replace") for word, i in self.words.items() if i not in written}
         try:
             merges = [
-                (self.words[left], self.words[right], self.words[left + right]) for left, right in self.merges
+                (self.words[left], self.words[right], self.words[left + right])
+                for left, right in map(_two_words, self.merges)
             ]
         except KeyError:
             raise Inexact("a merge is of words that are not there") from None
@@ -131,12 +138,18 @@ class BytePairs:
 
     def _digest(self) -> str:
         digest = hashlib.sha256(_VERSION + bytes([self.whole]))
-        for word, token_id in self.words.items():
-            digest.update(f"{token_id} {word}\n".encode("utf-8", "surrogatepass"))
-        digest.update(b"\n")
-        text = "\n".join(f"{left} {right}" for left, right in self.merges)
-        digest.update(text.encode("utf-8", "surrogatepass"))
+        digest.update(array("q", self.words.values()))
+        for texts in (self.words, self.merges):
+            digest.update(array("q", [len(texts), *map(len, texts)]))
+            digest.update("".join(texts).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
+
+
+def _two_words(merge: str) -> tuple[str, str]:
+    left, _, right = merge.partition(" ")
+    if not left or not right or " " in right:
+        raise NoMerge(merge)
+    return left, right
 
 
 def _bytes_of(word: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qwenchat.backends.native.bpe import MOST_ADDED, Added, BytePairs, NativeTokenizer
+from qwenchat.backends.native.bpe import MOST_ADDED, Added, BytePairs, NativeTokenizer, NoMerge
 from qwenchat.errors import CheckpointError, Names, NotComputedError, quoted
 from qwenchat.gguf.pre_tokenizers import PRE_TOKENIZERS
 from qwenchat.gguf.vocabulary import GGUFVocabulary, TokenType
@@ -53,7 +53,7 @@ def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) ->
         )
     pairs = BytePairs(
         {word: i for i, word in enumerate(vocabulary.tokens) if word and i not in added},
-        [_merge(vocabulary, merge) for merge in vocabulary.merges],
+        vocabulary.merges,
         how.whole,
         [Added(i, form, i in control, verbatim=True) for i, form in added.items()],
         how.pattern,
@@ -61,6 +61,12 @@ def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) ->
     )
     try:
         tokenizer = pairs.tokenizer(n_ids)
+    except NoMerge as error:
+        raise CheckpointError(
+            "{name}: {merge} is no merge, expected two tokens",
+            name=vocabulary.path,
+            merge=quoted(error.args[0]),
+        ) from error
     except Inexact as error:
         raise NotComputedError(
             "{name}: its merges do not give its tokens",
@@ -70,12 +76,3 @@ def read_gguf_tokenizer(vocabulary: GGUFVocabulary, n_ids: int | None = None) ->
         ) from error
     begin = (vocabulary.ids["bos"],) if vocabulary.begins and "bos" in vocabulary.ids else ()
     return NativeTokenizer(tokenizer, begin)
-
-
-def _merge(vocabulary: GGUFVocabulary, merge: str) -> tuple[str, str]:
-    left, _, right = merge.partition(" ")
-    if not left or not right or " " in right:
-        raise CheckpointError(
-            "{name}: {merge} is no merge, expected two tokens", name=vocabulary.path, merge=quoted(merge)
-        )
-    return left, right

@@ -94,11 +94,12 @@ def needs(met: bool, otherwise: str) -> None:
         raise NeedsLibrary(otherwise)
 
 
-def _merge(merge: object) -> tuple[str, str]:
-    parts = merge.split(" ") if isinstance(merge, str) else merge
-    if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(p, str) and p for p in parts):
+def _merge(merge: object) -> str:
+    if isinstance(merge, str):
+        return merge
+    if not isinstance(merge, list) or len(merge) != 2 or not all(isinstance(part, str) for part in merge):
         raise TypeError(merge)
-    return parts[0], parts[1]
+    return " ".join(merge)
 
 
 def _normal_form(normalizer: Any) -> Any:

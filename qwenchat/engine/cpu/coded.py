@@ -18,8 +18,8 @@ from qwenchat.engine.cpu.layout import BLOCK, LANES
 from qwenchat.engine.cpu.memory import Array
 from qwenchat.gguf.blocks import CodeLayout, Codes
 
-_ROWS_AT_ONCE = 4 * BLOCK
-"""What lies between a file's bytes and the blocks takes memory, and is soonest read where it is near."""
+_AT_ONCE = 2**17
+"""Numbers; what lies between a file's bytes and the blocks takes memory, and is soonest read while near."""
 
 
 class CodedRows(Protocol):
@@ -37,8 +37,8 @@ class CodedRows(Protocol):
     def layout(self) -> CodeLayout:
         """How they are stored."""
 
-    def read(self, begin: int, end: int) -> Codes:
-        """Some of them."""
+    def read(self, begin: int, end: int, *, paired: bool) -> Codes:
+        """Some of them, as :func:`qwenchat.gguf.blocks.read_codes` gives them."""
 
     def let_go(self) -> None:
         """Takes the file's pages out of this process."""
@@ -100,13 +100,14 @@ def from_rows(parts: Sequence[CodedRows], arena: Arena, done: Callable[[int], No
         bounds=np.arange(0, columns + 1, held.group, dtype=np.int64),
         minimums=arena.take(*scales.shape, dtype=held.scales) if held.minimums else None,
     )  # fmt: skip
-    at = 0
+    at, step = 0, max(1, _AT_ONCE // columns // BLOCK) * BLOCK
     for part in parts:
-        for begin in range(0, part.rows, _ROWS_AT_ONCE):
-            codes = part.read(begin, min(begin + _ROWS_AT_ONCE, part.rows))
-            _put(matrix, at, codes, held)
-            at += -(-len(codes.codes) // BLOCK)
-            done(codes.codes.size)
+        for begin in range(0, part.rows, step):
+            end = min(begin + step, part.rows)
+            with np.errstate(all="ignore"):  # a hostile scale may be anything
+                _put(matrix, at, part.read(begin, end, paired=held.bits == 4), held)
+            at += -(-(end - begin) // BLOCK)
+            done((end - begin) * columns)
         part.let_go()
     return matrix
 
@@ -118,9 +119,8 @@ def _put(matrix: Matrix, at: int, codes: Codes, held: Held) -> None:
         assert codes.zero is not None
         middle = 2 ** (held.bits - 1)
         if codes.zero != middle:
+            assert held.bits == 8
             numbers = numbers + np.uint8(middle - codes.zero)
-    if held.bits == 4:
-        numbers = numbers[:, 0::2] | numbers[:, 1::2] << 4
     words = _whole(np.ascontiguousarray(numbers)).view("<i4")
     end = at + len(words) // BLOCK
     matrix.data[at:end] = _in_blocks(words)
@@ -131,8 +131,7 @@ def _put(matrix: Matrix, at: int, codes: Codes, held: Held) -> None:
         if target is not None:
             each = codes.group // held.group
             values = np.repeat(values, each, axis=1) if each > 1 else values
-            with np.errstate(all="ignore"):  # a hostile scale may be anything
-                target[at:end] = _in_blocks(_whole(values))
+            target[at:end] = _in_blocks(_whole(values))
 
 
 def _whole(rows: Array) -> Array:

@@ -164,11 +164,10 @@ class FileRows:
     def layout(self) -> CodeLayout:
         return code_layout(self.tensor.kind)
 
-    def read(self, begin: int, end: int) -> Codes:
+    def read(self, begin: int, end: int, *, paired: bool) -> Codes:
         data = self.tensor.data
-        return read_codes(
-            data[begin:end] if self.order is None else data[self.order[begin:end]], self.tensor.kind
-        )
+        rows = data[begin:end] if self.order is None else data[self.order[begin:end]]
+        return read_codes(rows, self.tensor.kind, paired=paired)
 
     def let_go(self) -> None:
         let_go_of(self.tensor)

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import mmap
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,12 +255,17 @@ def let_go(pieces: Iterable[tuple[int, int]]) -> None:
     """
     if not hasattr(mmap, "MADV_DONTNEED"):
         return
-    libc = ctypes.CDLL(None)
+    libc = _libc()
     for address, nbytes in pieces:
         first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
         size = (address + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
         if size > 0:
             libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def unreadable(path: Path, name: str, reason: str) -> CheckpointError:
