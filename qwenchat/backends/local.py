@@ -22,6 +22,8 @@ from qwenchat.chat.window import too_long
 from qwenchat.errors import Names, Phrase, PromptError, UsageError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import torch
 
     from qwenchat.backends.constraint import GrammarConstraint, Vocabulary
@@ -60,7 +62,7 @@ class Model:
         is_qwen2: bool = False,
     ) -> None:
         self.name = name
-        self._vocabulary: Vocabulary | None = None
+        self._vocabulary: Future[Vocabulary] | None = None
         self.call_form = "hermes" if prompt.calls_in_tags else "flowers" if is_qwen2 else "react"
         self.system = prompt.system or ""
         self.thinks = prompt.thinks
@@ -183,7 +185,7 @@ class Model:
                 max_new_tokens=limit,
                 stop_ids=self._ends,
                 cancel=cancel,
-                constraint=self._constraint(options),
+                constraint=self._constraint(options, [*asked.begun, *said]),
             )
 
         first = generate((), limit, None)
@@ -191,22 +193,22 @@ class Model:
 
     @property
     def constrains(self) -> bool:
-        """Whether it holds its calls to the schemas of tools: on a GPU each token would lose its graph."""
-        on_cpu = str(getattr(self.engine.runner, "device", "cpu")).startswith("cpu")
-        return on_cpu and find_spec("llguidance") is not None
+        """As :attr:`qwenchat.chat.backend.Backend.constrains`."""
+        return find_spec("llguidance") is not None
 
     @property
     def _ends(self) -> set[int]:
         return {*self._prompt.ends, *self._defaults.eos_token_ids}
 
-    def _constraint(self, options: GenerationOptions) -> GrammarConstraint | None:
+    def _constraint(self, options: GenerationOptions, begun: Sequence[int]) -> GrammarConstraint | None:
+        """What a reply is held to that goes on from so many tokens."""
         if not options.grammar:
             return None
         from qwenchat.backends.constraint import GrammarConstraint, Vocabulary
 
         if self._vocabulary is None:
-            self._vocabulary = Vocabulary(self.tokenizer, self.engine.runner.vocab_size, self._ends)
-        return GrammarConstraint(self._vocabulary, options.grammar, options.trigger)
+            self._vocabulary = Vocabulary.later(self.tokenizer, self.engine.runner.vocab_size, self._ends)
+        return GrammarConstraint(self._vocabulary, self.tokenizer, options.grammar, options.trigger, begun)
 
     def effective(self, options: GenerationOptions) -> GenerationOptions:
         """As :meth:`qwenchat.chat.backend.Backend.effective`."""

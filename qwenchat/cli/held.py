@@ -28,7 +28,7 @@ def grammar_of(schema: Path | None, grammar: Path | None, choice: str | None) ->
         found = _choices(choice)
     else:
         return ""
-    from qwenchat.backends.constraint import check_grammar
+    from qwenchat.text.grammars import check_grammar
 
     check_grammar(found)
     return found

@@ -67,8 +67,8 @@ class BaseEngine(ABC, Generic[R]):
                 explicitly, it may go beyond the context, up to the longest that the runner can run.
             stop_ids: ids that end the reply; they are not given out.
             cancel: set it from any thread to stop within a layer; what was being run is not counted.
-            constraint: what the reply is held to. Its tokens then come by the way of a prefill, one by one:
-                it has to be asked before each.
+            constraint: what the reply is held to. Where it holds, tokens come by the way of a prefill: it has
+                to be asked before each.
 
         Raises:
             PromptError: no ids, or one outside the vocabulary.

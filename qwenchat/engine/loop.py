@@ -10,7 +10,7 @@ Knows nothing of text, models, devices or libraries.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from qwenchat.engine.generation import Cancelled, GenerationStats, Prefilled, Re
 from qwenchat.engine.prefix_cache import PrefixCache
 from qwenchat.engine.prompt_lookup import Costs, Mode, PromptLookup
 from qwenchat.engine.runner import Row, Runner, Token
-from qwenchat.engine.sampling import TokenChooser
+from qwenchat.engine.sampling import Constraint, TokenChooser
 from qwenchat.errors import QwenchatError
 
 
@@ -133,29 +133,73 @@ class Loop:
             yield Prefilled(len(cache.ids), len(ids))
             started = perf_counter()
         cache.remember_end(logits)
-        if self._request.constraint is not None:
-            yield from self._constrained(logits)
-        elif self._mode == "on" or (self._mode == "auto" and self._runner.verifies_exactly):
-            # By the clock, what is guessed differs from time to time: only where that changes no reply.
-            lookup = PromptLookup(ids, self._costs if self._mode == "auto" else None)
-            yield from self._guessing(logits, lookup)
-        else:
-            yield from self._decoding(logits, self._request.limit)
+        yield from self._free(logits) if self._request.constraint is None else self._constrained(logits)
 
-    def _constrained(self, logits: Any) -> Generator[int, None, None]:
-        """The reply's tokens, each among those that the constraint allows."""
-        request, cache, constraint = self._request, self._cache, self._request.constraint
+    def _free(self, logits: Any) -> Pieces:
+        """The reply's tokens, or the rest of them, as fast as they come."""
+        ids, prompt = self._cache.ids, len(self._request.ids)
+        if self._mode == "on" or (self._mode == "auto" and self._runner.verifies_exactly):
+            # By the clock, what is guessed differs from time to time: only where that changes no reply.
+            yield from self._guessing(
+                logits, PromptLookup(ids, self._costs if self._mode == "auto" else None)
+            )
+        else:
+            yield from self._decoding(logits, self._request.limit + prompt - len(ids), len(ids) - prompt)
+
+    def _constrained(self, logits: Any) -> Pieces:
+        """The reply's tokens: where the constraint holds, each among those that it allows."""
+        request, constraint = self._request, self._request.constraint
         assert constraint is not None
-        chooser = self._runner.chooser(request.params, cache.ids, 0)
+        ids = [*request.ids]
         while not is_set(request.cancel):
-            token = chooser(constraint.masked(logits))
-            goes_on = constraint.takes(token)
-            if not goes_on:
+            if not constraint.holds:
+                yield from self._until_held(self._free(logits), constraint, ids)
+                if not constraint.holds:
+                    return
+            chooser: TokenChooser | None = None
+            while constraint.holds and not is_set(request.cancel):
+                if forced := constraint.forced():
+                    ids += forced
+                    yield from forced
+                    chooser = None
+                    continue
+                logits = self._run(ids, logits)
+                chooser = chooser or self._runner.chooser(request.params, ids, len(ids) - len(request.ids))
+                token = chooser(constraint.masked(logits))
+                constraint.takes(token)
+                ids.append(token)
+                yield token
+            if constraint.is_over:
                 self._stats.finish_reason = "stop"
-            yield token
-            if not goes_on:
                 return
-            logits = self._runner.prefill(cache, [token], request.cancel)
+            logits = self._run(ids, logits)
+
+    def _until_held(
+        self, pieces: Pieces, constraint: Constraint, ids: list[int]
+    ) -> Generator[int | Prefilled | Row, _Stepped, None]:
+        """Free tokens, which are added to ``ids``, up to the one behind which a constraint holds."""
+        answer: _Stepped | None = None
+        with closing(pieces), suppress(StopIteration):
+            while not constraint.holds:
+                piece = next(pieces) if answer is None else pieces.send(answer)
+                if isinstance(piece, int):
+                    constraint.takes(piece)
+                    ids.append(piece)
+                answer = yield piece
+
+    def _run(self, ids: Sequence[int], logits: Any) -> Any:
+        """Runs what of ``ids`` the cache does not hold.
+
+        Args:
+            logits: those after what it holds.
+
+        Returns:
+            Those after the last one.
+        """
+        chunk = self._runner.chunk
+        for start in range(len(self._cache.ids), len(ids), chunk):
+            logits = self._runner.prefill(self._cache, ids[start : start + chunk], self._request.cancel)
+        return logits
 
     def _decoding(
         self, logits: Any, limit: int, given: int = 0, lookup: PromptLookup | None = None

@@ -95,13 +95,24 @@ class SamplingParams:
 
 
 class Constraint(Protocol):
-    """What a reply is held to."""
+    """What a reply is held to, in stretches: from where it says so, until it is met.
+
+    Attributes:
+        holds: whether the next token is held to anything; if not, it is chosen as without it.
+        is_over: whether the reply ends here.
+    """
+
+    holds: bool
+    is_over: bool
 
     def masked(self, logits: Any) -> Any:
-        """A row of logits [V] in which only what may come next is possible; the row itself where all may."""
+        """A row of logits [V] in which only what may come next is possible, while it holds."""
 
-    def takes(self, token_id: int) -> bool:
-        """Notes a token that was chosen. Returns whether the reply goes on."""
+    def takes(self, token_id: int) -> None:
+        """Notes a token that was chosen."""
+
+    def forced(self) -> list[int]:
+        """The tokens that come next whatever the logits say, noted as if they had been chosen."""
 
 
 class TokenChooser(ABC):

@@ -338,6 +338,10 @@ CHINESE: Mapping[str, str] = {
     "--choice has an empty word": "--choice 中有空的词",
     "separate the words by commas: --choice yes,no": "请用逗号分隔：--choice yes,no",
     "the schema or the grammar cannot be used: {reason}": "无法使用这个 schema 或语法：{reason}",
+    "the answer cannot be held to the schema or the grammar: {reason}": (
+        "无法让回答符合这个 schema 或语法：{reason}"
+    ),
+    "a simpler one may do": "换一个更简单的也许可行",
     "the package llguidance is missing, which holds replies to a grammar": (
         "缺少软件包 llguidance，它让回复符合语法"
     ),

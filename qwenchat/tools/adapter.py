@@ -25,6 +25,7 @@ from qwenchat.chat.messages import (
     Usage,
 )
 from qwenchat.chat.parts import Role, Text, Thought, ToolCall
+from qwenchat.text.grammars import problem_of
 from qwenchat.tools.flowers import Flowers
 from qwenchat.tools.forms import Definition, Form, Kind, Parser, Piece, calls_anything
 from qwenchat.tools.hermes import Hermes
@@ -46,6 +47,8 @@ class ToolBackend:
     Attributes:
         inner: the backend, as given.
         tools: as given; may be changed between two replies.
+        must_call: whether each step has to call a tool, where the backend can be held to that; may be changed
+            as well.
         name, description, context, system, call_form, thinks, constrains: those of the backend.
     """
 
@@ -54,7 +57,7 @@ class ToolBackend:
         self.name, self.description = backend.name, backend.description
         self.context, self.system = backend.context, backend.system
         self.call_form, self.thinks = backend.call_form, backend.thinks
-        self.constrains = backend.constrains
+        self.constrains, self.must_call = backend.constrains, False
         self._form = _form(backend.call_form, backend.system)
         self._written: OrderedDict[_Key, tuple[Text, ...]] = OrderedDict()
 
@@ -70,14 +73,15 @@ class ToolBackend:
             yield from self.inner.stream(messages, options, cancel)
             return
         rendered = self._form.render(chat, self.tools, self._verbatim)
-        parser = self._form.parser(rendered.lead + "".join(piece.text for piece in rendered.begun))
+        begun = rendered.lead + "".join(piece.text for piece in rendered.begun)
+        parser = self._form.parser(begun)
         last = chat[-1] if chat and chat[-1].role is Role.ASSISTANT else None
         step = _Step(parser, last, first_call=1 + sum(len(message.calls) for message in messages))
         written = list(rendered.begun)
         chat, end, resumed = rendered.messages, None, False
         while True:
             text, ended = "", None
-            asked = self._held(_asked(options, self._form.stop, end))
+            asked = self._held(_asked(options, self._form.stop, end), begun)
             with closing(self.inner.stream(chat, asked, cancel)) as events:
                 for event in events:
                     if isinstance(event, ReplyEnd):
@@ -98,6 +102,7 @@ class ToolBackend:
             resumed = True
             chat = _extended(chat, Text(text, ended.token_ids), Text(ended.stop))
             yield from step.push(ended.stop)
+            begun += text + ended.stop
         if ended.finish_reason != "cancelled":  # half a call is none; the reply can go on with it
             yield from step.finish()
         self._remember(step.key, tuple(written))
@@ -122,12 +127,18 @@ class ToolBackend:
         do not have it."""
         return messages if self.thinks == "never" else [_without_thoughts(message) for message in messages]
 
-    def _held(self, options: GenerationOptions) -> GenerationOptions:
-        """The options, with calls held to what the tools take."""
+    def _held(self, options: GenerationOptions, begun: str) -> GenerationOptions:
+        """The options, with calls held to what the tools take.
+
+        Args:
+            begun: the text that the step begins with.
+        """
         if not self.constrains or not self.tools or options.grammar:
             return options
-        grammar, trigger = self._form.grammar(self.tools)
-        return replace(options, grammar=grammar, trigger=trigger) if grammar else options
+        grammar, trigger = self._form.grammar(self.tools, must=self.must_call, begun=begun)
+        if problem_of(grammar):  # more than llguidance can follow
+            return options
+        return replace(options, grammar=grammar, trigger=trigger)
 
     def _verbatim(self, message: Message) -> tuple[Text, ...] | None:
         return self._written.get((message.thought, message.text, message.calls))

@@ -28,6 +28,7 @@ from qwenchat.tools.forms import (
     turns_of,
     worded,
 )
+from qwenchat.tools.grammar import THOUGHT, call_rule, literal
 
 _NAME, _ARGS, _RESULT, _RETURN = "✿FUNCTION✿", "✿ARGS✿", "✿RESULT✿", "✿RETURN✿"
 _FLOWER = re.compile(r"✿(?=(?:FUNCTION|ARGS|RESULT|RETURN)✿)")
@@ -99,9 +100,13 @@ class Flowers:
                 rendered.append(Message(Role.ASSISTANT, tuple(pieces)))
         return Rendered(rendered, begun, lead) if turns[-1][1:] else Rendered(rendered)
 
-    def grammar(self, tools: Sequence[Definition]) -> tuple[str, str]:
-        """As :meth:`qwenchat.tools.forms.Form.grammar`: none yet."""
-        return "", ""
+    def grammar(self, tools: Sequence[Definition], *, must: bool, begun: str) -> tuple[str, str]:
+        """As :meth:`qwenchat.tools.forms.Form.grammar`: one of the names, and arguments that fit."""
+        trigger, between = f"{_NAME}:", f"\n{_ARGS}:"
+        if not must or trigger in begun:
+            return f"start: {call_rule(tools, between, whole=False)}", trigger
+        said = f"{THOUGHT} {literal(chr(10))}" if begun else ""
+        return f"start: {said} {literal(trigger)} {call_rule(tools, between, whole=True)}", ""
 
     def parser(self, begun: str) -> FlowerParser:
         """As :meth:`qwenchat.tools.forms.Form.parser`."""

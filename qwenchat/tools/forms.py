@@ -144,8 +144,14 @@ class Form(Protocol):
             verbatim: see :data:`Verbatim`.
         """
 
-    def grammar(self, tools: Sequence[Definition]) -> tuple[str, str]:
-        """What a call keeps to, in llguidance's Lark, and the text that it stands behind; empty for none."""
+    def grammar(self, tools: Sequence[Definition], *, must: bool, begun: str) -> tuple[str, str]:
+        """What a call keeps to, in llguidance's Lark, and the text that it stands behind.
+
+        Args:
+            must: whether the step has to call a tool: then the grammar holds for all of it, without a text
+                that it stands behind, unless the call is begun.
+            begun: the text that the step begins with.
+        """
 
     def parser(self, begun: str) -> Parser:
         """Takes a step apart that begins with a text, of which nothing is told again."""

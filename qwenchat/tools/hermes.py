@@ -26,6 +26,7 @@ from qwenchat.tools.forms import (
     Verbatim,
     turns_of,
 )
+from qwenchat.tools.grammar import THOUGHT, arguments_rule, literal
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _INSTRUCTION = """# Tools
@@ -42,6 +43,8 @@ XML tags:
 <tool_call>
 {{"name": <function-name>, "arguments": <args-json-object>}}
 </tool_call>"""
+_HEAD, _TAIL = '{{"name": {name}, "arguments": ', f"}}\n{_CLOSE}"
+_NEWLINE = literal("\n")
 _TAG = re.compile(r"<(?=/?tool_(?:call|response)>)")
 
 
@@ -91,9 +94,14 @@ class Hermes:
             return Rendered(rendered)
         return Rendered(rendered, tuple(part for part in last.parts if isinstance(part, Text)))
 
-    def grammar(self, tools: Sequence[Definition]) -> tuple[str, str]:
-        """As :meth:`qwenchat.tools.forms.Form.grammar`: none yet."""
-        return "", ""
+    def grammar(self, tools: Sequence[Definition], *, must: bool, begun: str) -> tuple[str, str]:
+        """As :meth:`qwenchat.tools.forms.Form.grammar`: one of the names, and arguments that fit."""
+        calls = [f"{literal(_HEAD.format(name=_quoted(tool.name)))} {arguments_rule(tool)}" for tool in tools]
+        call = f"({' | '.join(calls)}) {literal(_TAIL)}"
+        if not must or _OPEN in begun:
+            return f"start: {_NEWLINE}? {call}", _OPEN
+        said = f"{THOUGHT} {_NEWLINE}" if begun else ""
+        return f"start: {said} {literal(f'{_OPEN}{chr(10)}')} {call}", ""
 
     def parser(self, begun: str) -> HermesParser:
         """As :meth:`qwenchat.tools.forms.Form.parser`."""
@@ -119,11 +127,14 @@ def instruction(tools: Sequence[Definition]) -> str:
 def _reply(message: Message) -> str:
     said = "\n".join(filter(None, (message.thought.strip(), message.text)))
     calls = [
-        f'{_OPEN}\n{{"name": {json.dumps(call.name, ensure_ascii=False)}, "arguments": '
-        f"{call.arguments.strip() or '{}'}}}\n{_CLOSE}"
+        f"{_OPEN}\n{_HEAD.format(name=_quoted(call.name))}{call.arguments.strip() or '{}'}{_TAIL}"
         for call in message.calls
     ]
     return "\n".join(filter(None, (said, *calls)))
+
+
+def _quoted(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
 
 
 def _respond(rendered: list[Message], texts: Sequence[str]) -> None:

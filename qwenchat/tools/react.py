@@ -37,7 +37,7 @@ from qwenchat.tools.forms import (
     turns_of,
     worded,
 )
-from qwenchat.tools.grammar import json_rule
+from qwenchat.tools.grammar import THOUGHT, call_rule, literal
 
 _TOOL = (
     "{name}: Call this tool to interact with the {title} API. What is the {title} API useful for? "
@@ -108,14 +108,13 @@ class ReAct:
                 rendered.append(Message(Role.ASSISTANT, tuple(pieces)))
         return Rendered(rendered, begun, lead) if turns[-1][1:] else Rendered(rendered)
 
-    def grammar(self, tools: Sequence[Definition]) -> tuple[str, str]:
+    def grammar(self, tools: Sequence[Definition], *, must: bool, begun: str) -> tuple[str, str]:
         """As :meth:`qwenchat.tools.forms.Form.grammar`: one of the names, and arguments that fit."""
-        calls = [
-            json.dumps(f" {tool.name}\n{_INPUT}" + (" " if tool.arguments == "json" else ""))
-            + (f" {json_rule(tool.parameters)}" if tool.arguments == "json" else "")
-            for tool in tools
-        ]
-        return f"start: {' | '.join(calls)}", f"\n{_ACTION}"
+        trigger, between = f"\n{_ACTION}", f"\n{_INPUT}"
+        if not must or trigger in f"\n{begun}":
+            return f"start: {call_rule(tools, between, whole=False)}", trigger
+        label = "" if begun else literal(_THOUGHT)
+        return f"start: {label} {THOUGHT} {literal(trigger)} {call_rule(tools, between, whole=True)}", ""
 
     def parser(self, begun: str) -> ReActParser:
         """As :meth:`qwenchat.tools.forms.Form.parser`."""
