@@ -17,6 +17,8 @@ What a person sees and asks for::
       input       the prompt: its line, keys, pastes, history, completion, attached files
       render      Markdown as a stream, and the live view
       commands    the commands of the chat, /help among them
+    server        a model over HTTP, in the protocols of OpenAI, Anthropic, ollama, a file for each: app has
+                  the paths, exchange answers a request, guard says who is let in
     doctor        what this machine and this installation make of a chat
     bench         the speed of a model, measured, beside what the machine could do
 

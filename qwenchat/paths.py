@@ -15,6 +15,7 @@ from qwenchat.errors import ConfigError
 
 HOME_VARIABLE = "QWENCHAT_HOME"
 CONFIG_VARIABLE = "QWENCHAT_CONFIG"
+KEY_VARIABLE = "QWENCHAT_SERVE_KEY"
 
 
 def config_dir(environ: Mapping[str, str] = os.environ) -> Path:

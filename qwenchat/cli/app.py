@@ -28,6 +28,7 @@ class Program(Group):
 
     later: ClassVar[Mapping[str, Later]] = {
         "ask": Later("qwenchat.cli.ask:ask", "Answer one question and exit."),
+        "serve": Later("qwenchat.cli.serve:serve", "Serve a model to other programs, over HTTP."),
         "bench": Later(
             "qwenchat.cli.bench:bench",
             "Benchmark a model, beside the machine's ceilings and the model card's figures.",

@@ -128,6 +128,33 @@ _FLAGS: dict[str, Any] = {
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command with a parameter ``flags`` the shared flags."""
+    return _with(tuple(_FLAGS), command)
+
+
+def with_flags_to_serve(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command those of them that mean something where programs ask."""
+    return _with(_TO_SERVE, command)
+
+
+_UNSAID = {"session": None}
+_TO_SERVE = (
+    *(
+        "model",
+        "complete",
+        "quiet",
+        "temperature",
+        "max_new_tokens",
+        "think",
+        "think_tokens",
+        "stop",
+        "top_p",
+    ),
+    *("top_k", "min_p", "repetition_penalty", "context", "device", "backend", "dtype", "threads", "kv_cache"),
+    *("prompt_lookup", "language", "debug"),
+)
+
+
+def _with(names: tuple[str, ...], command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
     own = [p.replace(kind=keyword) for p in signature.parameters.values() if p.name != "flags"]
@@ -136,12 +163,13 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
             name, keyword, default=False if get_args(kind)[0] is bool else None, annotation=kind
         )
         for name, kind in _FLAGS.items()
+        if name in names
     ]
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        others = {name: values.pop(name) for name in OTHER_FLAGS}
-        settings = {name: values.pop(name) for name in _FLAGS if name not in OTHER_FLAGS}
+        others = {name: values.pop(name, _UNSAID.get(name, False)) for name in OTHER_FLAGS}
+        settings = {name: values.pop(name, None) for name in _FLAGS if name not in OTHER_FLAGS}
         command(flags=Flags(settings, **others), **values)
 
     # Typer reads both.

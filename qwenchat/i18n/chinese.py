@@ -1004,6 +1004,19 @@ CHINESE: Mapping[str, str] = {
     "{count} sessions could not be deleted: {first}": "有 {count} 个会话无法删除：{first}",
     "{path} does not say its format": "从 {path} 看不出格式",
     "--format takes {names}": "--format 可选：{names}",
+    # --- the command line: the server -------------------------------------------------------------
+    "serving {model} at {address}; Ctrl-C ends it": "正在 {address} 提供 {model}；按 Ctrl-C 结束",
+    "the port {port} of {host} is in use": "{host} 的端口 {port} 已被占用",
+    "--port chooses another": "--port 可选择其他端口",
+    "{host} is no address of this machine": "{host} 不是本机的地址",
+    "at {host} other machines reach the server, so it needs a key": (
+        "在 {host} 上其他机器可以访问服务器，因此需要密钥"
+    ),
+    "--key-file FILE, or {variable}": "使用 --key-file FILE 或 {variable}",
+    "{path} holds no key, expected one word": "{path} 中没有密钥，应为一个词",
+    "--cors is {origin}, expected the origin of a page, such as https://example.org": (
+        "--cors 为 {origin}，应为网页的来源，例如 https://example.org"
+    ),
     # --- the command line: the benchmark --------------------------------------------------------------
     "--model and --random-weights cannot be combined": "--model 和 --random-weights 不能同时使用",
     "--formats is for --random-weights": "--formats 只用于 --random-weights",

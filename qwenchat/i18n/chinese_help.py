@@ -214,6 +214,19 @@ HELP: Mapping[str, str] = {
         "qwen2：供 vLLM、SGLang、transformers 使用的文件夹；gguf：供 llama.cpp、ollama 使用的文件。"
     ),
     "Of a GGUF file's matrices: q8_0 (the default) or f16.": "GGUF 文件中矩阵的类型：q8_0（默认）或 f16。",
+    # --- serve --------------------------------------------------------------------------------------
+    "Serve a model to other programs, over HTTP.": "通过 HTTP 向其他程序提供模型服务。",
+    "It speaks the protocols of OpenAI, Anthropic and ollama. It ends with Ctrl-C, or with SIGTERM.": (
+        "支持 OpenAI、Anthropic 和 ollama 的协议。按 Ctrl-C 或发送 SIGTERM 结束。"
+    ),
+    "The address to serve at; 127.0.0.1 by default.": "提供服务的地址；默认 127.0.0.1。",
+    "The port; 0 for any that is free.": "端口；0 表示任意空闲端口。",
+    "A file with the key that requests must have; needed off this machine.": (
+        "存放请求所需密钥的文件；向其他机器提供服务时必须有。"
+    ),
+    "Let web pages of this origin ask; may be repeated.": "允许此来源的网页发送请求；可多次给出。",
+    "Another name for the model; may be repeated.": "模型的另一个名称；可多次给出。",
+    "Print each request on stderr: path, status, seconds.": "在标准错误输出每个请求：路径、状态、秒数。",
     # --- bench, quantize --------------------------------------------------------------------------------
     "Benchmark a model, beside the machine's ceilings and the model card's figures.": (
         "测量模型的速度，并与本机上限和模型卡的数据对照。"

@@ -19,7 +19,7 @@ from qwenchat.errors import ConfigError, Names, Phrase, QwenchatError, shorten
 from qwenchat.files.opening import reason_of
 from qwenchat.files.text import write_text
 from qwenchat.i18n.language import tr
-from qwenchat.paths import CONFIG_VARIABLE, HOME_VARIABLE, config_path
+from qwenchat.paths import CONFIG_VARIABLE, HOME_VARIABLE, KEY_VARIABLE, config_path
 from qwenchat.settings.file import read_config_file
 from qwenchat.settings.kinds import Refused
 from qwenchat.settings.prompts import named_prompt
@@ -165,7 +165,7 @@ def _from_environment(environ: Mapping[str, str]) -> _Layer:
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     """A line for each variable that looks like a setting's and is none, in the order of their names."""
-    known = [*(_PREFIX + key.upper() for key in KEYS), HOME_VARIABLE, CONFIG_VARIABLE]
+    known = [*(_PREFIX + key.upper() for key in KEYS), HOME_VARIABLE, CONFIG_VARIABLE, KEY_VARIABLE]
     unknown = [name for name in sorted(environ) if name.startswith(_PREFIX) and name not in known]
     return [_unknown_line(name, known) for name in unknown]
 

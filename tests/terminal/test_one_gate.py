@@ -58,6 +58,7 @@ ALLOWED = {
     "models.quantize.layers.quantize_block": FILE,
     "models.quantize.layers.through_floats": FILE,
     "models.quantize.run._Run._embed": FILE,
+    "server.connection.Connection._say": "a connection",
     "models.quantize.states.States.write": FILE,
     "models.builtin.wheel._extract": FILE,
     "sandbox.launcher._Watch._obey": "a pipe",
