@@ -94,7 +94,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "settings": settings,
     **{
         f"options of {name}": partial(options_of, name)
-        for name in ("ask", "bench", "quantize", "models pull", "models export", "agent run")
+        for name in ("ask", "bench", "eval", "quantize", "models pull", "models export", "agent run")
     },
 }
 

@@ -21,6 +21,8 @@ What a person sees and asks for::
                   the paths, exchange answers a request, guard says who is let in
     doctor        what this machine and this installation make of a chat
     bench         the speed of a model, measured, beside what the machine could do
+    evals         what a model knows and can, measured: the model card's tables; task is what one is made of,
+                  run asks, records keeps, report tells
 
 What they stand on::
 

@@ -33,6 +33,10 @@ class Program(Group):
             "qwenchat.cli.bench:bench",
             "Benchmark a model, beside the machine's ceilings and the model card's figures.",
         ),
+        "eval": Later(
+            "qwenchat.cli.eval:eval_command",
+            "Repeat the model card's benchmarks on a model, in the card's own protocol.",
+        ),
         "doctor": Later(
             "qwenchat.cli.doctor:doctor",
             "Check all a chat depends on: versions, GPU, memory, folders, models, settings, sandbox, Hub.",

@@ -93,6 +93,14 @@ def weight_formats() -> Iterable[str]:
     return FORMATS
 
 
+@offering
+def eval_tasks() -> Iterable[str]:
+    """The benchmarks."""
+    from qwenchat.evals.registry import CARD, TASKS
+
+    return (*TASKS, CARD)
+
+
 # --- sessions ------------------------------------------------------------------------------------
 
 

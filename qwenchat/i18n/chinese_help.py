@@ -261,6 +261,24 @@ HELP: Mapping[str, str] = {
     "Where --load writes random weights, and leaves them.": "供 --load 写入并保留随机权重的文件夹。",
     "Draw the speed against the context into an SVG file.": "将速度随上下文的变化绘成 SVG 文件。",
     "Time transformers on the same weights too.": "同时用 transformers 测量相同的权重。",
+    "Repeat the model card's benchmarks on a model, in the card's own protocol.": (
+        "按模型卡自己的方法，在模型上重做其评测。"
+    ),
+    "TASK is mmlu, ceval, gsm8k, humaneval, or card for all of them. Each answer is kept as"
+    " it comes: stopped at any moment, the same command goes on where it stopped.": (
+        "TASK 为 mmlu、ceval、gsm8k、humaneval，或用 card 表示全部。每个回答随到随存：可随时停"
+        "止，再次运行同一命令会从中断处继续。"
+    ),
+    "The data of one task: a file or folder of the published form.": (
+        "某一项评测的数据：公布格式的文件或文件夹。"
+    ),
+    "Only so many items of each task, drawn by --seed.": "每项评测只做这么多题，按 --seed 抽取。",
+    "What a sample is drawn by; 1234 if not given.": "抽样的种子；默认 1234。",
+    "Begin gsm8k's questions with four worked examples.": "在 gsm8k 的题目前加四个解答示例。",
+    "Where the records are kept, a file a task.": "存放记录的文件夹，每项评测一个文件。",
+    "Begin anew, whatever was done before.": "从头开始，不管之前做过什么。",
+    "Items that are asked at once, where the model can.": "同时提问的题数，如果模型支持。",
+    "End a reply after this many tokens; 512 if not given.": "回复达到这么多 token 后结束；默认 512。",
     "Make an Int8 or Int4 checkpoint from a float one, with GPTQ.": (
         "用 GPTQ 将浮点检查点量化为 Int8 或 Int4。"
     ),

@@ -48,6 +48,7 @@ ALLOWED = {
     "cli.output.confirm": "sanitised there",
     "cli.output.print_lines": "what print_tables and model_table have sanitised; JSON, escaped; exports",
     "engine.cpu.prepared.write": FILE,
+    "evals.records.Records._write": FILE,
     "engine.cpu.reading.read_weights": FILE,
     "engine.cpu.ship.main": OWN,
     "engine.cpu.model.CPUModel._attention": "the KV cache",

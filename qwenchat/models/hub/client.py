@@ -74,7 +74,7 @@ class Hub:
             raise offline_error()
         asked = revision or _MAIN
         try:
-            api = _client().HfApi(endpoint=endpoint())
+            api = library().HfApi(endpoint=endpoint())
             ask = partial(api.model_info, name, revision=asked, files_metadata=True, timeout=_TIMEOUT)
             info = answers.within(answers.LISTING_SECONDS, ask)
             files = tuple(_file(sibling) for sibling in info.siblings or ())
@@ -93,7 +93,7 @@ class Hub:
             Dropped: the transfer was cut.
             DownloadError: it is not given, or cannot be written.
         """
-        client = _client()
+        client = library()
         from huggingface_hub import constants
 
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK
@@ -161,7 +161,7 @@ def _blobs(listing: Listing, file: File) -> tuple[Path, Path]:
 
 
 @cache
-def _client() -> Any:
+def library() -> Any:
     """huggingface_hub, set up once."""
     # Some it reads while it is imported.
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -212,7 +212,7 @@ def reachable() -> str | None:
 
     def ask() -> None:
         try:
-            answer = _client().utils.get_session().head(endpoint(), timeout=_REACHABLE_TIMEOUT)
+            answer = library().utils.get_session().head(endpoint(), timeout=_REACHABLE_TIMEOUT)
             bad = answer.status_code >= 500
             reason[0] = Phrase("it answers with error {status}", status=answer.status_code) if bad else None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason

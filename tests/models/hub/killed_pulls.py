@@ -22,7 +22,7 @@ from qwenchat.models import catalog, checking
 from qwenchat.models.hub import client, pull
 
 client.CHUNK = 4096
-client._client()
+client.library()
 
 
 def pull_in_fork(name: str) -> int:
