@@ -11,10 +11,12 @@ A request is a line of JSON on stdin, its answer a line of JSON on stdout; one i
                                                           {"arrivals": [0.1, 0.2, 0.3]}
     {"do": "likeliest", "ids": [1, 2, 3]}                 {"tokens": [4, 4, 9]}
     {"do": "continue", "ids": [1, 2, 3], "tokens": 2}     {"tokens": [9, 7]}
+    {"do": "logits", "ids": [1, 2, 3]}                    {"logits": [0.1, ...]}
     {"do": "requantise", "source": PATH, "target": PATH, "threads": 2}
                                                           {}
 
-The likeliest tokens are those after each of the ids. A generation is greedy, after a prompt of random ids
+The likeliest tokens are those after each of the ids, logits those after all. A file is requantised to 8 bits,
+or with ``"floats": true`` to float32. A generation is greedy, after a prompt of random ids
 that the seed draws, with nothing of it in the KV cache beforehand; ``arrivals`` are the seconds at which its
 tokens came, counted from where it began. What cannot be done is answered with ``{"error": "...", "hint":
 "..."}``. When stdin closes the process ends at once, whatever it is doing.
@@ -114,6 +116,8 @@ class Peer:
             return {"tokens": list(self._model.likeliest(request["ids"]))}
         if do == "continue" and self._model is not None:
             return {"tokens": list(self._model.generate(request["ids"], request["tokens"]))}
+        if do == "logits" and self._model is not None:
+            return {"logits": self._model.logits(request["ids"])}
         return {"error": f"cannot do {do}"}
 
     def _build(self) -> str:
@@ -122,10 +126,11 @@ class Peer:
         return ", ".join(f.partition("=")[0].strip() for f in features.split("|") if "= 1" in f)
 
     def _requantise(self, request: Message) -> Message:
-        """Writes a GGUF file anew, all its matrices in Q8_0."""
+        """Writes a GGUF file anew, all its matrices in Q8_0 or float32."""
         library = self._library
         options = library.llama_model_quantize_default_params()
-        options.ftype = library.LLAMA_FTYPE_MOSTLY_Q8_0
+        floats = request.get("floats")
+        options.ftype = library.LLAMA_FTYPE_ALL_F32 if floats else library.LLAMA_FTYPE_MOSTLY_Q8_0
         options.allow_requantize = True
         options.nthread = request["threads"]
         status = library.llama_model_quantize(
@@ -169,14 +174,17 @@ class _Model:
 
     def generate(self, ids: list[int], tokens: int) -> Iterator[int]:
         """So many of the likeliest tokens after ``ids``."""
-        self._library.llama_memory_clear(self._library.llama_get_memory(self._context), True)
-        for start in range(0, len(ids), BATCH):
-            self._decode(ids[start : start + BATCH], start, last=start + BATCH >= len(ids))
+        self._read(ids)
         for position in range(len(ids), len(ids) + tokens):
             token = self._likeliest()
             yield token
             if position + 1 < len(ids) + tokens:
                 self._decode([token], position, last=True)
+
+    def logits(self, ids: list[int]) -> list[float]:
+        """After the last of ``ids``."""
+        self._read(ids)
+        return list(map(float, self._logits()))
 
     def likeliest(self, ids: list[int]) -> Iterator[int]:
         """The likeliest token after each of ``ids``."""
@@ -184,6 +192,12 @@ class _Model:
         for position, token in enumerate(ids):
             self._decode([token], position, last=True)
             yield self._likeliest()
+
+    def _read(self, ids: list[int]) -> None:
+        """Runs ids from the beginning."""
+        self._library.llama_memory_clear(self._library.llama_get_memory(self._context), True)
+        for start in range(0, len(ids), BATCH):
+            self._decode(ids[start : start + BATCH], start, last=start + BATCH >= len(ids))
 
     def _decode(self, ids: list[int], position: int, *, last: bool) -> None:
         """Runs tokens that begin at a position; logits are made of the last alone, and where it is asked."""
@@ -201,10 +215,13 @@ class _Model:
             raise ValueError(f"llama_decode says {status}")
 
     def _likeliest(self) -> int:
+        return int(self._logits().argmax())
+
+    def _logits(self) -> Any:
         import numpy
 
         logits = self._library.llama_get_logits_ith(self._context, -1)
-        return int(numpy.ctypeslib.as_array(logits, shape=(self.vocabulary,)).argmax())
+        return numpy.ctypeslib.as_array(logits, shape=(self.vocabulary,))
 
 
 def _import_library() -> Any:
