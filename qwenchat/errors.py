@@ -14,6 +14,7 @@ It is made in English, as a template and values: whoever tells it translates it,
     │   ├── ModelNotFoundError       3   nothing has that name
     │   ├── CheckpointError          3   the files are damaged, incomplete or of an unknown kind
     │   ├── DownloadError            3   the files could not be fetched
+    │   ├── RemoteError              3   a server cannot be reached, or does not speak the protocol
     │   └── InsufficientMemoryError  3   the model is larger than the memory that is free
     ├── ContextLengthError           4   the prompt is longer than the context window
     ├── SessionError                 1   a session cannot be read or saved
@@ -181,6 +182,10 @@ class NotComputedError(CheckpointError):
 
 class DownloadError(ModelError):
     """A model's files could not be fetched or did not verify."""
+
+
+class RemoteError(ModelError):
+    """A server cannot be reached, refuses, or does not answer in the protocol."""
 
 
 class InsufficientMemoryError(ModelError):

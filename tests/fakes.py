@@ -43,7 +43,8 @@ class FakeBackend:
     description, context, system = "a test", 200, "You are a fake."
     call_form: CallForm = "react"
     thinks: Thinks = "never"
-    constrains = False
+    constrains = estimates = False
+    continues = True
 
     def __init__(self, *events: Event | BaseException, name: str = "fake") -> None:
         self.name = name

@@ -50,6 +50,7 @@ class Model:
     engine: Engine[Any]
     call_form: CallForm
     thinks: Thinks
+    estimates, continues = False, True
 
     def __init__(
         self,

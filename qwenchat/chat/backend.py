@@ -8,9 +8,9 @@ from typing import Literal, Protocol
 
 from qwenchat.chat.messages import Event, GenerationOptions, Message
 
-CallForm = Literal["react", "flowers", "hermes"]
+CallForm = Literal["react", "flowers", "hermes", "openai"]
 """In which form a model calls tools: that of the first Qwen generation, of Qwen1.5 and Qwen2, of Qwen2.5 and
-its successors; see ``tools/``."""
+its successors, see ``tools/``; or that of OpenAI's protocol, where whoever runs it tells it of them."""
 
 Thinks = Literal["never", "always", "switch"]
 """Whether a model thinks before it answers; ``switch`` where it can be asked to and not to."""
@@ -39,6 +39,14 @@ class Backend(Protocol):
     @property
     def constrains(self) -> bool:
         """Whether calls are to be held to the schemas of the tools, by a grammar."""
+
+    @property
+    def estimates(self) -> bool:
+        """Whether :meth:`count_tokens` estimates."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether it goes on with a reply that broke off."""
 
     def stream(
         self,

@@ -109,6 +109,8 @@ class GenerationOptions:
         think_tokens: end the thinking after so many tokens, and go on to the answer.
         grammar: what the reply keeps to, in llguidance's Lark; empty for nothing.
         trigger: the text behind which the grammar holds, each time until it is met; empty for all.
+        tools: what the model may call, each as OpenAI's protocol has it: for models that are told of them
+            so, and not by their prompt.
     """
 
     temperature: float | None = None
@@ -123,6 +125,7 @@ class GenerationOptions:
     think_tokens: int | None = None
     grammar: str = ""
     trigger: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         # From Python these come as they like: one string, a list, a float.
@@ -141,9 +144,9 @@ class GenerationOptions:
 
 
 OPTION_NAMES = tuple(
-    field.name for field in fields(GenerationOptions) if field.name not in ("grammar", "trigger")
+    field.name for field in fields(GenerationOptions) if field.name not in ("grammar", "trigger", "tools")
 )
-"""The options that are settings, too; what a reply is held to is asked for one by one."""
+"""The options that are settings, too; what a reply is held to, or may call, is asked for one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +227,7 @@ class ReplyEnd:
         guessed_tokens, right_tokens: tokens that were guessed ahead, and how many of them were right.
         stop: the stop string that ended it; empty if none did, or it is not known.
         alpha_changed: whether the prompt's length changed the NTK alpha, so that what was cached was useless.
+        estimated: whether the usage is an estimate: nobody counted.
         text: always empty, so that the events' texts add up to the reply.
     """
 
@@ -237,6 +241,7 @@ class ReplyEnd:
     right_tokens: int = 0
     alpha_changed: bool = False
     stop: str = ""
+    estimated: bool = False
     text: Literal[""] = ""
 
 

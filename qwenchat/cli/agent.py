@@ -47,9 +47,9 @@ _Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="A checkpoint folder, a known name, 'demo', or 'auto'.",
+        help="A checkpoint folder, a known name, 'demo', 'auto', a remote, or URL#MODEL.",
         show_default=False,
-        autocompletion=completion.models_to("load"),
+        autocompletion=completion.models_to_chat_with,
     ),
 ]
 

@@ -7,7 +7,9 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from qwenchat.errors import UsageError
 from qwenchat.i18n.language import tr
+from qwenchat.settings.remotes import Remote, remote_of
 
 if TYPE_CHECKING:
     from qwenchat.chat.backend import Backend
@@ -28,6 +30,9 @@ def loader(name: str, settings: Settings, *, complete: bool = False) -> Load:
     """
 
     def load(progress: Progress, notice: Notice, *, settle: bool = True) -> Backend:
+        remote = remote_of(name, settings.remotes)
+        if remote is not None:
+            return _remote(remote, progress, notice)
         from qwenchat.backends.load import load_requested
         from qwenchat.backends.request import LoadRequest
         from qwenchat.backends.torch_import import no_garbage_collection
@@ -46,6 +51,14 @@ def loader(name: str, settings: Settings, *, complete: bool = False) -> Load:
             gc.freeze()
         _ = backend.tokenizer  # without one it cannot chat, and says so now
         return backend
+
+    def _remote(remote: Remote, progress: Progress, notice: Notice) -> Backend:
+        if complete:
+            raise UsageError("--complete goes on with a text on this machine alone", "leave it out")
+        from qwenchat.backends.remote.load import load_remote
+
+        notice = (lambda line: None) if settings.quiet else notice
+        return load_remote(remote, context=settings.context, progress=progress, notice=notice)
 
     return load
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from qwenchat.cli.context import Context, session_store
 from qwenchat.errors import UsageError
+
+if TYPE_CHECKING:
+    from qwenchat.settings.schema import Settings
 
 
 def chat(context: Context, *, session: str | None = None) -> None:
@@ -50,9 +54,9 @@ def chat(context: Context, *, session: str | None = None) -> None:
             store,
             lambda name: loader(name, settings),
             notices=notices,
-            check_model=_check_model,
+            check_model=lambda name: _check_model(name, settings),
             history=history_file() if settings.save and settings.history else None,
-            model_names=_model_names,
+            model_names=lambda: _model_names(settings),
         )
     ).run()
 
@@ -60,13 +64,15 @@ def chat(context: Context, *, session: str | None = None) -> None:
 # The prompt comes first, what is on the disk when it is asked for.
 
 
-def _check_model(name: str) -> None:
+def _check_model(name: str, settings: Settings) -> None:
     from qwenchat.models import catalog
+    from qwenchat.settings.remotes import remote_of
 
-    catalog.check(name)
+    if remote_of(name, settings.remotes) is None:
+        catalog.check(name)
 
 
-def _model_names() -> Iterable[str]:
+def _model_names(settings: Settings) -> Iterable[str]:
     from qwenchat.models import offers
 
-    return offers.to_load()
+    return (*settings.remotes, *offers.to_load())

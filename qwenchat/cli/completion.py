@@ -54,6 +54,14 @@ def models_to(
 
 
 @offering
+def models_to_chat_with() -> Iterable[str]:
+    """The remotes of the config file, and the models that are here."""
+    from qwenchat.settings.sources import load_settings
+
+    return [*load_settings({}).settings.remotes, *models_to("load")()]
+
+
+@offering
 def devices() -> Iterable[str]:
     """The kinds of devices that are here."""
     from qwenchat.backends.devices import predict_device

@@ -51,11 +51,11 @@ Device = Annotated[
 _FLAGS: dict[str, Any] = {
     "model": _flag(
         str,
-        "A checkpoint folder, a known name, 'demo', or 'auto'.",
+        "A checkpoint folder, a known name, 'demo', 'auto', a remote, or URL#MODEL.",
         "--model",
         "-m",
         metavar="MODEL",
-        autocompletion=completion.models_to("load"),
+        autocompletion=completion.models_to_chat_with,
     ),
     "system": _flag(
         str,

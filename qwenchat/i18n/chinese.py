@@ -77,6 +77,87 @@ CHINESE: Mapping[str, str] = {
     "say something": "请先输入消息",
     "there is no question to answer": "没有待回答的问题",
     "there is no question to reply to": "没有可回复的问题",
+    # --- models on servers ------------------------------------------------------------------------
+    "--complete goes on with a text on this machine alone": "--complete 只能用本机上的模型续写文本",
+    "--schema holds it to JSON": "--schema 可限定为 JSON",
+    "/continue goes on with the reply, /retry asks again": "/continue 接着回复，/retry 重新提问",
+    "/retry begins it anew": "/retry 重新回复",
+    "/set {name} default leaves it out": "/set {name} default 可去掉它",
+    "a web page": "一个网页",
+    "ask again": "请重新提问",
+    "asking {host}": "正在询问 {host}",
+    "ca_file under [remotes.NAME], or SSL_CERT_FILE, names those to trust": (
+        "要信任的证书由 [remotes.NAME] 下的 ca_file 或 SSL_CERT_FILE 指定"
+    ),
+    "does the URL end as the protocol's, in /v1?": "URL 是否像该协议那样以 /v1 结尾？",
+    "give the URL of that place, if it is meant": "如果要用那里，请给出它的 URL",
+    "is the server running there?": "服务器在那里运行吗？",
+    "it closed the connection": "它关闭了连接",
+    "it does not say why": "它没有说明原因",
+    "it has {names}": "它有 {names}",
+    "it holds a password; a key stands in key_file under [remotes]": (
+        "其中含有密码；密钥应写在 [remotes] 下的 key_file 里"
+    ),
+    "it holds a query": "其中含有查询参数",
+    "it names no host": "其中没有主机名",
+    "key_file or key_env under [remotes.NAME] says where it is": (
+        "密钥的位置由 [remotes.NAME] 下的 key_file 或 key_env 指定"
+    ),
+    "leave it out: {flag}, or {key} in the config file": "请去掉它：{flag}，或配置文件里的 {key}",
+    "name one behind the URL, as in {url}#MODEL: {names}": "请在 URL 后指定一个，如 {url}#MODEL：{names}",
+    "no connection after {seconds} s": "{seconds} 秒后仍未连上",
+    "shorten them": "请缩短",
+    "tables with url and perhaps model, key_file, key_env, ca_file, context, silence (seconds) and "
+    "allow_http": (
+        "带有 url 的表，还可有 model、key_file、key_env、ca_file、context、silence（秒）、allow_http"
+    ),
+    "the certificate of {host} is not trusted: {reason}": "{host} 的证书不可信：{reason}",
+    "the certificates {path} cannot be read: {reason}": "证书 {path} 无法读取：{reason}",
+    "the connection to {host} broke off: {reason}": "与 {host} 的连接中断：{reason}",
+    "the key file {path} cannot be read: {reason}": "密钥文件 {path} 无法读取：{reason}",
+    "the key file {path} is empty": "密钥文件 {path} 是空的",
+    "the key of {name} holds more than letters and signs": "{name} 的密钥含有字母和符号以外的内容",
+    "the key of {name} would go to {host} unencrypted": "{name} 的密钥会不加密地传给 {host}",
+    "the server does not answer in the protocol: {text} is no JSON": "服务器没有按协议回答：{text} 不是 JSON",
+    "the server does not answer in the protocol: {where} is {kind}": (
+        "服务器没有按协议回答：{where} 是 {kind}"
+    ),
+    "the server ended the reply: {reason}": "服务器结束了回复：{reason}",
+    "the server failed: {reason}": "服务器出错：{reason}",
+    "the server sent an event of more than {limit} MiB": "服务器发来的一个事件超过 {limit} MiB",
+    "the server's reply is longer than {limit} MiB": "服务器的回复超过 {limit} MiB",
+    "use https://; where the network can be trusted, allow_http = true under [remotes.{name}]": (
+        "请用 https://；如果网络可信，可在 [remotes.{name}] 下写 allow_http = true"
+    ),
+    "{host} answers in {encoding}, which was not asked for": "{host} 用未请求的 {encoding} 编码回答",
+    "{host} answers with a web page": "{host} 回答的是网页",
+    "{host} answers with more than {limit} MiB": "{host} 的回答超过 {limit} MiB",
+    "{host} answers with nothing": "{host} 的回答是空的",
+    "{host} does not answer in HTTP: {reason}": "{host} 没有按 HTTP 回答：{reason}",
+    "{host} ended the reply in the middle": "{host} 中途结束了回复",
+    "{host} gave no answer": "{host} 没有回答",
+    "{host} has no model": "{host} 没有模型",
+    "{host} has no model {model}": "{host} 没有模型 {model}",
+    "{host} has said nothing for {seconds} s": "{host} 已有 {seconds} 秒没有回应",
+    "{host} has several models": "{host} 有多个模型",
+    "{host} refuses ({status}): {reason}": "{host} 拒绝（{status}）：{reason}",
+    "{host} sends elsewhere: {place}; nothing was sent there": (
+        "{host} 转往别处：{place}；没有向那里发送任何内容"
+    ),
+    "{host} wants another key ({status})": "{host} 需要另一个密钥（{status}）",
+    "{host}: the messages do not fit: {reason}": "{host}：消息太长：{reason}",
+    "{model} cannot go on with a reply: it is begun anew": "{model} 不能接着回复：重新开始",
+    "{name} is no URL of a server: {problem}": "{name} 不是服务器的 URL：{problem}",
+    "{server} cannot go on with a reply": "{server} 不能接着回复",
+    "{server} does not say its context: taken as {tokens} tokens; --context says it": (
+        "{server} 没有说明上下文长度：按 {tokens} 个 token 处理；可用 --context 指定"
+    ),
+    "{server} does not take {name}: {reason}": "{server} 不接受 {name}：{reason}",
+    "{server} holds no reply to a grammar or a choice of words": (
+        "{server} 不能把回复限定为某个语法或几个词之一"
+    ),
+    "{server} takes no {name}": "{server} 不接受 {name}",
+    "{variable}, which holds the key of {name}, is not set": "存放 {name} 密钥的 {variable} 没有设置",
     # --- /help: the headings and the last lines ---------------------------------------------------
     "The chat": "对话",
     "The model": "模型",
@@ -535,7 +616,9 @@ CHINESE: Mapping[str, str] = {
         '非空文本，其名称最多 64 个字符，由字母、数字、"-" 和 "_" 组成'
     ),
     "a known name or a folder": "已知的模型名或文件夹",
-    '"auto", "demo", a known name or a folder': '以下之一："auto"、"demo"、已知的模型名、文件夹',
+    '"auto", "demo", a known name, a folder, a URL#MODEL or the name of a remote': (
+        '以下之一："auto"、"demo"、已知的模型名、文件夹、URL#MODEL、远程模型的名称'
+    ),
     '"auto", "cpu", "cuda" or "cuda:N"': '以下之一："auto"、"cpu"、"cuda"、"cuda:N"',
     '"auto", "native" or "huggingface"': '以下之一："auto"、"native"、"huggingface"',
     '"auto", "float32", "bfloat16" or "float16"': '以下之一："auto"、"float32"、"bfloat16"、"float16"',
@@ -621,6 +704,12 @@ CHINESE: Mapping[str, str] = {
     "on it.": ("提示和 /help 的语言；auto 取系统区域设置的语言。与模型的回答无关。"),
     "Print nothing on stderr but errors.": "标准错误上只输出错误。",
     "Print tokens and speed on stderr after each reply.": "每次回复后在标准错误上显示 token 数和速度。",
+    "Models on servers, by name: -m lab takes the one below. model may be left out where the server has "
+    "one alone; the key stands in key_file, or in the environment variable that key_env names. "
+    "QWENCHAT_REMOTES takes a JSON object.": (
+        "按名称给出的服务器上的模型：-m lab 使用下面这一个。服务器只有一个模型时可省略 model；密钥写在 "
+        "key_file 里，或写在 key_env 所指的环境变量里。QWENCHAT_REMOTES 可为一个 JSON 对象。"
+    ),
     'System prompts by name: system = "@teacher" takes the one below. [prompts] stays at the end of the '
     "file, since all that follows belongs to it; so no prompt can have a setting's name. QWENCHAT_PROMPTS "
     "takes a JSON object.": (
@@ -1777,8 +1866,8 @@ CHINESE: Mapping[str, str] = {
     "{variable} names it": "由 {variable} 指定",
     "a config file was expected": "此处应为配置文件",
     "write a JSON object: {example}": "请写成 JSON 对象：{example}",
-    "{name} is a setting; in the file it stands above [prompts]": (
-        "{name} 是设置，在文件中应写在 [prompts] 之前"
+    "{name} is a setting; in the file it stands above [{table}]": (
+        "{name} 是设置，在文件中应写在 [{table}] 之前"
     ),
     "{setting}: there is no such home folder": "{setting}：没有这个主文件夹",
     "Invalid statement": "语句无效",

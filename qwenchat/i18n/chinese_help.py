@@ -52,6 +52,9 @@ HELP: Mapping[str, str] = {
     ),
     "Print the version.": "显示版本。",
     "A checkpoint folder, a known name, 'demo', or 'auto'.": "检查点文件夹、已知名称、demo 或 auto。",
+    "A checkpoint folder, a known name, 'demo', 'auto', a remote, or URL#MODEL.": (
+        "检查点文件夹、已知名称、demo、auto、远程模型或 URL#MODEL。"
+    ),
     "The system prompt, or @NAME for one of the config file's.": "系统提示词；@NAME 为配置文件中的提示词。",
     "Continue the session saved last.": "继续最近保存的会话。",
     "Continue a session, by its title, its id or the beginning of "

@@ -21,10 +21,10 @@ class Refused(ValueError):
 
     Args:
         key: the setting.
-        inside: in a table, the name of what is wrong in it; None where it is the value as a whole.
+        inside: in a table, the names that lead to what is wrong in it; none where it is the value as a whole.
     """
 
-    def __init__(self, key: str = "", inside: str | None = None) -> None:
+    def __init__(self, key: str = "", inside: tuple[str, ...] = ()) -> None:
         super().__init__(key, inside)
         self.key, self.inside = key, inside
 
@@ -153,12 +153,48 @@ class Table:
             raise ValueError
         for name, text in value.items():
             if not isinstance(name, str) or not self._is_name(name):
-                raise Refused(inside=str(name))
+                raise Refused(inside=(str(name),))
             try:
                 _SOME_TEXT.checked(text)
             except ValueError:
-                raise Refused(inside=name) from None
+                raise Refused(inside=(name,)) from None
         return dict(value)
+
+    def read(self, text: str) -> object:
+        return _json("{", text)
+
+
+class Tables:
+    """Tables by name, each with the same fields.
+
+    Args:
+        is_name: says what can be a name.
+        fields: the kind of each field.
+        needed: the fields that each table has.
+    """
+
+    allowed = ""
+
+    def __init__(
+        self, is_name: Callable[[str], bool], fields: Mapping[str, Kind], needed: tuple[str, ...] = ()
+    ) -> None:
+        self._is_name, self._fields, self._needed = is_name, fields, needed
+
+    def checked(self, value: object) -> object:
+        if not isinstance(value, Mapping):
+            raise ValueError
+        for name, table in value.items():
+            if not isinstance(name, str) or not self._is_name(name) or not isinstance(table, Mapping):
+                raise Refused(inside=(str(name),))
+            for field in (*table, *self._needed):
+                try:
+                    self._fields[field].checked(table[field])
+                except (KeyError, ValueError):
+                    raise Refused(inside=(name, str(field))) from None
+        return {
+            name: {field: self._fields[field].checked(given) for field, given in table.items()}
+            for name, table in value.items()
+        }
 
     def read(self, text: str) -> object:
         return _json("{", text)

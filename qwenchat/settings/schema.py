@@ -15,8 +15,9 @@ from typing import Annotated, Any
 from qwenchat.engine.cpu.layout import MOST_THREADS
 from qwenchat.engine.sampling import RANGES, Range
 from qwenchat.i18n.language import tr
+from qwenchat.settings import remote_table
 from qwenchat.settings.choices import Backend, DType, Keys, KVCache, Language, Overflow, PromptLookup, Theme
-from qwenchat.settings.kinds import LARGEST, InRange, Kind, Refused, Table, Text, Texts, Truth, Word
+from qwenchat.settings.kinds import LARGEST, InRange, Kind, Refused, Table, Tables, Text, Texts, Truth, Word
 
 PROMPT_NAME = re.compile(r"[\w-]{1,64}")
 
@@ -62,7 +63,7 @@ class Settings:
             Text(1),
             "The model to chat with. auto takes the checkpoint below if it is on this machine "
             "and fits, else the built-in one, which demo always takes.",
-            '"auto", "demo", a known name or a folder',
+            '"auto", "demo", a known name, a folder, a URL#MODEL or the name of a remote',
         ),
     ] = "auto"
     checkpoint: Annotated[
@@ -322,6 +323,19 @@ class Settings:
             unset="the one that runs qwenchat",
         ),
     ] = None
+    remotes: Annotated[
+        Mapping[str, Mapping[str, Any]],
+        Key(
+            Tables(remote_table.is_name, remote_table.FIELDS, remote_table.NEEDED),
+            "Models on servers, by name: -m lab takes the one below. model may be left out where the "
+            "server has one alone; the key stands in key_file, or in the environment variable that key_env "
+            "names. "
+            "QWENCHAT_REMOTES takes a JSON object.",
+            "tables with url and perhaps model, key_file, key_env, ca_file, context, silence (seconds) "
+            "and allow_http",
+            {"lab": {"url": "https://lab.example/v1", "model": "qwen", "key_file": "~/.lab-key"}},
+        ),
+    ] = field(default_factory=dict)
     prompts: Annotated[
         Mapping[str, str],
         Key(
@@ -359,7 +373,7 @@ def checked(key: str, value: object) -> Any:
     try:
         return KEYS[key].kind.checked(value)
     except ValueError as error:
-        raise Refused(key, getattr(error, "inside", None)) from None
+        raise Refused(key, getattr(error, "inside", ())) from None
 
 
 def allowed(key: str) -> str:

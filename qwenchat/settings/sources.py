@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from qwenchat.files.opening import reason_of
 from qwenchat.files.text import write_text
 from qwenchat.i18n.language import tr
 from qwenchat.paths import CONFIG_VARIABLE, HOME_VARIABLE, KEY_VARIABLE, config_path
+from qwenchat.settings import remote_table
 from qwenchat.settings.file import read_config_file
 from qwenchat.settings.kinds import Refused
 from qwenchat.settings.prompts import named_prompt
@@ -29,6 +30,7 @@ from qwenchat.settings.schema import KEYS, Settings, allowed, default_of
 DEFAULT = "default"
 """The origin of what nobody has set."""
 _PREFIX = "QWENCHAT_"
+_JSON_EXAMPLES = {"prompts": '{"teacher": "..."}', "remotes": '{"lab": {"url": "..."}}'}
 
 
 @dataclass(frozen=True)
@@ -109,14 +111,14 @@ def _checked(layer: _Layer) -> Settings:
         raise _refused(refused.key, layer[refused.key], refused.inside) from None
 
 
-def _refused(key: str, given: _Given, name: str | None) -> ConfigError:
-    """The error for a value that cannot be; ``name`` is that of what is wrong in a table."""
+def _refused(key: str, given: _Given, inside: tuple[str, ...]) -> ConfigError:
+    """The error for a value that cannot be; ``inside`` leads to what is wrong in a table."""
     quoted, hint = given.quoted, given.hint
-    if name is not None:  # a table is too long to quote
-        quoted = f"{given.origin}: {key}.{shorten(_toml_key(name))}"
+    if inside:  # a table is too long to quote
+        quoted = f"{given.origin}: {'.'.join((key, *(shorten(_toml_key(name)) for name in inside)))}"
         hint = (
-            Phrase("{name} is a setting; in the file it stands above [prompts]", name=name)
-            if name in KEYS
+            Phrase("{name} is a setting; in the file it stands above [{table}]", name=inside[-1], table=key)
+            if inside[-1] in KEYS and not (inside[1:] and inside[-1] in remote_table.FIELDS)
             else ""
         )
     return ConfigError(Phrase("{setting}: expected {what}", setting=quoted, what=allowed(key)), hint)
@@ -154,9 +156,10 @@ def _from_environment(environ: Mapping[str, str]) -> _Layer:
         variable = _PREFIX + key.upper()
         text = environ.get(variable, "")
         if text:
+            example = KEYS[key].example
             hint = (
-                Phrase("write a JSON object: {example}", example='{"teacher": "..."}')
-                if key == "prompts"
+                Phrase("write a JSON object: {example}", example=_JSON_EXAMPLES[key])
+                if isinstance(example, Mapping)
                 else ""
             )
             layer[key] = _Given(KEYS[key].kind.read(text), variable, f"{variable}={shorten(text)}", hint)
@@ -246,7 +249,7 @@ def _quoted(value: object, bare: bool = False) -> str:
 def describe(resolved: ResolvedSettings) -> list[tuple[str, str, str]]:
     """Every key with its value as TOML and its origin; in parentheses, what holds without a value.
 
-    Each named prompt has a row of its own, ``prompts.NAME``.
+    Each named prompt and each remote has a row of its own, ``prompts.NAME``.
     """
     rows = []
     for key, origin in resolved.origins.items():
@@ -287,11 +290,17 @@ def _example_entry(key: str) -> str:
         for paragraph in (tr(known.description), about)
         for line in textwrap.wrap(paragraph, 100, initial_indent="# ", subsequent_indent="# ")
     ]
-    if isinstance(value, Mapping):
-        lines = [f"# [{key}]", *(f"# {_toml_key(name)} = {toml_value(text)}" for name, text in value.items())]
-    else:
-        lines = [f"# {key} = {toml_value(value)}"]
-    return "\n".join([*prose, *lines, ""])
+    return "\n".join([*prose, *(f"# {line}" for line in _example_lines(key, value)), ""])
+
+
+def _example_lines(key: str, value: object) -> Iterator[str]:
+    if not isinstance(value, Mapping):
+        yield f"{key} = {toml_value(value)}"
+        return
+    tables = {name: entry for name, entry in value.items() if isinstance(entry, Mapping)}
+    for name, table in tables.items() or ((None, value),):
+        yield f"[{key}]" if name is None else f"[{key}.{_toml_key(name)}]"
+        yield from (f"{_toml_key(field)} = {toml_value(entry)}" for field, entry in table.items())
 
 
 def write_example(path: Path) -> None:

@@ -52,11 +52,24 @@ def answer(chat: Asked) -> list[ReplyEnd]:
     with ExitStack() as stack:
         stack.callback(quiet_keyboard())
         cancel = stack.enter_context(cancel_on_interrupt())
-        steps = _Steps(chat, chat.wait_for_model(cancel), cancel)
+        backend = chat.wait_for_model(cancel)
+        if _begins_anew(chat.conversation, backend):
+            console.say(tr("{model} cannot go on with a reply: it is begun anew", model=backend.name))
+        steps = _Steps(chat, backend, cancel)
         stack.callback(chat.notices.show)
         stack.callback(steps.end_progress)
         chat.tools.loop(steps.backend.context).run(chat.conversation, steps, chat.autosave.save, cancel)
     return steps.ends
+
+
+def _begins_anew(conversation: Conversation, backend: Backend) -> bool:
+    """Goes back to the question where the model cannot go on with the reply that the chat stands at."""
+    here = conversation.current
+    goes_on = here is not None and here.role is Role.ASSISTANT and not here.message.calls
+    if goes_on and not backend.continues:
+        conversation.retry()
+        return True
+    return False
 
 
 class _Steps:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from qwenchat.chat.messages import ReplyEnd
 from qwenchat.i18n.language import plural, tr
 
+ABOUT = "≈"
+"""Before a number of tokens that nobody counted."""
+
 
 def stats_text(end: ReplyEnd) -> tuple[str, str, str]:
     """Tokens and speed of the prompt, the time to the first token, tokens and speed of the reply."""
     usage, timings = end.usage, end.timings
     new = usage.prompt_tokens - usage.reused_tokens
+    about = ABOUT if end.estimated else ""
     return (
         tr(
             "prompt: reused {reused} + new {new} tokens in {seconds} s, {speed}",
             reused=f"{usage.reused_tokens:,}",
-            new=f"{new:,}",
+            new=f"{about}{new:,}",
             seconds=f"{timings.prefill:.2f}",
             speed=speed_text(new, timings.prefill),
         )
@@ -28,6 +32,8 @@ def stats_text(end: ReplyEnd) -> tuple[str, str, str]:
 def _reply_text(end: ReplyEnd) -> str:
     count = end.usage.completion_tokens
     tokens = plural(count, "1 token", "{count} tokens")
+    if end.estimated:
+        tokens = f"{ABOUT}{tokens}"
     speed = speed_text(count, end.timings.decode)
     if not end.guessed_tokens:
         return tr("reply: {tokens}, {speed}", tokens=tokens, speed=speed)

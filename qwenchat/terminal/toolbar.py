@@ -16,7 +16,7 @@ from qwenchat.chat.backend import Backend
 from qwenchat.chat.messages import ReplyEnd
 from qwenchat.i18n.language import tr
 from qwenchat.terminal.sanitize import sanitize_line
-from qwenchat.terminal.stats import speed_text
+from qwenchat.terminal.stats import ABOUT, speed_text
 
 if TYPE_CHECKING:
     from qwenchat.terminal.chat import Chat
@@ -74,7 +74,8 @@ def of_model(
         extras: what else there is to know, each a few words.
         columns: of the terminal.
     """
-    meter = tr("context {used}/{size}", used=f"{tokens:,}", size=f"{backend.context:,}")
+    used = f"{ABOUT if backend.estimates else ''}{tokens:,}"
+    meter = tr("context {used}/{size}", used=used, size=f"{backend.context:,}")
     rate = ""
     if last is not None and last.timings.decode > 0 and last.usage.completion_tokens:
         rate = speed_text(last.usage.completion_tokens, last.timings.decode)

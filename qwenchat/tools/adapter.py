@@ -6,11 +6,13 @@ wrote is remembered with its tokens, so that the prompt of a next step only adds
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 from qwenchat.chat.backend import Backend, CallForm
 from qwenchat.chat.messages import (
@@ -27,7 +29,7 @@ from qwenchat.chat.messages import (
 from qwenchat.chat.parts import Role, Text, Thought, ToolCall
 from qwenchat.text.grammars import problem_of
 from qwenchat.tools.flowers import Flowers
-from qwenchat.tools.forms import Definition, Form, Kind, Parser, Piece, calls_anything
+from qwenchat.tools.forms import Definition, Form, Kind, Parser, Piece, calls_anything, declared
 from qwenchat.tools.hermes import Hermes
 from qwenchat.tools.react import ReAct
 
@@ -68,6 +70,9 @@ class ToolBackend:
         cancel: threading.Event | None = None,
     ) -> Generator[Event, None, None]:
         """As :meth:`qwenchat.chat.backend.Backend.stream`; besides, thoughts and calls."""
+        if self._form is None:
+            yield from self.inner.stream(messages, replace(options, tools=self._declared()), cancel)
+            return
         chat = self._for_form(messages)
         if not self.tools and not calls_anything(chat):
             yield from self.inner.stream(messages, options, cancel)
@@ -109,8 +114,21 @@ class ToolBackend:
         is_plain = not resumed and step.is_plain(written)
         yield replace(end, token_ids=ended.token_ids if is_plain else None)
 
+    @property
+    def estimates(self) -> bool:
+        """As of the backend."""
+        return self.inner.estimates
+
+    @property
+    def continues(self) -> bool:
+        """As of the backend."""
+        return self.inner.continues
+
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """As :meth:`qwenchat.chat.backend.Backend.count_tokens`, the tools included."""
+        if self._form is None:
+            declared = Message.of_text(Role.SYSTEM, json.dumps(self._declared(), ensure_ascii=False))
+            return self.inner.count_tokens([*([declared] if self.tools else []), *messages])
         rendered = self._form.render(self._for_form(messages), self.tools, self._verbatim)
         return self.inner.count_tokens(rendered.messages)
 
@@ -133,12 +151,16 @@ class ToolBackend:
         Args:
             begun: the text that the step begins with.
         """
-        if not self.constrains or not self.tools or options.grammar:
+        if self._form is None or not self.constrains or not self.tools or options.grammar:
             return options
         grammar, trigger = self._form.grammar(self.tools, must=self.must_call, begun=begun)
         if problem_of(grammar):  # more than llguidance can follow
             return options
         return replace(options, grammar=grammar, trigger=trigger)
+
+    def _declared(self) -> tuple[Mapping[str, Any], ...]:
+        """The tools as OpenAI's protocol has them."""
+        return tuple(map(declared, self.tools))
 
     def _verbatim(self, message: Message) -> tuple[Text, ...] | None:
         return self._written.get((message.thought, message.text, message.calls))
@@ -205,7 +227,10 @@ def _without_thoughts(message: Message) -> Message:
     return message if len(rest) == len(message.parts) else Message(message.role, rest or (Text(""),))
 
 
-def _form(name: CallForm, system: str) -> Form:
+def _form(name: CallForm, system: str) -> Form | None:
+    """The form; None for that of OpenAI's protocol, in which nothing is text."""
+    if name == "openai":
+        return None
     if name == "react":
         return ReAct()
     return Flowers() if name == "flowers" else Hermes(system)

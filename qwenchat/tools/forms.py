@@ -37,6 +37,12 @@ class Definition:
     title: str = ""
 
 
+def declared(tool: Definition) -> dict[str, Any]:
+    """A tool as OpenAI's protocol has it."""
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
+
+
 class Kind(StrEnum):
     """What a piece of a reply is."""
 

@@ -61,3 +61,17 @@ def call_rule(tools: Iterable[Definition], between: str, *, whole: bool) -> str:
         else:
             calls.append(f"{literal(before)} {_CODE if whole else ''}")
     return f"({' | '.join(calls)})"
+
+
+def schema_of(grammar: str) -> dict[str, Any] | None:
+    """The schema, where a grammar is nothing but JSON by one: for those who take no other grammar."""
+    begin, _, text = grammar.partition("%json ")
+    if begin != "start: ":
+        return None
+    try:
+        schema = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(schema, dict):
+        return None
+    return {name: value for name, value in schema.items() if name != "x-guidance"}

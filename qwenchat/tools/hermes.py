@@ -24,6 +24,7 @@ from qwenchat.tools.forms import (
     PieceWriter,
     Rendered,
     Verbatim,
+    declared,
     turns_of,
 )
 from qwenchat.tools.grammar import THOUGHT, arguments_rule, literal
@@ -110,18 +111,8 @@ class Hermes:
 
 def instruction(tools: Sequence[Definition]) -> str:
     """The tools and the form."""
-    told = [
-        {
-            "type": "function",
-            "function": {
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": tool.parameters,
-            },
-        }
-        for tool in tools
-    ]
-    return _INSTRUCTION.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in told))
+    told = "\n".join(json.dumps(declared(tool), ensure_ascii=False) for tool in tools)
+    return _INSTRUCTION.format(tools=told)
 
 
 def _reply(message: Message) -> str:

@@ -60,6 +60,7 @@ def test_every_setting_has_a_flag_but_what_belongs_into_the_config() -> None:
         "deny",
         "history",
         "prompts",
+        "remotes",
         "tools_python",
     }
 

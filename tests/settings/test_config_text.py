@@ -32,7 +32,9 @@ def uncommented() -> dict[str, str]:
     """The lines of the example that show a setting, without their comment sign, by key."""
     return {
         match[2] or match[3]: match[1]
-        for match in re.finditer(r"^# ((?:(\w+) = |\[(\w+)\]\n# \w+ = ).*)$", example_toml(), re.MULTILINE)
+        for match in re.finditer(
+            r"^# (\[(\w+)(?:\.\w+)?\](?:\n# \w+ = .*)+|(\w+) = .*)$", example_toml(), re.MULTILINE
+        )
     }
 
 

@@ -143,7 +143,7 @@ def test_a_variable_is_read_in_the_type_of_its_key(key: str, text: str, value: o
 # --- values that cannot be -----------------------------------------------------------------------
 
 BAD = [
-    ("model", "", '"auto", "demo", a known name or a folder'),
+    ("model", "", '"auto", "demo", a known name, a folder, a URL#MODEL or the name of a remote'),
     ("checkpoint", "", "a known name or a folder"),
     ("device", "gpu", '"auto", "cpu", "cuda" or "cuda:N"'),
     ("device", "cuda:x", '"auto", "cpu", "cuda" or "cuda:N"'),

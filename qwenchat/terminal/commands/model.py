@@ -162,6 +162,8 @@ def _option_in_force(chat: Chat, name: str) -> str:
             return tr("(the model decides)")
     options = chat.options if chat.backend is None else chat.backend.effective(chat.options)
     value = getattr(options, name)
+    if value is None:  # as of a model on a server, which does not say
+        return tr("(the model decides)")
     told = f"{value:g}" if isinstance(value, float) else toml_value(value)
     return tr("{value} ({origin})", value=told, origin=origin or tr("model"))
 
