@@ -39,6 +39,7 @@ ALLOWED = {
     "engine.cpu.cores._groups": SYSTEM,
     "engine.cpu.cores._limits": SYSTEM,
     "engine.cpu.cores.processor_name": SYSTEM,
+    "engine.cpu.memory._large_of_files": SYSTEM,
     "engine.cuda.kernels.hopper.compiled.code": OWN,
     "engine.memory._cgroup_headroom": SYSTEM,
     "engine.memory._reclaimable": SYSTEM,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,9 +42,7 @@ def unfilled(*shape: int, dtype: Any) -> Array:
         memory = mmap.mmap(-1, max(count * np.dtype(dtype).itemsize, 1), **_OWN)
     except OSError as error:
         raise MemoryError(str(error)) from error
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        with contextlib.suppress(OSError):  # a system that has none
-            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    _advise(memory, "MADV_NOHUGEPAGE")
     return np.frombuffer(memory, dtype, count).reshape(shape)
 
 
@@ -56,10 +56,52 @@ def large_pages(nbytes: int) -> Array:
         memory = mmap.mmap(-1, nbytes, **_OWN)
     except OSError as error:
         raise MemoryError(str(error)) from error
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a system without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
+    _advise(memory, "MADV_HUGEPAGE")
     return np.frombuffer(memory, np.uint8)
+
+
+def mapped(descriptor: int) -> Array:
+    """An open file's bytes where the system's cache has them, uint8, to be read; in large pages if it can.
+
+    Raises:
+        MemoryError: there is no room for it.
+        OSError, ValueError: it cannot be mapped, or is empty.
+    """
+    try:
+        memory = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(str(error)) from error
+        raise
+    # A file system whose cache has large pages then reads what is not there yet into such.
+    _advise(memory, "MADV_HUGEPAGE")
+    return np.frombuffer(memory, np.uint8)
+
+
+def come_large(file: Array) -> bool:
+    """Whether the system gives a mapped file in large pages; yes where it does not tell.
+
+    Asked of a part of it that nobody has looked at, and will be looked at here.
+    """
+    before = _large_of_files()
+    file[:: mmap.PAGESIZE].max()
+    return before is None or 2 * ((_large_of_files() or 0) - before) >= len(file)
+
+
+def _large_of_files() -> int | None:
+    """The bytes of files that this process has in large pages; None where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/smaps_rollup").read_bytes().splitlines():
+            name, *size = line.split()[:2]
+            if name == b"FilePmdMapped:":
+                return 1024 * int(size[0])
+    return None
+
+
+def _advise(memory: mmap.mmap, advice: str) -> None:
+    if hasattr(mmap, advice):
+        with contextlib.suppress(OSError):  # a system without large pages
+            memory.madvise(getattr(mmap, advice))
 
 
 def address(array: Array | None) -> int:

@@ -1,10 +1,16 @@
-"""A model's weights as they lie in memory, kept in a file: read in a few hundredths of a second, not filled.
+"""A model's weights as they lie in memory, kept in a file that is mapped: nothing is filled, no copy is made.
+
+A token reads every weight once, from the system's cache of the file as fast as from memory of our own where
+that cache has large pages; from small ones it takes up to twice as long. So where there are none a copy is
+read into large ones, which takes as long as filling does; and the file is written in large pieces, for which
+a system makes large pages if it can.
 
 Owns the file. It begins with a line of JSON, which names the version of the layout, the checkpoint's files as
-they were, by size and time, and the arrays that follow; at its end stands a digest of all before it. A file
-of another version or checkpoint is not read, nor one whose digest is another, nor one whose arrays are not
-those of the model: so whatever the file holds, the kernels read no memory but what is theirs. It is written
-beside its place and moved there, so that a process that is killed leaves no half of one.
+they were, by size and time, and the arrays that follow, each on pages of its own; at its end stands a digest
+of all before it. A file of another version or checkpoint is not used, nor one whose digest is another, nor
+one whose arrays are not those of the model; and what leads the kernels from place to place is copied before
+it is looked at. So whatever the file holds, or comes to hold, the kernels read no memory but what is theirs.
+It is written beside its place and moved there, so that a process that is killed leaves no half of one.
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -26,18 +33,20 @@ import numpy as np
 
 from qwenchat.engine.cpu.blocks import Matrix, is_array
 from qwenchat.engine.cpu.layout import BLOCK
-from qwenchat.engine.cpu.memory import Array, large_pages
+from qwenchat.engine.cpu.memory import Array, come_large, large_pages, mapped
 from qwenchat.engine.cpu.screen import MARGINS, SCREEN, Screen
 from qwenchat.engine.weights.parameters import Parameter
 from qwenchat.files.opening import open_file
 
-VERSION = 3
-"""Raised whenever the layout of blocks changes."""
+VERSION = 4
+"""Raised whenever the layout of blocks or of the file changes."""
 _ARRAYS = ("data", "scales", "zeros", "bounds", "perm", "bias")
+_LEADING = ("bounds", "perm")
 _DTYPES = {name: np.dtype(name) for name in ("float16", "float32", "int32", "int64")}
 _LONGEST_HEAD = 2**24
 _PAGE = 4096
 _DIGEST_BYTES = 32
+_AT_ONCE = 2**25  # bytes that are written, or read by a thread, at a time; whole large pages
 # Blocks with all that belongs to them take no more than this, compared with the checkpoint.
 _MOST = 3
 _SUFFIX = ".tmp"
@@ -62,16 +71,14 @@ def write(path: Path, source: list[Any], parts: Parts) -> None:
     """
     arrays = list(_all(*parts))
     told = [[name, field, str(array.dtype), list(array.shape)] for name, field, array in arrays]
-    head = json.dumps({"source": source, "arrays": told}).encode() + b"\n"
+    head = json.dumps({"source": source, "arrays": told}).encode()
+    head = head.ljust(_padded(len(head) + 1) - 1) + b"\n"
     sums = []
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f"{path.name}.", suffix=_SUFFIX, delete=False
     ) as file:
         try:
-            file.write(head)
-            for *_, array in arrays:
-                piece = np.zeros(_padded(array.nbytes), np.uint8)
-                piece[: array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            for piece in _in_pieces(head, arrays):
                 sums.append(_sums(piece))
                 file.write(piece.data)
             file.write(_digest(head, sums))
@@ -84,13 +91,14 @@ def write(path: Path, source: list[Any], parts: Parts) -> None:
             raise
 
 
-def read(path: Path, source: list[Any], parameters: Iterable[Parameter]) -> Parts | None:
+def read(path: Path, source: list[Any], parameters: Iterable[Parameter], *, threads: int = 1) -> Parts | None:
     """What was written, if it was made of the same source; None if not, or if there is nothing whole.
 
     What a process that was killed has left beside it is removed.
 
     Args:
         parameters: of the model.
+        threads: so many look through the file.
 
     Raises:
         MemoryError: there is no room for it.
@@ -99,23 +107,20 @@ def read(path: Path, source: list[Any], parameters: Iterable[Parameter]) -> Part
     most = _MOST * sum(size for _, size, _ in source[3:]) + _LONGEST_HEAD
     with suppress(OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         with BufferedReader(open_file(path, links=False)) as file:
-            size = os.fstat(file.fileno()).st_size
             line = file.readline(_LONGEST_HEAD)
             head = json.loads(line)
-            if head["source"] != source or size > most:
+            if head["source"] != source or os.fstat(file.fileno()).st_size > most:
                 return None
-            memory = large_pages(size - len(line) - _DIGEST_BYTES)
-            if file.readinto(memory.data) != len(memory):
-                return None
-            if file.read() != _digest(line, [_sums(memory)]):
-                return None
-        parts = _parts(memory, head["arrays"])
+            memory, sums = _read(mapped(file.fileno()), threads)
+        if memory[-_DIGEST_BYTES:].tobytes() != _digest(line, [sums]):
+            return None
+        parts = _parts(memory[len(line) :], head["arrays"])
         return parts if _are_of(parts, parameters) else None
     return None
 
 
 def _parts(memory: Array, told: list[list[Any]]) -> Parts:
-    """The arrays, one after the other.
+    """The arrays, one after the other, each on pages of its own.
 
     Raises:
         ValueError, TypeError, LookupError: they are not those of matrices, or not so many.
@@ -127,6 +132,8 @@ def _parts(memory: Array, told: list[list[Any]]) -> Parts:
         nbytes = prod(map(int, shape)) * _DTYPES[dtype].itemsize
         array = memory[place : place + nbytes].view(_DTYPES[dtype]).reshape(shape)
         place += _padded(nbytes)
+        if field in _LEADING:
+            array = array.copy()
         if not field:
             others[name] = array
         elif field in _ARRAYS:
@@ -176,6 +183,53 @@ def _all(matrices: dict[str, Matrix], others: dict[str, Array]) -> Iterator[tupl
                 yield name, field, array
     for name, array in others.items():
         yield name, "", array
+
+
+def _in_pieces(head: bytes, arrays: Iterable[tuple[str, str, Array]]) -> Iterator[Array]:
+    """What is written, all but the digest, in pieces of _AT_ONCE bytes; the next one is written over each."""
+    piece, used = np.empty(_AT_ONCE, np.uint8), 0
+    for array in (np.frombuffer(head, np.uint8), *(array for *_, array in arrays)):
+        rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        for part in (rest, np.zeros(_padded(len(rest)) - len(rest), np.uint8)):
+            while len(part):
+                taken = part[: _AT_ONCE - used]
+                piece[used : used + len(taken)] = taken
+                used, part = (used + len(taken)) % _AT_ONCE, part[len(taken) :]
+                if used == 0:
+                    yield piece
+    yield piece[:used]
+
+
+def _read(file: Array, threads: int) -> tuple[Array, Array]:
+    """A mapped file, or a copy of it in large pages where itself has none; and the sum of each page of it.
+
+    Raises:
+        MemoryError: there is no room for it.
+        ValueError: before the digest there are no whole pages.
+    """
+    end = len(file) - _DIGEST_BYTES
+    if end != _padded(end):
+        raise ValueError(end)
+    copy = None if come_large(file[:_AT_ONCE]) else large_pages(len(file))
+    memory = file if copy is None else copy
+    sums = np.empty(end // _PAGE, np.uint64)
+    firsts = iter(range(0, len(file), _AT_ONCE))
+
+    def read() -> None:
+        for first in firsts:  # each is taken by one thread
+            last = min(first + _AT_ONCE, len(file))
+            if copy is not None:
+                copy[first:last] = file[first:last]
+            pages = slice(first // _PAGE, min(last, end) // _PAGE)
+            sums[pages] = _sums(memory[first : min(last, end)])
+
+    others = [threading.Thread(target=read) for _ in range(threads - 1)]
+    for thread in others:
+        thread.start()
+    read()
+    for thread in others:
+        thread.join()
+    return memory, sums
 
 
 def _sums(pages: Array) -> Array:

@@ -121,7 +121,7 @@ def read_weights(
     """
     files = found.files
     source = prepared.source_of(list({files.path(name) for p in found.parameters for name in p.stored}))
-    parts = None if kept is None else prepared.read(kept, source, found.parameters)
+    parts = None if kept is None else prepared.read(kept, source, found.parameters, threads=team.threads)
     if parts is None:
         if unfit is not None and kept is not None and kept.exists():
             unfit()

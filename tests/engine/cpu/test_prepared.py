@@ -30,10 +30,24 @@ def surveyed(name: str) -> Survey:
     return found
 
 
-@pytest.mark.parametrize("name", ["gptq_int4_asym_g32", "gptq_int8_act_order"])
+def source_of(found: Survey) -> list[Any]:
+    return prepared.source_of(list({found.files.path(n) for p in found.parameters for n in p.stored}))
+
+
+def take_cache(monkeypatch: pytest.MonkeyPatch, *, large: bool) -> None:
+    """Takes the system's cache to have large pages, or none; and files to be read in many pieces."""
+    monkeypatch.setattr(prepared, "come_large", lambda file: large)
+    monkeypatch.setattr(prepared, "_AT_ONCE", 3 * 4096)
+
+
+@pytest.mark.parametrize(
+    ("name", "large"),
+    [("gptq_int4_asym_g32", True), ("gptq_int8_act_order", True), ("gptq_int8_act_order", False)],
+)
 def test_kept_blocks_are_read_and_give_the_same_to_the_bit(
-    own_teams: Teams, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_teams: Teams, name: str, large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    take_cache(monkeypatch, large=large)
     found, kept = surveyed(name), tmp_path / "blocks"
 
     def logits() -> Array:
@@ -53,6 +67,22 @@ def test_kept_blocks_are_read_and_give_the_same_to_the_bit(
         kept.write_bytes(damaged)
         assert np.array_equal(logits(), expected)
         assert kept.read_bytes() == whole
+
+
+def test_a_file_that_changes_while_it_is_used_leads_the_kernels_nowhere_else(
+    own_teams: Teams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_cache(monkeypatch, large=True)
+    found, kept = surveyed("gptq_int8_act_order"), tmp_path / "blocks"
+    read_weights(found, own_teams(1), lambda fraction: None, kept=kept)
+    parts = prepared.read(kept, source_of(found), found.parameters, threads=3)
+    assert parts is not None
+    size = kept.stat().st_size
+    with kept.open("r+b") as file:
+        file.write(b"\xff" * size)
+    matrices, _ = parts
+    assert (matrices[UP].data == -1).all()  # no copy was made of what is large
+    assert all(matrix.is_sound(matrix.columns) for matrix in matrices.values())
 
 
 UP = "layers.0.mlp.up"
@@ -81,7 +111,7 @@ def test_what_a_forged_file_says_of_memory_is_not_believed(
 ) -> None:
     found, kept = surveyed("gptq_int8_act_order"), tmp_path / "blocks"
     read_weights(found, own_teams(1), lambda fraction: None, kept=kept)
-    source = prepared.source_of(list({found.files.path(n) for p in found.parameters for n in p.stored}))
+    source = source_of(found)
     parts = prepared.read(kept, source, found.parameters)
     assert parts is not None
     FORGED[forged](*parts)
