@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from qwenchat.backends.constraint import GrammarConstraint, Vocabulary
-    from qwenchat.engine.generate import Engine
+    from qwenchat.engine.generate import BaseEngine
     from qwenchat.engine.generation import Generation
     from qwenchat.engine.generation_config import GenerationDefaults
     from qwenchat.engine.sampling import SamplingParams
@@ -47,14 +47,14 @@ class Model:
         engine: token ids in, token ids out.
     """
 
-    engine: Engine[Any]
+    engine: BaseEngine[Any]
     call_form: CallForm
     thinks: Thinks
     estimates, continues = False, True
 
     def __init__(
         self,
-        engine: Engine[Any],
+        engine: BaseEngine[Any],
         prompt: Prompt,
         defaults: GenerationDefaults,
         *,
@@ -64,6 +64,7 @@ class Model:
     ) -> None:
         self.name = name
         self._vocabulary: Future[Vocabulary] | None = None
+        self._lock = threading.Lock()  # of the vocabulary
         self.call_form = "hermes" if prompt.calls_in_tags else "flowers" if is_qwen2 else "react"
         self.system = prompt.system or ""
         self.thinks = prompt.thinks
@@ -192,6 +193,30 @@ class Model:
         first = generate((), limit, None)
         return reply_events(first, generate, asked, self._prompt, options, limit, started)
 
+    def share(self, *, slots: int = 8, cache_bytes: int | None = None, waiting: int = 512) -> None:
+        """Lets it be asked from several threads at a time, until it is closed.
+
+        Args:
+            slots: chats whose KV caches are kept, and replies that are made at a time, at most.
+            cache_bytes: the memory that the caches may take together; by default half of what is free.
+            waiting: requests that may wait; one more is refused with a BusyError.
+        """
+        from qwenchat.engine.memory import available_bytes
+        from qwenchat.engine.shared import SharedEngine
+
+        lone = self.engine
+        lone.forget()
+        if cache_bytes is None:
+            cache_bytes = available_bytes(getattr(lone.runner, "device", "cpu")) // 2
+        self.engine = SharedEngine(
+            lone.runner,
+            context=lone.context,
+            prompt_lookup=lone.prompt_lookup,
+            slots=slots,
+            cache_bytes=cache_bytes,
+            waiting=waiting,
+        )
+
     @property
     def constrains(self) -> bool:
         """As :attr:`qwenchat.chat.backend.Backend.constrains`."""
@@ -207,8 +232,9 @@ class Model:
             return None
         from qwenchat.backends.constraint import GrammarConstraint, Vocabulary
 
-        if self._vocabulary is None:
-            self._vocabulary = Vocabulary.later(self.tokenizer, self.engine.runner.vocab_size, self._ends)
+        with self._lock:
+            if self._vocabulary is None:
+                self._vocabulary = Vocabulary.later(self.tokenizer, self.engine.runner.vocab_size, self._ends)
         return GrammarConstraint(self._vocabulary, self.tokenizer, options.grammar, options.trigger, begun)
 
     def effective(self, options: GenerationOptions) -> GenerationOptions:
@@ -218,7 +244,9 @@ class Model:
 
     def close(self) -> None:
         """Frees the weights and the cache; the model cannot be used after it. Twice is as good as once."""
-        self.__dict__.pop("engine", None)
+        engine = self.__dict__.pop("engine", None)
+        if engine is not None:
+            engine.close()
 
 
 def _chat_of(messages: Sequence[Message | Mapping[str, Any]]) -> list[Message]:

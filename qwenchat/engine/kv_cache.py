@@ -100,6 +100,11 @@ class KVCache:
         row = head_dim * self._rows.itemsize + (0 if self._scales is None else _SCALE.itemsize)
         return 2 * layers * heads * row
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all positions."""
+        return self.bytes_per_position * self.capacity
+
     def layer(self, layer: int) -> LayerCache:
         """One layer's part."""
         keys, values = self._rows[:, layer]
@@ -146,6 +151,13 @@ class KVCache:
     def advance(self, tokens: int) -> None:
         """Counts ``tokens`` positions, written in every layer, as filled."""
         self.length += tokens
+
+    def copy(self, other: KVCache, length: int) -> None:
+        """Holds what another of the same shapes has in its first ``length`` positions."""
+        self._rows[..., :length, :] = other._rows[..., :length, :]
+        if self._scales is not None and other._scales is not None:
+            self._scales[..., :length] = other._scales[..., :length]
+        self.length = length
 
     def truncate(self, length: int) -> None:
         """Forgets all but the first ``length`` positions."""

@@ -9,7 +9,7 @@ Knows nothing of text, models, devices or libraries.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -126,9 +126,8 @@ class Loop:
         logits = cache.end_logits
         if logits is not None:
             yield Prefilled(len(ids), len(ids))
-        chunk = self._runner.chunk
-        for start in range(stats.reused_tokens, len(ids), chunk):
-            logits = self._runner.prefill(cache, ids[start : start + chunk], cancel)
+        for start, end in _chunks(stats.reused_tokens, len(ids), self._runner.chunk):
+            logits = self._runner.prefill(cache, ids[start:end], cancel)
             stats.prefill_seconds += perf_counter() - started
             yield Prefilled(len(cache.ids), len(ids))
             started = perf_counter()
@@ -268,6 +267,15 @@ class Loop:
         finally:
             # What was not right, and what nobody went on from.
             cache.truncate(held)
+
+
+def _chunks(start: int, end: int, most: int) -> Iterator[tuple[int, int]]:
+    """The chunks that a prompt is run in; no token by itself is the last, it would be rounded otherwise."""
+    while start < end:
+        stop = min(start + most, end)
+        stop -= end - stop == 1 and stop - start > 2
+        yield start, stop
+        start = stop
 
 
 def step(runner: Runner[Any], loops: Sequence[Loop]) -> None:

@@ -35,7 +35,8 @@ class PrefixCache(ABC):
         """The number of its positions that serve a prompt.
 
         Those that both begin with. The prompt whose end was remembered serves whole, since its logits are
-        kept; of any other the last token is run again, for its logits. Where another chat shares a system
+        kept; of any other the last tokens are run again, for the logits: two, since one by itself would be
+        run as a reply's tokens are, and rounded otherwise. Where another chat shares a system
         prompt alone nothing is reused: it saves nothing that is felt. So asking again and a new chat get the
         same logits to the bit as in a fresh cache. (The rounding of an attention depends on how many rows it
         has, and in bfloat16 that changes words.)
@@ -46,7 +47,7 @@ class PrefixCache(ABC):
         if self._end is not None and self._end[0] == common == len(prompt):
             return common
         turns_off = common < min(len(prompt), len(self.ids))
-        return 0 if turns_off and common < WORTH_REUSING else min(common, len(prompt) - 1)
+        return 0 if turns_off and common < WORTH_REUSING else min(common, max(0, len(prompt) - 2))
 
     def begin(self, prompt: Sequence[int]) -> int:
         """Readies the cache for a prompt; returns how many of its tokens it holds, and it holds no others."""
@@ -72,12 +73,33 @@ class PrefixCache(ABC):
         del self.ids[length:]
         self._truncate(length)
 
+    def copy(self, other: PrefixCache, length: int) -> None:
+        """Holds what another cache of the same runner has of its first tokens; before, it holds nothing.
+
+        Args:
+            other: whose keys were rotated as this one's will be.
+            length: how many of its tokens.
+        """
+        self._copy(other, length)
+        self.ids = other.ids[:length]
+        if other._end is not None and other._end[0] <= length:
+            self._end = other._end
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """The memory that it takes, or comes to take as it is filled."""
+
     def is_outdated(self, prompt_length: int) -> bool:
         """Whether it holds keys that are of no use after a prompt of this length: under another NTK alpha."""
         return False
 
     def rotate_for(self, prompt_length: int) -> None:  # noqa: B027 - most models rotate all alike
         """Chooses the rotation of the keys to come by the length of the whole prompt."""
+
+    @abstractmethod
+    def _copy(self, other: Any, length: int) -> None:
+        """Copies the keys and values of another's first ``length`` tokens."""
 
     @abstractmethod
     def _truncate(self, length: int) -> None:

@@ -52,6 +52,14 @@ class TorchCache(PrefixCache):
         if alpha != self.rotary.alpha:
             self.rotary.set_alpha(alpha)
 
+    @property
+    def nbytes(self) -> int:
+        """As :attr:`PrefixCache.nbytes`."""
+        return self.kv.nbytes
+
+    def _copy(self, other: TorchCache, length: int) -> None:
+        self.kv.copy(other.kv, length)
+
     def _truncate(self, length: int) -> None:
         self.kv.truncate(length)
 

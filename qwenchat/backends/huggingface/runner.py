@@ -5,6 +5,7 @@ Streams by ``sample_stream`` of transformers_stream_generator. Knows nothing of 
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -32,6 +33,16 @@ class HubCache(PrefixCache):
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
         self.layers = _no_layers()
+
+    @property
+    def nbytes(self) -> int:
+        """As :attr:`PrefixCache.nbytes`: what it takes now, since it grows."""
+        layers = (tensor for layer in self.layers.layers for tensor in (layer.keys, layer.values))
+        return sum(tensor.nbytes for tensor in layers if tensor is not None)
+
+    def _copy(self, other: HubCache, length: int) -> None:
+        self.layers = copy.deepcopy(other.layers)
+        self.layers.crop(length)
 
     def _truncate(self, length: int) -> None:
         if length:

@@ -53,6 +53,11 @@ class BlockCache(PrefixCache):
         scale = 0 if self.scales is None else self.scales.itemsize
         return int(layers * both * heads * (head_dim * self.rows.itemsize + scale))
 
+    @property
+    def nbytes(self) -> int:
+        """As :attr:`PrefixCache.nbytes`; the system gives it page by page."""
+        return self.bytes_per_position * self.capacity
+
     def is_outdated(self, prompt_length: int) -> bool:
         """As :meth:`PrefixCache.is_outdated`."""
         return bool(self.ids) and ntk_alpha(self._config, prompt_length) != self._alpha
@@ -63,6 +68,11 @@ class BlockCache(PrefixCache):
         if alpha != self._alpha:
             self._cos[:], self._sin[:] = rotary_tables(self._config, self.capacity, alpha)
             self._alpha = alpha
+
+    def _copy(self, other: BlockCache, length: int) -> None:
+        self.rows[..., :length, :] = other.rows[..., :length, :]
+        if self.scales is not None and other.scales is not None:
+            self.scales[..., :length] = other.scales[..., :length]
 
     def _truncate(self, length: int) -> None:
         """The ids say how many positions count."""
