@@ -183,7 +183,7 @@ def _end_fields(end: ReplyEnd, model: str, session: str | None) -> dict[str, Any
     return {
         "model": model,
         "finish_reason": end.finish_reason,
-        "usage": asdict(end.usage),
+        "usage": {**asdict(end.usage), **({"estimated": True} if end.estimated else {})},
         "timings": {name: round(seconds, 4) for name, seconds in asdict(end.timings).items()},
         "seed": end.seed,
         "session": session,

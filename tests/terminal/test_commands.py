@@ -373,6 +373,19 @@ def test_continue_needs_a_reply_that_broke_off(say: Say, refused: Refused) -> No
     assert "/retry" in refused("/continue").hint
 
 
+def test_a_model_that_cannot_go_on_begins_anew_beside_the_part_and_says_so(
+    chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say("hello")
+    part = chat.conversation.path()[1]
+    assert part.record is not None
+    chat.conversation.replace_reply(part.id, part.message, replace(part.record, status="error"))
+    monkeypatch.setattr(Echo, "continues", False)
+    assert "cannot go on with a reply: it is begun anew" in say("/continue")
+    anew = chat.conversation.path()[1]
+    assert (anew.message.text, chat.conversation.siblings(anew.id)) == ("You said: hello ", (2, 2))
+
+
 @posix
 @pytest.mark.parametrize("step", Disk.STEPS)
 def test_a_disk_that_fails_costs_one_line_and_the_chat_goes_on(

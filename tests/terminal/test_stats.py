@@ -29,3 +29,10 @@ def test_where_no_time_passed_there_is_no_speed() -> None:
 def test_a_prompt_that_was_there_already_took_no_time_to_tell_of() -> None:
     end = ReplyEnd("stop", Usage(50, 50, 3), Timings(prefill=0.0, first_token=0.1, decode=1.0))
     assert stats_text(end)[0] == "prompt: all 50 tokens reused"
+
+
+def test_tokens_that_nobody_counted_are_marked() -> None:
+    end = ReplyEnd("stop", Usage(50, 0, 30), Timings(0.1, 0.5, 1.5), estimated=True)
+    prompt, _, reply = stats_text(end)
+    assert "new ≈50 tokens" in prompt
+    assert reply == "reply: ≈30 tokens, 20.0 tokens/s"

@@ -26,6 +26,11 @@ def test_what_matters_least_goes_first_where_it_is_narrow(columns: int, shown: s
     assert toolbar.of_model(Echo(), 1234, END, ["not saved"], columns) == shown
 
 
+def test_a_count_that_is_an_estimate_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Echo, "estimates", True)
+    assert toolbar.of_model(Echo(), 1234, None, [], 80) == "echo (a test) · context ≈1,234/200"
+
+
 def test_why_there_is_no_model_is_told_whole_in_a_narrow_window() -> None:
     why = "the package index cannot be reached, and \x1b[2J there is no wheel"
     rows = toolbar.of_failure("auto", why, 40).split("\n")

@@ -140,7 +140,7 @@ def _going_on(server: Server) -> Mapping[str, Any]:
         )
     if server.kind == "llama-server":  # it does so by itself, but not where thoughts would come first
         return {"chat_template_kwargs": {"enable_thinking": False}}
-    if server.kind == "ollama":
+    if server.kind in ("ollama", "qwenchat"):
         return {}
     return {"continue_final_message": True, "add_generation_prompt": False}
 

@@ -196,8 +196,7 @@ class Exchange:
         self._closed.set()
         with self._lock:
             if self._socket is not None:
-                with suppress(OSError):
-                    _shut(self._socket)
+                _shut(self._socket)
         with suppress(queue.Empty):  # so that the thread need not wait for a place
             while True:
                 self._items.get_nowait()
@@ -255,12 +254,12 @@ class Exchange:
         found = getattr(info.get("return_value"), "get_extra_info", None)
         if not event.endswith(".complete") or found is None:
             return
-        with self._lock:
-            self._socket = found("socket")
         if "connect" in event:
             self._connected.set()
-        if self._closed.is_set():
-            raise _Closed
+        with self._lock:
+            self._socket = found("socket")
+            if self._closed.is_set():
+                _shut(self._socket)
 
     def _no_answer(self, error: Exception) -> RemoteError:
         if (distrust := _found(error, ssl.SSLCertVerificationError)) is not None:
@@ -307,7 +306,8 @@ def _shut(connection: Any) -> None:
     import socket
 
     # Of the plain socket below TLS: a thread that waits in either hears of it.
-    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+    with suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _reason(error: BaseException) -> str:

@@ -179,7 +179,7 @@ class _Reply:
         taken = {call.id for message in messages for call in message.calls}
         goes_on = bool(messages) and messages[-1].role is Role.ASSISTANT
         self.messages = shaped(messages)
-        self._counter, self._seed = counter, options.seed
+        self._counter, self._options = counter, options
         self._answer = Answer(options.stop, taken, goes_on=goes_on)
         self._said: list[str] = []
         self._started = perf_counter()
@@ -230,13 +230,21 @@ class _Reply:
             usage=Usage(
                 prompt_tokens,
                 min(reused or 0, prompt_tokens),
-                self._counter.text("".join(self._said)) if completion is None else completion,
+                self._completion(reason) if completion is None else completion,
             ),
             timings=Timings(first, first, max(self._last - first, 0.0)),
-            seed=self._seed,
+            seed=self._options.seed,
             stop=self._answer.stopped,
             estimated=prompt is None or completion is None,
         )
+
+    def _completion(self, reason: FinishReason) -> int:
+        """Tokens of the reply where the server does not say: one a chunk, as servers send them."""
+        limit = self._options.max_new_tokens
+        if reason == "length" and limit is not None:
+            return limit
+        pieces = self._answer.pieces
+        return pieces if pieces > 1 else self._counter.text("".join(self._said))
 
     def _timed(self, events: Any) -> Generator[Event, None, None]:
         for event in events:

@@ -153,10 +153,14 @@ def test_a_stop_string_ends_the_text_and_not_the_thoughts(connect: Connect) -> N
 
 
 def test_a_reply_is_gone_on_with_where_the_server_can(connect: Connect) -> None:
-    for kind in ("vllm", "sglang", "qwenchat"):
+    for kind in ("vllm", "sglang"):
         body = asked_for(connect, kind, BEGUN)
         assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
         assert body["messages"][-1] == {"role": "assistant", "content": "Hel"}
+    for kind in ("qwenchat", "library"):
+        body = asked_for(connect, kind, BEGUN)
+        assert body["messages"][-1] == {"role": "assistant", "content": "Hel"}
+        assert "continue_final_message" not in body
     body = asked_for(connect, "llamacpp", BEGUN)
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
     with pytest.raises(UsageError, match="cannot go on"):
