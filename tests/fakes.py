@@ -130,8 +130,8 @@ class Scripted(FakeBackend):
     """Plays one text a reply, a character an event, up to a stop string; the last one over and over.
 
     Args:
-        steps: the texts.
-        end: how each of them ends.
+        steps: the texts, each with how it ends where that is not ``end``.
+        end: how they end.
 
     Attributes:
         prompts: the messages of each reply that was asked for.
@@ -140,7 +140,9 @@ class Scripted(FakeBackend):
 
     context = 4000
 
-    def __init__(self, *steps: str, end: FinishReason = "stop", name: str = "scripted") -> None:
+    def __init__(
+        self, *steps: str | tuple[str, FinishReason], end: FinishReason = "stop", name: str = "scripted"
+    ) -> None:
         super().__init__(name=name)
         self.prompts: list[list[Message]] = []
         self.asked: list[GenerationOptions] = []
@@ -150,12 +152,12 @@ class Scripted(FakeBackend):
         self, messages: Sequence[Message], options: GenerationOptions, cancel: threading.Event | None = None
     ) -> Generator[Event, None, None]:
         """The next text; a token a character."""
-        text = self._steps[min(len(self.prompts), len(self._steps) - 1)]
+        step = self._steps[min(len(self.prompts), len(self._steps) - 1)]
+        text, reason = step if isinstance(step, tuple) else (step, self._end)
         self.prompts.append(list(messages))
         self.asked.append(options)
         stops = StopStrings(options.stop)
         ids: list[int] = []
-        reason = self._end
         for character in text:
             if cancel is not None and cancel.is_set():
                 reason = "cancelled"

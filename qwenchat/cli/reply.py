@@ -17,7 +17,7 @@ from qwenchat.chat.parts import Role
 from qwenchat.chat.turn import now
 from qwenchat.cli.output import json_line
 from qwenchat.cli.steps import ReplyWriter, Steps
-from qwenchat.errors import ContextLengthError, Interrupted, QwenchatError
+from qwenchat.errors import ContextLengthError, Interrupted, QwenchatError, ToolLoopError
 from qwenchat.sessions.autosave import Autosave
 from qwenchat.terminal.console import PlainWriter, write
 from qwenchat.terminal.signals import cancel_on_interrupt
@@ -164,6 +164,10 @@ def write_reply(
         with cancel_on_interrupt() as cancel:
             steps = Steps(autosave, tools, backend, writer, options, may_drop, notice, cancel)
             end = steps.answer()
+    except ToolLoopError:
+        if steps.end is not None:  # its limit was reached, and what there is of it is told
+            _end(writer, replace(steps.end, finish_reason="length"), options, autosave)
+        raise
     except ContextLengthError:  # no reply can come of it: as if it had not been asked
         session.conversation, session.title = before, title
         if autosave.saved:
@@ -171,11 +175,18 @@ def write_reply(
         raise
     if end is None:
         raise QwenchatError("the reply ended without an end")  # a backend's mistake
-    if end.seed is None:  # nothing was drawn; what was asked for is told all the same
-        end = replace(end, seed=options.seed)
-    writer.end(end, backend.name, session.id if autosave.saved else None)
+    end = _end(writer, end, options, autosave)
     if cancel.is_set() and end.finish_reason != "cancelled":  # it came with the last token
         raise Interrupted
+    return end
+
+
+def _end(writer: ReplyWriter, end: ReplyEnd, options: GenerationOptions, autosave: Autosave) -> ReplyEnd:
+    """Writes the end. Returns it as it was written."""
+    if end.seed is None:  # nothing was drawn; what was asked for is told all the same
+        end = replace(end, seed=options.seed)
+    session = autosave.session
+    writer.end(end, session.model, session.id if autosave.saved else None)
     return end
 
 

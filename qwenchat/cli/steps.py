@@ -53,6 +53,9 @@ class Steps:
         may_drop: whether the oldest turns may be left out.
         notice: told what the user should know.
         cancel: set by Ctrl-C.
+
+    Attributes:
+        end: of the last step that was made; None before the first.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Steps:
         self._conversation = autosave.session.conversation
         self._backend = tools.seen_through(backend)
         self._options, self._may_drop, self._notice, self._cancel = options, may_drop, notice, cancel
+        self.end: ReplyEnd | None = None
 
     def answer(self) -> ReplyEnd | None:
         """Answers; raises as :meth:`~qwenchat.tools.loop.ToolLoop.run`."""
@@ -104,6 +108,7 @@ class Steps:
                 elif isinstance(event, CallMade):
                     said.calls()
         said.end(end)
+        self.end = end
         return end
 
     def decide(self, request: Request) -> Decision:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("qwenchat")
 
 _SEPARATOR = " · "
+_MOST_ROWS = 3  # that are taken from what stands above
 
 
 def render(chat: Chat) -> str:
@@ -88,15 +89,24 @@ def of_model(
         [meter, *extras],
     )
     texts = [_line([part for part in parts if part]) for parts in choices]
-    return next((text for text in texts if get_cwidth(text) <= columns), texts[-1])
+    fitting = next((text for text in texts if get_cwidth(text) <= columns), None)
+    if fitting is not None:
+        return fitting
+    rows = _in_rows(texts[-1], columns)
+    return rows if rows.count("\n") < _MOST_ROWS else texts[-1]
 
 
 def of_failure(model: str, why: str, columns: int) -> str:
     """What it says where the model could not be loaded: all of it, in as many rows as it takes."""
+    told = tr("{message}; {hint}", message=why, hint=tr("/model NAME tries another"))
+    return _in_rows(_line([tr("{path}: {reason}", path=model, reason=told)]), columns)
+
+
+def _in_rows(line: str, columns: int) -> str:
+    """All of a line, in as many rows as it takes."""
     from qwenchat.terminal.rows import wrap_line  # brings Rich, for which the prompt need not wait
 
-    told = tr("{message}; {hint}", message=why, hint=tr("/model NAME tries another"))
-    return "\n".join(wrap_line(_line([tr("{path}: {reason}", path=model, reason=told)]), columns, hang=2))
+    return "\n".join(wrap_line(line, columns, hang=2))
 
 
 def _line(parts: Sequence[str]) -> str:

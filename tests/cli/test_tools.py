@@ -22,6 +22,10 @@ TOOLS = '''
 def weather(city: str) -> str:
     """Tells the weather."""
     return f"21 °C in {city} \\x1b[31m"
+
+def broken(city: str) -> str:
+    """Never works."""
+    raise ValueError(f"no {city}")
 '''
 CALL = 'Thought: I look.\nAction: weather\nAction Input: {"city": "Paris"}\nObservation:'
 AGAIN = CALL.removeprefix("Thought:")
@@ -36,7 +40,7 @@ def run(
     file = tmp_path / "tools.py"
     file.write_text(TOOLS)
 
-    def run(steps: list[str], *arguments: str, form: str = "react") -> tuple[int, str, str]:
+    def run(steps: list[Any], *arguments: str, form: str = "react") -> tuple[int, str, str]:
         model = Scripted(*steps)
         model.call_form = form  # type: ignore[assignment]
 
@@ -73,6 +77,26 @@ def test_stdout_is_the_final_answer_alone(run: Run) -> None:
     assert (parts[2]["name"], parts[3]["text"]) == ("weather", "21 °C in Paris \x1b[31m")
 
 
+def test_two_tools_one_that_fails_and_a_call_that_is_cut(run: Run) -> None:
+    fails = ' And\nAction: broken\nAction Input: {"city": "Rome"}\nObservation:'
+    cut = (' So\nAction: weather\nAction Input: {"city": "Bo', "length")
+    code, out, err = run([CALL, fails, cut, DONE], "--allow", "*", "--json")
+    assert (code, json.loads(out)["text"]) == (0, "21 °C.")
+    results = [(s["text"], s["failed"]) for s in json.loads(out)["steps"] if s["type"] == "result"]
+    assert results[0] == ("21 °C in Paris \x1b[31m", False)
+    assert results[1] == ("ValueError: no Rome", True)
+    assert results[2][1] and "cut off by the limit" in results[2][0]
+    assert "ValueError: no Rome" in err and "cut off by the limit" in err
+
+
+def test_a_chat_with_calls_goes_on_with_another_question(run: Run) -> None:
+    run([CALL, DONE], "--allow", "weather")
+    code, out, _ = run(["Thought: It was.\nFinal Answer: Warm."], "--continue")
+    assert (code, out) == (0, "Warm.\n")
+    kinds = [part["type"] for part in saved_parts()]
+    assert kinds.count("tool_call") == kinds.count("tool_result") == 1 and kinds[-1] == "text"
+
+
 def test_without_a_terminal_nothing_runs_that_no_rule_allows(run: Run) -> None:
     code, out, err = run([CALL, DONE], "--allow", "weather(city=Rome)")
     assert (code, out) == (0, "21 °C.\n")
@@ -106,6 +130,16 @@ def test_a_model_that_never_answers_ends_with_a_line(run: Run) -> None:
     code, out, err = run([CALL, AGAIN], "--allow", "weather", "--max-steps", "1", "--no-save")
     assert (code, out) == (1, "")
     assert "--max-steps" in err
+
+
+def test_json_of_an_answer_that_never_comes_has_its_steps_all_the_same(run: Run) -> None:
+    code, out, err = run([CALL, AGAIN], "--allow", "weather", "--json")
+    told = json.loads(out)
+    assert (code, told["text"], told["finish_reason"]) == (1, "", "length")
+    assert [step["type"] for step in told["steps"]].count("result") == 3
+    assert "3 times" in err
+    _, out, _ = run([CALL, AGAIN], "--allow", "weather", "--stream-json")
+    assert json.loads(out.splitlines()[-1])["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,15 @@ def test_a_count_that_is_an_estimate_is_marked(monkeypatch: pytest.MonkeyPatch) 
     assert toolbar.of_model(Echo(), 1234, None, [], 80) == "echo (a test) · context ≈1,234/200"
 
 
+def test_what_is_left_is_told_whole_in_as_many_rows_as_it_takes() -> None:
+    extras = ["Python in namespaces + Landlock", "not saved"]
+    rows = toolbar.of_model(Echo(), 1234, END, extras, 60).split("\n")
+    assert len(rows) == 2 and all(get_cwidth(row) <= 60 for row in rows)
+    assert " ".join(row.strip() for row in rows) == (
+        "context 1,234/200 · Python in namespaces + Landlock · not saved"
+    )
+
+
 def test_why_there_is_no_model_is_told_whole_in_a_narrow_window() -> None:
     why = "the package index cannot be reached, and \x1b[2J there is no wheel"
     rows = toolbar.of_failure("auto", why, 40).split("\n")

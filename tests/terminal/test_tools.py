@@ -25,6 +25,10 @@ def weather(city: str, days: int = 1) -> str:
     """Tells the weather."""
     return "\\n".join(f"day {n}: {city} 21 °C" for n in range(days))
 
+def broken(city: str) -> str:
+    """Never works."""
+    raise ValueError("no such city \x1b[2J")
+
 def slow(seconds: int) -> str:
     """Waits."""
     clock.sleep(seconds)
@@ -59,7 +63,7 @@ def open_chat(tmp_path: Path) -> Iterator[Open]:
     (tmp_path / "tools.py").write_text(TOOLS)
     opened: list[Screen] = []
 
-    def start(*steps: str, session: str = "") -> Screen:
+    def start(*steps: str | tuple[str, str], session: str = "") -> Screen:
         script = tmp_path / "script.json"
         script.write_text(json.dumps(steps))
         command = [sys.executable, str(PROGRAM), str(tmp_path), str(script), *filter(None, [session])]
@@ -110,6 +114,35 @@ def test_a_walk_with_a_yes_a_rule_a_no_and_a_stop(open_chat: Open) -> None:
     again.until("day 0: Rome")
     say(again, "go on")
     again.until("Still.")
+
+
+def test_a_walk_with_a_tool_that_fails_a_call_that_is_cut_and_a_loop_without_end(open_chat: Open) -> None:
+    again = call("weather", city="Rome").removeprefix("Thought:")
+    screen = open_chat(
+        call("broken", city="Oz"),
+        call("nothing").removeprefix("Thought:"),
+        done("It fails."),
+        (call("weather", city="Paris")[:-20], "length"),
+        done("It was cut."),
+        call("weather", city="Rome"),
+        again,
+        again,
+        done("At last."),
+    )
+    say(screen, "fail")
+    decide(screen, "city: Oz", "y")
+    screen.until("It fails.")
+    assert "ValueError: no such city" in screen.text and "There is no tool 'nothing'" in screen.text
+    say(screen, "be long")
+    screen.until("It was cut.")
+    assert "cut off by the limit" in screen.text
+    say(screen, "round and round")
+    decide(screen, "city: Rome", "a")
+    screen.until("3 times")
+    say(screen, "/continue")
+    screen.until("At last.")
+    say(screen, "/quit")
+    assert screen.wait() == 0
 
 
 def test_what_was_typed_before_the_question_is_no_answer(open_chat: Open) -> None:

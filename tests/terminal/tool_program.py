@@ -2,7 +2,8 @@
 
 python tool_program.py FOLDER SCRIPT.json [session]
 
-The script is a list of texts, one a step; the tools are ``time`` and those of FOLDER/tools.py.
+The script is a list of texts, one a step, a text and how it ends if not by itself; the tools are ``time`` and
+those of FOLDER/tools.py.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from tests.fakes import Scripted
 def main() -> None:
     language.use(language.of_locale())
     folder, script, session = (*sys.argv[1:], "")[:3]
-    steps = json.loads(Path(script).read_text("utf-8"))
+    told = json.loads(Path(script).read_text("utf-8"))
+    steps = [step if isinstance(step, str) else (step[0], step[1]) for step in told]
 
     def make_load(name: str) -> Load:
         def load(progress: Progress, notice: Notice, *, settle: bool = True) -> Backend:
