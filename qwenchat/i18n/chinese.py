@@ -2118,6 +2118,10 @@ CHINESE: Mapping[str, str] = {
     "{path}: {layer} of {outputs} by {inputs} cannot be packed": (
         "{path}：{layer}（{outputs} × {inputs}）无法打包"
     ),
+    "{path}: quant_method is {method}, and {layer} is packed as {packed} packs": (
+        "{path}：quant_method 是 {method}，而 {layer} 是按 {packed} 的方式打包的"
+    ),
+    "config.json belongs to another checkpoint": "config.json 属于另一个检查点",
     "{path}: {layer}.g_idx goes from {low} to {high}, expected groups 0 to {most}": (
         "{path}：{layer}.g_idx 从 {low} 到 {high}，组号应为 0 到 {most}"
     ),

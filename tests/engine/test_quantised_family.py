@@ -161,6 +161,12 @@ def test_awq_is_read_as_it_is_packed(tmp_path: Path) -> None:
     check(tmp_path)
 
 
+def test_a_label_of_another_packing_is_refused_by_name(tmp_path: Path) -> None:
+    write(tmp_path, lambda name: (4, 64), {"quant_method": "awq"})
+    with pytest.raises(CheckpointError, match=r"quant_method is 'awq', and .*q_proj is packed as GPTQ packs"):
+        load_native(tmp_path, LoadRequest(tmp_path, device="cpu", dtype="float32", complete=True))
+
+
 @pytest.mark.parametrize(
     ("quantization", "reason"),
     [

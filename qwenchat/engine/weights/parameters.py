@@ -19,7 +19,7 @@ from qwenchat.engine.weights.modules import modules
 from qwenchat.engine.weights.safetensors_header import Entry
 from qwenchat.engine.weights.tensor_files import FLOATS, ITEMSIZES
 from qwenchat.engine.weights.zero_points import contradicts
-from qwenchat.errors import CheckpointError
+from qwenchat.errors import CheckpointError, quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -348,8 +348,20 @@ def _check_codes(layer: str, outputs: int, inputs: int, quant: QuantConfig, tens
             outputs=outputs,
             inputs=inputs,
         )
-    groups = quant.groups(inputs)
-    shape = (inputs, outputs // per_word) if quant.awq else (inputs // per_word, outputs)
-    tensors.check(f"{layer}.qweight", shape, ("I32",))
+    groups, name = quant.groups(inputs), f"{layer}.qweight"
+    shape, other = (inputs // per_word, outputs), (inputs, outputs // per_word)
+    if quant.awq:
+        shape, other = other, shape
+    if name in tensors and tensors.entry(name).shape == other:
+        method, packed = ("awq", "GPTQ") if quant.awq else ("gptq", "AWQ")
+        raise CheckpointError(
+            "{path}: quant_method is {method}, and {layer} is packed as {packed} packs",
+            "config.json belongs to another checkpoint",
+            path=tensors.path(name),
+            method=quoted(method),
+            layer=layer,
+            packed=packed,
+        )
+    tensors.check(name, shape, ("I32",))
     tensors.check(f"{layer}.qzeros", (groups, outputs // per_word), ("I32",))
     tensors.check(f"{layer}.scales", (groups, outputs), FLOATS)
