@@ -8,16 +8,17 @@ leaves. How messages become token ids, and these text again, is the prompt's, wh
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from qwenchat.backends.prompt import Prompt, Tokenizer
-from qwenchat.backends.reply import reply_events
+from qwenchat.backends.prompt import Asked, Prompt, Tokenizer
+from qwenchat.backends.reply import Reader, TextAlone, Under, reply_events
 from qwenchat.chat.backend import CallForm, Thinks
-from qwenchat.chat.messages import Event, GenerationOptions, Message
+from qwenchat.chat.messages import Event, GenerationOptions, Message, TokenChosen
 from qwenchat.chat.window import too_long
 from qwenchat.errors import Names, Phrase, PromptError, UsageError
 
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
     from qwenchat.engine.generate import BaseEngine
     from qwenchat.engine.generation import Generation
     from qwenchat.engine.generation_config import GenerationDefaults
-    from qwenchat.engine.sampling import SamplingParams
+    from qwenchat.engine.sampling import Constraint, SamplingParams
 
 
+_SCORED = 64
+"""Tokens that are scored at a time: for each there is a row of logits."""
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
@@ -172,26 +175,68 @@ class Model:
             PromptError: besides, a chat template refuses the messages, or one of them could be taken for
                 more than text.
         """
+        return self._reply(self._prompt.ask(messages, options.think), self._prompt, options, cancel)
+
+    def complete(
+        self, ids: Sequence[int], options: GenerationOptions, cancel: threading.Event | None = None
+    ) -> Generator[Event, None, None]:
+        """Goes on with ``ids``, taken as they are, as :meth:`stream` replies; nothing in it is a thought.
+
+        Raises:
+            PromptError: no ids, or one outside the vocabulary.
+            ContextLengthError: they leave no room for a token.
+        """
+        from qwenchat.engine.generation import check_ids
+
+        asked = Asked(check_ids(ids, self.engine.runner.vocab_size))
+        return self._reply(asked, TextAlone(self._prompt), options, cancel)
+
+    def text_ids(self, text: str) -> list[int]:
+        """The tokens of a text that is no chat, with what every text of the model begins with."""
+        return self._prompt.text_ids(text)
+
+    def score(self, ids: Sequence[int], top: int = 0) -> list[TokenChosen]:
+        """How likely each of ``ids`` but the first was after those before it.
+
+        Args:
+            top: tell so many of the likeliest in its place, too.
+
+        Raises:
+            PromptError, ContextLengthError: as :meth:`logits`.
+        """
+        from qwenchat.backends.likelihoods import likelihoods
+
+        rows, found = self.logits(ids), list[TokenChosen]()
+        for start in range(0, len(ids) - 1, _SCORED):
+            part = ids[start + 1 : start + 1 + _SCORED]
+            found += likelihoods(rows[start : start + len(part)], part, top, self.tokenizer)
+        return found
+
+    def _reply(
+        self, asked: Asked, prompt: Reader, options: GenerationOptions, cancel: threading.Event | None
+    ) -> Generator[Event, None, None]:
+        """The events of a reply to a prompt."""
         started = perf_counter()
-        asked = self._prompt.ask(messages, options.think)
         room = self.context - len(asked.ids)
         if room < 1:
             raise too_long(len(asked.ids), self.context)
         limit = room if options.max_new_tokens is None else min(room, options.max_new_tokens)
         params = _sampling_params(options, self._defaults)
 
-        def generate(said: Sequence[int], limit: int, seed: int | None) -> Generation:
-            return self.engine.generate(
+        def generate(said: Sequence[int], limit: int, seed: int | None) -> Under:
+            chosen: deque[TokenChosen] = deque()
+            generation = self.engine.generate(
                 [*asked.ids, *said],
                 params if seed is None else replace(params, seed=seed),
                 max_new_tokens=limit,
-                stop_ids=self._ends,
+                stop_ids=self.end_ids,
                 cancel=cancel,
-                constraint=self._constraint(options, [*asked.begun, *said]),
+                constraint=self._watched(options, [*asked.begun, *said], chosen),
             )
+            return Under(generation, chosen)
 
         first = generate((), limit, None)
-        return reply_events(first, generate, asked, self._prompt, options, limit, started)
+        return reply_events(first, generate, asked, prompt, options, limit, started)
 
     def share(self, *, slots: int = 8, cache_bytes: int | None = None, waiting: int = 512) -> None:
         """Lets it be asked from several threads at a time, until it is closed.
@@ -223,8 +268,27 @@ class Model:
         return find_spec("llguidance") is not None
 
     @property
-    def _ends(self) -> set[int]:
+    def end_ids(self) -> set[int]:
+        """The tokens that end a reply."""
         return {*self._prompt.ends, *self._defaults.eos_token_ids}
+
+    def _watched(
+        self, options: GenerationOptions, begun: Sequence[int], chosen: deque[TokenChosen]
+    ) -> Constraint | None:
+        """What looks at each row of logits before a token is chosen; None if nothing does."""
+        held = self._constraint(options, begun)
+        if not options.logit_bias and options.likelihoods is None:
+            return held
+        from qwenchat.backends.likelihoods import Watch
+
+        outside = next((i for i, _ in options.logit_bias if not 0 <= i < self.engine.runner.vocab_size), None)
+        if outside is not None:
+            raise PromptError(
+                "the token id {outside} is outside the vocabulary (0 to {most})",
+                outside=outside,
+                most=self.engine.runner.vocab_size - 1,
+            )
+        return Watch(self.tokenizer, options.likelihoods, options.logit_bias, held, chosen)
 
     def _constraint(self, options: GenerationOptions, begun: Sequence[int]) -> GrammarConstraint | None:
         """What a reply is held to that goes on from so many tokens."""
@@ -234,7 +298,9 @@ class Model:
 
         with self._lock:
             if self._vocabulary is None:
-                self._vocabulary = Vocabulary.later(self.tokenizer, self.engine.runner.vocab_size, self._ends)
+                self._vocabulary = Vocabulary.later(
+                    self.tokenizer, self.engine.runner.vocab_size, self.end_ids
+                )
         return GrammarConstraint(self._vocabulary, self.tokenizer, options.grammar, options.trigger, begun)
 
     def effective(self, options: GenerationOptions) -> GenerationOptions:

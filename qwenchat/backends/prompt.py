@@ -93,6 +93,9 @@ class Prompt(Protocol):
             PromptError: the messages have no prompt.
         """
 
+    def text_ids(self, text: str) -> list[int]:
+        """The tokens of a text that is no chat, with what every text of the model begins with."""
+
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt; of messages that have none, those of their texts."""
 

@@ -5,13 +5,15 @@ Owns what is certain of the text at each token, where a reply is cut, and that t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from qwenchat.backends.prompt import Asked, Prompt, Tokenizer
+from qwenchat.backends.prompt import Asked, Decoder, Prompt, Tokenizer
 from qwenchat.backends.thinking import Stage, ThinkingReader, TokenSorter
+from qwenchat.chat.backend import Thinks
 from qwenchat.chat.messages import (
     Event,
     GenerationOptions,
@@ -20,6 +22,7 @@ from qwenchat.chat.messages import (
     TextDelta,
     ThoughtDelta,
     Timings,
+    TokenChosen,
     Usage,
 )
 from qwenchat.tokenizer import StopStrings
@@ -31,11 +34,52 @@ _PATIENCE = 8
 """Tokens by which thinking may be longer than its budget, so that it is not cut within a character."""
 
 
+class Reader(Protocol):
+    """What of a prompt a reply is read by; see :class:`~qwenchat.backends.prompt.Prompt`."""
+
+    thinks: Thinks
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to token ids and back."""
+
+    def decoder(self) -> Decoder:
+        """The incremental decoder of a reply."""
+
+    def end_of_thinking(self) -> list[int]:
+        """The tokens that end the thinking where the model does not."""
+
+
+class TextAlone:
+    """Reads a text that is no chat: nothing in it is a thought.
+
+    Args:
+        prompt: of the model.
+    """
+
+    thinks: Thinks = "never"
+
+    def __init__(self, prompt: Prompt) -> None:
+        self.tokenizer, self.decoder, self.end_of_thinking = prompt.tokenizer, prompt.decoder, list[int]
+
+
+class Under(NamedTuple):
+    """A generation under way.
+
+    Attributes:
+        generation: its tokens.
+        chosen: how likely they were, each before it comes; empty where nobody asked.
+    """
+
+    generation: Generation
+    chosen: deque[TokenChosen]
+
+
 def reply_events(
-    generation: Generation,
-    go_on: Callable[[list[int], int, int | None], Generation],
+    begun: Under,
+    go_on: Callable[[list[int], int, int | None], Under],
     asked: Asked,
-    prompt: Prompt,
+    prompt: Reader,
     options: GenerationOptions,
     limit: int,
     started: float,
@@ -45,7 +89,7 @@ def reply_events(
     Where the thinking uses up its budget, it is ended, and the reply goes on with the answer.
 
     Args:
-        generation: of the reply.
+        begun: of the reply.
         go_on: begins another behind so many tokens of the reply, of so many tokens, drawing with a seed.
         asked: the prompt.
         limit: the most tokens of the reply.
@@ -58,6 +102,7 @@ def reply_events(
     stats: list[GenerationStats] = []
     reason: FinishReason | None = None
     while reason is None:
+        generation, chosen = begun
         with closing(generation):
             for step in generation.steps:
                 if isinstance(step, Prefilled):
@@ -66,6 +111,8 @@ def reply_events(
                     continue
                 first_token = first_token or perf_counter() - started
                 ids.append(step)
+                if chosen:
+                    yield chosen.popleft()
                 yield from words.push(step)
                 if words.stopped or words.thought_enough:
                     break
@@ -80,7 +127,7 @@ def reply_events(
         for token_id in end_of_thinking:
             ids.append(token_id)
             yield from words.push(token_id)
-        generation = go_on(ids, limit - len(ids), stats[0].seed)
+        begun = go_on(ids, limit - len(ids), stats[0].seed)
     yield from words.finish()
     first = stats[0]
     yield ReplyEnd(
@@ -110,7 +157,7 @@ class _Words:
         options: what cuts it.
     """
 
-    def __init__(self, prompt: Prompt, asked: Asked, options: GenerationOptions) -> None:
+    def __init__(self, prompt: Reader, asked: Asked, options: GenerationOptions) -> None:
         self._tokenizer = prompt.tokenizer
         self._decoder = prompt.decoder()
         self._reader = ThinkingReader(prompt.thinks != "never", asked.opened)

@@ -111,6 +111,8 @@ class GenerationOptions:
         trigger: the text behind which the grammar holds, each time until it is met; empty for all.
         tools: what the model may call, each as OpenAI's protocol has it: for models that are told of them
             so, and not by their prompt.
+        logit_bias: what is added to the logits of tokens, by their ids, before one is chosen.
+        likelihoods: tell how likely each token was, and so many of the likeliest; None to tell nothing.
     """
 
     temperature: float | None = None
@@ -126,6 +128,8 @@ class GenerationOptions:
     grammar: str = ""
     trigger: str = ""
     tools: tuple[Mapping[str, Any], ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    likelihoods: int | None = None
 
     def __post_init__(self) -> None:
         # From Python these come as they like: one string, a list, a float.
@@ -144,9 +148,11 @@ class GenerationOptions:
 
 
 OPTION_NAMES = tuple(
-    field.name for field in fields(GenerationOptions) if field.name not in ("grammar", "trigger", "tools")
+    field.name
+    for field in fields(GenerationOptions)
+    if field.name not in ("grammar", "trigger", "tools", "logit_bias", "likelihoods")
 )
-"""The options that are settings, too; what a reply is held to, or may call, is asked for one by one."""
+"""The options that are settings, too; the others are asked for one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +202,37 @@ class ThoughtDelta:
     """
 
     thought: str
+    text: Literal[""] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How likely a token was, after those before it.
+
+    Attributes:
+        token_id: its id.
+        written: its bytes, perhaps a part of a character; of a control token its written form.
+        logprob: the natural logarithm of its probability by the model's own distribution: before the
+            temperature and whatever else the sampling does to it.
+    """
+
+    token_id: int
+    written: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChosen:
+    """The next token of a reply, before its text, where likelihoods are asked for.
+
+    Attributes:
+        token: what was chosen.
+        top: the likeliest tokens in its place, in order.
+        text: always empty.
+    """
+
+    token: Likelihood
+    top: tuple[Likelihood, ...]
     text: Literal[""] = ""
 
 
@@ -258,4 +295,4 @@ class PrefillProgress:
     text: Literal[""] = ""
 
 
-Event = TextDelta | ThoughtDelta | CallMade | PrefillProgress | ReplyEnd
+Event = TextDelta | ThoughtDelta | TokenChosen | CallMade | PrefillProgress | ReplyEnd

@@ -65,6 +65,7 @@ def serve(
     from qwenchat.server.life import Server, bind
 
     with bind(host, port) as listening:
+        from qwenchat.backends.local import Model
         from qwenchat.chat.messages import OPTION_NAMES, GenerationOptions
         from qwenchat.cli.backend import load
         from qwenchat.server.app import build
@@ -73,6 +74,8 @@ def serve(
         address = _address(host, listening.getsockname()[1])
         defaults = GenerationOptions(**{name: getattr(settings, name) for name in OPTION_NAMES})
         model = load(settings.model, settings, complete=context.flags.complete)
+        if not isinstance(model, Model):
+            raise UsageError("{model} is served elsewhere already", model=model.name)
         service = Service(model, aliases=alias or [], defaults=replace(defaults, seed=None))
 
         def started() -> None:

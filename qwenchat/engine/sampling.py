@@ -95,15 +95,15 @@ class SamplingParams:
 
 
 class Constraint(Protocol):
-    """What a reply is held to, in stretches: from where it says so, until it is met.
+    """What a reply is held to, in stretches: from where it says so, until it is met."""
 
-    Attributes:
-        holds: whether the next token is held to anything; if not, it is chosen as without it.
-        is_over: whether the reply ends here.
-    """
+    @property
+    def holds(self) -> bool:
+        """Whether the next token is held to anything; if not, it is chosen as without it."""
 
-    holds: bool
-    is_over: bool
+    @property
+    def is_over(self) -> bool:
+        """Whether the reply ends here."""
 
     def masked(self, logits: Any) -> Any:
         """A row of logits [V] in which only what may come next is possible, while it holds."""

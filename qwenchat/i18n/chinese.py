@@ -1100,6 +1100,7 @@ CHINESE: Mapping[str, str] = {
     # --- the command line: the server -------------------------------------------------------------
     "serving {model} at {address}; Ctrl-C ends it": "正在 {address} 提供 {model}；按 Ctrl-C 结束",
     "the port {port} of {host} is in use": "{host} 的端口 {port} 已被占用",
+    "{model} is served elsewhere already": "{model} 已由其他服务器提供",
     "--port chooses another": "--port 可选择其他端口",
     "{host} is no address of this machine": "{host} 不是本机的地址",
     "at {host} other machines reach the server, so it needs a key": (

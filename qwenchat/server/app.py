@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from qwenchat.server import openai_chat, plain
-from qwenchat.server.exchange import Exchange, refuse, unexpected
+from qwenchat.server import (
+    anthropic,
+    ollama,
+    openai_chat,
+    openai_completions,
+    openai_responses,
+    plain,
+    tokens,
+)
+from qwenchat.server.exchange import Exchange, Read, refuse, unexpected
+from qwenchat.server.fields import Fields
 from qwenchat.server.guard import Entry, Guard
 from qwenchat.server.refusals import Refused
 from qwenchat.server.service import Service
@@ -25,8 +35,28 @@ def build(service: Service, entry: Entry, log: Log | None = None) -> ASGIApp:
         entry: who is let in.
         log: told of each request in a line; None for nothing.
     """
+
+    def replies(path: str, read: Read) -> Route:
+        return Route(path, Exchange(service, read), methods=["POST"])
+
+    def answers(path: str, answer: Callable[[Fields, Service], Any]) -> Route:
+        return Route(path, tokens.Answers(service, answer), methods=["POST"])
+
     routes = [
-        Route("/v1/chat/completions", Exchange(service, openai_chat.read), methods=["POST"]),
+        replies("/v1/chat/completions", openai_chat.read),
+        replies("/v1/completions", openai_completions.read),
+        replies("/v1/responses", openai_responses.read),
+        replies("/v1/messages", anthropic.read),
+        replies("/api/chat", ollama.read),
+        answers("/v1/messages/count_tokens", anthropic.count_tokens),
+        answers("/tokenize", tokens.tokenize),
+        answers("/detokenize", tokens.detokenize),
+        Route("/tokenizer_info", tokens.TokenizerInfo(service), methods=["GET"]),
+        answers("/api/show", ollama.show),
+        Route("/api/version", ollama.Answer(ollama.version), methods=["GET"]),
+        Route("/api/tags", ollama.Answer(lambda: ollama.tags(service)), methods=["GET"]),
+        Route("/api/ps", ollama.Answer(lambda: ollama.tags(service)), methods=["GET"]),
+        Route("/", plain.Health(), methods=["GET"]),
         Route("/v1/models", plain.Models(service), methods=["GET"]),
         Route("/v1/models/{name:path}", plain.Models(service), methods=["GET"]),
         Route("/health", plain.Health(), methods=["GET"]),

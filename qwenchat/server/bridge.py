@@ -12,9 +12,8 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
-from qwenchat.chat.messages import Event
 from qwenchat.errors import QwenchatError
-from qwenchat.server.jobs import Run
+from qwenchat.server.jobs import Piece, Run
 from qwenchat.server.refusals import Refused, of_error
 
 _AHEAD = 256
@@ -50,11 +49,11 @@ class Bridge:
         self.cancel = threading.Event()
         self._run, self._ended = run, ended
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Event | Ended] = asyncio.Queue()
+        self._events: asyncio.Queue[Piece | Ended] = asyncio.Queue()
         self._room = threading.Semaphore(_AHEAD)
         threading.Thread(target=self._work, name="reply", daemon=True).start()
 
-    async def next(self, seconds: float) -> list[Event | Ended]:
+    async def next(self, seconds: float) -> list[Piece | Ended]:
         """All events that are there, in order; none where the first does not come in time."""
         try:
             events = [await asyncio.wait_for(self._events.get(), seconds)]
@@ -88,7 +87,7 @@ class Bridge:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._ended)
 
-    def _tell(self, event: Event | Ended) -> None:
+    def _tell(self, event: Piece | Ended) -> None:
         with suppress(RuntimeError):  # the loop has ended, and nobody waits
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 

@@ -50,6 +50,11 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all fields."""
+        return list(self._values)
+
     def place(self, name: str) -> str:
         """A field's place in the request, to be told."""
         return f"{self._where}.{name}" if self._where else name

@@ -18,6 +18,7 @@ from qwenchat.chat.messages import (
     ReplyEnd,
     TextDelta,
     ThoughtDelta,
+    TokenChosen,
     Usage,
 )
 from qwenchat.chat.parts import ToolCall
@@ -25,7 +26,26 @@ from qwenchat.server.refusals import Refused
 from qwenchat.tools.adapter import ToolBackend
 from qwenchat.tools.forms import Definition
 
-Run = Callable[[threading.Event], Generator[Event, None, None]]
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A prompt that is part of the reply.
+
+    Attributes:
+        text: it.
+        first: its first token's bytes.
+        scored: how likely its other tokens were; none where nobody asked.
+    """
+
+    text: str
+    first: bytes = b""
+    scored: tuple[TokenChosen, ...] = ()
+
+
+Piece = Event | Echo
+"""What a reply is told in."""
+
+Run = Callable[[threading.Event], Generator[Piece, None, None]]
 """From what cancels it to the events of a reply."""
 
 
@@ -43,7 +63,7 @@ class Writer(Protocol):
     def begin(self) -> list[bytes]:
         """What a stream begins with."""
 
-    def push(self, event: Event) -> list[bytes]:
+    def push(self, event: Piece) -> list[bytes]:
         """What a stream says of the next event."""
 
     def finish(self) -> list[bytes]:
@@ -85,7 +105,7 @@ class Told:
     calls: list[ToolCall] = field(default_factory=list)
     end: ReplyEnd | None = None
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Piece) -> None:
         """Notes the next event."""
         if isinstance(event, TextDelta):
             self.text += event.text

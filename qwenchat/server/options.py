@@ -63,8 +63,26 @@ def read_options(fields: Fields, service: Service, *, limits: tuple[str, ...]) -
         max_new_tokens=next((limit for limit in given if limit is not None), None),
         stop=read_stop(fields),
         think=read_think(fields, service.model),
+        logit_bias=read_bias(fields),
     )
     return over(options, service.defaults)
+
+
+def read_bias(fields: Fields) -> tuple[tuple[int, float], ...]:
+    """What is added to the logits of tokens."""
+    given = fields.inner("logit_bias")
+    biases = []
+    for name in given.names if given is not None else ():
+        value = given.number(name) if given is not None else None
+        if not name.isdecimal() or len(name) > 9 or value is None or not -100 <= value <= 100:
+            raise Refused(
+                400,
+                "logit_bias has token ids with numbers from -100 to 100",
+                param="logit_bias",
+                code="invalid_value",
+            )
+        biases.append((int(name), float(value)))
+    return tuple(biases)
 
 
 def _top_k(fields: Fields) -> int | None:

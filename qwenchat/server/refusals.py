@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qwenchat.errors import ContextLengthError, InsufficientMemoryError, QwenchatError, UsageError
+from qwenchat.errors import BusyError, ContextLengthError, InsufficientMemoryError, QwenchatError, UsageError
 
 
 class Refused(Exception):
@@ -44,6 +44,8 @@ def of_error(error: QwenchatError) -> Refused:
         return Refused(400, str(error.message), code="context_length_exceeded")
     if isinstance(error, UsageError):
         return Refused(400, str(error.message))
+    if isinstance(error, BusyError):
+        return Refused(503, str(error.message), code="overloaded", headers={"retry-after": "2"})
     if isinstance(error, InsufficientMemoryError):
         return Refused(503, str(error.message), code="out_of_memory", headers={"retry-after": "5"})
     return Refused(500, str(error.message))

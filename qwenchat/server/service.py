@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Protocol
 
 from qwenchat.chat.backend import Backend
-from qwenchat.chat.messages import GenerationOptions
+from qwenchat.chat.messages import Event, GenerationOptions, Message, TokenChosen
 from qwenchat.server.gate import Gate
 from qwenchat.server.metrics import Metrics
 from qwenchat.server.refusals import Refused
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back."""
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, in which no control token is meant."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens."""
+
+    def decode_token(self, token_id: int) -> bytes:
+        """The bytes of one token."""
+
+
+class Served(Backend, Protocol):
+    """A model that can be served: a backend with its tokens, as :class:`~qwenchat.backends.local.Model`."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to token ids and back."""
+
+    def text_ids(self, text: str) -> list[int]:
+        """The tokens of a text that is no chat, with what every text of the model begins with."""
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The tokens of the prompt that asks for a reply."""
+
+    def complete(
+        self, ids: Sequence[int], options: GenerationOptions, cancel: threading.Event | None = None
+    ) -> Generator[Event, None, None]:
+        """Goes on with tokens."""
+
+    def score(self, ids: Sequence[int], top: int = 0) -> list[TokenChosen]:
+        """How likely each token but the first was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +84,7 @@ class Service:
 
     def __init__(
         self,
-        model: Backend,
+        model: Served,
         *,
         aliases: Sequence[str] = (),
         defaults: GenerationOptions | None = None,

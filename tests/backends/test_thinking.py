@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import qwenchat
 from qwenchat.backends.native.chat_prompt import folder_prompt
 from qwenchat.backends.prompt import Asked
 from qwenchat.backends.prompts.chat_prompt import ChatPrompt
-from qwenchat.backends.reply import reply_events
+from qwenchat.backends.reply import Under, reply_events
 from qwenchat.backends.thinking import ThinkingReader, parted
 from qwenchat.chat.messages import GenerationOptions, Message, ReplyEnd, TextDelta, ThoughtDelta
 from qwenchat.chat.parts import Role, Text, Thought
@@ -95,7 +96,7 @@ def replied(
     """What a model that writes ``first``, and ``then`` where its thinking was ended, is told to say."""
     begun: list[list[int]] = []
 
-    def generate(said: list[int], most: int, seed: int | None) -> Generation:
+    def generate(said: list[int], most: int, seed: int | None) -> Under:
         stats = GenerationStats(7, seed=seed)
         begun.append([*said])
 
@@ -105,7 +106,7 @@ def replied(
                 yield token_id
             stats.finish_reason = "length" if stats.new_tokens == most else "stop"
 
-        return Generation(steps(), stats)
+        return Under(Generation(steps(), stats), deque())
 
     events = list(
         reply_events(

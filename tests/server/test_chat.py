@@ -10,6 +10,7 @@ import pytest
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.chat.parts import Role, Thought, ToolCall, ToolResult
 from tests.fakes import Scripted, Thinker
+from tests.server.fake import ServedScript
 from tests.server.serving import Serving, chat, serving
 
 PATH = "/v1/chat/completions"
@@ -25,15 +26,9 @@ OTHER = {"type": "function", "function": {"name": "other"}}
 CALLS = 'Thought: I look.\nAction: weather\nAction Input: {"city": "Paris"}\nObservation: no'
 
 
-class Held(Scripted):
-    """A script that can be held to a grammar, and does not care."""
-
-    constrains = True
-
-
 @pytest.fixture(scope="module")
 def model() -> Scripted:
-    return Held("Hello you.")
+    return ServedScript("Hello you.")
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +216,7 @@ def test_no_tool_is_told_of_where_none_may_be_called(server: Serving, model: Scr
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
 def test_a_call_that_must_be_made_is_held_to_a_grammar(choice: Any) -> None:
-    model = Held(CALLS)
+    model = ServedScript(CALLS)
     with serving(model) as server:
         server.ask(PATH, chat(tools=[WEATHER, OTHER], tool_choice=choice))
     assert "weather" in model.asked[0].grammar
@@ -267,3 +262,24 @@ def test_the_history_of_calls_becomes_parts() -> None:
     assert asked.parts[0] == Thought("Hm.")
     assert asked.calls == (ToolCall("f", "{}", "c1"),)
     assert result.parts == (ToolResult("c1", "", "1"),)
+
+
+def test_likelihoods_are_told_of_each_token_and_in_streams_beside_their_text() -> None:
+    with serving(ServedScript("你!")) as server:
+        choice = server.ask(PATH, chat(logprobs=True, top_logprobs=2)).json["choices"][0]
+        chunks = server.ask(PATH, chat(logprobs=True, stream=True)).events
+        assert server.ask(PATH, chat(top_logprobs=2)).json["error"]["param"] == "top_logprobs"
+    content = choice["logprobs"]["content"]
+    assert bytes(entry["bytes"][0] for entry in content) == "你!".encode()
+    assert [entry["logprob"] for entry in content] == [-0.1, -0.2, -0.3, -0.4]
+    assert [other["token"] for other in content[-1]["top_logprobs"]] == ["!", "#"]
+    streamed = [c["choices"][0] for c in chunks if c["choices"][0]["logprobs"]]
+    assert [len(piece["logprobs"]["content"]) for piece in streamed] == [3, 1]
+    assert [piece["delta"] for piece in streamed] == [{"content": "你"}, {"content": "!"}]
+
+
+def test_a_bias_reaches_the_model_by_token(server: Serving, model: ServedScript) -> None:
+    server.ask(PATH, chat(logit_bias={"5": -100, "7": 2.5}))
+    assert options(model).logit_bias == ((5, -100.0), (7, 2.5))
+    for wrong in ({"x": 1}, {"5": 101}, {"5": "1"}, {"-1": 1}):
+        assert server.ask(PATH, chat(logit_bias=wrong)).status == 400

@@ -48,12 +48,16 @@ class QwenPrompt:
     def ask(self, messages: Sequence[Message], think: bool | None = None) -> Asked:
         """As of :class:`~qwenchat.backends.prompt.Prompt`."""
         if self._complete:
-            return Asked(self.tokenizer.encode(text_to_complete(messages)))
+            return Asked(self.text_ids(text_to_complete(messages)))
         ids = prompt_ids(self.tokenizer, messages)
         last = messages[-1] if messages else None
         if last is None or last.role is not Role.ASSISTANT:
             return Asked(ids)
         return Asked(ids, content_ids(self.tokenizer, last))
+
+    def text_ids(self, text: str) -> list[int]:
+        """As of :class:`~qwenchat.backends.prompt.Prompt`: nothing stands before it."""
+        return self.tokenizer.encode(text)
 
     def count(self, messages: Sequence[Message]) -> int:
         """As of :class:`~qwenchat.backends.prompt.Prompt`."""

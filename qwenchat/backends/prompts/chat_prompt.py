@@ -74,6 +74,11 @@ class ChatPrompt:
         self.ends = {raw.added[end[0]]} if end else set()
         self.system = self.template.own_system
         self.calls_in_tags = "<tool_call>" in source
+        self._begin = tuple(raw.begin)
+
+    def text_ids(self, text: str) -> list[int]:
+        """As of :class:`~qwenchat.backends.prompt.Prompt`."""
+        return [*self._begin, *self.tokenizer.encode(text)]
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
         """The token ids of :meth:`ask`, which leaves it to the template whether the model thinks."""
@@ -230,7 +235,11 @@ class TextPrompt:
         Raises:
             PromptError: there is more than a text, or it could be taken for more than it is.
         """
-        return Asked([*self._begin, *self.tokenizer.encode(text_to_complete(messages))])
+        return Asked(self.text_ids(text_to_complete(messages)))
+
+    def text_ids(self, text: str) -> list[int]:
+        """As of :class:`~qwenchat.backends.prompt.Prompt`."""
+        return [*self._begin, *self.tokenizer.encode(text)]
 
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt."""

@@ -1,0 +1,100 @@
+"""``/tokenize``, ``/detokenize``, ``/tokenizer_info``: a model's tokens, as vLLM serves them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from qwenchat.errors import QwenchatError
+from qwenchat.server.exchange import Gone, read_body, send_json
+from qwenchat.server.fields import Fields, wrong
+from qwenchat.server.messages import read_messages
+from qwenchat.server.refusals import of_error
+from qwenchat.server.service import Service
+
+
+class Answers:
+    """An endpoint that is answered without the model, in a thread: a long text takes a while.
+
+    Args:
+        service: what serves.
+        answer: makes the answer to a request.
+    """
+
+    def __init__(self, service: Service, answer: Callable[[Fields, Service], Any]) -> None:
+        self._service, self._answer = service, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        try:
+            body = await read_body(scope, receive, self._service.limits.body)
+            answer = await asyncio.to_thread(self._answer, Fields.of_body(body), self._service)
+        except Gone:
+            return
+        except QwenchatError as error:
+            raise of_error(error) from None
+        await send_json(send, 200, answer)
+
+
+def tokenize(fields: Fields, service: Service) -> dict[str, Any]:
+    """The tokens of a text, or of the prompt of a chat."""
+    service.check_name(fields.text("model", ""))
+    special = fields.flag("add_special_tokens", True)
+    strings = fields.flag("return_token_strs")
+    model = service.model
+    if "messages" in fields:
+        messages = read_messages(fields.items("messages"))
+        fields.done("add_generation_prompt", "continue_final_message")
+        service.check_length(sum(len(message.text) for message in messages))
+        ids = model.prompt_ids(messages)
+    else:
+        text = (
+            fields.text("content") if "content" in fields else fields.text("prompt")
+        )  # as llama-server has it
+        fields.done()
+        service.check_length(len(text))
+        ids = model.text_ids(text) if special else model.tokenizer.encode(text)
+    told: dict[str, Any] = {"tokens": ids, "count": len(ids), "max_model_len": model.context}
+    if strings:
+        told["token_strs"] = [model.tokenizer.decode_token(i).decode("utf-8", "replace") for i in ids]
+    return told
+
+
+def detokenize(fields: Fields, service: Service) -> dict[str, Any]:
+    """The text of tokens."""
+    service.check_name(fields.text("model", ""))
+    ids = fields.items("tokens")
+    if not all(type(i) is int and 0 <= i < 2**31 for i in ids):
+        raise wrong("tokens", ids, "token ids")
+    fields.done()
+    text = service.model.tokenizer.decode(ids)
+    return {"prompt": text, "content": text}
+
+
+class TokenizerInfo:
+    """``/tokenizer_info``: what there is to know of the tokenizer, for programs that count by it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tells it."""
+        model = self._service.model
+        ends = sorted(getattr(model, "end_ids", ()))
+        forms = [model.tokenizer.decode_token(i).decode("utf-8", "replace") for i in ends]
+        await send_json(
+            send,
+            200,
+            {
+                "tokenizer_class": "qwenchat",
+                "model_max_length": model.context,
+                "eos_token": forms[0] if forms else None,
+                "bos_token": None,
+                "pad_token": forms[0] if forms else None,
+                "chat_template": None,
+                "added_tokens_decoder": {str(i): {"content": f} for i, f in zip(ends, forms, strict=True)},
+            },
+        )
