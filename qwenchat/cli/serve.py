@@ -49,6 +49,10 @@ def serve(
         Optional[list[str]],  # noqa: UP045
         _option("Another name for the model; may be repeated.", "NAME"),
     ] = None,
+    slots: Annotated[
+        int,
+        typer.Option(help="Replies that are made at a time; others wait.", metavar="COUNT", min=1, max=64),
+    ] = 8,
     log_requests: Annotated[
         bool, typer.Option("--log-requests", help="Print each request on stderr: path, status, seconds.")
     ] = False,
@@ -69,14 +73,17 @@ def serve(
         from qwenchat.chat.messages import OPTION_NAMES, GenerationOptions
         from qwenchat.cli.backend import load
         from qwenchat.server.app import build
-        from qwenchat.server.service import Service
+        from qwenchat.server.service import Limits, Service
 
         address = _address(host, listening.getsockname()[1])
         defaults = GenerationOptions(**{name: getattr(settings, name) for name in OPTION_NAMES})
         model = load(settings.model, settings, complete=context.flags.complete)
         if not isinstance(model, Model):
             raise UsageError("{model} is served elsewhere already", model=model.name)
-        service = Service(model, aliases=alias or [], defaults=replace(defaults, seed=None))
+        model.share(slots=slots)
+        service = Service(
+            model, aliases=alias or [], defaults=replace(defaults, seed=None), limits=Limits(running=slots)
+        )
 
         def started() -> None:
             context.say(

@@ -228,6 +228,7 @@ HELP: Mapping[str, str] = {
         "存放请求所需密钥的文件；向其他机器提供服务时必须有。"
     ),
     "Let web pages of this origin ask; may be repeated.": "允许此来源的网页发送请求；可多次给出。",
+    "Replies that are made at a time; others wait.": "同时生成的回复数；其余的等待。",
     "Another name for the model; may be repeated.": "模型的另一个名称；可多次给出。",
     "Print each request on stderr: path, status, seconds.": "在标准错误输出每个请求：路径、状态、秒数。",
     # --- bench, quantize --------------------------------------------------------------------------------
