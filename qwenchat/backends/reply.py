@@ -167,8 +167,10 @@ class _Words:
         self._thought_tokens = 0
         self._waits = False  # for the rest of a character
         self._text = ""
-        for token_id in asked.begun:  # it may end in half a character
-            self._take(token_id)
+        for (
+            token_id
+        ) in asked.begun:  # it may end in half a character; and no stop string in it stops anything
+            self._read(token_id)
             self._thought_tokens += self._reader.stage is Stage.THINKING
 
     @property
@@ -212,9 +214,12 @@ class _Words:
         return tuple(self._sorter.thought or ()) or None
 
     def _take(self, token_id: int) -> tuple[str, str, str]:
-        text = self._decoder.push(token_id)
-        thought, answer = self._reader.push(text)
+        text, thought, answer = self._read(token_id)
         return text, thought, self._stops.push(answer)
+
+    def _read(self, token_id: int) -> tuple[str, str, str]:
+        text = self._decoder.push(token_id)
+        return text, *self._reader.push(text)
 
     def _events(self, thought: str, answer: str) -> Generator[Event, None, None]:
         if thought:

@@ -297,6 +297,17 @@ def test_known_tokens_that_say_something_else_are_not_used(
     assert model.count_tokens([hello, Message.of_text(Role.ASSISTANT, "abc", token_ids), hello]) == plain
 
 
+def test_a_stop_string_in_what_a_reply_goes_on_from_stops_nothing(model: NativeBackend) -> None:
+    """As of a step after a tool's result, which stands in the same turn."""
+    chat = [*HELLO, {"role": "assistant", "content": "Observation: warm\nThought:"}]
+    *whole, _ = model.chat(chat, temperature=0, max_new_tokens=20)
+    *deltas, end = model.chat(chat, temperature=0, max_new_tokens=20, stop=("Observation:",))
+    assert [event for event in deltas if isinstance(event, TextDelta)] == [
+        event for event in whole if isinstance(event, TextDelta)
+    ]
+    assert isinstance(end, ReplyEnd) and (end.stop, end.usage.completion_tokens) == ("", 20)
+
+
 def test_a_stop_string_leaves_the_tokens_of_the_text_and_none_that_say_more(model: NativeBackend) -> None:
     whole, _ = reply(model, [Message.of_text(Role.USER, "hello")], 30)
     *deltas, end = model.chat(HELLO, temperature=0, max_new_tokens=30, stop=(whole[3:5],))
