@@ -6,19 +6,17 @@ figures can be told apart where they stand below one another. Measures nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from qwenchat.bench.layout import FIGURE, TERM, headed, indented, titled
 from qwenchat.bench.protocol import Decode, Memory, Result
 from qwenchat.bench.report import CARD, Report, longest, title_of
 from qwenchat.humanize import in_gib
 from qwenchat.i18n.language import tr, translated
-from qwenchat.terminal.columns import Column, Table, terms
-from qwenchat.terminal.rows import Span
+from qwenchat.terminal.columns import Table, terms
 
 _NONE = "-"
-_TERM = Column(look="term")
-_FIGURE = Column(look="", right=True, least=24)
 
 Key = TypeVar("Key", int, tuple[int, int])
 Value = TypeVar("Value")
@@ -53,7 +51,7 @@ def _ceilings(report: Report) -> Iterator[Table]:
             for dtype, c in report.ceilings.items()
         ),
     ]
-    yield from _headed(tr("ceilings of the machine"), rows)
+    yield from headed(tr("ceilings of the machine"), rows)
 
 
 def _speeds(report: Report) -> Iterator[Table]:
@@ -70,7 +68,7 @@ def _speeds(report: Report) -> Iterator[Table]:
             *((name, _speed(speed, 2), "", "") for name, speed in _of_card(report, card)),
             *((title_of(report, r), *figures(r, decode)) for r, decode in decodes),
         ]
-        yield from _headed(tr("{count} new tokens from a context of one", count=f"{length:,}"), rows)
+        yield from headed(tr("{count} new tokens from a context of one", count=f"{length:,}"), rows)
 
 
 def _memory(report: Report) -> Iterator[Table]:
@@ -78,11 +76,11 @@ def _memory(report: Report) -> Iterator[Table]:
     for length, peaks in _by((r, r.protocol.prompt, r.encode_memory) for r in report.results):
         card = ((row.format, row.encode) for row in CARD if length == 2048)
         heading = tr("peak memory, a prompt of {count} tokens", count=f"{length:,}")
-        yield from _headed(heading, _peaks(report, _of_card(report, card), peaks))
+        yield from headed(heading, _peaks(report, _of_card(report, card), peaks))
     for length, peaks in _by((r, max(r.protocol.tokens), r.generate_memory) for r in report.results):
         card = ((row.format, row.generate) for row in CARD if length == 8192)
         heading = tr("peak memory, {count} new tokens", count=f"{length:,}")
-        yield from _headed(heading, _peaks(report, _of_card(report, card), peaks))
+        yield from headed(heading, _peaks(report, _of_card(report, card), peaks))
 
 
 def _peaks(
@@ -119,7 +117,7 @@ def _first_tokens(report: Report) -> Iterator[Table]:
     for length, waits in _by((r, r.protocol.prompt, r.first_token) for r in report.results):
         rows = [(title_of(report, r), *figures(r, seconds)) for r, seconds in waits]
         heading = tr("first token after a prompt of {count} tokens", count=f"{length:,}")
-        yield from _headed(heading, rows, may_lack=3)
+        yield from headed(heading, rows, may_lack=3)
 
 
 def _next_turns(report: Report) -> Iterator[Table]:
@@ -131,7 +129,7 @@ def _next_turns(report: Report) -> Iterator[Table]:
     for (old, new), waits in _by((r, (r.protocol.old, r.protocol.new), r.next_turn) for r in report.results):
         rows = [(title_of(report, r), _ms(seconds), reused(r)) for r, seconds in waits]
         heading = tr("next turn: {new} new tokens after {old}", new=f"{new:,}", old=f"{old:,}")
-        yield from _headed(heading, rows)
+        yield from headed(heading, rows)
 
 
 def _starts(report: Report) -> Iterator[Table]:
@@ -144,22 +142,22 @@ def _starts(report: Report) -> Iterator[Table]:
         for r in report.results
         if r.start is not None
     ]
-    yield from _headed(tr("from the start of a process to its first token"), rows)
+    yield from headed(tr("from the start of a process to its first token"), rows)
 
 
 def _contexts(report: Report) -> Iterator[Table]:
     """The speed against the context, over the longest reply of each."""
     columns = (
-        _TERM._replace(title=_indented(tr("context")), right=True),
-        _FIGURE._replace(title=tr("tokens/s")),
-        _FIGURE._replace(title=tr("of the ceiling")),
+        TERM._replace(title=indented(tr("context")), right=True),
+        FIGURE._replace(title=tr("tokens/s")),
+        FIGURE._replace(title=tr("of the ceiling")),
     )
     for r in report.results:
         decode, ceilings, rows = longest(r), report.ceilings_of(r), []
         for context in decode.contexts():
             speed, limit = decode.speed_at(context), ceilings.decode_at(r.weights, r.per_position, context)
             rows.append((f"{context:,}", f"{speed:,.1f}", f"{speed / limit:.0%}"))
-        yield from _titled(tr("{name}: speed by the context", name=title_of(report, r)), columns, rows)
+        yield from titled(tr("{name}: speed by the context", name=title_of(report, r)), columns, rows)
 
 
 def _tokens(report: Report) -> Iterator[Table]:
@@ -172,18 +170,18 @@ def _tokens(report: Report) -> Iterator[Table]:
     measured = ((r, context, s) for r in report.results for context, s in r.token_seconds.items())
     for context, times in _by(measured):
         rows = [(title_of(report, r), *figures(r, context, seconds)) for r, seconds in times]
-        yield from _headed(tr("a token at a context of {count}", count=f"{context:,}"), rows)
+        yield from headed(tr("a token at a context of {count}", count=f"{context:,}"), rows)
 
 
 def _kernels(report: Report) -> Iterator[Table]:
     """Each kernel of the decode step, and the whole of it."""
     columns = (
-        _TERM._replace(title=_indented(tr("kernel"))),
-        _FIGURE._replace(title=tr("launches"), leaves=3),
-        _FIGURE._replace(title=tr("µs each"), leaves=2),
-        _FIGURE._replace(title=tr("µs a token")),
-        _FIGURE._replace(title="GB/s", leaves=1),
-        _FIGURE._replace(title=tr("of the ceiling")),
+        TERM._replace(title=indented(tr("kernel"))),
+        FIGURE._replace(title=tr("launches"), leaves=3),
+        FIGURE._replace(title=tr("µs each"), leaves=2),
+        FIGURE._replace(title=tr("µs a token")),
+        FIGURE._replace(title="GB/s", leaves=1),
+        FIGURE._replace(title=tr("of the ceiling")),
     )
     for r in report.results:
         read = report.ceilings_of(r).read
@@ -203,12 +201,12 @@ def _kernels(report: Report) -> Iterator[Table]:
             name=title_of(report, r),
             count=f"{r.kernels_at or 0:,}",
         )
-        yield from _titled(heading, columns, rows)
+        yield from titled(heading, columns, rows)
 
 
 def _samplers(report: Report) -> Iterator[Table]:
     for s in (r.sampler for r in report.results if r.sampler is not None):
-        yield from _headed(
+        yield from headed(
             tr("sampler alone, {count} logits", count=f"{s.vocab_size:,}"),
             [
                 (tr("flat logits"), tr("{time} µs a token", time=f"{s.flat * 1e6:,.1f}")),
@@ -235,33 +233,6 @@ def _of_card(report: Report, figures: Iterable[tuple[str, float]]) -> Iterator[t
     """The card's figures by the name of a row, where one of the models is the card's."""
     if any(r.published == "qwen-7b-chat" for r in report.results):
         yield from ((tr("{format} (card, A100)", format=name), figure) for name, figure in figures)
-
-
-def _headed(heading: str, rows: Sequence[tuple[str, ...]], may_lack: int | None = None) -> Iterator[Table]:
-    """A table of models below its heading; nothing without rows.
-
-    Args:
-        heading: of the table.
-        rows: the name of a model, and its figures; as many in each.
-        may_lack: the column that is left out first where there is no room.
-    """
-    if rows:
-        columns = [_TERM, *[_FIGURE] * (len(rows[0]) - 1)]
-        if may_lack is not None:
-            columns[may_lack] = _FIGURE._replace(leaves=1)
-        yield from _titled(heading, columns, rows)
-
-
-def _titled(heading: str, columns: Sequence[Column], rows: Sequence[tuple[str, ...]]) -> Iterator[Table]:
-    """A table below its heading, indented, and that below an empty line; nothing without rows."""
-    if rows:
-        yield terms([("",), ([Span(heading, "table_header")],)])
-        yield Table(columns, [(_indented(name), *figures) for name, *figures in rows])
-
-
-def _indented(text: str) -> str:
-    """A text below a heading."""
-    return f"  {text}"
 
 
 def _speed(speed: float, digits: int) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from qwenchat.cli import completion
 from qwenchat.cli.completion import models_to, weight_formats, words_of
 from qwenchat.cli.context import Context
 from qwenchat.cli.flags import Device
@@ -35,6 +36,7 @@ _KV_CACHE = "KV cache format: auto or int8."
 _DTYPE = "Number format: auto, float32, bfloat16 or float16, or several."
 _TOKENS = "New tokens of each reply; by default 2048,8192 on a GPU and 128 on a CPU."
 _LEAST_CONTEXT = 16
+_REMOTE = "Time a model on a server: tokens/s, the wait for the first token, and its tail."
 _LOAD = "Time a process from its start to its first token; random weights go to disk for it."
 
 
@@ -68,6 +70,13 @@ def bench(
         Path | None, _option("Draw the speed against the context into an SVG file.", metavar="FILE")
     ] = None,
     peer: Annotated[bool, typer.Option("--peer", help="Time transformers on the same weights too.")] = False,
+    remote: Annotated[
+        str | None, _option(_REMOTE, metavar="URL#MODEL", autocompletion=completion.remotes)
+    ] = None,
+    concurrency: Annotated[
+        str | None, _option("With --remote, replies waited for at once: 1,8,32.", metavar="LIST")
+    ] = None,
+    key_file: Annotated[Path | None, _option("With --remote, a file with its key.", metavar="FILE")] = None,
 ) -> None:
     """Benchmark a model, beside the machine's ceilings and the model card's figures.
 
@@ -76,6 +85,16 @@ def bench(
     """
     context: Context = ctx.obj
     flags = context.flags
+    if remote is not None:
+        given = (model, random_weights, formats, device, dtype, contexts, kv_cache, threads, folder, chart)
+        if any(value is not None for value in given) or kernels or load or peer:
+            raise UsageError(
+                "--remote takes --concurrency, --tokens and --key-file alone", "leave the others out"
+            )
+        _bench_remote(context, remote, _numbers("--concurrency", concurrency or "1"), tokens, key_file)
+        return
+    if concurrency is not None or key_file is not None:
+        raise UsageError("--concurrency and --key-file are for --remote")
     if random_weights is not None and model is not None:
         raise UsageError("--model and --random-weights cannot be combined", "choose one")
     if random_weights is None and formats is not None:
@@ -124,6 +143,45 @@ def bench(
     if chart is not None:
         write_text(chart, draw(*report.lines(figures)), overwrite=True)
     print_object(report.figures(figures))
+
+
+def _bench_remote(
+    context: Context, name: str, at_once: tuple[int, ...], tokens: str | None, key_file: Path | None
+) -> None:
+    """Times a model on a server."""
+    import shlex
+    from contextlib import closing
+    from dataclasses import replace
+
+    from qwenchat.backends.remote.load import load_remote
+    from qwenchat.bench import served, served_tables
+    from qwenchat.i18n.language import told, tr
+    from qwenchat.settings.remotes import remote_of
+
+    (length,) = _numbers("--tokens", tokens or "128")[:1]
+    found = remote_of(name, context.settings.remotes)
+    if found is None:
+        raise UsageError("{name} is no URL of a server, and no remote of the config file", name=name)
+    if key_file is not None:
+        found = replace(found, key_file=str(key_file), key_env="")
+    with closing(load_remote(found, notice=context.say)) as model:
+        endless = model.without_end()
+        context.say(tr("warming up"))
+        served.warm(model)
+        levels = []
+        for count in at_once:
+            context.say(tr("{count} at once", count=count))
+            levels.append(served.measure(model, count, length))
+            for failure in levels[-1].failures[:1]:
+                context.say(told(failure))
+        title = tr("{value} ({origin})", value=model.name, origin=model.description)
+        print_tables(*served_tables.tables(title, levels, length))
+        if not endless:
+            context.say(tr("the server ends replies by itself: they may be shorter"))
+        command = shlex.join(["qwenchat", *sys.argv[1:]])
+        print_object(served_tables.figures(model.name, model.description, levels, length, command))
+    if not any(level.replies for level in levels):
+        raise levels[0].failures[0]
 
 
 def _words(text: str) -> tuple[str, ...]:

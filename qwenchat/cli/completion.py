@@ -54,11 +54,16 @@ def models_to(
 
 
 @offering
-def models_to_chat_with() -> Iterable[str]:
-    """The remotes of the config file, and the models that are here."""
+def remotes() -> Iterable[str]:
+    """The remotes of the config file."""
     from qwenchat.settings.sources import load_settings
 
-    return [*load_settings({}).settings.remotes, *models_to("load")()]
+    return load_settings({}).settings.remotes
+
+
+def models_to_chat_with() -> list[str]:
+    """The remotes of the config file, and the models that are here."""
+    return [*remotes(), *models_to("load")()]
 
 
 @offering

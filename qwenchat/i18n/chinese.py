@@ -1143,6 +1143,22 @@ CHINESE: Mapping[str, str] = {
     "{name}, {dtype}": "{name}，{dtype}",
     "{count} new tokens from a context of one": "从 1 个 token 起新生成 {count} 个 token",
     "{share} of the ceiling": "上限的 {share}",
+    "replies of up to {count} tokens": "最长 {count} 个 token 的回复",
+    "the wait for the first token": "首个 token 的等待时间",
+    "the wait for a whole reply": "整个回复的等待时间",
+    "{count} at once": "同时 {count} 个",
+    "{speed} tokens/s each": "每个 {speed} token/秒",
+    "{failed} of {count} failed": "{count} 个中 {failed} 个失败",
+    "warming up": "预热中",
+    "the server ends replies by itself: they may be shorter": "服务器会自行结束回复：可能较短",
+    "{name} is no URL of a server, and no remote of the config file": (
+        "{name} 既不是服务器的 URL，也不是配置文件里的远程模型"
+    ),
+    "--remote takes --concurrency, --tokens and --key-file alone": (
+        "--remote 只能与 --concurrency、--tokens、--key-file 一起使用"
+    ),
+    "leave the others out": "请去掉其他选项",
+    "--concurrency and --key-file are for --remote": "--concurrency 和 --key-file 用于 --remote",
     "reads {rate} GB/s": "读取 {rate} GB/s",
     "peak memory, a prompt of {count} tokens": "内存峰值，{count} 个 token 的输入",
     "peak memory, {count} new tokens": "内存峰值，新生成 {count} 个 token",

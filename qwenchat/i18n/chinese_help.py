@@ -265,6 +265,11 @@ HELP: Mapping[str, str] = {
     "Where --load writes random weights, and leaves them.": "供 --load 写入并保留随机权重的文件夹。",
     "Draw the speed against the context into an SVG file.": "将速度随上下文的变化绘成 SVG 文件。",
     "Time transformers on the same weights too.": "同时用 transformers 测量相同的权重。",
+    "Time a model on a server: tokens/s, the wait for the first token, and its tail.": (
+        "测量服务器上的模型：token/秒、首个 token 的等待时间及其尾部。"
+    ),
+    "With --remote, replies waited for at once: 1,8,32.": "与 --remote 一起：同时等待的回复数：1,8,32。",
+    "With --remote, a file with its key.": "与 --remote 一起：存放其密钥的文件。",
     "Repeat the model card's benchmarks on a model, in the card's own protocol.": (
         "按模型卡自己的方法，在模型上重做其评测。"
     ),

@@ -528,7 +528,7 @@ def test_shell_completion_is_offered() -> None:
 # Numbers, texts, paths (which the shell completes itself), and what only a server or a cache knows.
 FREE = {"words", "stop", "title", "tokens", "revision", "dest", "output", "folder", "chart"}
 FREE |= {"calibration", "from_file", "file", "schema", "grammar"}
-FREE |= {"host", "key_file", "cors", "alias"}
+FREE |= {"host", "key_file", "cors", "alias", "concurrency"}
 FREE |= {"allow", "choice", "contexts", "data", "out", "tool", "var"}
 
 

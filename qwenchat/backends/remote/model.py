@@ -59,6 +59,7 @@ class RemoteModel:
         self.description = ", ".join(dict.fromkeys((server.model, server.title, connection.remote.host)))
         self._connection, self._server, self._counter = connection, server, counter
         self._left_out: set[str] = set()  # fields that this server does not know
+        self._more: dict[str, Any] = {}
 
     @property
     def estimates(self) -> bool:
@@ -69,6 +70,12 @@ class RemoteModel:
     def continues(self) -> bool:
         """As of :class:`~qwenchat.chat.backend.Backend`."""
         return self._server.continues
+
+    def without_end(self) -> bool:
+        """Lets replies be as long as they may, for a benchmark. Returns whether the server can."""
+        if self._server.kind in ("vllm", "sglang", "llama-server"):
+            self._more = {"ignore_eos": True}
+        return bool(self._more)
 
     def stream(
         self,
@@ -85,7 +92,7 @@ class RemoteModel:
         if messages and messages[-1].role is Role.ASSISTANT and not (messages[-1].text or messages[-1].calls):
             messages = messages[:-1]  # only thoughts, which no server goes on with
         reply = _Reply(self._server, self._counter, messages, options)
-        body = body_of(self._server, messages, options)
+        body = {**body_of(self._server, messages, options), **self._more}
         self._check_length(reply.messages)
         try:
             exchange, head = self._answered(body, cancel)
