@@ -147,23 +147,26 @@ def load_folder(folder: Path, request: LoadRequest) -> Model:
     return _by_its_reader(folder, request, lambda: load_native(folder, request), huggingface)
 
 
-def check_folder(folder: Path, request: LoadRequest, *, open_team: Callable[[], Team]) -> None:
+def check_folder(folder: Path, request: LoadRequest, *, open_team: Callable[[], Team]) -> str | None:
     """Goes the way of :func:`load_folder` up to the weights.
 
     Args:
         open_team: opens the CPU kernels, or raises CannotCompile.
+
+    Returns:
+        The system prompt that the model has of itself; None where it has no place for one.
 
     Raises:
         QwenchatError: as loading it would, or chatting with it.
     """
     from qwenchat.backends.native.load import check_native
 
-    def huggingface() -> None:
+    def huggingface() -> str | None:
         from qwenchat.backends.huggingface.load import check_huggingface
 
-        check_huggingface(folder, request)
+        return check_huggingface(folder, request)
 
-    _by_its_reader(folder, request, lambda: check_native(folder, request, open_team), huggingface)
+    return _by_its_reader(folder, request, lambda: check_native(folder, request, open_team), huggingface)
 
 
 def check_readable(folder: Path, request: LoadRequest) -> None:

@@ -142,3 +142,9 @@ def pick_context(asked: int | None, trained: int, most: int) -> int:
             most=most,
         )
     return asked
+
+
+def tell_no_system(request: LoadRequest, system: str | None) -> None:
+    """Tells where a system prompt goes that the model has no place for."""
+    if system is None:
+        request.notice(Phrase("this model has no system prompts: yours is put before the first message"))

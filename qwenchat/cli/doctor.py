@@ -163,6 +163,7 @@ def _label(area: str) -> str:
         "quantize": tr("quantize"),
         "sandbox": tr("sandbox"),
         "best": tr("best here"),
+        "prompt": tr("prompt"),
         "chat": tr("chat"),
     }.get(area, area)
 

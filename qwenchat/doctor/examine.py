@@ -7,7 +7,7 @@ from contextlib import closing
 
 from qwenchat.doctor import confinement, surroundings
 from qwenchat.doctor.findings import Finding, ModelFit, Report
-from qwenchat.errors import ConfigError, QwenchatError
+from qwenchat.errors import ConfigError, QwenchatError, shorten
 from qwenchat.humanize import in_gib
 from qwenchat.i18n.language import tr
 from qwenchat.models import fitting, published
@@ -15,6 +15,7 @@ from qwenchat.models.progress import Progress
 from qwenchat.models.published import Published
 from qwenchat.sandbox.trial.run import Outcome
 from qwenchat.settings import sources
+from qwenchat.settings.prompts import system_prompt
 
 
 def examine(flags: Mapping[str, object], *, progress: Progress, notice: Callable[[str], None]) -> Report:
@@ -49,10 +50,32 @@ def examine(flags: Mapping[str, object], *, progress: Progress, notice: Callable
         models = tuple(machine.outlook(model) for model in published.KNOWN)
         findings.append(_best(models))
         try:
-            answer = machine.chat()
+            outlook = machine.chat()
+            answer = outlook.text
+            findings.append(_prompt(system_prompt(resolved.settings), outlook.system))
         except QwenchatError as error:
             wrong = wrong or error
     return _report(findings, models, attempts, wrong, answer)
+
+
+def _prompt(yours: str | None, own: str | None) -> Finding:
+    """The system prompt that a chat would begin with, and whose it is."""
+    in_force = (own or "") if yours is None else yours
+    if not in_force:
+        text = tr("there is no system prompt")
+        if yours is None:
+            text = tr("there is no system prompt; the model has none of its own")
+    elif yours is None:
+        text = tr("the model's own system prompt: {text}", text=shorten(in_force))
+    elif own is None:
+        text = tr(
+            "yours, before the first message, as the model has no place for one: {text}",
+            text=shorten(in_force),
+        )
+    else:
+        text = tr("your system prompt: {text}", text=shorten(in_force))
+    whose = "settings" if yours is not None else "model"
+    return Finding("prompt", "good", text, facts={"system": in_force, "of": whose})
 
 
 def _best(models: Sequence[ModelFit]) -> Finding:

@@ -72,6 +72,19 @@ class ModelFit:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a chat would do.
+
+    Attributes:
+        text: the model that it would answer with, in a line.
+        system: the system prompt that the model has of itself; None where it has no place for one.
+    """
+
+    text: str
+    system: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All that was found.
 

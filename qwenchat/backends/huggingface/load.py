@@ -28,6 +28,7 @@ from qwenchat.backends.request import (
     LoadRequest,
     QuietStage,
     pick_context,
+    tell_no_system,
     tell_shortened,
     tell_unfit,
 )
@@ -59,8 +60,7 @@ def load_huggingface(place: Path, request: LoadRequest) -> HuggingFaceBackend:
     from qwenchat.backends.huggingface.runner import HubRunner
     from qwenchat.engine.generate import Engine
 
-    if found.prompt.system is None:
-        request.notice(Phrase("this model has no system prompts: yours is put before the first message"))
+    tell_no_system(request, found.prompt.system)
     vocab_size = found.config.get_text_config().vocab_size
     number = str(found.dtype).removeprefix("torch.")
     kind = {"floats": "", "gptq": " GPTQ", "gguf": " GGUF"}[files.kind]
@@ -75,14 +75,17 @@ def load_huggingface(place: Path, request: LoadRequest) -> HuggingFaceBackend:
     )
 
 
-def check_huggingface(place: Path, request: LoadRequest) -> None:
+def check_huggingface(place: Path, request: LoadRequest) -> str | None:
     """Goes the way of :func:`load_huggingface` up to the weights.
+
+    Returns:
+        The system prompt that the model has of itself; None where it has no place for one.
 
     Raises:
         QwenchatError: as loading it would.
     """
     with _reading(place, request) as files:
-        trying(Phrase("the model"), files, lambda: _look(files, request))
+        return trying(Phrase("the model"), files, lambda: _look(files, request)).prompt.system
 
 
 @dataclass(frozen=True, slots=True)

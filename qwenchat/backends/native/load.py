@@ -25,6 +25,7 @@ from qwenchat.backends.request import (
     QuietStage,
     base_model,
     pick_context,
+    tell_no_system,
     tell_shortened,
     tell_unfit,
 )
@@ -82,6 +83,7 @@ def _load_in_codes(request: LoadRequest, seen: _Seen) -> NativeBackend | None:
     if found is None:
         return None
     kernels = kernels_told(found.team.name, found.team)
+    tell_no_system(request, prompt.system)
     return NativeBackend(
         Engine(found.runner, context=found.context, prompt_lookup=request.prompt_lookup),
         prompt,
@@ -211,6 +213,7 @@ def _load_with_torch(request: LoadRequest, seen: _Seen) -> NativeBackend:
             in_chat="start qwenchat with --device cpu",
             reason=f"{type(error).__name__}: {first_line}",
         ) from error
+    tell_no_system(request, found.prompt.system)
     return NativeBackend(
         engine,
         found.prompt,
@@ -220,11 +223,14 @@ def _load_with_torch(request: LoadRequest, seen: _Seen) -> NativeBackend:
     )
 
 
-def check_native(folder: Path, request: LoadRequest, open_team: Callable[[], Team]) -> None:
+def check_native(folder: Path, request: LoadRequest, open_team: Callable[[], Team]) -> str | None:
     """Goes the way of :func:`load_native` up to the weights.
 
     Args:
         open_team: opens the CPU kernels, or raises CannotCompile.
+
+    Returns:
+        The system prompt that the model has of itself; None where it has no place for one.
 
     Raises:
         QwenchatError: as loading it would, or chatting with it.
@@ -251,6 +257,7 @@ def check_native(folder: Path, request: LoadRequest, open_team: Callable[[], Tea
     else:
         needed = in_codes.needed
     check_memory(_fitted(needed, found.device, request, seen), device=found.device, dtype=found.dtype)
+    return found.prompt.system
 
 
 @dataclass(frozen=True, slots=True)
