@@ -62,6 +62,12 @@ def eval_command(
     few_shot: Annotated[
         bool, typer.Option("--few-shot", help="Begin gsm8k's questions with four worked examples.")
     ] = False,
+    constrain: Annotated[
+        bool,
+        typer.Option(
+            "--constrain/--no-constrain", help="Hold bfcl's calls to the schemas of the functions, or not."
+        ),
+    ] = True,
     out: Annotated[
         Path | None, _option("Where the records are kept, a file a task.", metavar="FOLDER")
     ] = None,
@@ -77,8 +83,9 @@ def eval_command(
 ) -> None:
     """Repeat the model card's benchmarks on a model, in the card's own protocol.
 
-    TASK is mmlu, ceval, gsm8k, humaneval, or card for all of them. Each answer is kept as it comes: stopped
-    at any moment, the same command goes on where it stopped.
+    TASK is mmlu, ceval, gsm8k, humaneval, tools, interpreter, hf-agent, vcsum or bfcl, or card for all whose
+    data can be fetched. Each answer is kept as it comes: stopped at any moment, the same command goes on
+    where it stopped.
     """
     context: Context = ctx.obj
     from qwenchat.cli.backend import load
@@ -89,7 +96,7 @@ def eval_command(
 
     if limit is not None and limit < 1:
         raise UsageError("--limit is {count}, expected 1 or more", count=limit)
-    tasks = registry.tasks(words or [], few_shot=few_shot)
+    tasks = registry.tasks(words or [], registry.Choices(few_shot, constrain))
     if data is not None and len(tasks) != 1:
         raise UsageError("--data is for one task", "name that task alone")
     settings = context.settings

@@ -13,8 +13,11 @@ from typing import Any
 
 from qwenchat.chat.backend import Backend
 from qwenchat.chat.messages import CallMade, GenerationOptions, Message, ReplyEnd, TextDelta
+from qwenchat.chat.parts import Role
 from qwenchat.errors import Interrupted
 from qwenchat.evals.task import Reply
+from qwenchat.tools.adapter import ToolBackend
+from qwenchat.tools.forms import Definition
 
 MOST_TOKENS = 512
 """Of a reply: what the ``generation_config.json`` of Qwen's chats says."""
@@ -33,7 +36,7 @@ class BackendAsker:
     """
 
     def __init__(self, backend: Backend, options: GenerationOptions, cancel: threading.Event) -> None:
-        self.backend = backend
+        self._backend = backend
         self._options, self._cancel = options, cancel
         self.prompt_tokens = self.reused_tokens = self.completion_tokens = 0
 
@@ -44,10 +47,27 @@ class BackendAsker:
             Interrupted: it was cancelled.
             ContextLengthError: the messages do not fit.
         """
-        return self.ask_of(self.backend, messages, **changes)
+        return self._ask(self._backend, messages, **changes)
 
-    def ask_of(self, backend: Backend, messages: Sequence[Message], **changes: Any) -> Reply:
-        """As :meth:`ask`, of the same model seen otherwise, as through a form of tool calls."""
+    def ask_with(
+        self, tools: Sequence[Definition], messages: Sequence[Message], *, constrained: bool
+    ) -> Reply:
+        """As :meth:`qwenchat.evals.task.Asker.ask_with`."""
+        backend = ToolBackend(self._backend, tools)
+        backend.constrains = backend.constrains and constrained
+        return self._ask(backend, messages)
+
+    def go_on(self, messages: Sequence[Message], begun: str, **changes: Any) -> Reply:
+        """As :meth:`qwenchat.evals.task.Asker.go_on`."""
+        chat = [*messages, Message.of_text(Role.ASSISTANT, begun)] if begun else messages
+        return self._ask(self._backend, chat, **changes)
+
+    def fits(self, messages: Sequence[Message]) -> bool:
+        """As :meth:`qwenchat.evals.task.Asker.fits`."""
+        room = self._backend.context - (self._options.max_new_tokens or 0)
+        return self._backend.count_tokens(messages) <= room
+
+    def _ask(self, backend: Backend, messages: Sequence[Message], **changes: Any) -> Reply:
         options = replace(self._options, **changes)
         text, calls = [], []
         with closing(backend.stream(messages, options, self._cancel)) as events:

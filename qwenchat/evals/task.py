@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from qwenchat.chat.messages import Message
 from qwenchat.chat.parts import Role, ToolCall
+from qwenchat.tools.forms import Definition
 
 RIGHT = "right"
 """The score of what is right or wrong."""
@@ -144,6 +145,21 @@ class Asker(Protocol):
         Args:
             changes: of the options, for this reply.
         """
+
+    def ask_with(
+        self, tools: Sequence[Definition], messages: Sequence[Message], *, constrained: bool
+    ) -> Reply:
+        """The reply to messages of a model that may call tools, in its own form.
+
+        Args:
+            constrained: whether calls are held to the tools' schemas, where the model can be.
+        """
+
+    def go_on(self, messages: Sequence[Message], begun: str, **changes: Any) -> Reply:
+        """What the model says behind the beginning of its own reply; ``begun`` is not in it."""
+
+    def fits(self, messages: Sequence[Message]) -> bool:
+        """Whether messages leave room for a reply of the protocol's length."""
 
 
 Notice = Callable[[str], None]

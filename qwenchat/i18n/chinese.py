@@ -1271,6 +1271,30 @@ CHINESE: Mapping[str, str] = {
     "{title}: {count} items, the published set has {expected}": (
         "{title}：{count} 题，公布的数据有 {expected} 题"
     ),
+    "--no-constrain is for bfcl": "--no-constrain 只用于 bfcl",
+    "arithmetic, code runs": "算术，代码可运行",
+    "arithmetic, right": "算术，答案正确",
+    "chat mode": "对话模式",
+    "code": "代码",
+    "docs/eval.md tells where; --data takes it, or GSM8K's test.jsonl for the arithmetic alone": (
+        "出处见 docs/eval.md；用 --data 指定，或只用 GSM8K 的 test.jsonl 测算术"
+    ),
+    "docs/eval.md tells where; give it as a folder: --data FOLDER; bfcl is another such task": (
+        "出处见 docs/eval.md；用 --data FOLDER 指定其文件夹；bfcl 是另一项这类评测"
+    ),
+    "false positives": "误报",
+    "general, code runs": "一般问题，代码可运行",
+    "irrelevance": "无关函数",
+    "pictures, code runs": "绘图，代码可运行",
+    "run mode": "运行模式",
+    "simple": "简单调用",
+    "the set of {title} cannot be fetched: one vendor alone has it": (
+        "{title} 的数据无法下载：只有一家厂商提供"
+    ),
+    "tool input, Rouge-L": "工具输入，Rouge-L",
+    "tool selection": "工具选择",
+    "tools used": "工具使用",
+    "{mode}: {part}": "{mode}：{part}",
     # --- the command line: quantising -----------------------------------------------------------------
     "--bits is {bits}, expected 4 or 8": "--bits 为 {bits}，应为 4 或 8",
     "--group-size {size} does not divide this model's matrices of {widths} inputs": (

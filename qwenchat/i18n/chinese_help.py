@@ -273,11 +273,14 @@ HELP: Mapping[str, str] = {
     "Repeat the model card's benchmarks on a model, in the card's own protocol.": (
         "按模型卡自己的方法，在模型上重做其评测。"
     ),
-    "TASK is mmlu, ceval, gsm8k, humaneval, or card for all of them. Each answer is kept as"
-    " it comes: stopped at any moment, the same command goes on where it stopped.": (
-        "TASK 为 mmlu、ceval、gsm8k、humaneval，或用 card 表示全部。每个回答随到随存：可随时停"
-        "止，再次运行同一命令会从中断处继续。"
+    "TASK is mmlu, ceval, gsm8k, humaneval, tools, interpreter, hf-agent, vcsum or bfcl, or"
+    " card for all whose data can be fetched. Each answer is kept as it comes: stopped at any"
+    " moment, the same command goes on where it stopped.": (
+        "TASK 为 mmlu、ceval、gsm8k、humaneval、tools、interpreter、hf-agent、vcsum 或 bfcl，或"
+        "用 card 表示数据可下载的全部。每个回答随到随存：可随时停止，再次运行同一命令会从中断处"
+        "继续。"
     ),
+    "Hold bfcl's calls to the schemas of the functions, or not.": "是否让 bfcl 的调用遵守函数的 schema。",
     "The data of one task: a file or folder of the published form.": (
         "某一项评测的数据：公布格式的文件或文件夹。"
     ),
