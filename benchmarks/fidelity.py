@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import qwenchat
 from qwenchat.errors import QwenchatError
+from qwenchat.evals import divergence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,22 +52,20 @@ def perplexity(logits: Tensor, ids: list[int]) -> float:
         logits: float32 [T, vocabulary], row t predicting token t + 1.
         ids: [T].
     """
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    return cross_entropy(logits[:-1], torch.tensor(ids[1:])).exp().item()
+    return divergence.perplexity(divergence.losses(*divergence.scored(logits, ids, first=0))).value
 
 
 def compare(logits: Tensor, reference: Tensor, ids: list[int]) -> Fidelity:
     """Compares the logits [T, vocabulary] of two models after each of the same ``ids`` [T]."""
-    from torch.nn.functional import kl_div, log_softmax
-
-    predicted, expected = log_softmax(logits, dim=-1), log_softmax(reference, dim=-1)
+    predicted, wanted = divergence.scored(logits, ids, first=0)
+    comparison = divergence.Comparison()
+    comparison.add(predicted, divergence.scored(reference, ids, first=0)[0], wanted)
+    found = comparison.result()
     return Fidelity(
         perplexity=perplexity(logits, ids),
         reference_perplexity=perplexity(reference, ids),
-        divergence=kl_div(predicted, expected, reduction="batchmean", log_target=True).item(),
-        agreement=(logits.argmax(-1) == reference.argmax(-1)).float().mean().item(),
+        divergence=found.mean.value,
+        agreement=found.same_top.value,
         distance=((logits - reference).norm() / reference.norm()).item(),
     )
 

@@ -11,17 +11,14 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
+from qwenchat.bench import svg
 from qwenchat.i18n.language import tr
 
 _WIDTH, _HEIGHT = 900, 480
 _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 190, 76, 64
-# Each on white and on near-black: told apart, and by the colour-blind too.
-_COLORS = (
-    ("#0072b2", "#56b4e9"),
-    ("#c2410c", "#f59e5b"),
-    ("#0f7b5f", "#34d399"),
-    ("#8a3ffc", "#c4a0ff"),
-    ("#8d6e00", "#e3c44c"),
+_LINES = (
+    "polyline { fill: none; stroke-linejoin: round; stroke-linecap: round; }",
+    ".measured { stroke-width: 2.5; } .ceiling { stroke-width: 1.5; stroke-dasharray: 5 5; }",
 )
 _LABEL_GAP = 34
 
@@ -47,17 +44,17 @@ def draw(lines: Sequence[Line], title: str, subtitle: str) -> str:
     most = max(y for line in lines for _, y in (*line.measured, *line.ceiling))
     xs, ys = ticks(last), ticks(most)
     plot = _Plot(max(xs[-1], last), max(ys[-1], most))
-    body = [_text(_LEFT, 32, title, "title"), _text(_LEFT, 54, subtitle, "note")]
+    body = [svg.text(_LEFT, 32, title, "title"), svg.text(_LEFT, 54, subtitle, "note")]
     for y in ys:
-        body.append(_line(plot.x(0), plot.y(y), plot.x(plot.most_x), plot.y(y), "grid"))
-        body.append(_text(_LEFT - 10, plot.y(y) + 4, f"{y:,.10g}", "tick", "end"))
+        body.append(svg.line(plot.x(0), plot.y(y), plot.x(plot.most_x), plot.y(y), "grid"))
+        body.append(svg.text(_LEFT - 10, plot.y(y) + 4, f"{y:,.10g}", "tick", "end"))
     base = plot.y(0)
     for x in xs:
-        body.append(_line(plot.x(x), base, plot.x(x), base + 5, "axis"))
-        body.append(_text(plot.x(x), base + 21, f"{x:,.10g}", "tick", "middle"))
-    body.append(_line(plot.x(0), base, plot.x(plot.most_x), base, "axis"))
+        body.append(svg.line(plot.x(x), base, plot.x(x), base + 5, "axis"))
+        body.append(svg.text(plot.x(x), base + 21, f"{x:,.10g}", "tick", "middle"))
+    body.append(svg.line(plot.x(0), base, plot.x(plot.most_x), base, "axis"))
     middle = plot.x(plot.most_x / 2)
-    body.append(_text(middle, _HEIGHT - 16, tr("context, tokens"), "label", "middle"))
+    body.append(svg.text(middle, _HEIGHT - 16, tr("context, tokens"), "label", "middle"))
     across = (_TOP + base) / 2
     body.append(
         f'<text class="label" text-anchor="middle" transform="translate(20 {across:.1f}) rotate(-90)">'
@@ -65,27 +62,21 @@ def draw(lines: Sequence[Line], title: str, subtitle: str) -> str:
     )
     heights = _spread([plot.y(line.measured[-1][1]) for line in lines], base)
     for number, (line, height) in enumerate(zip(lines, heights, strict=True)):
-        color = f"c{number % len(_COLORS)}"
+        color = f"c{number % len(svg.COLORS)}"
         body.append(_path(plot, line.ceiling, f"{color} ceiling"))
         body.append(_path(plot, line.measured, f"{color} measured"))
         x = plot.x(plot.most_x) + 14
-        body.append(_text(x, height + 4, line.name, f"name {color}-text"))
+        body.append(svg.text(x, height + 4, line.name, f"name {color}-text"))
         first, end = line.measured[0][1], line.measured[-1][1]
         speeds = tr("{first} to {last} tokens/s", first=f"{first:,.0f}", last=f"{end:,.0f}")
-        body.append(_text(x, height + 19, speeds, "note"))
+        body.append(svg.text(x, height + 19, speeds, "note"))
     legend = _LEFT + 14
-    body.append(_line(legend, base - 32, legend + 26, base - 32, "key"))
-    body.append(_text(legend + 34, base - 28, tr("measured"), "note"))
-    body.append(_line(legend, base - 14, legend + 26, base - 14, "key ceiling"))
+    body.append(svg.line(legend, base - 32, legend + 26, base - 32, "key"))
+    body.append(svg.text(legend + 34, base - 28, tr("measured"), "note"))
+    body.append(svg.line(legend, base - 14, legend + 26, base - 14, "key ceiling"))
     ceiling = tr("ceiling: memory bandwidth / bytes a token reads")
-    body.append(_text(legend + 34, base - 10, ceiling, "note"))
-    content = "\n".join(body)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">\n'
-        f"<style>\n{_style()}\n</style>\n"
-        f'<rect class="page" width="{_WIDTH}" height="{_HEIGHT}" rx="8"/>\n{content}\n</svg>\n'
-    )
+    body.append(svg.text(legend + 34, base - 10, ceiling, "note"))
+    return svg.document(_WIDTH, _HEIGHT, title, body, _LINES)
 
 
 def ticks(most: float) -> list[float]:
@@ -134,39 +125,3 @@ def _spread(heights: Sequence[float], lowest: float) -> list[float]:
 def _path(plot: _Plot, points: Sequence[tuple[float, float]], style: str) -> str:
     places = " ".join(f"{plot.x(x):.1f},{plot.y(y):.1f}" for x, y in points)
     return f'<polyline class="{style}" points="{places}"/>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
-    return f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
-def _text(x: float, y: float, text: str, style: str, anchor: str = "start") -> str:
-    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _style() -> str:
-    def rules(page: str, ink: str, soft: str, grid: str, shade: int) -> list[str]:
-        colors = [
-            f".c{i} {{ stroke: {c[shade]}; }} .c{i}-text {{ fill: {c[shade]}; }}"
-            for i, c in enumerate(_COLORS)
-        ]
-        return [
-            f".page {{ fill: {page}; }} text {{ fill: {ink}; }} .note, .tick, .label {{ fill: {soft}; }}",
-            f".grid {{ stroke: {grid}; }} .axis, .key {{ stroke: {soft}; }}",
-            *colors,
-        ]
-
-    fonts = "font-family: system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif;"
-    return "\n".join(
-        [
-            f"text {{ {fonts} font-size: 12px; }} .title {{ font-size: 17px; font-weight: 600; }}",
-            ".name { font-size: 13px; font-weight: 600; } .tick { font-variant-numeric: tabular-nums; }",
-            "polyline { fill: none; stroke-linejoin: round; stroke-linecap: round; }",
-            ".measured { stroke-width: 2.5; } .ceiling { stroke-width: 1.5; stroke-dasharray: 5 5; }",
-            ".key { stroke-width: 2; } .grid, .axis { stroke-width: 1; }",
-            *rules("#ffffff", "#1f2328", "#59636e", "#e4e8ec", 0),
-            "@media (prefers-color-scheme: dark) {",
-            *rules("#0d1117", "#e6edf3", "#9198a1", "#262c36", 1),
-            "}",
-        ]
-    )

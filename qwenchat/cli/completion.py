@@ -109,9 +109,9 @@ def weight_formats() -> Iterable[str]:
 @offering
 def eval_tasks() -> Iterable[str]:
     """The benchmarks."""
-    from qwenchat.evals.registry import CARD, TASKS
+    from qwenchat.evals.registry import NAMES
 
-    return (*TASKS, CARD)
+    return NAMES
 
 
 # --- sessions ------------------------------------------------------------------------------------

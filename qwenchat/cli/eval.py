@@ -78,38 +78,74 @@ def eval_command(
     max_new_tokens: Annotated[
         int | None, _option("End a reply after this many tokens; 512 if not given.", metavar="TOKENS")
     ] = None,
+    formats: Annotated[
+        str | None,
+        _option(
+            "For perplexity: other formats of the model, with commas, and how far they stray from it.",
+            metavar="LIST",
+            autocompletion=completion.models_to("load"),
+        ),
+    ] = None,
+    window: Annotated[
+        int | None, _option("For perplexity: tokens of a window; 512 if not given.", metavar="TOKENS")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        _option("Compare two reports, each as --json prints them, item by item.", metavar="A B"),
+    ] = None,
+    chart: Annotated[Path | None, _option("Draw the figures into an SVG file.", metavar="FILE")] = None,
     device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Repeat the model card's benchmarks on a model, in the card's own protocol.
 
     TASK is mmlu, ceval, gsm8k, humaneval, tools, interpreter, hf-agent, vcsum or bfcl, or card for all whose
-    data can be fetched. Each answer is kept as it comes: stopped at any moment, the same command goes on
-    where it stopped.
+    data can be fetched; or perplexity, alone, of the text that --data names. Each answer is kept as it comes:
+    stopped at any moment, the same command goes on where it stopped.
     """
     context: Context = ctx.obj
+    if compare is not None:
+        _compare(*compare, as_json=context.wants_json(as_json))
+        return
+    if chart is not None and not chart.absolute().parent.is_dir():
+        raise UsageError("there is no folder {folder}", folder=chart.absolute().parent)
     from qwenchat.cli.backend import load
+    from qwenchat.cli.eval_perplexity import perplexity
     from qwenchat.evals import registry
+    from qwenchat.evals.chart import draw
     from qwenchat.evals.evaluate import Request
     from qwenchat.evals.tables import tables
+    from qwenchat.files.text import write_text
     from qwenchat.paths import data_dir
 
     if limit is not None and limit < 1:
         raise UsageError("--limit is {count}, expected 1 or more", count=limit)
-    tasks = registry.tasks(words or [], registry.Choices(few_shot, constrain))
-    if data is not None and len(tasks) != 1:
-        raise UsageError("--data is for one task", "name that task alone")
     settings = context.settings
     if device is not None:
         settings = replace(settings, device=device)
     look_and_speak(settings)
+    if words == [registry.PERPLEXITY]:
+        perplexity(
+            model or settings.model,
+            formats,
+            settings,
+            text=data,
+            window=window,
+            limit=limit,
+            as_json=context.wants_json(as_json),
+        )
+        return
+    if formats is not None or window is not None:
+        raise UsageError("--formats and --window are for perplexity", "name that alone")
+    tasks = registry.tasks(words or [], registry.Choices(few_shot, constrain))
+    if data is not None and len(tasks) != 1:
+        raise UsageError("--data is for one task", "name that task alone")
     _check(tasks)
     request = Request(
         out or data_dir() / "evals", limit, seed, fresh, concurrency, max_new_tokens, settings.think
     )
-    sets = [
-        _load(context, task, data) for task in tasks
-    ]  # what is wrong with them is told before a model loads
+    # What is wrong with the data is told before a model loads.
+    sets = [_load(context, task, data) for task in tasks]
     with closing(load(model or settings.model, settings)) as backend:
         subject = _named(backend, settings)
         reports = []
@@ -117,12 +153,27 @@ def eval_command(
             reports.append(_evaluated(context, task, dataset, subject, request))
             if reports[-1]["done"] < reports[-1]["wanted"]:
                 break
+    if chart is not None:
+        write_text(chart, draw(reports), overwrite=True)
     if context.wants_json(as_json):
         print_object({"reports": reports})
     else:
         print_tables(*(table for report in reports for table in tables(report)))
     if reports[-1]["done"] < reports[-1]["wanted"]:
         raise Interrupted(tr("interrupted"), tr("the same command goes on where it stopped"))
+
+
+def _compare(first: Path, second: Path, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from qwenchat.evals.compare import compare
+    from qwenchat.evals.tables import compared
+
+    found = compare(first, second)
+    if as_json:
+        print_object({"comparisons": [asdict(one) for one in found]})
+    else:
+        print_tables(*compared(found))
 
 
 def _check(tasks: list[Task]) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from qwenchat.errors import Names, UsageError
 from qwenchat.evals.task import Task
 
+PERPLEXITY = "perplexity"
+"""What is measured on a text, and asks nothing; it is no task of questions."""
 CARD = "card"
 """What stands for all tasks whose data can be had without ``--data``."""
 
@@ -92,6 +94,9 @@ TASKS: Mapping[str, Callable[[Choices], Task]] = {
 }
 """What makes each."""
 
+NAMES = (*TASKS, PERPLEXITY, CARD)
+"""All that can be evaluated."""
+
 _TO_BE_HAD = ("mmlu", "ceval", "gsm8k", "humaneval", "hf-agent", "vcsum", "bfcl")
 """Those whose data can be fetched."""
 
@@ -106,12 +111,10 @@ def tasks(names: list[str], choices: Choices) -> list[Task]:
     for name in names:
         wanted += _TO_BE_HAD if name == CARD else [name]
     if not wanted:
-        raise UsageError("no task is named", "expected are {known}", known=Names((*TASKS, CARD)))
+        raise UsageError("no task is named", "expected are {known}", known=Names(NAMES))
     unknown = [name for name in wanted if name not in TASKS]
     if unknown:
-        raise UsageError(
-            "there is no task {name}, expected {known}", name=unknown[0], known=Names((*TASKS, CARD))
-        )
+        raise UsageError("there is no task {name}, expected {known}", name=unknown[0], known=Names(NAMES))
     if choices.few_shot and "gsm8k" not in wanted:
         raise UsageError("--few-shot is for gsm8k")
     if not choices.constrained and "bfcl" not in wanted:

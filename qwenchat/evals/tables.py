@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from qwenchat.evals.compare import Comparison
+from qwenchat.evals.task import RIGHT
 from qwenchat.humanize import time_text
 from qwenchat.i18n.language import tr, translated
 from qwenchat.terminal.columns import Column, Table, terms
@@ -24,6 +26,20 @@ def tables(report: Mapping[str, Any]) -> Iterator[Table]:
     columns = [Column(look="term"), *(Column(name, "", right=True) for name in _heads(card))]
     yield Table(columns, [(title, *[""] * (len(columns) - 1)), *map(_row, report["figures"])])
     yield terms(list(_beside(report)), "")
+
+
+def compared(comparisons: Sequence[Comparison]) -> Iterator[Table]:
+    """The table of two reports, a row a score."""
+    first = comparisons[0]
+    heads = (*first.names, tr("items"), tr("better"), tr("worse"), "p")
+    columns = [Column(look="term"), *(Column(head, "", right=True) for head in heads), Column()]
+    rows = []
+    for one in comparisons:
+        name = one.title if one.score == RIGHT else tr("{title}, {score}", title=one.title, score=one.score)
+        values = (f"{value:.1%}" for value in one.values)
+        counts = (f"{one.count:,}", f"{one.better:,}", f"{one.worse:,}", f"{one.p:.3g}")
+        rows.append((name, *values, *counts, translated(one.verdict)))
+    yield Table(columns, rows)
 
 
 def _heads(card: str) -> tuple[str, ...]:

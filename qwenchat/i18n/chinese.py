@@ -1295,6 +1295,42 @@ CHINESE: Mapping[str, str] = {
     "tool selection": "工具选择",
     "tools used": "工具使用",
     "{mode}: {part}": "{mode}：{part}",
+    "--formats and --window are for perplexity": "--formats 和 --window 只用于 perplexity",
+    "name that alone": "请只写它",
+    "--limit takes fewer windows": "--limit 可减少窗口数",
+    "--window is {count}, expected {least} or more": "--window 为 {count}，应为 {least} 或更大",
+    "RMS change of probability": "概率变化的均方根",
+    "better": "更好",
+    "worse": "更差",
+    "items": "题数",
+    "computed by": "计算方式",
+    "correlation of losses": "损失的相关性",
+    "maximum": "最大",
+    "minimum": "最小",
+    "median": "中位数",
+    "mean KL divergence": "平均 KL 散度",
+    "mean change of probability": "概率的平均变化",
+    "no difference that luck does not explain": "差异可由偶然解释",
+    "not enough disk: the predictions take {needed} GB, {folder} has {free} GB free": (
+        "磁盘空间不足：预测需要 {needed} GB，{folder} 只剩 {free} GB"
+    ),
+    "perplexity": "困惑度",
+    "ratio of perplexities": "困惑度之比",
+    "same likeliest token": "最可能的 token 相同",
+    "with its interval of 95 %; the mark is the card's: {model}": "附 95 % 区间；标记为模型卡的数值：{model}",
+    "{a} and {b} have no task in common that was asked of both with the same data": (
+        "{a} 与 {b} 没有数据相同的共同评测"
+    ),
+    "{model} gives no logits: it runs elsewhere": "{model} 不提供 logits：它在别处运行",
+    "{model} has another vocabulary than {reference}": "{model} 的词表与 {reference} 不同",
+    "{model}, measured": "{model} 的实测结果",
+    "{name} is better": "{name} 更好",
+    "{path} is no report of qwenchat eval --json": "{path} 不是 qwenchat eval --json 的报告",
+    "{path} is too short: there is next to nothing in it": "{path} 太短：几乎没有内容",
+    "{title}, {score}": "{title}，{score}",
+    "{tokens} tokens of {path}, scored in windows of {window}": (
+        "{path} 的 {tokens} 个 token，窗口为 {window}"
+    ),
     # --- the command line: quantising -----------------------------------------------------------------
     "--bits is {bits}, expected 4 or 8": "--bits 为 {bits}，应为 4 或 8",
     "--group-size {size} does not divide this model's matrices of {widths} inputs": (

@@ -274,12 +274,21 @@ HELP: Mapping[str, str] = {
         "按模型卡自己的方法，在模型上重做其评测。"
     ),
     "TASK is mmlu, ceval, gsm8k, humaneval, tools, interpreter, hf-agent, vcsum or bfcl, or"
-    " card for all whose data can be fetched. Each answer is kept as it comes: stopped at any"
-    " moment, the same command goes on where it stopped.": (
+    " card for all whose data can be fetched; or perplexity, alone, of the text that --data"
+    " names. Each answer is kept as it comes: stopped at any moment, the same command goes on"
+    " where it stopped.": (
         "TASK 为 mmlu、ceval、gsm8k、humaneval、tools、interpreter、hf-agent、vcsum 或 bfcl，或"
-        "用 card 表示数据可下载的全部。每个回答随到随存：可随时停止，再次运行同一命令会从中断处"
-        "继续。"
+        "用 card 表示数据可下载的全部；或单独用 perplexity 测量 --data 所指的文本。每个回答随到"
+        "随存：可随时停止，再次运行同一命令会从中断处继续。"
     ),
+    "Compare two reports, each as --json prints them, item by item.": (
+        "逐题比较两份报告，每份都由 --json 输出。"
+    ),
+    "Draw the figures into an SVG file.": "将结果绘成 SVG 文件。",
+    "For perplexity: other formats of the model, with commas, and how far they stray from it.": (
+        "用于 perplexity：同一模型的其他格式，以逗号分隔，测量其偏离程度。"
+    ),
+    "For perplexity: tokens of a window; 512 if not given.": "用于 perplexity：窗口的 token 数；默认 512。",
     "Hold bfcl's calls to the schemas of the functions, or not.": "是否让 bfcl 的调用遵守函数的 schema。",
     "The data of one task: a file or folder of the published form.": (
         "某一项评测的数据：公布格式的文件或文件夹。"

@@ -33,9 +33,10 @@ def test_a_model_follows_itself_exactly() -> None:
 
 
 def test_divergence_and_agreement_are_taken_from_the_predictions() -> None:
-    reference = torch.tensor([[0.5, 0.5 - 1e-6], [0.75, 0.25]]).log()
-    logits = torch.tensor([[0.5 - 1e-6, 0.5], [0.5, 0.5]]).log()
-    found = compare(logits, reference, [0, 1])
+    end = [0.5, 0.5]  # after the last token nothing is predicted
+    reference = torch.tensor([[0.5, 0.5 - 1e-6], [0.75, 0.25], end]).log()
+    logits = torch.tensor([[0.5 - 1e-6, 0.5], [0.5, 0.5], end]).log()
+    found = compare(logits, reference, [0, 1, 0])
     expected = (0.75 * torch.tensor(0.75 / 0.5).log() + 0.25 * torch.tensor(0.25 / 0.5).log()) / 2
     assert found.divergence == pytest.approx(expected.item(), abs=1e-5)
     assert found.agreement == 0.5

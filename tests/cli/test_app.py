@@ -529,7 +529,7 @@ def test_shell_completion_is_offered() -> None:
 FREE = {"words", "stop", "title", "tokens", "revision", "dest", "output", "folder", "chart"}
 FREE |= {"calibration", "from_file", "file", "schema", "grammar"}
 FREE |= {"host", "key_file", "cors", "alias", "concurrency"}
-FREE |= {"allow", "choice", "contexts", "data", "out", "tool", "var"}
+FREE |= {"allow", "choice", "compare", "contexts", "data", "out", "tool", "var"}
 
 
 def parameters(command: Any) -> Iterator[Any]:

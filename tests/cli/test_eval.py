@@ -117,3 +117,14 @@ def test_what_is_not_installed_is_told_before_anything_is_asked(
     code, _, err = run("mmlu")
     assert code == 1
     assert "not installed: thefuzz; pip install 'qwenchat[eval]'" in err
+
+
+@pytest.mark.usefixtures("model")
+def test_two_reports_are_compared_and_a_picture_is_drawn(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, kept = tmp_path / "figures.svg", tmp_path / "a.json"
+    kept.write_text(run("gsm8k", "--json", "--chart", str(picture))[1])
+    assert picture.read_text().startswith("<svg")
+    assert app.run(["eval", "--compare", str(kept), str(kept)]) == 0
+    assert "no difference that luck does not explain" in capsys.readouterr().out
