@@ -68,7 +68,8 @@ class Model:
         self.name = name
         self._vocabulary: Future[Vocabulary] | None = None
         self._lock = threading.Lock()  # of the vocabulary
-        self.call_form = "hermes" if prompt.calls_in_tags else "flowers" if is_qwen2 else "react"
+        tagged: CallForm = "template" if prompt.tells_tools else "hermes"
+        self.call_form = tagged if prompt.calls_in_tags else "flowers" if is_qwen2 else "react"
         self.system = prompt.system or ""
         self.thinks = prompt.thinks
         self.description = description
@@ -175,7 +176,9 @@ class Model:
             PromptError: besides, a chat template refuses the messages, or one of them could be taken for
                 more than text.
         """
-        return self._reply(self._prompt.ask(messages, options.think), self._prompt, options, cancel)
+        return self._reply(
+            self._prompt.ask(messages, options.think, options.tools), self._prompt, options, cancel
+        )
 
     def complete(
         self, ids: Sequence[int], options: GenerationOptions, cancel: threading.Event | None = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from qwenchat.chat.backend import Thinks
 from qwenchat.chat.messages import Message
@@ -64,11 +64,13 @@ class Prompt(Protocol):
     Attributes:
         system: the system prompt that it has of itself; None where it has no place for one.
         calls_in_tags: whether it speaks of tool calls in ``<tool_call>``.
+        tells_tools: whether it tells a model of tools itself, and of calls and results that are such parts.
         thinks: whether the model thinks before it answers.
     """
 
     system: str | None
     calls_in_tags: bool
+    tells_tools: bool
     thinks: Thinks
 
     @property
@@ -83,11 +85,17 @@ class Prompt(Protocol):
     def ends(self) -> Collection[int]:
         """Tokens that end a turn, besides those that the checkpoint names."""
 
-    def ask(self, messages: Sequence[Message], think: bool | None = None) -> Asked:
+    def ask(
+        self,
+        messages: Sequence[Message],
+        think: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Asked:
         """The prompt that asks for a reply, or for the rest of one where the last message is the assistant's.
 
         Args:
             think: whether the model is to think first, where it has a switch for that.
+            tools: what the model may call, as OpenAI's protocol has it, where :attr:`tells_tools` says so.
 
         Raises:
             PromptError: the messages have no prompt.

@@ -8,9 +8,10 @@ from typing import Literal, Protocol
 
 from qwenchat.chat.messages import Event, GenerationOptions, Message
 
-CallForm = Literal["react", "flowers", "hermes", "openai"]
+CallForm = Literal["react", "flowers", "hermes", "template", "openai"]
 """In which form a model calls tools: that of the first Qwen generation, of Qwen1.5 and Qwen2, of Qwen2.5 and
-its successors, see ``tools/``; or that of OpenAI's protocol, where whoever runs it tells it of them."""
+its successors, in our words or in those of its own chat template, see ``tools/``; or that of OpenAI's
+protocol, where whoever runs it tells it of them."""
 
 Thinks = Literal["never", "always", "switch"]
 """Whether a model thinks before it answers; ``switch`` where it can be asked to and not to."""

@@ -30,7 +30,7 @@ from qwenchat.chat.parts import Role, Text, Thought, ToolCall
 from qwenchat.text.grammars import problem_of
 from qwenchat.tools.flowers import Flowers
 from qwenchat.tools.forms import Definition, Form, Kind, Parser, Piece, calls_anything, declared
-from qwenchat.tools.hermes import Hermes
+from qwenchat.tools.hermes import Declared, Hermes
 from qwenchat.tools.react import ReAct
 
 _REMEMBERED = 64
@@ -87,6 +87,8 @@ class ToolBackend:
         while True:
             text, ended = "", None
             asked = self._held(_asked(options, self._form.stop, end), begun)
+            if self._form.declares:
+                asked = replace(asked, tools=self._declared())
             with closing(self.inner.stream(chat, asked, cancel)) as events:
                 for event in events:
                     if isinstance(event, ReplyEnd):
@@ -129,7 +131,9 @@ class ToolBackend:
         if self._form is None:
             declared = Message.of_text(Role.SYSTEM, json.dumps(self._declared(), ensure_ascii=False))
             return self.inner.count_tokens([*([declared] if self.tools else []), *messages])
-        rendered = self._form.render(self._for_form(messages), self.tools, self._verbatim)
+        # What a template says of tools has about as many as what we would say.
+        form = Hermes(self.system) if self._form.declares else self._form
+        rendered = form.render(self._for_form(messages), self.tools, self._verbatim)
         return self.inner.count_tokens(rendered.messages)
 
     def effective(self, options: GenerationOptions) -> GenerationOptions:
@@ -233,6 +237,8 @@ def _form(name: CallForm, system: str) -> Form | None:
         return None
     if name == "react":
         return ReAct()
+    if name == "template":
+        return Declared()
     return Flowers() if name == "flowers" else Hermes(system)
 
 

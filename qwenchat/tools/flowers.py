@@ -77,6 +77,7 @@ class Flowers:
     """The form of Qwen1.5 and Qwen2."""
 
     stop: tuple[str, ...] = (_RESULT, _RETURN)
+    declares = False
 
     def render(
         self, messages: Sequence[Message], tools: Sequence[Definition], verbatim: Verbatim

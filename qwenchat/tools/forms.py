@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from qwenchat.chat.messages import Message
 from qwenchat.chat.parts import Role, Text, ToolCall, ToolResult
 
+_MOST = 2.0**63
 UNANSWERED = "No result: the chat ended before the tool did."
 """What a model reads of a call that has no result."""
 
@@ -38,9 +39,21 @@ class Definition:
 
 
 def declared(tool: Definition) -> dict[str, Any]:
-    """A tool as OpenAI's protocol has it."""
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    """A tool as OpenAI's protocol has it; of one with a schema beyond all use, that it takes an object."""
+    parameters = tool.parameters if is_plain(tool.parameters) else {"type": "object"}
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
     return {"type": "function", "function": function}
+
+
+def is_plain(value: Any, depth: int = 40) -> bool:
+    """Whether a value is JSON that anybody can write out: not too deep, no number beyond all measure."""
+    if isinstance(value, Mapping):
+        return depth > 0 and all(is_plain(inner, depth - 1) for inner in value.values())
+    if isinstance(value, list | tuple):
+        return depth > 0 and all(is_plain(inner, depth - 1) for inner in value)
+    if isinstance(value, int | float):
+        return abs(value) < _MOST
+    return value is None or isinstance(value, str)
 
 
 class Kind(StrEnum):
@@ -135,9 +148,12 @@ class Form(Protocol):
 
     Attributes:
         stop: strings that end a step, where :meth:`Parser.stops` says so.
+        declares: whether the backend is to tell the model of the tools; calls and results are then left to it
+            as the parts that they are.
     """
 
     stop: tuple[str, ...]
+    declares: bool
 
     def render(
         self, messages: Sequence[Message], tools: Sequence[Definition], verbatim: Verbatim

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 
 from qwenchat.chat.messages import Message
-from qwenchat.chat.parts import Role, Text, ToolResult
+from qwenchat.chat.parts import Role, Text, ToolCall, ToolResult
 from qwenchat.tools.forms import (
     UNANSWERED,
     Definition,
@@ -25,6 +25,7 @@ from qwenchat.tools.forms import (
     Rendered,
     Verbatim,
     declared,
+    is_plain,
     turns_of,
 )
 from qwenchat.tools.grammar import THOUGHT, arguments_rule, literal
@@ -57,6 +58,7 @@ class Hermes:
     """
 
     stop: tuple[str, ...] = ()
+    declares = False
 
     def __init__(self, system: str = "") -> None:
         self._system = system
@@ -107,6 +109,58 @@ class Hermes:
     def parser(self, begun: str) -> HermesParser:
         """As :meth:`qwenchat.tools.forms.Form.parser`."""
         return HermesParser(begun)
+
+
+class Declared(Hermes):
+    """The same where the model's chat template tells it of tools, calls and results: they are left as they
+    are, but for what no template could write."""
+
+    declares = True
+
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[Definition], verbatim: Verbatim
+    ) -> Rendered:
+        """As :meth:`qwenchat.tools.forms.Form.render`."""
+        rendered: list[Message] = []
+        waiting: list[ToolCall] = []
+        for message in messages:
+            if message.role is Role.TOOL:
+                results = [part for part in message.parts if isinstance(part, ToolResult)]
+                rendered += [_result(result.id, result.name, result.text) for result in results]
+                waiting = [call for call in waiting if call.id not in {result.id for result in results}]
+                continue
+            rendered += [_result(call.id, call.name, UNANSWERED) for call in waiting]
+            waiting = [*message.calls]
+            if message.role is Role.ASSISTANT:
+                written = verbatim(message)
+                message = Message(Role.ASSISTANT, tuple(written)) if written else _told(message)
+            rendered.append(message)
+        rendered += [_result(call.id, call.name, UNANSWERED) for call in waiting]
+        if rendered[-1].role is not Role.ASSISTANT:
+            return Rendered(rendered)
+        return Rendered(rendered, tuple(part for part in rendered[-1].parts if isinstance(part, Text)))
+
+
+def _told(message: Message) -> Message:
+    """A reply for a template: its text, and its calls where their arguments are an object."""
+    if not message.calls and not message.thought:
+        return message
+    said = "\n".join(filter(None, (message.thought.strip(), message.text)))
+    if all(_is_object(call.arguments) for call in message.calls):
+        return Message(Role.ASSISTANT, (Text(said), *message.calls))
+    return Message.of_text(Role.ASSISTANT, _reply(message))
+
+
+def _is_object(arguments: str) -> bool:
+    try:
+        value = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and is_plain(value)
+
+
+def _result(call: str, name: str, text: str) -> Message:
+    return Message(Role.TOOL, (ToolResult(call, name, _TAG.sub("< ", text)),))
 
 
 def instruction(tools: Sequence[Definition]) -> str:

@@ -82,6 +82,7 @@ class ReAct:
     """The form of the first Qwen generation."""
 
     stop: tuple[str, ...] = (_OBSERVATION,)
+    declares = False
 
     def render(
         self, messages: Sequence[Message], tools: Sequence[Definition], verbatim: Verbatim

@@ -71,7 +71,7 @@ WALK: list[tuple[str, list[str], list[str], str]] = [
     ("Tell me.", ["weather", "answer"], ["refused"], "--deny"),
     ("Try this.", ["broken", "answer"], ["ValueError: out of order"], ""),
     ("At length.", ["cut", "answer"], ["cut off by the limit"], ""),
-    ("Round and round.", ["ping", "ping", "ping"], ["pong", "pong", "the same call"], "endless"),
+    ("Round and round.", ["ping", "ping", "ping"], ["pong", "pong", "The same call"], "endless"),
 ]
 """Questions; what the model is held to, step by step; what comes of its calls; and how."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from qwenchat.backends.prompt import Asked, text_to_complete
 from qwenchat.chat.backend import Thinks
@@ -23,10 +24,10 @@ class QwenPrompt:
         complete: the model is to go on with a text, and does not chat.
 
     Attributes:
-        system, calls_in_tags, thinks: as of :class:`~qwenchat.backends.prompt.Prompt`.
+        system, calls_in_tags, tells_tools, thinks: as of :class:`~qwenchat.backends.prompt.Prompt`.
     """
 
-    calls_in_tags = False
+    calls_in_tags = tells_tools = False
     thinks: Thinks = "never"
 
     def __init__(self, tokenizer: QwenTokenizer | None, *, name: str, complete: bool = False) -> None:
@@ -45,7 +46,12 @@ class QwenPrompt:
         """The chat's own ends, and ``<|im_start|>`` as in Qwen's chat(): a turn must not open another."""
         return {self.tokenizer.endoftext_id, self.tokenizer.im_end_id, self.tokenizer.im_start_id}
 
-    def ask(self, messages: Sequence[Message], think: bool | None = None) -> Asked:
+    def ask(
+        self,
+        messages: Sequence[Message],
+        think: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Asked:
         """As of :class:`~qwenchat.backends.prompt.Prompt`."""
         if self._complete:
             return Asked(self.text_ids(text_to_complete(messages)))

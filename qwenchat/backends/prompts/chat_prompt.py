@@ -6,8 +6,9 @@ Owns which tokens are control tokens, which texts divide turns where no token do
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, takewhile
+from typing import Any
 
 from qwenchat.backends.prompt import Asked, Decoder, text_to_complete
 from qwenchat.backends.prompts.raw_tokenizer import RawTokenizer
@@ -45,6 +46,7 @@ class ChatPrompt:
         ends: ids that end a turn, as the template says.
         plain_borders: texts that tell turns apart, where no control token does.
         calls_in_tags: whether the template speaks of tool calls in ``<tool_call>``.
+        tells_tools: whether it does so of tools, calls and results that it is given as such.
         thinks: whether the model thinks before it answers: so it is where the template, or the vocabulary,
             knows the end of thinking.
 
@@ -74,6 +76,7 @@ class ChatPrompt:
         self.ends = {raw.added[end[0]]} if end else set()
         self.system = self.template.own_system
         self.calls_in_tags = "<tool_call>" in source
+        self.tells_tools = self.calls_in_tags and self.template.tells_tools
         self._begin = tuple(raw.begin)
 
     def text_ids(self, text: str) -> list[int]:
@@ -84,7 +87,12 @@ class ChatPrompt:
         """The token ids of :meth:`ask`, which leaves it to the template whether the model thinks."""
         return self.ask(messages).ids
 
-    def ask(self, messages: Sequence[Message], think: bool | None = None) -> Asked:
+    def ask(
+        self,
+        messages: Sequence[Message],
+        think: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Asked:
         """The prompt that asks for the assistant's next turn.
 
         If the last message is the assistant's, its turn is left open, to be gone on with.
@@ -99,7 +107,8 @@ class ChatPrompt:
         if messages and messages[0] == _NO_SYSTEM and not self.system:
             messages = messages[1:]  # there is none to be taken away
         switched = think if self.thinks == "switch" else None
-        pieces, said = self.template.shaped([self._with_thought(message) for message in messages], switched)
+        chat = [self._with_thought(message) for message in messages]
+        pieces, said = self.template.shaped(chat, switched, tools)
         self._refuse_borders(pieces, said)
         tokens = [part for piece in pieces for part in self._with_tokens(piece, said)]
         tail = "".join(p.text for p in [*takewhile(lambda p: p.message is None, reversed(pieces))][::-1])
@@ -212,7 +221,7 @@ class TextPrompt:
         raw: the model's tokenizer.
 
     Attributes:
-        tokenizer, system, ends, calls_in_tags, thinks: as of :class:`ChatPrompt`.
+        tokenizer, system, ends, calls_in_tags, tells_tools, thinks: as of :class:`ChatPrompt`.
     """
 
     thinks: Thinks = "never"
@@ -222,14 +231,19 @@ class TextPrompt:
         self.tokenizer = raw.guarded(control, control.values())
         self.system: str | None = ""
         self.ends: set[int] = set()
-        self.calls_in_tags = False
+        self.calls_in_tags = self.tells_tools = False
         self._begin = tuple(raw.begin)
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
         """The token ids of :meth:`ask`."""
         return self.ask(messages).ids
 
-    def ask(self, messages: Sequence[Message], think: bool | None = None) -> Asked:
+    def ask(
+        self,
+        messages: Sequence[Message],
+        think: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Asked:
         """The prompt.
 
         Raises:

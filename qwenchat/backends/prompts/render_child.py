@@ -46,14 +46,34 @@ def main() -> None:
 
 
 def _pieces(sandbox: BoundedSandbox, values: dict[str, Any]) -> list[tuple[str, int | None, int | None]]:
-    for number, message in enumerate(values["messages"]):
+    messages = values["messages"]
+    for number, message in enumerate(messages):
         message["content"] = Said.by(number, message["content"])
+        for call in message.get("tool_calls", ()):
+            call["function"] = _said(call["function"], number)
+    if values.get("tools"):  # they are nobody's message: one more than there are
+        values["tools"] = [
+            {**tool, "function": _said(tool["function"], len(messages))} for tool in values["tools"]
+        ]
     text = sandbox.render(datetime.now(), values)
     pieces, at = [], 0
     for run in text.runs:
         pieces.append((str.__getitem__(text, slice(at, at + run.length)), run.message, run.start))
         at += run.length
     return pieces
+
+
+def _said(value: Any, number: int) -> Any:
+    """A value in which all texts are said by a message; the names of an outermost object are ours."""
+    return {name: _all_said(inner, number) for name, inner in value.items()}
+
+
+def _all_said(value: Any, number: int) -> Any:
+    if isinstance(value, str):
+        return Said.by(number, value, None)
+    if isinstance(value, dict):
+        return {Said.by(number, name, None): _all_said(inner, number) for name, inner in value.items()}
+    return [_all_said(inner, number) for inner in value] if isinstance(value, list) else value
 
 
 def _limit_time(seconds: float) -> None:

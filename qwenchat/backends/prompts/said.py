@@ -42,9 +42,9 @@ class Said(str):
     _runs: tuple[Run, ...]
 
     @classmethod
-    def by(cls, message: int, text: str) -> Said:
-        """A text as part of a message."""
-        return cls._of(text, [Run(len(text), message, 0)])
+    def by(cls, message: int, text: str, start: int | None = 0) -> Said:
+        """A text as part of a message, at a place in it; None where it is no text of the message's own."""
+        return cls._of(text, [Run(len(text), message, start)])
 
     @classmethod
     def like(cls, text: str) -> Said:

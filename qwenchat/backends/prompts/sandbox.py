@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, ClassVar, cast
@@ -129,7 +129,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
             TemplateError: it refuses them, or does what it may not.
         """
         self._now = now
-        self._begin(values.get("messages", ()))
+        self._begin(values.get("messages", ()), values.get("tools") or ())
         with _one_kind_of_error():
             # Not render(), whose traceback is made over for whoever writes templates.
             context = self._template.new_context(values)
@@ -137,8 +137,9 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
 
     # --- what it costs ---------------------------------------------------------------------------
 
-    def _begin(self, messages: Iterable[dict[str, str]]) -> None:
-        said = [len(message["content"]) for message in messages]
+    def _begin(self, messages: Iterable[dict[str, Any]], tools: Sequence[Any] = ()) -> None:
+        said = [len(message["content"]) + len(repr(message.get("tool_calls", ""))) for message in messages]
+        said += [len(repr(tool)) for tool in tools]
         self._left = _BUDGET + _PER_CHARACTER * sum(said) + _ROUNDS_PER_MESSAGE * self._round * len(said)
 
     def _pay(self, amount: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -18,8 +19,10 @@ from qwenchat.backends.prompts.chat_prompt import ChatPrompt, TextPrompt
 from qwenchat.backends.prompts.raw_tokenizer import RawTokenizer
 from qwenchat.backends.prompts.template import ChatTemplate
 from qwenchat.chat.messages import Message
-from qwenchat.chat.parts import Role
+from qwenchat.chat.parts import Role, Text, ToolCall, ToolResult
 from qwenchat.errors import CheckpointError, PromptError
+from qwenchat.tools.forms import Definition, declared
+from qwenchat.tools.hermes import Declared
 
 SYSTEM, USER, ASSISTANT = Role.SYSTEM, Role.USER, Role.ASSISTANT
 ALL = ("qwen2", "qwen3", "llama3", "gemma", "llama2")
@@ -459,3 +462,128 @@ def test_where_a_text_can_only_be_read_as_a_control_token_it_is_refused(
     assert controls(fast, prompt.ids([Message.of_text(USER, "hello")])) == [1]
     with pytest.raises(PromptError, match="only read as a control token"):
         prompt.ids([Message.of_text(USER, "a</s>b")])
+
+
+# --- tools, as a template tells of them ----------------------------------------------------------
+
+# In the manner of Qwen2.5.
+TELLS_TOOLS = (
+    "{%- if tools %}{{- '<|im_start|>system\\n' }}"
+    "{%- if messages[0].role == 'system' %}{{- messages[0].content }}"
+    "{%- else %}{{- 'You help.' }}{%- endif %}"
+    "{{- '\\n\\n# Tools\\n\\nYou may call functions:\\n<tools>' }}"
+    "{%- for tool in tools %}{{- '\\n' }}{{- tool | tojson }}{%- endfor %}"
+    "{{- '\\n</tools>\\n\\nReturn <tool_call></tool_call> tags:\\n'"
+    " + '<tool_call>\\n{}\\n</tool_call><|im_end|>\\n' }}"
+    "{%- elif messages[0].role == 'system' %}"
+    "{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}"
+    "{%- else %}{{- '<|im_start|>system\\nYou help.<|im_end|>\\n' }}{%- endif %}"
+    "{%- for m in messages %}"
+    "{%- if m.role == 'user' or (m.role == 'system' and not loop.first) or "
+    "(m.role == 'assistant' and not m.tool_calls) %}"
+    "{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
+    "{%- elif m.role == 'assistant' %}{{- '<|im_start|>assistant' }}"
+    "{%- if m.content %}{{- '\\n' + m.content }}{%- endif %}"
+    "{%- for call in m.tool_calls %}"
+    "{%- if call.function is defined %}{%- set call = call.function %}{%- endif %}"
+    '{{- \'\\n<tool_call>\\n{"name": "\' }}{{- call.name }}{{- \'", "arguments": \' }}'
+    "{{- call.arguments | tojson }}{{- '}\\n</tool_call>' }}{%- endfor %}{{- '<|im_end|>\\n' }}"
+    "{%- elif m.role == 'tool' %}"
+    "{%- if loop.index0 == 0 or messages[loop.index0 - 1].role != 'tool' %}"
+    "{{- '<|im_start|>user' }}{%- endif %}"
+    "{{- '\\n<tool_response>\\n' }}{{- m.content }}{{- '\\n</tool_response>' }}"
+    "{%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{- '<|im_end|>\\n' }}{%- endif %}"
+    "{%- endif %}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+TAGS = ("<tool_call>", "</tool_call>")
+
+
+@pytest.fixture
+def tells_tools(prompt_of: Callable[..., Any]) -> tuple[Any, ChatPrompt]:
+    fast, prompt = prompt_of("qwen2", template=TELLS_TOOLS, ordinary=TAGS)
+    return fast, prompt
+
+
+def with_calls(said: str) -> tuple[list[Message], list[Definition]]:
+    """A chat with calls, and tools, in which a stranger says something wherever he can."""
+    schema = {"type": "object", "properties": {said: {"description": said, "enum": [said]}}}
+    tools = [Definition("weather", said, schema), Definition("time", "the time")]
+    calls = (ToolCall("weather", json.dumps({"fox": said}), "1"), ToolCall("time", "{}", "2"))
+    return [
+        Message.of_text(USER, "Hello world"),
+        Message(ASSISTANT, (Text("one two"), *calls)),
+        Message(Role.TOOL, (ToolResult("1", "weather", said),)),
+        Message(Role.TOOL, (ToolResult("2", "time", "three"),)),
+        Message.of_text(ASSISTANT, "three"),
+        Message.of_text(USER, said),
+    ], tools
+
+
+def asked_with_tools(fast: Any, chat: list[Message], tools: list[Definition]) -> tuple[Any, list[int]]:
+    """What a template is given, and the ids that transformers makes of the same."""
+    rendered = Declared().render(chat, tools, lambda message: None).messages
+    theirs: list[dict[str, Any]] = []
+    for message in rendered:
+        told: dict[str, Any] = {"role": message.role.value, "content": message.text}
+        if message.role is Role.TOOL:
+            told["content"] = next(part.text for part in message.parts if isinstance(part, ToolResult))
+        if message.calls:
+            told["tool_calls"] = [
+                {"type": "function", "function": {"name": c.name, "arguments": json.loads(c.arguments)}}
+                for c in message.calls
+            ]
+        theirs.append(told)
+    ids = fast.apply_chat_template(theirs, tools=[*map(declared, tools)], add_generation_prompt=True)
+    return rendered, ids
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_tools_calls_and_results_have_the_ids_that_transformers_gives_them(
+    tells_tools: tuple[Any, ChatPrompt], system: str | None
+) -> None:
+    fast, prompt = tells_tools
+    assert prompt.tells_tools
+    chat, tools = with_calls('the 狐狸 "jumps"\n')
+    chat = [*([Message.of_text(SYSTEM, system)] if system else []), *chat]
+    rendered, theirs = asked_with_tools(fast, chat, tools)
+    assert prompt.ask(rendered, tools=[*map(declared, tools)]).ids == theirs
+    assert sum(i in fast.convert_tokens_to_ids(TAGS) for i in theirs) == 4 + 4  # told, and the two calls
+
+
+@pytest.mark.parametrize("forged", ["<tool_call>", "</tool_call>", "<|im_end|>", "<|im_start|>system"])
+def test_a_strangers_words_in_tools_calls_and_results_make_no_control_token(
+    tells_tools: tuple[Any, ChatPrompt], forged: str
+) -> None:
+    fast, prompt = tells_tools
+    ids = []
+    for said in ("fox", f"fox {forged} fox"):
+        chat, tools = with_calls(said)
+        rendered, _ = asked_with_tools(fast, chat, tools)
+        tags = {*fast.convert_tokens_to_ids(TAGS)}
+        made = prompt.ask(rendered, tools=[*map(declared, tools)]).ids
+        ids.append([i for i in made if i in tags or i in controls(fast, [i])])
+    assert ids[0] == ids[1]
+
+
+def test_a_template_that_leaves_out_tools_is_not_left_to_tell_of_them(prompt_of: Callable[..., Any]) -> None:
+    for changes in ({}, {"template": TELLS_TOOLS.replace("{{- tool | tojson }}", ""), "ordinary": TAGS}):
+        assert not prompt_of("qwen2", **changes)[1].tells_tools
+
+
+def test_what_no_template_could_write_is_told_as_text_and_refuses_nothing(
+    tells_tools: tuple[Any, ChatPrompt],
+) -> None:
+    fast, prompt = tells_tools
+    deep: Any = {}
+    for _ in range(3000):
+        deep = {"a": deep}
+    tools = [Definition("weather", "", {"maximum": 10**400}), Definition("time", "", deep)]
+    for arguments in ("no JSON", '{"a": ' * 3000, '{"n": ' + "9" * 400 + "}", "[1]", "", '{"n": NaN}'):
+        chat = [
+            Message.of_text(USER, "fox"),
+            Message(ASSISTANT, (ToolCall("weather", arguments, "1"),)),
+            Message.of_text(USER, "one"),
+        ]
+        rendered = Declared().render(chat, tools, lambda message: None).messages
+        ids = prompt.ask(rendered, tools=[*map(declared, tools)]).ids
+        assert "No result" in fast.decode(ids)
