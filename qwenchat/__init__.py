@@ -30,6 +30,7 @@ What they stand on::
     backends      from a model's name to a backend that answers: load, request, devices; local is what the
                   two engines share
       prompts     a model's own chat template, run in a sandbox: messages to token ids
+      door        a model that a server of this user's has loaded already, through a Unix socket
       remote      a model on a server of OpenAI's protocol, over HTTP
       native      our own engine, for Qwen's generations, Llama and Mistral, from safetensors and GGUF
       huggingface transformers, for any other chat model of the Hub, without running its code

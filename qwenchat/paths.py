@@ -43,6 +43,17 @@ def log_dir(environ: Mapping[str, str] = os.environ) -> Path:
     return _folder("log", environ)
 
 
+def runtime_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder of what is there only while a program runs: sockets."""
+    home = _named_path(HOME_VARIABLE, environ)
+    if home:
+        return home / "run"
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if Path(runtime).is_absolute():
+        return Path(runtime) / "qwenchat"
+    return cache_dir(environ) / "run"
+
+
 def config_path(environ: Mapping[str, str] = os.environ) -> Path:
     """The config file: ``QWENCHAT_CONFIG`` if that is set, else ``config.toml`` in its folder."""
     return _named_path(CONFIG_VARIABLE, environ) or config_dir(environ) / "config.toml"

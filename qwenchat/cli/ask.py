@@ -113,7 +113,7 @@ def answer(words: list[str], context: Context, grammar: str = "") -> None:
     python = ScratchPython(settings.tools_python or "")
     with closing(autosave), closing(python), closing(ChatTools.of(settings, python.run)) as tools:
         started = time.perf_counter()
-        backend = load(start.model, settings, complete=flags.complete)
+        backend = load(start.model, settings, complete=flags.complete, served=True)
         loaded = time.perf_counter() - started
         if note := unheard(backend, options):
             context.say(note)

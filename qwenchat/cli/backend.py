@@ -20,19 +20,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("qwenchat")
 
 
-def loader(name: str, settings: Settings, *, complete: bool = False) -> Load:
+def loader(name: str, settings: Settings, *, complete: bool = False, served: bool = False) -> Load:
     """A function that loads the model and reports its progress.
 
     Args:
         name: the model's.
         settings: the settings in force.
         complete: whether it goes on with a text, instead of answering.
+        served: whether a server that has loaded it already may answer, where the settings let it.
     """
 
     def load(progress: Progress, notice: Notice, *, settle: bool = True) -> Backend:
         remote = remote_of(name, settings.remotes)
         if remote is not None:
             return _remote(remote, progress, notice)
+        if served and settings.server and (found := _behind_a_door(name, settings, complete)) is not None:
+            return found
         from qwenchat.backends.load import load_requested
         from qwenchat.backends.request import LoadRequest
         from qwenchat.backends.torch_import import no_garbage_collection
@@ -63,7 +66,19 @@ def loader(name: str, settings: Settings, *, complete: bool = False) -> Load:
     return load
 
 
-def load(name: str, settings: Settings, *, complete: bool = False) -> Backend:
+def _behind_a_door(name: str, settings: Settings, complete: bool) -> Backend | None:
+    """The model of a server on this machine, if one has it."""
+    from qwenchat.backends.door import places
+
+    if not places.doors():
+        return None
+    from qwenchat.backends.door.client import find
+    from qwenchat.backends.door.wanted import wanted
+
+    return find(wanted(name, settings, complete=complete))
+
+
+def load(name: str, settings: Settings, *, complete: bool = False, served: bool = False) -> Backend:
     """Loads a model while somebody waits for it; the arguments are :func:`loader`'s."""
     from qwenchat.backends.request import QuietStage
     from qwenchat.terminal import console
@@ -77,4 +92,4 @@ def load(name: str, settings: Settings, *, complete: bool = False) -> Backend:
             if on_terminal or not isinstance(stage, QuietStage):
                 show(tr(stage), fraction)
 
-        return loader(name, settings, complete=complete)(progress, console.say)
+        return loader(name, settings, complete=complete, served=served)(progress, console.say)

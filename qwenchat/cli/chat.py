@@ -52,7 +52,7 @@ def chat(context: Context, *, session: str | None = None) -> None:
             settings,
             start,
             store,
-            lambda name: loader(name, settings),
+            lambda name: loader(name, settings, served=True),
             notices=notices,
             check_model=lambda name: _check_model(name, settings),
             history=history_file() if settings.save and settings.history else None,

@@ -113,6 +113,9 @@ _FLAGS: dict[str, Any] = {
         metavar="KIND",
         autocompletion=completion.words_of("kv_cache"),
     ),
+    "server": _flag(
+        bool, "Let a running qwenchat serve with the same model answer, or not.", "--server/--no-server"
+    ),
     "prompt_lookup": _flag(
         str,
         "Guess ahead where the reply repeats what was said: auto, on or off.",
@@ -146,7 +149,6 @@ _TO_SERVE = (
         "max_new_tokens",
         "think",
         "think_tokens",
-        "stop",
         "top_p",
     ),
     *("top_k", "min_p", "repetition_penalty", "context", "device", "backend", "dtype", "threads", "kv_cache"),

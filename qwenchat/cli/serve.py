@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from qwenchat.cli import doors
 from qwenchat.cli.context import Context, Flags
 from qwenchat.cli.flags import with_flags_to_serve
 from qwenchat.errors import Interrupted, UsageError
@@ -56,6 +57,15 @@ def serve(
     log_requests: Annotated[
         bool, typer.Option("--log-requests", help="Print each request on stderr: path, status, seconds.")
     ] = False,
+    background: Annotated[
+        bool, typer.Option("--background", help="Serve in the background; ends with --stop, or --idle.")
+    ] = False,
+    idle: Annotated[
+        Optional[str],  # noqa: UP045
+        _option("End after so long without use, such as 15m.", "TIME"),
+    ] = None,
+    status: Annotated[bool, typer.Option("--status", help="Print which servers are running.")] = False,
+    ends: Annotated[bool, typer.Option("--stop", help="End the servers that are running.")] = False,
 ) -> None:
     """Serve a model to other programs, over HTTP.
 
@@ -64,7 +74,14 @@ def serve(
     before: Context = ctx.obj
     context = Context(flags.over(before.flags))
     settings = context.settings
+    if status or ends:
+        doors.status() if status else doors.stop(context)
+        return
+    idle_seconds = None if idle is None else doors.seconds_of(idle)
     entry = _entry(host, key_file, cors or [])
+    if background:
+        doors.start(context)
+        return
 
     from qwenchat.server.life import Server, bind
 
@@ -92,7 +109,12 @@ def serve(
 
         app = build(service, entry, _log() if log_requests else None)
         server = Server(app, on_start=started)
-        server.run(sockets=[listening])
+
+        def end() -> None:
+            server.should_exit = True
+
+        with doors.opened(context, model, address, idle_seconds, end):
+            server.run(sockets=[listening])
     if server.force_exit:
         raise Interrupted
 

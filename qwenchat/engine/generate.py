@@ -100,6 +100,11 @@ class BaseEngine(ABC, Generic[R]):
             trouble = out_of_memory(error)
         raise trouble
 
+    @property
+    def unused_seconds(self) -> float:
+        """Since when nothing was generated, as far as that is known; 0 while something is."""
+        return 0.0
+
     @abstractmethod
     def forget(self) -> None:
         """Gives the memory of caches that nobody uses back; the next generation allocates again."""

@@ -83,6 +83,7 @@ class SharedEngine(BaseEngine[R]):
         self._forgets = self._closed = False
         self._thread: threading.Thread | None = None
         self._looking = threading.Lock()
+        self._used = monotonic()
         # From here on the engine thread's alone.
         self._running: deque[_Job] = deque()
         self._full = False  # the first that waits got no cache, and none was given back since
@@ -106,6 +107,11 @@ class SharedEngine(BaseEngine[R]):
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+
+    @property
+    def unused_seconds(self) -> float:
+        """As :attr:`~qwenchat.engine.generate.BaseEngine.unused_seconds`."""
+        return 0.0 if self._running or self._waiting else monotonic() - self._used
 
     @property
     def state(self) -> State:
@@ -302,6 +308,7 @@ class SharedEngine(BaseEngine[R]):
     def _end(self, job: _Job, error: Exception | None = None) -> None:
         """Ends one that is running. What failed leaves no cache behind."""
         self._running.remove(job)
+        self._used = monotonic()
         if job.loop is not None:
             job.loop.close()
         job.stats.finish_reason = job.stats.finish_reason or "cancelled"

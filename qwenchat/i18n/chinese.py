@@ -1098,6 +1098,35 @@ CHINESE: Mapping[str, str] = {
     "{path} does not say its format": "从 {path} 看不出格式",
     "--format takes {names}": "--format 可选：{names}",
     # --- the command line: the server -------------------------------------------------------------
+    "--idle is {value}, expected a time such as 90s, 15m or 2h": (
+        "--idle 的值是 {value}，应为时间，如 90s、15m 或 2h"
+    ),
+    "a server in the background needs Unix sockets, which this system has not": (
+        "后台服务器需要 Unix 套接字，而此系统没有"
+    ),
+    "ended: {server}": "已结束：{server}",
+    "no server is running": "没有正在运行的服务器",
+    "qwenchat serve --background starts one": "qwenchat serve --background 会启动一个",
+    "serving {model} at {address} in the background, process {pid}; qwenchat serve --stop ends it": (
+        "正在后台于 {address} 提供 {model}，进程 {pid}；qwenchat serve --stop 结束它"
+    ),
+    "the server ended: {reason}": "服务器已结束：{reason}",
+    "{path} has all that it said": "它的全部输出在 {path}",
+    "the server has not ended yet": "服务器尚未结束",
+    "what it is at may take longer; look again later": "它正在做的事可能还要一些时间；请稍后再看",
+    "there is no door for qwenchat ask: {reason}": "qwenchat ask 没有本地入口：{reason}",
+    "{model} at {address}, process {pid}, version {version}, running for {time}": (
+        "{model}，{address}，进程 {pid}，版本 {version}，已运行 {time}"
+    ),
+    "{path} can be read by others, expected a folder of your own": "{path} 可被他人读取，应为您自己的文件夹",
+    "{path} is too long for a socket": "{path} 对套接字来说太长",
+    "let XDG_RUNTIME_DIR name a folder with a shorter path": "请让 XDG_RUNTIME_DIR 指向路径较短的文件夹",
+    "the server that had the model is gone": "提供该模型的服务器已不在",
+    "ask again: then the model is loaded here": "请再问一次：届时会在这里加载模型",
+    "/model NAME loads it here": "/model 名称 会在这里加载它",
+    "Let a running qwenchat serve answer, if it has the very model that would be loaded.": (
+        "如果正在运行的 qwenchat serve 恰好有将要加载的模型，就由它回答。"
+    ),
     "serving {model} at {address}; Ctrl-C ends it": "正在 {address} 提供 {model}；按 Ctrl-C 结束",
     "the port {port} of {host} is in use": "{host} 的端口 {port} 已被占用",
     "{model} is served elsewhere already": "{model} 已由其他服务器提供",

@@ -229,6 +229,13 @@ HELP: Mapping[str, str] = {
     ),
     "Let web pages of this origin ask; may be repeated.": "允许此来源的网页发送请求；可多次给出。",
     "Replies that are made at a time; others wait.": "同时生成的回复数；其余的等待。",
+    "Serve in the background; ends with --stop, or --idle.": "在后台提供服务；以 --stop 或 --idle 结束。",
+    "End after so long without use, such as 15m.": "闲置这么久后结束，如 15m。",
+    "Print which servers are running.": "列出正在运行的服务器。",
+    "End the servers that are running.": "结束正在运行的服务器。",
+    "Let a running qwenchat serve with the same model answer, or not.": (
+        "是否让正在运行且模型相同的 qwenchat serve 回答。"
+    ),
     "Another name for the model; may be repeated.": "模型的另一个名称；可多次给出。",
     "Print each request on stderr: path, status, seconds.": "在标准错误输出每个请求：路径、状态、秒数。",
     # --- bench, quantize --------------------------------------------------------------------------------

@@ -273,6 +273,10 @@ class Settings:
         bool,
         Key(Truth(), "Keep chats as sessions."),
     ] = True
+    server: Annotated[
+        bool,
+        Key(Truth(), "Let a running qwenchat serve answer, if it has the very model that would be loaded."),
+    ] = True
     history: Annotated[
         bool,
         Key(

@@ -530,6 +530,7 @@ FREE = {"words", "stop", "title", "tokens", "revision", "dest", "output", "folde
 FREE |= {"calibration", "from_file", "file", "schema", "grammar"}
 FREE |= {"host", "key_file", "cors", "alias", "concurrency"}
 FREE |= {"allow", "choice", "compare", "contexts", "data", "out", "tool", "var"}
+FREE |= {"idle"}
 
 
 def parameters(command: Any) -> Iterator[Any]:

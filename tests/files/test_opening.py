@@ -30,6 +30,7 @@ SESSION = "a session, by the store, which reads by files/opening"
 ALLOWED = {
     "files.atomic.sync_folder": "a folder",
     "files.atomic.write_temporary": WRITES,
+    "backends.door.places._address": "a folder, for a path that is short",
     "bench.checkpoint.ensure": SHIPPED,
     "bench.measure.resident_peak": SYSTEM,
     "doctor.machine._driver_version": SYSTEM,
@@ -61,6 +62,7 @@ ALLOWED = {
     "models.builtin.wheel._reason": OWN,
     "models.builtin.wheel._run_pip": WRITES,
     "models.builtin.wheel.trouble": OWN,
+    "server.background.start": WRITES,
     "sandbox.landlock.restrict": "a place, to name it to the kernel",
     "sandbox.launcher._too_much": SYSTEM,
     "sandbox.namespaces._make_target": WRITES,

@@ -44,6 +44,7 @@ ALLOWED = {
     "models.quantize.states.States.__init__": SCRATCH,
     "models.builtin.wheel._extract": FOLDER,
     "models.builtin.wheel._run_pip": SCRATCH,
+    "server.background.start": APPENDED,
     "sandbox.namespaces._make_target": "an empty file to mount on",
     "sandbox.namespaces._write": DEVICE,
     "terminal.clipboard._write_to_terminal": DEVICE,
