@@ -98,6 +98,7 @@ def round_to(source: Path, dest: Path, recipe: Recipe) -> None:
     from qwenchat.models.quantize import checkpoint
     from qwenchat.models.quantize.layers import MATRICES
     from qwenchat.models.quantize.source import Source
+    from qwenchat.models.writing import files
 
     model = Source(source, recipe)
     tensors: dict[str, Tensor] = {}
@@ -109,7 +110,7 @@ def round_to(source: Path, dest: Path, recipe: Recipe) -> None:
         else:
             tensors[name] = model.as_stored(name)
     dest.mkdir()
-    checkpoint.write_tensors(dest / checkpoint.piece_name(1, 1), model.by_stored_names(tensors))
+    files.write_tensors(dest / files.piece_name(1, 1), model.by_stored_names(tensors))
     checkpoint.finish(dest, source, recipe)
 
 

@@ -43,6 +43,7 @@ What they stand on::
       builtin     the small built-in model, made from a GGUF file
       quantize    an Int8 or Int4 checkpoint from a float one
       export      a first-generation Qwen as a Qwen2 folder or a GGUF file
+      writing     what both write: piece by piece, so that it goes on where it stopped
 
 What a chat and a model are::
 

@@ -1421,7 +1421,7 @@ CHINESE: Mapping[str, str] = {
     ),
     "going on after {done} of {count} steps": "从已完成的 {done}/{count} 步继续",
     "the same command goes on where it stopped": "再次运行同一命令会从中断处继续",
-    "memory ran out while a layer was quantised": "量化某一层时内存耗尽",
+    "memory ran out in the middle of a layer": "处理某一层时内存耗尽",
     "checking the source": "校验来源",
     "quantising {count} layers": "量化 {count} 层",
     "{time} left": "剩余 {time}",

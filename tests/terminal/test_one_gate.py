@@ -55,7 +55,7 @@ ALLOWED = {
     "engine.model.Attention.forward": "the KV cache",
     "models.export.gguf.write": FILE,
     "models.export.run.export": FILE,
-    "models.quantize.checkpoint._write": FILE,
+    "models.writing.files._write": FILE,
     "models.quantize.layers.quantize_block": FILE,
     "models.quantize.layers.through_floats": FILE,
     "models.quantize.run._Run._embed": FILE,

@@ -23,7 +23,7 @@ from qwenchat.gguf.file import read_gguf
 from qwenchat.gguf.writing import GROUP, Plan, Value, kind_named
 from qwenchat.models.export.source import Matrix, Source, not_the_same
 from qwenchat.models.export.vocabulary import CHAT_TEMPLATE, Merges
-from qwenchat.models.quantize.work import Work
+from qwenchat.models.writing.work import Work
 
 if TYPE_CHECKING:
     from qwenchat.engine.weights.gptq import Codes

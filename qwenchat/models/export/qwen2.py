@@ -10,8 +10,8 @@ from qwenchat.engine.config import read_model_config
 from qwenchat.files.json_values import read_json
 from qwenchat.models.export.source import Matrix, Source, check_same, not_the_same
 from qwenchat.models.export.vocabulary import Merges, generation_config, tokenizer_config, tokenizer_json
-from qwenchat.models.quantize import checkpoint
-from qwenchat.models.quantize.work import Work
+from qwenchat.models.writing import files as disk
+from qwenchat.models.writing.work import Work
 
 _TEXTS = (
     "Hello, world! It's 12:30, don't be late.",
@@ -33,29 +33,29 @@ def write(source: Source, vocabulary: Merges, job: Work, advance: Callable[[int]
         tensors: dict[str, Any] = {}
         for matrix in source.matrices(parameters):
             tensors |= _stored(matrix)
-        checkpoint.write_tensors(job.piece(number), tensors)
+        disk.write_tensors(job.piece(number), tensors)
         source.let_go(parameters)
         job.finished(number)
         advance(job.done)
     folder = job.checkpoint
-    checkpoint.join(folder)
+    disk.join(folder)
     quantization = _quantization(source)
-    checkpoint.write_json(folder / "config.json", _config(source) | quantization)
+    disk.write_json(folder / "config.json", _config(source) | quantization)
     if quantization:
-        checkpoint.write_json(folder / "quantize_config.json", quantization["quantization_config"])
-    checkpoint.write_json(folder / "tokenizer.json", tokenizer_json(vocabulary), indent=None)
+        disk.write_json(folder / "quantize_config.json", quantization["quantization_config"])
+    disk.write_json(folder / "tokenizer.json", tokenizer_json(vocabulary), indent=None)
     context = source.config.seq_length
-    checkpoint.write_json(folder / "tokenizer_config.json", tokenizer_config(vocabulary, context))
+    disk.write_json(folder / "tokenizer_config.json", tokenizer_config(vocabulary, context))
     generation = generation_config(source.tokenizer, source.folder)
-    checkpoint.write_json(folder / "generation_config.json", generation)
-    checkpoint.copy_files(source.folder, folder, checkpoint.LICENCES)
-    checkpoint.write_through(folder)
+    disk.write_json(folder / "generation_config.json", generation)
+    disk.copy_files(source.folder, folder, disk.LICENCES)
+    disk.write_through(folder)
 
 
 def bytes_made(source: Source) -> int:
     """The bytes of the weights; twice those of a small model, whose pieces are made one file at the end."""
     stored = source.bytes_stored()
-    return 2 * stored if stored <= checkpoint.SINGLE_BYTES else stored
+    return 2 * stored if stored <= disk.SINGLE_BYTES else stored
 
 
 def check(source: Source, folder: Path, advance: Callable[[int], None]) -> None:
@@ -77,7 +77,7 @@ def check(source: Source, folder: Path, advance: Callable[[int], None]) -> None:
     for number, (_, parameters) in enumerate(source.pieces()):
         for matrix in source.matrices(parameters):
             for name, tensor in _stored(matrix).items():
-                files.check(name, tuple(tensor.shape), (checkpoint.DTYPES[str(tensor.dtype)],))
+                files.check(name, tuple(tensor.shape), (disk.DTYPES[str(tensor.dtype)],))
                 written = files.read(name)
                 # Compared as words: a number that is none is equal to itself.
                 if not torch.equal(_bits(written), _bits(tensor)):

@@ -17,8 +17,8 @@ from qwenchat.models.export import gguf, qwen2
 from qwenchat.models.export.source import Source
 from qwenchat.models.export.vocabulary import merges_of
 from qwenchat.models.progress import Progress
-from qwenchat.models.quantize import work
-from qwenchat.models.quantize.run import check_places, told
+from qwenchat.models.writing import work
+from qwenchat.models.writing.places import check_places, told
 
 TARGETS = ("qwen2", "gguf")
 _SPARE = 2**26  # of the disk: the vocabulary and the rest

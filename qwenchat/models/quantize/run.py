@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.errors import (
     CheckpointError,
-    InsufficientMemoryError,
-    Interrupted,
     Phrase,
     QwenchatError,
-    UsageError,
 )
-from qwenchat.files.opening import reason_of, resolved
 from qwenchat.models.quantize import calibration as calibrations
-from qwenchat.models.quantize import checkpoint, layers, work
+from qwenchat.models.quantize import checkpoint, layers
 from qwenchat.models.quantize.solver import Recipe, import_gptq
 from qwenchat.models.quantize.source import Source, key_of
 from qwenchat.models.quantize.states import States
+from qwenchat.models.writing import files, work
+from qwenchat.models.writing.places import check_places, told
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 
     from qwenchat.models.quantize.calibration import Calibration, Encoder
     from qwenchat.models.quantize.layers import Texts
-    from qwenchat.models.quantize.work import Work
+    from qwenchat.models.writing.work import Work
 
 HELD_OUT = Path(__file__).parents[2] / "data" / "perplexity.txt"
 """A page of prose that is in no calibration set."""
@@ -216,7 +214,7 @@ class _Run:
                 table = floats if span in self._texts.before else stored
                 x.write(span, table[torch.tensor(ids)].float())
             x.sync()
-        checkpoint.write_tensors(self._job.piece(0), source.by_stored_names({name: stored}))
+        files.write_tensors(self._job.piece(0), source.by_stored_names({name: stored}))
         self._job.finished(0)
 
     def _quantize_layer(self, layer: int) -> None:
@@ -240,7 +238,7 @@ class _Run:
                 raise type(error)(message, error.hint) from error
             y.sync()
         tensors = {f"layers.{layer}.{name}": tensor for name, tensor in (kept | quantized).items()}
-        checkpoint.write_tensors(self._job.piece(piece), source.by_stored_names(tensors))
+        files.write_tensors(self._job.piece(piece), source.by_stored_names(tensors))
         self._job.finished(piece)
 
     def _head(self, sequences: Sequence[Sequence[int]], predicted: int) -> None:
@@ -268,7 +266,7 @@ class _Run:
         if source.tied:
             del stored[used]
         piece = self._layers + 1
-        checkpoint.write_tensors(self._job.piece(piece), source.by_stored_names(stored))
+        files.write_tensors(self._job.piece(piece), source.by_stored_names(stored))
         self._job.finished(piece, before=found[0], after=found[1])
 
     def _loss(self, x: Tensor, norm: Tensor, head: Tensor, ids: Sequence[int]) -> float:
@@ -305,26 +303,6 @@ class _Run:
         self._progress(Step(stage, (layer + fraction) / self._layers, left))
 
 
-def check_places(source: Path, dest: Path) -> None:
-    try:
-        here, there = resolved(source), resolved(dest)
-    except OSError as error:
-        raise UsageError(
-            "{path}: {reason}", "give another name", path=error.filename or dest, reason=reason_of(error)
-        ) from error
-    if there == here or here in there.parents:
-        raise UsageError(
-            "{dest} is inside the source", "give a destination outside of {source}", dest=dest, source=source
-        )
-    if not dest.absolute().parent.is_dir():
-        raise UsageError("there is no folder {folder}", folder=dest.absolute().parent)
-    if not dest.name:  # ".", or "/"
-        raise UsageError("{path} already exists", "give another name", path=dest)
-    if dest.is_symlink() or (dest.exists() and not (dest.is_dir() and not any(dest.iterdir()))):
-        work.clear_up(dest)
-        raise UsageError("{path} already exists", "give another name", path=dest)
-
-
 def _check_ids(source: Source, given: Calibration, held_out: Sequence[Sequence[int]]) -> None:
     """An id that the embedding has no row for would be a crash in the middle of the work."""
     largest = max(max(ids) for ids in (*given.sequences, *held_out))
@@ -336,22 +314,3 @@ def _check_ids(source: Source, given: Calibration, held_out: Sequence[Sequence[i
             id=largest,
             size=source.config.vocab_size,
         )
-
-
-@contextmanager
-def told(dest: Path) -> Iterator[None]:
-    """Turns what may stop the work into words that say how it goes on."""
-    import torch
-
-    again = Phrase("the same command goes on where it stopped")
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(Phrase("interrupted"), again) from None
-    except torch.OutOfMemoryError:
-        raise InsufficientMemoryError("memory ran out while a layer was quantised", again) from None
-    except OSError as error:
-        raise QwenchatError(
-            Phrase("{path} cannot be written: {reason}", path=work.folder_of(dest), reason=reason_of(error)),
-            again,
-        ) from error

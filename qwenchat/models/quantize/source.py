@@ -19,10 +19,10 @@ from qwenchat.errors import CheckpointError, InsufficientMemoryError, QwenchatEr
 from qwenchat.files.json_values import MOST_BYTES
 from qwenchat.files.opening import open_file, read_file, reason_of
 from qwenchat.humanize import in_gib
-from qwenchat.models.quantize import work
 from qwenchat.models.quantize.layers import CHUNK, MATRICES
 from qwenchat.models.quantize.solver import Recipe
 from qwenchat.models.quantize.states import ITEMSIZE
+from qwenchat.models.writing import work
 
 if TYPE_CHECKING:
     import torch
@@ -187,7 +187,7 @@ class Source:
             QwenchatError: the disk is too small.
             InsufficientMemoryError: the memory is.
         """
-        from qwenchat.models.quantize.checkpoint import SINGLE_BYTES
+        from qwenchat.models.writing.files import SINGLE_BYTES
 
         made = self.bytes_made()
         width = max(self.config.hidden_size, self.config.query_size)

@@ -25,7 +25,7 @@ from qwenchat.models.export import run as exporting
 from qwenchat.models.export.run import export
 from qwenchat.models.export.source import Source
 from qwenchat.models.export.vocabulary import merges_of
-from qwenchat.models.quantize import checkpoint
+from qwenchat.models.writing import files
 from qwenchat.tokenizer import QwenTokenizer
 from tests.engine import golden
 
@@ -248,11 +248,36 @@ def test_an_export_that_was_stopped_goes_on(
             assert (made / file).read_bytes() == (whole / file).read_bytes()
 
 
+def test_no_more_than_a_layer_is_held_at_a_time(
+    source: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, held = files.write_tensors, []
+
+    def noting(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+        held.append({name.split(".")[2] if ".layers." in name else name for name in tensors})
+        write(path, tensors)
+
+    monkeypatch.setattr(files, "write_tensors", noting)
+    monkeypatch.setattr(files, "SINGLE_BYTES", 1000)
+    folder = source("gptq_int8")
+    export(folder, tmp_path / "made", "qwen2", progress=quiet)
+    assert [sorted(names) for names in held] == [
+        ["model.embed_tokens.weight"],
+        ["0"],
+        ["1"],
+        ["lm_head.weight", "model.norm.weight"],
+    ]
+    index = json.loads((tmp_path / "made" / "model.safetensors.index.json").read_text())
+    assert len(set(index["weight_map"].values())) == len(held)
+    ids = [3, 1, 4, 1, 5]
+    assert torch.allclose(ours(tmp_path / "made", ids), ours(folder, ids), atol=1e-4)
+
+
 def test_what_was_written_wrong_does_not_get_its_name(
     source: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = source("fp16")
-    join = checkpoint.join
+    join = files.join
 
     def damage(made: Path) -> None:
         join(made)
@@ -261,7 +286,7 @@ def test_what_was_written_wrong_does_not_get_its_name(
         data[-1000] ^= 1
         path.write_bytes(data)
 
-    monkeypatch.setattr(checkpoint, "join", damage)
+    monkeypatch.setattr(files, "join", damage)
     with pytest.raises(CheckpointError, match="not what was written"):
         export(folder, tmp_path / "made", "qwen2", progress=quiet)
     assert not (tmp_path / "made").exists()

@@ -29,8 +29,9 @@ import qwenchat.engine.model
 import qwenchat.engine.weights.gptq
 import qwenchat.engine.weights.tensor_files
 import qwenchat.tokenizer  # noqa: F401
-from qwenchat.models.quantize import run, work
+from qwenchat.models.quantize import run
 from qwenchat.models.quantize.solver import Recipe, import_gptq
+from qwenchat.models.writing import work
 
 #: What Python's audit hooks report when a file is about to be touched.
 STEPS = (

@@ -26,8 +26,9 @@ from qwenchat.errors import (
     QwenchatError,
     UsageError,
 )
-from qwenchat.models.quantize import checkpoint, run, solver
+from qwenchat.models.quantize import run, solver
 from qwenchat.models.quantize.solver import Recipe, Solver
+from qwenchat.models.writing import files
 
 pytestmark = pytest.mark.usefixtures("auto_gptq", "one_thread", "held_out")
 
@@ -181,7 +182,7 @@ def test_a_large_checkpoint_comes_in_files_with_an_index(
     quantize: Quantize, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = quantize("whole").folder
-    monkeypatch.setattr(checkpoint, "SINGLE_BYTES", 1000)
+    monkeypatch.setattr(files, "SINGLE_BYTES", 1000)
     folder = quantize("pieces").folder
     names = [f"model-0000{n}-of-00004.safetensors" for n in (1, 2, 3, 4)]
     assert sorted(path.name for path in folder.glob("*.safetensors")) == names

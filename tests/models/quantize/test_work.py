@@ -17,9 +17,10 @@ import torch
 
 from qwenchat import paths
 from qwenchat.errors import InsufficientMemoryError, Interrupted, QwenchatError
-from qwenchat.models.quantize import checkpoint, run, work
+from qwenchat.models.quantize import checkpoint, run
 from qwenchat.models.quantize.run import Step
 from qwenchat.models.quantize.solver import Recipe
+from qwenchat.models.writing import files, work
 
 pytestmark = pytest.mark.usefixtures("auto_gptq", "one_thread", "held_out")
 
@@ -191,7 +192,7 @@ def test_memory_that_runs_out_is_said_and_the_work_kept(job: Job, monkeypatch: p
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     monkeypatch.setattr("qwenchat.models.quantize.layers.quantize_block", run_out)
-    with pytest.raises(InsufficientMemoryError, match="memory ran out while a layer was quantised; the same"):
+    with pytest.raises(InsufficientMemoryError, match="memory ran out in the middle of a layer; the same"):
         job.run()
     assert job.done == 1
 
@@ -250,12 +251,12 @@ def test_a_piece_that_is_gone_is_said(job: Job) -> None:
 def test_putting_together_can_be_cut_off_too(
     job: Job, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for part in ("join", "_config", "copy_files", "_sync"):
+    for module, part in ((files, "join"), (checkpoint, "_config"), (files, "copy_files"), (files, "_sync")):
 
         def die(*arguments: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(checkpoint, part, die)
+        monkeypatch.setattr(module, part, die)
         with pytest.raises(Interrupted):
             job.run()
         monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""The work folder: what is done of a quantisation, so that a run goes on where another stopped.
+"""The work folder: what is done of a checkpoint, so that a run goes on where another stopped.
 
 Owns ``DEST.partial`` beside the destination, and that DEST appears whole, by one rename. In the folder:
 
@@ -24,7 +24,7 @@ from qwenchat.errors import QwenchatError, UsageError
 from qwenchat.files import atomic, json_values, locks
 from qwenchat.files.json_values import MOST_BYTES, MOST_JSON_VALUES
 from qwenchat.files.opening import read_file
-from qwenchat.models.quantize.checkpoint import JOINED, piece_name
+from qwenchat.models.writing.files import JOINED, piece_name
 
 _PROGRESS = "progress.json"
 _LOCK = "lock"
@@ -32,7 +32,7 @@ _CHECKPOINT = "checkpoint"
 
 
 class Work:
-    """A quantisation on its way to ``dest``; :func:`opened` makes one.
+    """A checkpoint on its way to ``dest``; :func:`opened` makes one.
 
     Attributes:
         done: pieces that are on the disk.
