@@ -7,6 +7,7 @@ compiled if they are not yet.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from qwenchat.i18n.language import tr, translated
 from qwenchat.models import catalog
 from qwenchat.models.builtin import demo, wheel
 from qwenchat.models.progress import Progress
+from qwenchat.settings.remotes import Remote, remote_of
 
 if TYPE_CHECKING:
     from qwenchat.engine.cpu.team import Team
@@ -115,9 +117,20 @@ class Machine:
         """Predict the model that a chat would answer with, and the system prompt.
 
         Raises:
-            QwenchatError: as a chat would, before it loads a weight.
+            QwenchatError: as a chat would, before it loads a weight; of a server, that does not answer.
         """
+        remote = remote_of(self._settings.model, self._settings.remotes)
+        if remote is not None:
+            return self._ask(remote)
         return choose_model(LoadRequest.of(self._settings, self._settings.model), self._check)
+
+    def _ask(self, remote: Remote) -> Outlook:
+        """Asks a server what it is."""
+        from qwenchat.backends.remote.load import load_remote
+
+        with closing(load_remote(remote, context=self._settings.context, progress=self._progress)) as model:
+            title = tr("{value} ({origin})", value=model.name, origin=model.description)
+            return Outlook(tr("a chat would use {model}", model=title), model.system)
 
     def _check(self, request: LoadRequest, reason: str | None) -> Outlook:
         """Goes the way of loading a model up to its weights."""

@@ -24,6 +24,7 @@ from qwenchat.models.shapes import SHAPES
 from qwenchat.sandbox import start
 from qwenchat.sandbox.trial import run
 from qwenchat.sandbox.trial.run import Outcome
+from tests.backends.remote.server import REPLY, serving
 
 CLOSED = "http://127.0.0.1:9"  # a port that nobody listens on
 GIB = 2**30
@@ -160,6 +161,16 @@ def test_a_checkpoint_of_the_users_is_looked_at_like_a_chat_would(
     assert "model.safetensors" in report["chat"]
     code, report = examined(capsys, "-m", str(tiny_chat / "nothing"))
     assert code == 3
+
+
+def test_a_server_is_asked_like_a_chat_would(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(REPLY) as server:
+        code, report = examined(capsys, "-m", f"{server.url}#m")
+        address = server.url.removeprefix("http://").removesuffix("/v1")
+    assert (code, report["chat"]) == (0, f"a chat would use {server.url}#m (m, {address})")
+    code, report = examined(capsys, "-m", f"{server.url}#m")
+    assert code == 3
+    assert "cannot be reached" in str(report)
 
 
 def test_a_checkpoint_without_a_vocabulary_cannot_chat(
