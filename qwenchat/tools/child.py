@@ -12,11 +12,13 @@ import queue
 import secrets
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
 from typing import IO, Any
 
+from qwenchat.tools import guard
 from qwenchat.tools.tool import ToolError
 
 _TICK = 0.05  # seconds between two looks at the cancel event
@@ -24,6 +26,17 @@ _LONGEST_REPLY = 8 * 2**20
 _KEPT = 64 * 2**10
 """Bytes of the begin and of the end of what is printed."""
 _END_SECONDS = 2.0
+
+
+def guarded(command: Sequence[str], longest_line: int = 0) -> list[str]:
+    """A command line by which a command ends with this process, and with it all that it started.
+
+    Args:
+        longest_line: bytes that a line of its output may have before it is ended; 0 for no limit.
+    """
+    if os.name != "posix":
+        return list(command)
+    return [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), str(longest_line), *command]
 
 
 class Printed:
@@ -69,7 +82,7 @@ class Child:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._process = subprocess.Popen(
-            list(command),
+            guarded(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -134,6 +147,9 @@ class Child:
         """Ends it and all that it started."""
         with contextlib.suppress(OSError):
             self._stdin.close()
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
         if hasattr(os, "killpg"):
             with contextlib.suppress(OSError):
                 os.killpg(self._process.pid, signal.SIGKILL)

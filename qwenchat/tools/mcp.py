@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 
 from qwenchat.errors import QwenchatError, UsageError, shorten
 from qwenchat.files.json_values import read_json
+from qwenchat.tools.child import guarded
 from qwenchat.tools.forms import Definition
 from qwenchat.tools.rules import rule_of
 from qwenchat.tools.tool import PlainTool, ToolError
@@ -29,6 +31,8 @@ from qwenchat.tools.tool import PlainTool, ToolError
 START_SECONDS, CALL_SECONDS = 30.0, 100.0
 _END_SECONDS = 10.0
 _TICK = 0.05
+_LONGEST_MESSAGE = 8 * 2**20
+"""Bytes; a server that says more in one line is ended."""
 _MOST_PAGES, _MOST_TOOLS = 20, 200
 _FIELDS = {"command", "args", "env", "cwd", "url", "headers", "type", "disabled"}
 
@@ -283,18 +287,20 @@ async def _client(entry: Mapping[str, Any], stack: AsyncExitStack) -> Any:
     except ImportError:
         raise ToolError("the package mcp is missing: pip install 'qwenchat[mcp]'") from None
     if "url" in entry:
-        http = None
-        if entry.get("headers"):
-            import httpx2
+        from qwenchat.tools import bounded_http  # httpx2 comes with the SDK
 
-            http = await stack.enter_async_context(httpx2.AsyncClient(headers=entry["headers"]))
+        client = bounded_http.client(entry.get("headers", {}), _LONGEST_MESSAGE)
+        http = await stack.enter_async_context(client)
         return Client(
             streamable_http_client(entry["url"], http_client=http), read_timeout_seconds=CALL_SECONDS
         )
+    if shutil.which(entry["command"], path=dict(entry.get("env", {})).get("PATH")) is None:
+        raise ToolError(f"{entry['command']} is not there, or cannot be run")
+    command, *arguments = guarded([entry["command"], *entry.get("args", [])], _LONGEST_MESSAGE)
     nowhere = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123, SIM115
     parameters = StdioServerParameters(
-        command=entry["command"],
-        args=list(entry.get("args", [])),
+        command=command,
+        args=arguments,
         env=dict(entry.get("env", {})),
         cwd=entry.get("cwd"),
         encoding_error_handler="replace",

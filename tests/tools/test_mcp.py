@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +89,72 @@ def test_a_server_over_stdio(
     assert capfd.readouterr().err == ""
 
 
-def test_a_server_over_http(box: Toolbox, write: Callable[..., str], tmp_path: Path) -> None:
+@pytest.fixture
+def over_http(write: Callable[..., str], tmp_path: Path) -> Iterator[str]:
     pytest.importorskip("mcp")
     with subprocess.Popen([sys.executable, str(SERVER), "http", str(tmp_path)]) as process:
         try:
             while not (tmp_path / "port").exists():
                 assert process.poll() is None
                 time.sleep(0.01)
-            port = (tmp_path / "port").read_text()
-            box.add(write(web={"type": "http", "url": f"http://127.0.0.1:{port}/mcp", "headers": {"X": "y"}}))
-            assert call(box, "add", a=1, b=2) == "3"
-            box.close()
+            url = f"http://127.0.0.1:{(tmp_path / 'port').read_text()}/mcp"
+            yield write(web={"type": "http", "url": url, "headers": {"X": "y"}})
         finally:
             process.kill()
+
+
+def test_a_server_over_http(box: Toolbox, over_http: str) -> None:
+    box.add(over_http)
+    assert call(box, "add", a=1, b=2) == "3"
+    assert len(call(box, "floods")) == 3_000_000
+    with pytest.raises(ToolError, match="Error executing tool fails"):
+        call(box, "fails")
+    box.close()
+
+
+FLOOD = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
+
+
+def test_a_server_that_floods_without_a_lines_end_is_ended(
+    box: Toolbox, write: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mcp")
+    from qwenchat.tools import mcp
+
+    monkeypatch.setattr(mcp, "_LONGEST_MESSAGE", 2**20)
+    with pytest.raises(UsageError, match="the server bad does not start"):
+        box.add(write(bad={"command": sys.executable, "args": ["-c", FLOOD]}))
+    assert box.tools == ()
+
+
+def test_a_server_that_floods_over_http_is_left(
+    box: Toolbox, write: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mcp")
+    from qwenchat.tools import mcp
+
+    monkeypatch.setattr(mcp, "_LONGEST_MESSAGE", 2**20)
+    sent = [0]
+
+    class Flood(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    sent[0] += self.wfile.write(b"x" * 65536)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Flood) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UsageError, match="the server bad does not start"):
+            box.add(write(bad={"url": f"http://127.0.0.1:{server.server_port}/mcp"}))
+        server.shutdown()
+    assert 2**20 <= sent[0] < 100 * 2**20
 
 
 def test_a_stop_ends_the_wait_and_the_end_of_the_chat_all_processes(
@@ -122,12 +177,13 @@ def test_a_stop_ends_the_wait_and_the_end_of_the_chat_all_processes(
             time.sleep(0.01)
 
 
+@pytest.mark.parametrize("way", ["over_stdio", "over_http"])
 def test_a_definition_that_changes_asks_again_whatever_rule_allows_it(
-    box: Toolbox, over_stdio: str, tmp_path: Path
+    box: Toolbox, way: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     from tests.tools.test_loop import DONE, User
 
-    box.add(over_stdio)
+    box.add(request.getfixturevalue(way))
     step = "Thought: x\nAction: {}\nAction Input: {}\nObservation:".format
     add = step("add", '{"a": 1, "b": 2}')
     for asked in (0, 1):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.server
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -344,3 +346,39 @@ def test_the_time_of_a_zone(box: Toolbox) -> None:
     for zone in ("Nowhere/At all", "../../etc/passwd", "\x00"):
         with pytest.raises(ToolError):
             call(box, "time", zone=zone)
+
+
+LEFT_BEHIND = '''
+import os, subprocess, sys, time
+
+def starts(seconds: int) -> str:
+    """Starts others that try to get away."""
+    first = subprocess.Popen(["sleep", str(seconds)])
+    second = subprocess.Popen(["sleep", str(seconds)], start_new_session=True)
+    return f"{first.pid} {second.pid}"
+'''
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is below a process is Linux's to tell")
+@pytest.mark.parametrize("how", ["closed", "killed"])
+def test_what_a_tool_started_ends_with_the_chat_however_that_ends(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "tools.py"
+    path.write_text(LEFT_BEHIND)
+    chat = (
+        "import sys, threading; from pathlib import Path; from qwenchat.tools.functions import FunctionFile\n"
+        "never = threading.Event(); file = FunctionFile(Path(sys.argv[1]), never)\n"
+        "print(file.call('starts', {'seconds': 600}, never), flush=True); sys.stdin.read(); file.close()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", chat, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 2
+        if how == "killed":
+            process.kill()
+        process.communicate()
+    for pid in pids:
+        stat = Path(f"/proc/{pid}/stat")
+        while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
