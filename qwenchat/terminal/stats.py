@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from qwenchat.chat.backend import Backend
 from qwenchat.chat.messages import ReplyEnd
 from qwenchat.i18n.language import plural, tr
 
 ABOUT = "≈"
 """Before a number of tokens that nobody counted."""
+
+
+def about(backend: Backend) -> str:
+    """What stands before its counts of tokens: a sign where they are estimates."""
+    return ABOUT if backend.estimates else ""
 
 
 def stats_text(end: ReplyEnd) -> tuple[str, str, str]:

@@ -16,7 +16,7 @@ from qwenchat.chat.backend import Backend
 from qwenchat.chat.messages import ReplyEnd
 from qwenchat.i18n.language import tr
 from qwenchat.terminal.sanitize import sanitize_line
-from qwenchat.terminal.stats import ABOUT, speed_text
+from qwenchat.terminal.stats import about, speed_text
 
 if TYPE_CHECKING:
     from qwenchat.terminal.chat import Chat
@@ -75,7 +75,7 @@ def of_model(
         extras: what else there is to know, each a few words.
         columns: of the terminal.
     """
-    used = f"{ABOUT if backend.estimates else ''}{tokens:,}"
+    used = f"{about(backend)}{tokens:,}"
     meter = tr("context {used}/{size}", used=used, size=f"{backend.context:,}")
     rate = ""
     if last is not None and last.timings.decode > 0 and last.usage.completion_tokens:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -18,7 +19,7 @@ import pytest
 from rich.cells import cell_len
 
 from qwenchat.chat.conversation import Conversation
-from qwenchat.chat.messages import Event, GenerationOptions, Message, ReplyEnd, TextDelta
+from qwenchat.chat.messages import OPTION_NAMES, Event, GenerationOptions, Message, ReplyEnd, TextDelta
 from qwenchat.chat.nodes import Node
 from qwenchat.chat.parts import Role, ToolCall, ToolResult
 from qwenchat.errors import (
@@ -373,6 +374,17 @@ def test_continue_needs_a_reply_that_broke_off(say: Say, refused: Refused) -> No
     assert "/retry" in refused("/continue").hint
 
 
+def test_counts_that_are_estimates_are_marked_wherever_they_are_told(
+    say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("one two three")
+    say("hello")
+    assert "≈" not in say("/context")
+    monkeypatch.setattr(Echo, "estimates", True)
+    assert re.search(r"^≈\d+ of 200 tokens$", say("/context"), re.MULTILINE)
+    assert "≈" in say(f"/file {tmp_path / 'a.txt'}")
+
+
 def test_a_model_that_cannot_go_on_begins_anew_beside_the_part_and_says_so(
     chat: Chat, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -461,7 +473,7 @@ def test_every_option_can_be_set_and_is_completed(chat: Chat, say: Say) -> None:
     values = {"top_k": "3", "seed": "4", "max_new_tokens": "5", "stop": "END"}
     values |= {"think": "off", "think_tokens": "6"}
     for field in fields(GenerationOptions):
-        if field.name in ("grammar", "trigger"):  # what a tool asks for, or --schema
+        if field.name not in OPTION_NAMES:  # what a tool asks for, or --schema
             continue
         run_command(chat, f"/set {field.name} {values.get(field.name, '0.5')}")
         assert f"/set {field.name}" in completed(chat, "/set ")

@@ -226,6 +226,12 @@ def _show_thought(chat: Chat) -> None:
         chat.say(line or " ")
 
 
+def _unknown_seed(chat: Chat) -> str:
+    """What to say of the seed of a reply that has none: a server draws, and does not say with what."""
+    is_remote = chat.backend is not None and chat.backend.call_form == "openai"
+    return tr("random") if is_remote and chat.options.temperature != 0 else tr("none was needed")
+
+
 @command("stats", "Show the speed and the tokens of the last reply.")
 def _stats(chat: Chat, rest: str) -> None:
     if chat.last is None:
@@ -236,5 +242,5 @@ def _stats(chat: Chat, rest: str) -> None:
     chat.say(prompt)
     chat.say(stats.reread_reason(chat.last))
     chat.say(reply)
-    seed = tr("none was needed") if chat.last.seed is None else chat.last.seed
+    seed = _unknown_seed(chat) if chat.last.seed is None else chat.last.seed
     chat.say(tr("{message}; {hint}", message=first, hint=tr("seed: {seed}", seed=seed)))

@@ -11,6 +11,7 @@ from qwenchat.errors import UsageError
 from qwenchat.i18n.language import plural, tr
 from qwenchat.terminal import console, transcript
 from qwenchat.terminal.commands.registry import Group, number
+from qwenchat.terminal.stats import about
 
 if TYPE_CHECKING:
     from qwenchat.terminal.chat import Chat
@@ -139,7 +140,8 @@ def _context(chat: Chat, rest: str) -> None:
     shown = turns[skipped:]
     sizes = [turn_tokens(backend, [node.message for node in turn.nodes]) for turn in shown]
     largest, bar_cells = max([1, *sizes]), shutil.get_terminal_size().columns // _BAR
-    rows = [(tr("system"), f"{system_tokens(backend, system):,}", "", system)] if system else []
+    sign = about(backend)
+    rows = [(tr("system"), f"{sign}{system_tokens(backend, system):,}", "", system)] if system else []
     if skipped:
         chat.say(plural(skipped, "one earlier turn is not shown", "{count} earlier turns are not shown"))
     for turn, tokens in zip(shown, sizes, strict=True):
@@ -147,7 +149,7 @@ def _context(chat: Chat, rest: str) -> None:
         marks += [tr("left out")] * (turn.question.id in chat.left_out)
         bar = "█" * round(tokens / largest * bar_cells) or "▏"
         text = " ".join([*(f"[{mark}]" for mark in marks), turn.question.text])
-        rows.append((str(turn.n), f"{tokens:,}", bar, text))
+        rows.append((str(turn.n), f"{sign}{tokens:,}", bar, text))
     columns = (
         Column(tr("turn"), "term"),
         Column(tr("tokens"), right=True),
@@ -158,7 +160,7 @@ def _context(chat: Chat, rest: str) -> None:
     chat.say(
         tr(
             "{used} of {size} tokens",
-            used=f"{chat.context_tokens():,}",
+            used=f"{sign}{chat.context_tokens():,}",
             size=f"{backend.context:,}",
         )
     )

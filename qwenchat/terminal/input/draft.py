@@ -14,6 +14,7 @@ from qwenchat.chat.turn import turn_tokens
 from qwenchat.errors import Phrase, QwenchatError, UsageError
 from qwenchat.i18n.language import plural, tr
 from qwenchat.terminal.input import attachments
+from qwenchat.terminal.stats import about
 
 _COUNTED_AT_ONCE = 64 * 1024  # characters; counting more would be felt while typing
 
@@ -76,7 +77,7 @@ class Draft:
         lines = plural(attachments.line_count(file.text), "1 line", "{count} lines")
         if backend is None:
             return tr("{path}: {size}", path=file.name, size=lines)
-        tokens = plural(self._count(file, backend), "1 token", "{count} tokens")
+        tokens = self._told(file, backend)
         return tr("{path}: {size}", path=file.name, size=tr("{lines}, {tokens}", lines=lines, tokens=tokens))
 
     def marks(self, text: str, backend: Backend) -> Iterator[str]:
@@ -90,8 +91,7 @@ class Draft:
             if len(file.text) > _COUNTED_AT_ONCE:
                 yield self.describe(file, None)
             else:
-                tokens = plural(self._count(file, backend), "1 token", "{count} tokens")
-                yield tr("{path}: {size}", path=file.name, size=tokens)
+                yield tr("{path}: {size}", path=file.name, size=self._told(file, backend))
 
     def _kept(self, text: str) -> list[AttachedFile]:
         """The files of the edited question that go with ``text``, its new form."""
@@ -117,6 +117,10 @@ class Draft:
         except (OSError, ValueError, QwenchatError):
             return None
         return self._seen[name][1]
+
+    def _told(self, file: AttachedFile, backend: Backend) -> str:
+        """Its tokens, in words."""
+        return about(backend) + plural(self._count(file, backend), "1 token", "{count} tokens")
 
     def _count(self, file: AttachedFile, backend: Backend) -> int:
         key = (backend.name, hash(file.text))
