@@ -12,6 +12,7 @@ A request is a line of JSON on stdin, its answer a line of JSON on stdout; one i
     {"do": "likeliest", "ids": [1, 2, 3]}                 {"tokens": [4, 4, 9]}
     {"do": "continue", "ids": [1, 2, 3], "tokens": 2}     {"tokens": [9, 7]}
     {"do": "logits", "ids": [1, 2, 3]}                    {"logits": [0.1, ...]}
+    {"do": "tokenise", "model": PATH, "texts": ["a"]}     {"ids": [[3]]}
     {"do": "requantise", "source": PATH, "target": PATH, "threads": 2}
                                                           {}
 
@@ -105,6 +106,8 @@ class Peer:
             return {"version": f"llama-cpp-python {self._library.__version__}", "build": self._build()}
         if do == "requantise":
             return self._requantise(request)
+        if do == "tokenise":
+            return {"ids": self._tokenise(request)}
         if do == "load":
             self._model = _Model(self._library, request)
             return {"description": self._model.description}
@@ -124,6 +127,23 @@ class Peer:
         """What llama.cpp was built for: "AVX2, FMA, OPENMP"."""
         features = self._library.llama_print_system_info().decode().partition(":")[2]
         return ", ".join(f.partition("=")[0].strip() for f in features.split("|") if "= 1" in f)
+
+    def _tokenise(self, request: Message) -> list[list[int]]:
+        """The ids of texts in which no control token is meant; of the model only the vocabulary is read."""
+        library = self._library
+        options = library.llama_model_default_params()
+        options.vocab_only = True
+        model = library.llama_model_load_from_file(os.fsencode(request["model"]), options)
+        if not model:
+            raise ValueError(f"llama.cpp cannot load {request['model']}")
+        vocabulary, ids = library.llama_model_get_vocab(model), []
+        for text in request["texts"]:
+            data = text.encode()
+            room = (library.llama_token * (len(data) + 8))()
+            count = library.llama_tokenize(vocabulary, data, len(data), room, len(room), False, False)
+            ids.append(room[:count])
+        library.llama_model_free(model)
+        return ids
 
     def _requantise(self, request: Message) -> Message:
         """Writes a GGUF file anew, all its matrices in Q8_0 or float32."""

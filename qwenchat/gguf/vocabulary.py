@@ -25,6 +25,8 @@ _ID = re.compile(rf"{re.escape(_KEY)}(\w+)_token_id")
 _NEEDED_IDS = {"bos", "eos", "eot", "eom"}
 """What a prompt and its end are made of; an id of another kind that no token has counts as not given."""
 _DEFAULT = "default"
+SENTENCEPIECE = "llama"
+"""The kind of a tokenizer that merges by scores."""
 
 
 class TokenType(IntEnum):
@@ -52,6 +54,9 @@ class GGUFVocabulary:
         ids: special ids by their names in the file: "bos", "eos", "eot", "eom", "padding", "unknown" ...
         begins: whether a text begins with ``bos``.
         templates: chat templates by name; the one without is "default".
+        scores: of a SentencePiece vocabulary a number each: of two tokens that a text could have the one with
+            the higher is made first; None where the file has none.
+        space_first: whether a space is put before a text.
     """
 
     path: Path
@@ -63,6 +68,8 @@ class GGUFVocabulary:
     ids: Mapping[str, int]
     begins: bool
     templates: Mapping[str, str] = field(repr=False)
+    scores: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    space_first: bool = False
 
     @property
     def template(self) -> str | None:
@@ -110,8 +117,10 @@ def read_vocabulary(file: GGUFFile) -> GGUFVocabulary:
         merges,
         _ids(file.path, said, len(tokens)),
         # As llama.cpp does where nothing is said.
-        begins=bool(said.get(f"{_KEY}add_bos_token", model == "llama")),
+        begins=bool(said.get(f"{_KEY}add_bos_token", model == SENTENCEPIECE)),
         templates=templates,
+        scores=_scores(file.path, said.get(f"{_KEY}scores"), len(tokens)),
+        space_first=bool(said.get(f"{_KEY}add_space_prefix", model == SENTENCEPIECE)),
     )
 
 
@@ -128,6 +137,15 @@ def _types(path: Path, said: MetadataValue | None, count: int) -> npt.NDArray[np
     if not known.all():
         raise _unfit(path, f"{_KEY}token_type", said[~known][0].item())
     return said.astype(np.uint8)
+
+
+def _scores(path: Path, said: MetadataValue | None, count: int) -> npt.NDArray[np.float32] | None:
+    if said is None:
+        return None
+    if not isinstance(said, np.ndarray) or said.dtype.kind != "f" or len(said) != count:
+        raise CheckpointError("{name}: the scores of its tokens are not as many as the tokens", name=path)
+    with np.errstate(over="ignore"):
+        return said.astype(np.float32)
 
 
 def _ids(path: Path, said: Mapping[str, MetadataValue], count: int) -> dict[str, int]:

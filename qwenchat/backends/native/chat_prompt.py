@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qwenchat.backends.native import chat_tokenizer
+from qwenchat.backends.native import chat_tokenizer, sentencepiece
 from qwenchat.backends.native.gguf_tokenizer import read_gguf_tokenizer
 from qwenchat.backends.native.tokenizer_json import NeedsLibrary, read_tokenizer_json
 from qwenchat.backends.prompts import hub_tokenizer
@@ -19,7 +19,7 @@ from qwenchat.backends.prompts.raw_tokenizer import RawTokenizer
 from qwenchat.backends.prompts.sources import default_template, names_in, templates_in
 from qwenchat.errors import CheckpointError, NotComputedError, quoted
 from qwenchat.files.json_values import read_json
-from qwenchat.gguf.vocabulary import GGUFVocabulary
+from qwenchat.gguf.vocabulary import SENTENCEPIECE, GGUFVocabulary
 
 
 def folder_prompt(folder: Path, n_ids: int, *, complete: bool) -> ChatPrompt | TextPrompt:
@@ -48,7 +48,10 @@ def gguf_prompt(vocabulary: GGUFVocabulary, n_ids: int, *, complete: bool) -> Ch
     source = None if complete else default_template(vocabulary.templates, vocabulary.path)
     ids = {f"{name}_token": vocabulary.ids[name] for name in ("bos", "eos") if name in vocabulary.ids}
     names = {name: vocabulary.tokens[token_id] for name, token_id in ids.items()}
-    raw = chat_tokenizer.raw_tokenizer(read_gguf_tokenizer(vocabulary, n_ids), names)
+    if vocabulary.model == SENTENCEPIECE:
+        raw = sentencepiece.raw_tokenizer(vocabulary, names)
+    else:
+        raw = chat_tokenizer.raw_tokenizer(read_gguf_tokenizer(vocabulary, n_ids), names)
     _check_ids(vocabulary.path, raw.added, n_ids)
     return TextPrompt(raw) if source is None else ChatPrompt(raw, source)
 
