@@ -19,7 +19,9 @@ from qwenchat.backends.native.tokenizer_json import NeedsLibrary, read_tokenizer
 from qwenchat.errors import CheckpointError
 from qwenchat.gguf.file import read_gguf
 from qwenchat.gguf.head import read_head
+from tests.backends.native import scored_words
 from tests.backends.native.hub_tokenizers import tokenizer_of
+from tests.backends.native.test_sentencepiece import prompt_in, prompt_of
 from tests.stress.damaged_files import bomb, bytes_changed, json_changed
 
 INPUTS, SECONDS, BYTES = 3000, 2.0, 500 * 2**20
@@ -50,6 +52,19 @@ def outcomes(path: Path, spoil: Callable[[random.Random], bytes], read: Callable
     return counted
 
 
+def spoiled(content: bytes, rng: random.Random) -> bytes:
+    """A GGUF file, damaged."""
+    chance = rng.random()
+    if chance < 0.02:
+        return bomb("x.gguf", rng)
+    if chance < 0.5:
+        return bytes_changed(content, rng)
+    flipped = bytearray(content)  # of the same length, and so read further
+    for _ in range(rng.randint(1, 3)):
+        flipped[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    return bytes(flipped)
+
+
 def test_gguf_heads(tmp_path: Path) -> None:
     peer = tokenizer_of("gpt2")
     layout = json.loads(peer.to_str())
@@ -76,17 +91,6 @@ def test_gguf_heads(tmp_path: Path) -> None:
     writer.close()
     content, damaged = path.read_bytes(), tmp_path / "damaged.gguf"
 
-    def spoil(rng: random.Random) -> bytes:
-        chance = rng.random()
-        if chance < 0.02:
-            return bomb("x.gguf", rng)
-        if chance < 0.5:
-            return bytes_changed(content, rng)
-        flipped = bytearray(content)  # of the same length, and so read further
-        for _ in range(rng.randint(1, 3)):
-            flipped[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-        return bytes(flipped)
-
     def read() -> None:
         with read_gguf(damaged) as file:
             head = read_head(file)
@@ -95,7 +99,19 @@ def test_gguf_heads(tmp_path: Path) -> None:
             for name in file.tensors:
                 file.tensor(name)
 
-    counted = outcomes(damaged, spoil, read)
+    counted = outcomes(damaged, lambda rng: spoiled(content, rng), read)
+    assert min(counted["read"], counted["CheckpointError"]) > 50, counted
+
+
+def test_words_with_scores(tmp_path: Path) -> None:
+    prompt_of(tmp_path / "whole.gguf", scored_words.keys(700))
+    content, damaged = (tmp_path / "whole.gguf").read_bytes(), tmp_path / "damaged.gguf"
+
+    def read() -> None:
+        tokenizer = prompt_in(damaged).tokenizer
+        tokenizer.decode(tokenizer.encode("The fox, 1234!"))
+
+    counted = outcomes(damaged, lambda rng: spoiled(content, rng), read)
     assert min(counted["read"], counted["CheckpointError"]) > 50, counted
 
 

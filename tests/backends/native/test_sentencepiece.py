@@ -32,7 +32,7 @@ def said() -> dict[str, Any]:
     return scored_words.keys()
 
 
-def prompt_of(path: Path, said: dict[str, Any], *, complete: bool = True) -> ChatPrompt | TextPrompt:
+def prompt_of(path: Path, said: dict[str, Any]) -> ChatPrompt | TextPrompt:
     """The prompt of a file that has a vocabulary and nothing else."""
     writer = gguf.GGUFWriter(path, "llama")
     for key, value in said.items():
@@ -41,8 +41,13 @@ def prompt_of(path: Path, said: dict[str, Any], *, complete: bool = True) -> Cha
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return prompt_in(path)
+
+
+def prompt_in(path: Path) -> ChatPrompt | TextPrompt:
+    """The prompt of a file."""
     vocabulary = read_vocabulary(read_gguf(path))
-    return gguf_prompt(vocabulary, len(vocabulary.tokens), complete=complete)
+    return gguf_prompt(vocabulary, len(vocabulary.tokens), complete=True)
 
 
 def _types(value: Any) -> tuple[Any, ...]:
