@@ -146,6 +146,7 @@ CHINESE: Mapping[str, str] = {
     ),
     "{host} wants another key ({status})": "{host} 需要另一个密钥（{status}）",
     "{host}: the messages do not fit: {reason}": "{host}：消息太长：{reason}",
+    "--think-tokens does nothing with a model on a server": "--think-tokens 对服务器上的模型不起作用",
     "{model} cannot go on with a reply: it is begun anew": "{model} 不能接着回复：重新开始",
     "{name} is no URL of a server: {problem}": "{name} 不是服务器的 URL：{problem}",
     "{server} cannot go on with a reply": "{server} 不能接着回复",

@@ -9,7 +9,7 @@ from qwenchat.engine.sampling import Range
 from qwenchat.settings.kinds import LARGEST, InRange, Kind, Text, Truth
 
 FIELDS: Mapping[str, Kind] = {
-    "url": Text(pattern=r"https?://[^\s#]+"),
+    "url": Text(pattern=r"https?://[^\s#?/@]+(/[^\s#?]*)?"),
     "model": Text(1),
     "key_file": Text(1),
     "key_env": Text(pattern=r"[A-Za-z_][A-Za-z0-9_]*"),

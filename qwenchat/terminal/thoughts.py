@@ -49,6 +49,8 @@ def _painted(text: str) -> str:
 
 def unheard(backend: Backend, options: GenerationOptions) -> str:
     """What to say where a model cannot do what is asked of its thinking; empty where it can."""
+    if backend.call_form == "openai" and options.think_tokens is not None:
+        return tr("--think-tokens does nothing with a model on a server")
     if backend.thinks == "always" and options.think is False:
         return tr("this model always thinks before it answers; --think-tokens N limits that")
     if backend.thinks == "never" and (options.think or options.think_tokens is not None):

@@ -89,6 +89,8 @@ def test_a_table_holds_what_a_remote_has(file: Path) -> None:
     [
         ("[remotes.lab]\nmodel = 'm'", "remotes.lab.url"),
         ("[remotes.lab]\nurl = 'lab.example'", "remotes.lab.url"),
+        ("[remotes.lab]\nurl = 'https://me:secret@lab.example/v1'", "remotes.lab.url"),
+        ("[remotes.lab]\nurl = 'https://lab.example/v1?key=secret'", "remotes.lab.url"),
         ("[remotes.lab]\nurl = 'http://a'\nkye_file = 'x'", "remotes.lab.kye_file"),
         ("[remotes.lab]\nurl = 'http://a'\nsilence = 0", "remotes.lab.silence"),
         ("[remotes.lab]\nurl = 'http://a'\nmodel = ''", "remotes.lab.model"),

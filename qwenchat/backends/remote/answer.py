@@ -121,13 +121,16 @@ class Answer:
         yield from self._told(thought + before, self._stops.push(answer))
 
     def _told(self, thought: str, text: str) -> Iterator[Event]:
-        self._length += len(thought) + len(text)
-        if self._length > MOST_TEXT:
-            raise RemoteError("the server's reply is longer than {limit} MiB", limit=MOST_TEXT >> 20)
+        self._grow(len(thought) + len(text))
         if thought:
             yield ThoughtDelta(thought)
         if text:
             yield TextDelta(text)
+
+    def _grow(self, length: int) -> None:
+        self._length += length
+        if self._length > MOST_TEXT:
+            raise RemoteError("the server's reply is longer than {limit} MiB", limit=MOST_TEXT >> 20)
 
     def _finish(self, reason: str) -> None:
         if reason in _FAILED:
@@ -146,14 +149,12 @@ class Answer:
             made = self._calls.setdefault(index, _Call())
             function = _object(call.get("function") or {}, "function")
             made.id = made.id or _text(call.get("id"), "id")
-            made.name += _text(function.get("name"), "name")
-            arguments = function.get("arguments")
+            name, arguments = _text(function.get("name"), "name"), function.get("arguments")
+            made.name += name
             if isinstance(arguments, Mapping):  # as ollama has them in its own protocol
                 arguments = json.dumps(arguments, ensure_ascii=False)
             made.arguments.append(_text(arguments, "arguments"))
-            self._length += len(made.name) + len(made.arguments[-1])
-            if self._length > MOST_TEXT:
-                raise RemoteError("the server's reply is longer than {limit} MiB", limit=MOST_TEXT >> 20)
+            self._grow(len(name) + len(made.arguments[-1]))
             self.pieces += 1
 
     def _fresh(self, given: str) -> str:

@@ -69,6 +69,7 @@ class Connection:
 
     def __init__(self, remote: Remote, key: str = "") -> None:
         self.remote = remote
+        self._key = key
         # A connection of each request is its own: so to shut it ends that one alone.
         self._client = httpx2.Client(
             headers={
@@ -100,7 +101,8 @@ class Connection:
             cancel: ends the waiting.
             silence: seconds in which the server may say nothing; by default the remote's.
         """
-        return Exchange(self._client, self.remote, method, url, body, cancel, silence or self.remote.silence)
+        silence = silence or self.remote.silence
+        return Exchange(self._client, self.remote, self._key, (method, url, body), cancel, silence)
 
     def fetch(
         self,
@@ -130,14 +132,13 @@ class Exchange:
         self,
         client: httpx2.Client,
         remote: Remote,
-        method: str,
-        url: str,
-        body: object,
+        key: str,
+        request: tuple[str, str, object],
         cancel: threading.Event | None,
         silence: float,
     ) -> None:
-        self._client, self._remote, self._cancel, self._silence = client, remote, cancel, silence
-        self._request = (method, url, body)
+        self._client, self._remote, self._key, self._request = client, remote, key, request
+        self._cancel, self._silence = cancel, silence
         self._items: queue.Queue[Head | bytes | Exception | None] = queue.Queue(_CHUNKS)
         self._closed = threading.Event()
         self._connected = threading.Event()
@@ -173,7 +174,7 @@ class Exchange:
             yield item
 
     def rest(self, most: int = MOST_BODY) -> bytes:
-        """The rest of the answer, whole.
+        """The rest of the answer, whole; a key that a server says back is left out.
 
         Raises:
             RemoteError: besides, it is longer.
@@ -185,7 +186,7 @@ class Exchange:
                 raise RemoteError(
                     "{host} answers with more than {limit} MiB", host=self._remote.host, limit=most >> 20
                 )
-        return bytes(data)
+        return bytes(data).replace(self._key.encode(), b"***") if self._key else bytes(data)
 
     def expect(self, seconds: float) -> None:
         """Waits no longer than so for what comes next, whatever the remote's silence."""

@@ -13,6 +13,8 @@ from qwenchat.errors import Phrase
 from qwenchat.models.progress import Progress
 from qwenchat.settings.remotes import Remote
 
+COUNT_SECONDS = 2.0
+"""The longest that a count of tokens is waited for, for which the prompt may wait."""
 CONTEXT = 8192
 """What is taken for the context of a server that does not say."""
 
@@ -40,7 +42,7 @@ def load_remote(
     try:
         progress(Phrase("asking {host}", host=remote.host), None)
         server = probe(connection)
-        counter = Counter(server, root(remote), asker(connection))
+        counter = Counter(server, root(remote), asker(connection, seconds=COUNT_SECONDS))
         most = remote.context or server.context
         if most is None:
             most = context or CONTEXT

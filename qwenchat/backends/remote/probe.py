@@ -106,12 +106,14 @@ def probe(connection: Connection, cancel: threading.Event | None = None) -> Serv
     return replace(server, context=_context(server, model, root(remote), ask))
 
 
-def asker(connection: Connection, cancel: threading.Event | None = None) -> Ask:
-    """A function that asks what can be done without."""
+def asker(
+    connection: Connection, cancel: threading.Event | None = None, *, seconds: float = PROBE_SECONDS
+) -> Ask:
+    """A function that asks what can be done without, and waits no longer than so many seconds."""
 
     def ask(method: str, url: str, body: object) -> dict[str, Any] | None:
         try:
-            head, data = connection.fetch(method, url, body, cancel=cancel, silence=PROBE_SECONDS)
+            head, data = connection.fetch(method, url, body, cancel=cancel, silence=seconds)
             return json_object(data) if head.status == 200 else None
         except QwenchatError:
             return None

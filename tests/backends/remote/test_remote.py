@@ -430,6 +430,14 @@ def test_the_key_goes_to_the_server_alone(
     assert "sk-hidden" not in f"{error.value} {caplog.text} {vars(model)} {model.description} {model.name}"
 
 
+def test_a_key_that_a_server_says_back_is_not_shown(connect: Connect, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-hidden")
+    told = {"error": {"message": "no such user: sk-hidden"}}
+    with serving(page(400, JSON, told)) as server, pytest.raises(RemoteError) as error:
+        list(connect(server, key_file=str(tmp_path / "key")).stream(QUESTION, GenerationOptions()))
+    assert "no such user: ***" in str(error.value)
+
+
 def test_a_proxy_is_not_asked_for_what_is_on_this_machine(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
