@@ -33,13 +33,17 @@ from qwenchat.engine.fields import (
 )
 from qwenchat.engine.generation_config import GenerationDefaults
 from qwenchat.engine.rope_scaling import Factors
-from qwenchat.errors import Names, NotComputedError, quoted
+from qwenchat.errors import CheckpointError, Names, NotComputedError, quoted
 from qwenchat.gguf.head import ROPE_FACTORS, GGUFHead, not_computed
 
 _Number = TypeVar("_Number", bound=np.generic)
 
-DEFAULTS = GenerationDefaults(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
-"""A file says nothing of sampling; these are llama.cpp's, for whose use such files are made."""
+_SAMPLING = "general.sampling."
+_SAMPLED = {"temp": "temperature", "penalty_repeat": "repetition_penalty"} | {
+    name: name for name in ("top_k", "top_p", "min_p")
+}
+_LLAMA_CPP = GenerationDefaults(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
+"""What holds where a file says nothing of sampling: such files are made for llama.cpp's use."""
 _MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """What ``config.json`` calls the architectures that are translated; Mistral's files say "llama"."""
 _PAIRED = ("llama",)
@@ -179,6 +183,28 @@ def stored_name(name: str) -> str:
     if inside is None:
         return f"{_MODULES[path]}.{part}"
     return f"blk.{inside[1]}.{_LAYER_MODULES[inside[2]]}.{part}"
+
+
+def sampling_defaults(head: GGUFHead) -> GenerationDefaults:
+    """How the file wants replies drawn; what it does not say is as in llama.cpp."""
+    said = {k.removeprefix(_SAMPLING): v for k, v in head.settings.items() if k.startswith(_SAMPLING)}
+    values: dict[str, Any] = {}
+    unfit: list[str] = []
+    for key, name in _SAMPLED.items():
+        try:
+            value = Fields(head.path, {name: said.get(key)}).sampling(name)
+        except CheckpointError as error:
+            unfit.append(error.message)
+        else:
+            if value is not None:
+                values[name] = round(value, 6)  # it is a float32, and was written by a person
+    for key in ("mirostat", "xtc_probability"):
+        other = said.get(key)
+        if isinstance(other, (int, float)) and other != 0:
+            unfit.append(not_computed(head.path, f"{_SAMPLING}{key}", other).message)
+    if "top_k" in values:
+        values["top_k"] = int(values["top_k"])
+    return replace(_LLAMA_CPP, **values, unfit=tuple(unfit))
 
 
 def rows_in_halves(rows: npt.NDArray[_Number], heads: int) -> npt.NDArray[_Number]:

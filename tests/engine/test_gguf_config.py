@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwenchat.engine.gguf_config import rows_in_halves, stored_name, translate
+from qwenchat.engine.generation_config import GenerationDefaults
+from qwenchat.engine.gguf_config import rows_in_halves, sampling_defaults, stored_name, translate
 from qwenchat.engine.rope_scaling import Factors
 from qwenchat.errors import CheckpointError
 from qwenchat.gguf.file import GGUFFile, GGUFTensor
@@ -129,3 +130,21 @@ def test_rows_in_pairs_become_rows_in_halves() -> None:
     rows = np.arange(8)[:, None] * np.ones(3)
     assert rows_in_halves(rows, heads=2)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
     assert rows_in_halves(np.arange(4, dtype=np.uint8), heads=1).tolist() == [0, 2, 1, 3]
+
+
+def test_sampling_is_as_the_file_says_and_else_as_in_llama_cpp() -> None:
+    assert sampling_defaults(head_of()) == GenerationDefaults(
+        temperature=0.8, top_k=40, top_p=0.95, min_p=0.05
+    )
+    said = {"temp": float(np.float32(0.7)), "top_k": 20, "penalty_repeat": float(np.float32(1.05))}
+    found = sampling_defaults(head_of(**{f"general.sampling.{key}": value for key, value in said.items()}))
+    assert found == GenerationDefaults(0.7, 20, 0.95, 0.05, 1.05)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("temp", -1.0), ("top_p", "x"), ("mirostat", 2), ("top_k", np.ones(2))]
+)
+def test_sampling_that_cannot_be_is_told_and_left_out(key: str, value: Any) -> None:
+    found = sampling_defaults(head_of(**{f"general.sampling.{key}": value}))
+    assert (found.temperature, found.top_k, found.top_p) == (0.8, 40, 0.95)
+    assert len(found.unfit) == 1

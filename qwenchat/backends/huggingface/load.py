@@ -157,9 +157,10 @@ def _quiet() -> Iterator[None]:
 
 def _read_defaults(files: HubFiles, config: Any) -> GenerationDefaults:
     from qwenchat.engine.generation_config import read_generation_defaults
-    from qwenchat.engine.gguf_config import DEFAULTS
+    from qwenchat.engine.gguf_config import sampling_defaults
 
-    defaults = DEFAULTS if files.gguf else read_generation_defaults(files.folder)
+    head = files.head
+    defaults = read_generation_defaults(files.folder) if head is None else sampling_defaults(head)
     eos = config.get_text_config().eos_token_id
     ends = [i for i in (eos if isinstance(eos, list) else [eos]) if isinstance(i, int)]
     return replace(defaults, eos_token_ids=(*defaults.eos_token_ids, *ends))

@@ -104,13 +104,13 @@ def has_own_vocabulary(folder: Path, model_type: object) -> bool:
 
 
 def _look_at_gguf(path: Path) -> Place:
-    from qwenchat.engine.gguf_config import DEFAULTS, translate
+    from qwenchat.engine.gguf_config import sampling_defaults, translate
     from qwenchat.gguf.file import read_gguf
     from qwenchat.gguf.head import read_head
 
     head = read_head(read_gguf(path))
     config = translate(head).model(head.path)
-    return Place(path, config, _ended_by(DEFAULTS, head.vocabulary.turn_ends), head)
+    return Place(path, config, _ended_by(sampling_defaults(head), head.vocabulary.turn_ends), head)
 
 
 def _ended_by(defaults: GenerationDefaults, ends: tuple[int, ...]) -> GenerationDefaults:
