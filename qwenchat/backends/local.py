@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 from time import perf_counter
@@ -207,12 +208,14 @@ class Model:
         Raises:
             PromptError, ContextLengthError: as :meth:`logits`.
         """
-        from qwenchat.backends.likelihoods import likelihoods
+        from qwenchat.backends.likelihoods import as_tensor, likelihoods
 
-        rows, found = self.logits(ids), list[TokenChosen]()
-        for start in range(0, len(ids) - 1, _SCORED):
-            part = ids[start + 1 : start + 1 + _SCORED]
-            found += likelihoods(rows[start : start + len(part)], part, top, self.tokenizer)
+        found = list[TokenChosen]()
+        with closing(self.engine.rows(ids)) as parts:
+            for rows in map(as_tensor, parts):
+                for start in range(0, len(rows), _SCORED):
+                    part = ids[len(found) + 1 :][: len(rows[start : start + _SCORED])]
+                    found += likelihoods(rows[start : start + len(part)], part, top, self.tokenizer)
         return found
 
     def _reply(

@@ -117,6 +117,8 @@ def reply_events(
                 if words.stopped or words.thought_enough:
                     break
         stats.append(generation.stats)
+        if chosen and generation.stats.finish_reason == "stop" and not words.stopped:
+            yield chosen.popleft()  # the token that ended it, which has no text
         if words.stopped or not words.thought_enough:
             reason = "stop" if words.stopped else generation.stats.finish_reason or "cancelled"
             break

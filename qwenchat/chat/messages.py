@@ -223,7 +223,7 @@ class Likelihood:
 
 @dataclass(frozen=True, slots=True)
 class TokenChosen:
-    """The next token of a reply, before its text, where likelihoods are asked for.
+    """The next token of a reply, before its text, where likelihoods are asked for; or the one that ended it.
 
     Attributes:
         token: what was chosen.

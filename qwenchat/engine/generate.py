@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Generic, TypeVar
 
@@ -89,9 +89,7 @@ class BaseEngine(ABC, Generic[R]):
             PromptError, ContextLengthError: as :meth:`generate`.
             InsufficientMemoryError: memory ran out.
         """
-        checked = check_ids(ids, self.runner.vocab_size)
-        if len(checked) > self.runner.max_positions:
-            raise _too_long(len(checked), self.runner.max_positions)
+        checked = self._checked(ids)
         try:
             return self.runner.logits(checked)
         except Exception as error:
@@ -99,6 +97,24 @@ class BaseEngine(ABC, Generic[R]):
                 raise
             trouble = out_of_memory(error)
         raise trouble
+
+    def rows(self, ids: Sequence[int]) -> Generator[Any, None, None]:
+        """The rows of :meth:`logits`, some at a time; raises as that does."""
+        checked = self._checked(ids)
+        try:
+            yield from self.runner.rows(checked)
+            return
+        except Exception as error:
+            if not self.runner.ran_out(error):
+                raise
+            trouble = out_of_memory(error)
+        raise trouble
+
+    def _checked(self, ids: Sequence[int]) -> list[int]:
+        checked = check_ids(ids, self.runner.vocab_size)
+        if len(checked) > self.runner.max_positions:
+            raise _too_long(len(checked), self.runner.max_positions)
+        return checked
 
     @property
     def unused_seconds(self) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from qwenchat.engine.generation import Cancelled
@@ -120,6 +120,9 @@ class Runner(Protocol[C]):
         Raises:
             Cancelled: the one row's ``cancel`` was set.
         """
+
+    def rows(self, ids: Sequence[int]) -> Iterator[Any]:
+        """The rows of :meth:`logits`, some at a time, so that there are never all of them in memory."""
 
     def logits(self, ids: Sequence[int]) -> Any:
         """The logits [T, V] after each of ``ids``, float32, for whoever looks at them; touches no cache."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
@@ -92,6 +92,11 @@ class SharedEngine(BaseEngine[R]):
         """As :meth:`~qwenchat.engine.generate.BaseEngine.logits`; several who ask wait for one another."""
         with self._looking:
             return super().logits(ids)
+
+    def rows(self, ids: Sequence[int]) -> Generator[Any, None, None]:
+        """As :meth:`~qwenchat.engine.generate.BaseEngine.rows`; several who ask wait for one another."""
+        with self._looking:
+            yield from super().rows(ids)
 
     def forget(self) -> None:
         """As :meth:`~qwenchat.engine.generate.BaseEngine.forget`: as soon as the turn is over."""

@@ -6,7 +6,7 @@ Owns what lies between the loop's ids and a model's tensors. Knows nothing of li
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -119,12 +119,16 @@ class TorchRunner(OneAtATime[TorchCache]):
             yield token
             logits = self.prefill(cache, [token], cancel)
 
-    def logits(self, ids: Sequence[int]) -> Tensor:
-        """As :meth:`qwenchat.engine.runner.Runner.logits`, on the CPU."""
+    def rows(self, ids: Sequence[int]) -> Iterator[Tensor]:
+        """As :meth:`qwenchat.engine.runner.Runner.rows`, on the CPU: a chunk of prefill at a time."""
         cache = TorchCache(self.config, self._new_kv(len(ids)), self.device)
         cache.begin(ids)
-        rows = [self.verify(cache, ids[i : i + self.chunk]).cpu() for i in range(0, len(ids), self.chunk)]
-        return torch.cat(rows)
+        for i in range(0, len(ids), self.chunk):
+            yield self.verify(cache, ids[i : i + self.chunk]).cpu()
+
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """As :meth:`qwenchat.engine.runner.Runner.logits`, on the CPU."""
+        return torch.cat(list(self.rows(ids)))
 
     def ran_out(self, error: Exception) -> bool:
         """As :meth:`qwenchat.engine.runner.Runner.ran_out`."""

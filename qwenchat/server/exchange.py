@@ -174,40 +174,42 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in _chunks(receive):
+            more = True
+            while more and len(body) <= limit:
+                chunk, more = await _receive(receive)
                 body += chunk
-                if len(body) > limit:
-                    break
     except TimeoutError:
         raise Refused(
             408, "the body took too long", code="timeout", headers={"connection": "close"}
         ) from None
     if len(body) > limit:
         body.clear()
-        await _drain(receive)
+        if more:
+            await _drain(receive)
         raise too_large
     return bytes(body)
 
 
-async def _chunks(receive: Receive) -> Any:
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
-        yield message.get("body", b"")
-        more = message.get("more_body", False)
+async def _receive(receive: Receive) -> tuple[bytes, bool]:
+    """The next of a body, and whether more follows.
+
+    Raises:
+        Gone: it does not come to its end.
+    """
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Gone
+    return message.get("body", b""), message.get("more_body", False)
 
 
 async def _drain(receive: Receive) -> None:
     """Reads on for a while: who is still sending would not hear the answer of a connection that closes."""
-    drained = 0
+    drained, more = 0, True
     with suppress(TimeoutError, Gone):
         async with asyncio.timeout(_DRAIN_SECONDS):
-            async for chunk in _chunks(receive):
+            while more and drained <= _DRAINED:
+                chunk, more = await _receive(receive)
                 drained += len(chunk)
-                if drained > _DRAINED:
-                    return
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -6,7 +6,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from typing import Any
 
-from qwenchat.chat.messages import Likelihood, ReplyEnd, TokenChosen
+from qwenchat.chat.messages import Likelihood, TokenChosen
 from qwenchat.server.fields import Fields
 from qwenchat.server.refusals import Refused
 
@@ -37,12 +37,6 @@ class Waiting:
         tokens, self._tokens = self._tokens, []
         self.all += tokens
         return tokens
-
-    def end(self, end: ReplyEnd) -> list[TokenChosen]:
-        """Those that are left at the end of a reply."""
-        if end.stop:
-            self._tokens.clear()
-        return self.take()
 
 
 def written(data: bytes) -> str:

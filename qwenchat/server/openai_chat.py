@@ -77,8 +77,6 @@ class ChatWriter:
         self._told.add(event)
         if isinstance(event, TokenChosen):
             self._waiting.add(event)
-        if isinstance(event, ReplyEnd) and (left := self._waiting.end(event)):
-            return [self._chunk({}, tokens=left)]
         if isinstance(event, TextDelta):
             return [self._chunk({"content": event.text}, tokens=self._waiting.take())]
         if isinstance(event, ThoughtDelta):

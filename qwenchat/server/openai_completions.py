@@ -146,7 +146,7 @@ class CompletionWriter:
             self._take(self._waiting.take())
             return [self._chunk(event.text)]
         elif isinstance(event, ReplyEnd):
-            self._take(self._waiting.end(event))
+            self._take([] if event.stop else self._waiting.take())
             return [self._end(event)]
         return []
 

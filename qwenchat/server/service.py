@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Protocol
@@ -34,6 +34,10 @@ class Served(Backend, Protocol):
     @property
     def tokenizer(self) -> Tokenizer:
         """Text to token ids and back."""
+
+    @property
+    def end_ids(self) -> Collection[int]:
+        """The tokens that end a reply."""
 
     def text_ids(self, text: str) -> list[int]:
         """The tokens of a text that is no chat, with what every text of the model begins with."""

@@ -57,6 +57,8 @@ def tokenize(fields: Fields, service: Service) -> dict[str, Any]:
         fields.done()
         service.check_length(len(text))
         ids = model.text_ids(text) if special else model.tokenizer.encode(text)
+        # What ends a reply has its own token where it is asked for alone: programs look its id up so.
+        ids = [ends[text]] if text in (ends := _ends(service)) else ids
     told: dict[str, Any] = {"tokens": ids, "count": len(ids), "max_model_len": model.context}
     if strings:
         told["token_strs"] = [model.tokenizer.decode_token(i).decode("utf-8", "replace") for i in ids]
@@ -74,6 +76,12 @@ def detokenize(fields: Fields, service: Service) -> dict[str, Any]:
     return {"prompt": text, "content": text}
 
 
+def _ends(service: Service) -> dict[str, int]:
+    """The tokens that end a reply, by their written forms."""
+    decode = service.model.tokenizer.decode_token
+    return {decode(i).decode("utf-8", "replace"): i for i in sorted(service.model.end_ids)}
+
+
 class TokenizerInfo:
     """``/tokenizer_info``: what there is to know of the tokenizer, for programs that count by it."""
 
@@ -82,9 +90,8 @@ class TokenizerInfo:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tells it."""
-        model = self._service.model
-        ends = sorted(getattr(model, "end_ids", ()))
-        forms = [model.tokenizer.decode_token(i).decode("utf-8", "replace") for i in ends]
+        model, ends = self._service.model, _ends(self._service)
+        forms = list(ends)
         await send_json(
             send,
             200,
@@ -95,6 +102,6 @@ class TokenizerInfo:
                 "bos_token": None,
                 "pad_token": forms[0] if forms else None,
                 "chat_template": None,
-                "added_tokens_decoder": {str(i): {"content": f} for i, f in zip(ends, forms, strict=True)},
+                "added_tokens_decoder": {str(token_id): {"content": form} for form, token_id in ends.items()},
             },
         )

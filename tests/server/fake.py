@@ -10,6 +10,7 @@ from qwenchat.chat.messages import (
     GenerationOptions,
     Likelihood,
     Message,
+    PrefillProgress,
     ReplyEnd,
     TextDelta,
     Timings,
@@ -43,6 +44,7 @@ class ServedScript(Scripted):
     def __init__(self, *steps: str, **options: str) -> None:
         super().__init__(*steps, **options)
         self.tokenizer = Bytes()
+        self.end_ids = {0}
         self.completed: list[list[int]] = []
 
     def text_ids(self, text: str) -> list[int]:
@@ -84,3 +86,49 @@ class ServedScript(Scripted):
 def chosen(token_id: int, place: int, top: int) -> TokenChosen:
     token = Likelihood(token_id, bytes([token_id]), -place / 10)
     return TokenChosen(token, (token, OTHER)[:top])
+
+
+class Held(ServedScript):
+    """Replies once it is let, or ends where it is cancelled; by itself it says nothing.
+
+    Attributes:
+        go: lets it reply.
+        started, cancelled: how many replies began, and were cancelled.
+    """
+
+    def __init__(self, *steps: str, progress: bool = True) -> None:
+        super().__init__(*steps or ("Hello.",))
+        self.go = threading.Event()
+        self.started = self.cancelled = 0
+        self._progress = progress
+
+    def stream(
+        self, messages: Sequence[Message], options: GenerationOptions, cancel: threading.Event | None = None
+    ) -> Generator[Event, None, None]:
+        assert cancel is not None
+        self.started += 1
+        if self._progress:
+            yield PrefillProgress(0, 9)
+        while not self.go.wait(0.005):
+            if cancel.is_set():
+                self.cancelled += 1
+                yield ReplyEnd("cancelled", Usage(9, 0, 0), Timings(0.0, 0.0, 0.0))
+                return
+        yield from super().stream(messages, options, cancel)
+
+
+class Endless(ServedScript):
+    """Says the same for ever, as fast as it is read."""
+
+    def __init__(self) -> None:
+        super().__init__("x")
+        self.cancelled = 0
+
+    def stream(
+        self, messages: Sequence[Message], options: GenerationOptions, cancel: threading.Event | None = None
+    ) -> Generator[Event, None, None]:
+        assert cancel is not None
+        while not cancel.is_set():
+            yield TextDelta("many words " * 1000)
+        self.cancelled += 1
+        yield ReplyEnd("cancelled", Usage(1, 0, 1), Timings(0.0, 0.0, 0.0))

@@ -63,13 +63,18 @@ class Serving:
         connection.close()
         return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, read)
 
-    def connect(self) -> socket.socket:
-        """A bare connection."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+    def connect(self, room: int | None = None) -> socket.socket:
+        """A bare connection; its side holds so many bytes that nobody reads, or more."""
+        connection = socket.socket()
+        connection.settimeout(PATIENCE)
+        if room is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        connection.connect(("127.0.0.1", self.port))
+        return connection
 
-    def send(self, path: str, body: Any) -> socket.socket:
+    def send(self, path: str, body: Any, room: int | None = None) -> socket.socket:
         """A connection on which a request was sent, and nothing was read."""
-        connection = self.connect()
+        connection = self.connect(room)
         data = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
         connection.sendall(head.encode() + data)

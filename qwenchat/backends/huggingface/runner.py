@@ -143,6 +143,10 @@ class HubRunner(OneAtATime[HubCache]):
         )
         return stream
 
+    def rows(self, ids: Sequence[int]) -> Iterator[Tensor]:
+        """As :meth:`qwenchat.engine.runner.Runner.rows`; transformers gives all at once."""
+        yield self.logits(ids)
+
     @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> Tensor:
         """As :meth:`qwenchat.engine.runner.Runner.logits`, on the CPU."""

@@ -6,7 +6,7 @@ Owns what lies between the loop's ids and the model's memory. Knows nothing of l
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,17 +143,19 @@ class CodesRunner:
             row.logits = self.model.step_screened(row.cache, token)
             row.cache.ids.append(token)
 
+    def rows(self, ids: Sequence[int]) -> Iterator[Array]:
+        """As :meth:`qwenchat.engine.runner.Runner.rows`: a chunk of prefill at a time."""
+        cache = self.new_cache(len(ids))
+        cache.begin(ids)
+        for i in range(0, len(ids), self.chunk):
+            yield self.model.run(cache, ids[i : i + self.chunk], all_positions=True)
+            cache.ids += ids[i : i + self.chunk]
+
     def logits(self, ids: Sequence[int]) -> Any:
         """As :meth:`qwenchat.engine.runner.Runner.logits`: a torch tensor, the one use of torch here."""
         import torch
 
-        cache = self.new_cache(len(ids))
-        cache.begin(ids)
-        rows = []
-        for i in range(0, len(ids), self.chunk):
-            rows.append(self.model.run(cache, ids[i : i + self.chunk], all_positions=True))
-            cache.ids += ids[i : i + self.chunk]
-        return torch.from_numpy(np.concatenate(rows))
+        return torch.from_numpy(np.concatenate(list(self.rows(ids))))
 
     def ran_out(self, error: Exception) -> bool:
         """As :meth:`qwenchat.engine.runner.Runner.ran_out`."""
