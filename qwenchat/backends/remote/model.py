@@ -137,6 +137,7 @@ class RemoteModel:
                 if wait is None and not self._does_without(sent, head, data):
                     raise self._refusal(sent, head, data)
             except Unreachable:
+                exchange.close()
                 if tries >= RETRIES:
                     raise
                 wait = WAITS[tries]
@@ -151,7 +152,8 @@ class RemoteModel:
     def _does_without(self, sent: Mapping[str, Any], head: Head, data: bytes) -> bool:
         """Whether a server refused a field of ours that nobody asked for: from now on it gets none."""
         named = _names(data) if head.status in (400, 422) else set()
-        for name, sign in (("stream_options", "stream_options"), ("max_tokens", "max_completion_tokens")):
+        signs = {"stream_options": "stream_options", "max_tokens": "max_completion_tokens"}
+        for name, sign in (*signs.items(), *((name, name) for name in self._more)):
             if name in sent and sign in named:
                 self._left_out.add(name)
                 return True
@@ -253,7 +255,7 @@ class _Reply:
         pieces = self._answer.pieces
         return pieces if pieces > 1 else self._counter.text("".join(self._said))
 
-    def _timed(self, events: Any) -> Generator[Event, None, None]:
+    def _timed(self, events: Iterable[Event]) -> Generator[Event, None, None]:
         for event in events:
             self._last = perf_counter() - self._started
             self._first = self._first or self._last
