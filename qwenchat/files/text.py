@@ -25,7 +25,12 @@ def decode(data: bytes, name: str) -> str:
     """
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not wide and b"\0" in data:
-        raise UsageError("{path} is binary", "only text can be sent", path=name)
+        raise UsageError(
+            "{path} is binary",
+            "only text can be sent",
+            in_chat="only text can be sent; /put copies it to where Python runs",
+            path=name,
+        )
     try:
         text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError:

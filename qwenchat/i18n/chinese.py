@@ -532,6 +532,10 @@ CHINESE: Mapping[str, str] = {
     "{path} is not a regular file": "{path} 不是普通文件",
     "{path} is binary": "{path} 是二进制数据",
     "only text can be sent": "只能发送文本",
+    "only text can be sent; /put copies it to where Python runs": (
+        "只能发送文本；/put 可把它复制到运行 Python 的地方"
+    ),
+    "Python has {name} in its folder": "{name} 已在 Python 的文件夹中",
     "not a regular file": "不是普通文件",
     "it is a folder": "是文件夹",
     "larger than {size}": "大于 {size}",
@@ -1544,6 +1548,7 @@ CHINESE: Mapping[str, str] = {
     "Run Python in a sandbox; its variables stay for the next run.": (
         "在沙箱中运行 Python；变量会留给下一次运行。"
     ),
+    "Copy a file of any kind to where Python runs.": "把任意类型的文件复制到运行 Python 的地方。",
     "Run the Python of the last reply in the sandbox, or its block N, after asking.": (
         "确认后在沙箱中运行上一个回答里的 Python，或其中第 N 段。"
     ),

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwenchat.chat.parts import AttachedFile
@@ -62,16 +63,17 @@ class CodeRunner:
             SandboxError: nothing can confine it here.
             ConfigError: the interpreter that the user named is none.
         """
-        if self._interpreter is None:
-            from qwenchat.tools.interpreter import Interpreter  # the prompt need not wait for it
-
-            self._interpreter = Interpreter(session.files, python=self._python)
+        interpreter = self._here(session)
         said = [node.message for turn in session.conversation.turns() for node in turn.nodes]
         for file in (*(file for message in said for file in message.files), *attached):
             if (key := (file.name, hash(file.text))) not in self._put:
-                self._interpreter.put(file.name, file.text.encode("utf-8", "replace"))
+                interpreter.put(file.name, file.text.encode("utf-8", "replace"))
                 self._put.add(key)
-        return self._interpreter.run(code, cancel, show)
+        return interpreter.run(code, cancel, show)
+
+    def put(self, session: Session, name: str, data: bytes) -> Path:
+        """Puts a file into a session's folder, in place of one of that name. Returns where it is."""
+        return self._here(session).put(name, data)
 
     def leave(self, session: Session) -> None:
         """Ends the worker. The files of a session stay with it; of one that was not kept they go."""
@@ -82,6 +84,14 @@ class CodeRunner:
         self._put.clear()
         if not session.path.exists():
             shutil.rmtree(session.files, ignore_errors=True)
+
+    def _here(self, session: Session) -> Interpreter:
+        """The interpreter of a session; its worker starts with the first run."""
+        if self._interpreter is None:
+            from qwenchat.tools.interpreter import Interpreter  # the prompt need not wait for it
+
+            self._interpreter = Interpreter(session.files, python=self._python)
+        return self._interpreter
 
 
 class RunView:

@@ -56,6 +56,19 @@ def reply_with(chat: Chat, text: str) -> None:
     chat.conversation.replace_reply(here.id, *replied(text))
 
 
+def test_files_of_any_kind_are_put_where_python_runs(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "table.xlsx").write_bytes(b"PK\x03\x04\0\xff")
+    assert "/put" in say("/file table.xlsx")
+    assert "table.xlsx" in say("/put table.xlsx")
+    assert say("/python open('table.xlsx', 'rb').read()").startswith("b'PK\\x03\\x04\\x00\\xff'")
+    (tmp_path / "table.xlsx").write_bytes(b"other")
+    say("/put ./table.xlsx")
+    assert say("/python open('table.xlsx', 'rb').read()").startswith("b'other'")
+    assert "/put PATH" in say("/put")
+    assert "gone.png" in say("/put gone.png")
+    assert "folder" in say("/put .")
+
+
 def test_python_runs_by_hand_and_keeps_its_variables(say: Say) -> None:
     assert say("/python x = 6\nprint('by hand')") == "by hand\n"
     assert say("/python x * 7") == "42\n"

@@ -13,12 +13,15 @@ from qwenchat.terminal import console
 from qwenchat.terminal.code_runner import RunView, lines_of
 from qwenchat.terminal.commands.registry import Group, number
 from qwenchat.terminal.echo import quiet_keyboard
+from qwenchat.terminal.input import attachments
 from qwenchat.terminal.signals import cancel_on_interrupt
 from qwenchat.terminal.transcript import replies
 
 if TYPE_CHECKING:
     from qwenchat.terminal.chat import Chat
 
+MAX_BYTES = 256 * 2**20
+"""The largest file that is copied: a quarter of the disk that code may fill."""
 _PYTHON = ("", "python", "python3", "py", "ipython")
 _group = Group("Code")
 command = _group.command
@@ -55,6 +58,20 @@ def _run_block(chat: Chat, rest: str) -> None:
         _run(chat, code)
     else:
         chat.say(tr("nothing was run"))
+
+
+@command(
+    "put",
+    "Copy a file of any kind to where Python runs.",
+    usage="PATH",
+    complete=lambda chat, rest: attachments.complete_path(rest),
+)
+def _put(chat: Chat, rest: str) -> None:
+    if not rest:
+        raise UsageError(Phrase("usage: {usage}", usage="/put PATH"))
+    name, data = attachments.read_any(rest, MAX_BYTES)
+    path = chat.code.put(chat.session, name, data)
+    chat.say(tr("Python has {name} in its folder", name=path.name))
 
 
 def _run(chat: Chat, code: str) -> None:

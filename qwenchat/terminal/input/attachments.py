@@ -76,9 +76,27 @@ def read_file(typed: str) -> AttachedFile:
         UsageError: there is no such file, or it is no text in UTF-8 (or, with its mark, UTF-16).
         ContextLengthError: it is larger than :data:`MAX_BYTES`.
     """
+    name, data = read_any(typed, MAX_BYTES)
+    return AttachedFile(name, decode(data, name))
+
+
+def read_any(typed: str, limit: int) -> tuple[str, bytes]:
+    """Reads a file of any kind.
+
+    Args:
+        typed: its path, as for :func:`to_path`.
+        limit: the most bytes that it may have.
+
+    Returns:
+        Its name as the user gave it, and what it holds.
+
+    Raises:
+        UsageError: there is no such file.
+        ContextLengthError: it is larger.
+    """
     name = _unquoted(typed)
     try:
-        data = opening.read_file(to_path(typed), MAX_BYTES)[0]
+        return name, opening.read_file(to_path(typed), limit)[0]
     except FileNotFoundError:
         raise UsageError("there is no file {path}", path=name) from None
     except IsADirectoryError:
@@ -87,13 +105,12 @@ def read_file(typed: str) -> AttachedFile:
         raise UsageError("{path} is not a regular file", "only text can be sent", path=name) from None
     except opening.TooLarge:
         raise ContextLengthError(
-            "{path} is larger than {limit} KiB", "send a part of it", path=name, limit=MAX_BYTES // 1024
+            "{path} is larger than {limit} KiB", "send a part of it", path=name, limit=limit // 1024
         ) from None
     except OSError as error:
         raise UsageError(
             "{path} cannot be read: {reason}", path=name, reason=opening.reason_of(error)
         ) from error
-    return AttachedFile(name, decode(data, name))
 
 
 def find_mentions(text: str) -> list[str]:
