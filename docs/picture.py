@@ -155,23 +155,28 @@ def _mixed(one: str, other: str, share: float) -> str:
 # --- the writer ------------------------------------------------------------------------------------
 
 
-def draw(screen: HistoryScreen) -> str:
-    """The screen in a window of its own, as an SVG that stands by itself."""
+def draw(screen: HistoryScreen, command: str = COMMAND, title: str = "A chat with qwenchat") -> str:
+    """The screen in a window of its own, as an SVG that stands by itself.
+
+    Args:
+        command: the window's title.
+        title: the picture's.
+    """
     width = 2 * MARGIN + screen.columns * CELL
     height = TITLE_BAR + screen.lines * ROW + MARGIN
     size = f'width="{_n(width)}" height="{_n(height)}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {_n(width)} {_n(height)}" role="img"'
         f' font-family="{FONTS}" font-size="{_n(FONT_SIZE)}" fill="{INK}">',
-        "<title>A chat with qwenchat</title>",
-        *_window(width, height),
+        f"<title>{escape(title)}</title>",
+        *_window(width, height, command),
     ]
     for y in range(screen.lines):
         parts += _row([_cell(screen, x, y) for x in range(screen.columns)], TITLE_BAR + y * ROW)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _window(width: float, height: float) -> Iterator[str]:
+def _window(width: float, height: float, command: str) -> Iterator[str]:
     # Half a pixel in, so that the frame is one sharp pixel.
     yield (
         f'<rect x="0.5" y="0.5" width="{_n(width - 1)}" height="{_n(height - 1)}" rx="9.5"'
@@ -181,7 +186,7 @@ def _window(width: float, height: float) -> Iterator[str]:
         yield f'<circle cx="{_n(MARGIN + 20 * x)}" cy="18" r="5.5" fill="{FRAME}"/>'
     yield (
         f'<text x="{_n(width / 2)}" y="22" font-size="12" fill="{QUIET}"'
-        f' text-anchor="middle">{escape(COMMAND)}</text>'
+        f' text-anchor="middle">{escape(command)}</text>'
     )
 
 
