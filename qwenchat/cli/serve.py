@@ -6,6 +6,7 @@ Owns the command's options and what it says. What is served is ``server``'s.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _PORT = 8000
 _LONGEST_KEY = 4096
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+")
 
 
 def _option(help_text: str, metavar: str, *names: str) -> Any:
@@ -129,8 +131,7 @@ def _entry(host: str, key_file: Path | None, origins: list[str]) -> Entry:
     from qwenchat.server.guard import Entry, is_loopback
 
     for origin in origins:
-        scheme, _, name = origin.partition("://")
-        if scheme not in ("http", "https") or not name or "/" in name:
+        if not _ORIGIN.fullmatch(origin):
             raise UsageError(
                 "--cors is {origin}, expected the origin of a page, such as https://example.org",
                 origin=origin,

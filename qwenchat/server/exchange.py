@@ -26,6 +26,8 @@ PING_SECONDS = 1.0
 BODY_SECONDS = 60.0
 _DRAIN_SECONDS = 2.0
 _DRAINED = 64 * 2**20
+_LARGE = 2**20
+"""A body that takes a while to be parsed: in a thread, so that others are not held up."""
 
 log = logging.getLogger("qwenchat.server")
 
@@ -52,7 +54,7 @@ class Exchange:
         """Answers one request."""
         service, started = self._service, monotonic()
         try:
-            job = self._read(Fields.of_body(await read_body(scope, receive, service.limits.body)), service)
+            job = self._read(await read_fields(scope, receive, service.limits.body), service)
             await self._answer(job, scope, receive, send, started)
         except Gone:
             service.metrics.count(scope["path"], 499)
@@ -157,6 +159,12 @@ class _Answer:
         data = b"".join(frames)
         if data or not more:
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+async def read_fields(scope: Scope, receive: Receive, limit: int) -> Fields:
+    """The fields of a request; raises as :func:`read_body`, and where it is no JSON object."""
+    body = await read_body(scope, receive, limit)
+    return Fields.of_body(body) if len(body) < _LARGE else await asyncio.to_thread(Fields.of_body, body)
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:

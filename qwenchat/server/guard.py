@@ -128,5 +128,7 @@ async def _preflight(headers: dict[bytes, str], send: Send) -> None:
         "access-control-allow-headers": headers.get(b"access-control-request-headers", "content-type"),
         "access-control-max-age": "600",
     }
+    if b"access-control-request-private-network" in headers:  # of a page on the web, for this network
+        allowed["access-control-allow-private-network"] = "true"
     await send(start(204, allowed))
     await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -117,6 +117,11 @@ class Told:
             self.end = event
 
     @property
+    def thought_tokens(self) -> int:
+        """Tokens of what the model thought by itself, as far as they are known."""
+        return len(self.end.thought_ids or ()) if self.end else 0
+
+    @property
     def usage(self) -> Usage:
         """Tokens; of a reply without an end, none."""
         return self.end.usage if self.end else Usage(0, 0, 0)

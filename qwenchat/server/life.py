@@ -6,6 +6,7 @@ The first signal lets what runs come to its end, up to a limit; a second one end
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -40,7 +41,8 @@ def bind(host: str, port: int) -> socket.socket:
         raise UsageError("{host} is no address of this machine", host=host) from None
     family, _, _, _, address = found[0]
     bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name == "posix":  # elsewhere it would let another program take the port over
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
         bound.listen(_BACKLOG)

@@ -65,14 +65,22 @@ class Metrics:
         self._first_token.add(max(seconds - work, 0.0) + end.timings.first_token)
         self._whole.add(seconds)
 
-    def text(self, *, running: int, waiting: int, model: str) -> str:
-        """All of it, as Prometheus reads it."""
+    def text(self, *, running: int, waiting: int, model: str, caches: int = 0, cached: int = 0) -> str:
+        """All of it, as Prometheus reads it.
+
+        Args:
+            running, waiting: requests that the model works on, and that wait for it.
+            model: its name.
+            caches, cached: KV caches that are kept, and the tokens in them.
+        """
         named = model.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         lines = [
             *_of("info", "gauge", "The server.", [(f'version="{__version__}",model="{named}"', 1)]),
             *_of("uptime_seconds", "gauge", "Since it began.", [("", round(monotonic() - self._started, 3))]),
             *_of("requests_running", "gauge", "Requests that the model works on.", [("", running)]),
             *_of("requests_waiting", "gauge", "Requests that wait for the model.", [("", waiting)]),
+            *_of("kv_caches", "gauge", "KV caches that are kept.", [("", caches)]),
+            *_of("kv_tokens", "gauge", "Tokens that they hold.", [("", cached)]),
             *_of(
                 "requests_total",
                 "counter",

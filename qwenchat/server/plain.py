@@ -52,8 +52,13 @@ class MetricsPage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tells it."""
         service = self._service
+        state = getattr(getattr(service.model, "engine", None), "state", None)
         text = service.metrics.text(
-            running=service.gate.running, waiting=service.gate.waiting, model=service.name
+            running=service.gate.running,
+            waiting=service.gate.waiting,
+            model=service.name,
+            caches=getattr(state, "caches", 0),
+            cached=getattr(state, "cached_tokens", 0),
         ).encode()
         head = {"content-type": "text/plain; version=0.0.4; charset=utf-8", "content-length": str(len(text))}
         await send(start(200, head))

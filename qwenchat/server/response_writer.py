@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from qwenchat.chat.messages import CallMade, ReplyEnd, TextDelta, ThoughtDelta
+from qwenchat.chat.messages import CallMade, ReplyEnd, TextDelta, ThoughtDelta, Usage
 from qwenchat.chat.parts import ToolCall
 from qwenchat.server import sse
 from qwenchat.server.choosing import Choice
@@ -200,9 +200,7 @@ class ResponseWriter:
             "tools": asked.tools,
             "top_p": asked.top_p,
             "truncation": "disabled",
-            "usage": _usage(usage.prompt_tokens, usage.reused_tokens, usage.completion_tokens)
-            if is_over
-            else None,
+            "usage": _usage(usage, self._told.thought_tokens) if is_over else None,
             "user": None,
             "metadata": asked.metadata or {},
         }
@@ -214,11 +212,11 @@ def _part(kind: str, text: str) -> dict[str, Any]:
     return {"type": "reasoning_text", "text": text}
 
 
-def _usage(prompt: int, cached: int, completion: int) -> dict[str, Any]:
+def _usage(usage: Usage, thought: int) -> dict[str, Any]:
     return {
-        "input_tokens": prompt,
-        "input_tokens_details": {"cached_tokens": cached},
-        "output_tokens": completion,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": prompt + completion,
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.reused_tokens},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": thought},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from qwenchat.errors import QwenchatError
-from qwenchat.server.exchange import Gone, read_body, send_json
+from qwenchat.server.exchange import Gone, read_fields, send_json
 from qwenchat.server.fields import Fields, wrong
 from qwenchat.server.messages import read_messages
 from qwenchat.server.refusals import of_error
@@ -30,8 +30,8 @@ class Answers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         try:
-            body = await read_body(scope, receive, self._service.limits.body)
-            answer = await asyncio.to_thread(self._answer, Fields.of_body(body), self._service)
+            fields = await read_fields(scope, receive, self._service.limits.body)
+            answer = await asyncio.to_thread(self._answer, fields, self._service)
         except Gone:
             return
         except QwenchatError as error:

@@ -102,7 +102,10 @@ class ToolBackend:
                 return
             end = _sum(end, ended)
             written.append(Text(text, ended.token_ids))
-            if ended.stop not in self._form.stop or parser.stops(ended.stop) or not _room(options, end):
+            if ended.stop not in self._form.stop or parser.stops(ended.stop):
+                break
+            if not _room(options, end):
+                end = replace(end, finish_reason="length")
                 break
             # The model only said the stop word; it goes on behind it.
             written.append(Text(ended.stop))
@@ -114,7 +117,9 @@ class ToolBackend:
             yield from step.finish()
         self._remember(step.key, tuple(written))
         is_plain = not resumed and step.is_plain(written)
-        yield replace(end, token_ids=ended.token_ids if is_plain else None)
+        # That the form's own word ended it is nobody else's to know.
+        stop = "" if end.stop in self._form.stop else end.stop
+        yield replace(end, token_ids=ended.token_ids if is_plain else None, stop=stop)
 
     @property
     def estimates(self) -> bool:

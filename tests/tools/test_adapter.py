@@ -45,6 +45,21 @@ def test_a_call_and_the_answer_come_as_events() -> None:
     assert [sum(isinstance(e, ReplyEnd) for e in found) for found in (first, second)] == [1, 1]
 
 
+def test_a_step_that_the_limit_cuts_behind_a_word_of_the_form_says_so() -> None:
+    said = "Thought: I saw the "
+    *_, end = events(
+        ToolBackend(Scripted(f"{said}Observation: x"), [TIME]), [QUESTION], max_new_tokens=len(said)
+    )
+    assert isinstance(end, ReplyEnd)
+    assert (end.finish_reason, end.stop) == ("length", "")
+
+
+def test_the_word_of_the_form_that_ends_a_step_is_no_stop_string_of_the_caller_s() -> None:
+    *_, end = events(ToolBackend(Scripted(STEP), [TIME]), [QUESTION])
+    assert isinstance(end, ReplyEnd)
+    assert (end.finish_reason, end.stop) == ("stop", "")
+
+
 def test_the_next_prompt_only_adds_what_came_of_the_call() -> None:
     """Whatever the model wrote, its tokens stay, in the next step and in the next question."""
     odd = "Thought:  I  look. \nAction:time\nAction Input:  {} \n"  # as no renderer would write it
