@@ -74,13 +74,9 @@ def answer(words: list[str], context: Context, grammar: str = "") -> None:
     """
     import logging
 
-    from qwenchat.cli.backend import load
-    from qwenchat.cli.reply import write_reply
-    from qwenchat.sessions.autosave import Autosave
+    from qwenchat.cli.backend import ask_ahead, load
     from qwenchat.sessions.resume import open_chat, options_for
     from qwenchat.terminal.notices import Notices
-    from qwenchat.terminal.thoughts import unheard
-    from qwenchat.terminal.tools import ChatTools, ScratchPython
 
     flags = context.flags
     if flags.as_json + flags.stream_json + flags.code > 1:
@@ -108,12 +104,22 @@ def answer(words: list[str], context: Context, grammar: str = "") -> None:
     if flags.complete:
         start.session.conversation.system = None
         context.say(tr("completing the text; this is no chat, and is not saved"))
+    started = time.perf_counter()
+    backend: Backend | None = None
+    if not (flags.complete or settings.tools or start.session.conversation.nodes):
+        # Nothing of the chat hangs on what follows: a server that has the model can begin.
+        backend = ask_ahead(start.model, settings, start.session.conversation, message, options)
+
+    from qwenchat.cli.reply import write_reply
+    from qwenchat.sessions.autosave import Autosave
+    from qwenchat.terminal.thoughts import unheard
+    from qwenchat.terminal.tools import ChatTools, ScratchPython
+
     autosave = Autosave(start.session, notices.warn, settings.save and not flags.complete)
     notices.show()
     python = ScratchPython(settings.tools_python or "")
     with closing(autosave), closing(python), closing(ChatTools.of(settings, python.run)) as tools:
-        started = time.perf_counter()
-        backend = load(start.model, settings, complete=flags.complete, served=True)
+        backend = backend or load(start.model, settings, complete=flags.complete, served=True)
         loaded = time.perf_counter() - started
         if note := unheard(backend, options):
             context.say(note)
@@ -130,6 +136,7 @@ def answer(words: list[str], context: Context, grammar: str = "") -> None:
             )
         finally:
             notices.show()
+            backend.close()
     logging.getLogger("qwenchat").info("reply ended: %s", end)
     _report(end, backend, loaded, settings, options.max_new_tokens)
     if grammar and end.finish_reason == "length":

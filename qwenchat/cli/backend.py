@@ -12,7 +12,10 @@ from qwenchat.i18n.language import tr
 from qwenchat.settings.remotes import Remote, remote_of
 
 if TYPE_CHECKING:
+    from qwenchat.backends.door.client import DoorBackend
     from qwenchat.chat.backend import Backend
+    from qwenchat.chat.conversation import Conversation
+    from qwenchat.chat.messages import GenerationOptions
     from qwenchat.models.progress import Progress
     from qwenchat.settings.schema import Settings
     from qwenchat.terminal.background_load import Load, Notice
@@ -66,7 +69,28 @@ def loader(name: str, settings: Settings, *, complete: bool = False, served: boo
     return load
 
 
-def _behind_a_door(name: str, settings: Settings, complete: bool) -> Backend | None:
+def ask_ahead(
+    name: str, settings: Settings, conversation: Conversation, question: str, options: GenerationOptions
+) -> Backend | None:
+    """A server's model, if one has it and may answer, that is asked already while this program gets ready.
+
+    Args:
+        conversation: in which the question is asked; it stays as it is.
+    """
+    if not settings.server or remote_of(name, settings.remotes) is not None:
+        return None
+    found = _behind_a_door(name, settings, False)
+    if found is not None:
+        from qwenchat.chat.messages import Message
+        from qwenchat.chat.parts import Role
+
+        asked = conversation.fork()
+        asked.ask(Message.of_text(Role.USER, question), "")
+        found.ask_ahead(asked.messages(), options)
+    return found
+
+
+def _behind_a_door(name: str, settings: Settings, complete: bool) -> DoorBackend | None:
     """The model of a server on this machine, if one has it."""
     from qwenchat.backends.door import places
 

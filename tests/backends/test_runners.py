@@ -6,6 +6,8 @@ import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -20,6 +22,7 @@ from qwenchat.engine.generation import Cancelled
 from qwenchat.engine.prompt_lookup import PromptLookup
 from qwenchat.engine.runner import Runner
 from qwenchat.engine.sampling import SamplingParams
+from qwenchat.engine.shared import SharedEngine
 from qwenchat.engine.torch_runner import TorchRunner
 from qwenchat.engine.weights.loader import load_model
 from qwenchat.errors import InsufficientMemoryError
@@ -305,6 +308,24 @@ def test_rows_that_are_stepped_together_get_what_each_would_get_alone(
     assert replies == [
         fresh(prompt, params, len(reply)) for prompt, reply in zip(prompts, replies, strict=True)
     ]
+
+
+def test_several_who_share_it_each_get_what_they_get_alone(
+    runner: Runner[Any], engine: Engine[Any], fresh: Callable[..., list[int]]
+) -> None:
+    # Where the rounding does not depend on what was run together, some begin alike.
+    begin = PROMPT[:40] if runner.verifies_exactly else []
+    asked = [([*begin, *ids(5 + 3 * n, seed=n)], DRAWN if n % 3 == 2 else None) for n in range(9)]
+    asked += asked[:3] if runner.verifies_exactly else []
+    expected = [fresh(prompt, params, 12) for prompt, params in asked]
+    shared = SharedEngine(runner, context=128, slots=3)
+    with closing(shared), ThreadPoolExecutor(len(asked)) as pool:
+
+        def ask(what: tuple[list[int], SamplingParams | None]) -> list[int]:
+            return list(shared.generate(what[0], what[1], max_new_tokens=12))
+
+        for _ in range(2):
+            assert list(pool.map(ask, asked)) == expected
 
 
 def test_a_reply_may_pass_the_context_that_the_cache_was_made_for(

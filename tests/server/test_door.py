@@ -22,12 +22,14 @@ from qwenchat.chat.messages import (
     CallMade,
     Event,
     GenerationOptions,
+    Likelihood,
     Message,
     PrefillProgress,
     ReplyEnd,
     TextDelta,
     ThoughtDelta,
     Timings,
+    TokenChosen,
     Usage,
 )
 from qwenchat.chat.parts import AttachedFile, Role, Text, Thought, ToolCall, ToolResult
@@ -57,11 +59,24 @@ ASKED = [
     Message(Role.ASSISTANT, (Thought("hm", (1, 2)), Text("I", (3,)), ToolCall("f", "{}", "1"))),
     Message(Role.TOOL, (ToolResult("1", "f", "no", failed=True),)),
 ]
-OPTIONS = GenerationOptions(temperature=0.5, seed=2**62, stop=("a", "\n"), think=True, grammar="start: /a/")
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"required": ["a"], "x": [[], {}]}}}
+OPTIONS = GenerationOptions(
+    temperature=0.5,
+    seed=2**62,
+    stop=("a", "\n"),
+    think=True,
+    grammar="start: /a/",
+    tools=(TOOL,),
+    logit_bias=((7, 1.5),),
+    likelihoods=1,
+)
 EVENTS = [
     PrefillProgress(3, 40),
     ThoughtDelta("so \ud800"),
     TextDelta("你"),
+    TokenChosen(
+        Likelihood(7, b"\xe4\xbd", -0.5), (Likelihood(7, b"\xe4\xbd", -0.5), Likelihood(8, b"", -9.0))
+    ),
     CallMade(ToolCall("f", '{"a": 1}', "2")),
     ReplyEnd("stop", Usage(9, 3, 2), Timings(0.1, 0.2, 0.3), 7, (1, 2), None, 3, 2, True, "\n"),
 ]
@@ -174,6 +189,32 @@ def test_a_mistake_of_the_models_is_told_and_the_next_is_answered(opened: Callab
     assert list(backend.stream(ASKED, OPTIONS)) == EVENTS
 
 
+def test_what_is_asked_ahead_is_answered_once(opened: Callable[..., Door]) -> None:
+    model = Listener(*EVENTS)
+    opened(model)
+    backend = asking()
+    backend.ask_ahead(ASKED, OPTIONS)
+    assert model.begun.wait(WAIT)
+    model.asked.clear()
+    assert list(backend.stream(ASKED, OPTIONS)) == EVENTS
+    assert model.asked == []  # nobody asked again
+    assert list(backend.stream(ASKED, OPTIONS)) == EVENTS
+    assert model.asked == [ASKED, OPTIONS]
+
+
+def test_what_is_asked_ahead_and_then_otherwise_is_cancelled(opened: Callable[..., Door]) -> None:
+    model = Listener(*EVENTS, waits=True)
+    opened(model)
+    backend = asking()
+    backend.ask_ahead(ASKED, OPTIONS)
+    assert model.begun.wait(WAIT)
+    stream = backend.stream(ASKED[:2], OPTIONS)
+    assert next(stream) == EVENTS[0]
+    assert model.cancelled.wait(WAIT)
+    assert model.asked == [ASKED[:2], OPTIONS]
+    stream.close()
+
+
 # --- who goes away -------------------------------------------------------------------------------
 
 
@@ -194,7 +235,7 @@ def test_who_goes_cancels_also_before_anything_came(opened: Callable[..., Door])
     opened(model)
     connection = places.connect(places.doors()[0], WAIT)
     assert connection is not None
-    asked = {"messages": wire.packed(ASKED), "options": wire.packed(OPTIONS)}
+    asked = {"messages": wire.packed(tuple(ASKED)), "options": wire.packed(OPTIONS)}
     Lines(connection).send(client._hello("stream", WANTED, **asked))
     assert model.begun.wait(WAIT)
     connection.close()

@@ -79,6 +79,12 @@ class DoorBackend:
         )
         self.call_form, self.thinks = model["call_form"], model["thinks"]
         self._path, self._wanted, self._presence = path, wanted, presence
+        self._ahead: tuple[dict[str, Any], socket.socket, Lines] | None = None
+
+    def ask_ahead(self, messages: Sequence[Message], options: GenerationOptions) -> None:
+        """Asks for what :meth:`stream` will be asked for: it is begun while the program gets ready."""
+        asked = _request(messages, options)
+        self._ahead = (asked, *self._ask("stream", **asked))
 
     def stream(
         self,
@@ -91,7 +97,14 @@ class DoorBackend:
         Raises:
             QwenchatError: as the server's model raises it; or the server is gone.
         """
-        connection, lines = self._ask("stream", messages=packed(list(messages)), options=packed(options))
+        asked, ahead = _request(messages, options), self._ahead
+        self._ahead = None
+        if ahead is not None and ahead[0] == asked:
+            _, connection, lines = ahead
+        else:
+            if ahead is not None:
+                ahead[1].close()
+            connection, lines = self._ask("stream", **asked)
         with contextlib.closing(connection):
             connection.settimeout(_LOOK)
             told = False
@@ -111,7 +124,7 @@ class DoorBackend:
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """As :meth:`qwenchat.chat.backend.Backend.count_tokens`."""
-        return int(self._asked("count", messages=packed(list(messages)))["count"])
+        return int(self._asked("count", messages=packed(tuple(messages)))["count"])
 
     def effective(self, options: GenerationOptions) -> GenerationOptions:
         """As :meth:`qwenchat.chat.backend.Backend.effective`."""
@@ -121,6 +134,8 @@ class DoorBackend:
     def close(self) -> None:
         """Lets the server go; its model stays."""
         self._presence.close()
+        if self._ahead is not None:
+            self._ahead[1].close()
 
     def _asked(self, do: str, **fields: Any) -> dict[str, Any]:
         connection, lines = self._ask(do, **fields)
@@ -138,6 +153,10 @@ class DoorBackend:
             connection.close()
             raise gone() from None
         return connection, lines
+
+
+def _request(messages: Sequence[Message], options: GenerationOptions) -> dict[str, Any]:
+    return {"messages": packed(tuple(messages)), "options": packed(options)}
 
 
 def gone() -> QwenchatError:

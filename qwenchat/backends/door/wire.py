@@ -8,30 +8,26 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from qwenchat import errors
-from qwenchat.chat.messages import (
-    CallMade,
-    GenerationOptions,
-    Message,
-    PrefillProgress,
-    ReplyEnd,
-    TextDelta,
-    ThoughtDelta,
-    Timings,
-    Usage,
-)
-from qwenchat.chat.parts import AttachedFile, Role, Text, Thought, ToolCall, ToolResult
+from qwenchat.chat import messages, parts
+from qwenchat.chat.messages import Message
+from qwenchat.chat.parts import Role
 from qwenchat.errors import Names, Phrase, QwenchatError
 
 LONGEST = 2**28
 """Bytes of a line: more than any chat."""
-_PARTS = (Text, Thought, AttachedFile, ToolCall, ToolResult, Usage, Timings, GenerationOptions)
-_EVENTS = (TextDelta, ThoughtDelta, CallMade, PrefillProgress, ReplyEnd)
-_CLASSES: dict[str, type[Any]] = {cls.__name__: cls for cls in (Message, *_PARTS, *_EVENTS)}
+_CLASSES: dict[str, type[Any]] = {
+    name: cls
+    for module in (messages, parts)
+    for name, cls in vars(module).items()
+    if isinstance(cls, type) and is_dataclass(cls)
+}
+"""The values of a chat, all of them."""
+_PLAIN: dict[str, Callable[[Any], Any]] = {"list": list, "dict": dict, "bytes": bytes.fromhex}
 _ERRORS: dict[str, type[QwenchatError]] = {
     name: cls
     for name, cls in vars(errors).items()
@@ -88,8 +84,14 @@ def packed(value: object) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         inside = {field.name: packed(getattr(value, field.name)) for field in fields(value)}
         return {"is": type(value).__name__, **inside}
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple):
         return [packed(item) for item in value]
+    if isinstance(value, list):
+        return {"is": "list", "of": [packed(item) for item in value]}
+    if isinstance(value, Mapping):
+        return {"is": "dict", "of": [[packed(key), packed(item)] for key, item in value.items()]}
+    if isinstance(value, bytes):
+        return {"is": "bytes", "of": value.hex()}
     return value
 
 
@@ -105,6 +107,8 @@ def unpacked(value: Any) -> Any:
         return value
     inside = {name: unpacked(item) for name, item in value.items() if name != "is"}
     try:
+        if value["is"] in _PLAIN:
+            return _PLAIN[value["is"]](inside["of"])
         cls = _CLASSES[value["is"]]
         if cls is Message:
             inside["role"] = Role(inside["role"])
