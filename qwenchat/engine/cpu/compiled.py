@@ -30,8 +30,9 @@ from qwenchat.files.atomic import write_temporary
 from qwenchat.files.opening import read_file, reason_of
 
 _SOURCES = (
-    "layout", "operations", "vector", "tiles", "atomics", "counters", "float_rows", "products", "output",
-    "gemm", "rows", "attention", "flash", "prefill", "pieces", "repack", "step", "compile",
+    "layout", "operations", "vector", "tiles", "atomics", "counters", "float_rows", "descriptor", "sums",
+    "products", "output", "gemm", "rows", "attention", "flash", "prefill", "pieces", "repack", "step",
+    "compile",
 )  # fmt: skip
 _HASH_BYTES = 32
 _MOST_BYTES = 2**24

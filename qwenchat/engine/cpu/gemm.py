@@ -13,6 +13,7 @@ word, token, digit.
 
 from __future__ import annotations
 
+from qwenchat.engine.cpu.descriptor import VECTOR, minimums_of, scales_of, zeros_of
 from qwenchat.engine.cpu.layout import (
     BIAS,
     BLOCK,
@@ -28,14 +29,16 @@ from qwenchat.engine.cpu.layout import (
     ROWS,
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import DOTS, WIDE, kernel
-from qwenchat.engine.cpu.products import VECTOR, minimums_of, permuted, scales_of, zeros_of
+from qwenchat.engine.cpu.products import permuted
 from qwenchat.engine.cpu.tiles import (
     INPUTS,
     dots_tile,
     even_bytes,
+    less_pairs,
     look_ahead,
     odd_bytes,
     spread_digits,
+    twice,
 )
 from qwenchat.engine.cpu.vector import (
     LANES,
@@ -175,35 +178,38 @@ def pack_token(m, x, t, tokens, exact, target, units, row):
 
 
 @kernel
-def open_codes(m, at, count, panel):
-    """Codes of ``count`` columns as words for the tiles, where they are not that already; their address."""
+def open_codes(m, at, count, panel, zeros):
+    """Codes of ``count`` columns as words for the tiles, where they are not that already; their address.
+
+    Args:
+        zeros: the codes of zero, int32 [32], which come off those that are made 16 bits.
+    """
     if DOTS and word(m, KIND) == CODES8:
         return at
-    to = panel
+    to, a, b = panel, twice(ints(zeros)), twice(ints(zeros + VECTOR))
     if word(m, KIND) == CODES8:
         for _ in range(count // 4):
             look_ahead(at)
-            for half in (0, VECTOR):
-                codes = ints(at + half)
-                put_ints(to + half, even_bytes(codes))
-                put_ints(to + 2 * VECTOR + half, odd_bytes(codes))
+            first, second = ints(at), ints(at + VECTOR)
+            put_ints(to, less_pairs(even_bytes(first), a))
+            put_ints(to + VECTOR, less_pairs(even_bytes(second), b))
+            put_ints(to + 2 * VECTOR, less_pairs(odd_bytes(first), a))
+            put_ints(to + 3 * VECTOR, less_pairs(odd_bytes(second), b))
             at += 2 * VECTOR
             to += 4 * VECTOR
         return panel
     for _ in range(count // 8):
         look_ahead(at)
-        for half in (0, VECTOR):
-            codes = ints(at + half)
+        first, second = ints(at), ints(at + VECTOR)
+        for i in range(8 // INPUTS):
             if DOTS:
-                put_ints(to + half, field(codes, 0, 0x0F0F0F0F))
-                put_ints(to + 2 * VECTOR + half, field(codes, 4, 0x0F0F0F0F))
+                put_ints(to, field(first, 4 * i, 0x0F0F0F0F))
+                put_ints(to + VECTOR, field(second, 4 * i, 0x0F0F0F0F))
             else:
-                put_ints(to + half, field(codes, 0, 0x000F000F))
-                put_ints(to + 2 * VECTOR + half, field(codes, 4, 0x000F000F))
-                put_ints(to + 4 * VECTOR + half, field(codes, 8, 0x000F000F))
-                put_ints(to + 6 * VECTOR + half, field(codes, 12, 0x000F000F))
+                put_ints(to, less_pairs(field(first, 4 * i, 0x000F000F), a))
+                put_ints(to + VECTOR, less_pairs(field(second, 4 * i, 0x000F000F), b))
+            to += 2 * VECTOR
         at += 2 * VECTOR
-        to += 2 * VECTOR * (8 // INPUTS)
     return panel
 
 
@@ -242,7 +248,7 @@ def _product(tile, digits):
             first, end = word(bounds, g), word(bounds, g + 1)
             while first < end:
                 count = min(PIECE, end - first)
-                codes = open_codes(m, at, count, panel)
+                codes = open_codes(m, at, count, panel, of_rows)
                 words = count // INPUTS
                 for half in range(0, 2, _VECTORS):
                     token, unit, to = x, units, sums + VECTOR * half

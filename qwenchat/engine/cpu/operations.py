@@ -63,6 +63,8 @@ def has(*features: str) -> bool:
 
 DOTS = has("avx512vnni", "avxvnni")
 """Whether four products of bytes and their sum are one instruction."""
+PAIRS = has("avx2") and not DOTS
+"""Whether two products of numbers of 16 bits and their sum are one, and fast."""
 WIDE = has("avx512f")
 """Whether a register holds 16 numbers, and there are 32 of them."""
 

@@ -5,35 +5,32 @@ its blocks of 32 rows, so that each reads one stretch of memory from end to end.
 
 Codes are whole numbers, and where the processor multiplies bytes, so is the token: in each group its numbers
 are multiples of the largest one over 2^22, in three digits of eight bits. A product of a code with a digit
-and the sum over a group are then exact, and what is rounded is no more than float32 rounds.
+and the sum over a group are then exact, and what is rounded is no more than float32 rounds. With AVX2, which
+multiplies numbers of 16 bits, digits are two, of twelve.
 """
 
 from __future__ import annotations
 
+from qwenchat.engine.cpu.descriptor import OF_GROUP, VECTOR, finish, minimums_of, scales_of, zeros_of
 from qwenchat.engine.cpu.float_rows import four_rows
 from qwenchat.engine.cpu.layout import (
-    BIAS,
     BLOCK,
     BOUNDS,
     CODES4,
     CODES8,
     COLUMNS,
     DATA,
-    FLOAT16_SCALES,
     FLOAT32,
     GROUPS,
     KIND,
     MINIMUMS,
     PERM,
     ROWS,
-    SCALES,
-    ZEROS,
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import DOTS, kernel
-from qwenchat.engine.cpu.tiles import look_ahead
+from qwenchat.engine.cpu.sums import sums_of_bytes, sums_of_nibbles, write_numbers
 from qwenchat.engine.cpu.vector import (
     LANES,
-    add,
     add_ints,
     as_floats,
     as_ints,
@@ -41,7 +38,6 @@ from qwenchat.engine.cpu.vector import (
     every,
     every_int,
     field,
-    float16s,
     floats,
     fma,
     int32_at,
@@ -54,7 +50,6 @@ from qwenchat.engine.cpu.vector import (
     mul,
     number,
     other_digits,
-    put,
     put_digits,
     put_digits_for_nibbles,
     put_int,
@@ -62,18 +57,13 @@ from qwenchat.engine.cpu.vector import (
     rounded,
     splat,
     splat_int,
-    sub,
     total,
     total_ints,
     word,
 )
 
-assert BLOCK == 2 * LANES
-VECTOR = 4 * LANES  # bytes of a vector
 _ROWS_AT_ONCE = 4
-_DIGITS = 3
 _LARGEST = 2.0**22 - 1
-_OF_GROUP = 4 * (1 + _DIGITS)  # bytes: what a unit of the input is, and the sum of each digit; or a sum alone
 
 
 @kernel
@@ -105,7 +95,7 @@ def prepare(m, x, scratch):
     if DOTS:
         write_digits(m, x, scratch + 4 * columns, scratch + 8 * columns)
     else:
-        sum_groups(m, x, scratch + 8 * columns)
+        write_numbers(m, x, scratch + 4 * columns, scratch + 8 * columns)
 
 
 @kernel
@@ -123,12 +113,12 @@ def multiply_rows(m, block, x, scratch, out, adds):
         if DOTS:
             dots_of_bytes(m, block, digits, groups_at, out, adds)
         else:
-            sums_of_bytes(m, block, x, groups_at, out, adds)
+            sums_of_bytes(m, block, x, digits, groups_at, out, adds)
     elif kind == CODES4:
         if DOTS:
             dots_of_nibbles(m, block, digits, groups_at, out, adds)
         else:
-            sums_of_nibbles(m, block, x, groups_at, out, adds)
+            sums_of_nibbles(m, block, x, digits, groups_at, out, adds)
     else:
         block_of_floats(m, kind, block, x, scratch, out, adds)
 
@@ -159,7 +149,7 @@ def write_digits(m, x, digits, groups_at):
     """
     columns, bounds, halves = word(m, COLUMNS), word(m, BOUNDS), word(m, KIND) == CODES4
     for g in range(word(m, GROUPS)):
-        first, end, here = word(bounds, g), word(bounds, g + 1), groups_at + _OF_GROUP * g
+        first, end, here = word(bounds, g), word(bounds, g + 1), groups_at + OF_GROUP * g
         # Whole numbers have no NaN, so the unit is one where the input has one, or an infinity.
         most, nothing = every(0.0), every(0.0)
         for k in range(first, end, LANES):
@@ -192,57 +182,6 @@ def put_digits_of(address, value, halves):
 
 
 @kernel
-def sum_groups(m, x, groups_at):
-    """The sum of x over each group, float32."""
-    bounds = word(m, BOUNDS)
-    for g in range(word(m, GROUPS)):
-        s = every(0.0)
-        for k in range(word(bounds, g), word(bounds, g + 1), LANES):
-            s = add(s, floats(x + 4 * k))
-        put_number(groups_at + _OF_GROUP * g, total(s))
-
-
-@kernel
-def finish(m, block, low, high, out, adds):
-    """Adds the bias of 32 rows, and stores them."""
-    at = 4 * BLOCK * block
-    if word(m, BIAS) != 0:
-        low = add(low, floats(word(m, BIAS) + at))
-        high = add(high, floats(word(m, BIAS) + at + VECTOR))
-    if adds:
-        low = add(low, floats(out + at))
-        high = add(high, floats(out + at + VECTOR))
-    put(out + at, low)
-    put(out + at + VECTOR, high)
-
-
-@kernel
-def scales_of(m, index):
-    """The scales of 16 rows."""
-    if word(m, FLOAT16_SCALES) != 0:
-        return float16s(word(m, SCALES) + 2 * LANES * index)
-    return floats(word(m, SCALES) + 4 * LANES * index)
-
-
-@kernel
-def zeros_of(m, index):
-    """The codes that stand for zero, of 16 rows; where they have minimums, for these."""
-    if word(m, ZEROS) != 0:
-        return ints(word(m, ZEROS) + 4 * LANES * index)
-    if word(m, MINIMUMS) != 0:
-        return every_int(0)
-    return every_int(128 if word(m, KIND) == CODES8 else 8)
-
-
-@kernel
-def minimums_of(m, index):
-    """The minimums of 16 rows of a matrix that has some."""
-    if word(m, FLOAT16_SCALES) != 0:
-        return float16s(word(m, MINIMUMS) + 2 * LANES * index)
-    return floats(word(m, MINIMUMS) + 4 * LANES * index)
-
-
-@kernel
 def in_units(high, middle, low, here):
     """The float that three digits' sums are, of a group's unit."""
     value = fma(as_floats(high), every(65536.0), fma(as_floats(middle), every(256.0), as_floats(low)))
@@ -256,7 +195,7 @@ def dots_of_bytes(m, block, digits, groups_at, out, adds):
     at = word(m, DATA) + BLOCK * block * columns
     low, high = every(0.0), every(0.0)
     for g in range(groups):
-        index, here = 2 * (block * groups + g), groups_at + _OF_GROUP * g
+        index, here = 2 * (block * groups + g), groups_at + OF_GROUP * g
         z, y = zeros_of(m, index), zeros_of(m, index + 1)
         s2, s1, s0 = splat_int(here + 4), splat_int(here + 8), splat_int(here + 12)
         # By digit, the first 16 rows and the others.
@@ -287,7 +226,7 @@ def dots_of_nibbles(m, block, digits, groups_at, out, adds):
     at = word(m, DATA) + BLOCK // 2 * block * columns
     low, high = every(0.0), every(0.0)
     for g in range(groups):
-        index, here = 2 * (block * groups + g), groups_at + _OF_GROUP * g
+        index, here = 2 * (block * groups + g), groups_at + OF_GROUP * g
         z, y = zeros_of(m, index), zeros_of(m, index + 1)
         s2, s1, s0 = splat_int(here + 4), splat_int(here + 8), splat_int(here + 12)
         a2, a1, a0 = minus_product(z, s2), minus_product(z, s1), minus_product(z, s0)
@@ -310,42 +249,6 @@ def dots_of_nibbles(m, block, digits, groups_at, out, adds):
             low = fma(of_group, minimums_of(m, index), low)
             high = fma(of_group, minimums_of(m, index + 1), high)
     finish(m, block, low, high, out, adds)
-
-
-def _sums(bits):
-    """Makes the product of 32 rows of codes with floats, for processors that do not multiply bytes."""
-    per_word, mask = 32 // bits, 2**bits - 1
-
-    @kernel
-    def sums(m, block, x, groups_at, out, adds):
-        groups, bounds = word(m, GROUPS), word(m, BOUNDS)
-        at = word(m, DATA) + BLOCK * bits // 8 * block * word(m, COLUMNS)
-        low, high = every(0.0), every(0.0)
-        for g in range(groups):
-            index, of_group = 2 * (block * groups + g), splat(groups_at + _OF_GROUP * g)
-            a = sub(every(0.0), mul(as_floats(zeros_of(m, index)), of_group))
-            b = sub(every(0.0), mul(as_floats(zeros_of(m, index + 1)), of_group))
-            here = x + 4 * word(bounds, g)
-            for _ in range((word(bounds, g + 1) - word(bounds, g)) // per_word):
-                look_ahead(at)
-                first, second = ints(at), ints(at + VECTOR)
-                for i in range(per_word):
-                    v = splat(here)
-                    a = fma(as_floats(field(first, bits * i, mask)), v, a)
-                    b = fma(as_floats(field(second, bits * i, mask)), v, b)
-                    here += 4
-                at += 2 * VECTOR
-            low = fma(a, scales_of(m, index), low)
-            high = fma(b, scales_of(m, index + 1), high)
-            if word(m, MINIMUMS) != 0:
-                low = fma(of_group, minimums_of(m, index), low)
-                high = fma(of_group, minimums_of(m, index + 1), high)
-        finish(m, block, low, high, out, adds)
-
-    return sums
-
-
-sums_of_bytes, sums_of_nibbles = _sums(8), _sums(4)
 
 
 @kernel

@@ -5,6 +5,7 @@ Works on descriptors of matrices, as :mod:`qwenchat.engine.cpu.products` does, w
 
 from __future__ import annotations
 
+from qwenchat.engine.cpu.descriptor import VECTOR, minimums_of, scales_of, zeros_of
 from qwenchat.engine.cpu.layout import (
     BLOCK,
     BOUNDS,
@@ -16,7 +17,7 @@ from qwenchat.engine.cpu.layout import (
     MINIMUMS,
 )  # fmt: skip
 from qwenchat.engine.cpu.operations import kernel
-from qwenchat.engine.cpu.products import VECTOR, minimums_of, scales_of, share, zeros_of
+from qwenchat.engine.cpu.products import share
 from qwenchat.engine.cpu.vector import (
     LANES,
     add_ints,

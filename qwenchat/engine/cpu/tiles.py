@@ -97,7 +97,7 @@ def dots_tile(tokens: int, rows: int, digits: int, base: int) -> Callable[..., N
     Its parameters: the codes, a word of each row every 2 * VECTOR bytes; the digits, [count, tokens, digits]
     words; the count of words; units, float32 [tokens], and behind them the sums of each digit times -1, int32
     [tokens, digits]; of the rows the codes of zero, int32, and at 2 * VECTOR the scales, float32; where the
-    sums are, float32, a token every 2 * VECTOR bytes.
+    sums are, float32, a token every 2 * VECTOR bytes. Codes of 16 bits have their zero taken off already.
 
     Args:
         base: what a digit counts of the one behind it.
@@ -107,12 +107,13 @@ def dots_tile(tokens: int, rows: int, digits: int, base: int) -> Callable[..., N
     def tile(b: Any, codes: Any, x: Any, count: Any, units: Any, of_rows: Any, sums: Any) -> None:
         cells = [(t, r, d) for t in range(tokens) for r in range(rows) for d in range(digits)]
         places = {cell: cgutils.alloca_once(b, _VINT) for cell in cells}
-        zeros = [load(b, _off(b, of_rows, VECTOR * r), _VINT, 4) for r in range(rows)]
-        for t in range(tokens):
-            for d in range(digits):
+        zeros = [load(b, _off(b, of_rows, VECTOR * r), _VINT, 4) for r in range(rows)] if DOTS else []
+        for t, r, d in cells:
+            if DOTS:
                 negative = broadcast(b, load(b, _off(b, units, 4 * (tokens + t * digits + d)), I32, 4))
-                for r in range(rows):
-                    b.store(b.mul(zeros[r], negative), places[t, r, d])
+                b.store(b.mul(zeros[r], negative), places[t, r, d])
+            else:
+                b.store(all_of(I32, 0), places[t, r, d])
         with cgutils.for_range(b, count) as loop:
             here = b.add(codes, b.mul(loop.index, ir.Constant(I64, 2 * VECTOR)))
             token = b.add(x, b.mul(loop.index, ir.Constant(I64, 4 * tokens * digits)))
@@ -243,10 +244,30 @@ def even_bytes(b: Any, x: Any) -> Any:
     return b.and_(x, all_of(I32, 0x00FF00FF))
 
 
+@operation(Ints, Ints, Ints)
+def less_pairs(b: Any, x: Any, y: Any) -> Any:
+    """x - y, of the two numbers of 16 bits that each is."""
+    pairs = ir.VectorType(I16, 2 * LANES)
+    return b.bitcast(b.sub(b.bitcast(x, pairs), b.bitcast(y, pairs)), _VINT)
+
+
+@operation(Ints, Ints)
+def twice(b: Any, x: Any) -> Any:
+    """A number of 16 bits, two times."""
+    return b.or_(x, b.shl(x, all_of(I32, 16)))
+
+
 @operation(Ints, Ints)
 def odd_bytes(b: Any, x: Any) -> Any:
     """The second and the fourth."""
-    return b.and_(b.lshr(x, all_of(I32, 8)), all_of(I32, 0x00FF00FF))
+    pairs = ir.VectorType(I16, 2 * LANES)
+    return b.bitcast(b.lshr(b.bitcast(x, pairs), ir.Constant(pairs, [8] * 2 * LANES)), _VINT)
+
+
+@operation(Ints, Ints, Ints, Ints)
+def dot_pairs(b: Any, x: Any, codes: Any, pairs: Any) -> Any:
+    """x + the products of two numbers of 16 bits each."""
+    return add_dots(b, x, codes, pairs)
 
 
 @operation(Floats, Floats, types.int64, types.float64)
