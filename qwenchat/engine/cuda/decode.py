@@ -54,6 +54,7 @@ class LayerOnTape:
     attention_norm: Tensor
     mlp_norm: Tensor
     tape: Tape
+    head_norms: HeadNorms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,7 @@ class HopperStep(DecodeStep):
         self._layers = Layers(
             [layer.tape for layer in w.tapes],
             [norm for layer in w.tapes for norm in (layer.attention_norm, layer.mlp_norm)],
+            [layer.head_norms for layer in w.tapes if layer.head_norms is not None],
             w.embedding, self.cache, self.rotary, state.token, state.position, state.counter, self.x,
             eps=self.config.norm_eps,
         )  # fmt: skip

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from qwenchat.engine.config import ModelConfig
 from qwenchat.engine.cuda.decode import LayerOnTape, Weights
 from qwenchat.engine.cuda.kernels.hopper import compiled, prefill, tape
-from qwenchat.engine.cuda.kernels.hopper.compiled import Options
 from qwenchat.engine.cuda.kernels.hopper.prefill import DOWN, PROJECTION, QKV, UP_GATE, Products, Stream
+from qwenchat.engine.cuda.kernels.hopper.sizes import BLOCKS, GROUP, HEAD_DIM, MEASURED, Options, Shape
 from qwenchat.engine.cuda.kernels.hopper.tape import Tape
 from qwenchat.engine.cuda.linear import matrix_of
 from qwenchat.engine.cuda.packed import Packed
+from qwenchat.engine.cuda.prefill import norms_of
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Block, Positions, Qwen, RMSNorm, attend
 from qwenchat.errors import Phrase
@@ -27,53 +28,57 @@ def is_hopper(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) == (9, 0)
 
 
+def shape_of(config: ModelConfig) -> Shape:
+    """A layer's widths."""
+    c = config
+    return Shape(c.hidden_size, c.num_heads, c.num_key_value_heads, c.mlp_size)
+
+
 def fits(config: ModelConfig, dtype: torch.dtype) -> bool:
     """True if a model of these shapes fits the kernel, as far as its configuration says."""
     c, q = config, config.quant
-    shapes = (c.hidden_size, c.num_heads, c.head_dim, c.mlp_size)
-    others = c.num_key_value_heads < c.num_heads or c.qk_norm or not c.qkv_bias or c.output_bias or c.mlp_bias
-    groups = q is None or (q.bits in (4, 8) and q.group_size == tape.GROUP and not q.act_order)
-    return shapes == tape.SHAPES and groups and not others and dtype in _DTYPES
+    groups = q is None or (q.bits in (4, 8) and q.group_size == GROUP and not q.act_order)
+    shapes = shape_of(c) in MEASURED and c.head_dim == HEAD_DIM
+    return shapes and groups and not c.output_bias and not c.mlp_bias and dtype in _DTYPES
 
 
 def sources(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> list[tuple[str, Options]]:
     """What the prompts of a model of these shapes need compiled, with options; nothing if it does not fit."""
     if not is_hopper(device) or not fits(config, dtype):
         return []
-    return list(prefill.sources(16 if config.quant is None else config.quant.bits, dtype))
+    bits = 16 if config.quant is None else config.quant.bits
+    return list(prefill.sources(shape_of(config), bits, dtype, normed=config.qk_norm))
 
 
 def unsupported_reason(model: Qwen) -> str | None:
     """The reason why the kernel cannot run a model on its Hopper GPU, or None."""
     count = torch.cuda.get_device_properties(model.device).multi_processor_count
-    if count < tape.BLOCKS:
-        return Phrase(
-            "the GPU has {count} multiprocessors, they need {wanted}", count=count, wanted=tape.BLOCKS
-        )
+    if count < BLOCKS:
+        return Phrase("the GPU has {count} multiprocessors, they need {wanted}", count=count, wanted=BLOCKS)
     if model.dtype not in _DTYPES:
         return Phrase("it is computed in {dtype}", dtype=str(model.dtype).removeprefix("torch."))
-    c = model.config
-    if {c.num_heads, c.num_key_value_heads} != {tape.HEADS} or c.head_dim != tape.HEAD_DIM or c.qk_norm:
+    shape = shape_of(model.config)
+    if shape not in MEASURED or model.config.head_dim != HEAD_DIM:
         return tape.other_shapes()
     layers = [_matrices(cast(Block, block)) for block in model.layers]
-    if reason := next(filter(None, (tape.misfit(*matrices) for matrices in layers)), None):
+    if reason := next(filter(None, (tape.misfit(shape, *matrices) for matrices in layers)), None):
         return reason
     return tape.other_bits() if len({matrices[0].bits for matrices in layers}) > 1 else compiled.trouble()
 
 
 def assemble(model: Qwen) -> Weights:
     """A model's weights on tapes; its layers then hold, and multiply with, the same ones."""
-    blocks = model.layers
+    blocks, shape = model.layers, shape_of(model.config)
     zeros = any(m.zeros is not None for block in blocks for m in _matrices(cast(Block, block)))
     products: Products | None = None
     tapes = []
     for i in range(len(blocks)):
         # One at a time, and the old one goes at once, to the driver: no tape would fit into what it leaves.
         block = cast(Block, blocks[i])
-        on_tape = tape.lay(*_matrices(block), zeros=zeros)
-        products = products or Products(on_tape, model.dtype)
+        on_tape, norms = tape.lay(shape, *_matrices(block), zeros=zeros), norms_of(block)
+        products = products or Products(on_tape, model.dtype, normed=norms is not None)
         blocks[i] = HopperLayer(block, on_tape, products)
-        tapes.append(LayerOnTape(block.attention_norm.weight, block.mlp_norm.weight, on_tape))
+        tapes.append(LayerOnTape(block.attention_norm.weight, block.mlp_norm.weight, on_tape, norms))
         del block
         torch.cuda.empty_cache()
     return Weights(model.embedding.weight, (), model.norm.weight, matrix_of(model.lm_head), tapes)
@@ -101,7 +106,7 @@ class HopperLayer(nn.Module):
         super().__init__()
         self.layer = block.attention.layer
         self.attention_norm, self.mlp_norm = block.attention_norm, block.mlp_norm
-        self._tape, self._products = on_tape, products
+        self._tape, self._products, self._norms = on_tape, products, norms_of(block)
         self._orders = (None, None) if on_tape.order is None else on_tape.order.unbind()
         self._bias = on_tape.bias.to(block.attention_norm.weight.dtype)
 
@@ -111,7 +116,7 @@ class HopperLayer(nn.Module):
         laid, x = products.normed(Stream(x), *self._norm(self.attention_norm), self._orders[0])
         qkv = products.multiply(on_tape, QKV, laid, tokens, self._bias)
         part = cache.layer(self.layer)
-        q = products.turn(qkv, where, part, cache.length)
+        q = products.turn(qkv, where, part, cache.length, self._norms)
         del qkv
         keys, values = part.floats(cache.length + tokens, x.dtype)
         stream = products.add(on_tape, PROJECTION, products.laid(attend(q, keys, values, where)), x)

@@ -15,7 +15,8 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from qwenchat.engine.cuda.kernels.hopper.compiled import Options, code
+from qwenchat.engine.cuda.kernels.hopper.compiled import code
+from qwenchat.engine.cuda.kernels.hopper.sizes import Options
 
 _begun: list[threading.Thread] = []
 

@@ -23,25 +23,26 @@ from qwenchat.engine.cuda.kernels.hopper.prefill import (
     hidden_twin,
     laid_twin,
 )
+from qwenchat.engine.cuda.kernels.hopper.sizes import BLOCKS, HEAD_DIM, Shape
 from qwenchat.engine.cuda.kernels.prefill import rotate_twin
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Rotary
-from tests.engine.cuda.kernels.test_hopper import CUDA, KINDS, Kind, pytestmark, shapes
+from tests.engine.cuda.kernels.test_hopper import APART, CUDA, KINDS, SHARED, SMALL, Kind, pytestmark, shapes
 
 __all__ = ["pytestmark"]
 
 
-def rows_of_blocks(both: Tensor) -> Tensor:
+def rows_of_blocks(both: Tensor, shape: Shape) -> Tensor:
     """What up and gate give, [T, 2 * mlp_size], of their product, whose rows are in the tape's order."""
-    blocks = both.view(len(both), tape.BLOCKS, -1)
-    up, gate = blocks[..., : tape.UNITS], blocks[..., tape.UNITS : 2 * tape.UNITS]
+    blocks = both.view(len(both), BLOCKS, -1)
+    up, gate = blocks[..., : shape.units], blocks[..., shape.units : 2 * shape.units]
     return torch.cat((up.flatten(1), gate.flatten(1)), dim=1)
 
 
-def units_laid(hidden: Tensor, bits: int) -> Tensor:
+def units_laid(hidden: Tensor, kind: Kind) -> Tensor:
     """Hidden units [T, mlp_size], laid."""
-    blocks = hidden.view(len(hidden), tape.BLOCKS, tape.UNITS)
-    return laid_twin(F.pad(blocks, (0, 96 - tape.UNITS)).flatten(1), bits)
+    blocks = hidden.view(len(hidden), BLOCKS, kind.shape.units)
+    return laid_twin(F.pad(blocks, (0, kind.shape.laid - kind.shape.units)).flatten(1), kind.bits)
 
 
 @pytest.mark.parametrize(
@@ -54,40 +55,46 @@ def units_laid(hidden: Tensor, bits: int) -> Tensor:
 def test_products_with_the_identity_are_the_matrices(kind: Kind, zeros: bool) -> None:
     torch.manual_seed(2)
     qkv, proj, up, gate, down = kind.layer()
-    laid = tape.lay(qkv, proj, up, gate, down, zeros=zeros)
+    shape = kind.shape
+    laid = tape.lay(shape, qkv, proj, up, gate, down, zeros=zeros)
     products = Products(laid, kind.dtype)
     # A tape keeps its own order of inputs, and of the MLP's units.
-    unit = torch.arange(tape.MLP, device=CUDA) if down.perm is None else down.perm.long()
+    unit = torch.arange(shape.mlp, device=CUDA) if down.perm is None else down.perm.long()
     in_order = [replace(m, perm=None).dense().to(kind.dtype) for m in (qkv, proj, up, gate, down)]
-    one = torch.eye(tape.HIDDEN, dtype=kind.dtype, device=CUDA)
+    one = torch.eye(shape.hidden, dtype=kind.dtype, device=CUDA)
     inputs = laid_twin(one, kind.bits)
-    found = products.multiply(laid, QKV, inputs, tape.HIDDEN, torch.zeros_like(laid.bias))
+    found = products.multiply(laid, QKV, inputs, shape.hidden, torch.zeros_like(laid.bias))
     assert torch.equal(found.t(), in_order[0])
     found = products.whole(products.add(laid, PROJECTION, inputs, torch.zeros_like(one)))
     assert torch.equal(found.t(), in_order[1])
-    found = rows_of_blocks(products.multiply(laid, UP_GATE, inputs, tape.HIDDEN))
+    found = rows_of_blocks(products.multiply(laid, UP_GATE, inputs, shape.hidden), shape)
     assert torch.equal(found.t(), torch.cat((in_order[2][unit], in_order[3][unit])))
     del found
-    one = torch.eye(tape.MLP, dtype=kind.dtype, device=CUDA)
-    x = torch.zeros(tape.MLP, tape.HIDDEN, dtype=kind.dtype, device=CUDA)
-    assert torch.equal(
-        products.whole(products.add(laid, DOWN, units_laid(one, kind.bits), x)).t(), in_order[4]
-    )
+    one = torch.eye(shape.mlp, dtype=kind.dtype, device=CUDA)
+    x = torch.zeros(shape.mlp, shape.hidden, dtype=kind.dtype, device=CUDA)
+    assert torch.equal(products.whole(products.add(laid, DOWN, units_laid(one, kind), x)).t(), in_order[4])
     for order, of in zip((None, None) if laid.order is None else laid.order, (qkv, up), strict=True):
         assert order is of.perm or (of.perm is not None and torch.equal(order, of.perm))
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 64, 65, 130, 200, 515, 1100])
-@pytest.mark.parametrize("kind", [Kind(8), Kind(4, zeros=True, dtype=torch.bfloat16), Kind(16)], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Kind(8), Kind(4, zeros=True, dtype=torch.bfloat16), Kind(16),
+        Kind(8, shape=APART), Kind(16, shape=SHARED, dtype=torch.bfloat16), Kind(4, shape=SMALL),
+    ],
+    ids=str,
+)  # fmt: skip
 @torch.inference_mode()
 def test_products_are_those_of_plain_torch_and_the_same_each_time(kind: Kind, tokens: int) -> None:
     torch.manual_seed(tokens)
     matrices = kind.layer()
-    laid = tape.lay(*matrices, zeros=kind.zeros)
+    laid, shape = kind.tape(matrices), kind.shape
     products = Products(laid, kind.dtype)
     qkv, proj, up, gate, down = (m.dense() for m in matrices)
-    x = torch.randn(tokens, tape.HIDDEN, device=CUDA).to(kind.dtype)
-    hidden = torch.randn(tokens, tape.MLP, device=CUDA).to(kind.dtype)
+    x = torch.randn(tokens, shape.hidden, device=CUDA).to(kind.dtype)
+    hidden = torch.randn(tokens, shape.mlp, device=CUDA).to(kind.dtype)
     inputs = laid_twin(x, kind.bits)
 
     def check(product: Callable[[], Tensor], expected: Tensor) -> None:
@@ -100,26 +107,28 @@ def test_products_are_those_of_plain_torch_and_the_same_each_time(kind: Kind, to
     check(lambda: products.multiply(laid, QKV, inputs, tokens, bias), x.float() @ qkv.t() + bias.float())
     check(lambda: products.whole(products.add(laid, PROJECTION, inputs, x)), x.float() @ proj.t() + x.float())
     check(
-        lambda: rows_of_blocks(products.multiply(laid, UP_GATE, inputs, tokens)),
+        lambda: rows_of_blocks(products.multiply(laid, UP_GATE, inputs, tokens), shape),
         x.float() @ torch.cat((up, gate)).t(),
     )
-    units = units_laid(hidden, kind.bits)
+    units = units_laid(hidden, kind)
     check(lambda: products.whole(products.add(laid, DOWN, units, x)), hidden.float() @ down.t() + x.float())
 
 
-@pytest.mark.parametrize("kind", [Kind(8), Kind(16, dtype=torch.bfloat16)], ids=str)
+@pytest.mark.parametrize(
+    "kind", [Kind(8), Kind(16, dtype=torch.bfloat16), Kind(4, shape=APART), Kind(8, shape=SHARED)], ids=str
+)
 @pytest.mark.parametrize("tokens", [1, 9, 130])
 @torch.inference_mode()
 def test_inputs_are_laid_as_the_twin_lays_them(kind: Kind, tokens: int) -> None:
     torch.manual_seed(tokens)
-    products = Products(tape.lay(*kind.layer(), zeros=False), kind.dtype)
-    x = torch.randn(tokens, tape.HIDDEN, device=CUDA).to(kind.dtype)
-    heads = x.view(tokens, tape.HEADS, tape.HEAD_DIM).transpose(0, 1)
+    products, shape = Products(kind.tape(kind.layer()), kind.dtype), kind.shape
+    x = torch.randn(tokens, shape.hidden, device=CUDA).to(kind.dtype)
+    heads = x.view(tokens, shape.heads, HEAD_DIM).transpose(0, 1)
     for of in (heads, heads.contiguous()):
         assert torch.equal(products.laid(of)[:, :tokens], laid_twin(x, kind.bits)[:, :tokens])
-    weight = torch.rand(tape.HIDDEN, device=CUDA).to(kind.dtype)
-    order = torch.randperm(tape.HIDDEN, device=CUDA).int()
-    parts = torch.randn(2, tape.HIDDEN // 16, tokens, 16, device=CUDA)
+    weight = torch.rand(shape.hidden, device=CUDA).to(kind.dtype)
+    order = torch.randperm(shape.hidden, device=CUDA).int()
+    parts = torch.randn(2, shape.hidden // 16, tokens, 16, device=CUDA)
     step = 2**-7 if kind.dtype == torch.bfloat16 else 2**-10
     for stream, of_place in ((Stream(x), None), (Stream(x, parts), order)):
         laid, whole = products.normed(stream, weight, 1e-6, of_place)
@@ -128,27 +137,28 @@ def test_inputs_are_laid_as_the_twin_lays_them(kind: Kind, tokens: int) -> None:
             expected = expected + stream.parts.sum(0).permute(1, 0, 2).flatten(1)
         torch.testing.assert_close(whole.float(), expected, rtol=step, atol=1e-6)
         assert torch.equal(products.whole(stream), whole)
-        normed = F.rms_norm(whole.float(), (tape.HIDDEN,), weight.float(), 1e-6)
+        normed = F.rms_norm(whole.float(), (shape.hidden,), weight.float(), 1e-6)
         normed = normed if of_place is None else normed[:, of_place.long()]
         found = laid[:, :tokens].float()
         wanted = laid_twin(normed, kind.bits)[:, :tokens]
         torch.testing.assert_close(found, wanted, rtol=2 * step, atol=1e-6)
-    both = torch.randn(tokens, tape.BLOCKS * 176, device=CUDA).to(kind.dtype)
-    both[0, 0], both[0, tape.UNITS] = 2, -100  # a gate that is shut
+    both = torch.randn(tokens, BLOCKS * shape.both, device=CUDA).to(kind.dtype)
+    both[0, 0], both[0, shape.units] = 2, -100  # a gate that is shut
     found = products.hidden(both)[:, :tokens].float()
-    wanted = laid_twin(hidden_twin(both).float(), kind.bits)[:, :tokens]
+    wanted = laid_twin(hidden_twin(both, shape).float(), kind.bits)[:, :tokens]
     torch.testing.assert_close(found, wanted, rtol=2 * step, atol=1e-6)
 
 
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("logn", [False, True])
+@pytest.mark.parametrize("kind", [Kind(8), Kind(8, shape=APART), Kind(8, shape=SHARED, normed=True)], ids=str)
 @torch.inference_mode()
 def test_queries_and_keys_are_turned_as_the_twin_turns_them(
-    int8: bool, dtype: torch.dtype, logn: bool
+    kind: Kind, int8: bool, dtype: torch.dtype, logn: bool
 ) -> None:
     tokens, start = 37, 490
-    config = replace(shapes(1), use_logn_attn=logn)
+    config = replace(shapes(1, kind.shape), use_logn_attn=logn)
     where = Rotary(config, 640, CUDA).positions(start, tokens)
     assert (where.logn is not None) == logn
     caches = [KVCache.of(config, 640, dtype=dtype, device=CUDA, int8=int8).layer(0) for _ in range(2)]
@@ -157,15 +167,15 @@ def test_queries_and_keys_are_turned_as_the_twin_turns_them(
         for part in (cache.keys, cache.values, cache.key_scales, cache.value_scales):
             if part is not None:
                 part.zero_()
-    kind = Kind(8, dtype=dtype)
-    products = Products(tape.lay(*kind.layer(), zeros=False), dtype)
-    qkv = torch.randn(tokens, 3 * tape.HIDDEN, device=CUDA).to(dtype)
+    kind = replace(kind, dtype=dtype)
+    products, norms = Products(kind.tape(kind.layer()), dtype, normed=kind.normed), kind.norms()
+    qkv = torch.randn(tokens, kind.shape.rows, device=CUDA).to(dtype)
     factors = None if where.logn is None else where.logn[:, 0, 0]
     expected = rotate_twin(
-        qkv.view(tokens, -1, tape.HEAD_DIM), where.cos[:, 0], where.sin[:, 0], factors, theirs, start
+        qkv.view(tokens, -1, HEAD_DIM), where.cos[:, 0], where.sin[:, 0], factors, theirs, start, norms
     )
     step = 2**-7 if dtype == torch.bfloat16 else 2**-10
-    found = products.turn(qkv, where, ours, start)
+    found = products.turn(qkv, where, ours, start, norms)
     torch.testing.assert_close(found.float(), expected.float(), rtol=2 * step, atol=step)
     for a, b in ((ours.keys, theirs.keys), (ours.values, theirs.values)):
         torch.testing.assert_close(a.float(), b.float(), rtol=2 * step, atol=1 if int8 else step)

@@ -36,6 +36,19 @@ __device__ __forceinline__ void bulk(void* dst, const void* src, u32 bytes, u64*
       "l"(src), "r"(bytes), "r"(sm(b))
       : "memory");
 }
+// A box of a tensor of two dimensions, its first element at (x, y): rows of 128 bytes, their pieces of 16
+// bytes by turns, as piece_of finds them. What is outside of the tensor is zero.
+__device__ __forceinline__ void bulk_box(void* dst, const void* map, int x, int y, u64* b) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, "
+      "%3}], "
+      "[%4];" ::"r"(sm(dst)),
+      "l"(map), "r"(x), "r"(y), "r"(sm(b))
+      : "memory");
+}
+__device__ __forceinline__ const byte* piece_of(const byte* box, int row, int piece) {
+  return box + row * 128 + ((piece ^ ((sm(box) >> 7) + row & 7)) << 4);
+}
 // A kernel may start while the one before it still runs: it waits for that one here, before it reads what
 // that wrote or writes anything itself, and lets the next one start.
 __device__ __forceinline__ void wait_for_previous() { asm volatile("griddepcontrol.wait;" ::: "memory"); }

@@ -15,13 +15,11 @@ from typing import Any
 import torch
 from triton.runtime.cache import get_cache_manager
 
+from qwenchat.engine.cuda.kernels.hopper.sizes import Options
 from qwenchat.errors import Phrase
 
 SHARED = 232448
 """Bytes of shared memory that a block may have on Hopper."""
-
-Options = tuple[tuple[str, int], ...]
-"""Names that a source has values for."""
 
 _FOLDER = Path(__file__).parent
 
@@ -142,6 +140,34 @@ def code(source: str, options: Options) -> bytes:
     cubin = _compile(source, text, headers, flags)
     kept.put(cubin, name, binary=True)
     return cubin
+
+
+def boxes(address: int, rows: int, row: int, box: int) -> list[int]:
+    """A tensor map of so many rows of ``row`` bytes, 128 or 256, in boxes of ``box`` rows of 128 bytes.
+
+    Raises:
+        CannotCompile: the driver will not have it.
+    """
+    from cuda.bindings import driver
+
+    types = driver.CUtensorMapDataType
+    size = row // 128
+    made = _checked(
+        driver.cuTensorMapEncodeTiled(
+            types.CU_TENSOR_MAP_DATA_TYPE_UINT16 if size == 2 else types.CU_TENSOR_MAP_DATA_TYPE_UINT8,
+            2,
+            address,
+            [driver.cuuint64_t(n) for n in (128, rows)],
+            [driver.cuuint64_t(row)],
+            [driver.cuuint32_t(n) for n in (128 // size, box)],
+            [driver.cuuint32_t(1)] * 2,
+            driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+            driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
+            driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+    )
+    return [int(word) for word in made.opaque]
 
 
 def _version() -> bytes:

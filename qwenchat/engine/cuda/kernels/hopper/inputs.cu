@@ -6,7 +6,7 @@
 typedef unsigned short half_word;
 
 struct Inputs {
-  const half_word* x;             // [tokens][heads][D]; for the MLP's hidden units [tokens][BLOCKS * 176]
+  const half_word* x;             // [tokens][heads][D]; for the MLP's hidden units [tokens][BLOCKS * BOTH]
   const float* parts;             // [splits][H / 16][tokens][16] to add to it, or null
   half_word* sum;                 // [tokens][H], with parts: x with them
   const half_word* weight;        // [H], of a norm, or null
@@ -31,9 +31,10 @@ __device__ __forceinline__ void wide_eight(const uint4& q, float (&x)[8]) {
   for (int j = 0; j < 8; j++) x[j] = wide_float(w[j / 2] >> (16 * (j % 2)) & 0xffff);
 }
 
-// A block a token, 512 threads: a norm, if there is one, and the parts of the product before added first.
-extern "C" __global__ void __launch_bounds__(512) inputs(const __grid_constant__ Inputs m) {
-  __shared__ float squares[16];
+// A block a token, a thread eight numbers: a norm, if there is one, and the parts of the product before added
+// first.
+extern "C" __global__ void __launch_bounds__(H / 8) inputs(const __grid_constant__ Inputs m) {
+  __shared__ float squares[H / 256];
   __shared__ __align__(16) float line[H / 32 * 40];  // 32 numbers and room, so that reads meet other banks
   int tid = threadIdx.x, token = blockIdx.x;
   float x[8];
@@ -66,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(512) inputs(const __grid_constant__
     __syncthreads();
     sum = 0;
 #pragma unroll
-    for (int j = 0; j < 16; j++) sum += squares[j];
+    for (int j = 0; j < H / 256; j++) sum += squares[j];
     float rms = rsqrtf(sum / H + m.eps);
 #pragma unroll
     for (int j = 0; j < 8; j++) x[j] = x[j] * rms * weight[j];
@@ -88,10 +89,11 @@ extern "C" __global__ void __launch_bounds__(512) inputs(const __grid_constant__
   *piece_at(m, tid, token) = make_uint4(w[0], w[1], w[2], w[3]);
 }
 
-// The MLP's hidden units: up times SiLU of gate. A block's 86 are laid as 96, of which the last ten are zero.
-// A block a token, 512 threads.
+// The MLP's hidden units: up times SiLU of gate. A block's are laid as whole pieces of 32, of which the last
+// ones are zeros. A block a token, 512 threads.
+constexpr int BOTH = (2 * UNITS + 15) / 16 * 16;
 extern "C" __global__ void __launch_bounds__(512) hidden(const __grid_constant__ Inputs m) {
-  constexpr int OF_BLOCK = 12, EACH = BLOCKS * OF_BLOCK / 512;  // pieces
+  constexpr int OF_BLOCK = (UNITS + 31) / 32 * 4, EACH = BLOCKS * OF_BLOCK / 512;  // pieces
   int token = blockIdx.x;
   u32 up[EACH][4], gate[EACH][4];
   start_next();
@@ -99,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(512) hidden(const __grid_constant__
 #pragma unroll
   for (int i = 0; i < EACH; i++) {
     int n = i * 512 + threadIdx.x;
-    const half_word* of = m.x + (u64)token * (BLOCKS * 176) + n / OF_BLOCK * 176;
+    const half_word* of = m.x + (u64)token * (BLOCKS * BOTH) + n / OF_BLOCK * BOTH;
 #pragma unroll
     for (int t = 0; t < 4; t++) {
       int u = input_of(n % OF_BLOCK, t);

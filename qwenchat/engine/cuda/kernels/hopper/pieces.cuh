@@ -2,15 +2,18 @@
 // as floats into the registers of a warpgroup's product.
 //
 // MATRIX: 0 is q, k, v; 1 the output projection; 2 up and gate; 3 down. Rows are counted by 16 in the order
-// of the tape. A portion is a group of scales or half of one; in down, the 86 units of a block, which are 96
-// inputs here, since the inputs' own last ten are zeros. It is made of pieces of 32 inputs (floats: 16),
+// of the tape. A portion is a group of scales or half of one; in down, the units of a block, filled up to
+// UNITS_LAID inputs here, of which the last ones are zeros. It is made of pieces of 32 inputs (floats: 16),
 // which are in an order of their own there (inputs.cu).
 #pragma once
 #include "barriers.cuh"
 
 constexpr int PIECE = BITS == 16 ? 16 : 32, PIECES = 64 / PIECE;  // inputs of a piece; pieces of a step of 64
-constexpr int UNITS_LAID = 96;
-constexpr int ROW_BLOCKS = MATRIX == 0 ? BLOCKS * 6 : MATRIX == 2 ? BLOCKS * 11 : H / 16;
+constexpr int UNITS_LAID = (UNITS + 31) / 32 * 32;
+constexpr bool HAS_TAIL = MATRIX == 2 && Shape::TAIL_ROWS > 0;
+// Row blocks of a block of threads, in front those of 16 rows.
+constexpr int FULL = MATRIX == 0 ? Shape::A_RB : Shape::G_RB, OF_BLOCK = FULL + HAS_TAIL;
+constexpr int ROW_BLOCKS = MATRIX == 0 ? QKV / 16 : MATRIX == 2 ? BLOCKS * OF_BLOCK : H / 16;
 constexpr int INPUTS = MATRIX == 3 ? BLOCKS * UNITS_LAID : H;
 constexpr int PORTION = MATRIX == 3 ? UNITS_LAID : BITS == 16 ? 64 : GROUP, OF_PORTION = PORTION / PIECE;
 constexpr bool WHOLE = MATRIX % 2 == 0;
@@ -18,46 +21,54 @@ constexpr bool WHOLE = MATRIX % 2 == 0;
 // border.
 constexpr int ROW_CODES = MATRIX == 3 ? Shape::DOWN_ROWS : 2 * BITS * PORTION,
               ROW_SCALES = BITS == 16    ? 0
-                           : MATRIX == 3 ? (2 * Shape::SB + 15) / 16 * 16
+                           : MATRIX == 3 ? Shape::DOWN_SCALES
                                          : 48;
 
 struct Copy {
   const byte* from;
   int bytes;
 };
-// The last of a block's eleven row blocks of up and gate has only 12 rows.
-__device__ __forceinline__ bool is_tail(int row_block) { return MATRIX == 2 && row_block % 11 == 10; }
+// Blocks whose rows are keys and values alone come last.
+__device__ __forceinline__ bool is_apart(int row_block) {
+  return MATRIX == 0 && APART && row_block >= ASKING * FULL;
+}
+// The last of a block's row blocks of up and gate may have fewer rows.
+__device__ __forceinline__ bool is_tail(int row_block) { return HAS_TAIL && row_block % OF_BLOCK == FULL; }
 // Where a tile of a whole input begins that has a portion.
 __device__ __forceinline__ const byte* whole_tile(const byte* tape, int row_block, int portion) {
-  constexpr int OF_BLOCK = MATRIX == 0 ? 6 : 11, FULL = MATRIX == 0 ? 6 : 10;
-  int b = row_block / OF_BLOCK, rb = row_block % OF_BLOCK,
-      tile = rb * Shape::KB + portion * PORTION / Shape::KT;
-  return tape +
-         ((u64)min(tile, FULL * Shape::KB) * Shape::TILE +
-          (u64)max(tile - FULL * Shape::KB, 0) * Shape::TAIL) *
-             BLOCKS +
-         (u64)b * (is_tail(row_block) ? Shape::TAIL : Shape::TILE);
+  int along = portion * PORTION / Shape::KT;
+  if (is_apart(row_block)) {
+    row_block -= ASKING * FULL;
+    int tile = row_block % 4 * Shape::KB + along;
+    return tape + Shape::K_AT + ((u64)tile * TELLING + row_block / 4) * Shape::TILE;
+  }
+  int b = row_block / OF_BLOCK, tile = row_block % OF_BLOCK * Shape::KB + along;
+  constexpr int OF = MATRIX == 0 ? ASKING : BLOCKS;
+  return is_tail(row_block) ? tape + (Shape::T_AT - Shape::G_AT) + ((u64)along * OF + b) * Shape::TAIL
+                            : tape + ((u64)tile * OF + b) * Shape::TILE;
 }
 // Where a tile of columns begins that has a row block and a portion.
 __device__ __forceinline__ const byte* column_tile(const byte* tape, int row_block, int portion) {
-  constexpr int ALL = MATRIX == 1 ? Shape::O_N : Shape::D_N, BYTES = MATRIX == 1 ? Shape::TILE : Shape::DOWN;
-  int b = MATRIX == 1 ? portion * PORTION / D * RANKS + row_block / 64 : portion;
-  int tile = (MATRIX == 1 ? row_block % 64 : row_block) / Shape::RBT -
+  constexpr int ALL = MATRIX == 1 ? Shape::O_N : Shape::D_N, BYTES = MATRIX == 1 ? Shape::OUT : Shape::DOWN,
+                OF = MATRIX == 1 ? ASKING : BLOCKS, RBT = MATRIX == 1 ? Shape::O_RBT : Shape::D_RBT;
+  int b = MATRIX == 1 ? portion * PORTION / D * RANKS + row_block / Shape::QUARTER : portion;
+  int tile = (MATRIX == 1 ? row_block % Shape::QUARTER : row_block) / RBT -
              (MATRIX == 1 ? Shape::o_tile(b, 0) : Shape::d_tile(b, 0));
-  return tape + ((u64)((tile + ALL) % ALL) * BLOCKS + b) * BYTES;
+  return tape + ((u64)((tile + ALL) % ALL) * OF + b) * BYTES;
 }
 __device__ __forceinline__ Copy codes_of(const byte* tape, int row_block, int portion) {
   if constexpr (WHOLE) {
-    int chunk = portion * PORTION % Shape::KT / Shape::CHUNK, bytes = is_tail(row_block) ? 384 : 512;
+    int chunk = portion * PORTION % Shape::KT / Shape::CHUNK,
+        bytes = is_tail(row_block) ? 32 * Shape::TAIL_ROWS : 512;
     return {whole_tile(tape, row_block, portion) + chunk * bytes, bytes * (PORTION / Shape::CHUNK)};
   }
-  const byte* at =
-      column_tile(tape, row_block, portion) + row_block % Shape::RBT * (MATRIX == 1 ? 256 * BITS : ROW_CODES);
-  return {at + (MATRIX == 1 ? portion * PORTION % D * (2 * BITS) : 0), ROW_CODES};
+  const byte* at = column_tile(tape, row_block, portion);
+  if (MATRIX == 3) return {at + row_block % Shape::D_RBT * ROW_CODES, ROW_CODES};
+  return {at + row_block % Shape::O_RBT * (256 * BITS) + portion * PORTION % D * (2 * BITS), ROW_CODES};
 }
 // Of whole inputs and the output projection, which of a tile's groups of scales.
 __device__ __forceinline__ int group_of(int row_block, int portion) {
-  return WHOLE ? portion * PORTION % Shape::KT / GROUP : row_block % Shape::RBT;
+  return WHOLE ? portion * PORTION % Shape::KT / GROUP : row_block % Shape::O_RBT;
 }
 // How far its scales are from where their copy begins: groups may have 40 bytes, copies begin at multiples
 // of 16.
@@ -66,11 +77,14 @@ __device__ __forceinline__ int scales_off(int row_block, int portion) {
 }
 __device__ __forceinline__ Copy scales_of(const byte* tape, int row_block, int portion) {
   if constexpr (MATRIX == 3)
-    return {
-        column_tile(tape, row_block, portion) + Shape::DOWN_CODES + row_block % Shape::RBT * 2 * Shape::SB,
-        2 * Shape::SB};
+    return {column_tile(tape, row_block, portion) + Shape::DOWN_CODES +
+                row_block % Shape::D_RBT * Shape::DOWN_SCALES,
+            Shape::DOWN_SCALES};
   const byte* at = WHOLE ? whole_tile(tape, row_block, portion) : column_tile(tape, row_block, portion);
-  at += (is_tail(row_block) ? Shape::TAIL_CODES : Shape::CODES) + group_of(row_block, portion) * Shape::SB;
+  at += (MATRIX == 1          ? Shape::OUT_CODES
+         : is_tail(row_block) ? Shape::TAIL_CODES
+                              : Shape::CODES) +
+        group_of(row_block, portion) * Shape::SB;
   return {at - scales_off(row_block, portion), (Shape::SB + 15) / 16 * 16};
 }
 
@@ -109,13 +123,14 @@ struct Rows {  // what is taken off the codes of rows g and g + 8, and what they
   }
 };
 struct Portion {  // what a lane needs of one besides its codes
-  Rows first, later;
+  Rows first, later, last;
   int border;  // down: how many inputs from the lane's first are before the border of groups
   __device__ __forceinline__ void read(const byte* scales, int row_block, int portion) {
     if (BITS == 16) return;
     first.read(scales + scales_off(row_block, portion));
     if (MATRIX == 3) {
       later.read(scales + Shape::SB);
+      if (SPANS > 2) last.read(scales + 2 * Shape::SB);
       border = first_part(portion) - threadIdx.x % 4 * 8;
     }
   }
@@ -124,20 +139,22 @@ struct Portion {  // what a lane needs of one besides its codes
 // `codes` is where those of the warp's 16 rows lie.
 __device__ __forceinline__ uint4 words_of(const byte* codes, int row_block, int i) {
   int lane = threadIdx.x & 31, g = lane / 4, t = lane % 4, chunk = BITS == 4 ? i / 2 : i;
-  if (MATRIX == 3 && i == OF_PORTION - 1) {
-    const byte* at = codes + chunk * 512;
+  uint4 none = make_uint4(0, 0, 0, 0);
+  if (MATRIX == 3 && chunk >= PADDED / Shape::CHUNK) {  // steps by themselves, the last one in fewer lanes
+    constexpr int FIRST = PADDED / Shape::CHUNK * (BITS == 4 ? 2 : 1), LEFT = PADDED - FIRST * PIECE;
+    const byte* at = codes + FIRST * PIECE * (2 * BITS) + (i - FIRST) * PIECE * (2 * BITS);
+    int lanes = min(LEFT - (i - FIRST) * PIECE, PIECE) / (PIECE / 4);  // none behind the last
     if (BITS == 4) {
-      uint2 u = t < 3 ? *(const uint2*)(at + (g * 3 + t) * 8) : make_uint2(0, 0);
+      uint2 u = t < lanes ? *(const uint2*)(at + (g * lanes + t) * 8) : make_uint2(0, 0);
       return make_uint4(u.x, u.y, u.x >> 4, u.y >> 4);
     }
-    constexpr int LANES = BITS == 8 ? 3 : 2;
-    return t < LANES ? *(const uint4*)(at + (g * LANES + t) * 16) : make_uint4(0, 0, 0, 0);
+    return t < lanes ? *(const uint4*)(at + (g * lanes + t) * 16) : none;
   }
   uint4 q;
   if (is_tail(row_block)) {
-    const byte* at = codes + chunk * 384;
-    uint2 e = *(const uint2*)(at + lane * 8),
-          f = lane < 16 ? *(const uint2*)(at + 256 + lane * 8) : make_uint2(0, 0);
+    const byte* at = codes + chunk * (32 * Shape::TAIL_ROWS);
+    uint2 e = g < Shape::TAIL_ROWS ? *(const uint2*)(at + lane * 8) : make_uint2(0, 0),
+          f = g + 8 < Shape::TAIL_ROWS ? *(const uint2*)(at + 256 + lane * 8) : make_uint2(0, 0);
     q = make_uint4(e.x, f.x, e.y, f.y);
   } else {
     q = *(const uint4*)(codes + chunk * 512 + lane * 16);
@@ -158,10 +175,14 @@ __device__ __forceinline__ void values_of(u32* out, const byte* codes, const Por
     u32 w = BITS == 8 ? words[j] ^ 0x80808080 : words[j] & 0x0f0f0f0f;
 #pragma unroll
     for (int pair = 0; pair < 2; pair++) {
-      bool later = MATRIX == 3 && p.border <= i * PIECE + j / 2 * 4 + pair * 2;
-      out[j / 2 * 4 + pair * 2 + j % 2] = two_values(__byte_perm(w, 0x64646464, pair ? 0x4342 : 0x4140),
-                                                     later ? p.later.zeros[j % 2] : p.first.zeros[j % 2],
-                                                     later ? p.later.scales[j % 2] : p.first.scales[j % 2]);
+      int input = i * PIECE + j / 2 * 4 + pair * 2;
+      bool later = MATRIX == 3 && p.border <= input,
+           last = MATRIX == 3 && SPANS > 2 && p.border + GROUP <= input;
+      u32 zeros = later ? p.later.zeros[j % 2] : p.first.zeros[j % 2],
+          scales = later ? p.later.scales[j % 2] : p.first.scales[j % 2];
+      if (last) zeros = p.last.zeros[j % 2], scales = p.last.scales[j % 2];
+      out[j / 2 * 4 + pair * 2 + j % 2] =
+          two_values(__byte_perm(w, 0x64646464, pair ? 0x4342 : 0x4140), zeros, scales);
     }
   }
 }

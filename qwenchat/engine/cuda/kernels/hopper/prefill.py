@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qwenchat.engine.cuda.kernels.hopper.compiled import SHARED, Launch, Options, kernel
-from qwenchat.engine.cuda.kernels.hopper.tape import BLOCKS, HEAD_DIM, HEADS, HIDDEN, UNITS, Tape
+from qwenchat.engine.cuda.kernels.head_norms import HeadNorms
+from qwenchat.engine.cuda.kernels.hopper.compiled import SHARED, Launch, kernel
+from qwenchat.engine.cuda.kernels.hopper.sizes import BLOCKS, HEAD_DIM, Options, Shape
+from qwenchat.engine.cuda.kernels.hopper.tape import Tape
 from qwenchat.engine.kv_cache import LayerCache
 from qwenchat.engine.model import Positions
 
 QKV, PROJECTION, UP_GATE, DOWN = range(4)
 """A tape's matrices."""
 
-_LAID_UNITS = BLOCKS * 96
-_ROWS = (BLOCKS * 96, HIDDEN, BLOCKS * 176, HIDDEN)
 _TOKENS = (64, 128, 256)
 """Tokens of a tile, as ``product.cu`` can have them."""
 _SPLITS = (1, 2, 4)
@@ -60,9 +60,11 @@ class _Inputs(ctypes.Structure):
 class _Turn(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in (
-            "qkv", "cosine", "sine", "logn", "query", "keys", "values", "key_scales", "value_scales",
+            "qkv", "cosine", "sine", "logn", "q_norm", "k_norm", "query", "keys", "values", "key_scales",
+            "value_scales",
         )),
         *((name, ctypes.c_int) for name in ("tokens", "start", "capacity")),
+        ("eps", ctypes.c_float),
     ]  # fmt: skip
 
 
@@ -72,12 +74,15 @@ class Products:
     Args:
         tape: one of those that it is for.
         dtype: float16 or bfloat16.
+        normed: whether queries and keys have norms.
     """
 
-    def __init__(self, tape: Tape, dtype: torch.dtype) -> None:
-        self._dtype, self._device = dtype, tape.data.device
+    def __init__(self, tape: Tape, dtype: torch.dtype, *, normed: bool = False) -> None:
+        self._dtype, self._device, self._shape = dtype, tape.data.device, tape.shape
         self._starts = tape.sizes.starts()
-        self._options = _options(tape.bits, dtype, zeros=tape.zeros)
+        self._options = _options(tape.shape, tape.bits, dtype, zeros=tape.zeros, normed=normed)
+        hidden = tape.shape.hidden
+        self._rows = (tape.shape.rows, hidden, BLOCKS * tape.shape.both, hidden)
         self._found: dict[tuple[int, int], tuple[int, int]] = {}
         self._launches: dict[tuple[int, int], tuple[_Product, Launch]] = {}
         self._of_inputs: dict[str, tuple[_Inputs, Launch]] = {}
@@ -88,16 +93,16 @@ class Products:
     ) -> tuple[Tensor, Tensor]:
         """The stream behind a norm, laid, its inputs in ``order``; and x, with what was to be added to it."""
         x, parts = stream.x, stream.parts
-        out = _room(x, HIDDEN, x.shape[0])
+        out = _room(x, self._shape.hidden, x.shape[0])
         whole = x if parts is None else torch.empty_like(x)
-        self._lay(x, (HIDDEN, HEAD_DIM), x.shape[0], out, parts, whole, weight, eps, order)
+        self._lay(x, self._strides, x.shape[0], out, parts, whole, weight, eps, order)
         return out, whole
 
     def laid(self, heads: Tensor) -> Tensor:
         """Inputs [heads, T, head_dim], wherever heads and tokens lie, laid."""
         assert heads.stride(2) == 1
         tokens = heads.shape[1]
-        out = _room(heads, HIDDEN, tokens)
+        out = _room(heads, self._shape.hidden, tokens)
         self._lay(heads, (heads.stride(1), heads.stride(0)), tokens, out)
         return out
 
@@ -107,37 +112,49 @@ class Products:
         if stream.parts is None:
             return x
         whole = torch.empty_like(x)
-        self._lay(x, (HIDDEN, HEAD_DIM), x.shape[0], None, stream.parts, whole)
+        self._lay(x, self._strides, x.shape[0], None, stream.parts, whole)
         return whole
 
-    def turn(self, qkv: Tensor, where: Positions, cache: LayerCache, start: int) -> Tensor:
+    def turn(
+        self,
+        qkv: Tensor,
+        where: Positions,
+        cache: LayerCache,
+        start: int,
+        norms: HeadNorms | None = None,
+    ) -> Tensor:
         """The rotated queries [heads, T, head_dim]; puts the rotated keys, and the values, into the cache.
 
         Its twin is :func:`qwenchat.engine.cuda.kernels.prefill.rotate_twin`.
 
         Args:
-            qkv: [T, 3 * hidden].
+            qkv: [T, rows of q, k, v].
             where: the positions of these tokens.
             cache: one layer's.
             start: the first token's position.
+            norms: of queries and keys, which come before the rotation.
         """
-        tokens = qkv.shape[0]
-        query = qkv.new_empty(HEADS, tokens, HEAD_DIM)
+        tokens, heads = qkv.shape[0], self._shape.heads
+        query = qkv.new_empty(heads, tokens, HEAD_DIM)
         if self._turn is None:
             fields = _Turn()
-            self._turn = fields, Launch(kernel("turn.cu", "turn", self._options), 512, fields, early=True)
+            function = kernel("turn.cu", "turn", self._options)
+            self._turn = fields, Launch(function, heads * 16, fields, early=True)
         fields, launch = self._turn
         fields.qkv, fields.query = qkv.data_ptr(), query.data_ptr()
         fields.cosine, fields.sine, fields.logn = map(_address, (where.cos, where.sin, where.logn))
         fields.keys, fields.values = cache.keys.data_ptr(), cache.values.data_ptr()
         fields.key_scales, fields.value_scales = map(_address, (cache.key_scales, cache.value_scales))
+        if norms is not None:
+            fields.q_norm, fields.k_norm = norms.query.data_ptr(), norms.key.data_ptr()
+            fields.eps = norms.eps
         fields.tokens, fields.start, fields.capacity = tokens, start, cache.keys.shape[1]
         launch(tokens)
         return query
 
     def hidden(self, both: Tensor) -> Tensor:
         """The MLP's hidden units, laid, of what up and gate give."""
-        out = _room(both, _LAID_UNITS, both.shape[0])
+        out = _room(both, BLOCKS * self._shape.laid, both.shape[0])
         fields, launch = self._kernel("hidden")
         fields.x, fields.out = both.data_ptr(), out.data_ptr()
         fields.padded = out.shape[1]
@@ -148,7 +165,7 @@ class Products:
         self, tape: Tape, which: int, laid: Tensor, tokens: int, bias: Tensor | None = None
     ) -> Tensor:
         """The product with q, k, v, or with up and gate: [T, rows], the latter's as they are on the tape."""
-        out = torch.empty(tokens, _ROWS[which], dtype=self._dtype, device=self._device)
+        out = torch.empty(tokens, self._rows[which], dtype=self._dtype, device=self._device)
         self._product(tape, which, laid, tokens, 1, out=out, bias=bias)
         return out
 
@@ -160,7 +177,7 @@ class Products:
             out = torch.empty_like(x)
             self._product(tape, which, laid, tokens, 1, out=out, added=x)
             return Stream(out)
-        parts = torch.empty(splits, HIDDEN // 16, tokens, 16, device=self._device)
+        parts = torch.empty(splits, self._shape.hidden // 16, tokens, 16, device=self._device)
         self._product(tape, which, laid, tokens, splits, parts=parts)
         return Stream(x, parts)
 
@@ -174,7 +191,7 @@ class Products:
         fields.x, fields.bias, fields.added = laid.data_ptr(), _address(bias), _address(added)
         fields.out, fields.parts = _address(out), _address(parts)
         fields.tokens, fields.padded, fields.splits = tokens, laid.shape[1], splits
-        tiles = _ROWS[which] // 128 * -(-tokens // size) * splits
+        tiles = self._rows[which] // 128 * -(-tokens // size) * splits
         launch(min(tiles, self._multiprocessors))
 
     def _best(self, which: int, tokens: int) -> tuple[int, int]:
@@ -190,12 +207,18 @@ class Products:
         def time(choice: tuple[int, int]) -> float:
             """Microseconds on an H200, about."""
             size, splits = choice
-            tiles = _ROWS[which] // 128 * -(-tokens // size) * splits
-            steps = (_LAID_UNITS if which == DOWN else HIDDEN) // 64 / splits
+            tiles = self._rows[which] // 128 * -(-tokens // size) * splits
+            inputs = BLOCKS * self._shape.laid if which == DOWN else self._shape.hidden
+            steps = inputs // 64 / splits
             parts = 0.011 * splits * tokens if splits > 1 else 0
             return -(-tiles // self._multiprocessors) * (steps * (0.3 + 0.0018 * size) + 2) + parts
 
         return min(every, key=time)
+
+    @property
+    def _strides(self) -> tuple[int, int]:
+        """Those of a row's tokens and heads."""
+        return self._shape.hidden, HEAD_DIM
 
     @cached_property
     def _multiprocessors(self) -> int:
@@ -230,14 +253,15 @@ class Products:
         found = self._of_inputs.get(name)
         if found is None:
             fields = _Inputs()
-            found = fields, Launch(kernel("inputs.cu", name, self._options), 512, fields, early=True)
+            threads = 512 if name == "hidden" else self._shape.hidden // 8
+            found = fields, Launch(kernel("inputs.cu", name, self._options), threads, fields, early=True)
             self._of_inputs[name] = found
         return found
 
 
-def sources(bits: int, dtype: torch.dtype) -> Iterator[tuple[str, Options]]:
+def sources(shape: Shape, bits: int, dtype: torch.dtype, *, normed: bool) -> Iterator[tuple[str, Options]]:
     """The sources that weights of so many bits need, with their options; without zero points."""
-    options = _options(bits, dtype, zeros=False)
+    options = _options(shape, bits, dtype, zeros=False, normed=normed)
     yield "inputs.cu", options
     yield "turn.cu", options
     for size in reversed(_TOKENS):
@@ -245,8 +269,9 @@ def sources(bits: int, dtype: torch.dtype) -> Iterator[tuple[str, Options]]:
             yield "product.cu", _of_product(options, which, size)
 
 
-def _options(bits: int, dtype: torch.dtype, *, zeros: bool) -> Options:
-    return ("BITS", bits), ("ZEROS", int(zeros)), ("BF16", int(dtype == torch.bfloat16))
+def _options(shape: Shape, bits: int, dtype: torch.dtype, *, zeros: bool, normed: bool) -> Options:
+    of_codes = ("BITS", bits), ("ZEROS", int(zeros)), ("BF16", int(dtype == torch.bfloat16))
+    return (*shape.options, ("NORMED", int(normed)), *of_codes)
 
 
 def _of_product(options: Options, which: int, size: int) -> Options:
@@ -275,9 +300,9 @@ def laid_twin(x: Tensor, bits: int) -> Tensor:
     return out
 
 
-def hidden_twin(both: Tensor) -> Tensor:
+def hidden_twin(both: Tensor, shape: Shape) -> Tensor:
     """The plain twin of :meth:`Products.hidden` before it is laid: [T, inputs]."""
     rows = both.view(len(both), BLOCKS, -1).float()
-    up, gate = rows[..., :UNITS], rows[..., UNITS : 2 * UNITS]
-    units = F.pad(up * F.silu(gate), (0, _LAID_UNITS // BLOCKS - UNITS))
+    up, gate = rows[..., : shape.units], rows[..., shape.units : 2 * shape.units]
+    units = F.pad(up * F.silu(gate), (0, shape.laid - shape.units))
     return units.flatten(1).to(both.dtype)

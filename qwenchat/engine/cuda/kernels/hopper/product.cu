@@ -12,9 +12,9 @@
 struct Product {
   const byte* tape;             // the matrix
   const byte* x;                // [INPUTS / 64][padded][64]
-  const unsigned short* bias;   // [3 * H], of q, k, v
+  const unsigned short* bias;   // [QKV]
   const unsigned short* added;  // [tokens][H], or null: what a product with H rows is added to
-  unsigned short* out;          // [tokens][q, k, v: 3 * H; up and gate: BLOCKS * 176, else H]
+  unsigned short* out;          // [tokens][q, k, v: QKV; up and gate: ROW_BLOCKS * 16, else H]
   float* parts;                 // or, of H rows: [splits][H / 16][tokens][16]
   int tokens, padded, splits;
 };
@@ -23,10 +23,15 @@ constexpr int CONSUMERS = 256, THREADS = CONSUMERS + 128;
 constexpr int MEETING = 64;  // tokens of a warp that are turned round at a time
 // Two rings: of the tokens by steps of 64 inputs, of the matrix by portions.
 constexpr int X = NT * 128, CODES = 8 * (ROW_CODES + ROW_SCALES),
-              PORTIONS = CODES > 20000 ? 3 : 4 - (BITS == 8 && WHOLE),
+              PORTIONS = CODES > 26000   ? 2
+                         : CODES > 20000 ? 3
+                                         : 4 - (BITS == 8 && WHOLE),
               LEFT = SHARED - PORTIONS * CODES - 8 * MEETING * 32 - 256, STEPS = LEFT / X < 8 ? LEFT / X : 8;
 // Steps until a portion ends with one again, an even number.
-constexpr int AROUND = MATRIX == 3 ? 6 : 2;
+constexpr int HALVES_OF_STEPS = PORTION / 32, AROUND = MATRIX != 3                ? 2
+                                                       : HALVES_OF_STEPS % 4 == 0 ? HALVES_OF_STEPS / 2
+                                                       : HALVES_OF_STEPS % 2 == 0 ? HALVES_OF_STEPS
+                                                                                  : HALVES_OF_STEPS * 2;
 
 struct Memory {
   alignas(1024) byte x[STEPS][X];
@@ -96,18 +101,24 @@ __device__ void fetch_codes(const Product& m, Memory& s, int warp) {
   }
 }
 
-// The first of 16 rows in the output, and how long a row of that is.
-__device__ __forceinline__ int row_of(int row_block) {
-  if (MATRIX != 0) return row_block * 16;
-  int b = row_block / 6, rb = row_block % 6;
-  return rb / 2 * H + b / RANKS * D + number_of(b % RANKS, rb % 2 * 16);
+// The first of the half's 8 rows of a row block in the output, and how long a row of that is.
+__device__ __forceinline__ int row_of(int row_block, int half) {
+  if (MATRIX != 0) return row_block * 16 + half * 8;
+  int keys = HEADS * D, values = keys + KEY_HEADS * D;
+  if (is_apart(row_block)) {
+    int i = row_block - ASKING * FULL, rb = i % 4;
+    return (rb < 2 ? keys : values) + i / 4 * 32 + rb % 2 * 16 + half * 8;
+  }
+  int b = row_block / FULL, n = row_block % FULL * 16 + half * 8;
+  if (n < 32) return b * 32 + n;
+  return (n - 32 < KEY_ROWS ? keys : values) + b * KEY_ROWS + (n - 32) % KEY_ROWS;
 }
-constexpr int WIDTH = MATRIX == 0 ? 3 * H : MATRIX == 2 ? ROW_BLOCKS * 16 : H;
+constexpr int WIDTH = MATRIX == 0 ? QKV : MATRIX == 2 ? ROW_BLOCKS * 16 : H;
 
 // A warp's 16 rows to where a token's are side by side.
 __device__ __forceinline__ void write(const Product& m, const Tile& t, float (&d)[NT / 2], int row_block,
                                       byte* meet) {
-  int lane = threadIdx.x & 31, g = lane / 4, row = row_of(row_block);
+  int lane = threadIdx.x & 31, g = lane / 4, rows[2] = {row_of(row_block, 0), row_of(row_block, 1)};
   if (m.parts) {
     float* to = m.parts + ((u64)t.split * (H / 16) + row_block) * m.tokens * 16 + g;
 #pragma unroll
@@ -120,7 +131,7 @@ __device__ __forceinline__ void write(const Product& m, const Tile& t, float (&d
     return;
   }
   float bias[2] = {0, 0};
-  if (MATRIX == 0) bias[0] = wide_float(m.bias[row + g]), bias[1] = wide_float(m.bias[row + g + 8]);
+  if (MATRIX == 0) bias[0] = wide_float(m.bias[rows[0] + g]), bias[1] = wide_float(m.bias[rows[1] + g]);
   bool adds = (MATRIX == 1 || MATRIX == 3) && m.added;
   // Matrix lane / 8 of four: 8 tokens of rows g; of rows g + 8; the next 8 tokens of both.
   u32 at = sm(meet) + (lane / 16 * 8 + lane % 8) * 32 + lane / 8 % 2 * 16;
@@ -132,8 +143,7 @@ __device__ __forceinline__ void write(const Product& m, const Tile& t, float (&d
 #pragma unroll
       for (int i = lane; i < MEETING * 2; i += 32) {
         int of = token + i / 2;
-        if (of < m.tokens)
-          ((uint4*)meet)[i] = __ldg((const uint4*)(m.added + (u64)of * WIDTH + row + i % 2 * 8));
+        if (of < m.tokens) ((uint4*)meet)[i] = __ldg((const uint4*)(m.added + (u64)of * WIDTH + rows[i % 2]));
       }
       __syncwarp();
     }
@@ -160,7 +170,7 @@ __device__ __forceinline__ void write(const Product& m, const Tile& t, float (&d
 #pragma unroll
     for (int i = lane; i < MEETING * 2; i += 32) {
       int of = token + i / 2;
-      if (of < m.tokens) *(uint4*)(m.out + (u64)of * WIDTH + row + i % 2 * 8) = ((uint4*)meet)[i];
+      if (of < m.tokens) *(uint4*)(m.out + (u64)of * WIDTH + rows[i % 2]) = ((uint4*)meet)[i];
     }
     __syncwarp();
   }

@@ -90,7 +90,7 @@ typedef int Sum;
 #endif
 struct Whole {                                    // a warp's part of a whole input
   static constexpr int MINE = Shape::KB / TEAMS;  // tiles of a row block that are a team's
-  static constexpr int STEP = BITS == 16 ? 16 : 32, K = Shape::KT / TEAM, STEPS = K / STEP,
+  static constexpr int STEP = BITS == 16 ? 16 : 32, K = Shape::KT / PARTS, STEPS = K / STEP,
                        CHUNKS = K / Shape::CHUNK;
   static constexpr int GROUPS = BITS == 16 ? 1 : K / GROUP, HALVES = BITS == 4 ? 2 : 1;
   static_assert(BITS == 16 || MINE * GROUPS * HALVES <= 4, "a part needs two columns");
@@ -99,11 +99,13 @@ struct Whole {                                    // a warp's part of a whole in
   int sum;
   static __device__ __forceinline__ int number() { return threadIdx.x / 32 % TEAM; }
   static __device__ __forceinline__ int team() { return threadIdx.x / 32 / TEAM; }
+  static __device__ __forceinline__ bool works() { return PARTS == TEAM || number() < PARTS; }
   static __device__ __forceinline__ int kb(int i) { return team() + i * TEAMS; }
   __device__ __forceinline__ void load(const Shared& s) {
     int mine = threadIdx.x % 4, half = mine % HALVES, group = mine / HALVES;
     scale = BITS == 16 ? 1 : 0;
     sum = 0;
+    if (!works()) return;
     if constexpr (BITS == 16) {
 #pragma unroll
       for (int i = 0; i < MINE; i++)
@@ -125,17 +127,17 @@ struct Whole {                                    // a warp's part of a whole in
         x[i][j] = columns(s.digits[0], s.digits[1], (kb(i) * Shape::KT + number() * K) / 32 + j,
                           (i * GROUPS + j / 4) * HALVES + j % HALVES);
   }
-  // The products of a tile of 16 rows, or of 12 (512 or 384 bytes of 32 inputs).
+  // The products of a tile of 16 rows (512 bytes of 32 inputs), or of the last ones.
   template <bool TAIL>
   __device__ __forceinline__ void tile(Sum (&c)[4], Scales& scales, const byte* at, int i) const {
     int lane = threadIdx.x & 31, group = lane % 4 / HALVES;
     uint4 q[CHUNKS];
 #pragma unroll
     for (int j = 0; j < CHUNKS; j++) {
-      const byte* p = at + (number() * CHUNKS + j) * (TAIL ? 384 : 512);
+      const byte* p = at + (number() * CHUNKS + j) * (TAIL ? 32 * Shape::TAIL_ROWS : 512);
       if (TAIL) {
-        uint2 e = *(const uint2*)(p + lane * 8),
-              f = lane < 16 ? *(const uint2*)(p + 256 + lane * 8) : make_uint2(0, 0);
+        uint2 none = make_uint2(0, 0), e = lane / 4 < Shape::TAIL_ROWS ? *(const uint2*)(p + lane * 8) : none,
+              f = lane / 4 + 8 < Shape::TAIL_ROWS ? *(const uint2*)(p + 256 + lane * 8) : none;
         q[j] = make_uint4(e.x, f.x, e.y, f.y);
       } else {
         q[j] = *(const uint4*)(p + lane * 16);
@@ -153,29 +155,39 @@ struct Whole {                                    // a warp's part of a whole in
     for (int j = 0; j < STEPS; j++)
       mma(c, BITS == 8 ? q[j] : masked(q[j / 2], j % 2 ? 0xf0f0f0f0u : 0x0f0f0f0fu), x[i][j]);
   }
-  // Blocks of 16 rows (a last one of 12, if `tail`): a warp's share of its rows to part.
+  // Blocks of 16 rows (and the last ones behind, if `tail`), AT_ONCE at a time: a warp's share of its rows to
+  // part.
+  template <int AT_ONCE>
   __device__ __forceinline__ void rows(Shared& s, const byte* ring, Slot& slot, int blocks, bool tail,
                                        float* part, int stride) const {
-    int lane = threadIdx.x & 31, warp = threadIdx.x / 32, half = lane % 2;
+    int lane = threadIdx.x & 31, half = lane % 2;
+    part += (team() * PARTS + number()) * stride;
     slot.skip(team());
 #pragma unroll 1
-    for (int rb = 0; rb < blocks + tail; rb++) {
-      Sum c[4] = {0, 0, 0, 0};
-      Scales scales = {};
+    for (int rb = 0; rb < blocks + tail; rb += AT_ONCE) {
+      Sum c[AT_ONCE][4] = {};
+      Scales scales[AT_ONCE] = {};
 #pragma unroll
-      for (int i = 0; i < MINE; i++) {
-        const byte* at = take(s, ring, slot);
-        if (rb < blocks)
-          tile<false>(c, scales, at, i);
-        else
-          tile<true>(c, scales, at, i);
-        leave(s, slot);
+      for (int k = 0; k < AT_ONCE; k++)
+#pragma unroll
+        for (int i = 0; i < MINE; i++) {
+          const byte* at = take(s, ring, slot);
+          if (works()) {
+            if (AT_ONCE > 1 || rb < blocks)
+              tile<false>(c[k], scales[k], at, i);
+            else
+              tile<true>(c[k], scales[k], at, i);
+          }
+          leave(s, slot);
+        }
+#pragma unroll
+      for (int k = 0; k < AT_ONCE; k++) {
+        float acc[2];
+        scaled(acc, c[k], scales[k], scale, sum);
+        float v = row_of_lane(acc);
+        if (works() && lane % 4 < 2 && (AT_ONCE > 1 || rb < blocks || half * 8 + lane / 4 < Shape::TAIL_ROWS))
+          part[(rb + k) * 16 + half * 8 + lane / 4] = v;
       }
-      float acc[2];
-      scaled(acc, c, scales, scale, sum);
-      float v = row_of_lane(acc);
-      if (lane % 4 < 2 && (rb < blocks || !half || lane < 16))
-        part[warp * stride + rb * 16 + half * 8 + lane / 4] = v;
     }
     slot.back(team());
   }
@@ -183,25 +195,31 @@ struct Whole {                                    // a warp's part of a whole in
   static __device__ __forceinline__ float row(const float* part, int stride, int n) {
     float v = 0;
 #pragma unroll 4
-    for (int k = 0; k < WARPS; k++) v += part[k * stride + n];
+    for (int k = 0; k < TEAMS * PARTS; k++) v += part[k * stride + n];
     return v;
   }
 };
 
-// Adds the first two lanes' sums of rows g and g + 8.
+// Adds the sums of rows g and g + 8: over the first two lanes, or over all.
+template <bool ALL>
 __device__ __forceinline__ void add_rows(const Step& step, u64* to, const float (&acc)[2]) {
   int lane = threadIdx.x & 31, g = lane / 4, t = lane % 4;
   float v = (t & 1 ? acc[1] : acc[0]) + __shfl_xor_sync(~0u, t & 1 ? acc[0] : acc[1], 1);
+  if (ALL) v += __shfl_xor_sync(~0u, v, 2);
   if (t < 2) add(step, to + g + t * 8, v);
 }
-// A warp has EACH blocks of 16 rows of a tile of columns; of floats only half of a team's have one.
-constexpr int EACH = BITS == 16 ? 1 : Shape::RBT / TEAM, WORKERS = Shape::RBT / EACH;
+// Of a tile of columns a warp has EACH blocks of 16 rows; where there are fewer than warps some have none.
+template <int BLOCKS_OF_TILE>
+struct Share {
+  static constexpr int EACH = BLOCKS_OF_TILE > TEAM ? BLOCKS_OF_TILE / TEAM : 1,
+                       WORKERS = BLOCKS_OF_TILE / EACH;
+};
 // The head's columns of the output projection.
 __device__ __forceinline__ void projection(const Step& step, Shared& s, const byte* ring, Slot& slot,
                                            u64* sums) {
-  constexpr int STEPS = D / Whole::STEP;
-  int b = blockIdx.x, lane = threadIdx.x & 31, number = threadIdx.x / 32 % TEAM,
-      team = threadIdx.x / 32 / TEAM;
+  constexpr int STEPS = D / Whole::STEP, EACH = Share<Shape::O_RBT>::EACH,
+                WORKERS = Share<Shape::O_RBT>::WORKERS;
+  int b = block(), tid = thread(), lane = tid & 31, number = tid / 32 % TEAM, team = tid / 32 / TEAM;
   uint2 x[STEPS];
 #pragma unroll
   for (int i = 0; i < STEPS; i++)
@@ -227,29 +245,70 @@ __device__ __forceinline__ void projection(const Step& step, Shared& s, const by
           mma(c, nibbles(q, 4), x[j * 2 + 1]);
         }
       }
-      scaled(acc[e], c, scales_at(at + Shape::CODES + rb * Shape::SB), scale, sum);
+      scaled(acc[e], c, scales_at(at + Shape::OUT_CODES + rb * Shape::SB), scale, sum);
     }
     leave(s, slot);
 #pragma unroll
     for (int e = 0; e < EACH && number < WORKERS; e++)
-      add_rows(step, sums + b % 4 * 1024 + (Shape::o_tile(b, i) * Shape::RBT + number * EACH + e) * 16,
-               acc[e]);
+      add_rows<false>(
+          step,
+          sums + b % RANKS * (H / RANKS) + (Shape::o_tile(b, i) * Shape::O_RBT + number * EACH + e) * 16,
+          acc[e]);
   }
-  slot.back(team);
+  slot.back((Shape::O_N + team) % TEAMS);
 }
-// The units' columns of down; those before and behind a border of groups in columns of their own.
+// A block of 16 rows of down, the units in steps; the last step may be in fewer lanes than four.
+__device__ __forceinline__ void down_rows(Sum (&c)[4], const byte* p,
+                                          const uint2 (&x)[(PADDED + Whole::STEP - 1) / Whole::STEP]) {
+  constexpr int LANES = PADDED % Whole::STEP / (BITS == 16 ? 4 : 8), FULL = PADDED / Shape::CHUNK;
+  int lane = threadIdx.x & 31, g = lane / 4, t = lane % 4;
+  uint4 none = make_uint4(0, 0, 0, 0);
+#pragma unroll
+  for (int j = 0; j < FULL; j++) {
+    uint4 q = *(const uint4*)(p + j * 512 + lane * 16);
+    if constexpr (BITS >= 8) {
+      mma(c, q, x[j]);
+    } else {
+      mma(c, nibbles(q, 0), x[j * 2]);
+      mma(c, nibbles(q, 4), x[j * 2 + 1]);
+    }
+  }
+  p += FULL * 512;
+  if constexpr (BITS >= 8) {
+    if (LANES) mma(c, t < LANES ? *(const uint4*)(p + (g * LANES + t) * 16) : none, x[LANES ? FULL : 0]);
+  } else {
+    constexpr int HALF = PADDED % 64 / 32;  // a step without its other half
+    uint2 u;
+    if (HALF) {
+      u = *(const uint2*)(p + lane * 8);
+      mma(c, masked(make_uint4(u.x, u.y, u.x >> 4, u.y >> 4), 0x0f0f0f0f), x[HALF ? FULL * 2 : 0]);
+    }
+    if (LANES) {
+      u = t < LANES ? *(const uint2*)(p + HALF * 256 + (g * LANES + t) * 8) : make_uint2(0, 0);
+      mma(c, masked(make_uint4(u.x, u.y, u.x >> 4, u.y >> 4), 0x0f0f0f0f), x[LANES ? FULL * 2 + HALF : 0]);
+    }
+  }
+}
+// The units' columns of down; those of each group in columns of their own.
 __device__ __forceinline__ void down(const Step& step, Shared& s, const byte* ring, Slot& slot, u64* sums) {
-  constexpr int STEPS = (UNITS + Whole::STEP - 1) / Whole::STEP;
-  int b = blockIdx.x, lane = threadIdx.x & 31, number = threadIdx.x / 32 % TEAM,
-      team = threadIdx.x / 32 / TEAM, g = lane / 4, t = lane % 4, part = lane % 2;
+  constexpr int STEPS = (PADDED + Whole::STEP - 1) / Whole::STEP, EACH = Share<Shape::D_RBT>::EACH,
+                WORKERS = Share<Shape::D_RBT>::WORKERS;
+  int b = block(), tid = thread(), lane = tid & 31, number = tid / 32 % TEAM, team = tid / 32 / TEAM,
+      t = lane % 4, part = t < SPANS ? t : 0, pair = lane / 8;
   uint2 x[STEPS];
 #pragma unroll
-  for (int i = 0; i < STEPS; i++)
-    x[i] = BITS == 16
-               ? columns(s.narrow[0][0], s.narrow[1][0], i, 0)
-               : columns(s.narrow[lane / 8 % 2][0], s.narrow[lane / 8 % 2][1], i, lane < 16 ? lane / 8 : -1);
-  float scale = t < 2 ? s.narrow_scale : 0;
-  int sum = s.narrow_sums[0][part] + s.narrow_sums[1][part] + s.narrow_sums[2][part];
+  for (int i = 0; i < STEPS; i++) {
+    if (BITS == 16) {
+      x[i] = columns(s.narrow[0][0], s.narrow[1][0], i, 0);
+    } else {
+      const uint2(*of)[NARROW / 8] = s.narrow[pair < SPANS ? pair : 0];
+      x[i] = columns(of[0], of[1], i, pair < SPANS ? pair : -1);
+    }
+  }
+  float scale = t < SPANS ? s.narrow_scale : 0;
+  int sum = 0;
+#pragma unroll
+  for (int k = 0; k < (UNITS + 31) / 32; k++) sum += s.narrow_sums[k][part];
   slot.skip(team);
 #pragma unroll 1
   for (int i = team; i < Shape::D_N; i += TEAMS) {
@@ -259,29 +318,15 @@ __device__ __forceinline__ void down(const Step& step, Shared& s, const byte* ri
     for (int e = 0; e < EACH && number < WORKERS; e++) {
       int rb = number * EACH + e;
       Sum c[4] = {0, 0, 0, 0};
-      const byte* p = at + rb * Shape::DOWN_ROWS;
-      if constexpr (BITS == 16) {  // two lanes of four have the last eight inputs
-#pragma unroll
-        for (int j = 0; j < STEPS - 1; j++) mma(c, *(const uint4*)(p + j * 512 + lane * 16), x[j]);
-        mma(c, t < 2 ? *(const uint4*)(p + (STEPS - 1) * 512 + (g * 2 + t) * 16) : make_uint4(0, 0, 0, 0),
-            x[STEPS - 1]);
-      } else if constexpr (BITS == 8) {  // three lanes of four have the last 24 inputs
-        mma(c, *(const uint4*)(p + lane * 16), x[0]);
-        mma(c, *(const uint4*)(p + 512 + lane * 16), x[1]);
-        mma(c, t < 3 ? *(const uint4*)(p + 1024 + (g * 3 + t) * 16) : make_uint4(0, 0, 0, 0), x[2]);
-      } else {
-        uint4 q = *(const uint4*)(p + lane * 16);
-        uint2 u = t < 3 ? *(const uint2*)(p + 512 + (g * 3 + t) * 8) : make_uint2(0, 0);
-        mma(c, nibbles(q, 0), x[0]);
-        mma(c, nibbles(q, 4), x[1]);
-        mma(c, masked(make_uint4(u.x, u.y, u.x >> 4, u.y >> 4), 0x0f0f0f0f), x[2]);
-      }
-      scaled(acc[e], c, scales_at(at + Shape::DOWN_CODES + (rb * 2 + part) * Shape::SB), scale, sum);
+      down_rows(c, at + rb * Shape::DOWN_ROWS, x);
+      scaled(acc[e], c, scales_at(at + Shape::DOWN_CODES + rb * Shape::DOWN_SCALES + part * Shape::SB), scale,
+             sum);
     }
     leave(s, slot);
 #pragma unroll
     for (int e = 0; e < EACH && number < WORKERS; e++)
-      add_rows(step, sums + (Shape::d_tile(b, i) * Shape::RBT + number * EACH + e) * 16, acc[e]);
+      add_rows<(SPANS > 2)>(step, sums + (Shape::d_tile(b, i) * Shape::D_RBT + number * EACH + e) * 16,
+                            acc[e]);
   }
-  slot.back(team);
+  slot.back((Shape::D_N + team) % TEAMS);
 }

@@ -2,20 +2,47 @@
 #pragma once
 #include "barriers.cuh"
 
-constexpr int WARPS = 16, CONSUMERS = WARPS * 32, THREADS = CONSUMERS + 32, STAGES = BITS == 16 ? 11 : 12,
-              STAGE = 17024;
+constexpr int WARPS = 16, CONSUMERS = WARPS * 32, THREADS = CONSUMERS + 128;
 constexpr int TEAMS = 2, TEAM = WARPS / TEAMS;  // a team of warps has every other tile
+constexpr int MOST_STAGES = 12;
+constexpr int CACHE_TILE = 16384 + (KV == 8 ? 512 : 0);  // of keys and values
+__host__ __device__ constexpr int larger(int a, int b) { return a > b ? a : b; }
+constexpr int STAGE =
+    (larger(larger(larger(Shape::TILE, Shape::OUT), larger(Shape::TAIL, Shape::DOWN)), CACHE_TILE) + 127) /
+    128 * 128;
+// What a tile's positions weigh, as the registers of mmas, by 16 positions; of each head the greatest score;
+// of eight positions each greatest and mass.
+constexpr int SCORED = (KV == 8 ? 64 : 32) / 8,
+              BATCH = TEAM / SCORED;  // warps that a tile's scores take; tiles at a time
+struct Room {
+  uint4 weights[SCORED / 2][SHARING * 4];
+  float top[SHARING], most[SCORED][SHARING], mass[SCORED][SHARING];
+};
+constexpr int ROOM = (sizeof(Room) + 15) / 16 * 4;
+// Where in `part` what lies: shares of rows, of the later ones of attention; of attention itself the mixed
+// values of its two teams and their rooms.
+constexpr int STRIDE = 16 * (Shape::G_RB + 1), LATER = larger(TEAMS * PARTS * 64, 8 * (D + 4)),
+              MIXED = LATER + TEAMS * PARTS * 32, MIX = D + 4, ROOMS = MIXED + TEAMS * SHARING * MIX,
+              PART =
+                  larger(larger(ROOMS + TEAMS * 2 * BATCH * ROOM, TEAMS * PARTS * STRIDE), ORDERED ? H : 0);
+constexpr int NARROW = (larger(D, PADDED) + 31) / 32 * 32;  // inputs of a block's own
 
 struct Shared {
-  u64 full[STAGES], empty[STAGES];
-  volatile int flight;         // tiles under way at most
-  alignas(16) float q[2 * D];  // the query, and behind it the key
-  float scales[32], squares[WARPS], narrow_scale, most[4], own;
-  int sums[128], narrow_sums[4][2];  // of the whole numbers: 32 inputs each; before and behind the border
+  u64 full[MOST_STAGES], empty[MOST_STAGES];
+  volatile int flight;                     // tiles under way at most
+  alignas(16) float q[(SHARING + 1) * D];  // the queries, and behind them the key
+  // The queries of eight heads as the registers of mmas, high and low; what whole numbers are multiplied
+  // with.
+  alignas(16) uint4 query[KV / 2][32];
+  float query_scales[8];
+  float scales[32], squares[WARPS], narrow_scale, most[NARROW / 32], value_most[4], own;
+  int sums[128], narrow_sums[NARROW / 32][SPANS];           // of the whole numbers: 32 inputs each; by groups
   alignas(16) uint2 digits[2][BITS == 16 ? H / 4 : H / 8];  // of a whole input: the high and the low ones
-  alignas(16) uint2 narrow[2][2][D / 8];  // of a block's own: before and behind the border; high and low
-  alignas(16) float part[ORDERED ? H : 3648];
+  alignas(16) uint2 narrow[SPANS][2][NARROW / 8];           // of a block's own: by groups; high and low
+  alignas(16) float part[PART];
 };
+constexpr int FITTING = (SHARED - (int)sizeof(Shared)) / STAGE,
+              STAGES = FITTING < MOST_STAGES ? FITTING : MOST_STAGES;
 
 __device__ __forceinline__ void team_sync() { asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory"); }
 

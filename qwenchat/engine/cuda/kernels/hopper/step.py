@@ -9,25 +9,28 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from qwenchat.engine.cuda.kernels.hopper.compiled import SHARED, Launch, kernel
-from qwenchat.engine.cuda.kernels.hopper.tape import BLOCKS, HEADS, HIDDEN, Tape
+from qwenchat.engine.cuda.kernels.head_norms import HeadNorms
+from qwenchat.engine.cuda.kernels.hopper.compiled import SHARED, Launch, boxes, kernel
+from qwenchat.engine.cuda.kernels.hopper.sizes import BLOCKS, HEAD_DIM, RANKS, Shape
+from qwenchat.engine.cuda.kernels.hopper.tape import Tape
 from qwenchat.engine.kv_cache import KVCache
 from qwenchat.engine.model import Rotary
 
-_THREADS = 544
-_MAIL = 1152
-_FLIGHT = {4: (2, 4), 8: (3, 4), 16: (4, 4)}
+_THREADS = 640
+_FLIGHT = {4: (2, 3), 8: (2, 4), 16: (3, 4)}
 """Tiles under way at most, by the bits of the weights: while blocks wait for one another, and else (H200)."""
 
 
 class _Step(ctypes.Structure):
     _fields_ = [
+        ("boxes", ctypes.c_uint64 * 16),
         *((name, ctypes.c_void_p) for name in (
-            "tapes", "norms", "biases", "orders", "embedding", "token", "position", "cache", "cache_scales",
-            "cosine", "sine", "logn", "sums", "mail", "turn", "broken", "counter", "out",
+            "tapes", "norms", "biases", "head_norms", "orders", "embedding", "token", "position", "cache",
+            "cache_scales", "cosine", "sine", "logn", "sums", "mail", "turn", "broken", "counter", "out",
         )),
         *((name, ctypes.c_int) for name in ("layers", "capacity", "waiting_flight", "flight")),
         ("eps", ctypes.c_float),
+        ("rest", ctypes.c_byte * 64),  # it is as long as the map wants it aligned
     ]  # fmt: skip
 
 
@@ -37,6 +40,7 @@ class Layers:
     Args:
         tapes: the layers' matrices, all of one kind.
         norms: float [hidden], the two of each layer.
+        head_norms: those of its queries and keys; none if it has none.
         embedding: float16 or bfloat16 [vocabulary, hidden].
         cache: the KV cache, of as many heads as queries have.
         rotary: the tables of the positions; where their values change, the memory stays.
@@ -49,19 +53,20 @@ class Layers:
     """
 
     def __init__(
-        self, tapes: Sequence[Tape], norms: Sequence[Tensor], embedding: Tensor, cache: KVCache,
-        rotary: Rotary, token: Tensor, position: Tensor, counter: Tensor, out: Tensor, *,
-        eps: float,
+        self, tapes: Sequence[Tape], norms: Sequence[Tensor], head_norms: Sequence[HeadNorms],
+        embedding: Tensor, cache: KVCache, rotary: Rotary, token: Tensor, position: Tensor, counter: Tensor,
+        out: Tensor, *, eps: float,
     ) -> None:  # fmt: skip
         device, first, part = embedding.device, tapes[0], cache.layer(0)
-        layers = len(tapes)
+        layers, shape = len(tapes), first.shape
         ordered = any(t.order is not None for t in tapes)
-        in_order = torch.arange(HIDDEN, dtype=torch.int32, device=device).expand(2, -1)
+        in_order = torch.arange(shape.hidden, dtype=torch.int32, device=device).expand(2, -1)
         orders = torch.stack([in_order if t.order is None else t.order for t in tapes]) if ordered else None
         self._tensors: dict[str, Tensor | None] = {
             "tapes": torch.tensor([t.data.data_ptr() for t in tapes], device=device),
             "norms": torch.stack(list(norms)).float(),
             "biases": torch.stack([t.bias for t in tapes]).float(),
+            "head_norms": _stacked(head_norms),
             "orders": orders,
             "embedding": embedding,
             "token": token,
@@ -71,8 +76,8 @@ class Layers:
             "cosine": rotary.cos,
             "sine": rotary.sin,
             "logn": rotary.logn,
-            "sums": torch.zeros(2, 2 * layers, HIDDEN, dtype=torch.int64, device=device),
-            "mail": torch.zeros(HEADS, _MAIL, dtype=torch.int64, device=device),
+            "sums": torch.zeros(2, 2 * layers, shape.hidden, dtype=torch.int64, device=device),
+            "mail": torch.zeros(shape.key_heads, words_of(shape), dtype=torch.int64, device=device),
             "turn": torch.zeros(1, dtype=torch.int32, device=device),
             "broken": torch.zeros(1, dtype=torch.int32, device=device),
             "counter": counter,
@@ -84,12 +89,27 @@ class Layers:
         self._step = _Step(
             **pointers, layers=layers, capacity=cache.capacity, eps=eps, waiting_flight=waiting, flight=flight
         )
+        rows, bits = part.keys.itemsize * HEAD_DIM, 16 if part.key_scales is None else 8
+        count = 2 * layers * shape.key_heads * cache.capacity
+        self._step.boxes[:] = boxes(part.keys.data_ptr(), count, rows, 512 // bits)
         options = (
+            *shape.options,
+            ("NORMED", int(bool(head_norms))),
             ("BITS", first.bits),
             ("ZEROS", int(first.zeros)),
             ("ORDERED", int(ordered)),
-            ("KV", 16 if part.key_scales is None else 8),
+            ("KV", bits),
             ("BF16", int(embedding.dtype == torch.bfloat16)),
         )
         function = kernel("step.cu", "layers", options, SHARED)
         self.launch = partial(Launch(function, _THREADS, self._step, shared=SHARED), BLOCKS)
+
+
+def words_of(shape: Shape) -> int:
+    """The words that blocks with the same keys tell one another."""
+    return (shape.sharing + 2) * HEAD_DIM + shape.sharing**2 * RANKS * (HEAD_DIM + 4)
+
+
+def _stacked(norms: Sequence[HeadNorms]) -> Tensor | None:
+    """Norms of heads, float32 [layers, 2, head_dim]."""
+    return torch.stack([torch.stack((n.query, n.key)) for n in norms]).float() if norms else None

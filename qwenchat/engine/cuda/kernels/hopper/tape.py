@@ -10,12 +10,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from qwenchat.engine.cuda.kernels.hopper.sizes import (
+    BLOCKS,
+    GROUP,
+    HEAD_DIM,
+    RANKS,
+    Shape,
+    Sizes,
+)
 from qwenchat.engine.cuda.packed import Packed, go_together
 from qwenchat.errors import Phrase
-
-HIDDEN, HEADS, HEAD_DIM, MLP = 4096, 32, 128, 11008
-SHAPES = (HIDDEN, HEADS, HEAD_DIM, MLP)
-BLOCKS, RANKS, UNITS, GROUP = 128, 4, 86, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +28,15 @@ class Tape:
 
     Attributes:
         data: uint8, those of q, k, v; of the output projection; of up and gate; of down.
+        shape: of the layer.
         bits, zeros: of the codes, 16 for floats; whether they have zero points other than the middle.
         order: int32 [2, hidden], the input at each place of q, k, v and of up and gate; None in order.
         units: int32 [mlp_size], the MLP's unit at each place, or None in order.
-        bias: [3 * hidden], of q, k, v.
+        bias: [rows of q, k, v], zeros where there is none.
     """
 
     data: Tensor
+    shape: Shape
     bits: int
     zeros: bool
     order: Tensor | None
@@ -40,7 +46,7 @@ class Tape:
     @property
     def sizes(self) -> Sizes:
         """Of its tiles."""
-        return Sizes(self.bits, self.zeros)
+        return Sizes(self.shape, self.bits, self.zeros)
 
     @property
     def nbytes(self) -> int:
@@ -48,54 +54,9 @@ class Tape:
         return self.data.nbytes + self.bias.nbytes + (0 if self.order is None else self.order.nbytes)
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Bytes and counts of tiles, as Shape in ``shape.cuh``."""
-
-    bits: int
-    zeros: bool
-
-    @property
-    def scales(self) -> int:
-        """Bytes of 16 rows' scales and zero points."""
-        return 0 if self.bits == 16 else 32 + (2 * self.bits if self.zeros else 0)
-
-    @property
-    def along(self) -> int:
-        """Tiles along a whole input."""
-        return HIDDEN * self.bits // 8192
-
-    @property
-    def row_blocks(self) -> int:
-        """Blocks of 16 rows in a tile of columns."""
-        return 64 // self.bits
-
-    @property
-    def tile(self) -> int:
-        return 16384 + 8192 // self.bits // GROUP * self.scales
-
-    @property
-    def tail(self) -> int:
-        return self.tile - 4096
-
-    @property
-    def down(self) -> int:
-        return 11264 + self.row_blocks * 2 * self.scales
-
-    def starts(self) -> list[int]:
-        """Where the four matrices begin, and where they end."""
-        sizes = [
-            6 * self.along * self.tile,
-            64 // self.row_blocks * self.tile,
-            self.along * (10 * self.tile + self.tail),
-            256 // self.row_blocks * self.down,
-        ]
-        return [BLOCKS * sum(sizes[:i]) for i in range(5)]
-
-
 def other_shapes() -> Phrase:
     """Why a model of another size cannot lie so."""
-    return Phrase("its shapes are not those of a 7B")
+    return Phrase("its shapes are not those that the kernel is made for")
 
 
 def other_bits() -> Phrase:
@@ -103,17 +64,18 @@ def other_bits() -> Phrase:
     return Phrase("its layers are not all of 4, 8 or 16 bits")
 
 
-def misfit(qkv: Packed, output: Packed, up: Packed, gate: Packed, down: Packed) -> Phrase | None:
+def misfit(
+    shape: Shape, qkv: Packed, output: Packed, up: Packed, gate: Packed, down: Packed
+) -> Phrase | None:
     """The reason why a layer's matrices cannot lie so; None if they can."""
     matrices = (qkv, output, up, gate, down)
-    shapes = [(m.outputs, m.inputs) for m in matrices]
-    if shapes != [(3 * HIDDEN, HIDDEN), (HIDDEN, HIDDEN), (MLP, HIDDEN), (MLP, HIDDEN), (HIDDEN, MLP)]:
+    if not shape.fits or [(m.outputs, m.inputs) for m in matrices] != shape.matrices:
         return other_shapes()
     if len({m.bits for m in matrices}) > 1 or qkv.bits not in (4, 8, 16):
         return other_bits()
     if any(m.scales is not None and (m.group != GROUP or m.scales.dtype != torch.float16) for m in matrices):
         return Phrase("its groups are not of {group} inputs", group=GROUP)
-    if qkv.bias is None or any(m.bias is not None for m in matrices[1:]):
+    if any(m.bias is not None for m in matrices[1:]):
         return Phrase("it has other biases than a Qwen's")
     if output.perm is not None:
         return Phrase("its output projection is in act-order")
@@ -122,44 +84,54 @@ def misfit(qkv: Packed, output: Packed, up: Packed, gate: Packed, down: Packed) 
     return None
 
 
-def lay(qkv: Packed, output: Packed, up: Packed, gate: Packed, down: Packed, *, zeros: bool) -> Tape:
+def lay(
+    shape: Shape, qkv: Packed, output: Packed, up: Packed, gate: Packed, down: Packed, *, zeros: bool
+) -> Tape:
     """A layer's matrices, which fit, laid out; takes a few times the largest one's memory for a while.
 
     Args:
         zeros: hold zero points, whether or not these have others than the middle.
     """
-    sizes = Sizes(qkv.bits, zeros)
+    sizes = Sizes(shape, qkv.bits, zeros)
     units = down.perm
     order = None
     if qkv.perm is not None or up.perm is not None:
-        in_order = torch.arange(HIDDEN, dtype=torch.int32, device=qkv.codes.device)
+        in_order = torch.arange(shape.hidden, dtype=torch.int32, device=qkv.codes.device)
         order = torch.stack([in_order if m.perm is None else m.perm for m in (qkv, up)])
     parts = [
-        _whole(sizes, [qkv], qkv_rows()),
+        *(_whole(sizes, [qkv], rows) for rows in qkv_rows(shape)),
         _projection(sizes, output),
-        _whole(sizes, [up, gate], mlp_rows(units)),
+        _whole(sizes, [up, gate], mlp_rows(shape, units)),
         _down(sizes, down),
     ]
     data = torch.cat(parts)
     assert len(data) == sizes.starts()[-1]
-    assert qkv.bias is not None
-    return Tape(data, sizes.bits, zeros, order, units, qkv.bias)
+    bias = qkv.bias
+    if bias is None:
+        floats = qkv.codes.dtype if qkv.scales is None else qkv.scales.dtype
+        bias = torch.zeros(shape.rows, dtype=floats, device=qkv.codes.device)
+    return Tape(data, shape, sizes.bits, zeros, order, units, bias)
 
 
-def qkv_rows() -> Tensor:
-    """The rows of a block, int64 [blocks, 96], in its order."""
-    n = torch.arange(32)
-    block = torch.arange(BLOCKS)[:, None, None]
-    number = n // 16 * 64 + block % RANKS * 16 + n % 16
-    kind = torch.arange(3)[:, None]
-    return (kind * HIDDEN + block // RANKS * HEAD_DIM + number).flatten(1)
+def qkv_rows(shape: Shape) -> list[Tensor]:
+    """The rows of a block, int64 [blocks, rows], in its order; of those with keys and values alone apart."""
+    keys = shape.heads * HEAD_DIM
+    values = keys + shape.key_heads * HEAD_DIM
+    block, n = torch.arange(shape.asking)[:, None], torch.arange(32)
+    queries = block * 32 + n  # four blocks have a head's, one after the other
+    if shape.apart:
+        block = torch.arange(shape.key_heads * RANKS)[:, None]
+        return [queries, torch.cat((keys + block * 32 + n, values + block * 32 + n), dim=1)]
+    n = torch.arange(shape.key_rows)
+    return [torch.cat((queries, keys + block * shape.key_rows + n, values + block * shape.key_rows + n), 1)]
 
 
-def mlp_rows(units: Tensor | None) -> Tensor:
-    """The rows of a block, of up and then of gate, int64 [blocks, 176]; -1 where there is none."""
-    at = torch.arange(MLP) if units is None else units.cpu().long()
-    at = at.view(BLOCKS, UNITS)
-    return torch.cat((at, MLP + at, torch.full((BLOCKS, 4), -1)), dim=1)
+def mlp_rows(shape: Shape, units: Tensor | None) -> Tensor:
+    """The rows of a block, of up and then of gate, int64 [blocks, rows]; -1 where there is none."""
+    at = torch.arange(shape.mlp) if units is None else units.cpu().long()
+    at = at.view(BLOCKS, shape.units)
+    rows = torch.cat((at, shape.mlp + at), dim=1)
+    return torch.nn.functional.pad(rows, (0, -rows.shape[1] % 16), value=-1)
 
 
 def _codes(m: Packed) -> Tensor:
@@ -217,57 +189,72 @@ def _joined(matrices: list[Packed]) -> Packed:
 
 
 def _whole(sizes: Sizes, matrices: list[Packed], rows: Tensor) -> Tensor:
-    m = _joined(matrices)
+    """Rows of whole inputs, int64 [blocks, rows], of which the last ones are -1 where there is none."""
+    m, blocks, along = _joined(matrices), len(rows), sizes.along
+    last_rows = int((rows[0] >= 0).sum()) % 16
     at = rows.clamp(min=0).flatten().to(m.codes.device)
-    codes = _fragments(_codes(m)[at].view(-1, 16, HIDDEN), sizes.bits)
-    codes = codes.reshape(BLOCKS, -1, sizes.along, 32, 8, 4, 2, 2, 4).permute(1, 2, 0, 3, 4, 5, 6, 7, 8)
-    of_tile = 8192 // sizes.bits // GROUP * sizes.scales
-    scales = _scales(sizes, m, at).view(BLOCKS, len(codes), sizes.along, of_tile).permute(1, 2, 0, 3)
-    whole = len(codes) // 2 * 2  # an odd one is of 12 rows
-    rows_of_16 = codes[:whole].reshape(whole, sizes.along, BLOCKS, -1)
+    codes = _fragments(_codes(m)[at].view(-1, 16, m.inputs), sizes.bits)
+    codes = codes.reshape(blocks, rows.shape[1] // 16, along, -1, 8, 4, 2, 2, 4).permute(
+        1, 2, 0, 3, 4, 5, 6, 7, 8
+    )
+    of_tile = m.inputs // along // GROUP * sizes.scales
+    scales = _scales(sizes, m, at).reshape(blocks, len(codes), along, of_tile).permute(1, 2, 0, 3)
+    whole = len(codes) - (last_rows > 0)
+    rows_of_16 = codes[:whole].reshape(whole, along, blocks, -1)
     tiles = torch.cat((rows_of_16, scales[:whole]), dim=3).flatten()
-    if whole == len(codes):
+    if not last_rows:
         return tiles
-    last = codes[whole]
-    lower, upper = last[..., 0, :].flatten(3), last[:, :, :, :4, :, :, 1].flatten(3)
+    last = codes[whole]  # [along, blocks, chunks, g, t, which four inputs, which row, 4]
+    lower = last[:, :, :, : min(last_rows, 8), ..., 0, :].flatten(3)
+    upper = last[:, :, :, : max(last_rows - 8, 0), ..., 1, :].flatten(3)
     tail = torch.cat((torch.cat((lower, upper), dim=3).flatten(2), scales[whole]), dim=2)
     return torch.cat((tiles, tail.flatten()))
 
 
 def _projection(sizes: Sizes, m: Packed) -> Tensor:
-    each = sizes.row_blocks
-    codes = _codes(m).view(RANKS, -1, each, 16, HEADS, HEAD_DIM).permute(0, 1, 2, 4, 3, 5)
+    each, heads, asking = sizes.out_row_blocks, sizes.shape.heads, sizes.shape.asking
+    codes = _codes(m).view(RANKS, -1, each, 16, heads, HEAD_DIM).permute(0, 1, 2, 4, 3, 5)
     fragments = _fragments(codes.reshape(-1, 16, HEAD_DIM), sizes.bits)
-    fragments = fragments.reshape(RANKS, -1, each, HEADS, 256 * sizes.bits).permute(1, 3, 0, 2, 4)
-    scales = _scales(sizes, m).view(RANKS, 64 // each, each, HEADS, sizes.scales).permute(1, 3, 0, 2, 4)
+    fragments = fragments.reshape(RANKS, -1, each, heads, 256 * sizes.bits).permute(1, 3, 0, 2, 4)
+    scales = _scales(sizes, m).view(RANKS, len(fragments), each, heads, sizes.scales).permute(1, 3, 0, 2, 4)
     tiles = torch.cat((fragments.flatten(3), scales.flatten(3)), dim=3).flatten(1, 2)
-    return _begun_elsewhere(tiles, torch.arange(BLOCKS) // RANKS)
+    return _begun_elsewhere(tiles, torch.arange(asking) // RANKS)
 
 
 def _down(sizes: Sizes, m: Packed) -> Tensor:
-    each, bits = sizes.row_blocks, sizes.bits
-    codes = torch.nn.functional.pad(_codes(m).view(HIDDEN, BLOCKS, UNITS), (0, 2))
-    codes = codes.view(-1, 16, BLOCKS, UNITS + 2).transpose(1, 2).reshape(-1, 16, UNITS + 2)
-    whole = 80 if bits == 16 else 64
-    front = _fragments(codes[..., :whole].contiguous(), bits).flatten(1)
+    each, bits, units = sizes.row_blocks, sizes.bits, sizes.shape.units
+    padded, hidden = sizes.shape.padded, sizes.shape.hidden
+    codes = torch.nn.functional.pad(_codes(m).view(hidden, BLOCKS, units), (0, padded - units))
+    codes = codes.view(-1, 16, BLOCKS, padded).transpose(1, 2).reshape(-1, 16, padded)
+    whole = padded // sizes.chunk * sizes.chunk
+    parts = [_fragments(codes[..., :whole].contiguous(), bits).flatten(1)]
+    step = 16 if bits == 16 else 32
+    while whole < padded:  # what is left, in steps; a last one in fewer lanes than four
+        end = min(whole + step, padded)
+        parts.append(_step(codes[..., whole:end], bits).flatten(1))
+        whole = end
+    rows = torch.cat(parts, dim=1).view(-1, each, BLOCKS, sizes.down_rows).transpose(1, 2)
+    scales = torch.nn.functional.pad(_scales(sizes, m), (0, 0, 0, sizes.shape.spans - 1))
+    group = torch.arange(BLOCKS)[:, None] * units // GROUP + torch.arange(sizes.shape.spans)
+    of_rows = scales[:, group.to(scales.device)].flatten(2)
+    of_rows = torch.nn.functional.pad(of_rows, (0, sizes.down_scales - of_rows.shape[2]))
+    of_rows = of_rows.view(hidden // 16 // each, each, BLOCKS, sizes.down_scales).transpose(1, 2)
+    tiles = torch.cat((rows.flatten(2), of_rows.flatten(2)), dim=2)
+    return _begun_elsewhere(tiles, torch.arange(BLOCKS) % 16 * len(tiles) // 16)
+
+
+def _step(codes: Tensor, bits: int) -> Tensor:
+    """A step of columns [N, 16, inputs] by itself, as its lanes want them."""
     if bits == 16:
-        rest = codes[..., whole:].reshape(-1, 2, 8, 2, 2, 2).permute(0, 2, 3, 4, 1, 5)
-        rest = rest.contiguous().view(torch.uint8)
-    elif bits == 8:
-        rest = codes[..., whole:].reshape(-1, 2, 8, 3, 2, 4).permute(0, 2, 3, 4, 1, 5)
-    else:
-        rest = codes[..., whole:].reshape(-1, 2, 8, 3, 2, 4)
-        rest = (rest[..., 0, :] | rest[..., 1, :] << 4).permute(0, 2, 3, 1, 4)
-    rows = torch.cat((front, rest.flatten(1)), dim=1).view(-1, each, BLOCKS, 176 * bits).transpose(1, 2)
-    scales = torch.nn.functional.pad(_scales(sizes, m), (0, 0, 0, 1))
-    group = torch.arange(BLOCKS) * UNITS // GROUP
-    pairs = scales[:, torch.stack((group, group + 1), dim=1).to(scales.device)]
-    pairs = pairs.view(256 // each, each, BLOCKS, 2 * sizes.scales).transpose(1, 2)
-    tiles = torch.cat((rows.flatten(2), pairs.flatten(2)), dim=2)
-    return _begun_elsewhere(tiles, torch.arange(BLOCKS) % 16 * (len(tiles) // 16))
+        rows = codes.reshape(len(codes), 2, 8, -1, 2, 2).permute(0, 2, 3, 4, 1, 5)
+        return rows.contiguous().view(torch.uint8)
+    rows = codes.reshape(len(codes), 2, 8, -1, 2, 4)
+    if bits == 8:
+        return rows.permute(0, 2, 3, 4, 1, 5)
+    return (rows[..., 0, :] | rows[..., 1, :] << 4).permute(0, 2, 3, 1, 4)
 
 
 def _begun_elsewhere(tiles: Tensor, first: Tensor) -> Tensor:
     """Tiles [N, blocks, bytes] by turns from each block's first on."""
     turn = (torch.arange(len(tiles))[:, None] + first) % len(tiles)
-    return tiles[turn.to(tiles.device), torch.arange(BLOCKS, device=tiles.device)].flatten()
+    return tiles[turn.to(tiles.device), torch.arange(len(first), device=tiles.device)].flatten()

@@ -1,17 +1,19 @@
-// Rotary positions for prefill: queries turned, by heads, and keys turned and values into the KV cache. A
-// block a token, 512 threads: 16 a head, which have four numbers of its first half and the four that these
-// are turned with.
+// Rotary positions for prefill: queries turned, by heads, and keys turned and values into the KV cache,
+// behind their norms where they have them. A block a token, 16 threads a head, which have four numbers of its
+// first half and the four that these are turned with.
 #include "barriers.cuh"
 
 typedef unsigned short half_word;
 
 struct Turn {
-  const half_word* qkv;               // [tokens][3][HEADS][D]
+  const half_word* qkv;               // [tokens][HEADS + 2 * KEY_HEADS][D]
   const float *cosine, *sine, *logn;  // [tokens][D], the first half of sine negated; [tokens] or null
+  const half_word *q_norm, *k_norm;   // [D] or null
   half_word* query;                   // [HEADS][tokens][D]
-  byte *keys, *values;                // [HEADS][capacity][D], from position `start` on
-  float *key_scales, *value_scales;   // [HEADS][capacity] in 8 bits, else null
+  byte *keys, *values;                // [KEY_HEADS][capacity][D], from position `start` on
+  float *key_scales, *value_scales;   // [KEY_HEADS][capacity] in 8 bits, else null
   int tokens, start, capacity;
+  float eps;
 };
 
 __device__ __forceinline__ void load_four(const half_word* from, float (&x)[8], int at) {
@@ -43,8 +45,11 @@ __device__ __forceinline__ void turned(float (&x)[8], const float (&c)[8], const
 #pragma unroll
   for (int j = 0; j < 8; j++) x[j] = y[j] * factor;
 }
-__device__ __forceinline__ void keep(byte* rows, float* scales, u64 row, const float (&x)[8]) {
-  if (!scales) return store_both((half_word*)rows + row * D, x);
+__device__ __forceinline__ void keep(byte* rows, float* scales, u64 row, const float (&x)[8], bool mine) {
+  if (!scales) {
+    if (mine) store_both((half_word*)rows + row * D, x);
+    return;
+  }
   float most = 0;
 #pragma unroll
   for (int j = 0; j < 8; j++) most = fmaxf(most, fabsf(x[j]));
@@ -57,28 +62,48 @@ __device__ __forceinline__ void keep(byte* rows, float* scales, u64 row, const f
     float n = x[j] / fmaxf(scale, 1e-30f);
     w[j / 4] |= ((u32)(int)(n + (n < 0 ? -0.5f : 0.5f)) & 255) << (j % 4 * 8);
   }
+  if (!mine) return;
   u32* to = (u32*)(rows + row * D) + threadIdx.x % 16;
   to[0] = w[0];
   to[D / 8] = w[1];
   if (threadIdx.x % 16 == 0) scales[row] = scale;
 }
 
-extern "C" __global__ void __launch_bounds__(512) turn(const __grid_constant__ Turn m) {
-  int token = blockIdx.x, head = threadIdx.x / 16;
-  const half_word* row = m.qkv + ((u64)token * 3 * HEADS + head) * D;
+// A head behind its norm, rounded as the model's floats are.
+__device__ __forceinline__ void normed(float (&x)[8], const half_word* norm, float eps) {
+  float w[8], sum = 0;
+  load_both(norm, w);
+#pragma unroll
+  for (int j = 0; j < 8; j++) sum = fmaf(x[j], x[j], sum);
+#pragma unroll
+  for (int o = 8; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
+  float rms = rsqrtf(sum / D + eps);
+#pragma unroll
+  for (int j = 0; j < 8; j++) x[j] = wide_float(narrow_float(x[j] * rms * w[j]));
+}
+
+extern "C" __global__ void __launch_bounds__(HEADS * 16) turn(const __grid_constant__ Turn m) {
+  // Threads of a warp stay together: those of heads without keys do again what another's do.
+  int token = blockIdx.x, head = threadIdx.x / 16, key_head = head % KEY_HEADS;
+  const half_word* row = m.qkv + ((u64)token * (HEADS + 2 * KEY_HEADS)) * D;
   float c[8], s[8], q[8], k[8], v[8];
   load_both(m.cosine + (u64)token * D, c);
   load_both(m.sine + (u64)token * D, s);
   float factor = m.logn ? m.logn[token] : 1;
   start_next();
   wait_for_previous();
-  load_both(row, q);
-  load_both(row + HEADS * D, k);
-  load_both(row + 2 * HEADS * D, v);
+  load_both(row + head * D, q);
+  load_both(row + (HEADS + key_head) * D, k);
+  load_both(row + (HEADS + KEY_HEADS + key_head) * D, v);
+  if (NORMED) {
+    normed(q, m.q_norm, m.eps);
+    normed(k, m.k_norm, m.eps);
+  }
   turned(q, c, s, factor);
   store_both(m.query + ((u64)head * m.tokens + token) * D, q);
   turned(k, c, s, 1);
-  u64 at = (u64)head * m.capacity + m.start + token;
-  keep(m.keys, m.key_scales, at, k);
-  keep(m.values, m.value_scales, at, v);
+  u64 at = (u64)key_head * m.capacity + m.start + token;
+  if (head / 2 * 2 >= KEY_HEADS) return;  // a warp has two heads
+  keep(m.keys, m.key_scales, at, k, head < KEY_HEADS);
+  keep(m.values, m.value_scales, at, v, head < KEY_HEADS);
 }
