@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -106,6 +107,9 @@ class _Outermost:
             await self._app(scope, receive, sending)
         except Refused as refused:
             await refuse(scope, sending, refused)
+        except asyncio.CancelledError:
+            if status == 499:
+                await refuse(scope, sending, Refused(503, "the server is ending", code="shutting_down"))
         except Exception as error:
             if status != 499:  # it is too late for another answer: uvicorn closes the connection
                 raise

@@ -62,6 +62,7 @@ def test_what_runs_too_long_after_a_signal_is_cancelled() -> None:
         wait_until(lambda: model.started == 1)
         server.server.handle_exit(signal.SIGINT, None)
         wait_until(lambda: model.cancelled == 1)
+        assert b"the server is ending" in read_all(connected)
         connected.close()
 
 
