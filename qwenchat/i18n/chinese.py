@@ -1835,8 +1835,8 @@ CHINESE: Mapping[str, str] = {
         "{name}：有 {count} 个控制 token 和用户定义的 token，不应超过 {most} 个"
     ),
     "{name}: a token is there twice": "{name}：有一个 token 出现了两次",
-    "{name}: its SentencePiece vocabulary is not one that our own engine reads exactly": (
-        "{name}：它的 SentencePiece 词表不是我们自己的引擎能准确读取的"
+    "{name}: its SentencePiece vocabulary has no tokens for all bytes": (
+        "{name}：它的 SentencePiece 词表没有全部字节的 token"
     ),
     "{name}: its tokens have no scores": "{name}：它的 token 没有分数",
     "{name}: the scores of its tokens are not as many as the tokens": "{name}：token 分数的数量与 token 不符",

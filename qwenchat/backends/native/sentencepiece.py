@@ -1,35 +1,27 @@
-"""The SentencePiece vocabulary of a Llama's GGUF file, as a tokenizer of the tokenizers library.
+"""The SentencePiece vocabulary of a Llama's GGUF file.
 
-SentencePiece's BPE has a score for each token and no merges: of all neighbours that together are a token
-those with the highest score are joined, the first of equal ones. The library has an order of merges instead.
-The two give the same tokens where no two tokens have the same score, where no token is made of a character
-that is none, and where of two ways to make a token that may overlap in a text the left one comes first; that
-is checked here, and a vocabulary for which there is no such order is not read.
-
-A space is written U+2581, and one is put before each text that is not between control tokens alone, as
-llama.cpp does; a character that is no token becomes its bytes, which all are.
+Such a BPE has a score for each token and no merges: of all neighbours that together are a token those with
+the highest score are joined, the first of equal ones, as llama.cpp does it. A space is written U+2581, and
+one is put before each text between control tokens; a character that is no token becomes its bytes, which all
+are. What is around that, added tokens and decoding, is the tokenizers library's.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
 from typing import Any
 
-import numpy as np
-
-from qwenchat.backends.native.bpe import MOST_ADDED, MOST_MERGES
+from qwenchat.backends.native.bpe import MOST_ADDED
 from qwenchat.backends.prompts import hub_tokenizer
 from qwenchat.backends.prompts.raw_tokenizer import RawTokenizer
 from qwenchat.errors import CheckpointError, NotComputedError
 from qwenchat.gguf.vocabulary import GGUFVocabulary, TokenType
 
 _SPACE = "\u2581"
-_LONGEST_WORD, _MOST_CHARACTERS = 128, 2**21
-"""Of a token, and of all: what is looked at grows with it. Llama 2's vocabulary has 200,000."""
 
 
 def raw_tokenizer(vocabulary: GGUFVocabulary, names: Mapping[str, str]) -> RawTokenizer:
@@ -40,8 +32,9 @@ def raw_tokenizer(vocabulary: GGUFVocabulary, names: Mapping[str, str]) -> RawTo
 
     Raises:
         CheckpointError: the vocabulary is damaged.
-        NotComputedError: it is not one that the library reads exactly.
+        NotComputedError: it has no tokens for all bytes.
     """
+    merging = Merging(vocabulary)
     layout = _layout(vocabulary)
     library: Any = importlib.import_module("tokenizers")
     try:
@@ -54,28 +47,86 @@ def raw_tokenizer(vocabulary: GGUFVocabulary, names: Mapping[str, str]) -> RawTo
             "{path}: the tokenizer cannot be read: {reason}", path=vocabulary.path, reason=reason
         ) from error
     begin = (vocabulary.ids["bos"],) if vocabulary.begins and "bos" in vocabulary.ids else ()
-    return replace(hub_tokenizer.raw_tokenizer(tokenizer, names), begin=begin)
+    return replace(hub_tokenizer.raw_tokenizer(tokenizer, names, merged=merging.ids), begin=begin)
+
+
+class Merging:
+    """Joins the characters of a text to tokens.
+
+    Raises:
+        CheckpointError: the vocabulary is damaged.
+        NotComputedError: it has no tokens for all bytes.
+    """
+
+    def __init__(self, vocabulary: GGUFVocabulary) -> None:
+        tokens, scores = vocabulary.tokens, vocabulary.scores
+        if len(set(tokens)) != len(tokens):
+            raise CheckpointError("{name}: a token is there twice", name=vocabulary.path)
+        if scores is None:
+            raise CheckpointError("{name}: its tokens have no scores", name=vocabulary.path)
+        made = vocabulary.of_type(TokenType.NORMAL, TokenType.UNUSED)
+        self._words = {word: token_id for token_id, word in made.items()}
+        self._scores = {word: float(scores[token_id]) for token_id, word in made.items()}
+        whole = {word: token_id for token_id, word in vocabulary.of_type(TokenType.BYTE).items()}
+        try:
+            self._bytes = [whole[f"<0x{byte:02X}>"] for byte in range(256)]
+        except KeyError:
+            raise NotComputedError(
+                "{name}: its SentencePiece vocabulary has no tokens for all bytes",
+                "look for the model's safetensors, or use --backend huggingface",
+                in_chat="look for the model's safetensors, or start qwenchat with --backend huggingface",
+                name=vocabulary.path,
+            ) from None
+        self._before = _SPACE if vocabulary.space_first else ""
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text without added tokens."""
+        ids: list[int] = []
+        for part in self._merged(list(self._before + text.replace(" ", _SPACE))) if text else ():
+            token_id = self._words.get(part)
+            ids += [self._bytes[byte] for byte in part.encode()] if token_id is None else [token_id]
+        return ids
+
+    def _merged(self, parts: list[str]) -> list[str]:
+        """What the characters become."""
+        end = len(parts)
+        before, after = list(range(-1, end - 1)), list(range(1, end + 1))
+        queue: list[tuple[float, int, int, int]] = []
+
+        def offer(left: int, right: int) -> None:
+            if left >= 0 and right < end:
+                whole = parts[left] + parts[right]
+                score = self._scores.get(whole)
+                if score is not None:
+                    heappush(queue, (-score, left, right, len(whole)))
+
+        for i in range(end - 1):
+            offer(i, i + 1)
+        while queue:
+            _, left, right, size = heappop(queue)
+            # One of the two may have been joined to another meanwhile.
+            if parts[left] and parts[right] and len(parts[left]) + len(parts[right]) == size:
+                parts[left] += parts[right]
+                parts[right] = ""
+                after[left] = following = after[right]
+                if following < end:
+                    before[following] = left
+                offer(before[left], left)
+                offer(left, following)
+        return [part for part in parts if part]
 
 
 def _layout(vocabulary: GGUFVocabulary) -> dict[str, Any]:
     """The same as a ``tokenizer.json`` has it."""
-    tokens, scores = vocabulary.tokens, vocabulary.scores
-    if len(set(tokens)) != len(tokens):
-        raise CheckpointError("{name}: a token is there twice", name=vocabulary.path)
-    if scores is None:
-        raise CheckpointError("{name}: its tokens have no scores", name=vocabulary.path)
-    made = vocabulary.of_type(TokenType.NORMAL, TokenType.UNUSED)
-    lengths = [len(word) for word in made.values()]
-    if sum(lengths) > _MOST_CHARACTERS or max(lengths, default=0) > _LONGEST_WORD:
-        raise _inexact(vocabulary)
-    whole = vocabulary.of_type(TokenType.BYTE)
-    if {f"<0x{byte:02X}>" for byte in range(256)} != set(whole.values()):
-        raise _inexact(vocabulary)
     control = vocabulary.of_type(TokenType.CONTROL, TokenType.UNKNOWN)
     added = {**control, **vocabulary.of_type(TokenType.USER_DEFINED)}
     if len(added) > MOST_ADDED:
-        raise _inexact(vocabulary)
-    space = [{"type": "Prepend", "prepend": _SPACE}] if vocabulary.space_first else []
+        raise CheckpointError(
+            "{name}: {count} control and user-defined tokens, expected at most {most}",
+            name=vocabulary.path,
+            count=len(added),
+            most=MOST_ADDED,
+        )
     steps = [
         {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "},
         {"type": "ByteFallback"},
@@ -94,76 +145,13 @@ def _layout(vocabulary: GGUFVocabulary) -> dict[str, Any]:
             }
             for token_id, form in sorted(added.items())
         ],
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [*space, {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}],
-        },
         "decoder": {"type": "Sequence", "decoders": steps},
         "model": {
             "type": "BPE",
-            "vocab": {form: token_id for token_id, form in enumerate(tokens) if form},
-            "merges": list(_merges(vocabulary, made, scores)),
+            "vocab": {form: token_id for token_id, form in enumerate(vocabulary.tokens) if form},
+            "merges": [],
             "unk_token": None,
             "fuse_unk": False,
             "byte_fallback": True,
         },
     }
-
-
-def _merges(
-    vocabulary: GGUFVocabulary, made: Mapping[int, str], scores: Sequence[float] | np.ndarray[Any, Any]
-) -> Iterator[tuple[str, str]]:
-    """Two tokens each, the first to be merged first."""
-    words = frozenset(made.values())
-    splits: dict[int, list[int]] = {}
-    for token_id, word in made.items():
-        # What a text may have there: a token, or a character that is none.
-        found = [
-            i
-            for i in range(1, len(word))
-            if (i == 1 or word[:i] in words) and (i == len(word) - 1 or word[i:] in words)
-        ]
-        if any(word[:i] not in words or word[i:] not in words for i in found):
-            raise _inexact(vocabulary)
-        if found:
-            splits[token_id] = found
-    of_these = np.asarray(scores, np.float64)[list(splits)] if splits else np.empty(0)
-    if (
-        sum(map(len, splits.values())) > MOST_MERGES
-        or len(np.unique(of_these)) != len(splits)
-        or not np.isfinite(of_these).all()
-    ):
-        raise _inexact(vocabulary)
-    for token_id in np.array(list(splits))[np.argsort(-of_these)].tolist() if splits else []:
-        word = made[token_id]
-        try:
-            for i in _left_first(word, splits[token_id]):
-                yield word[:i], word[i:]
-        except CycleError:
-            raise _inexact(vocabulary) from None
-
-
-def _left_first(word: str, splits: Sequence[int]) -> Iterable[int]:
-    """The ways to make a word of two, so that of two which share a token in a text the left one comes first.
-
-    Those are L + M and M + R, where a text has the three in a row.
-    """
-    if len(splits) == 1:
-        return splits
-    known = frozenset(splits)
-    sorter: TopologicalSorter[int] = TopologicalSorter()
-    for left in splits:
-        sorter.add(left)
-        middle = len(word) - left
-        if middle in known and middle != left and word[left:] == word[:middle]:
-            sorter.add(middle, left)
-    return sorter.static_order()
-
-
-def _inexact(vocabulary: GGUFVocabulary) -> NotComputedError:
-    return NotComputedError(
-        "{name}: its SentencePiece vocabulary is not one that our own engine reads exactly",
-        "look for the model's safetensors, or use --backend huggingface",
-        in_chat="look for the model's safetensors, or start qwenchat with --backend huggingface",
-        name=vocabulary.path,
-    )

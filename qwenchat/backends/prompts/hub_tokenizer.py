@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
@@ -20,6 +20,7 @@ from qwenchat.backends.prompts.raw_tokenizer import RawTokenizer, control_places
 from qwenchat.backends.prompts.renderer import Piece
 from qwenchat.errors import PromptError
 from qwenchat.text.byte_characters import bytes_of_characters
+from qwenchat.text.byte_pair_tokenizer import cut
 from qwenchat.tokenizer import StopStrings
 
 _HALF = "\ufffd"
@@ -30,11 +31,14 @@ _PATIENCE = 8
 """Tokens that a character may take; what is no character after so many never becomes one."""
 
 
-def raw_tokenizer(tokenizer: Any, names: Mapping[str, str]) -> RawTokenizer:
+def raw_tokenizer(
+    tokenizer: Any, names: Mapping[str, str], merged: Callable[[str], list[int]] | None = None
+) -> RawTokenizer:
     """A ``tokenizers.Tokenizer`` before its control tokens are chosen.
 
     Args:
         names: as of :class:`RawTokenizer`.
+        merged: as of :class:`HubTokenizer`.
     """
     tokens = tokenizer.get_added_tokens_decoder().items()
     letter = tokenizer.encode("a")
@@ -44,7 +48,7 @@ def raw_tokenizer(tokenizer: Any, names: Mapping[str, str]) -> RawTokenizer:
         special={str(token.content) for _, token in tokens if token.special},
         names=names,
         begin=[token_id for token_id, _ in takewhile(lambda pair: pair[1], marked)],
-        guarded=partial(HubTokenizer, tokenizer),
+        guarded=partial(HubTokenizer, tokenizer, merged=merged),
     )
 
 
@@ -55,9 +59,17 @@ class HubTokenizer:
         tokenizer: a ``tokenizers.Tokenizer``.
         control: the written forms that no text may make, with their ids.
         special_ids: ids that are never part of a reply's text.
+        merged: the ids of a text without added tokens, where the library's are not the model's.
     """
 
-    def __init__(self, tokenizer: Any, control: Mapping[str, int], special_ids: Collection[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        control: Mapping[str, int],
+        special_ids: Collection[int],
+        merged: Callable[[str], list[int]] | None = None,
+    ) -> None:
+        self._merged = merged
         self._tokenizer = tokenizer
         self._control = {token_id: form for form, token_id in control.items()}
         self._special_ids = frozenset(special_ids)
@@ -158,6 +170,9 @@ class HubTokenizer:
     def _encode(self, text: str) -> list[int]:
         # As tiktoken does: halves of a surrogate pair are one character, one alone is none.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if self._merged is not None:
+            parts = cut(text, self._placed)
+            return [i for part in parts for i in self._placed.get(part) or self._merged(part)]
         with _told_in_a_line():
             ids: list[int] = self._guarded.encode(text, add_special_tokens=False).ids
         return ids
@@ -171,6 +186,7 @@ class HubTokenizer:
         layout = {**layout, "truncation": None, "padding": None, "added_tokens": added}
         guarded = type(self._tokenizer).from_str(json.dumps(layout))
         ids = {guarded.token_to_id(name): self._tokenizer.token_to_id(form) for form, name in names.items()}
+        self._placed = {name: [guarded.token_to_id(name)] for name in names.values()}
         return guarded, ids
 
 
