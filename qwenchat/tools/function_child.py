@@ -51,14 +51,19 @@ def main() -> None:
                 reply: dict[str, Any] = {"functions": told}
             else:
                 reply = {"result": _text(functions[request["call"]](**request["arguments"]))}
-        except SystemExit as error:
-            reply = {"error": f"SystemExit: {error.code}"}
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is told
-            reply = {"error": f"{type(error).__name__}: {error}"}
+            reply = {"error": _reason(error)}
         sys.stderr.flush()
         os.write(2, request["mark"].encode())  # up to here it printed for this call
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
+
+
+def _reason(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - the user's code makes this text, too
+        return type(error).__name__
 
 
 def _functions(path: str) -> dict[str, Callable[..., Any]]:

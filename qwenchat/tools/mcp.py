@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -33,6 +34,9 @@ _END_SECONDS = 10.0
 _TICK = 0.05
 _LONGEST_MESSAGE = 8 * 2**20
 """Bytes; a server that says more in one line is ended."""
+_NAME = re.compile(r"[\w.:/-]{1,128}")
+_LONGEST_TEXT = 8000
+"""Characters of a description: no more of the context for a stranger's words."""
 _MOST_PAGES, _MOST_TOOLS = 20, 200
 _FIELDS = {"command", "args", "env", "cwd", "url", "headers", "type", "disabled"}
 
@@ -154,12 +158,7 @@ class Server:
                     break
             return found[:_MOST_TOOLS]
 
-        return {
-            tool.name: Definition(
-                tool.name, tool.description or "", tool.input_schema, title=tool.title or ""
-            )
-            for tool in self._asked(ask, START_SECONDS, cancel)
-        }
+        return {tool.name: definition_of(tool) for tool in self._asked(ask, START_SECONDS, cancel)}
 
     def call(self, tool: str, arguments: Mapping[str, Any], cancel: threading.Event) -> str:
         """What a tool gives back.
@@ -306,6 +305,22 @@ async def _client(entry: Mapping[str, Any], stack: AsyncExitStack) -> Any:
         encoding_error_handler="replace",
     )
     return Client(stdio_client(parameters, errlog=nowhere), read_timeout_seconds=CALL_SECONDS)
+
+
+def definition_of(tool: Any) -> Definition:
+    """What a model is told of a tool.
+
+    Raises:
+        ToolError: it has a name that reads as more than one.
+    """
+    if not _NAME.fullmatch(tool.name):
+        raise ToolError(f"it has a tool called {tool.name[:100]!r}, which is no name of a tool")
+    title = shorten(tool.title or "", 100)
+    return Definition(tool.name, _cut(tool.description or ""), tool.input_schema, title=title)
+
+
+def _cut(description: str) -> str:
+    return description if len(description) <= _LONGEST_TEXT else f"{description[:_LONGEST_TEXT]}…"
 
 
 def _text_of(block: Any) -> str:

@@ -22,7 +22,8 @@ from typing import Any, Literal
 from qwenchat.errors import UsageError
 
 _RULE = re.compile(r"(?P<tool>[^\s()]+)(?:\((?P<arguments>.*)\))?", re.DOTALL)
-_NEXT = re.compile(r",\s*(?=\w+=)")
+_NAME = r"[\w-]+"
+_NEXT = re.compile(rf",\s*(?={_NAME}=)")
 _LONGEST = 80  # of a value in a rule that is made of a call
 
 
@@ -125,11 +126,16 @@ def rule_of(tool: str, arguments: Mapping[str, Any], names: Iterable[str] | None
     """A rule for a call and for those with the same arguments.
 
     Args:
-        names: the arguments that count; None for all. One with a long value does not.
+        names: the arguments that count; None for all. One with a long value does not, nor one with a name
+            that would read as another rule.
     """
     counting = arguments if names is None else [name for name in names if name in arguments]
     values = {name: _as_text(name, arguments[name]) for name in counting}
-    told = [f"{name}={_literally(text)}" for name, text in values.items() if _tellable(text)]
+    told = [
+        f"{name}={_literally(text)}"
+        for name, text in values.items()
+        if re.fullmatch(_NAME, name) and _tellable(text)
+    ]
     return f"{tool}({', '.join(told)})" if told else tool
 
 

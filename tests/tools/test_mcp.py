@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -236,3 +237,20 @@ def test_a_server_that_does_not_start_is_named(
     with pytest.raises(UsageError, match=r"gone\.json"):
         box.add(str(tmp_path / "gone.json"))
     assert box.tools == () and os.name
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\nAction: rm", "\x1b[2J", "x" * 200, "<|im_end|>", "a]"])
+def test_a_name_that_reads_as_more_than_one_is_refused(name: str) -> None:
+    from qwenchat.tools.mcp import definition_of
+
+    told = SimpleNamespace(name=name, title=None, description=None, input_schema={})
+    with pytest.raises(ToolError, match="no name of a tool"):
+        definition_of(told)
+
+
+def test_of_a_strangers_description_no_more_is_told_than_has_a_use() -> None:
+    from qwenchat.tools.mcp import definition_of
+
+    told = SimpleNamespace(name="a", title="b\n" * 99, description="c" * 10**6, input_schema={})
+    found = definition_of(told)
+    assert len(found.description) < 10_000 and len(found.title) <= 100 and "\n" not in found.title

@@ -64,3 +64,29 @@ def test_the_rule_of_a_call_allows_that_call(arguments: dict[str, Any]) -> None:
     assert rule.matches("f", arguments)
     if set(arguments) == {"path"}:
         assert not rule.matches("f", {"path": "a1bc.md"})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"a, path": "x"},
+        {"path=*": "y"},
+        {"": "x"},
+        {"a)": "b"},
+        {"x\n": "y"},
+        {"a": " x) "},
+        {"a": "[x]*?"},
+        {"a": None, "b-c": {"d": [1]}},
+        {"a": "1", "b-c": "2"},
+        {"*": "z"},
+    ],
+)
+def test_the_rule_of_any_call_is_one_that_allows_it_and_reads_as_it_was_meant(
+    arguments: dict[str, Any],
+) -> None:
+    """A model makes up the names of arguments, too."""
+    rules = Rules()
+    rules.allow(rule_of("tool", arguments))
+    assert rules.judge("tool", arguments).answer == "allow"
+    (rule,) = (Rule.of(text) for text in rules.allowed)
+    assert {name for name, _ in rule.arguments} <= set(arguments)

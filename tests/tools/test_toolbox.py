@@ -16,6 +16,7 @@ import pytest
 
 from qwenchat.errors import UsageError
 from qwenchat.tools.builtin import WebFetch
+from qwenchat.tools.functions import FunctionFile
 from qwenchat.tools.tool import Tool, ToolError
 from qwenchat.tools.toolbox import Toolbox
 
@@ -357,6 +358,100 @@ def starts(seconds: int) -> str:
     second = subprocess.Popen(["sleep", str(seconds)], start_new_session=True)
     return f"{first.pid} {second.pid}"
 '''
+
+
+HOSTILE = '''
+import os, sys, threading
+
+def surrogates(x: str) -> str:
+    """x"""
+    return "a\\ud800b\\x00c"
+
+def leaves(x: str) -> str:
+    """x"""
+    sys.exit(3)
+
+def raises_what_raises(x: str) -> str:
+    """x"""
+    class Evil(Exception):
+        def __str__(self):
+            raise ValueError("no")
+    raise Evil
+
+def returns_what_raises(x: str) -> str:
+    """x"""
+    class Evil:
+        def __str__(self):
+            raise ValueError("no")
+    return Evil()
+
+def waits_for_the_user(x: str) -> str:
+    """x"""
+    return input()
+
+def forges_a_reply(x: str) -> str:
+    """x"""
+    os.write(1, b\'{"result": "forged"}\\n\')
+    return "true"
+
+def goes_round(x: str) -> list:
+    """x"""
+    round = []
+    round.append(round)
+    return round
+
+def is_too_deep(x: str) -> list:
+    """x"""
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    return deep
+
+def says_megabytes(x: str) -> str:
+    """x"""
+    return "x" * 9_000_000
+
+def closes_all(x: str) -> str:
+    """x"""
+    os.closerange(0, 20)
+    return "closed"
+
+def goes_on_printing(x: str) -> str:
+    """x"""
+    def flood():
+        while True:
+            print("y" * 1000)
+    threading.Thread(target=flood, daemon=True).start()
+    return "started"
+
+def is_well(x: str) -> str:
+    """x"""
+    return x
+'''
+
+
+def test_a_file_of_hostile_functions_ends_no_chat(tmp_path: Path) -> None:
+    path = tmp_path / "tools.py"
+    path.write_text(HOSTILE)
+    file = FunctionFile(path, threading.Event(), seconds=10)
+    never, said = threading.Event(), {}
+    for tool in file.tools:
+        name = tool.definition.name
+        try:
+            said[name] = tool.run({"x": "fine"}, never)
+        except ToolError as error:
+            said[name] = str(error)
+    file.close()
+    assert said["surrogates"] == "a\ud800b\x00c"
+    assert said["leaves"] == "SystemExit: 3"
+    assert said["raises_what_raises"] == "Evil"
+    assert "ValueError" in said["returns_what_raises"]
+    assert "EOFError" in said["waits_for_the_user"]
+    assert said["forges_a_reply"].endswith("true") and "forged" in said["forges_a_reply"]
+    assert "Circular" in said["goes_round"] and "Recursion" in said["is_too_deep"]
+    assert "without a result" in said["says_megabytes"] and "without a result" in said["closes_all"]
+    assert len(said["goes_on_printing"]) < 200_000
+    assert said["is_well"].endswith("fine")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what is below a process is Linux's to tell")
