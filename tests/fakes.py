@@ -20,7 +20,7 @@ from qwenchat.chat.messages import (
     Usage,
 )
 from qwenchat.chat.parts import Role
-from qwenchat.chat.rendering import prompt_text
+from qwenchat.chat.rendering import prompt_text, shown_text
 from qwenchat.tokenizer import StopStrings
 
 OWN_OPTIONS = GenerationOptions(temperature=1.0, top_k=0, top_p=0.8, min_p=0.0, repetition_penalty=1.1)
@@ -66,7 +66,7 @@ class FakeBackend:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Words, and two a message; an empty system prompt is none."""
         said = [message for message in messages if message.text or message.role is not Role.SYSTEM]
-        return sum(len(prompt_text(message).split()) + 2 for message in said)
+        return sum(len(shown_text(message).split()) + 2 for message in said)
 
     def effective(self, options: GenerationOptions) -> GenerationOptions:
         """The options, and where they leave it open, :data:`OWN_OPTIONS`."""

@@ -52,14 +52,14 @@ def main() -> None:
             else:
                 reply = {"result": _text(functions[request["call"]](**request["arguments"]))}
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is told
-            reply = {"error": _reason(error)}
+            reply = {"error": _said(error)}
         sys.stderr.flush()
         os.write(2, request["mark"].encode())  # up to here it printed for this call
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 
 
-def _reason(error: BaseException) -> str:
+def _said(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - the user's code makes this text, too
