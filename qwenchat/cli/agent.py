@@ -171,7 +171,7 @@ def _load(context: Context, model: str | None, device: str | None) -> Backend:
     if device is not None:
         settings = replace(settings, device=device)
     look_and_speak(settings)
-    return load(model or settings.model, settings)
+    return load(model or settings.model, settings, served=True)
 
 
 def _agent(backend: Backend, given: dict[str, Any], named: dict[str, str]) -> Agent:
