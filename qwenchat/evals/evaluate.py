@@ -47,7 +47,7 @@ class Request:
         out: the folder of the records.
         limit, seed: of the sample.
         fresh: whether what was done before is thrown away.
-        concurrency: items that are asked at once.
+        concurrency: items that are asked at once; more than one after :func:`~qwenchat.evals.run.share`.
         most_tokens: of a reply; None for the protocol's.
         think: whether a model that can thinks first.
     """
@@ -78,11 +78,10 @@ def evaluate(
         resumed: told the record and how many items of it are done.
 
     Raises:
-        UsageError: the record is another run's, or the model cannot be asked so.
+        UsageError: the record is another run's.
         QwenchatError: the model failed, or nothing can be written.
     """
     backend = subject.backend
-    concurrency = run.check_concurrency(backend, request.concurrency)
     most = request.most_tokens or MOST_TOKENS
     options = options_of(task.penalty, most_tokens=most, think=request.think)
     in_force = backend.effective(options)
@@ -105,7 +104,7 @@ def evaluate(
         if count := sum(item.id in records.done for item in items):
             resumed(path, count)
         finished = run.run(
-            task, items, backend, options, records, cancel, concurrency=concurrency, progress=progress
+            task, items, backend, options, records, cancel, concurrency=request.concurrency, progress=progress
         )
     return report.report_of(
         task,
@@ -134,4 +133,5 @@ def _file_name(model: str) -> str:
 
 
 def _suffix(task: Task) -> str:
-    return "".join(f".{value}-{name}" for name, value in task.options.items() if value)
+    chosen = {name: value for name, value in task.options.items() if value}
+    return "".join(f".{name}" if value is True else f".{value}-{name}" for name, value in chosen.items())

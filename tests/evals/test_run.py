@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import qwenchat
 from qwenchat.chat.messages import Event, GenerationOptions, Message
 from qwenchat.errors import ContextLengthError, QwenchatError, UsageError
 from qwenchat.evals import run
@@ -176,9 +177,23 @@ def test_several_at_once_add_up_to_the_same(tmp_path: Path) -> None:
     assert evaluated(tmp_path / "cut", Counts(), concurrency=3)["scores"] == alone["scores"]
 
 
-def test_a_model_that_answers_one_at_a_time_is_not_asked_several(tmp_path: Path) -> None:
+def test_a_model_that_answers_one_at_a_time_is_not_asked_several() -> None:
     with pytest.raises(UsageError, match="one question at a time"):
-        evaluated(tmp_path, Echo(), concurrency=2)
+        run.share(Echo(), 2)
+    run.share(Echo(), 1)
+    run.share(Counts(), 2)
+
+
+def test_our_own_engine_is_shared_by_as_many_as_are_asked_at_once(tiny_chat: Path, tmp_path: Path) -> None:
+    model = qwenchat.load(tiny_chat, device="cpu", dtype="float32")
+    alone = evaluated(tmp_path / "alone", model, most_tokens=6)
+    run.share(model, 3)
+    together = evaluated(tmp_path / "together", model, most_tokens=6, concurrency=3)
+    assert together["scores"] == alone["scores"]
+    assert sorted(line["reply"] for line in lines(tmp_path / "together")[1:]) == sorted(
+        line["reply"] for line in lines(tmp_path / "alone")[1:]
+    )
+    model.close()
 
 
 def test_a_prompt_that_does_not_fit_counts_as_wrong_and_is_told(tmp_path: Path) -> None:

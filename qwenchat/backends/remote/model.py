@@ -53,6 +53,8 @@ class RemoteModel:
     call_form: CallForm = "openai"
     thinks: Thinks = "switch"
     constrains = False
+    concurrent = True
+    """Whether several replies can be asked for at once."""
 
     def __init__(self, connection: Connection, server: Server, counter: Counter, context: int) -> None:
         self.name, self.context = connection.remote.name, context

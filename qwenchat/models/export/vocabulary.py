@@ -48,7 +48,7 @@ class Merges:
         specials: the control tokens' written forms, by id.
     """
 
-    words: Mapping[int, str]
+    words: dict[int, str]
     merges: list[tuple[str, str]]
     specials: Mapping[int, str]
 
@@ -86,8 +86,14 @@ def merges_of(tokenizer: QwenTokenizer, folder: Path) -> Merges:
     )
 
 
-def tokenizer_json(vocabulary: Merges) -> dict[str, Any]:
-    """The file of the tokenizers library."""
+def tokenizer_json(vocabulary: Merges, *, split: str = "qwen") -> dict[str, Any]:
+    """The file of the tokenizers library.
+
+    Args:
+        split: the family whose way it is to split a text into pieces.
+    """
+    # The library gives the control tokens ids behind the words, but for those that are among them.
+    below = {i: form for i, form in vocabulary.specials.items() if i < max(vocabulary.words)}
     return {
         "version": "1.0",
         "truncation": None,
@@ -101,7 +107,7 @@ def tokenizer_json(vocabulary: Merges) -> dict[str, Any]:
             "pretokenizers": [
                 {
                     "type": "Split",
-                    "pattern": {"Regex": SPLIT_PATTERNS["qwen"]},
+                    "pattern": {"Regex": SPLIT_PATTERNS[split]},
                     "behavior": "Isolated",
                     "invert": False,
                 },
@@ -128,7 +134,7 @@ def tokenizer_json(vocabulary: Merges) -> dict[str, Any]:
             "end_of_word_suffix": "",
             "fuse_unk": False,
             "byte_fallback": False,
-            "vocab": {word: token_id for token_id, word in sorted(vocabulary.words.items())},
+            "vocab": {word: token_id for token_id, word in sorted((vocabulary.words | below).items())},
             "merges": [f"{left} {right}" for left, right in vocabulary.merges],
         },
     }
