@@ -165,7 +165,8 @@ class Machine:
         )
         ours = how.team and how.team.name
         if device.type == "cuda" and how.unsupported_reason is None:
-            ours = name_on_gpu(model.config, device, dtype)
+            int8 = settings.kv_cache == "int8"
+            ours = name_on_gpu(model.config, device, dtype, int8_cache=int8)
         kernels = kernels_told(ours if how.unsupported_reason is None and ours else "plain torch", how.team)
         return Fit(str(device), needed, available_bytes(device), kernels, how.unsupported_reason)
 

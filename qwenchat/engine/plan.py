@@ -116,11 +116,14 @@ def reads_packed(config: ModelConfig, device: torch.device) -> str | None:
     return decode.unsupported_reason(config, device) or _triton_trouble()
 
 
-def name_on_gpu(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> str:
+def name_on_gpu(
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, *, int8_cache: bool = False
+) -> str:
     """The name of the kernels that a model of these shapes gets on a CUDA device."""
     from qwenchat.engine.cuda import hopper
 
-    return ON_HOPPER if hopper.is_hopper(device) and hopper.fits(config, dtype) else ON_GPUS
+    fits = hopper.is_hopper(device) and hopper.fits(config, dtype, int8_cache=int8_cache)
+    return ON_HOPPER if fits else ON_GPUS
 
 
 def _triton_trouble() -> str | None:
@@ -143,10 +146,13 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(": ")
 
 
-def pack(model: Qwen, plan: Plan, dtype: torch.dtype) -> Kernels:
+def pack(model: Qwen, plan: Plan, dtype: torch.dtype, *, int8_cache: bool = False) -> Kernels:
     """Makes a model that was loaded by a plan ready to run.
 
     Done layer by layer, so that no more than one matrix is held twice.
+
+    Args:
+        int8_cache: it will hold keys and values in 8 bits.
 
     Raises:
         InsufficientMemoryError: there is no room for that one.
@@ -164,7 +170,7 @@ def pack(model: Qwen, plan: Plan, dtype: torch.dtype) -> Kernels:
         slower: str | None = None
         try:
             if hopper.is_hopper(model.device):
-                slower = hopper.unsupported_reason(model)
+                slower = hopper.unsupported_reason(model, int8_cache=int8_cache)
                 if slower is None:
                     return Kernels(ON_HOPPER, model, hopper.assemble(model))
             weights = decode.assemble(model)

@@ -802,6 +802,7 @@ CHINESE: Mapping[str, str] = {
     "the two halves of its MLP have their inputs in different orders": "其 MLP 两半的输入顺序不同",
     "the GPU has {count} multiprocessors, they need {wanted}": "该 GPU 有 {count} 个多处理器，需 {wanted} 个",
     "it is computed in {dtype}": "其计算精度为 {dtype}",
+    "it norms queries and keys, and the KV cache is of 8 bits": "其对查询与键作归一化，而 KV 缓存为 8 位",
     "its shapes are not those that the kernel is made for": "其形状不在该内核支持之列",
     "its layers are not all of 4, 8 or 16 bits": "其各层并非全为 4、8 或 16 位",
     "its groups are not of {group} inputs": "其分组不是每组 {group} 个输入",

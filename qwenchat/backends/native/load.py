@@ -179,7 +179,7 @@ def _load_with_torch(request: LoadRequest, seen: _Seen) -> NativeBackend:
         int8_cache=found.int8_cache,
         relabelled=lambda: _tell_relabelled(request),
     )
-    kernels = pack(weights, how, found.dtype)
+    kernels = pack(weights, how, found.dtype, int8_cache=found.int8_cache)
     if kernels.unsupported_reason:
         request.notice(
             Phrase(

@@ -34,8 +34,15 @@ def shape_of(config: ModelConfig) -> Shape:
     return Shape(c.hidden_size, c.num_heads, c.num_key_value_heads, c.mlp_size)
 
 
-def fits(config: ModelConfig, dtype: torch.dtype) -> bool:
+def trusts(config: ModelConfig, int8_cache: bool) -> bool:
+    """False for what was seen further off on a GPU than rounding explains; see ``benchmarks/gpu/log.md``."""
+    return not (config.qk_norm and int8_cache)
+
+
+def fits(config: ModelConfig, dtype: torch.dtype, *, int8_cache: bool = False) -> bool:
     """True if a model of these shapes fits the kernel, as far as its configuration says."""
+    if not trusts(config, int8_cache):
+        return False
     c, q = config, config.quant
     groups = q is None or (q.bits in (4, 8) and q.group_size == GROUP and not q.act_order)
     shapes = shape_of(c) in MEASURED and c.head_dim == HEAD_DIM
@@ -50,8 +57,10 @@ def sources(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> li
     return list(prefill.sources(shape_of(config), bits, dtype, normed=config.qk_norm))
 
 
-def unsupported_reason(model: Qwen) -> str | None:
+def unsupported_reason(model: Qwen, *, int8_cache: bool = False) -> str | None:
     """The reason why the kernel cannot run a model on its Hopper GPU, or None."""
+    if not trusts(model.config, int8_cache):
+        return Phrase("it norms queries and keys, and the KV cache is of 8 bits")
     count = torch.cuda.get_device_properties(model.device).multi_processor_count
     if count < BLOCKS:
         return Phrase("the GPU has {count} multiprocessors, they need {wanted}", count=count, wanted=BLOCKS)
