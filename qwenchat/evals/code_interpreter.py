@@ -4,7 +4,8 @@ Source: ``benchmark/code_interpreter`` of QwenLM/Qwen-Agent. Its data, ``eval_co
 beside the folder ``upload_file_clean``, lies with one vendor alone; its problems of arithmetic are GSM8K's
 test set, which is taken too. What moves a figure, and is kept: of the code only the first block counts but
 where the question is of arithmetic; ``solution()`` is called if it is defined; of an answer the last number
-counts that stands by itself, and on one line with what goes before it.
+counts that stands by itself, and on one line with what goes before it, and of one with commas for thousands
+what stands before the first.
 
 What differs: code runs confined, without a network, so that no missing package is installed; and whether a
 picture is right is not told, for a model that sees is the judge of that.

@@ -6,6 +6,7 @@ believed: it runs strangers' code. Who may call it, and what of it is shown, is 
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -331,15 +332,17 @@ def _listed(folder: Path) -> dict[Path, tuple[int, int]]:
 
 _FENCED = re.compile(r"```[^\n]*\n(.+?)```", re.DOTALL)
 _TICKED = re.compile(r"`([^`]*)`", re.DOTALL)
+_PYTHON_DICT = re.compile(r"\s*\{\s*'code'\s*:")
 
 
 def code_of(action_input: str) -> str:
-    """The code of a call as models write it: fenced, between backticks, as JSON, or as it is."""
+    """The code of a call as models write it: fenced, between backticks, as JSON or nearly so, or as it is."""
     for form in (_FENCED, _TICKED):
         if (found := form.search(action_input)) is not None:
             return found[1].strip()
-    with contextlib.suppress(ValueError, RecursionError):
-        arguments = json.loads(action_input)
+    read = ast.literal_eval if _PYTHON_DICT.match(action_input) else json.loads
+    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        arguments = read(action_input.strip())
         if isinstance(arguments, dict) and isinstance(arguments.get("code"), str):
             return str(arguments["code"])
     return action_input.strip()

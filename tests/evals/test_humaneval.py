@@ -61,24 +61,60 @@ def test_the_solution_in_a_reply(reply: str, body: str) -> None:
     assert body_in(reply, "total") == body
 
 
-VERDICTS: tuple[tuple[str, bool], ...] = (
-    (RIGHT, True),
-    ("    total = 0\n    for x in xs:\n        total += x\n    return total", True),
-    ("    return sum(xs) + 0.0", True),
-    ("    print('noise')\n    return sum(xs)", True),
-    ("    return 0", False),
-    ("    return sum(xs", False),
-    ("    pass", False),
-    ("    import nothing_of_this_name", False),
-    ("    raise SystemExit(0)", False),
-    ("    import os; os._exit(0)", False),
-    ("    return int(input())", False),
+def fenced(code: str) -> str:
+    return f"Sure, here it is:\n\n```python\n{code}\n```\n\nIt adds the numbers up."
+
+
+REPLIES: tuple[tuple[str, bool], ...] = (
+    (fenced("def total(xs):\n    return sum(xs)"), True),
+    ("```\ndef total(xs):\n    return sum(xs)\n```", True),
+    (fenced("def total(xs: List[int]) -> int:\n    return sum(xs)"), True),
+    (fenced('def total(xs):\n    """ Sum. """\n    return sum(xs)'), True),
+    (fenced("def total(xs):\n    s = 0\n    for x in xs:\n        s += x\n\n    return s"), True),
+    (fenced("def total(xs):\n    return xs[0] + total(xs[1:]) if xs else 0"), True),
+    (fenced("def total(xs):\n    import math\n    return math.fsum(xs)"), True),
+    (fenced("def total(xs):\n    def add(a, b):\n        return a + b\n    return add(sum(xs), 0)"), True),
+    (fenced("def total(xs):\n    out: List[int] = xs\n    print('noise')\n    return sum(out)"), True),
+    ("def total(xs):\n    return sum(xs)", True),
+    ("def total(xs):\n    return sum(xs)\n\nIt adds them up.", True),
+    ("return sum(xs)", True),
+    ("s = sum(xs)\nreturn s", True),
+    (fenced("def total(xs):\n    return 0"), False),
+    (fenced("def total(xs):\n    return xs[0] + xs[1]"), False),
+    (fenced("def total(xs):\n    return sum(xs"), False),
+    (fenced("def total(xs):\n    import nothing_of_this_name\n    return sum(xs)"), False),
+    (fenced("def total(xs):\n    raise SystemExit(0)"), False),
+    (fenced("def total(xs):\n    import os; os._exit(0)"), False),
+    (fenced("def total(xs):\n    return int(input())"), False),
+    ("It is the sum of the numbers.", False),
+    ("", False),
+    # Quirk: what is imported or defined above the function is not there when it runs.
+    (fenced("import math\n\ndef total(xs):\n    return math.fsum(xs)"), False),
+    (fenced("def add(a, b):\n    return a + b\n\ndef total(xs):\n    return add(sum(xs), 0)"), False),
+    # Quirk: a wrong test of the reply's own counts against it in a fenced block, and nowhere else.
+    (fenced("def total(xs):\n    return sum(xs)\n\nassert total([1]) == 2"), False),
+    ("def total(xs):\n    return sum(xs)\n\nassert total([1]) == 2", True),
+    # Quirk: of two attempts the first counts.
+    (
+        fenced("def total(xs):\n    return 0") + "\nBetter:\n" + fenced("def total(xs):\n    return sum(xs)"),
+        False,
+    ),
+    # Quirk: the body stands below the prompt's docstring, and only four spaces go with that: no completion
+    # that is indented already, no tab, no two spaces.
+    ("    return sum(xs)", False),
+    (fenced("def total(xs):\n\treturn sum(xs)"), False),
+    (fenced("def total(xs):\n  return sum(xs)"), False),
+    # Quirk: a function on one line is not seen.
+    (fenced("def total(xs): return sum(xs)"), False),
+    # Quirk: the function's name does not matter.
+    (fenced("def add_up(xs):\n    return sum(xs)"), True),
 )
 
 
-@pytest.mark.parametrize(("body", "right"), VERDICTS)
-def test_a_solution_passes_or_not(body: str, right: bool) -> None:
-    assert passes(PROBLEM, body) is right
+@pytest.mark.parametrize(("reply", "right"), REPLIES)
+def test_a_reply_passes_or_not(reply: str, right: bool) -> None:
+    outcome = HumanEval().run(Item("Test/0", "", PROBLEM), Says(reply))
+    assert outcome.scores == {"right": float(right)}
 
 
 def test_a_solution_that_never_ends_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,6 +221,8 @@ def test_the_user_names_an_interpreter(tmp_path: Path) -> None:
         ("text ```\na = 1\nb = 2\n``` more ```\nc\n```", "a = 1\nb = 2"),
         ("`print(1)`", "print(1)"),
         ('{"code": "print(1)"}', "print(1)"),
+        ("{'code': 'print(1)'}", "print(1)"),
+        ("{'code': broken", "{'code': broken"),
         ('{"other": 1}', '{"other": 1}'),
         ("  print(1)\n", "print(1)"),
     ],
