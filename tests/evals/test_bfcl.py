@@ -69,18 +69,23 @@ CALLS: tuple[tuple[dict[str, Any], bool], ...] = (
     ({"base": 10, "height": 5.0, "exact": False}, False),
     ({"base": 10, "height": 5.0, "exact": "true"}, False),
     ({"base": 10, "height": 5.0, "colour": "red"}, False),
+    ({"base": -10, "height": 5.0}, False),
+    ({"base": 10, "height": "5.0"}, False),
+    ({"base": 10, "height": None}, False),
+    ({"base": 10, "height": 5.0, "exact": 1}, False),
+    ({"base": 10, "height": 5.0, "at": {}}, False),
+    # Quirk: an optional argument that is given must be an accepted one, though it were the default.
+    ({"base": 10, "height": 5.0, "unit": "m"}, False),
+    # Quirk: of a text neither case nor spaces nor , . / - _ * ^ count.
+    ({"base": 10, "height": 5.0, "unit": "S/Q-M_E*T^E,R.S"}, True),
+    # Quirk: a whole number does for a float, a float for no whole number.
+    ({"base": 10.0, "height": 5}, False),
 )
 
 
 @pytest.mark.parametrize(("given", "right"), CALLS)
 def test_arguments(given: dict[str, Any], right: bool) -> None:
     assert accepts(FUNCTION, ANSWER, "maths.area", json.dumps(given)) is right
-
-
-def test_a_call_of_another_name_or_without_json_is_wrong() -> None:
-    assert not accepts(FUNCTION, ANSWER, "area", '{"base": 10, "height": 5}')
-    assert not accepts(FUNCTION, ANSWER, "maths.area", "base 10, height 5")
-    assert accepts(FUNCTION, ANSWER, "maths.area", '```json\n{"base": 10, "height": 5}\n```')
 
 
 def test_its_own_names_of_types_become_those_of_json_schema() -> None:
@@ -109,7 +114,53 @@ def asked(reply: str, group: str, *, constrained: bool = True) -> tuple[float, G
     return outcome.scores["right"], backend.asked[0]
 
 
-CALL = 'Thought: So.\nAction: maths.area\nAction Input: {"base": 10, "height": 5}\nObservation: x'
+def called(text: str, name: str = "maths.area") -> str:
+    return f"Thought: So.\nAction: {name}\nAction Input: {text}"
+
+
+CALL = called('{"base": 10, "height": 5}\nObservation: x')
+
+# The kind of question, the reply, whether it is right.
+REPLIES: tuple[tuple[str, str, bool], ...] = (
+    ("simple", called('{"base": 10, "height": 5}'), True),
+    ("simple", called('{"base": 10, "height": 5}\nObservation: 50\nThought: x\nFinal Answer: 50'), True),
+    ("simple", called('{"height": 5.0, "base": 10}'), True),
+    ("simple", called('{\n  "base": 10,\n  "height": 5\n}\n'), True),
+    ("simple", called('{"base": 10, "height": 5, "unit": "m2"}'), True),
+    ("simple", called('{"base": 10, "height": 5, "names": ["a", "b c"]}'), True),
+    ("simple", 'Action: maths.area\nAction Input: {"base": 10, "height": 5}', True),
+    ("simple", called('{"base": 5, "height": 10}'), False),
+    ("simple", called('{"base": 10}'), False),
+    ("simple", called('{"base": 10, "height": 5, "unit": "feet"}'), False),
+    ("simple", called('{"base": 10, "height": 5, "colour": "red"}'), False),
+    ("simple", called('{"base": "ten", "height": 5}'), False),
+    ("simple", called('{"base": 10, "height": 5', "maths.area"), False),
+    ("simple", called("base 10, height 5"), False),
+    ("simple", called(""), False),
+    ("simple", called("[10, 5]"), False),
+    ("simple", called('{"base": 10, "height": 5}', "area"), False),
+    ("simple", called('{"base": 10, "height": 5}', "maths_area"), False),
+    ("simple", called('{"base": 10, "height": 5}', "Maths.Area"), False),
+    ("simple", "Thought: I know.\nFinal Answer: 50", False),
+    ("simple", "The area is 50.", False),
+    ("simple", "maths.area(base=10, height=5)", False),
+    ("simple", "", False),
+    # What a model writes nearly right is read as our own calls are.
+    ("simple", called('```json\n{"base": 10, "height": 5}\n```'), True),
+    ("simple", called("{'base': 10, 'height': 5}"), True),
+    ("simple", called('{"base": 10, "height": 5} as asked'), True),
+    ("irrelevance", "I cannot tell.", True),
+    ("irrelevance", "Thought: No tool is of use.\nFinal Answer: I cannot tell.", True),
+    ("irrelevance", "", True),  # Quirk: a model that says nothing is right
+    ("irrelevance", CALL, False),
+    ("irrelevance", called("{}"), False),
+    ("irrelevance", called('{"base": 10}', "area"), False),
+)
+
+
+@pytest.mark.parametrize(("group", "reply", "right"), REPLIES)
+def test_a_reply(group: str, reply: str, right: bool) -> None:
+    assert asked(reply, group, constrained=False)[0] == right
 
 
 def test_a_model_is_asked_in_its_form_and_held_to_the_schema_or_not() -> None:
@@ -119,9 +170,3 @@ def test_a_model_is_asked_in_its_form_and_held_to_the_schema_or_not() -> None:
     right, options = asked(CALL, "simple", constrained=False)
     assert right == 1.0
     assert not options.grammar
-
-
-def test_where_nothing_is_to_be_called_a_call_is_wrong() -> None:
-    assert asked(CALL, "irrelevance")[0] == 0.0
-    assert asked("I cannot tell.", "irrelevance")[0] == 1.0
-    assert asked("I cannot tell.", "simple")[0] == 0.0

@@ -12,19 +12,52 @@ from tests.evals.fakes import Says
 pytest.importorskip("jieba")
 pytest.importorskip("rouge")
 
-SCORES: tuple[tuple[str, str, float, float], ...] = (
-    ("会议讨论了预算和计划。", "会议讨论了预算和计划。", 1.0, 1.0),
-    ("会议讨论了预算。", "会议讨论了预算和计划。", 0.6, 0.95),
-    ("今天天气很好", "会议讨论了预算和计划。", 0.0, 0.0),
-    ("", "会议讨论了预算和计划。", 0.0, 0.0),
+WANTED = "会议讨论了预算和计划。"  # seven words: 会议 讨论 了 预算 和 计划 。
+
+# What was said, what was wanted; then how many words both have in one order, and how many each has.
+SCORES: tuple[tuple[str, str, int, int, int], ...] = (
+    (WANTED, WANTED, 7, 7, 7),
+    ("会议讨论了预算和计划", WANTED, 6, 6, 7),
+    ("会议讨论了预算。", WANTED, 5, 5, 7),
+    ("会议讨论了计划和预算。", WANTED, 5, 7, 7),
+    ("会议讨论了人事。", WANTED, 4, 5, 7),
+    ("会议没有讨论预算和计划。", WANTED, 6, 7, 7),
+    ("会议讨论了预算和计划。今天下雨。", WANTED, 7, 9, 7),
+    ("预算和计划", WANTED, 3, 3, 7),
+    ("预算", WANTED, 1, 1, 7),
+    ("会议", WANTED, 1, 1, 7),
+    ("。", WANTED, 1, 1, 7),
+    ("\n会议讨论了预算和计划。\n", WANTED, 7, 7, 7),
+    ("会议 讨论 了 预算 和 计划 。", WANTED, 7, 7, 7),
+    ("**会议**讨论了预算和计划。", WANTED, 7, 8, 7),
+    ("今天天气很好", WANTED, 0, 3, 7),
+    ("會議", "会议", 0, 1, 1),
+    ("The meeting discussed the budget", WANTED, 0, 5, 7),
+    ("", WANTED, 0, 0, 7),
+    ("  \n", WANTED, 0, 0, 7),
+    ("...", WANTED, 0, 0, 7),
+    ("预算，计划", "预算、计划", 2, 3, 3),
+    ("预算，计划", "计划，预算", 1, 3, 3),
+    ("the plan is made", "the plan is made", 4, 4, 4),
+    ("a plan", "the plan", 1, 2, 2),
+    ("a b c d", "a x b d", 3, 4, 4),
+    ("d c b a", "a b c d", 1, 4, 4),
+    # Quirk: a word counts once, however often it is said.
+    ("预算预算预算", WANTED, 1, 1, 7),
+    (WANTED * 3, WANTED, 7, 7, 7),
+    # Quirk: capitals make another word.
+    ("The plan", "the plan", 1, 2, 2),
+    # Quirk: sentences that end in a Latin full stop may stand in any order, and the stop is no word.
+    ("c d. a b.", "a b. c d.", 4, 4, 4),
 )
 
 
-@pytest.mark.parametrize(("said", "wanted", "least", "most"), SCORES)
+@pytest.mark.parametrize(("said", "wanted", "common", "count", "wanted_count"), SCORES)
 def test_a_summary(
-    said: str, wanted: str, least: float, most: float, capfd: pytest.CaptureFixture[str]
+    said: str, wanted: str, common: int, count: int, wanted_count: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert least <= round(vcsum.similarity(said, wanted), 6) <= most
+    right = 2 * common / (count + wanted_count)
+    assert vcsum.similarity(said, wanted) == pytest.approx(right, abs=1e-6)
     assert capfd.readouterr() == ("", "")
 
 
