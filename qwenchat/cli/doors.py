@@ -55,10 +55,11 @@ def status() -> None:
     from qwenchat.backends.door import client
     from qwenchat.cli.output import stdout
     from qwenchat.terminal.console import write
+    from qwenchat.terminal.sanitize import sanitize_line
 
     servers = client.about()
     for about in servers:
-        write(stdout(), _line(about) + "\n")
+        write(stdout(), sanitize_line(_line(about)) + "\n")
     if not servers:
         raise _none()
 

@@ -6,7 +6,6 @@ is asked, so that only calls run which a rule allows.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -112,7 +111,7 @@ class Steps:
         return end
 
     def decide(self, request: Request) -> Decision:
-        if all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+        if approval.can_ask():
             approval.show_call(request.call)
             try:
                 return approval.ask(request)

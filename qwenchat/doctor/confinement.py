@@ -21,13 +21,14 @@ _LIMITS = (
 
 
 def sandbox() -> tuple[Finding, tuple[Outcome, ...]]:
-    """Holds the trial. Without a sandbox a chat works, but runs no code."""
+    """Holds the trial. Without a sandbox a chat works, but asks before code runs."""
     try:
         name = start.in_force()
         outcomes = (*run.attempts(), *run.limits(_LIMITS))
     except SandboxError as error:
         none = {"sandbox": None, "attempts": ()}
-        return Finding("sandbox", "note", translated(error.message), tr("no code is run here"), none), ()
+        then = tr("a chat asks before each run of code") if start.lacking() else tr("no code is run here")
+        return Finding("sandbox", "note", translated(error.message), then, none), ()
     facts: dict[str, Any] = {"sandbox": name, "attempts": [asdict(outcome) for outcome in outcomes]}
     holes = [outcome.attempt for outcome in outcomes if outcome.state == "done"]
     if holes:

@@ -1565,12 +1565,18 @@ CHINESE: Mapping[str, str] = {
     "interrupted; the variables are kept": "已中断；变量仍保留",
     "it ended and said nothing": "运行结束，没有输出",
     "Python in {sandbox}": "Python 在 {sandbox} 中",
+    "Python with no sandbox": "Python 没有沙箱",
+    "nothing here confines code ({reason}); it would run with all your rights": (
+        "这里没有可以限制代码的沙箱（{reason}）；代码将以你的全部权限运行"
+    ),
+    "run it once? [y/N] ": "只运行这一次吗？[y/N] ",
     "The Python whose packages the code of a chat can import; the code runs in a sandbox.": (
         "对话中的代码可以导入哪个 Python 的软件包；代码在沙箱中运行。"
     ),
     "a path": "路径",
     "the one that runs qwenchat": "运行 qwenchat 的那个",
     "name an interpreter elsewhere: tools_python": "请指定位于别处的解释器：tools_python",
+    "a chat asks before each run of code": "对话在每次运行代码之前都会询问",
     "no code is run here": "这里不运行代码",
     "the sandbox could not be tried: {reason}": "无法检验沙箱：{reason}",
     "run no code here": "请不要在这里运行代码",

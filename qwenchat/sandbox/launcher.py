@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _TICK = 0.05  # seconds between two looks at what runs
 _DISK_SHARE = 20  # looking at the disk takes at most so much of the time
 _MOST_FILES = 100_000
+_PATIENCE = 2.0  # seconds for what starts itself again and again
 _SCRATCH = "/tmp"
 
 
@@ -49,6 +50,8 @@ def main() -> None:
         os.mkdir(order["scratch"], 0o700)
         if order["method"] == "namespaces":
             namespaces.unshare()
+        elif order["method"] == "none" and sys.platform == "linux":
+            kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     except OSError as error:
         _remove(order["scratch"])
         _tell(control, "failed", _reason(error))
@@ -110,7 +113,7 @@ def _execute(order: dict[str, Any], report: int) -> NoReturn:
     for name, value in order["limits"].items():
         _limit(getattr(resource, name, None), value)
     os.chdir(order["write"][0])
-    if sys.platform == "linux":
+    if sys.platform == "linux" and order["method"] != "none":
         _confine(order)
     for signum in (_signal.SIGPIPE, _signal.SIGINT, _signal.SIGXFSZ, _signal.SIGCHLD):
         _signal.signal(signum, _signal.SIG_DFL)
@@ -211,6 +214,7 @@ class _Watch:
                 if end == self._control and not self._obey():
                     self._kill()
                     os.waitpid(self._child, 0)
+                    self._kill_left()
                     _remove(self._order["scratch"])
                     return
                 if end == self._heard and not self._read_reports():
@@ -225,6 +229,7 @@ class _Watch:
                 self._kill()
         self._read_reports()
         self._kill()  # what it started and left, where there is no number 1
+        self._kill_left()
         _remove(self._order["scratch"])
         _tell(self._control, "ended", self._limit or "-", str(ended[1]))
 
@@ -272,6 +277,21 @@ class _Watch:
                 os.killpg(self._child, _signal.SIGKILL)
         except OSError:  # it is gone
             pass
+
+    def _kill_left(self) -> None:
+        """Ends what left the program's process group, where nothing kept it from that: it is ours by now."""
+        end = time.monotonic() + _PATIENCE
+        while self._order["method"] == "none" and time.monotonic() < end:
+            try:
+                with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+                    left = [int(pid) for pid in file.read().split()]
+                for pid in left:
+                    os.kill(pid, _signal.SIGKILL)
+                    os.waitpid(pid, 0)  # and what it started is ours next
+            except OSError:  # no list of them on this system
+                return
+            if not left:
+                return
 
 
 def _reap(child: int) -> tuple[int, int] | None:

@@ -1,7 +1,8 @@
 """Starts a program under a policy, by the first way of confining that this machine has.
 
 Owns the ways and their order, what of the system every program may read, and the end of whatever was
-started. Fails closed: where there is no way, nothing runs, and the error says what each lacked.
+started. Fails closed: where there is no way, nothing runs, and the error says what each lacked. Nothing here
+calls :func:`unconfined`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from qwenchat.sandbox.control import INTERRUPT, ORDER_LENGTH
 from qwenchat.sandbox.policy import Ended, Limit, Policy
 
 Method = Literal["namespaces", "seccomp", "bubblewrap", "sandbox-exec"]
+NO_SANDBOX = "no sandbox"
+"""What is told in place of a sandbox where there is none."""
 
 _PACKAGE = Path(__file__).parents[2]
 _LAUNCH = "import sys; sys.path.append({!r}); from qwenchat.sandbox import launcher; launcher.{}()"
@@ -132,25 +135,48 @@ def start(
     Raises:
         SandboxError: there is no way to confine it here, or it cannot be started.
     """
-    if not os.access(command[0], os.X_OK):
-        raise SandboxError(
-            "{program} cannot be started: {reason}", program=command[0], reason="no program that may be run"
-        )
-    lacking = []
-    for method in _candidates():
-        started = _start(method, policy, command, environment)
-        reason = started.begun()
-        if not reason:
-            _works["method"] = method
-            started.sandbox = _word(method)
-            return started
-        started.close()
-        lacking.append(Phrase("{path}: {reason}", path=method, reason=reason))
+    _check(command[0])
+    started = _confined(policy, command, environment)
+    if isinstance(started, Confined):
+        return started
     raise SandboxError(
         "nothing here can confine a program, so none is run: {reasons}",
         "qwenchat doctor tells more; a kernel with Landlock, or bubblewrap, is enough",
-        reasons=Names(map(str, lacking)) or platform.system(),
+        reasons=started,
     )
+
+
+def unconfined(policy: Policy, command: Sequence[str], environment: Mapping[str, str] = {}) -> Confined:
+    """Starts a program with all rights of the user: for a run that they said yes to, and knew that.
+
+    Its time, its disk and the limits of each process hold, and it ends as one that is confined.
+    Arguments as for :func:`start`.
+
+    Raises:
+        SandboxError: it cannot be started.
+    """
+    _check(command[0])
+    started = _start("none", policy, command, environment)
+    if reason := started.begun():
+        started.close()
+        raise SandboxError("{program} cannot be started: {reason}", program=command[0], reason=reason)
+    started.sandbox = NO_SANDBOX
+    return started
+
+
+def lacking() -> str:
+    """Why a program could run here by :func:`unconfined` alone; empty if it can be confined.
+
+    Empty too where not even that is possible, as on Windows: :func:`start` tells the reason then.
+    """
+    if os.name != "posix" or "method" in _works:
+        return ""
+    with tempfile.TemporaryDirectory(prefix="qwenchat-") as folder:
+        tried = _confined(*_nothing(Path(folder)), {})
+        if isinstance(tried, Confined):
+            tried.close()
+            return ""
+        return str(tried)
 
 
 def run(
@@ -208,8 +234,35 @@ def in_force() -> str:
         SandboxError: nothing would.
     """
     with tempfile.TemporaryDirectory(prefix="qwenchat-") as folder:
-        policy = Policy((Path(folder),), (Path(sys.prefix), Path(sys.base_prefix)))
-        return run(policy, [sys.executable, "-I", "-S", "-c", ""]).sandbox
+        return run(*_nothing(Path(folder))).sandbox
+
+
+def _nothing(folder: Path) -> tuple[Policy, list[str]]:
+    """A program that does nothing, for a try."""
+    policy = Policy((folder,), (Path(sys.prefix), Path(sys.base_prefix)))
+    return policy, [sys.executable, "-I", "-S", "-c", ""]
+
+
+def _check(program: str) -> None:
+    if not os.access(program, os.X_OK):
+        raise SandboxError(
+            "{program} cannot be started: {reason}", program=program, reason="no program that may be run"
+        )
+
+
+def _confined(policy: Policy, command: Sequence[str], environment: Mapping[str, str]) -> Confined | Names:
+    """A program, started by the first way that confines it here; what each lacks, where none does."""
+    lacks = []
+    for method in _candidates():
+        started = _start(method, policy, command, environment)
+        reason = started.begun()
+        if not reason:
+            _works["method"] = method
+            started.sandbox = _word(method)
+            return started
+        started.close()
+        lacks.append(str(Phrase("{path}: {reason}", path=method, reason=reason)))
+    return Names(lacks or [platform.system()])
 
 
 def _candidates() -> Iterator[Method]:
@@ -233,7 +286,7 @@ def _word(method: Method) -> str:
 
 
 def _start(
-    method: Method, policy: Policy, command: Sequence[str], environment: Mapping[str, str]
+    method: Method | Literal["none"], policy: Policy, command: Sequence[str], environment: Mapping[str, str]
 ) -> Confined:
     # Made, and removed, by the launcher, so that none is left by whoever is killed before it begins.
     scratch = Path(os.path.realpath(tempfile.gettempdir()), f"qwenchat-{os.urandom(8).hex()}")
@@ -265,7 +318,11 @@ def _start(
 
 
 def _order(
-    method: Method, policy: Policy, command: Sequence[str], environment: Mapping[str, str], scratch: Path
+    method: Method | Literal["none"],
+    policy: Policy,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    scratch: Path,
 ) -> dict[str, Any]:
     """What the launcher is told: plain values, all paths without links but the program's own name."""
     for folder in policy.write:

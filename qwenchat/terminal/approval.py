@@ -7,6 +7,7 @@ Owns the card of a call, the beginning of a result, and how the user says yes or
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 
 from qwenchat.chat.parts import ToolCall, ToolResult
@@ -53,12 +54,20 @@ def show_result(result: ToolResult, n: int, lines: int | None = RESULT_LINES) ->
         console.say(_BAR + plural(left, "one line more; /result {n}", "{count} lines more; /result {n}", n=n))
 
 
+def can_ask() -> bool:
+    """Whether there is somebody who reads what is asked about, and types an answer."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
 def ask(request: Request) -> Decision:
     """Asks whether a call may run; Enter is no, and what was typed before the question is no answer.
 
     Raises:
         KeyboardInterrupt: the user wants to stop.
     """
+    if request.risk is not None:
+        code = str(request.arguments.get("code", ""))
+        return Decision("yes" if ask_unconfined(request.risk.reason, code) else "no")
     if request.changed:
         console.say(
             tr(
@@ -87,12 +96,34 @@ def ask(request: Request) -> Decision:
     return Decision("no", "" if word in ("", "n", "no", "否") else answer.strip())
 
 
+def ask_unconfined(reason: str, code: str) -> bool:
+    """Asks whether code may run that nothing confines: Enter is no, and a yes is one to this run.
+
+    Args:
+        reason: why nothing does.
+        code: which is shown whole.
+
+    Raises:
+        KeyboardInterrupt: the user wants to stop.
+    """
+    for line in code.splitlines():
+        console.say(_BAR + line)
+    console.say(
+        tr("nothing here confines code ({reason}); it would run with all your rights", reason=reason),
+        "warning",
+    )
+    return can_ask() and is_yes(_line(tr("run it once? [y/N] ")))
+
+
 def _line(question: str, text: str = "") -> str:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.input.typeahead import clear_typeahead
 
     discard_typed()
+    session = PromptSession[str]()
+    clear_typeahead(session.input)  # what came with the line before
     try:
-        return PromptSession[str]().prompt(question, default=text, multiline="\n" in text)
+        return session.prompt(question, default=text, multiline="\n" in text)
     except EOFError:
         return ""
 

@@ -87,7 +87,7 @@ class Chat:
         self.options = self._options_of(start.session)
         self.autosave = Autosave(start.session, self.notices.warn, settings.save)
         self.steps: list[ReplyEnd] = []
-        self.tools = ChatTools.of(settings, self._run_python)
+        self.tools = ChatTools.of(settings, self._run_python, self._run_unconfined)
         self.left_out: frozenset[int] = frozenset()
         self.draft = Draft()
         self.code = CodeRunner(settings.tools_python or "")
@@ -189,6 +189,10 @@ class Chat:
     def _run_python(self, code: str, cancel: threading.Event) -> str:
         """Runs Python of the model's in the worker that ``/python`` has, too."""
         return self.code.run(self.session, code, cancel).observation
+
+    def _run_unconfined(self, code: str, cancel: threading.Event) -> str:
+        """As that, after the user's yes to a run that nothing confines."""
+        return self.code.run_unconfined(self.session, code, cancel).observation
 
     def continue_reply(self) -> None:
         """Goes on with the last reply where it broke off.

@@ -42,6 +42,11 @@ class CodeRunner:
         """What confines the worker that there is; empty while there is none."""
         return self._interpreter.sandbox if self._interpreter is not None else ""
 
+    @property
+    def is_confined(self) -> bool:
+        """False while there is a worker that nothing confines."""
+        return self._interpreter is None or self._interpreter.is_confined
+
     def run(
         self,
         session: Session,
@@ -63,13 +68,28 @@ class CodeRunner:
             SandboxError: nothing can confine it here.
             ConfigError: the interpreter that the user named is none.
         """
+        return self._ready(session, attached).run(code, cancel, show)
+
+    def run_unconfined(
+        self,
+        session: Session,
+        code: str,
+        cancel: threading.Event,
+        show: Show = lambda kind, text: None,
+        attached: Iterable[AttachedFile] = (),
+    ) -> Execution:
+        """As :meth:`run`, but confined by nothing: after a yes of ``approval.ask_unconfined`` to this run."""
+        return self._ready(session, attached).run_unconfined(code, cancel, show)
+
+    def _ready(self, session: Session, attached: Iterable[AttachedFile]) -> Interpreter:
+        """The interpreter of a session, with the chat's files in its folder."""
         interpreter = self._here(session)
         said = [node.message for turn in session.conversation.turns() for node in turn.nodes]
         for file in (*(file for message in said for file in message.files), *attached):
             if (key := (file.name, hash(file.text))) not in self._put:
                 interpreter.put(file.name, file.text.encode("utf-8", "replace"))
                 self._put.add(key)
-        return interpreter.run(code, cancel, show)
+        return interpreter
 
     def put(self, session: Session, name: str, data: bytes) -> Path:
         """Puts a file into a session's folder, in place of one of that name. Returns where it is."""

@@ -58,7 +58,8 @@ def _extras(chat: Chat, backend: Backend) -> Iterator[str]:
     if chat.prompt.multiline:
         yield tr("Alt-Enter sends")
     if chat.code.sandbox:
-        yield tr("Python in {sandbox}", sandbox=chat.code.sandbox)
+        told = tr("Python in {sandbox}", sandbox=chat.code.sandbox)
+        yield told if chat.code.is_confined else tr("Python with no sandbox")
     if not chat.is_saved:
         yield tr("not saved")
 

@@ -33,6 +33,7 @@ class ChatTools:
         python: runs Python and gives the observation.
         specs: the tools that the user named.
         allow, deny: the rules that the user wrote.
+        unconfined: runs Python where nothing confines it, after a yes to each run; None: it is not run there.
         max_steps: steps with calls that an answer may take.
         pins: the file of what the user allowed before; None for none.
 
@@ -50,11 +51,12 @@ class ChatTools:
         allow: Iterable[str] = (),
         deny: Iterable[str] = (),
         *,
+        unconfined: Callable[[str, threading.Event], str] | None = None,
         max_steps: int = 8,
         pins: Path | None = None,
     ) -> None:
         self.rules = Rules(allow, deny)
-        self.box = Toolbox(python)
+        self.box = Toolbox(python, unconfined)
         self._max_steps, self._pins = max_steps, Pins(pins)
         self._seen: ToolBackend | None = None
         try:
@@ -65,11 +67,22 @@ class ChatTools:
             raise
 
     @classmethod
-    def of(cls, settings: Settings, python: Callable[[str, threading.Event], str]) -> ChatTools:
+    def of(
+        cls,
+        settings: Settings,
+        python: Callable[[str, threading.Event], str],
+        unconfined: Callable[[str, threading.Event], str] | None = None,
+    ) -> ChatTools:
         """The tools and rules of the settings; raises as the class."""
         pins = data_dir() / "tools.json" if settings.save else None
         return cls(
-            python, settings.tools, settings.allow, settings.deny, max_steps=settings.max_steps, pins=pins
+            python,
+            settings.tools,
+            settings.allow,
+            settings.deny,
+            unconfined=unconfined,
+            max_steps=settings.max_steps,
+            pins=pins,
         )
 
     def loop(self, context: int) -> ToolLoop:

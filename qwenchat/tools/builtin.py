@@ -16,8 +16,10 @@ from zoneinfo import ZoneInfo
 from qwenchat.errors import QwenchatError
 from qwenchat.tools.forms import Definition
 from qwenchat.tools.rules import rule_of
-from qwenchat.tools.tool import PlainTool, ToolError
+from qwenchat.tools.tool import PlainTool, Risk, ToolError
 
+Run = Callable[[str, threading.Event], str]
+"""Runs code and gives the observation."""
 _WEB_SECONDS = 20.0
 _LARGEST_PAGE = 2 * 2**20
 
@@ -174,9 +176,10 @@ class Python(PlainTool):
 
     Args:
         run: runs code and gives the observation.
+        unconfined: does so where nothing confines it, after a yes to each run; None: it is not run there.
     """
 
-    def __init__(self, run: Callable[[str, threading.Event], str]) -> None:
+    def __init__(self, run: Run, unconfined: Run | None = None) -> None:
         from qwenchat.tools import interpreter
 
         parameters: Any = interpreter.PARAMETERS
@@ -184,13 +187,20 @@ class Python(PlainTool):
             interpreter.NAME, interpreter.DESCRIPTION, parameters, "code", interpreter.NAME_FOR_HUMAN
         )
         self.origin = "python"
-        self._run = run
+        self._run, self._unconfined = run, unconfined
 
     def run(self, arguments: Mapping[str, Any], cancel: threading.Event) -> str:
         try:
             return self._run(arguments["code"], cancel)
         except QwenchatError as error:
             raise ToolError(str(error)) from None
+
+    def risk(self) -> Risk | None:
+        from qwenchat.sandbox import start
+
+        if self._unconfined is None or not (reason := start.lacking()):
+            return None
+        return Risk(reason, Python(self._unconfined))
 
     def rule(self, arguments: Mapping[str, Any]) -> str:
         return self.definition.name

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -36,6 +36,8 @@ SECONDS = 30.0
 NOTHING_PRINTED = "Finished execution."
 """The observation of code that prints nothing and ends in no value."""
 
+Begin = Callable[[Policy, Sequence[str], Mapping[str, str]], start.Confined]
+"""One of the two ways to start a program."""
 End = Literal["complete", "error", "timeout", "interrupted", "died"]
 
 _KINDS = ("stdout", "stderr", "execute_result", "display_data", "error")
@@ -88,6 +90,11 @@ class Interpreter:
         """What confines the worker that there is."""
         return self._worker.sandbox if self._worker is not None else ""
 
+    @property
+    def is_confined(self) -> bool:
+        """False while there is a worker that nothing confines."""
+        return self.sandbox != start.NO_SANDBOX
+
     def run(
         self, code: str, cancel: threading.Event, show: Callable[[str, str], None] = lambda kind, text: None
     ) -> Execution:
@@ -102,8 +109,21 @@ class Interpreter:
             SandboxError: nothing can confine it here.
             ConfigError: the interpreter that the user named is none.
         """
+        if not self.is_confined:
+            self.close()  # whose user said yes to other code
+        return self._run(code, cancel, show, start.start)
+
+    def run_unconfined(
+        self, code: str, cancel: threading.Event, show: Callable[[str, str], None] = lambda kind, text: None
+    ) -> Execution:
+        """As :meth:`run`, but confined by nothing: for a run that the user said yes to, and knew that."""
+        return self._run(code, cancel, show, start.unconfined)
+
+    def _run(
+        self, code: str, cancel: threading.Event, show: Callable[[str, str], None], begin: Begin
+    ) -> Execution:
         if self._worker is None:
-            self._worker = _Worker(self.folder, self._python)
+            self._worker = _Worker(self.folder, self._python, begin)
         before = _listed(self.folder)
         told = _Told(show)
         try:
@@ -195,12 +215,12 @@ class _Died(Exception):
 class _Worker:
     """One worker, from its start to its end."""
 
-    def __init__(self, folder: Path, python: str) -> None:
+    def __init__(self, folder: Path, python: str, begin: Begin) -> None:
         program, read = _interpreter(python)
         source = Path(__file__).with_name("worker.py")
         policy = Policy((folder,), (*read, source), cpu_seconds=_CPU_SECONDS, wall_seconds=None)
         command = [program, "-I", os.path.realpath(source)]
-        self._confined = start.start(policy, command, {"MPLBACKEND": "Agg"})
+        self._confined = begin(policy, command, {"MPLBACKEND": "Agg"})
         self.sandbox = self._confined.sandbox
         self._rest = b""
         try:

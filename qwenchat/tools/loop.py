@@ -23,7 +23,7 @@ from qwenchat.errors import Phrase, ToolLoopError
 from qwenchat.tools import arguments as written
 from qwenchat.tools.pins import Pins
 from qwenchat.tools.rules import Rules, Verdict
-from qwenchat.tools.tool import Tool, ToolError
+from qwenchat.tools.tool import Risk, Tool, ToolError
 from qwenchat.tools.toolbox import Toolbox
 
 MAX_STEPS = 8
@@ -49,6 +49,7 @@ class Request:
         rule: the rule that would allow this call and those like it.
         pin: what of the tool must stay as it is; empty if nothing can change.
         changed: whether the user allowed the tool when it was another.
+        risk: what only a yes to this very call lets run.
     """
 
     call: ToolCall
@@ -59,6 +60,7 @@ class Request:
     rule: str
     pin: str = ""
     changed: bool = False
+    risk: Risk | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +204,11 @@ class ToolLoop:
         if verdict.answer == "deny":
             raise ToolError(f"Denied by the rule {verdict.rule}.")
         changed = bool(pin) and self._pins.changed(tool.origin, call.name, pin)
-        if changed:
+        risk = tool.risk()
+        if changed or risk is not None:
             verdict = Verdict("ask")
         preview, rule = tool.preview(arguments), tool.rule(arguments)
-        return Request(call, tool, arguments, preview, verdict, rule, pin, changed)
+        return Request(call, tool, arguments, preview, verdict, rule, pin, changed, risk)
 
     def _approved(self, request: Request, host: Host, cancel: threading.Event) -> Request:
         """A call that the rules or the user allow, perhaps otherwise than it was made.
@@ -219,6 +222,10 @@ class ToolLoop:
         if decision.answer == "no":
             said = f" {decision.text.strip()}" if decision.text.strip() else ""
             raise ToolError(f"The user refused the call.{said}")
+        if request.risk is not None:
+            if decision.answer != "yes":
+                raise ToolError("The user refused the call.")
+            return replace(request, tool=request.risk.tool)
         if decision.answer == "edit":
             return self._request(replace(request.call, arguments=decision.text), cancel)
         if decision.answer == "always":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from qwenchat.tools.forms import Definition
@@ -51,8 +52,24 @@ class Tool(Protocol):
             ToolError: it cannot be had.
         """
 
+    def risk(self) -> Risk | None:
+        """What no rule may allow; None if a rule may."""
+
     def close(self) -> None:
         """Ends what it has running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """A tool that cannot run as it should. Only a yes of the user, to each call, lets it run otherwise.
+
+    Attributes:
+        reason: why it cannot.
+        tool: what runs after a yes, once.
+    """
+
+    reason: str
+    tool: Tool
 
 
 class PlainTool:
@@ -63,6 +80,9 @@ class PlainTool:
 
     def pin(self, cancel: threading.Event) -> str:
         return ""
+
+    def risk(self) -> Risk | None:
+        return None
 
     def close(self) -> None:
         pass

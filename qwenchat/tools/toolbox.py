@@ -21,10 +21,15 @@ class Toolbox:
 
     Args:
         python: runs Python and gives the observation.
+        unconfined: does so where nothing confines it, after a yes to each run; None: it is not run there.
     """
 
-    def __init__(self, python: Callable[[str, threading.Event], str]) -> None:
-        self._python = python
+    def __init__(
+        self,
+        python: Callable[[str, threading.Event], str],
+        unconfined: Callable[[str, threading.Event], str] | None = None,
+    ) -> None:
+        self._python, self._unconfined = python, unconfined
         self._tools: dict[str, Tool] = {}
 
     @property
@@ -121,4 +126,4 @@ class Toolbox:
                 Phrase("there is no tool {name!r}", name=f"{name}={what}" if what else name),
                 Phrase("there are {names}; a Python file's are named by its path", names=Names(BUILT_IN)),
             )
-        return builtin.Python(self._python) if name == "python" else builtin.Time()
+        return builtin.Python(self._python, self._unconfined) if name == "python" else builtin.Time()

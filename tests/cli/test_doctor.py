@@ -318,13 +318,15 @@ def test_a_hole_in_the_sandbox_is_named(
     assert "✗" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("network"))
 
 
-def test_without_a_sandbox_a_chat_works_and_runs_no_code(
+def test_without_a_sandbox_a_chat_works_and_asks_before_code_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def none() -> str:
         raise SandboxError("nothing here can confine a program, so none is run: {reasons}", reasons="none")
 
     monkeypatch.setattr(start, "in_force", none)
+    monkeypatch.setattr(start, "lacking", lambda: "none")
     code, report = examined(capsys)
     assert finding(report, "sandbox")["state"] == "note"
+    assert "asks before each run" in str(finding(report, "sandbox"))
     assert code == report["exit_code"]

@@ -66,6 +66,7 @@ ALLOWED = {
     "models.builtin.wheel.trouble": OWN,
     "server.background.start": WRITES,
     "sandbox.landlock.restrict": "a place, to name it to the kernel",
+    "sandbox.launcher._Watch._kill_left": SYSTEM,
     "sandbox.launcher._too_much": SYSTEM,
     "sandbox.namespaces._make_target": WRITES,
     "sandbox.namespaces._write": SYSTEM,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qwenchat.chat import code_blocks
 from qwenchat.errors import Phrase, UsageError
 from qwenchat.i18n.language import plural, tr
-from qwenchat.terminal import console
+from qwenchat.terminal import approval, console
 from qwenchat.terminal.code_runner import RunView, lines_of
 from qwenchat.terminal.commands.registry import Group, number
 from qwenchat.terminal.echo import quiet_keyboard
@@ -29,7 +29,9 @@ command = _group.command
 
 @command("python", "Run Python in a sandbox; its variables stay for the next run.", usage="CODE")
 def _python(chat: Chat, rest: str) -> None:
-    _run(chat, rest)
+    from qwenchat.sandbox import start  # the prompt need not wait for it
+
+    _run(chat, rest, start.lacking())
 
 
 @command("run", "Run the Python of the last reply in the sandbox, or its block N, after asking.", usage="[N]")
@@ -50,8 +52,12 @@ def _run_block(chat: Chat, rest: str) -> None:
         count = plural(len(blocks), "there is only one block of code", "there are {count} blocks of code")
         raise UsageError(count, Phrase("usage: {usage}", usage="/run N"))
     code = blocks[max(n, 1) - 1].text
-    from qwenchat.terminal.render.live import render_markdown  # the prompt need not wait for it
+    from qwenchat.sandbox import start  # the prompt need not wait for these
+    from qwenchat.terminal.render.live import render_markdown
 
+    if unconfined := start.lacking():  # which is asked about, with the code
+        _run(chat, code, unconfined)
+        return
     fence = "~" * 3 + "~" * max(map(len, re.findall("~+", code)), default=0)
     render_markdown(f"{fence}python\n{code}\n{fence}", plain=chat.settings.plain)
     if chat.prompt.confirm(tr("run it?")):
@@ -74,11 +80,24 @@ def _put(chat: Chat, rest: str) -> None:
     chat.say(tr("Python has {name} in its folder", name=path.name))
 
 
-def _run(chat: Chat, code: str) -> None:
-    view = RunView()
+def _run(chat: Chat, code: str, unconfined: str = "") -> None:
+    """Runs code confined; or, after a yes to this run, otherwise, with the reason why nothing confines it."""
+    view, run = RunView(), chat.code.run
     with ExitStack() as stack:
         stack.callback(quiet_keyboard())
+        if unconfined:
+            if not _said_yes(unconfined, code):
+                chat.say(tr("nothing was run"))
+                return
+            run = chat.code.run_unconfined
         cancel = stack.enter_context(cancel_on_interrupt())
-        done = chat.code.run(chat.session, code, cancel, view.show, chat.draft.attached)
+        done = run(chat.session, code, cancel, view.show, chat.draft.attached)
     view.end(done)
     console.blank_line()
+
+
+def _said_yes(reason: str, code: str) -> bool:
+    try:
+        return approval.ask_unconfined(reason, code)
+    except KeyboardInterrupt:
+        return False
