@@ -17,6 +17,7 @@ from qwenchat.evals.choices import MMLU, CEval
 from qwenchat.evals.gsm8k import GSM8K
 from qwenchat.evals.humaneval import PACKAGE, HumanEval
 from qwenchat.evals.task import Dataset, Source, Task
+from qwenchat.evals.vcsum import VCSum
 
 MMLU_CSV = 'What is 1+1?,1,2,3,4,B\n"Which, if any?",None,x,"a ""b""",y,A\n'
 CEVAL_CSV = (
@@ -183,3 +184,22 @@ def test_without_a_network_it_is_said_how_else_to_get_the_data(monkeypatch: pyte
     with pytest.raises(QwenchatError, match="get main/test-00000-of-00001\\.parquet of openai") as caught:
         GSM8K().load(Source())
     assert caught.value.exit_code == 3
+    assert "cannot be reached: the connection is refused" in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["HF_ENDPOINT=http://127.0.0.1:9", "HF_HUB_OFFLINE=1"])
+def test_without_a_network_what_was_fetched_before_is_taken(
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*setting.split("="))
+    with pytest.raises(DownloadError, match="HF_HUB_OFFLINE is set" if "OFFLINE" in setting else "refused"):
+        VCSum().load(Source())
+    cached = tmp_path / "hf" / "hub" / "datasets--THUDM--LongBench"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("a" * 40)
+    snapshot = cached / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    with zipfile.ZipFile(snapshot / "data.zip", "w") as archive:
+        archive.writestr("data/vcsum.jsonl", '{"context": "c", "answers": ["a"]}\n')
+    dataset = VCSum().load(Source())
+    assert (len(dataset.items), dataset.revision) == (1, "a" * 40)

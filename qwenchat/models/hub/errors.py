@@ -70,11 +70,7 @@ def in_words(error: Exception, name: str, revision: str) -> DownloadError:
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return Dropped(*_lost(Phrase("the connection was lost")))
     if isinstance(error, (requests.ConnectionError, requests.Timeout)):
-        reason = why_unreachable(error)
-        return Unreachable(
-            Phrase("{host} cannot be reached: {reason}", host=_host(), reason=reason),
-            Phrase("HF_ENDPOINT names a mirror, and --source modelscope another source"),
-        )
+        return unreachable(why_unreachable(error))
     if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
         return _of_system(error)
     if isinstance(error, ValueError) and "too large" in str(error):
@@ -151,6 +147,13 @@ def why_unreachable(error: BaseException) -> str:
     if isinstance(error, requests.Timeout) or "timed out" in text:
         return Phrase("there was no answer in time")
     return Phrase("the connection was lost")
+
+
+def unreachable(reason: str) -> Unreachable:
+    return Unreachable(
+        Phrase("{host} cannot be reached: {reason}", host=_host(), reason=reason),
+        Phrase("HF_ENDPOINT names a mirror, and --source modelscope another source"),
+    )
 
 
 def _lost(reason: str) -> tuple[str, str]:
