@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from qwenchat.i18n.language import tr
 
 if TYPE_CHECKING:
     from qwenchat.backends.local import Model
+    from qwenchat.server.life import Server
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _IDLE = re.compile(r"([0-9]{1,6})([smh]?)")
@@ -91,15 +92,13 @@ def _line(about: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def opened(
-    context: Context, model: Model, address: str, idle: int | None, end: Callable[[], None]
-) -> Iterator[None]:
+def opened(context: Context, model: Model, address: str, idle: int | None, server: Server) -> Iterator[None]:
     """Opens the door to a model that is served, for ask and the chat; where there can be none, says why.
 
     Args:
         address: where else it is served.
         idle: seconds without use after which the server ends; None for never.
-        end: ends the server; called from another thread.
+        server: what else serves it; the door is open as long as it, and who comes while it ends is sent away.
     """
     from qwenchat.backends.door import places
     from qwenchat.backends.door.wanted import files_of, wanted
@@ -115,9 +114,10 @@ def opened(
             door = Door(
                 model,
                 wanted(name, settings, complete=context.flags.complete),
-                is_current=lambda: files_of(name, checkpoint) == loaded,
+                is_current=lambda: not server.should_exit and files_of(name, checkpoint) == loaded,
                 address=address,
-                on_stop=end,
+                on_stop=server.end,
+                grace=lambda: server.grace_left,
             )
             try:
                 stack.enter_context(door)
@@ -128,5 +128,5 @@ def opened(
             else:
                 unused = lambda: min(door.unused_seconds, model.engine.unused_seconds)  # noqa: E731
         if idle is not None:
-            end_when_idle(idle, unused, end)
+            end_when_idle(idle, unused, server.end)
         yield

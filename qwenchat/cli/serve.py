@@ -111,11 +111,7 @@ def serve(
 
         app = build(service, entry, _log() if log_requests else None)
         server = Server(app, on_start=started)
-
-        def end() -> None:
-            server.should_exit = True
-
-        with doors.opened(context, model, address, idle_seconds, end):
+        with doors.opened(context, model, address, idle_seconds, server):
             server.run(sockets=[listening])
     if server.force_exit:
         raise Interrupted

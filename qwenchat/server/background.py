@@ -42,13 +42,15 @@ def start(arguments: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         UsageError: this system has no doors to find it by.
-        QwenchatError: it ended instead, in the words of its log.
+        QwenchatError: there can be no door, or it ended instead: in the words of its log.
     """
     if not places.supported():
         raise UsageError("a server in the background needs Unix sockets, which this system has not")
+    places.check()
     log = log_dir() / "serve.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as out:
+    log.write_bytes(b"")
+    with log.open("ab") as out:  # each at its end: another server may be writing there
         process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, _ROOT, *arguments],
             stdin=subprocess.DEVNULL,

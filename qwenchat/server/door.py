@@ -21,8 +21,6 @@ from qwenchat.chat.backend import Backend
 from qwenchat.chat.messages import GenerationOptions
 from qwenchat.version import __version__
 
-GRACE_SECONDS = 30.0
-"""What replies may take to end when the door closes."""
 _MOST = 256
 """Connections at a time."""
 _PATIENCE = 10.0
@@ -42,6 +40,7 @@ class Door:
         is_current: whether what is wanted is still this model: its files may have changed.
         address: where it is served otherwise, for people.
         on_stop: called when somebody asks for the server's end.
+        grace: seconds that replies may still take to end when the door closes.
 
     Attributes:
         path: of the socket, while it is open.
@@ -55,9 +54,10 @@ class Door:
         is_current: Callable[[], bool] = lambda: True,
         address: str = "",
         on_stop: Callable[[], None] = lambda: None,
+        grace: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._model, self._wanted, self._is_current = model, dict(wanted), is_current
-        self._address, self._on_stop = address, on_stop
+        self._address, self._on_stop, self._grace = address, on_stop, grace
         self._started = self._used = monotonic()
         self._lock = threading.Lock()
         self._inside: set[socket.socket] = set()
@@ -83,7 +83,7 @@ class Door:
         self._listening.close()
         try:
             with self._quiet:
-                self._quiet.wait_for(lambda: not self._replies, GRACE_SECONDS)
+                self._quiet.wait_for(lambda: not self._replies, self._grace())
         finally:
             self._end()
 

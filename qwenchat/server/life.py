@@ -91,6 +91,7 @@ class Server(uvicorn.Server):
             )
         )
         self._on_start = on_start
+        self._grace = grace
         self._asked_to_end: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -112,10 +113,23 @@ class Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def end(self) -> None:
+        """Lets what runs come to its end; may be called from another thread."""
+        if self._asked_to_end is None:
+            self._asked_to_end = monotonic()
+        self.should_exit = True
+
+    @property
+    def grace_left(self) -> float:
+        """Seconds that what still runs may take: the limit is one, whichever way it was asked for."""
+        if self.force_exit:
+            return 0.0
+        asked = monotonic() if self._asked_to_end is None else self._asked_to_end
+        return max(0.0, asked + self._grace - monotonic())
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Ends, and at the second time at once; two that come together, as of a terminal, are one."""
         if self._asked_to_end is None:
-            self._asked_to_end = monotonic()
-            self.should_exit = True
+            self.end()
         elif monotonic() - self._asked_to_end > IMPATIENT_SECONDS:
             self.force_exit = True

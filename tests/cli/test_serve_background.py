@@ -14,6 +14,7 @@ from qwenchat.backends.door import client, places
 from qwenchat.cli import app
 from qwenchat.cli.doors import seconds_of
 from qwenchat.errors import UsageError
+from qwenchat.paths import runtime_dir
 
 pytestmark = pytest.mark.skipif(not places.supported(), reason="the system has no such sockets")
 
@@ -67,6 +68,24 @@ def test_one_that_cannot_start_says_why(tiny_chat: Path) -> None:
     assert failed.returncode == 1
     assert "config.json" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize("how", ["open to others", "a file"])
+def test_where_it_could_not_be_found_none_is_started(
+    how: str, home: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = runtime_dir()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if how == "a file":
+        folder.touch()
+    else:
+        folder.mkdir()
+        folder.chmod(0o755)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    code, _, said = run("serve", "--background", "--port", "0")
+    assert code == 1
+    assert str(folder) in said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("idle", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200)])

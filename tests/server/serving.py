@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -107,6 +108,29 @@ def wait_until(true: Callable[[], bool]) -> None:
     raise AssertionError("it did not become true")
 
 
+class Brisk(Server):
+    """uvicorn looks each tenth of a second whether it shall end, then waits another: tests wait for neither.
+
+    Attributes:
+        over: the test is; what still runs goes with its loop.
+    """
+
+    over = False
+
+    async def main_loop(self) -> None:
+        while not self.should_exit:
+            await asyncio.sleep(0.005)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if not self.over:
+            await super().shutdown(sockets)
+            return
+        for listening in (*self.servers, *(sockets or [])):
+            listening.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+
+
 @contextmanager
 def serving(
     model: Backend, entry: Entry | None = None, *, log: Callable[[str], None] | None = None, **options: Any
@@ -119,7 +143,7 @@ def serving(
     of_server = {name: options.pop(name) for name in ("connections", "grace") if name in options}
     service = Service(model, **options)
     up = threading.Event()
-    server = Server(build(service, entry or Entry(), log), on_start=up.set, **of_server)
+    server = Brisk(build(service, entry or Entry(), log), on_start=up.set, **of_server)
     listening = bind("127.0.0.1", 0)
     port = listening.getsockname()[1]
     thread = threading.Thread(target=server.run, args=([listening],))
@@ -128,6 +152,6 @@ def serving(
         assert up.wait(PATIENCE)
         yield Serving(service, server, port)
     finally:
-        server.should_exit = server.force_exit = True
+        server.over = server.should_exit = server.force_exit = True
         thread.join(PATIENCE)
         assert not thread.is_alive()

@@ -242,8 +242,7 @@ def test_who_goes_cancels_also_before_anything_came(opened: Callable[..., Door])
     assert model.cancelled.wait(WAIT)
 
 
-def test_a_server_that_ends_meanwhile_is_told_of(opened: Callable[..., Door], monkeypatch: Any) -> None:
-    monkeypatch.setattr("qwenchat.server.door.GRACE_SECONDS", 0.01)
+def test_a_server_that_ends_meanwhile_is_told_of() -> None:
     door = Door(Listener(TextDelta("a"), waits=True), WANTED)
     with door:
         backend = asking()
@@ -258,7 +257,7 @@ def test_a_server_that_ends_meanwhile_is_told_of(opened: Callable[..., Door], mo
 
 def test_replies_come_to_their_end_when_the_door_closes() -> None:
     model = Listener(*EVENTS)
-    with Door(model, WANTED) as door:
+    with Door(model, WANTED, grace=lambda: WAIT) as door:
         stream = asking().stream(ASKED, OPTIONS)
         first = next(stream)
         ending = threading.Thread(target=door.__exit__)

@@ -77,8 +77,11 @@ def test_a_second_signal_ends_at_once_but_not_the_echo_of_the_first(monkeypatch:
         server.server.handle_exit(signal.SIGINT, None)
         assert not server.server.force_exit
         at[0] += IMPATIENT_SECONDS + 0.1
+        left = server.server.grace_left
+        assert left == pytest.approx(life.GRACE_SECONDS - IMPATIENT_SECONDS - 0.1)  # for the door, too
         server.server.handle_exit(signal.SIGINT, None)
         assert server.server.force_exit
+        assert server.server.grace_left == 0
         wait_until(lambda: model.cancelled == 1)
         connected.close()
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qwenchat.errors import QwenchatError
+from qwenchat.files.opening import reason_of
 from qwenchat.paths import runtime_dir
 
 _MOST_BYTES = 100
@@ -54,6 +55,22 @@ def listening(name: str) -> tuple[socket.socket, Path]:
         door.close()
         raise
     return door, path
+
+
+def check() -> None:
+    """Finds out whether there can be a door, as a server behind none would not be found.
+
+    Raises:
+        QwenchatError: there can be none.
+    """
+    try:
+        door, path = listening(f"{os.getpid()}-try")
+        door.close()
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise QwenchatError(
+            "{path}: {reason}", path=error.filename or runtime_dir(), reason=reason_of(error)
+        ) from error
 
 
 def doors() -> list[Path]:
