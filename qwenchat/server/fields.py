@@ -158,9 +158,12 @@ class Fields:
                 raise unsupported(self.place(shown(name)), "is unknown here")
 
 
+_KINDS: dict[type, str] = {list: "a list", dict: "an object", str: "a long text"}
+
+
 def wrong(place: str, value: object, expected: str) -> Refused:
     """The refusal of a value that cannot be."""
-    found = "null" if value is None else type(value).__name__
+    found = "null" if value is None else _KINDS.get(type(value), type(value).__name__)
     if isinstance(value, int | float) or (isinstance(value, str) and len(value) <= 40):
         found = repr(value)
     if isinstance(value, int) and abs(value) >= 2**64:

@@ -94,8 +94,11 @@ def read_stop(fields: Fields, name: str = "stop") -> tuple[str, ...]:
     """The stop strings, one or a list."""
     value = fields.raw(name)
     stops = [value] if isinstance(value, str) else [] if value is None else value
-    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+    if not isinstance(stops, list):
         raise wrong(fields.place(name), value, "text, or a list of texts")
+    for place, stop in enumerate(stops):
+        if not isinstance(stop, str):
+            raise wrong(f"{fields.place(name)}[{place}]", stop, "text")
     if len(stops) > MOST_STOPS:
         raise Refused(400, f"{name} has {len(stops)} texts, expected {MOST_STOPS} at most", param=name)
     return tuple(stop for stop in stops if stop)

@@ -163,7 +163,7 @@ class ResponseWriter:
         return self._frame("response.output_item.added", output_index=len(self._items) - 1, item=item)
 
     def _done(self, item: dict[str, Any]) -> bytes:
-        item["status"] = "completed"
+        item["status"] = "incomplete" if self._is_cut else "completed"
         return self._frame("response.output_item.done", output_index=len(self._items) - 1, item=item)
 
     def _on_part(self, kind: str, **values: Any) -> bytes:

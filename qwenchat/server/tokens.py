@@ -68,9 +68,12 @@ def tokenize(fields: Fields, service: Service) -> dict[str, Any]:
 def detokenize(fields: Fields, service: Service) -> dict[str, Any]:
     """The text of tokens."""
     service.check_name(fields.text("model", ""))
+    if "tokens" not in fields:
+        raise wrong("tokens", None, "a list of token ids")
     ids = fields.items("tokens")
-    if not all(type(i) is int and 0 <= i < 2**31 for i in ids):
-        raise wrong("tokens", ids, "token ids")
+    for place, token in enumerate(ids):
+        if type(token) is not int or not 0 <= token < 2**31:
+            raise wrong(f"tokens[{place}]", token, "a token id")
     fields.done()
     text = service.model.tokenizer.decode(ids)
     return {"prompt": text, "content": text}

@@ -125,7 +125,7 @@ def test_what_a_request_leaves_open_the_server_s_own_options_decide() -> None:
         ({"max_tokens": 1.5}, "max_tokens"),
         ({"seed": "x"}, "seed"),
         ({"n": 2}, "n"),
-        ({"stop": [1]}, "stop"),
+        ({"stop": [1]}, "stop[0]"),
         ({"stop": ["x"] * 65}, "stop"),
         ({"stream": "yes"}, "stream"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),

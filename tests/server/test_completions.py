@@ -105,6 +105,9 @@ def test_tokens_of_a_text_and_back(server: Serving) -> None:
     chat = server.ask("/tokenize", {"messages": [{"role": "user", "content": "Hi"}]}).json
     assert bytes(chat["tokens"]) == b"user:Hi;"
     assert server.ask("/detokenize", {"tokens": [72, 105]}).json["prompt"] == "Hi"
-    assert server.ask("/detokenize", {"tokens": ["x"]}).json["error"]["param"] == "tokens"
+    assert server.ask("/detokenize", {"tokens": [72, "x"]}).json["error"]["param"] == "tokens[1]"
+    assert server.ask("/detokenize", {}).json["error"]["param"] == "tokens"
+    stops = server.ask("/v1/completions", {"prompt": "x", "stop": ["a", 5]}).json["error"]
+    assert stops["message"] == "stop[1] is 5, expected text"
     assert server.ask("/tokenize", {}).json["error"]["param"] == "prompt"
     assert server.ask("/tokenizer_info").json["model_max_length"] == 4000

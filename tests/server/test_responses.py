@@ -106,6 +106,7 @@ def test_a_reply_that_was_cut_is_incomplete() -> None:
         last = server.ask(PATH, {"input": "x", "stream": True}).events[-1]
     assert answer["status"] == "incomplete"
     assert answer["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert [item["status"] for item in answer["output"]] == ["incomplete"]
     assert last["type"] == "response.incomplete"
 
 
