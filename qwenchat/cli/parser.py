@@ -276,6 +276,9 @@ def _expected(param: Any) -> str:
     if param.name in KEYS:
         return allowed(param.name)
     kind, least = param.type_descriptor.annotation, getattr(param, "min", None)
+    most = getattr(param, "max", None)
+    if kind is int and least is not None and most is not None:
+        return tr("a whole number from {least} to {most}", least=least, most=most)
     if kind is int:
         return (
             tr("a whole number, {least} or more", least=least) if least is not None else tr("a whole number")

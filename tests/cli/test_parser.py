@@ -49,6 +49,7 @@ def test_a_word_that_is_none_names_what_was_meant(run: Run, line: str, meant: st
     ("line", "said"),
     [
         ("--seed x", "--seed x: expected a whole number from 0"),
+        ("serve --port 99999", "--port 99999: expected a whole number from 0 to 65535"),
         ("sessions list -n 0", "--limit 0: expected a whole number, 1 or more"),
         ("sessions delete --older-than=-1", "--older-than -1: expected a number, 0 or more"),
         ("sessions list --limit", "qwenchat sessions list --help"),
