@@ -15,7 +15,11 @@ from qwenchat.errors import ConversationError, PromptError, UsageError
 from qwenchat.sessions.fields import Fields, damaged
 
 _STATUSES = get_args(ReplyStatus)
-_OPTIONS = [field.name for field in fields(GenerationOptions)]
+_OPTIONS = [
+    field.name
+    for field in fields(GenerationOptions)
+    if field.name not in ("tools", "logit_bias", "likelihoods")  # of a request of programs, not of a chat
+]
 _WHOLE_OPTIONS = ("top_k", "seed", "max_new_tokens", "think_tokens")
 _ROLES = (Role.USER.value, Role.ASSISTANT.value, Role.TOOL.value)  # the system prompt is no node
 _TYPES: dict[type[Part], str] = {
@@ -49,7 +53,8 @@ def _part_fields(part: Part) -> dict[str, Any]:
 
 
 def _record_fields(record: ReplyRecord) -> dict[str, Any]:
-    options = {k: v for k, v in asdict(record.options).items() if v not in (None, (), "")}
+    values = [(name, getattr(record.options, name)) for name in _OPTIONS]
+    options = {name: value for name, value in values if value not in (None, (), "")}
     return {
         "status": record.status,
         "error": record.error,

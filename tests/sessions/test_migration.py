@@ -47,7 +47,15 @@ def store(tmp_path: Path) -> SessionStore:
     return SessionStore(folder)
 
 
-LATER_OPTIONS = {"think": None, "think_tokens": None, "grammar": "", "trigger": ""}
+LATER_OPTIONS: dict[str, Any] = {
+    "think": None,
+    "think_tokens": None,
+    "grammar": "",
+    "trigger": "",
+    "tools": (),
+    "logit_bias": (),
+    "likelihoods": None,
+}
 """What the version that wrote the old files had not, as it is where a reply does not have it."""
 
 

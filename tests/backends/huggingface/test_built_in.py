@@ -64,6 +64,7 @@ def test_its_greedy_text_is_the_native_engines(
 
     real = load.load_requested
     monkeypatch.setattr(load, "load_requested", remembering)
+    monkeypatch.setattr(HuggingFaceBackend, "close", lambda model: None)  # it is asked more, below
     monkeypatch.setattr(sys, "stdin", None)
     asked = ["ask", QUESTIONS[0], "--system", SYSTEM, "--temperature", "0"]
     asked += ["--repetition-penalty", "1", "--max-new-tokens", str(TOKENS)]

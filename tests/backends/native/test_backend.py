@@ -397,7 +397,7 @@ def test_kernels_that_do_not_compile_are_one_line_not_a_traceback(
 
     monkeypatch.setattr(plan, "plan", without_kernels(None))
     monkeypatch.setattr(
-        plan, "pack", lambda model, *args: Kernels("Triton", model, weights=cast(Any, object()))
+        plan, "pack", lambda model, *args, **more: Kernels("Triton", model, weights=cast(Any, object()))
     )
     monkeypatch.setattr(generate, "Engine", fail)
     with pytest.raises(
