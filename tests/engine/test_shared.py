@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from qwenchat.engine import shared
 from qwenchat.engine.generate import Engine
 from qwenchat.engine.generation import Prefilled
+from qwenchat.engine.runner import Row, Token
 from qwenchat.engine.sampling import SamplingParams
 from qwenchat.engine.shared import TURN, UNREAD, SharedEngine
 from qwenchat.errors import BusyError, InsufficientMemoryError, QwenchatError
@@ -182,26 +184,30 @@ def test_prompts_and_replies_take_turns(share: Share, runner: ScriptedRunner) ->
     assert sum(between) >= 4 * TURN  # nor replies for a whole prompt
 
 
-def test_all_are_served_alike(share: Share, runner: ScriptedRunner) -> None:
+def test_all_are_served_alike(share: Share, runner: ScriptedRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = share(slots=12)
     runner.rows_at_once = 3
-    given: dict[int, int] = dict.fromkeys(range(12), 0)
-    done = threading.Event()
+    stepped: Counter[int] = Counter()
     shares: list[list[int]] = []
-    ready = threading.Barrier(12)
+    step = runner.step
 
-    def client(n: int) -> None:
-        ready.wait(WAIT)
-        for _ in engine.generate(ids(5, n), max_new_tokens=150):
-            given[n] += 1
-            if given[n] == 100 and not done.is_set():
-                shares.append(list(given.values()))
-                done.set()
+    def counted(rows: Sequence[Row]) -> Sequence[Token]:
+        stepped.update(map(id, rows))
+        if not shares and max(stepped.values()) == 100:
+            shares.append(list(stepped.values()))
+        return step(rows)
 
+    monkeypatch.setattr(runner, "step", counted)
+    held = Held(runner)
     with ThreadPoolExecutor(12) as pool:
-        list(pool.map(client, range(12)))
-    # Less than a turn and what is not read yet apart, in the moment that the first had its hundred.
-    assert min(shares[0]) >= 100 - 2 * TURN - 20
+        asked = [pool.submit(list, engine.generate(ids(5, n), max_new_tokens=120)) for n in range(12)]
+        held.wait()
+        until(lambda: engine.state.running + engine.state.waiting == 12)
+        held.off()
+        assert [len(one.result(WAIT)) for one in asked] == [120] * 12
+    # Less than a turn apart, and what it takes to begin, in the moment that the first had its hundred.
+    assert len(shares[0]) == 12
+    assert min(shares[0]) >= 100 - 2 * TURN
 
 
 def test_who_does_not_read_holds_nobody_up(share: Share, monkeypatch: pytest.MonkeyPatch) -> None:
