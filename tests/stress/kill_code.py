@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from qwenchat.sandbox import kernel
@@ -100,9 +101,14 @@ def kill_one(chance: random.Random, folder: Path) -> str:
     return what if nobody_is_left() else f"{what}: {descendants(os.getpid())} are left"
 
 
-def main() -> None:
+def trial(description: str | None, kill_one: Callable[[random.Random, Path], str]) -> None:
+    """The command line of a trial: kills, and counts what became of each; fails if one went wrong.
+
+    Args:
+        kill_one: given chance and a folder; tells what was killed, and behind a colon what was wrong.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=200)
     kills, chance = parser.parse_args().kills, random.Random(18)
@@ -112,6 +118,8 @@ def main() -> None:
         for number in range(kills):
             what = kill_one(chance, Path(folder, str(number)))
             counted[what] = counted.get(what, 0) + 1
+            if ":" in what:
+                print(what, flush=True)
     for what, times in sorted(counted.items()):
         print(f"{times:4} x {what}")
     if any(":" in what for what in counted):
@@ -119,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    trial(__doc__, kill_one)

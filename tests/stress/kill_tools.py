@@ -9,7 +9,6 @@ and so knows of it.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -17,14 +16,12 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from qwenchat.sandbox import kernel
 from qwenchat.sessions.store import SessionStore
 from tests.places import ROOT, TESTS
-from tests.stress.kill_code import PR_SET_CHILD_SUBREAPER, descendants, nobody_is_left
+from tests.stress.kill_code import descendants, nobody_is_left, trial
 
 FUNCTIONS = '''
 import os, subprocess, sys, time
@@ -157,25 +154,5 @@ def _lost(folder: Path, told: list[str]) -> str:
     return f"{saved} nodes were saved, and {found} are there" if found < saved else ""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--kills", type=int, default=200)
-    kills, chance = parser.parse_args().kills, random.Random(18)
-    kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    counted: dict[str, int] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(kills):
-            what = kill_one(chance, Path(folder, str(number)))
-            counted[what] = counted.get(what, 0) + 1
-            if ":" in what:
-                print(what, flush=True)
-    for what, times in sorted(counted.items()):
-        print(f"{times:4} x {what}")
-    if any(":" in what for what in counted):
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    trial(__doc__, kill_one)
